@@ -1,0 +1,39 @@
+"""The ClientApp: one function per message type."""
+
+from __future__ import annotations
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client_app.device import hello
+from client_app.handlers import answer_evaluate, answer_statistics, answer_train
+from protocol import MOMENTS, read_part_request, read_train_request
+
+app = ClientApp()
+
+
+@app.query("hello")
+def say_hello(message: Message, context: Context) -> Message:
+    """Say who this device is."""
+    return Message(content=hello(context).to_record(), reply_to=message)
+
+
+@app.query("statistics")
+def gather_statistics(message: Message, context: Context) -> Message:
+    """Estimate normalisation statistics of the part on this device's training examples."""
+    request, state = read_part_request(message.content)
+    return Message(content=answer_statistics(request, state, context).to_record(MOMENTS), reply_to=message)
+
+
+@app.train("part")
+def train_part(message: Message, context: Context) -> Message:
+    """Train the part and reply with the difference."""
+    request, state = read_train_request(message.content)
+    return Message(content=answer_train(request, state, context).to_record(), reply_to=message)
+
+
+@app.evaluate("part")
+def evaluate_part(message: Message, context: Context) -> Message:
+    """Score the part on this device's own test examples."""
+    request, state = read_part_request(message.content)
+    return Message(content=answer_evaluate(request, state, context).to_record(), reply_to=message)

@@ -1,0 +1,39 @@
+"""What this device is: its id, its tier and its data."""
+
+from __future__ import annotations
+
+from flwr.app import Context
+
+from data import DataSettings, NodeData, node_data
+from models.errors import SettingError
+from protocol import Hello
+
+
+def node_id(context: Context) -> int:
+    """Stable id of this device: the partition it holds. flwr's own node id is drawn anew in every run.
+
+    Raises:
+        SettingError: the node was started without one.
+    """
+    partition = context.node_config.get("partition-id")
+    if isinstance(partition, bool) or not isinstance(partition, int):
+        raise SettingError("partition-id", partition, "a whole number, in the node config: --node-config 'partition-id=0'")
+    return partition
+
+
+def settings_of(context: Context) -> DataSettings:
+    """The data that this device uses: the run's settings, with the device's own data folder if it names one."""
+    local = {key: context.node_config[key] for key in ("data-root",) if key in context.node_config}
+    return DataSettings.from_config({**context.run_config, **local})
+
+
+def data_of(context: Context) -> NodeData:
+    """This device's examples (cached per process)."""
+    return node_data(settings_of(context), node_id(context))
+
+
+def hello(context: Context) -> Hello:
+    """What this device says of itself: id, examples, labels, and the tier its node config tells, if any."""
+    examples = data_of(context)
+    tier = str(context.node_config.get("tier", ""))
+    return Hello(node_id(context), len(examples.train), examples.labels, tier)

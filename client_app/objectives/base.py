@@ -1,0 +1,39 @@
+"""What an objective is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from models.network import NetworkSpec
+from models.plans import Plan
+from protocol import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything that an objective may depend on.
+
+    Attributes:
+        module: the local network, in training mode.
+        spec: the full network.
+        plan: which part the local network is.
+        labels: labels that the client has, ascending.
+        settings: the objective's own settings, from the request.
+        draws: generator for whatever the objective draws.
+    """
+
+    module: nn.Module
+    spec: NetworkSpec
+    plan: Plan
+    labels: tuple[int, ...]
+    settings: Mapping[str, Scalar]
+    draws: np.random.Generator
+
+
+# (inputs (N, C, H, W), labels (N,)) → (scalar loss to differentiate, logits (N, classes) to report)
+LocalObjective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+ObjectiveFactory = Callable[[Setting], LocalObjective]

@@ -1,0 +1,38 @@
+"""Cross entropy, plain and masked.
+
+Masked (HeteroFL §3.3): logits of classes that the client does not have are replaced by 0 before the softmax, so they get
+no gradient but stay in the sum; replacing them by minus infinity would be another objective.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from client_app.objectives.base import LocalObjective, Setting
+
+
+def cross_entropy(setting: Setting) -> LocalObjective:
+    """Mean cross entropy over all classes."""
+
+    def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = setting.module(inputs)
+        return F.cross_entropy(logits, labels), logits
+
+    return loss
+
+
+def masked_cross_entropy(setting: Setting) -> LocalObjective:
+    """Mean cross entropy with the logits of absent classes set to 0."""
+    absent = torch.ones(setting.spec.classes, dtype=torch.bool)
+    absent[list(setting.labels)] = False
+    if not absent.any():
+        return cross_entropy(setting)
+    absent = absent.to(next(setting.module.parameters()).device)
+
+    def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = setting.module(inputs).masked_fill(absent, 0.0)
+        return F.cross_entropy(logits, labels), logits
+
+    return loss

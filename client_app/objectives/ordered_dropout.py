@@ -1,0 +1,89 @@
+"""Ordered dropout with self-distillation (FjORD, Horvath et al. 2021, §3 and §4.1).
+
+Every batch draws a width p uniformly from those that the device can hold and trains the leading part of that width. With
+distillation the widest part is the teacher: it learns by cross entropy, and
+    L = CE(widest, y) + [p < p_max] · ((1-α)·CE(part, y) + α·T²·KL(softmax(widest/T) ‖ softmax(part/T)))
+where the teacher's softmax is a constant. The published code has α = T = 1, where T² changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from client_app.objectives.base import Setting
+from models.axes import Axis, Kind, layout_of
+from models.network import NetworkSpec, build, layout, submodel
+from models.plans import Plan
+from models.plans import submodel as cut
+from protocol import WireError
+
+
+class OrderedDropout:
+    """Draws a width per batch; see the module.
+
+    Settings: `rates` (comma-separated fractions), `distillation` (bool), `alpha`, `temperature`.
+
+    Raises:
+        WireError: a setting is missing or not understood, or no width fits the part.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        try:
+            rates = sorted(Fraction(text) for text in str(setting.settings["rates"]).split(","))
+            self._distil = bool(setting.settings.get("distillation", False))
+            self._alpha = float(setting.settings.get("alpha", 1.0))
+            self._temperature = float(setting.settings.get("temperature", 1.0))
+        except (KeyError, ValueError) as error:
+            raise WireError(f"ordered dropout settings {dict(setting.settings)}: {error!r}") from None
+        self._rates = [rate for rate in rates if rate <= setting.plan.rate]
+        if not self._rates or self._rates[-1] != setting.plan.rate:
+            raise WireError(f"the part's rate {setting.plan.rate} is not among the widths {rates}")
+        self._draws, self._module = setting.draws, setting.module
+        self._forward = {rate: narrower(setting.module, setting.spec, setting.plan, rate) for rate in self._rates}
+
+    def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of one batch and the logits that it trained (the widest part's when distilling)."""
+        rate = self._rates[self._draws.integers(len(self._rates))]
+        if not self._distil:
+            logits = self._forward[rate](inputs)
+            return F.cross_entropy(logits, labels), logits
+        widest = self._module(inputs)
+        loss = F.cross_entropy(widest, labels)
+        if rate != self._rates[-1]:
+            part, t = self._forward[rate](inputs), self._temperature
+            teacher = F.softmax(widest.detach() / t, dim=1)
+            divergence = F.kl_div(F.log_softmax(part / t, dim=1), teacher, reduction="batchmean")
+            loss = loss + (1 - self._alpha) * F.cross_entropy(part, labels) + self._alpha * t * t * divergence
+        return loss, widest
+
+
+def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -> Callable[[Tensor], Tensor]:
+    """The forward pass of the leading part of width `rate` of a local network, on the local network's own tensors.
+
+    Gradients and running statistics land in the local tensors, because the part is made of views.
+    """
+    if rate == plan.rate:
+        return module  # type: ignore[no-any-return]
+    sizes, own = submodel(spec, Plan(rate)).sizes, submodel(spec, plan).sizes
+    axes = {
+        name: Axis(name, own[name], axis.kind) if axis.kind is Kind.WIDTH else axis
+        for name, axis in layout(spec).axes.items()
+    }
+    with torch.device("meta"):  # a shape to run, never weights of its own
+        local_layout = layout_of(build(spec, own, plan.rate), axes)
+        skeleton = build(spec, sizes, rate)
+    leading = tuple((name, tuple(range(size))) for name, size in sizes.items())
+    part = cut(local_layout, Plan(rate, units=leading))
+    tensors = dict(module.state_dict(keep_vars=True))
+
+    def forward(inputs: Tensor) -> Tensor:
+        skeleton.train(module.training)
+        return functional_call(skeleton, part.gather(tensors), (inputs,), strict=True)  # type: ignore[no-any-return]
+
+    return forward

@@ -1,0 +1,95 @@
+"""One model object per shape and process, trained in place.
+
+All tensors of a local model are views of one flat vector in the submodel's order. Loading a part, taking the difference
+and encoding it are then one operation each, and nothing is allocated per client.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from models.network import NetworkSpec, build_part, submodel
+from models.plans import Plan
+from models.statistics import static_norms
+from models.submodel import flatten, shapes_of, split
+
+_KEPT = 16
+_models: OrderedDict[object, LocalModel] = OrderedDict()
+
+
+class LocalModel:
+    """A network whose whole state is one flat vector.
+
+    Args:
+        spec: the full network.
+        plan: the part; only its sizes and depth matter, not which units it keeps.
+        device: where it lives.
+
+    Attributes:
+        module: the network.
+        flat: its state (float32, on the device), which training changes in place.
+        start: the state that was loaded last (float32, on the CPU).
+    """
+
+    def __init__(self, spec: NetworkSpec, plan: Plan, device: torch.device) -> None:
+        self.module = build_part(spec, plan).to(device)
+        state = self.module.state_dict()
+        expected = {name: block.local_shape for name, block in submodel(spec, plan).items()}
+        if shapes_of(state) != expected:
+            raise RuntimeError(f"{spec.name!r} built for {plan} does not have the shapes of its declaration")
+        self.flat = torch.empty(sum(tensor.numel() for tensor in state.values()), device=device)
+        self.start = torch.empty(self.flat.numel())
+        for name, view in split(self.flat, expected).items():
+            _point_at(self.module, name, view)
+
+    def load(self, spec: NetworkSpec, plan: Plan, received: Tensor, *, sliced: bool) -> None:
+        """Load a part from the flat state that was received: the part itself, or the whole state to be sliced here.
+
+        Raises:
+            ValueError: the vector's length does not fit.
+        """
+        if sliced:
+            if received.shape != self.start.shape:
+                raise ValueError(f"expected a part of {self.start.numel()} coordinates, got {tuple(received.shape)}")
+            self.start.copy_(received)
+        else:
+            part, state = submodel(spec, plan), split(received, full_shapes(spec))
+            flatten(part.gather(state), out=self.start)
+        self.flat.copy_(self.start)
+        for layer in static_norms(self.module).values():
+            layer.statistics = None  # they belonged to other weights
+
+    def difference(self) -> Tensor:
+        """Trained minus loaded state, flat, on the CPU. The buffer is `start`, so this can be asked once per load."""
+        return torch.sub(self.flat.cpu(), self.start, out=self.start)
+
+
+def full_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Shapes of the full state by name."""
+    return {name: block.shape for name, block in submodel(spec, Plan()).items()}
+
+
+def local_model(spec: NetworkSpec, plan: Plan, device: torch.device) -> LocalModel:
+    """The process's model object of this shape; the caller has it until it asks for the same shape again."""
+    sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
+    key = (spec, sizes, plan.rate, plan.depth, device)
+    if key not in _models:
+        while len(_models) >= _KEPT:
+            _models.popitem(last=False)
+        _models[key] = LocalModel(spec, plan, device)
+    _models.move_to_end(key)
+    return _models[key]
+
+
+def _point_at(module: nn.Module, name: str, view: Tensor) -> None:
+    """Make the named parameter or buffer a view of the flat vector."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    parameter = owner._parameters.get(leaf)
+    if parameter is None:
+        owner._buffers[leaf] = view
+    else:
+        parameter.data = view

@@ -1,0 +1,38 @@
+"""Batches as row numbers: the examples lie in one tensor, so there is nothing to load and no worker to do it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from models.errors import SettingError
+
+
+def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int) -> Iterator[Tensor]:
+    """Yield the rows of each batch, int64 [<= batch_size + 1], for a number of passes over the examples.
+
+    Each pass is a fresh permutation in which every example occurs once; the short batch at its end is kept. A last
+    batch of one example joins the one before it, because batch norm cannot normalise a single example; so a batch has
+    one example only where there is one example, or where `batch_size` is 1.
+
+    Args:
+        count: number of examples.
+        batch_size: at least 1.
+        generator: where the permutations come from (a CPU generator).
+        epochs: number of passes.
+
+    Raises:
+        SettingError: `batch_size` is below 1.
+    """
+    if batch_size < 1:
+        raise SettingError("batch-size", batch_size, "a whole number of at least 1")
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and batch_size > 1 and count % batch_size == 1:
+        starts.pop()
+    ends = [*starts[1:], count]
+    for _ in range(epochs):
+        order = torch.randperm(count, generator=generator)
+        for start, end in zip(starts, ends, strict=False):
+            yield order[start:end]

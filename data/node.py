@@ -1,0 +1,75 @@
+"""One client's examples: its shard of the train split, divided into its own train and test part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.cache import ByteCache
+from data.examples import Split
+from data.partition import partition
+from data.sets import load
+from data.settings import DataSettings
+from models.errors import SettingError
+from models.randomness import generator
+
+
+@dataclass(frozen=True, eq=False)
+class NodeData:
+    """What a client has, in contiguous tensors of its own.
+
+    Attributes:
+        train: never empty.
+        test: empty for a shard of one example and where `local-test-fraction` is 0.
+        labels: the classes present in `train`, ascending.
+    """
+
+    train: Split
+    test: Split
+    labels: tuple[int, ...]
+
+
+def node_data(settings: DataSettings, partition_id: int) -> NodeData:
+    """Return the examples of one client; recently used clients are kept in memory.
+
+    The local test part has `local-test-fraction` of the shard, rounded, but at least one example where the fraction is
+    above 0 and never the whole shard. It is drawn without regard to classes.
+
+    Raises:
+        SettingError: no such partition, or as `load` and `partition` do.
+    """
+    if not 0 <= partition_id < settings.num_clients:
+        raise SettingError(
+            "partition-id", partition_id, f"0 to {settings.num_clients - 1} with num-clients = {settings.num_clients}"
+        )
+    return _nodes.get((settings, partition_id), lambda: _make(settings, partition_id))
+
+
+def _make(settings: DataSettings, partition_id: int) -> NodeData:
+    rows = _partition(settings)[partition_id]
+    shuffled = generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows))
+    tested = _test_size(len(rows), settings.local_test_fraction)
+    data = load(settings)
+    test, train = (data.select(torch.from_numpy(part)) for part in (shuffled[:tested], shuffled[tested:]))
+    return NodeData(train, test, tuple(np.unique(train.labels.numpy()).tolist()))
+
+
+def _test_size(examples: int, fraction: float) -> int:
+    return min(examples - 1, max(1, round(examples * fraction))) if fraction > 0 else 0
+
+
+def _bytes(node: NodeData) -> int:
+    return sum(tensor.nbytes for split in (node.train, node.test) for tensor in (split.inputs, split.labels))
+
+
+@lru_cache(maxsize=4)
+def _partition(settings: DataSettings) -> list[NDArray[np.int64]]:
+    return partition(load(settings).train_pixels.labels.numpy(), settings)
+
+
+# A shard is remade in milliseconds, so the cache need not hold everybody: 400 clients of 50 CIFAR images, 8 of 2,500.
+_nodes: ByteCache[NodeData] = ByteCache(limit=256 * 2**20, size=_bytes)

@@ -1,0 +1,39 @@
+"""Which client has which training examples: a pure function of the labels, the settings and the seed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.schemes import SCHEMES
+from data.settings import DataSettings
+from models.errors import SettingError
+from models.randomness import generator
+
+
+def partition(labels: NDArray[np.int64], settings: DataSettings) -> list[NDArray[np.int64]]:
+    """Divide training examples among `settings.num_clients` clients.
+
+    Args:
+        labels: int64 [N], the train split's labels.
+        settings: `partition`, `num_clients`, `seed` and what the scheme needs.
+
+    Returns:
+        For each partition id the rows of its examples, int64; disjoint, complete, and nobody has none. The order of
+        rows carries no information.
+
+    Raises:
+        SettingError: there are more clients than examples, or the scheme cannot give everybody an example, or every
+            example to somebody; names what to change.
+    """
+    if settings.num_clients > len(labels):
+        raise SettingError(
+            "num-clients", settings.num_clients, f'at most {len(labels)} with dataset "{settings.dataset}"'
+        )
+    draw = generator(settings.seed, 0, "server", "partition")
+    # The partitioners cut each class (iid: the whole set) in the order of the rows, and data sets come sorted.
+    order = draw.permutation(len(labels))
+    parts = SCHEMES[settings.partition](labels[order], settings, int(draw.integers(2**31)))
+    # Some schemes go by the partition id (a client's first class is its id modulo the classes). Tiers may go by the id
+    # as well, and a tier must not be a set of classes.
+    return [order[parts[number]] for number in draw.permutation(len(parts))]

@@ -1,0 +1,107 @@
+"""What a run says about its data: the flat run-config keys as one checked, hashable record."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from data.augment import AUGMENTATIONS
+from data.schemes import SCHEMES
+from data.sources import SOURCES
+from models.errors import SettingError
+
+
+def _default_root() -> str:
+    return os.environ.get("FLOTILLA_DATA") or str(Path.home() / ".cache" / "flotilla" / "data")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which data, divided how; immutable and hashable, so that caches can be keyed by it.
+
+    The run-config key of a field is its name with hyphens, and a field's default is the key's.
+
+    Attributes:
+        dataset: a name in `SOURCES`.
+        data_root: absolute folder of the files; "" stands for $FLOTILLA_DATA or else ~/.cache/flotilla/data, and a
+            relative one is taken from the folder of the process that reads it.
+        partition: how the training examples are divided among clients, a name in `SCHEMES`.
+        num_clients: number of clients, at least 1.
+        dirichlet_alpha: concentration of partition "dirichlet", above 0; small means unlike clients.
+        labels_per_client: number of classes each client has under partition "labels".
+        image_size: side in pixels to which the images of "image-folder" are resized.
+        augment: what happens to training batches, a name in `AUGMENTATIONS`.
+        local_test_fraction: share of each client's examples kept for its own test, at least 0 and below 1.
+        seed: seed of the run, at least 0.
+
+    Raises:
+        SettingError: a value that is not allowed; names its key.
+    """
+
+    dataset: str = "digits"
+    data_root: str = ""
+    partition: str = "iid"
+    num_clients: int = 20
+    dirichlet_alpha: float = 0.5
+    labels_per_client: int = 2
+    image_size: int = 32
+    augment: str = "none"
+    local_test_fraction: float = 0.2
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        # Resolved here, so that equal settings mean equal files even if the environment changes in between.
+        root = Path(self.data_root or _default_root()).expanduser().absolute()
+        object.__setattr__(self, "data_root", str(root))
+        _require("dataset", self.dataset, self.dataset in SOURCES, "one of " + ", ".join(SOURCES))
+        _require("partition", self.partition, self.partition in SCHEMES, "one of " + ", ".join(SCHEMES))
+        _require("num-clients", self.num_clients, self.num_clients >= 1, "a whole number of at least 1")
+        _require(
+            "dirichlet-alpha", self.dirichlet_alpha, 0 < self.dirichlet_alpha < math.inf, "a finite number above 0"
+        )
+        _require(
+            "labels-per-client", self.labels_per_client, self.labels_per_client >= 1, "a whole number of at least 1"
+        )
+        _require("image-size", self.image_size, self.image_size >= 1, "a whole number of at least 1")
+        _require("augment", self.augment, self.augment in AUGMENTATIONS, "one of " + ", ".join(AUGMENTATIONS))
+        _require(
+            "local-test-fraction",
+            self.local_test_fraction,
+            0 <= self.local_test_fraction < 1,
+            "a number from 0 to below 1",
+        )
+        _require("seed", self.seed, self.seed >= 0, "a whole number of at least 0")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, bool | int | float | str]) -> Self:
+        """Read the keys of these settings from a run configuration; absent keys get their default, others are ignored.
+
+        Raises:
+            SettingError: a value of the wrong type or outside what is allowed.
+        """
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            key = field.name.replace("_", "-")
+            values[field.name] = _typed(key, config.get(key, field.default), type(field.default))
+        return cls(**values)
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text"}
+
+
+def _typed(key: str, value: object, kind: type) -> object:
+    """Return `value` as `kind`; a whole number will do for a number, but true and false are neither."""
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise SettingError(key, value, _KINDS[kind])
+    return value
+
+
+def _require(key: str, value: object, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise SettingError(key, value, allowed)

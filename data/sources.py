@@ -1,0 +1,62 @@
+"""The data sets that the `dataset` setting can name. A new one is an entry here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from data.digits import Digits
+from data.examples import Pixels
+from data.image_folder import ImageFolder
+from data.published import Published
+
+
+class Source(Protocol):
+    """Where a data set comes from; both methods raise SettingError (key data-root) on missing or damaged files."""
+
+    def inspect(self, root: Path, image_size: int) -> tuple[int, tuple[int, int, int]]:
+        """Return the number of classes and (channels, height, width), without reading the examples."""
+
+    def read(self, root: Path, image_size: int) -> tuple[Pixels, Pixels]:
+        """Return the train and test pixels."""
+
+
+_IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_BATCHES = ("batches.meta", *(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+
+SOURCES: dict[str, Source] = {
+    "digits": Digits(),
+    "mnist": Published(
+        loader="MNIST",
+        folder="MNIST/raw",
+        files=_IDX,
+        address="https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx3-ubyte.gz",
+        classes=10,
+        shape=(1, 28, 28),
+    ),
+    "fashion-mnist": Published(
+        loader="FashionMNIST",
+        folder="FashionMNIST/raw",
+        files=_IDX,
+        address="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
+        classes=10,
+        shape=(1, 28, 28),
+    ),
+    "cifar10": Published(
+        loader="CIFAR10",
+        folder="cifar-10-batches-py",
+        files=_BATCHES,
+        address="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        classes=10,
+        shape=(3, 32, 32),
+    ),
+    "cifar100": Published(
+        loader="CIFAR100",
+        folder="cifar-100-python",
+        files=("meta", "train", "test"),
+        address="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        classes=100,
+        shape=(3, 32, 32),
+    ),
+    "image-folder": ImageFolder(),
+}

@@ -1,0 +1,97 @@
+"""The command `flotilla`.
+
+Only what is needed to parse the command line is imported here; torch, ray and flwr come in when a run starts, so
+that `flotilla --help` and a wrong setting answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flotilla.settings import SettingsError, prepare
+
+app = typer.Typer(
+    name="flotilla",
+    help="Train one global network across devices of any size.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+class Engine(str, Enum):
+    """What carries the messages: Flower's simulation (Ray) or the in-process engine; the results are the same."""
+
+    flower = "flower"
+    local = "local"
+
+
+@app.callback()
+def _flotilla() -> None:
+    """Train one global network across devices of any size."""
+
+
+@app.command()
+def run(
+    app_dir: Annotated[Path, typer.Argument(help="Folder of the Flower app (its pyproject.toml).")] = Path("."),
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run-config",
+            "-c",
+            metavar="'KEY=VALUE …'",
+            help="Settings to change, as TOML: 'method=\"fedrolex\" num-server-rounds=5', or a .toml file; repeatable.",
+        ),
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", help="Run folder to write; default runs/<time>-<method>-<dataset>.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="Continue the stopped run in this folder.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", min=1, help="Simulated devices; default: the setting num-clients.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option("--engine", help="Flower's simulation, or in this process.")] = Engine.flower,
+    processes: Annotated[
+        int | None,
+        typer.Option("--processes", min=1, help="Clients that train at the same time; default: one per CPU core."),
+    ] = None,
+    gpus_per_client: Annotated[
+        float | None,
+        typer.Option("--gpus-per-client", min=0.0, help="Share of a GPU each client gets; default 0.25 where there is one."),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower and Ray say.")] = False,
+) -> None:
+    """Run a federated training and wait for it.
+
+    The exit code is the run's: 0 finished, 1 failed, 2 a wrong setting (nothing was started), 130 and 143 stopped by
+    Ctrl-C and by SIGTERM. No process and no temporary file is left behind.
+    """
+    try:
+        settings = prepare(app_dir, run_config or [], run_dir=run_dir, resume=resume, nodes=nodes)
+    except SettingsError as error:
+        print(f"flotilla: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    if engine is Engine.local:
+        from flotilla.engine import run_local
+
+        raise typer.Exit(run_local(dict(settings.config), settings.nodes, processes))
+    from flotilla.run import run_flower
+
+    raise typer.Exit(
+        run_flower(settings, processes=processes, gpus_per_client=gpus_per_client, verbose=verbose)
+    )
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

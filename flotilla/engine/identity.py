@@ -1,0 +1,15 @@
+"""Who we are to flwr: a `Message` can only be made inside a task, and ours is this process."""
+
+from __future__ import annotations
+
+from flwr.supercore.task_identity import TaskIdentity
+
+
+def assume_identity() -> None:
+    """Make messages possible outside of a Flower run. Internal to flwr 1.41, so it stands in one place."""
+    try:
+        known = TaskIdentity.run_id is not None
+    except RuntimeError:
+        known = False
+    if not known:
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1

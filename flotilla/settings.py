@@ -1,0 +1,200 @@
+"""From a command line to the settings of one run, checked before anything starts.
+
+The app's pyproject.toml names every setting and its default (`[tool.flwr.app.config]`). `--run-config` changes some,
+the command line's own options change a few more, paths become absolute (neither half of a Flower app has the user's
+working directory), and the app's own `server_app.config.resolve` has the last word on values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+Value = int | float | bool | str
+
+# One `key=value`: a quoted string may hold spaces and, in double quotes, escaped quotes; anything else ends at a space.
+_PAIR = re.compile(r"""([^\s='"]+)=("(?:[^"\\]|\\.)*"|'[^']*'|[^\s'"]+)(?=\s|$)""")
+_PATH_KEYS = ("run-dir", "resume", "data-root")
+
+
+class SettingsError(ValueError):
+    """A command line that cannot become a run; its text is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run, ready to start.
+
+    Attributes:
+        app_dir: the Flower app's folder, absolute.
+        config: every setting, as the run will see it.
+        overrides: the part of `config` that differs from the app's pyproject.toml.
+        nodes: how many devices to simulate.
+        log: where the full log is kept if the run fails.
+    """
+
+    app_dir: Path
+    config: Mapping[str, Value]
+    overrides: Mapping[str, Value]
+    nodes: int
+    log: Path
+
+
+def prepare(
+    app_dir: Path,
+    run_config: Sequence[str] = (),
+    *,
+    run_dir: Path | None = None,
+    resume: Path | None = None,
+    nodes: int | None = None,
+    now: datetime | None = None,
+) -> Settings:
+    """Resolve and check everything that can be checked without starting a process.
+
+    Raises:
+        SettingsError: one line saying what is wrong and what is allowed.
+    """
+    app_dir = app_dir.expanduser().resolve()
+    defaults = app_defaults(app_dir)
+    given: dict[str, Value] = parse_run_config(run_config)
+    if run_dir is not None:
+        given["run-dir"] = str(run_dir)
+    if resume is not None:
+        given["resume"] = str(resume)
+    check_keys(given, defaults)
+
+    config = {**defaults, **given}
+    if "run-dir" in config and not config["run-dir"] and not config.get("resume"):
+        config["run-dir"] = str(free_name(Path.cwd() / "runs", run_name(config, now or datetime.now())))
+    for key in _PATH_KEYS:
+        if isinstance(value := config.get(key), str) and value:
+            config[key] = str(Path(value).expanduser().absolute())
+
+    clients = _resolve(app_dir, config)
+    overrides = {key: value for key, value in config.items() if defaults.get(key) != value}
+    place = config.get("run-dir") or config.get("resume")
+    log = Path(f"{place}.log") if place else Path.cwd() / "flotilla.log"
+    return Settings(app_dir, config, overrides, nodes or clients, log)
+
+
+def app_defaults(app_dir: Path) -> dict[str, Value]:
+    """The settings a Flower app declares in its pyproject.toml, nested tables flattened to `a.b`."""
+    path = app_dir / "pyproject.toml"
+    try:
+        project = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{app_dir}: no pyproject.toml there, so it is not a Flower app") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    flower = project.get("tool", {}).get("flwr", {}).get("app")
+    if flower is None:
+        raise SettingsError(f"{path}: no [tool.flwr.app] in it, so it is not a Flower app")
+    return flatten(flower.get("config", {}))
+
+
+def parse_run_config(texts: Iterable[str]) -> dict[str, Value]:
+    """Read `--run-config` as flwr does (TOML pairs, or one .toml file), but refuse what flwr silently drops.
+
+    flwr searches for pairs and ignores the text between them, so `method = "x"` or a lost quote changes nothing and
+    the run trains with the defaults.
+    """
+    texts = [text for text in texts if text.strip()]
+    files = [text for text in texts if text.strip().endswith(".toml") and "=" not in text]
+    if files:
+        if len(texts) > 1:
+            raise SettingsError("run-config: give either one .toml file or key=value pairs, not both")
+        path = Path(files[0].strip()).expanduser()
+        try:
+            return flatten(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"run-config: cannot read {path}: {error}") from None
+    values: dict[str, Value] = {}
+    for text in texts:
+        at = 0
+        for match in _PAIR.finditer(text):
+            _only_space(text[at : match.start()])
+            at = match.end()
+            values[match[1]] = _value(match[1], match[2])
+        _only_space(text[at:])
+    return values
+
+
+def _only_space(text: str) -> None:
+    if rest := text.strip():
+        raise SettingsError(f"run-config: cannot read {rest!r}: allowed is key=value pairs, such as batch-size=10")
+
+
+def _value(key: str, text: str) -> Value:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        hint = f"""a string needs quotes: '{key}="{text}"'""" if re.fullmatch(r"[\w./~-]+", text) else "it is not TOML"
+        raise SettingsError(f"run-config: {key} = {text}: {hint}") from None
+    return _scalar(key, value)
+
+
+def _scalar(key: str, value: Any) -> Value:
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    raise SettingsError(f"{key} = {value!r}: allowed is an integer, a float, true or false, or a string")
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
+    """Nested tables as one flat mapping with dotted keys, which is how Flower hands them to the app."""
+    flat: dict[str, Value] = {}
+    for name, value in table.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{key}."))
+        else:
+            flat[key] = _scalar(key, value)
+    return flat
+
+
+def check_keys(given: Mapping[str, Value], known: Mapping[str, Value]) -> None:
+    """Refuse a key the app does not have, naming the likely one and all of them."""
+    for key, value in given.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise SettingsError(f"{key} = {value!r}: no such setting; {meant}allowed is one of {', '.join(known)}")
+
+
+def run_name(config: Mapping[str, Value], now: datetime) -> str:
+    """`<date>-<time>-<method>-<data set>`, without what a folder name can't hold."""
+    parts = [now.strftime("%Y%m%d-%H%M%S"), *(str(config[key]) for key in ("method", "dataset") if config.get(key))]
+    return re.sub(r"[^\w.-]+", "_", "-".join(parts))
+
+
+def free_name(parent: Path, name: str) -> Path:
+    """`parent/name`, or with -2, -3, … where that exists (two runs in one second)."""
+    path, count = parent / name, 1
+    while path.exists():
+        count += 1
+        path = parent / f"{name}-{count}"
+    return path
+
+
+def _resolve(app_dir: Path, config: Mapping[str, Value]) -> int:
+    """Let the app check its settings; return how many clients it wants."""
+    if not (app_dir / "server_app" / "config.py").is_file():  # some other Flower app: nothing to ask
+        clients = config.get("num-clients", 2)
+        return clients if isinstance(clients, int) and clients > 0 else 2
+    # The app's folder may not be the one that is installed, and it is its own check that counts.
+    sys.path.insert(0, str(app_dir))
+    try:
+        resolve = importlib.import_module("server_app.config").resolve
+    finally:
+        sys.path.remove(str(app_dir))
+    try:
+        return int(resolve(dict(config)).num_clients)
+    except ValueError as error:  # models.errors.SettingError is one
+        raise SettingsError(" ".join(str(error).split())) from None

@@ -1,0 +1,239 @@
+"""One private Flower SuperLink and the one run in it.
+
+`flwr run` leaves a SuperLink behind that keeps its first environment and directory for every later run. Here each run
+has its own: state in memory, a free port, its own FLWR_HOME. Flotilla also takes the SuperExec's part (Flower's
+`--isolation process`): it claims the run's task and hands it to a simulation process that has been importing in the
+meantime, so the run's output comes straight through a pipe and its end is seen at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from flotilla.processes import die_with_parent
+
+_START_LIMIT = 60.0  # seconds; 1.2 on an idle machine
+
+
+class SuperLinkError(RuntimeError):
+    """Flower itself could not be started or asked; one line."""
+
+
+def environment(home: Path) -> dict[str, str]:
+    """The environment of everything a run starts.
+
+    What the user has set wins where it is a matter of taste; what keeps runs apart is not.
+    """
+    env = {
+        "PYTHONUNBUFFERED": "1",
+        # glibc gives every block above 128 KB back at once, and fetching the pages again costs more than the
+        # copying: an idle round of 50 clients x 6.5 MB takes half the time when it keeps them (docs/flower.md).
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+        # Workers that Ray starts ahead have another environment than the clients' and are never used.
+        "RAY_prestart_worker_first_driver": "0",
+        **os.environ,
+        "FLWR_HOME": str(home / "flwr"),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(home),
+    }
+    env.pop("RAY_ADDRESS", None)  # a cluster of someone else's would run our clients
+    return env
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class SuperLink:
+    """The SuperLink process of one run.
+
+    Args:
+        home: a private empty folder; its processes work in `home/cwd`, which stays empty, because Ray's workers put
+            that directory before the app's bundle on their path.
+        env: from `environment`.
+    """
+
+    def __init__(self, home: Path, env: Mapping[str, str]) -> None:
+        self._home, self._env = home, dict(env)
+        self._cwd = home / "cwd"
+        self._cwd.mkdir()
+        (home / "flwr").mkdir()
+        self.log = home / "superlink.log"
+        self.port = free_port()
+        self._env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(self.port)
+        self.process = self._start_superlink()
+        self.simulation = self._start_simulation()
+        self._run_id: int | None = None
+
+    @property
+    def pids(self) -> list[int]:
+        """Our direct children."""
+        return [self.process.pid, self.simulation.pid]
+
+    @property
+    def address(self) -> str:
+        """Where the SuperLink listens."""
+        return f"127.0.0.1:{self.port}"
+
+    def _start_superlink(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-c", "from flwr.superlink.cli.flower_superlink import *"]
+        command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "process"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--disable-runtime-dependency-installation"]
+        with self.log.open("wb") as log:
+            return self._spawn(command, stdin=subprocess.DEVNULL, stdout=log)
+
+    def _start_simulation(self) -> subprocess.Popen[bytes]:
+        script = str(Path(__file__).with_name("simulator.py"))
+        command = [sys.executable, "-P", script, "--insecure", "--runtime-api-address", self.address]
+        command += ["--parent-pid", str(os.getpid())]
+        return self._spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def _spawn(self, command: list[str], *, stdin: int, stdout: object) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C in the terminal must reach flotilla only, which then ends things in order.
+        return subprocess.Popen(  # noqa: PLW1509 - the hook is one system call
+            command,
+            cwd=self._cwd,
+            env=self._env,
+            stdin=stdin,
+            stdout=stdout,  # type: ignore[arg-type]
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent(),
+        )
+
+    def wait_ready(self) -> None:
+        """Wait until the SuperLink answers."""
+        deadline = time.monotonic() + _START_LIMIT
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                tail = self.log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise SuperLinkError(f"the SuperLink ended with {self.process.returncode}: {''.join(tail)}")
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
+            try:
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    return
+            except (OSError, http.client.HTTPException):
+                pass
+            finally:
+                connection.close()
+            time.sleep(0.02)
+        raise SuperLinkError(f"the SuperLink did not answer within {_START_LIMIT:.0f} s")
+
+    def submit(self, app_dir: Path, overrides: Mapping[str, object], federation: Mapping[str, object]) -> int:
+        """Send the app's bundle, start its run and hand it to the simulation process.
+
+        Args:
+            app_dir: the Flower app's folder.
+            overrides: settings that differ from the app's own.
+            federation: what `--federation-config` takes, with underscores: `num_supernodes`, ….
+
+        Returns:
+            The run's id.
+
+        Raises:
+            SuperLinkError: the app was refused.
+        """
+        from flwr.common.serde import fab_to_proto, user_config_to_proto
+        from flwr.proto.control_pb2 import StartRunRequest
+        from flwr.proto.federation_config_pb2 import SimulationConfig
+        from flwr.proto.runtime_pb2 import AcquireTaskRequest
+        from flwr.supercore.constant import TaskType
+        from flwr.supercore.fab import Fab
+
+        bundle = build_bundle(app_dir)
+        self.wait_ready()
+        fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
+        request = StartRunRequest(
+            fab=fab_to_proto(fab),
+            override_config=user_config_to_proto(dict(overrides)),  # type: ignore[arg-type]
+            override_federation_config=SimulationConfig(**federation),  # type: ignore[arg-type]
+        )
+        with self._control() as control:
+            answer = control.StartRun(request)
+            if not answer.HasField("run_id"):
+                raise SuperLinkError("Flower refused the run")
+            self._run_id = answer.run_id
+        with self._runtime() as runtime:
+            task = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SIMULATION]))
+        if not task.token:
+            raise SuperLinkError("Flower started the run but has no task for it")
+        assert self.simulation.stdin is not None
+        try:
+            self.simulation.stdin.write(task.token.encode() + b"\n")
+            self.simulation.stdin.close()
+        except BrokenPipeError:  # it has died; its output says why
+            pass
+        return self._run_id
+
+    def status(self) -> str:
+        """The run's status as `flwr ls` shows it, `finished:completed` being the good one."""
+        from flwr.proto.control_pb2 import ListRunsRequest
+
+        if self._run_id is None:
+            return "not started"
+        with self._control() as control:
+            run = control.ListRuns(ListRunsRequest(run_id=self._run_id)).run_dict[self._run_id]
+        return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
+
+    def stop_run(self) -> None:
+        """What `flwr stop` does."""
+        from flwr.proto.control_pb2 import StopRunRequest
+
+        if self._run_id is not None:
+            with self._control() as control:
+                control.StopRun(StopRunRequest(run_id=self._run_id))
+
+    def _control(self):  # type: ignore[no-untyped-def]
+        from contextlib import closing
+
+        from flwr.supercore.control import ControlHttpClient
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+        interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+        return closing(ControlHttpClient.from_server_address(self.address, True, None, interceptors))
+
+    def _runtime(self):  # type: ignore[no-untyped-def]
+        from contextlib import closing
+
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+        from flwr.supercore.runtime import RuntimeHttpClient
+
+        interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
+        return closing(RuntimeHttpClient.from_server_address(self.address, True, None, interceptors))
+
+
+def build_bundle(app_dir: Path) -> bytes:
+    """The app as Flower ships it, after Flower's own check of its pyproject.toml."""
+    import click
+    from flwr.cli.build import build_fab_from_disk
+    from flwr.cli.config_utils import load_and_validate
+
+    try:
+        load_and_validate(app_dir / "pyproject.toml")
+        return build_fab_from_disk(app_dir)
+    except (click.ClickException, ValueError, OSError) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        raise SuperLinkError(f"{app_dir} cannot be bundled: {' '.join(text.split())}") from error
+
+
+def _script(name: str) -> str:
+    """A console script of the very environment we run in, whatever PATH says."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else name

@@ -1,0 +1,80 @@
+"""Statistics of static batch norm: estimated on training data, pooled over devices, then set.
+
+HeteroFL re-estimates them after training by running the data through the network. We pool sums and sums of squares, so
+the result is the mean and variance over all examples however they were batched or distributed. The estimate runs the
+network as evaluation sees it (no scaler, no dropout), only normalising by the batch at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.norm import Moments, StaticBatchNorm
+
+
+def static_norms(network: nn.Module) -> dict[str, StaticBatchNorm]:
+    """The layers that need statistics, by module path, in network order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, StaticBatchNorm)}
+
+
+def needs_statistics(network: nn.Module) -> bool:
+    """Whether the network can only be evaluated after `set_statistics`."""
+    return bool(static_norms(network))
+
+
+@torch.no_grad()
+def collect(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """Run batches through the network and return the moments of every static norm.
+
+    Args:
+        network: in whatever mode; it is left in evaluation mode.
+        batches: input batches (N, C, H, W). Large batches are better: layers below see batch statistics.
+
+    Returns:
+        float64 vector: count, sums and sums of squares of every layer in network order. Moments of devices that hold
+        the same submodel are pooled by adding these vectors.
+    """
+    network.eval()
+    layers = list(static_norms(network).values())
+    for layer in layers:
+        layer.collector = Moments(layer.weight.numel())
+    try:
+        for batch in batches:
+            network(batch)
+        moments = [layer.collector for layer in layers if layer.collector is not None]
+    finally:
+        for layer in layers:
+            layer.collector = None
+    parts = [part for m in moments for part in (torch.tensor([m.count], dtype=torch.float64), m.total, m.square)]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+
+def moments_length(channels: Sequence[int]) -> int:
+    """Length of the vector that `collect` returns for layers of these channels."""
+    return sum(1 + 2 * count for count in channels)
+
+
+def set_statistics(network: nn.Module, moments: Tensor) -> None:
+    """Set mean and variance of every static norm from (pooled) moments.
+
+    Raises:
+        ValueError: the vector's length does not fit, it is not finite, or a layer saw nothing.
+    """
+    layers = static_norms(network)
+    expected = moments_length([layer.weight.numel() for layer in layers.values()])
+    if moments.shape != (expected,):
+        raise ValueError(f"expected {expected} moments, got {tuple(moments.shape)}")
+    offset = 0
+    for name, layer in layers.items():
+        channels = layer.weight.numel()
+        count, total, square = moments[offset : offset + 1 + 2 * channels].split([1, channels, channels])
+        if not (count.item() > 0 and moments.isfinite().all()):
+            raise ValueError(f"no usable statistics for {name!r}")
+        mean = total / count
+        variance = (square / count - mean.square()).clamp_min(0)
+        layer.statistics = (mean.float(), variance.float())
+        offset += 1 + 2 * channels
+

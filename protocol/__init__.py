@@ -1,0 +1,30 @@
+"""What crosses the wire between server and clients: typed requests and replies over Flower's records."""
+
+from protocol.arrays import WireError, bytes_of, decode, encode, record_of, state_of
+from protocol.messages import (
+    DIFFERENCE,
+    EVALUATE,
+    HELLO,
+    MOMENTS,
+    STATE,
+    STATISTICS,
+    TRAIN,
+    VERSION,
+    Hello,
+    NodeId,
+    Objective,
+    Optimiser,
+    PartRequest,
+    Reply,
+    Scalar,
+    TrainRequest,
+    Work,
+    read_part_request,
+    read_train_request,
+)
+
+__all__ = [
+    "DIFFERENCE", "EVALUATE", "HELLO", "MOMENTS", "STATE", "STATISTICS", "TRAIN", "VERSION", "Hello", "NodeId",
+    "Objective", "Optimiser", "PartRequest", "Reply", "Scalar", "TrainRequest", "WireError", "Work", "bytes_of",
+    "decode", "encode", "read_part_request", "read_train_request", "record_of", "state_of",
+]  # fmt: skip

@@ -1,0 +1,99 @@
+"""A flat float vector as one Flower `Array`.
+
+flwr moves every tensor as two requests, two in flight, so a submodel crosses the wire as one flat array. The bytes are
+an ordinary `.npy`, so any Flower app can read them; they are written and read here without the extra copies of
+`numpy.save` and `numpy.load`.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from torch import Tensor
+
+with warnings.catch_warnings():  # torch warns once per process about read-only buffers; received bytes are never written
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(b"\0\0\0\0", dtype="<f4"))
+
+_DTYPES = {"float32": (torch.float32, "<f4"), "float64": (torch.float64, "<f8"), "float16": (torch.float16, "<f2")}
+
+
+class WireError(ValueError):
+    """Something that crossed the wire is not what the protocol says."""
+
+
+def encode(flat: Tensor) -> Array:
+    """Put a contiguous CPU vector (float16, float32 or float64) into an `Array`; its bytes are copied once."""
+    array = flat.detach().numpy()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": array.dtype.newbyteorder("<").str, "fortran_order": False, "shape": array.shape}
+    )
+    data = b"".join((header.getvalue(), memoryview(np.ascontiguousarray(array)).cast("B")))
+    return Array(str(array.dtype), array.shape, "numpy.ndarray", data)
+
+
+def decode(array: Array, length: int, dtype: str = "float32") -> Tensor:
+    """Read a vector of known length without copying; the tensor must not be written to.
+
+    Args:
+        array: what arrived.
+        length: number of coordinates that the plan implies.
+        dtype: the type that the request asked for.
+
+    Raises:
+        WireError: another type, shape, format or size than expected. Nothing is allocated before that is known.
+    """
+    wanted, descr = _DTYPES[dtype]
+    if array.dtype != dtype or tuple(array.shape) != (length,) or array.stype != "numpy.ndarray":
+        raise WireError(
+            f"expected {dtype} of shape ({length},), got {array.dtype} of shape {tuple(array.shape)} as {array.stype!r}"
+        )
+    data = array.data
+    expected = length * wanted.itemsize
+    offset = len(data) - expected
+    if not 10 <= offset <= 4096:
+        raise WireError(f"expected {expected} bytes and a header, got {len(data)}")
+    try:
+        head = io.BytesIO(bytes(data[:offset]))
+        if np.lib.format.read_magic(head) != (1, 0):
+            raise WireError("not a version 1.0 .npy array")
+        shape, fortran, actual = np.lib.format.read_array_header_1_0(head)
+    except ValueError as error:
+        raise WireError(f"unreadable array header: {error}") from None
+    if shape != (length,) or fortran or actual != np.dtype(descr) or head.tell() != offset:
+        raise WireError(f"the array's header says {actual} {shape}, its record {dtype} ({length},)")
+    return torch.from_numpy(np.frombuffer(data, dtype=descr, offset=offset))
+
+
+def record_of(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """A named state as an ordinary Flower record, one array per tensor."""
+    return ArrayRecord({name: Array(tensor.detach().cpu().numpy()) for name, tensor in state.items()})
+
+
+def state_of(record: ArrayRecord, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Read a named state and check it against the network's shapes; float32 copies.
+
+    Raises:
+        WireError: names or shapes differ.
+    """
+    if set(record) != set(shapes):
+        missing, extra = sorted(set(shapes) - set(record))[:3], sorted(set(record) - set(shapes))[:3]
+        raise WireError(f"the arrays do not fit the network: missing {missing}, unexpected {extra}")
+    state = {}
+    for name, shape in shapes.items():
+        tensor = torch.from_numpy(record[name].numpy().copy()).float()
+        if tuple(tensor.shape) != shape:
+            raise WireError(f"{name!r} has shape {tuple(tensor.shape)}, the network {shape}")
+        state[name] = tensor
+    return state
+
+
+def bytes_of(record: ArrayRecord) -> int:
+    """Encoded bytes of a record's arrays, as they are sent."""
+    return sum(len(array.data) for array in record.values())

@@ -1,0 +1,273 @@
+"""Typed requests and replies, and how they become Flower records and back.
+
+Everything a client needs to know is in its request: which part of which network, what to optimise, how to reply. The
+server's method never crosses the wire. Nothing of the plan comes back: the server decodes against what it remembers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from models.network import NetworkSpec
+from models.plans import Plan
+from protocol.arrays import WireError
+
+VERSION = 1
+# Message types: flwr's categories with our actions.
+HELLO, STATISTICS, TRAIN, EVALUATE = "query.hello", "query.statistics", "train.part", "evaluate.part"
+STATE, DIFFERENCE, MOMENTS = "state", "difference", "moments"
+
+NodeId = int | str
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Optimiser:
+    """Plain SGD, fresh every round.
+
+    Attributes:
+        learning_rate: step size of this round.
+        momentum: heavy-ball factor; 0 is none.
+        weight_decay: L2 factor added to the gradient.
+        clip_norm: gradients are scaled down to this L2 norm; 0 is off.
+    """
+
+    learning_rate: float
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What to optimise: a registered objective of the client and its settings."""
+
+    name: str = "cross-entropy"
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a client computes.
+
+    Attributes:
+        local_epochs: passes over the client's training examples.
+        batch_size: examples a step.
+        mixed_precision: forward and backward in bfloat16 where the device supports it.
+        threads: intra-op threads of a CPU client; part of the result, since float sums depend on it.
+        device: "auto", "cpu" or "cuda".
+    """
+
+    local_epochs: int = 1
+    batch_size: int = 10
+    mixed_precision: bool = False
+    threads: int = 1
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class PartRequest:
+    """What every request about a part of the network says.
+
+    Attributes:
+        round_number: 1-based server round.
+        nonce: names this request; the reply repeats it.
+        seed: seed of the run.
+        network: the full network.
+        plan: which part the client gets.
+        sliced: whether the state that came along is the part already (else the whole state).
+        work: how to compute.
+    """
+
+    round_number: int
+    nonce: str
+    seed: int
+    network: NetworkSpec
+    plan: Plan
+    sliced: bool = False
+    work: Work = Work()
+
+    def to_config(self) -> dict[str, Scalar]:
+        """Flat settings for a ConfigRecord."""
+        return {
+            "version": VERSION,
+            "round": self.round_number,
+            "nonce": self.nonce,
+            "seed": self.seed,
+            "network": self.network.to_json(),
+            "plan": self.plan.to_json(),
+            "sliced": self.sliced,
+            "work": json.dumps(asdict(self.work)),
+        }
+
+    def to_record(self, state: ArrayRecord) -> RecordDict:
+        """The request with its state, which many requests may share."""
+        return RecordDict({"arrays": state, "config": ConfigRecord(dict(self.to_config()))})
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest(PartRequest):
+    """Train the part and reply with the difference.
+
+    Attributes:
+        objective: what to optimise.
+        optimiser: how.
+        codec: type of the encoded difference: "float32" or "float16".
+    """
+
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser(0.01)
+    codec: str = "float32"
+
+    def to_config(self) -> dict[str, Scalar]:
+        """Flat settings for a ConfigRecord."""
+        return PartRequest.to_config(self) | {
+            "objective": json.dumps(asdict(self.objective)),
+            "optimiser": json.dumps(asdict(self.optimiser)),
+            "codec": self.codec,
+        }
+
+
+def read_part_request(content: RecordDict) -> tuple[PartRequest, Array]:
+    """Read what a server sent: the request and the flat state.
+
+    Raises:
+        WireError: another protocol version, or fields missing or unreadable.
+    """
+    try:
+        config = content.config_records["config"]
+        if config["version"] != VERSION:
+            raise WireError(f"the server speaks protocol {config['version']}, this client {VERSION}")
+        request = PartRequest(
+            round_number=_int(config["round"]),
+            nonce=str(config["nonce"]),
+            seed=_int(config["seed"]),
+            network=NetworkSpec.from_json(str(config["network"])),
+            plan=Plan.from_json(str(config["plan"])),
+            sliced=bool(config["sliced"]),
+            work=Work(**json.loads(str(config["work"]))),
+        )
+        return request, content.array_records["arrays"][STATE]
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"unreadable request: {error!r}") from error
+
+
+def read_train_request(content: RecordDict) -> tuple[TrainRequest, Array]:
+    """Read a training request (see `read_part_request`)."""
+    part, state = read_part_request(content)
+    try:
+        config = content.config_records["config"]
+        common = {name: getattr(part, name) for name in PartRequest.__dataclass_fields__}
+        objective = Objective(**json.loads(str(config["objective"])))
+        optimiser = Optimiser(**json.loads(str(config["optimiser"])))
+        return TrainRequest(**common, objective=objective, optimiser=optimiser, codec=str(config["codec"])), state
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"unreadable request: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a client says of itself when it is met.
+
+    Attributes:
+        node: stable id (partition id or registered name).
+        examples: number of training examples.
+        labels: labels that occur among them, ascending.
+        tier: the tier it was told by its node config; "" leaves it to the server.
+    """
+
+    node: NodeId
+    examples: int
+    labels: tuple[int, ...] = ()
+    tier: str = ""
+
+    def to_record(self) -> RecordDict:
+        """As records."""
+        config = ConfigRecord(
+            {"version": VERSION, "node": self.node, "tier": self.tier, "labels": list(self.labels)}
+        )
+        return RecordDict({"config": config, "metrics": MetricRecord({"num-examples": self.examples})})
+
+    @staticmethod
+    def from_record(content: RecordDict) -> Hello:
+        """Read a hello.
+
+        Raises:
+            WireError: fields missing, of the wrong type, or no examples.
+        """
+        try:
+            config, metrics = content.config_records["config"], content.metric_records["metrics"]
+            node, labels = config["node"], config["labels"]
+            if config["version"] != VERSION:
+                raise WireError(f"the node speaks protocol {config['version']}, the server {VERSION}")
+            if not isinstance(node, int | str) or not isinstance(labels, list):
+                raise WireError(f"node = {node!r}, labels = {labels!r}")
+            hello = Hello(node, _int(metrics["num-examples"]), tuple(_int(x) for x in labels), str(config["tier"]))
+        except (KeyError, TypeError) as error:
+            raise WireError(f"unreadable hello: {error!r}") from None
+        if hello.examples < 1:
+            raise WireError(f"node {node!r} has {hello.examples} examples")
+        return hello
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one request: the array by its expected name, and the numbers.
+
+    Attributes:
+        nonce: the nonce of the request.
+        array: the encoded vector; None where the request asked for numbers only.
+        metrics: finite numbers by name.
+    """
+
+    nonce: str
+    array: Array | None
+    metrics: Mapping[str, float]
+
+    def to_record(self, name: str = DIFFERENCE) -> RecordDict:
+        """As records; `name` is what the array is called."""
+        content = RecordDict({"config": ConfigRecord({"version": VERSION, "nonce": self.nonce})})
+        content["metrics"] = MetricRecord(dict(self.metrics))
+        if self.array is not None:
+            content["arrays"] = ArrayRecord({name: self.array})
+        return content
+
+    @staticmethod
+    def from_record(content: RecordDict, name: str | None = DIFFERENCE) -> Reply:
+        """Read a reply that must hold exactly one array called `name` (None: no array).
+
+        Raises:
+            WireError: missing, additional or unreadable records.
+        """
+        expected = {"config", "metrics"} | ({"arrays"} if name is not None else set())
+        if set(content) != expected:
+            raise WireError(f"expected the records {sorted(expected)}, got {sorted(content)}")
+        try:
+            arrays = content.array_records["arrays"] if name is not None else {}
+            if set(arrays) != ({name} if name is not None else set()):
+                raise WireError(f"expected the array {name!r}, got {sorted(arrays)[:5]}")
+            nonce = content.config_records["config"]["nonce"]
+            metrics = {key: _number(value) for key, value in content.metric_records["metrics"].items()}
+        except (KeyError, TypeError) as error:
+            raise WireError(f"unreadable reply: {error!r}") from None
+        for key, value in metrics.items():
+            if not isfinite(value):
+                raise WireError(f"{key} = {value}")
+        return Reply(str(nonce), arrays[name] if name is not None else None, metrics)
+
+
+def _int(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WireError(f"expected a whole number, got {value!r}")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WireError(f"expected a number, got {value!r}")
+    return float(value)

@@ -1,0 +1,1 @@
+"""The server half: a ServerApp that checks the run configuration and drives a strategy through its rounds."""

@@ -1,0 +1,217 @@
+"""One run on the server: strategy, evaluation, checkpoints, metrics, from the first line to the final table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from logging import WARNING
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from flwr.common import log
+from flwr.serverapp import Grid
+from safetensors.torch import save_file
+from torch import Tensor
+
+from data import load
+from models.network import build_part, initial_state, submodel
+from models.randomness import torch_generator
+from models.statistics import needs_statistics
+from protocol import record_of
+from server_app import checkpoint
+from server_app.config import FREE, RunConfig
+from server_app.evaluation import Evaluator, size_of
+from server_app.events import Events
+from server_app.progress import Progress, final_table, print_line
+from server_app.report import write_report
+from server_app.run_folder import RunFolder
+from strategies import PartialStrategy, Tier
+from strategies.rounds import RoundReport
+
+Row = dict[str, Any]
+
+
+class NothingLearnt(RuntimeError):
+    """Not one round had the replies it needed."""
+
+
+class Run:
+    """A run of one configuration on one grid.
+
+    Args:
+        config: checked configuration.
+        grid: where the nodes are.
+        write: takes each line of output.
+
+    Raises:
+        SettingError: the run folder cannot be used, or the run to resume is another one.
+    """
+
+    def __init__(self, config: RunConfig, grid: Grid, write: Callable[[str], None] = print_line) -> None:
+        self.config, self.grid, self._write = config, grid, write
+        self.strategy: PartialStrategy = config.strategy()
+        self.folder = _folder(config)
+        self._evaluator = Evaluator(self.strategy.network, load(config.data).test)
+        self._progress = Progress(config.rounds, write)
+        self._events = Events(self.folder.path / "events", self._warn)
+        self._traffic: dict[str, dict[str, int]] = {}
+        self._accepted = 0
+
+    def execute(self) -> Row:
+        """Run to the end and return the summary.
+
+        Raises:
+            NothingLearnt: every round was abandoned.
+        """
+        with self.folder:
+            try:
+                first = self._first_round()
+                self._write(f"run folder: {self.folder.path}")
+                self.strategy.start(
+                    self.grid, record_of(self.strategy.state), self.config.rounds, first_round=first,
+                    after_round=self._after,
+                )  # fmt: skip
+                if first <= self.config.rounds and not self._accepted:
+                    raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
+                summary = self.folder.write_summary("finished", self._costs())
+            except BaseException as error:
+                stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                with suppress(OSError):  # the error itself matters more than a full disk
+                    self.folder.write_summary("stopped" if stopped else "failed", self._costs(), _one_line(error))
+                raise
+            finally:
+                self._events.close()
+            save_file(_contiguous(self.strategy.state), self.folder.path / "model.safetensors")
+            write_report(self.folder.path)
+            rates = {tier.name: tier.rate for tier in self.strategy.settings.tiers}
+            for line in final_table(summary, self.folder.path, rates).splitlines():
+                self._write(line)
+        return summary
+
+    def _first_round(self) -> int:
+        """Take the initial state, or that of the newest checkpoint; return the number of the next round."""
+        strategy = self.strategy
+        found = checkpoint.newest(self.folder.checkpoints, self._warn) if self.config.resume else None
+        if found is None:
+            draws = torch_generator(self.config.data.seed, 0, "server", "initial state")
+            for name, tensor in initial_state(strategy.network, draws).items():
+                strategy.state[name].copy_(tensor)
+            self.folder.truncate_metrics(0)
+            return 1
+        strategy.restore(found.tensors, found.values["strategy"])
+        self._traffic = found.values["traffic"]
+        self._accepted = int(found.values["accepted"])
+        self.folder.truncate_metrics(found.round_number)
+        rows = self.folder.metrics()
+        if not rows or rows[-1]["round"] < found.round_number:  # killed between the checkpoint and its line
+            self.folder.append_metrics(found.values["row"])
+        self._write(f"resuming after round {found.round_number}")
+        return found.round_number + 1
+
+    def _after(self, report: RoundReport) -> None:
+        """Evaluate, save, and write the round's line."""
+        number, last = report.number, report.number >= self.config.rounds
+        self._accepted += report.accepted if not report.abandoned else 0
+        self._traffic.update(report.traffic)
+        row = _row(report)
+        if last or number % self.config.evaluate_every == 0:
+            row |= self._evaluate(number, row["seconds"])
+        began = perf_counter()
+        if last or number % self.config.checkpoint_every == 0:
+            self._save(number, row)
+        row["seconds"]["checkpoint"] = perf_counter() - began
+        self.folder.append_metrics(row)
+        self._events.write(row)
+        self._progress.round(row)
+
+    def _evaluate(self, number: int, seconds: dict[str, float]) -> Row:
+        """Score the global network and every tier's on the whole test set."""
+        strategy, tiers = self.strategy, self.strategy.settings.tiers
+        whole = Tier("global", strategy.global_rate())
+        plans = {tier.name: strategy.kept_plan(tier, number) for tier in (*tiers, whole)}
+        # Tiers that keep the same part are asked for statistics and scored once.
+        speaker = {plan: name for name, plan in reversed(plans.items())}
+        began = perf_counter()
+        moments: dict[str, Tensor] = {}
+        if needs_statistics(build_part(strategy.network, plans[whole.name])):
+            asked = [tier for tier in (*tiers, whole) if speaker[plans[tier.name]] == tier.name]
+            moments = strategy.statistics(self.grid, number, asked)
+        seconds["statistics"] = perf_counter() - began
+        began = perf_counter()
+        scores = {
+            plan: self._evaluator.score(strategy.state, plan, moments.get(name)) for plan, name in speaker.items()
+        }
+        seconds["evaluate"] = perf_counter() - began
+        of_tier = {name: scores[plan] for name, plan in plans.items()}
+        as_row = {
+            name: {"loss": score.loss, "accuracy": score.accuracy} for name, score in of_tier.items() if score is not None
+        }
+        overall = as_row.pop(whole.name, {"loss": None, "accuracy": None})
+        return {**overall, "tiers": as_row}
+
+    def _save(self, number: int, row: Row) -> None:
+        tensors, values = self.strategy.checkpoint()
+        try:
+            checkpoint.save(
+                self.folder.checkpoints, number, tensors,
+                {"strategy": values, "row": row, "traffic": self._traffic, "accepted": self._accepted},
+            )  # fmt: skip
+        except checkpoint.CheckpointError as error:  # a full disk must not end the training
+            self._warn(str(error))
+
+    def _costs(self) -> dict[str, dict[str, int | None]]:
+        """What a device of each tier holds, computes and moves in a round."""
+        costs: dict[str, dict[str, int | None]] = {}
+        for tier in self.strategy.settings.tiers:
+            plan = self.strategy.kept_plan(tier, 1)
+            size, moved = size_of(self.strategy.network, plan), self._traffic.get(tier.name, {})
+            costs[tier.name] = {
+                "parameters": size.parameters,
+                "macs": size.macs,
+                "bytes_down": moved.get("down"),
+                "bytes_up": moved.get("up"),
+            }
+        return costs
+
+    def _warn(self, line: str) -> None:
+        log(WARNING, line)
+
+
+def _folder(config: RunConfig) -> RunFolder:
+    if config.resume:
+        return RunFolder.reopen(Path(config.resume).expanduser().absolute(), config.flat, FREE)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"runs/{stamp}-{config.flat['method']}-{config.flat['dataset']}"
+    folder = RunFolder.create(Path(config.run_dir or name).expanduser().absolute())
+    folder.write_config(config.flat)
+    return folder
+
+
+def _row(report: RoundReport) -> Row:
+    row: Row = {
+        "round": report.number,
+        "abandoned": report.abandoned,
+        "selected": list(report.selected),
+        "accepted": report.accepted,
+        "rejected": [{"node": r.node, "reason": r.reason} for r in report.rejected],
+        "train_loss": report.train_loss,
+        "train_accuracy": report.train_accuracy,
+        "coverage": dict(report.coverage),
+        "bytes_down": report.bytes_down,
+        "bytes_up": report.bytes_up,
+        "seconds": dict(report.seconds),
+        "client_seconds": dict(report.client_seconds),
+    }
+    if report.local:
+        row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
+    return row
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.items()}  # safetensors refuses views of one buffer
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,48 @@
+"""HeteroFL (Diao, Ding, Tarokh, ICLR 2021).
+
+Width: a device of rate r holds the leading ceil(r·n) units of every width axis (§3.1). The server takes the plain mean
+over those who held a coordinate (§3.1, eq. 3-5), classifier rows only over devices that have the label. Devices train
+with masked cross entropy, the Scaler and static batch norm (§3.3).
+"""
+
+from __future__ import annotations
+
+from models.plans import Plan
+from protocol import Objective
+from strategies.base import PartialStrategy, Preferences
+from strategies.fleet import Node
+from strategies.rounds import Sent
+from strategies.tiers import Tier
+
+
+class HeteroFL(PartialStrategy):
+    """Leading widths, unweighted mean by coordinate.
+
+    Options: `label-rows` (True): mask absent labels in the loss and leave their classifier rows alone.
+    """
+
+    OPTIONS = {"label-rows": True}
+    PREFERENCES = Preferences(norm="static-batch", scaler=True)
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The leading part of the tier's rate."""
+        del node
+        return self.window(tier, round_number)
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """What the tier just trained."""
+        return self.window(tier, round_number)
+
+    def window(self, tier: Tier, round_number: int) -> Plan:
+        """Which units a tier holds in a round."""
+        del round_number
+        return Plan(tier.rate)
+
+    def objective(self, tier: Tier) -> Objective:
+        """Masked cross entropy, or plain."""
+        del tier
+        return Objective("masked-cross-entropy" if self.options["label-rows"] else "cross-entropy")
+
+    def rows(self, sent: Sent) -> tuple[int, ...] | None:
+        """Rows of the labels that the device has."""
+        return sent.node.hello.labels if self.options["label-rows"] else None

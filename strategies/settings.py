@@ -1,0 +1,126 @@
+"""What every strategy can be told, beside its own arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import cos, pi
+
+from models.errors import SettingError
+from protocol import Optimiser, Work
+from strategies.selection import Selector, Uniform
+from strategies.tiers import ASSIGNMENTS, HALVING, Tier
+
+SCHEDULES = ("constant", "step", "cosine", "exponential")
+AGGREGATIONS = ("method", "examples", "uniform")
+SLICING = ("client", "server")
+CODECS = ("float32", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The clients' optimiser by round.
+
+    Attributes:
+        learning_rate: at round 1.
+        momentum, weight_decay, clip_norm: see `protocol.Optimiser`.
+        kind: "constant"; "step" multiplies by `decay` at every milestone; "exponential" multiplies by `decay` every
+            round; "cosine" falls to 0 over `rounds`.
+        milestones: rounds after which "step" decays, ascending.
+        decay: factor of "step" and "exponential".
+        rounds: length of the run, for "cosine".
+    """
+
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip_norm: float = 1.0
+    kind: str = "constant"
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCHEDULES:
+            raise SettingError("learning-rate-schedule", self.kind, SCHEDULES)
+
+    def optimiser(self, round_number: int) -> Optimiser:
+        """The optimiser of a 1-based round."""
+        done = round_number - 1
+        factor = 1.0
+        if self.kind == "step":
+            factor = self.decay ** sum(done >= milestone for milestone in self.milestones)
+        elif self.kind == "exponential":
+            factor = self.decay**done
+        elif self.kind == "cosine":
+            factor = 0.5 * (1 + cos(pi * min(1.0, done / self.rounds)))
+        return Optimiser(self.learning_rate * factor, self.momentum, self.weight_decay, self.clip_norm)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings that do not depend on the method.
+
+    Attributes:
+        seed: seed of every draw.
+        tiers: classes of devices, widest first.
+        tier_proportions: share of the nodes in each; () is equal shares.
+        tier_assignment: see `strategies.tiers.Assignment`.
+        nodes: number of nodes the run expects.
+        min_nodes: fewer than this and the run does not start.
+        node_wait: seconds to wait for nodes.
+        fraction_train, fraction_evaluate: share of the nodes that train and that evaluate on their own data.
+        quorum: share of the selected nodes whose replies a round needs; below it the round is abandoned.
+        deadline: seconds a round waits for replies.
+        selector: who takes part.
+        schedule: the clients' optimiser by round.
+        work: how clients compute.
+        slice_at: "client" sends the whole state, "server" only the part.
+        codec: type of the encoded difference.
+        aggregation: "method" weights as the method does; "examples" and "uniform" override it.
+    """
+
+    seed: int = 1
+    tiers: tuple[Tier, ...] = HALVING
+    tier_proportions: tuple[Fraction, ...] = ()
+    tier_assignment: str = "fixed"
+    nodes: int = 2
+    min_nodes: int = 2
+    node_wait: float = 60.0
+    fraction_train: float = 1.0
+    fraction_evaluate: float = 0.0
+    quorum: float = 0.5
+    deadline: float = 3600.0
+    selector: Selector = field(default_factory=Uniform)
+    schedule: Schedule = Schedule()
+    work: Work = Work()
+    slice_at: str = "client"
+    codec: str = "float32"
+    aggregation: str = "method"
+
+    def __post_init__(self) -> None:
+        """Check what has a closed set or a range.
+
+        Raises:
+            SettingError: names the key, the value and what is allowed.
+        """
+        for key, value, allowed in (
+            ("tier-assignment", self.tier_assignment, ASSIGNMENTS),
+            ("slice-at", self.slice_at, SLICING),
+            ("codec", self.codec, CODECS),
+            ("aggregation", self.aggregation, AGGREGATIONS),
+        ):
+            if value not in allowed:
+                raise SettingError(key, value, allowed)
+        if not self.tiers:
+            raise SettingError("tiers", self.tiers, "at least one tier")
+        if not 0 < self.fraction_train <= 1:
+            raise SettingError("fraction-train", self.fraction_train, "more than 0 and at most 1")
+        for key, share in (("fraction-evaluate", self.fraction_evaluate), ("quorum", self.quorum)):
+            if not 0 <= share <= 1:
+                raise SettingError(key, share, "0 to 1")
+
+    @property
+    def proportions(self) -> tuple[Fraction, ...]:
+        """Share of the nodes in each tier, summing to 1."""
+        return self.tier_proportions or tuple(Fraction(1, len(self.tiers)) for _ in self.tiers)

@@ -1,0 +1,122 @@
+"""Tiers: how much of the network a device can carry, and who is in which tier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from models.errors import SettingError
+from models.randomness import generator
+from protocol import NodeId
+
+ASSIGNMENTS = ("fixed", "dynamic", "node")
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A class of devices.
+
+    Attributes:
+        name: what node configs and tables call it.
+        rate: share of the units of every width axis that it can carry, in (0, 1].
+    """
+
+    name: str
+    rate: Fraction
+
+
+HALVING = tuple(Tier(name, Fraction(1, 2**i)) for i, name in enumerate("abcde"))
+
+
+def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
+    """Read "a:1, b:1/2, c:1/4" (or "1, 1/2, 1/4": names are then a, b, c). The widest comes first in the result.
+
+    Raises:
+        SettingError: unreadable, a rate that is not in (0, 1], or a name twice.
+    """
+    tiers = []
+    for position, item in enumerate(part.strip() for part in text.split(",")):
+        name, _, rate_text = item.rpartition(":")
+        try:
+            rate = Fraction(rate_text.strip())
+        except (ValueError, ZeroDivisionError):
+            raise SettingError(key, text, 'a list such as "a:1, b:1/2, c:1/4"') from None
+        if not 0 < rate <= 1:
+            raise SettingError(key, text, f"rates above 0 and at most 1 ({item!r} is not)")
+        tiers.append(Tier(name.strip() or chr(ord("a") + position), rate))
+    names = [tier.name for tier in tiers]
+    if len(set(names)) != len(names):
+        raise SettingError(key, text, "every name once")
+    return tuple(sorted(tiers, key=lambda tier: -tier.rate))
+
+
+def parse_proportions(text: str, tiers: Sequence[Tier], key: str = "tier-proportions") -> tuple[Fraction, ...]:
+    """Read one non-negative number per tier, in the order of `tiers`; "" is equal shares. The result sums to 1.
+
+    Raises:
+        SettingError: unreadable, negative, all zero, or not one per tier.
+    """
+    if not text.strip():
+        return tuple(Fraction(1, len(tiers)) for _ in tiers)
+    try:
+        shares = [Fraction(part.strip()) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        raise SettingError(key, text, 'numbers such as "1, 1, 2"') from None
+    if len(shares) != len(tiers) or min(shares) < 0 or not sum(shares):
+        raise SettingError(key, text, f"{len(tiers)} numbers (one per tier), none negative, not all 0")
+    return tuple(share / sum(shares) for share in shares)
+
+
+class Assignment:
+    """Says which tier a node is in.
+
+    Args:
+        kind: "fixed" draws once by proportion and keeps it; "dynamic" redraws every round (HeteroFL's default); "node"
+            uses what the node told.
+        tiers: all tiers.
+        proportions: share of the nodes in each, summing to 1.
+        nodes: how many nodes the configuration expects; with "fixed" their tiers have exactly these proportions.
+        seed: seed of the run.
+    """
+
+    def __init__(
+        self, kind: str, tiers: Sequence[Tier], proportions: Sequence[Fraction], nodes: int, seed: int
+    ) -> None:
+        if kind not in ASSIGNMENTS:
+            raise SettingError("tier-assignment", kind, ASSIGNMENTS)
+        self._kind, self._tiers, self._seed = kind, tuple(tiers), seed
+        self._shares = np.array([float(share) for share in proportions])
+        counts = apportion(proportions, nodes)
+        ordered = [tier for tier, count in zip(tiers, counts, strict=True) for _ in range(count)]
+        order = generator(seed, 0, "server", "tiers").permutation(nodes)
+        self._fixed: Mapping[NodeId, Tier] = {i: ordered[place] for i, place in enumerate(order.tolist())}
+        self._by_name = {tier.name: tier for tier in tiers}
+
+    def tier_of(self, node: NodeId, told: str, round_number: int) -> Tier:
+        """The tier of a node in a round.
+
+        Raises:
+            SettingError: the node told a tier that does not exist, or none although it has to.
+        """
+        if self._kind == "node":
+            if told not in self._by_name:
+                raise SettingError("tier", told, self._by_name)
+            return self._by_name[told]
+        if self._kind == "fixed" and node in self._fixed:
+            return self._fixed[node]
+        # A node that was not counted on draws for itself, so it changes nobody else's tier.
+        draws = generator(self._seed, 0 if self._kind == "fixed" else round_number, node, "tier")
+        return self._tiers[int(draws.choice(len(self._tiers), p=self._shares / self._shares.sum()))]
+
+
+def apportion(proportions: Sequence[Fraction], total: int) -> list[int]:
+    """Whole numbers in the given proportions that sum to `total` (largest remainders; ties to the first)."""
+    exact = [share * total for share in proportions]
+    counts = [int(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+    for i in by_remainder[: total - sum(counts)]:
+        counts[i] += 1
+    return counts

@@ -1,0 +1,59 @@
+"""Batches: every example once an epoch, never a lonely one at the end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import batches
+from models.errors import SettingError
+
+
+def _seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@given(count=st.integers(0, 200), size=st.integers(1, 60), epochs=st.integers(0, 3))
+def test_every_example_once_an_epoch(count: int, size: int, epochs: int) -> None:
+    drawn = list(batches(count, size, _seeded(), epochs))
+    rows = torch.cat(drawn) if drawn else torch.empty(0, dtype=torch.int64)
+    assert len(rows) == count * epochs
+    for epoch in range(epochs):
+        assert torch.equal(rows[epoch * count : (epoch + 1) * count].sort().values, torch.arange(count))
+    lengths = [len(batch) for batch in drawn]
+    assert all(1 <= length <= size + 1 for length in lengths)
+    if size > 1 and count > 1:
+        assert 1 not in lengths
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "lengths"),
+    [
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 5]),
+        (8, 4, [4, 4]),
+        (1, 4, [1]),
+        (5, 4, [5]),
+        (3, 1, [1, 1, 1]),
+        (3, 10, [3]),
+        (0, 4, []),
+    ],
+)
+def test_lengths(count: int, size: int, lengths: list[int]) -> None:
+    assert [len(batch) for batch in batches(count, size, _seeded(), 1)] == lengths
+
+
+def test_epochs_differ_and_generators_decide() -> None:
+    first, second = batches(1500, 1500, _seeded(), 2)
+    assert not torch.equal(first, second)
+    again, _ = batches(1500, 1500, _seeded(), 2)
+    assert torch.equal(first, again)
+    other, _ = batches(1500, 1500, _seeded(1), 2)
+    assert not torch.equal(first, other)
+
+
+def test_batch_size_below_one() -> None:
+    with pytest.raises(SettingError, match=r"^batch-size = 0: "):
+        next(batches(5, 0, _seeded(), 1))

@@ -1,0 +1,101 @@
+"""Sets in memory: shapes, normalisation, the fixed split of the digits, sharing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from data import DataSet, DataSettings, Pixels, inspect, load
+
+
+def test_digits_are_all_there_once() -> None:
+    digits = load(DataSettings())
+    assert (digits.name, digits.classes) == ("digits", 10)
+    assert digits.train.inputs.shape == (1437, 1, 8, 8)
+    assert digits.test.inputs.shape == (360, 1, 8, 8)
+    assert digits.train.inputs.dtype == torch.float32
+    assert digits.train.labels.dtype == torch.int64
+    assert (len(digits.train), len(digits.test)) == (1437, 360)
+    images, labels = load_digits(return_X_y=True)
+    here = torch.cat([digits.train_pixels.values, digits.test_pixels.values]).flatten(1).numpy()
+    there = np.concatenate([labels[:, None], images], axis=1)
+    ours = np.concatenate([torch.cat([digits.train.labels, digits.test.labels]).numpy()[:, None], here], axis=1)
+    assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, there.tolist()))
+
+
+def test_digits_split_is_stratified() -> None:
+    digits = load(DataSettings())
+    train, test = torch.bincount(digits.train.labels), torch.bincount(digits.test.labels)
+    assert ((test - (train + test) / 5).abs() < 1).all()
+
+
+def test_test_set_does_not_depend_on_the_seed() -> None:
+    assert load(DataSettings(seed=1)) is load(DataSettings(seed=2, partition="labels", num_clients=3))
+
+
+def test_normalised_by_the_train_split() -> None:
+    digits = load(DataSettings())
+    assert digits.train.inputs.double().mean().abs() < 1e-6
+    assert abs(digits.train.inputs.double().std(correction=0) - 1) < 1e-6
+    raw, mean, std = digits.test_pixels.values.double(), 0.0, 0.0
+    mean = float(digits.train_pixels.values.double().mean())
+    std = float(digits.train_pixels.values.double().std(correction=0))
+    torch.testing.assert_close(digits.test.inputs.double(), (raw - mean) / std, atol=1e-6, rtol=1e-6)
+
+
+def test_normalised_per_channel_and_over_several_chunks() -> None:
+    draws = torch.Generator().manual_seed(0)
+    values = torch.randint(0, 256, (1100, 3, 4, 5), generator=draws, dtype=torch.uint8)
+    values[:, 1] //= 7
+    values[:, 2] = 77
+    pixels = Pixels(values, torch.zeros(1100, dtype=torch.int64))
+    data = DataSet("made", 1, pixels, pixels)
+    channels = data.train.inputs.double().transpose(0, 1).flatten(1)
+    torch.testing.assert_close(channels.mean(1), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        channels.std(1, correction=0), torch.tensor([1, 1, 0], dtype=torch.float64), atol=1e-6, rtol=0
+    )
+
+
+def test_selected_rows_are_the_rows_of_train_bit_for_bit() -> None:
+    digits = load(DataSettings())
+    rows = torch.tensor([1436, 0, 700])
+    chosen = digits.select(rows)
+    assert torch.equal(chosen.inputs, digits.train.inputs[rows])
+    assert torch.equal(chosen.labels, digits.train.labels[rows])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("digits", (10, (1, 8, 8))),
+        ("mnist", (10, (1, 28, 28))),
+        ("fashion-mnist", (10, (1, 28, 28))),
+        ("cifar10", (10, (3, 32, 32))),
+        ("cifar100", (100, (3, 32, 32))),
+    ],
+)
+def test_inspect_needs_no_files(name: str, expected: tuple[int, tuple[int, int, int]]) -> None:
+    assert inspect(DataSettings(dataset=name, data_root="/nowhere")) == expected
+
+
+def test_importing_data_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, data;"
+        "print([m for m in ('sklearn', 'torchvision', 'flwr_datasets', 'datasets', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, env=_environment()
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

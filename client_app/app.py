@@ -7,7 +7,9 @@ from flwr.clientapp import ClientApp
 
 from client_app.device import hello
 from client_app.handlers import answer_evaluate, answer_statistics, answer_train
-from protocol import MOMENTS, read_part_request, read_train_request
+from protocol import MOMENTS, keep_large_buffers, read_part_request, read_train_request
+
+keep_large_buffers()
 
 app = ClientApp()
 

@@ -95,7 +95,7 @@ def _scores(examples: Split, loss: float, accuracy: float, own_labels: float) ->
 
 def _inputs(examples: Split, request: PartRequest) -> Iterator[torch.Tensor]:
     device = device_of(request.work)
-    return (batch.to(device) for batch in examples.inputs.split(_EVALUATION_BATCH))
+    return (batch.to(device) for batch in torch.split(examples.inputs, _EVALUATION_BATCH))
 
 
 def _loaded(request: PartRequest, state: Array) -> LocalModel:

@@ -23,9 +23,9 @@ class SGD:
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: Optimiser) -> None:
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._parameters: list[Tensor] = [parameter for parameter in parameters if parameter.requires_grad]
         self._settings = settings
-        self._velocity: dict[nn.Parameter, Tensor] = {}
+        self._velocity: dict[Tensor, Tensor] = {}
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -48,7 +48,7 @@ class SGD:
             steps = self._accumulated(moved, steps)
         torch._foreach_add_(moved, steps, alpha=-rule.learning_rate)
 
-    def _accumulated(self, moved: list[nn.Parameter], steps: list[Tensor]) -> list[Tensor]:
+    def _accumulated(self, moved: list[Tensor], steps: list[Tensor]) -> list[Tensor]:
         for parameter in moved:
             if parameter not in self._velocity:
                 self._velocity[parameter] = torch.zeros_like(parameter)

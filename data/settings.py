@@ -50,7 +50,7 @@ class DataSettings:
     labels_per_client: int = 2
     image_size: int = 32
     augment: str = "none"
-    local_test_fraction: float = 0.2
+    local_test_fraction: float = 0.1
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -6,14 +6,15 @@ that `flotilla --help` and a wrong setting answer at once.
 
 from __future__ import annotations
 
+import signal
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flotilla.settings import SettingsError, prepare
+from flotilla.settings import Settings, SettingsError, prepare
 
 app = typer.Typer(
     name="flotilla",
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 
 
-class Engine(str, Enum):
+class Engine(StrEnum):
     """What carries the messages: Flower's simulation (Ray) or the in-process engine; the results are the same."""
 
     flower = "flower"
@@ -56,14 +57,14 @@ def run(
     nodes: Annotated[
         int | None, typer.Option("--nodes", min=1, help="Simulated devices; default: the setting num-clients.")
     ] = None,
-    engine: Annotated[Engine, typer.Option("--engine", help="Flower's simulation, or in this process.")] = Engine.flower,
+    engine: Annotated[Engine, typer.Option("--engine", help="Flower's simulation, or in process.")] = Engine.flower,
     processes: Annotated[
         int | None,
-        typer.Option("--processes", min=1, help="Clients that train at the same time; default: one per CPU core."),
+        typer.Option("--processes", min=0, help="Clients that train at once; default: one per core; 0: this process."),
     ] = None,
     gpus_per_client: Annotated[
         float | None,
-        typer.Option("--gpus-per-client", min=0.0, help="Share of a GPU each client gets; default 0.25 where there is one."),
+        typer.Option("--gpus-per-client", min=0.0, help="GPU share per client; default 0.25 if there is a GPU."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower and Ray say.")] = False,
 ) -> None:
@@ -78,14 +79,26 @@ def run(
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     if engine is Engine.local:
-        from flotilla.engine import run_local
-
-        raise typer.Exit(run_local(dict(settings.config), settings.nodes, processes))
+        raise typer.Exit(_run_local(settings, processes))
     from flotilla.run import run_flower
 
-    raise typer.Exit(
-        run_flower(settings, processes=processes, gpus_per_client=gpus_per_client, verbose=verbose)
-    )
+    code = run_flower(settings, processes=processes or None, gpus_per_client=gpus_per_client, verbose=verbose)
+    raise typer.Exit(code)
+
+
+def _run_local(settings: Settings, processes: int | None) -> int:
+    """Run in process, with the exit codes of a Flower run. A bug's traceback is for the user to see: 1."""
+    from flotilla.engine import run_local
+
+    def terminate(signum: int, _frame: object) -> None:
+        raise SystemExit(128 + signum)  # so that the engine's own cleaning up takes place
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return run_local(dict(settings.config), settings.nodes, processes)
+    except KeyboardInterrupt:
+        print("flotilla: SIGINT: stopped the run", file=sys.stderr)
+        return 130
 
 
 def main() -> None:

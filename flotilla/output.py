@@ -19,6 +19,7 @@ _NOISE = re.compile(
             r"Started a local Ray instance",
             r"Calling ray\.init\(\) again",
             r"Manually terminating ClientAppActor",
+            r"Task stopped by user\.$",
             r"Ray will no longer override accelerator visible devices",
             r"^\s+warnings\.warn\($",
             r"Successfully installed .* to ",
@@ -36,7 +37,7 @@ _ERROR = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*)(?:: (.*))?$")
 
 
 def plain(line: str) -> str:
-    """A line without colours and its end."""
+    """Strip a line of colours and of its end."""
     return _COLOUR.sub("", line).rstrip("\r\n")
 
 
@@ -46,7 +47,7 @@ def is_noise(line: str) -> bool:
 
 
 def last_error(lines: Iterable[str]) -> str | None:
-    """The last traceback's own last line, such as `RuntimeError: boom`, looking through flwr's wrappers."""
+    """Find the last traceback's own last line, such as `RuntimeError: boom`, looking through flwr's wrappers."""
     found: str | None = None
     inside = False
     for raw in lines:

@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """What to run in a child before exec so that it gets SIGTERM when this process ends, however it ends.
+    """Make a hook for a child to run before exec, so that it gets SIGTERM when this process ends, however it ends.
 
     The kernel ties it to the *thread* that starts the child: call Popen in the main thread.
     """
@@ -36,7 +36,7 @@ def die_with_parent() -> Callable[[], None] | None:
 
 
 def family(pids: Iterable[int]) -> set[psutil.Process]:
-    """The given processes and everything below them."""
+    """Collect the given processes and everything below them."""
     found: set[psutil.Process] = set()
     for pid in pids:
         try:
@@ -48,7 +48,7 @@ def family(pids: Iterable[int]) -> set[psutil.Process]:
 
 
 def marked(variable: str, value: str) -> set[psutil.Process]:
-    """Every other process that was started with this value in its environment."""
+    """Collect every other process that was started with this value in its environment."""
     found: set[psutil.Process] = set()
     for process in psutil.process_iter():
         try:
@@ -59,7 +59,7 @@ def marked(variable: str, value: str) -> set[psutil.Process]:
     return found
 
 
-def sweep(find: Callable[[], set[psutil.Process]], patience: float = 1.0) -> int:
+def sweep(find: Callable[[], set[psutil.Process]], patience: float = 0.3) -> int:
     """End everything `find` finds: ask, wait, kill, and look again, since a dying parent may leave new orphans.
 
     Returns:

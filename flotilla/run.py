@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -56,7 +56,8 @@ def run_flower(
     with _signals_raise() as no_more_signals:
         try:
             superlink = SuperLink(home, env)
-            superlink.submit(settings.app_dir, settings.overrides, federation(settings.nodes, processes, gpus_per_client))
+            cluster = federation(settings.nodes, processes, gpus_per_client)
+            superlink.submit(settings.app_dir, settings.overrides, cluster)
             with log.open("w", encoding="utf-8") as kept:
                 _pass_on(superlink.simulation, kept, verbose=verbose)
             code = _verdict(superlink, settings, log)
@@ -71,6 +72,8 @@ def run_flower(
         finally:
             no_more_signals()
             pids = [] if superlink is None else superlink.pids
+            if superlink is not None:
+                superlink.process.kill()  # its state is in memory and read: nothing to wait for
             sweep(lambda: family(pids) | marked("FLWR_HOME", env["FLWR_HOME"]))
             if superlink is not None:
                 _reap(superlink)
@@ -79,7 +82,7 @@ def run_flower(
 
 
 def federation(nodes: int, processes: int | None, gpus_per_client: float | None) -> dict[str, int | float]:
-    """What `--federation-config` would say.
+    """Say what `--federation-config` would.
 
     A client takes one CPU; how many train at once is how many CPUs Ray believes in, so `processes` may also be more
     than there are (which overlaps the copying of one client's weights with another's training).
@@ -97,7 +100,7 @@ def federation(nodes: int, processes: int | None, gpus_per_client: float | None)
 
 
 def exit_code(status: str) -> int:
-    """The exit code for a run's status in Flower's words; only one of them is success."""
+    """Map a run's status in Flower's words to an exit code; only one of them is success."""
     return 0 if status == "finished:completed" else 1
 
 
@@ -155,8 +158,9 @@ def _stop(superlink: SuperLink) -> None:
     """Tell Flower, then the simulation; the sweep that follows does not take no for an answer."""
     with suppress(Exception):
         superlink.stop_run()
-    with suppress(ProcessLookupError):
-        superlink.simulation.terminate()
+    superlink.simulation.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        superlink.simulation.wait(timeout=1.0)
 
 
 def _reap(superlink: SuperLink) -> None:
@@ -171,7 +175,7 @@ def _reap(superlink: SuperLink) -> None:
 
 
 @contextmanager
-def _signals_raise():  # type: ignore[no-untyped-def]
+def _signals_raise() -> Iterator[Callable[[], None]]:
     """Turn the first stop signal into `Stopped`; yields a function after which they are ignored (cleaning up)."""
 
     def stop(signum: int, _frame: FrameType | None) -> None:

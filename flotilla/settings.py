@@ -86,7 +86,7 @@ def prepare(
 
 
 def app_defaults(app_dir: Path) -> dict[str, Value]:
-    """The settings a Flower app declares in its pyproject.toml, nested tables flattened to `a.b`."""
+    """Read the settings a Flower app declares in its pyproject.toml, nested tables flattened to `a.b`."""
     path = app_dir / "pyproject.toml"
     try:
         project = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -16,9 +16,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from flotilla.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from flwr.supercore.control import ControlHttpClient
+    from flwr.supercore.runtime import RuntimeHttpClient
 
 _START_LIMIT = 60.0  # seconds; 1.2 on an idle machine
 
@@ -28,7 +34,7 @@ class SuperLinkError(RuntimeError):
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment of everything a run starts.
+    """Make the environment of everything a run starts.
 
     What the user has set wins where it is a matter of taste; what keeps runs apart is not.
     """
@@ -54,7 +60,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
+    """Find a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -92,7 +98,6 @@ class SuperLink:
         return f"127.0.0.1:{self.port}"
 
     def _start_superlink(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-c", "from flwr.superlink.cli.flower_superlink import *"]
         command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "process"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--disable-runtime-dependency-installation"]
         with self.log.open("wb") as log:
@@ -104,14 +109,14 @@ class SuperLink:
         command += ["--parent-pid", str(os.getpid())]
         return self._spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def _spawn(self, command: list[str], *, stdin: int, stdout: object) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: list[str], *, stdin: int, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C in the terminal must reach flotilla only, which then ends things in order.
-        return subprocess.Popen(  # noqa: PLW1509 - the hook is one system call
+        return subprocess.Popen(
             command,
             cwd=self._cwd,
             env=self._env,
             stdin=stdin,
-            stdout=stdout,  # type: ignore[arg-type]
+            stdout=stdout,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=die_with_parent(),
@@ -183,7 +188,7 @@ class SuperLink:
         return self._run_id
 
     def status(self) -> str:
-        """The run's status as `flwr ls` shows it, `finished:completed` being the good one."""
+        """Ask for the run's status as `flwr ls` shows it, `finished:completed` being the good one."""
         from flwr.proto.control_pb2 import ListRunsRequest
 
         if self._run_id is None:
@@ -193,25 +198,21 @@ class SuperLink:
         return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
 
     def stop_run(self) -> None:
-        """What `flwr stop` does."""
+        """Stop the run as `flwr stop` does."""
         from flwr.proto.control_pb2 import StopRunRequest
 
         if self._run_id is not None:
             with self._control() as control:
                 control.StopRun(StopRunRequest(run_id=self._run_id))
 
-    def _control(self):  # type: ignore[no-untyped-def]
-        from contextlib import closing
-
+    def _control(self) -> closing[ControlHttpClient]:
         from flwr.supercore.control import ControlHttpClient
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
         interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
         return closing(ControlHttpClient.from_server_address(self.address, True, None, interceptors))
 
-    def _runtime(self):  # type: ignore[no-untyped-def]
-        from contextlib import closing
-
+    def _runtime(self) -> closing[RuntimeHttpClient]:
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
         from flwr.supercore.runtime import RuntimeHttpClient
 
@@ -220,7 +221,7 @@ class SuperLink:
 
 
 def build_bundle(app_dir: Path) -> bytes:
-    """The app as Flower ships it, after Flower's own check of its pyproject.toml."""
+    """Bundle the app as Flower ships it, after Flower's own check of its pyproject.toml."""
     import click
     from flwr.cli.build import build_fab_from_disk
     from flwr.cli.config_utils import load_and_validate
@@ -234,6 +235,6 @@ def build_bundle(app_dir: Path) -> bytes:
 
 
 def _script(name: str) -> str:
-    """A console script of the very environment we run in, whatever PATH says."""
+    """Find a console script of the very environment we run in, whatever PATH says."""
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.exists() else name

@@ -1,6 +1,7 @@
 """What crosses the wire between server and clients: typed requests and replies over Flower's records."""
 
 from protocol.arrays import WireError, bytes_of, decode, encode, record_of, state_of
+from protocol.memory import keep_large_buffers
 from protocol.messages import (
     DIFFERENCE,
     EVALUATE,
@@ -26,5 +27,5 @@ from protocol.messages import (
 __all__ = [
     "DIFFERENCE", "EVALUATE", "HELLO", "MOMENTS", "STATE", "STATISTICS", "TRAIN", "VERSION", "Hello", "NodeId",
     "Objective", "Optimiser", "PartRequest", "Reply", "Scalar", "TrainRequest", "WireError", "Work", "bytes_of",
-    "decode", "encode", "read_part_request", "read_train_request", "record_of", "state_of",
+    "decode", "encode", "keep_large_buffers", "read_part_request", "read_train_request", "record_of", "state_of",
 ]  # fmt: skip

@@ -5,8 +5,10 @@ from __future__ import annotations
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from protocol import keep_large_buffers
 from server_app.config import resolve
 from server_app.run import Run
+from server_app.simulation import ask_waiting_nodes_only
 
 app = ServerApp()
 
@@ -14,4 +16,6 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Check the configuration, then run it."""
+    keep_large_buffers()
+    ask_waiting_nodes_only(grid)
     Run(resolve(context.run_config), grid).execute()

@@ -50,7 +50,7 @@ class _Keys(BaseModel):
     labels_per_client: int = 2
     image_size: int = 32
     augment: str = "none"
-    local_test_fraction: float = 0.2
+    local_test_fraction: float = 0.1
 
     tiers: str = "a:1, b:1/2, c:1/4, d:1/8, e:1/16"
     tier_proportions: str = ""
@@ -68,10 +68,10 @@ class _Keys(BaseModel):
     min_nodes: int = Field(2, ge=1)
     node_wait: float = Field(60.0, ge=0)
 
-    local_epochs: int = Field(2, ge=1)
-    batch_size: int = Field(10, ge=1)
-    learning_rate: float = Field(0.05, gt=0)
-    learning_rate_schedule: str = "constant"
+    local_epochs: int = Field(3, ge=1)
+    batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(0.1, gt=0)
+    learning_rate_schedule: str = "cosine"
     learning_rate_milestones: str = ""
     learning_rate_decay: float = Field(0.1, gt=0, le=1)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -137,7 +137,7 @@ def method_keys() -> dict[str, tuple[str, str, Scalar]]:
 
 def defaults() -> dict[str, Scalar]:
     """Every key with its default; what pyproject.toml must list."""
-    common = _Keys().model_dump(by_alias=True)
+    common = _Keys.model_validate({}).model_dump(by_alias=True)
     return {**common, **{key: default for key, (_, _, default) in method_keys().items()}}
 
 
@@ -181,7 +181,8 @@ def _checked(given: Mapping[str, Scalar]) -> _Keys:
     try:
         # TOML has whole numbers where a fraction is meant; nothing else is converted.
         kinds = {_kebab(name): field.annotation for name, field in _Keys.model_fields.items()}
-        return _Keys(**{key: float(v) if kinds.get(key) is float and type(v) is int else v for key, v in given.items()})  # type: ignore[arg-type]
+        typed = {key: float(v) if kinds.get(key) is float and type(v) is int else v for key, v in given.items()}
+        return _Keys.model_validate(typed)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
@@ -198,7 +199,7 @@ def _option(key: str, value: object, default: Scalar) -> Scalar:
         return float(value)
     if type(value) is not type(default):
         raise SettingError(key, value, f"a {type(default).__name__}, such as {default!r}")
-    return value  # type: ignore[return-value]
+    return value
 
 
 def _numbers(key: str, text: str, least: int = 1) -> tuple[int, ...]:

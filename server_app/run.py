@@ -56,7 +56,7 @@ class Run:
         self._evaluator = Evaluator(self.strategy.network, load(config.data).test)
         self._progress = Progress(config.rounds, write)
         self._events = Events(self.folder.path / "events", self._warn)
-        self._traffic: dict[str, dict[str, int]] = {}
+        self._traffic: dict[str, Any] = {}
         self._accepted = 0
 
     def execute(self) -> Row:
@@ -181,7 +181,9 @@ class Run:
 
 def _folder(config: RunConfig) -> RunFolder:
     if config.resume:
-        return RunFolder.reopen(Path(config.resume).expanduser().absolute(), config.flat, FREE)
+        # A cosine falls over the whole run: another length would be another schedule.
+        free = FREE - ({"num-server-rounds"} if config.settings.schedule.kind == "cosine" else set())
+        return RunFolder.reopen(Path(config.resume).expanduser().absolute(), config.flat, free)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"runs/{stamp}-{config.flat['method']}-{config.flat['dataset']}"
     folder = RunFolder.create(Path(config.run_dir or name).expanduser().absolute())

@@ -21,7 +21,7 @@ class Fjord(PartialStrategy):
     """
 
     OPTIONS = {"distillation": False, "alpha": 1.0, "temperature": 1.0}
-    PREFERENCES = Preferences(norm="batch-per-width", per_width=True)
+    PREFERENCES = Preferences(norm="batch-per-width")
     BY_EXAMPLES = True
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:

@@ -69,7 +69,7 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -
     Gradients and running statistics land in the local tensors, because the part is made of views.
     """
     if rate == plan.rate:
-        return module  # type: ignore[no-any-return]
+        return module
     sizes, own = submodel(spec, Plan(rate)).sizes, submodel(spec, plan).sizes
     axes = {
         name: Axis(name, own[name], axis.kind) if axis.kind is Kind.WIDTH else axis

@@ -15,7 +15,7 @@ def test_defaults() -> None:
     assert settings == DataSettings()
     assert (settings.dataset, settings.partition, settings.num_clients, settings.seed) == ("digits", "iid", 20, 1)
     assert (settings.dirichlet_alpha, settings.labels_per_client, settings.image_size) == (0.5, 2, 32)
-    assert (settings.augment, settings.local_test_fraction) == ("none", 0.2)
+    assert (settings.augment, settings.local_test_fraction) == ("none", 0.1)
 
 
 def test_reads_its_keys_and_ignores_others() -> None:

@@ -1,0 +1,295 @@
+"""The local engine over a pool of processes: the same records, the same numbers, all cores.
+
+Every worker is a fresh process that computes with one thread, holds one model per shape, and takes the next client as
+soon as it is done with one. Array data stand in shared memory (`flotilla.engine.shared`); everything else goes through
+pipes as protobuf.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing as mp
+import os
+from collections import deque
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from flwr.app import Array, Context, Error, Message, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from flotilla.engine.identity import assume_identity
+from flotilla.engine.shared import Attached, Segment, Slots, attach, detach
+from protocol import Scalar
+
+_AHEAD = 2  # tasks a worker has at hand, so that it never waits for the parent
+_WAIT = 0.05  # seconds that a pull waits for something to arrive
+_RAISED, _CRASHED = 2, 8  # flwr's error codes
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    tasks: deque[_Task] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class _Task:
+    request: Message
+    up: Segment
+    down: list[_Down]
+
+
+@dataclass(slots=True)
+class _Down:
+    """Array data on their way down, shared by all requests that carry the same `Array` object."""
+
+    array: Array
+    segment: Segment
+    users: int = 0
+
+
+class PoolGrid(Grid):
+    """Runs clients in worker processes. Use as a context manager.
+
+    Args:
+        run_config: the run configuration that every client sees.
+        nodes: number of clients; their partition ids are 0 to nodes - 1.
+        processes: number of workers; None is one per core.
+    """
+
+    def __init__(self, run_config: Mapping[str, Scalar], nodes: int, processes: int | None = None) -> None:
+        assume_identity()
+        self._nodes = {1000 + 7 * i: i for i in range(nodes)}
+        self._slots = Slots()
+        self._down: dict[int, _Down] = {}
+        self._states: dict[int, bytes] = {}
+        self._queue: deque[Message] = deque()
+        self._replies: dict[str, Message] = {}
+        self._settings = json.dumps({"run_config": dict(run_config), "nodes": nodes})
+        self._workers = [self._start() for _ in range(processes or os.cpu_count() or 1)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers and remove the shared memory."""
+        for worker in self._workers:
+            with suppress(OSError):
+                worker.pipe.send_bytes(b"")
+        for worker in self._workers:
+            worker.process.join(timeout=5)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.pipe.close()
+        self._replies.clear()
+        self._slots.close()
+
+    # ---- Grid --------------------------------------------------------------------------------------------------------
+
+    def set_run(self, run: Run) -> None:
+        """Nothing to set: there is one run."""
+
+    @property
+    def run(self) -> Run:
+        """There is no SuperLink that would know a run."""
+        raise NotImplementedError("the local engine has no run record")
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Make a message (deprecated in flwr)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Every node is always online."""
+        return list(self._nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Queue messages to nodes that exist; others are dropped, as flwr's simulation drops them."""
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid4())
+            if message.metadata.dst_node_id in self._nodes:
+                self._queue.append(message)
+                ids.append(message.metadata.message_id)
+        self._feed()
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the asked replies that are there, waiting a moment for the first."""
+        asked = list(message_ids)
+        if not any(i in self._replies for i in asked):
+            self._receive(_WAIT)
+        else:
+            self._receive(0.0)
+        return [self._replies.pop(i) for i in asked if i in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Push and wait for all replies."""
+        del timeout  # a local client always answers
+        waiting = list(self.push_messages(messages))
+        replies: list[Message] = []
+        while len(replies) < len(waiting):
+            replies += self.pull_messages(waiting)
+        return replies
+
+    # ---- workers -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> _Worker:
+        method = mp.get_context("spawn")  # a fork would copy torch's threads and locks in whatever state they are
+        ours, theirs = method.Pipe()
+        process = method.Process(target=_work, args=(theirs, self._settings), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def _feed(self) -> None:
+        """Give every worker enough to do, evenly."""
+        for depth in range(_AHEAD):
+            for worker in self._workers:
+                if self._queue and len(worker.tasks) <= depth:
+                    self._send(worker, self._queue.popleft())
+
+    def _send(self, worker: _Worker, request: Message) -> None:
+        light, arrays = detach(request.content)
+        places, down = {}, []
+        for path, array in arrays.items():
+            shared = self._share(array)
+            down.append(shared)
+            places[path] = (shared.segment.name, len(array.data))
+        # A reply is never larger than what was sent plus a little (float64 moments of a part, for one).
+        up = self._slots.take(2 * max((len(array.data) for array in arrays.values()), default=0) + 4096)
+        node = request.metadata.dst_node_id
+        state = self._states.get(node, b"")
+        head = json.dumps({
+            "partition": self._nodes[node], "node": node, "type": request.metadata.message_type,
+            "group": request.metadata.group_id, "down": places, "up": up.name, "state": len(state),
+        }).encode()  # fmt: skip
+        worker.tasks.append(_Task(request, up, down))
+        worker.pipe.send_bytes(_framed(head, state, light))
+
+    def _share(self, array: Array) -> _Down:
+        """Put an array's data where workers can see them, once for all requests that carry it."""
+        known = self._down.get(id(array))
+        if known is None:
+            segment = self._slots.take(len(array.data))
+            assert segment.buf is not None  # open
+            segment.buf[: len(array.data)] = array.data
+            known = self._down[id(array)] = _Down(array, segment)  # holds the array, so its id is not reused
+        known.users += 1
+        return known
+
+    def _receive(self, seconds: float) -> None:
+        """Take what the workers have finished."""
+        busy = {worker.pipe: worker for worker in self._workers if worker.tasks}
+        for pipe in wait(list(busy), seconds) if busy else []:
+            worker = busy[pipe]  # type: ignore[index]
+            try:
+                while worker.tasks and worker.pipe.poll():
+                    self._accept(worker.tasks.popleft(), worker.pipe.recv_bytes())
+            except (EOFError, OSError):
+                self._bury(worker)
+        self._feed()
+
+    def _accept(self, task: _Task, frame: bytes) -> None:
+        head, state, light = _unframed(frame)
+        self._release(task)
+        node = task.request.metadata.dst_node_id
+        if "error" in head:
+            self._slots.give(task.up)
+            reply = Message(Error(_RAISED, head["error"]), reply_to=task.request)
+        else:
+            self._states[node] = state
+            view = self._slots.view(task.up, head["length"])
+            data = {path: view[start:end] for path, (start, end) in head["up"].items()}
+            reply = Message(attach(light, data), reply_to=task.request)
+        self._replies[task.request.metadata.message_id] = reply
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker died: its first task is lost, the others are done by a new one."""
+        worker.process.join(timeout=1)
+        lost, rest = worker.tasks.popleft(), list(worker.tasks)
+        for task in (lost, *rest):
+            self._release(task)
+            self._slots.give(task.up)
+        reason = f"the client's process ended with {worker.process.exitcode}"
+        self._replies[lost.request.metadata.message_id] = Message(Error(_CRASHED, reason), reply_to=lost.request)
+        self._queue.extendleft(task.request for task in reversed(rest))
+        worker.pipe.close()
+        self._workers[self._workers.index(worker)] = self._start()
+
+    def _release(self, task: _Task) -> None:
+        for down in task.down:
+            down.users -= 1
+            if down.users == 0:
+                del self._down[id(down.array)]
+                self._slots.give(down.segment)
+
+
+def _framed(head: bytes, state: bytes, light: bytes) -> bytes:
+    return b"".join((len(head).to_bytes(4, "little"), len(state).to_bytes(4, "little"), head, state, light))
+
+
+def _unframed(frame: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    head, state = int.from_bytes(frame[:4], "little"), int.from_bytes(frame[4:8], "little")
+    return json.loads(frame[8 : 8 + head]), frame[8 + head : 8 + head + state], frame[8 + head + state :]
+
+
+def _work(pipe: Connection, settings: str) -> None:
+    """A worker: one client after the other until the pipe is closed."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    import torch
+
+    from client_app.app import app
+
+    torch.set_num_threads(1)
+    assume_identity()
+    common, attached = json.loads(settings), Attached()
+    while True:
+        try:
+            frame = pipe.recv_bytes()
+        except (EOFError, OSError):
+            return
+        if not frame:
+            return
+        pipe.send_bytes(_done(frame, app, common, attached))
+
+
+def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached) -> bytes:
+    head, state, light = _unframed(frame)
+    context = Context(
+        run_id=1, node_id=head["node"],
+        node_config={"partition-id": head["partition"], "num-partitions": common["nodes"]},
+        state=recorddict_from_proto(RecordDictProto.FromString(state)), run_config=common["run_config"],
+    )  # fmt: skip
+    try:
+        data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
+        request = Message(
+            content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]
+        )
+        answer, arrays = detach(app(request, context).content)
+        up, places, end = attached.buffer(head["up"]), {}, 0
+        for path, array in arrays.items():
+            up[end : end + len(array.data)] = array.data
+            places[path] = (end, end + len(array.data))
+            end += len(array.data)
+    except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
+        return _framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b"")
+    new_state = recorddict_to_proto(context.state).SerializeToString()
+    return _framed(json.dumps({"up": places, "length": end}).encode(), new_state, answer)

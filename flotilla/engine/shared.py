@@ -1,0 +1,120 @@
+"""Array bytes in shared memory, so that a pool of processes moves megabytes without copying them through pipes.
+
+The bytes are those of the serialised records; only where they stand differs. A record travels as its protobuf with the
+arrays' data taken out, and a note of where the data stands.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+from numpy.typing import NDArray
+
+_KEPT = 8
+
+
+class Segment(SharedMemory):
+    """A piece of shared memory that may still be looked at when its process ends; the system then takes it back."""
+
+    def __del__(self) -> None:
+        with suppress(BufferError):
+            super().__del__()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the data of one array stands: a segment and the number of bytes used, from its start."""
+
+    segment: str
+    length: int
+
+
+def detach(content: RecordDict) -> tuple[bytes, dict[str, Array]]:
+    """Split a record into its protobuf without array data, and the arrays by "record/name"."""
+    light, arrays = RecordDict(), dict[str, Array]()
+    for key, record in content.items():
+        if isinstance(record, ArrayRecord):
+            hollow = ArrayRecord()
+            for name, array in record.items():
+                arrays[json.dumps([key, name])] = array
+                hollow[name] = Array(array.dtype, tuple(array.shape), array.stype, b"")
+            light[key] = hollow
+        else:
+            light[key] = record
+    return recorddict_to_proto(light).SerializeToString(), arrays
+
+
+def attach(light: bytes, data: dict[str, memoryview]) -> RecordDict:
+    """Put a record together again; the arrays' data are views, not copies."""
+    content = recorddict_from_proto(RecordDictProto.FromString(light))
+    for path, view in data.items():
+        key, name = json.loads(path)
+        content.array_records[key][name].data = view  # type: ignore[assignment]  # any buffer reads like bytes
+    return content
+
+
+class Slots:
+    """Segments of the parent process, handed out and taken back when nobody looks at them any more."""
+
+    def __init__(self) -> None:
+        self._free: list[Segment] = []
+        self._all: list[Segment] = []
+
+    def take(self, length: int) -> Segment:
+        """A segment of at least this many bytes; give it back with `give` or through `view`."""
+        for i, segment in enumerate(self._free):
+            if segment.size >= length:
+                return self._free.pop(i)
+        segment = Segment(create=True, size=max(length, 1))
+        self._all.append(segment)
+        return segment
+
+    def give(self, segment: Segment) -> None:
+        """Take a segment back."""
+        self._free.append(segment)
+
+    def view(self, segment: Segment, length: int) -> memoryview:
+        """The bytes of a segment, which comes back by itself once neither this view nor anything made of it is left."""
+        owner: NDArray[np.uint8] = np.frombuffer(segment.buf, dtype=np.uint8, count=length).view(_Weak)
+        weakref.finalize(owner, self.give, segment).atexit = False
+        return memoryview(owner)
+
+    def close(self) -> None:
+        """Remove all segments."""
+        for segment in self._all:
+            segment.unlink()
+            with suppress(BufferError):  # somebody still looks at it; the memory goes with the process
+                segment.close()
+
+
+class _Weak(np.ndarray):  # type: ignore[type-arg]
+    """An array that notices when it goes away."""
+
+
+class Attached:
+    """A worker's view of the parent's segments, the most recent ones kept open."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, Segment] = OrderedDict()
+
+    def buffer(self, name: str) -> memoryview:
+        """The bytes of a segment."""
+        if name not in self._open:
+            while len(self._open) >= _KEPT:
+                _, oldest = self._open.popitem(last=False)
+                with suppress(BufferError):
+                    oldest.close()
+            self._open[name] = Segment(name)
+        self._open.move_to_end(name)
+        buffer = self._open[name].buf
+        assert buffer is not None  # open
+        return buffer

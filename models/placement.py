@@ -1,0 +1,167 @@
+"""Where one block of a submodel lands in the buffers of an average: boxes (slices), or index vectors for scattered units."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+
+import torch
+from torch import Tensor
+
+from models.axes import Kind, Layout, Runs, TensorLayout
+from models.submodel import Block, coordinates
+
+# Beyond this many boxes a block is added through index vectors: a box costs microseconds whatever its size.
+MOST_BOXES = 16
+# Zero is -0.0 here because x + -0.0 is x for every x, also for x = -0.0: what nobody sent stays bit-identical.
+NOTHING = -0.0
+
+_ONE = torch.ones(())
+
+
+@dataclass(frozen=True)
+class Units:
+    """How an average sees one tensor: every dimension as (units, coordinates of one unit).
+
+    Attributes:
+        counts: units per dimension, the shape of the denominators.
+        sizes: coordinates of a unit per dimension.
+        classes: (dimension that runs along the class axis, number of labels), or None.
+    """
+
+    counts: tuple[int, ...]
+    sizes: tuple[int, ...]
+    classes: tuple[int, int] | None
+
+    @staticmethod
+    def of(tensor: TensorLayout, layout: Layout, *, per_coordinate: bool) -> Units:
+        """Units of a declared tensor; with `per_coordinate` every coordinate is one, but labels stay whole."""
+        sizes, classes = [], None
+        for i, (dim, size) in enumerate(zip(tensor.dims, tensor.shape, strict=True)):
+            of_classes = dim is not None and layout.axes[dim.axis].kind is Kind.CLASS
+            if dim is not None and of_classes:
+                classes = (i, layout.axes[dim.axis].size)
+            whole = not per_coordinate or of_classes
+            sizes.append((size if dim is None else dim.inner) if whole else 1)
+        counts = tuple(size // unit for size, unit in zip(tensor.shape, sizes, strict=True))
+        return Units(counts, tuple(sizes), classes)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the denominators, to be broadcast against `pairs`."""
+        return tuple(part for count in self.counts for part in (count, 1))
+
+    def pairs(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A full or local shape as (units, unit, units, unit, ...)."""
+        return tuple(part for size, unit in zip(shape, self.sizes, strict=True) for part in (size // unit, unit))
+
+
+class Placement:
+    """The places that one block of a submodel adds to, found once.
+
+    Args:
+        block: what a device holds of the tensor.
+        units: how the average sees the tensor.
+        buffers: numerators (seen as `units.pairs` of the full shape), denominators and holders (`units.shape`).
+
+    Attributes:
+        has_classes: whether the tensor has rows of labels.
+        whole: whether the block is the whole tensor, in its order.
+
+    Raises:
+        ValueError: the block cuts through a unit, or has an element mask although units are not coordinates.
+    """
+
+    def __init__(self, block: Block, units: Units, buffers: tuple[Tensor, Tensor, Tensor]) -> None:
+        if block.mask is not None and prod(units.sizes) != 1:
+            raise ValueError(f"{block.source!r} has an element mask: the average needs `per_coordinate`")
+        runs = [_in_units(block, per_dim, size) for per_dim, size in zip(block.runs, units.sizes, strict=True)]
+        self._buffers, self._classes = buffers, units.classes
+        self._shape = units.pairs(block.local_shape)
+        self._unit_shape = tuple(part for count in self._shape[::2] for part in (count, 1))
+        self._mask = None if block.mask is None else block.mask.bool().view(self._shape)
+        self.has_classes = units.classes is not None
+        everything = all(r == ((0, count),) for r, count in zip(runs, units.counts, strict=True))
+        self.whole = everything and block.mask is None
+        self._boxes: list[tuple[tuple[slice, ...] | None, list[Tensor]]] = []
+        self._indices: tuple[Tensor, ...] = ()
+        if prod(map(len, runs)) <= MOST_BOXES:
+            self._boxes = [(inside, [buffer[outside] for buffer in buffers]) for inside, outside in _boxes(runs)]
+        else:
+            self._indices = _grid(runs)
+
+    def add(
+        self, piece: Tensor | None, numerator: float, denominator: float, count: int,
+        labels: Collection[int] | None = None,
+    ) -> None:  # fmt: skip
+        """Add numerator · piece and the weights of `count` devices.
+
+        Args:
+            piece: flat local tensor; None if the numerators hold it already.
+            numerator: factor of the piece.
+            denominator: sum of the devices' weights.
+            count: number of devices.
+            labels: the rows to add; None for all.
+        """
+        mask = self._held(labels)
+        weight = _ONE if mask is None else mask.to(torch.float32)
+        if piece is not None and mask is None:
+            self._put(0, piece.view(self._shape), numerator)
+        elif piece is not None and mask is not None:
+            self._put(0, torch.where(mask, piece.view(self._shape) * numerator, NOTHING), 1.0)
+        self._put(1, weight, denominator)
+        self._put(2, weight, count)
+
+    def _put(self, which: int, source: Tensor, factor: float) -> None:
+        """buffers[which] += factor · source at the block's places; a 0-d source counts everywhere."""
+        if self._indices:
+            self._buffers[which].index_put_(self._indices, source * factor, accumulate=True)
+        for inside, views in self._boxes:
+            views[which].add_(source[inside] if inside is not None and source.ndim else source, alpha=factor)
+
+    def _held(self, labels: Collection[int] | None) -> Tensor | None:
+        """Which local units count (None: all): those of the element mask, in the rows of the labels."""
+        if labels is None or self._classes is None:
+            return self._mask
+        dim, size = self._classes
+        rows = torch.zeros(size, dtype=torch.bool)
+        rows[list(labels)] = True
+        per_unit = rows.repeat(self._shape[2 * dim] // size)  # every device holds all rows, once per outer unit
+        held = per_unit.view(-1, *[1] * (len(self._shape) - 2 * dim - 1)).expand(self._unit_shape)
+        return held if self._mask is None else held & self._mask
+
+
+def _in_units(block: Block, runs: Runs, size: int) -> Runs:
+    if any(start % size or length % size for start, length in runs):
+        raise ValueError(f"a run of {block.source!r} cuts through a unit of {size} coordinates")
+    return tuple((start // size, length // size) for start, length in runs)
+
+
+def _boxes(per_dim: list[Runs]) -> list[tuple[tuple[slice, ...] | None, tuple[slice, ...]]]:
+    """Pairs (slices of the local tensor or None for all of it, slices of the buffers)."""
+    sides = []
+    for runs in per_dim:
+        local, side = 0, []
+        for start, length in runs:
+            side.append((slice(local, local + length), slice(start, start + length)))
+            local += length
+        sides.append(side)
+    alone = all(len(side) == 1 for side in sides)
+    return [
+        (
+            None if alone else tuple(part for inside, _ in box for part in (inside, slice(None))),
+            tuple(part for _, outside in box for part in (outside, slice(None))),
+        )
+        for box in product(*sides)
+    ]
+
+
+def _grid(per_dim: list[Runs]) -> tuple[Tensor, ...]:
+    """Index vectors of the kept units, each along its own dimension of the buffers, up to the last that is scattered."""
+    last = max(i for i, runs in enumerate(per_dim) if len(runs) > 1)
+    indices = [part for runs in per_dim[: last + 1] for part in (coordinates(runs), torch.zeros(1, dtype=torch.int64))]
+    indices.pop()  # the coordinates inside the last one's units are taken as they are
+    return tuple(index.view(-1, *[1] * (len(indices) - 1 - i)) for i, index in enumerate(indices))

@@ -1,0 +1,208 @@
+"""Flower's `Strategy` interface on top of ours: `start` with its ordinary signature, and the four methods that Flower's
+own loop calls.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from logging import WARNING
+from time import perf_counter
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from torch import Tensor
+
+from protocol import record_of, state_of
+from strategies.exchange import exchange
+from strategies.fleet import Fleet
+from strategies.rounds import Fold, RoundReport, Sent
+from strategies.settings import Settings
+from strategies.surveys import mean_scores
+
+EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class FlowerStrategy(Strategy):
+    """The rounds; what happens in one is in `strategies.base`.
+
+    Attributes:
+        settings: what does not depend on the method.
+        state: the global state, updated in place.
+        fleet: the nodes met so far.
+        report: of the round under way, or of the last one.
+        sent: the requests of that round.
+    """
+
+    settings: Settings
+    state: dict[str, Tensor]
+    fleet: Fleet
+    report: RoundReport
+    sent: list[Sent]
+
+    @abstractmethod
+    def prepare(self, grid: Grid, round_number: int) -> None:
+        """Begin a round: hello, select, plan; fills `report` and `sent`."""
+
+    @abstractmethod
+    def fold(self) -> Fold:
+        """What takes the replies to `sent`."""
+
+    @abstractmethod
+    def conclude(self, fold: Fold) -> None:
+        """End the round: the new state, or none for want of replies."""
+
+    @abstractmethod
+    def score_messages(self, grid: Grid, round_number: int) -> list[Message]:
+        """Requests to score the state on the nodes' own data; none if that is off."""
+
+    def run_round(self, grid: Grid, round_number: int) -> RoundReport:
+        """One round. The new state is in `state`; an abandoned round leaves it as it was."""
+        self.prepare(grid, round_number)
+        began, fold = perf_counter(), self.fold()
+        messages = [sent.message for sent in self.sent]
+        if messages:
+            exchange(grid, messages, fold.take, seconds=self.settings.deadline, odd=fold.odd)
+        self.report.seconds["train"] = perf_counter() - began - self.report.seconds.get("fold", 0.0)
+        self.conclude(fold)
+        began = perf_counter()
+        self.report.local = self._score(grid, round_number)
+        self.report.seconds["local evaluation"] = perf_counter() - began
+        return self.report
+
+    def _score(self, grid: Grid, round_number: int) -> dict[str, float]:
+        replies: list[Message] = []
+        messages = self.score_messages(grid, round_number)
+        if messages:
+            seconds = self.settings.deadline
+            exchange(grid, messages, lambda _, reply: replies.append(reply) if reply else None, seconds=seconds)
+        return mean_scores(replies)
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFunction | None = None,
+        *,
+        first_round: int = 1,
+        after_round: Callable[[RoundReport], None] | None = None,
+    ) -> Result:
+        """Run rounds `first_round` to `num_rounds`; the ordinary signature of Flower's strategies, and a little more.
+
+        Args:
+            grid: where the nodes are.
+            initial_arrays: the global state before `first_round`, one array per tensor.
+            num_rounds: the last round.
+            timeout: not used; `settings.deadline` says how long a round waits for replies.
+            train_config: not used; what clients need is in their typed requests.
+            evaluate_config: not used, likewise.
+            evaluate_fn: called before the first round and after every round, as Flower does.
+            first_round: where to go on (with a restored state).
+            after_round: called with every round's report.
+
+        Returns:
+            Flower's result: final arrays and metrics by round.
+
+        Raises:
+            WireError: the arrays do not fit the network.
+            NotEnoughNodes: too few nodes came.
+        """
+        del timeout, train_config, evaluate_config
+        self.load(initial_arrays)
+        self.summary()
+        result = Result(arrays=initial_arrays)
+        _note(result, first_round - 1, evaluate_fn, initial_arrays)
+        self._wait_for_nodes(grid)
+        for round_number in range(first_round, num_rounds + 1):
+            report = self.run_round(grid, round_number)
+            if report.accepted:
+                result.train_metrics_clientapp[round_number] = self._train_metrics()
+            if report.local:
+                result.evaluate_metrics_clientapp[round_number] = MetricRecord(dict(report.local))
+            if evaluate_fn is not None:
+                _note(result, round_number, evaluate_fn, record_of(self.state))
+            if after_round is not None:
+                after_round(report)
+        result.arrays = record_of(self.state)
+        return result
+
+    def _wait_for_nodes(self, grid: Grid) -> None:
+        wanted = self.settings
+        online = self.fleet.wait(grid, wanted.nodes, wanted.min_nodes, wanted.node_wait)
+        if online < wanted.nodes:
+            hint = "more: `flotilla run`, or `flwr run . --federation-config 'num-supernodes=%d'`"
+            log(WARNING, f"%d of %d nodes are online; {hint}", online, wanted.nodes, wanted.nodes)
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Requests of a round, for Flower's own loop."""
+        self.load(arrays)
+        self.prepare(grid, server_round)
+        return _with_config([sent.message for sent in self.sent], config)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Fold the replies to `configure_train`; (None, None) when the round is abandoned."""
+        del server_round  # the report knows
+        fold = self.fold()
+        position = {sent.message.metadata.message_id: i for i, sent in enumerate(self.sent)}
+        arrived: dict[int, Message] = {}
+        for reply in replies:
+            i = position.get(reply.metadata.reply_to_message_id)
+            if i is None or i in arrived:
+                fold.odd(reply, "unknown" if i is None else "duplicate")
+            else:
+                arrived[i] = reply
+        for i in range(len(self.sent)):
+            fold.take(i, arrived.get(i))
+        self.conclude(fold)
+        return (None, None) if self.report.abandoned else (record_of(self.state), self._train_metrics())
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Requests to score locally, for Flower's own loop."""
+        self.load(arrays)
+        return _with_config(self.score_messages(grid, server_round), config)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Weighted means of the local scores."""
+        del server_round
+        scores = mean_scores(replies)
+        return MetricRecord(dict(scores)) if scores else None
+
+    def load(self, arrays: ArrayRecord) -> None:
+        """Take a state; the buffers stay.
+
+        Raises:
+            WireError: names or shapes differ from the network's.
+        """
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.state.items()}
+        for name, tensor in state_of(arrays, shapes).items():
+            self.state[name].copy_(tensor)
+
+    def _train_metrics(self) -> MetricRecord:
+        return MetricRecord({"train-loss": self.report.train_loss or 0.0, "accepted": self.report.accepted})
+
+
+def _note(result: Result, round_number: int, evaluate_fn: EvaluateFunction | None, arrays: ArrayRecord) -> None:
+    metrics = evaluate_fn(round_number, arrays) if evaluate_fn is not None else None
+    if metrics is not None:
+        result.evaluate_metrics_serverapp[round_number] = metrics
+
+
+def _with_config(messages: list[Message], config: ConfigRecord) -> list[Message]:
+    """Add what the caller of Flower's loop wants clients to read; our own fields win."""
+    for message in messages:
+        own = message.content.config_records["config"]
+        for key, value in config.items():
+            own.setdefault(key, value)
+    return messages

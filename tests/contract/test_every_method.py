@@ -1,0 +1,230 @@
+"""What every method must do; a method that stands in METHODS is covered, without a line of its own here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Message
+
+from client_app.app import app
+from flotilla.engine.grid import Faults, LocalGrid, contexts
+from models.network import build_part, initial_state, submodel
+from models.norm import NORMS
+from models.randomness import torch_generator
+from protocol import Scalar
+from server_app.config import defaults, method_keys
+from server_app.run import NothingLearnt
+from strategies import METHODS
+from tests.support import Outcome, Player, configured, failed, play as play_in, run_of, trains, without
+
+pytestmark = pytest.mark.parametrize("method", list(METHODS))
+
+# A share of the nodes a round, so that the order in which they are folded differs from round to round.
+RESUMED: dict[str, Scalar] = {"fraction_train": 0.7, "num_server_rounds": 6}
+
+
+def initial(method: str, **keys: Scalar) -> dict[str, torch.Tensor]:
+    config = configured(method=method, **keys)
+    return initial_state(config.network, torch_generator(1, 0, "server", "initial state"))
+
+
+def finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(finite(item) for item in value.values())
+    if isinstance(value, list):
+        return all(finite(item) for item in value)
+    return value is not None and (isinstance(value, str) or isfinite(value))
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    """Bit for bit, and the same numbers in the metrics."""
+    timeless = [{k: v for k, v in row.items() if "seconds" not in k and "bytes" not in k} for row in a.rows]
+    other = [{k: v for k, v in row.items() if "seconds" not in k and "bytes" not in k} for row in b.rows]
+    return a.hash == b.hash and timeless == other
+
+
+def test_every_tier_has_finite_metrics(play: Player, method: str) -> None:
+    out = play.once(method=method)
+    assert out.summary["status"] == "finished"
+    assert finite(out.rows[-1])
+    assert set(out.rows[-1]["tiers"]) == {"a", "b", "c"}
+    assert all(0 <= tier["accuracy"] <= 1 for tier in out.rows[-1]["tiers"].values())
+    assert [row["rejected"] for row in out.rows] == [[], []]
+
+
+def test_training_changes_the_state(play: Player, method: str) -> None:
+    before, after = initial(method), play.once(method=method).state
+    assert before.keys() == after.keys()
+    assert sum(not torch.equal(before[name], after[name]) for name in before) > len(before) / 2
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+def test_summary_has_the_published_shape(play: Player, method: str) -> None:
+    summary = json.loads((play.once(method=method).path / "summary.json").read_text())
+    assert set(summary) == {"status", "rounds", "last", "best"}
+    assert (summary["status"], summary["rounds"]) == ("finished", 2)
+    for result in (summary["last"], summary["best"]):
+        assert list(result) == ["round", "loss", "accuracy", "tiers"]
+        assert list(result["tiers"]) == ["a", "b", "c"]
+        for tier in result["tiers"].values():
+            assert list(tier) == ["accuracy", "parameters", "macs", "bytes_down", "bytes_up"]
+            assert tier["parameters"] > 0 and tier["macs"] > 0
+
+
+def test_same_seed_same_bits_other_seed_other_bits(play: Player, method: str) -> None:
+    first = play.once(method=method)
+    assert same(first, play(method=method))
+    assert first.hash != play(method=method, seed=2).hash
+
+
+def test_slicing_on_the_server_changes_nothing(play: Player, method: str) -> None:
+    client, server = play.once(method=method), play(method=method, slice_at="server")
+    assert same(client, server)
+    assert server.rows[0]["bytes_down"] <= client.rows[0]["bytes_down"]
+
+
+def test_order_of_arrival_changes_nothing(play: Player, method: str) -> None:
+    reference = play.once(method=method)
+    assert same(reference, play(backwards(6), method=method))
+    assert same(reference, play(backwards(2), method=method))
+
+
+def backwards(held: int) -> Faults:
+    """Training replies arrive in bunches, the last one first."""
+    waiting: list[Message] = []
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if not trains(request):
+            return [reply]
+        waiting.append(reply)
+        if len(waiting) < held:
+            return []
+        bunch = waiting[::-1]
+        waiting.clear()
+        return bunch
+
+    return faults
+
+
+def test_a_lost_reply_is_no_reply(play: Player, method: str) -> None:
+    """Lost on the way, or an error that says so: the same run; and another one than with that client."""
+
+    def lose(request: Message, reply: Message) -> list[Message]:
+        return [] if trains(request, node, [1]) else [reply]
+
+    node = play.once(method=method).rows[0]["selected"][1]
+    lost, told = play(lose, method=method, deadline=2.0), play(without(node, [1]), method=method)
+    assert lost.hash == told.hash != play.once(method=method).hash
+    for out, word in ((lost, "late"), (told, "out of battery")):
+        ((rejection,), (*later,)) = (row["rejected"] for row in out.rows)
+        assert rejection["node"] == node and word in rejection["reason"] and not later
+        assert out.rows[0]["accepted"] == out.rows[1]["accepted"] - 1
+
+
+def test_without_any_reply_the_model_stays_and_the_run_fails(tmp_path: Path, method: str) -> None:
+    def faults(request: Message, reply: Message) -> list[Message]:
+        return [failed(request) if trains(request) else reply]
+
+    with pytest.raises(NothingLearnt):
+        play_in(tmp_path, faults, method=method)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "failed" and "NothingLearnt" in summary["error"]
+    out = Outcome(tmp_path, summary, [])
+    assert [(row["abandoned"], row["accepted"]) for row in out.rows] == [(True, 0), (True, 0)]
+    assert {r["node"] for r in out.rejected} == set(out.rows[0]["selected"])
+    run = run_of(tmp_path, resume=str(tmp_path), method=method)  # what the checkpoint holds is the initial state
+    run._first_round()
+    run.folder.close()
+    assert all(torch.equal(run.strategy.state[name], tensor) for name, tensor in initial(method).items())
+
+
+def test_an_abandoned_round_leaves_the_state_alone(play: Player, method: str) -> None:
+    def faults(request: Message, reply: Message) -> list[Message]:
+        return [failed(request) if trains(request, rounds=[2]) else reply]
+
+    out = play(faults, method=method)
+    assert [row["abandoned"] for row in out.rows] == [False, True]
+    assert out.summary["status"] == "finished"
+    assert out.hash == play.once(method=method, num_server_rounds=1).hash
+
+
+@pytest.mark.parametrize("assignment", ["fixed", "dynamic"])
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_resumed_run_is_the_uninterrupted_one(play: Player, method: str, assignment: str, stop: int) -> None:
+    keys: dict[str, Scalar] = {"method": method, "tier_assignment": assignment, **RESUMED}
+    half = play(**keys | {"num_server_rounds": stop})
+    resumed = play(**keys, resume=str(half.path))
+    assert [row["round"] for row in resumed.rows] == list(range(1, 7))
+    assert resumed.hash == play.once(**keys).hash
+
+
+def test_what_every_tier_keeps_can_be_cut_and_run(play: Player, method: str) -> None:
+    config, state = configured(method=method), play.once(method=method).state
+    strategy = config.strategy()
+    for tier in config.settings.tiers:
+        for round_number in (1, 2, 37):
+            plan = strategy.kept_plan(tier, round_number)
+            network = build_part(config.network, plan)
+            network.load_state_dict(submodel(config.network, plan).gather(state))
+            network.train()
+            assert network(torch.zeros(2, *config.network.input_shape)).shape == (2, 10)
+
+
+def test_its_options_are_run_config_keys(method: str) -> None:
+    known = defaults()
+    assert {f"{method}-{option}": default for option, default in METHODS[method].OPTIONS.items()} == {
+        key: known[key] for key, (name, _, _) in method_keys().items() if name == method
+    }
+    options = {key.replace("-", "_"): value for key, value in known.items() if key.startswith(f"{method}-")}
+    assert configured(method=method, **options).options == dict(METHODS[method].OPTIONS)
+
+
+@pytest.mark.parametrize("norm", ["auto", *NORMS])
+def test_every_norm(play: Player, method: str, norm: str) -> None:
+    out = play.once(method=method) if norm == "auto" else play(method=method, norm=norm, num_server_rounds=1)
+    assert finite(out.rows[-1])
+
+
+@pytest.mark.parametrize("network", [{"model": "cnn", "widths": "4, 8, 8, 8"}, {"model": "resnet", "widths": "4, 8, 8, 8"}])
+def test_other_networks(play: Player, method: str, network: dict[str, Scalar]) -> None:
+    out = play(method=method, num_server_rounds=1, num_clients=3, **network)
+    assert finite(out.rows[-1])
+    assert out.rows[-1]["accepted"] >= 1
+
+
+def test_a_codec_of_half_the_bytes(play: Player, method: str) -> None:
+    full, half = play.once(method=method), play(method=method, codec="float16")
+    assert half.rows[0]["bytes_up"] < 0.65 * full.rows[0]["bytes_up"]  # headers do not shrink
+    assert finite(half.rows[-1])
+
+
+def test_local_evaluation(play: Player, method: str) -> None:
+    row = play(method=method, fraction_evaluate=0.5, num_server_rounds=1).rows[0]
+    assert set(row["local"]) == {"loss", "accuracy", "accuracy_own_labels"} and finite(row["local"])
+
+
+def test_messages_do_not_name_the_method(method: str) -> None:
+    """The client is told which part and which objective, never whom it serves."""
+    seen: list[str] = []
+
+    def look(request: Message, reply: Message) -> list[Message]:
+        seen.append(str({name: dict(record) for name, record in request.content.config_records.items()}))
+        return [reply]
+
+    config = configured(method=method)
+    strategy = config.strategy()
+    grid = LocalGrid(app, contexts(config.flat, 6), faults=look)
+    strategy.run_round(grid, 1)
+    assert seen and not any(name in text for name in names_of(method) for text in seen)
+
+
+def names_of(method: str) -> Iterable[str]:
+    return (f'"{method}"', f"'{method}'", METHODS[method].__name__)
+
+

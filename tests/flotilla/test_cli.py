@@ -1,0 +1,204 @@
+"""The command as a user meets it: a real process, a tiny Flower app."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PYPROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "tiny"
+version = "0.1.0"
+license = {file = "LICENSE"}
+requires-python = ">=3.11"
+dependencies = ["flwr[simulation]>=1.41.0,<2.0"]
+[tool.flwr.app]
+publisher = "flotilla"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+[tool.flwr.app.components]
+serverapp = "server_app.app:app"
+clientapp = "client_app.app:app"
+[tool.flwr.app.config]
+mode = "good"
+num-clients = 3
+run-dir = ""
+"""
+
+SERVER = """
+import os, sys, time
+from pathlib import Path
+from flwr.app import Message, RecordDict
+from flwr.serverapp import ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    mode = context.run_config["mode"]
+    print("hello from", Path(__file__).parent.parent, flush=True)
+    if mode == "raise":
+        raise ValueError("no such sea")
+    if mode == "exit":
+        sys.exit(3)
+    if mode == "die":
+        os._exit(9)
+    while len(ids := list(grid.get_node_ids())) < 3:
+        time.sleep(0.05)
+    replies = list(grid.send_and_receive([Message(RecordDict(), i, "query") for i in ids], timeout=120))
+    for reply in replies:
+        if reply.has_error():
+            raise RuntimeError("a client failed")
+        config = reply.content["where"]
+        assert config["file"] == str(Path(__file__).parent.parent), config["file"]
+        assert config["home"] == os.environ["FLOTILLA_DATA"]
+    print("replies:", len(replies), flush=True)
+    while mode == "hang":
+        time.sleep(1)
+"""
+
+CLIENT = """
+import os
+from pathlib import Path
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+
+@app.query()
+def query(message, context):
+    if context.run_config["mode"] == "client":
+        raise ValueError("client sank")
+    where = {"file": str(Path(__file__).parent.parent), "home": os.environ["FLOTILLA_DATA"]}
+    return Message(RecordDict({"where": ConfigRecord(where)}), reply_to=message)
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    app = tmp_path / "tiny"
+    for name, text in (("server_app", SERVER), ("client_app", CLIENT)):
+        (app / name).mkdir(parents=True)
+        (app / name / "__init__.py").touch()
+        (app / name / "app.py").write_text(text)
+    (app / "LICENSE").touch()
+    (app / "pyproject.toml").write_text(PYPROJECT)
+    return app
+
+
+def _environment(tmp_path: Path) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, "FLOTILLA_DATA": str(tmp_path / "data"), "FLOTILLA_TEST": str(tmp_path)}
+
+
+def _command(app: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "flotilla", "run", *more, str(app)]
+
+
+def _run(tmp_path: Path, app: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        _command(app, *more), env=_environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+
+
+def _left_behind(tmp_path: Path, pid: int | None = None) -> list[object]:
+    left: list[object] = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("FLOTILLA_TEST") == str(tmp_path):
+                left.append((process.pid, process.cmdline()))
+        except psutil.Error:
+            continue
+    if pid is not None:
+        left += list(Path("/tmp").glob(f"flotilla-{pid}-*"))
+    return left
+
+
+def test_help_is_fast_and_complete() -> None:
+    code = "import sys; sys.argv = ['flotilla', 'run', '--help']\nfrom flotilla.cli import main\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    print(sorted({'torch', 'ray', 'flwr'} & set(sys.modules)))"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60).stdout
+    assert out.rstrip().endswith("[]")
+    for option in ("--run-dir", "--run-config", "--nodes", "--engine", "--resume", "--gpus-per-client", "--verbose"):
+        assert option in out
+
+
+def test_wrong_setting_is_one_line_and_2(tiny: Path, tmp_path: Path) -> None:
+    result = _run(tmp_path, tiny, "--run-config", "mod=1")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("flotilla: mod = 1: no such setting; did you mean mode?")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.e2e
+def test_success(tiny: Path, tmp_path: Path) -> None:
+    result = _run(tmp_path, tiny)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "replies: 3" in result.stdout
+    assert "Starting Flower" not in result.stdout
+    assert _left_behind(tmp_path) == []
+    assert not (tmp_path / "runs").exists()  # the app writes the run folder, and this one doesn't
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("raise", "ValueError: no such sea"),
+        ("client", "RuntimeError: a client failed"),
+        ("exit", "RuntimeError: the ServerApp called sys.exit(3)"),
+        ("die", "the simulation process ended with 9"),
+    ],
+)
+def test_failure_is_1_and_names_the_error(tiny: Path, tmp_path: Path, mode: str, reason: str) -> None:
+    result = _run(tmp_path, tiny, "--run-config", f'mode="{mode}"', "--run-dir", str(tmp_path / "out"))
+    assert result.returncode == 1, result.stdout + result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"flotilla: the run failed: {reason}")
+    assert str(tmp_path / "out.log") in last
+    assert "hello from" in (tmp_path / "out.log").read_text()
+    assert _left_behind(tmp_path) == []
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_everything(tiny: Path, tmp_path: Path, signum: signal.Signals, code: int) -> None:
+    process = subprocess.Popen(
+        _command(tiny, "--run-config", 'mode="hang"'),
+        env=_environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("replies:"):
+            break
+    assert len(_left_behind(tmp_path)) > 3
+    process.send_signal(signum)
+    assert process.wait(30) == code
+    process.stdout.close()
+    if signum == signal.SIGKILL:  # nobody is left to sweep: the children notice by themselves
+        deadline = time.monotonic() + 30
+        while _left_behind(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert _left_behind(tmp_path) == []
+    else:
+        assert _left_behind(tmp_path, process.pid) == []

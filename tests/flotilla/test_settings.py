@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from flotilla.settings import SettingsError, free_name, parse_run_config, prepare, run_name
+
+PYPROJECT = """
+[tool.flwr.app.config]
+method = "heterofl"
+dataset = "digits"
+num-clients = 7
+data-root = ""
+run-dir = ""
+resume = ""
+[tool.flwr.app.config.deep]
+value = 1
+"""
+
+
+@pytest.fixture
+def app_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([], {}),
+        (["", "  "], {}),
+        (["a=1 b=2.5 c=true d='x y'"], {"a": 1, "b": 2.5, "c": True, "d": "x y"}),
+        (['a="x=1 y" ', "a-b=0"], {"a": "x=1 y", "a-b": 0}),
+        (["a.b=3"], {"a.b": 3}),
+        (['a="say \\"hi\\""'], {"a": 'say "hi"'}),
+        (["a=1", "a=2"], {"a": 2}),
+        (["a=1\n\tb=2"], {"a": 1, "b": 2}),
+    ],
+)
+def test_parses_pairs(texts: list[str], expected: dict[str, object]) -> None:
+    assert parse_run_config(texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("method=fedrolex", """'method="fedrolex"'"""),
+        ("a = 1", "'a = 1'"),
+        ("a=1 nonsense", "'nonsense'"),
+        ('a="lost', """'a="lost'"""),
+        ("a=", "'a='"),
+        ("a=[1,2]", "a = [1, 2]"),
+        ("a=1,2", "not TOML"),
+        ("a=1 b.toml", "'b.toml'"),
+    ],
+)
+def test_refuses_what_flwr_would_drop(text: str, part: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_run_config([text])
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_reads_a_toml_file(tmp_path: Path) -> None:
+    file = tmp_path / "more.toml"
+    file.write_text("x = 1\n[deep]\nvalue = 'y'\n")
+    assert parse_run_config([str(file)]) == {"x": 1, "deep.value": "y"}
+    with pytest.raises(SettingsError, match="not both"):
+        parse_run_config([str(file), "x=1"])
+    with pytest.raises(SettingsError, match=r"cannot read .*none\.toml"):
+        parse_run_config([str(tmp_path / "none.toml")])
+
+
+def test_prepare_overlays_and_names(app_dir: Path) -> None:
+    settings = prepare(app_dir, ['method="fed/rolex" data-root="d"'], now=datetime(2026, 11, 21, 9, 8, 7))
+    assert settings.config["run-dir"] == str(app_dir / "runs" / "20261121-090807-fed_rolex-digits")
+    assert settings.config["data-root"] == str(app_dir / "d")
+    assert settings.config["deep.value"] == 1
+    assert settings.overrides.keys() == {"method", "data-root", "run-dir"}
+    assert settings.nodes == 7
+    assert settings.log == app_dir / "runs" / "20261121-090807-fed_rolex-digits.log"
+    assert prepare(app_dir, nodes=3).nodes == 3
+
+
+def test_resume_makes_no_new_run_folder(app_dir: Path) -> None:
+    settings = prepare(app_dir, resume=Path("runs/old"))
+    assert settings.config["resume"] == str(app_dir / "runs" / "old")
+    assert settings.config["run-dir"] == ""
+
+
+def test_unknown_key_names_the_likely_one_and_all(app_dir: Path) -> None:
+    with pytest.raises(SettingsError, match=r"metod = 'x': no such setting; did you mean method\? .*num-clients"):
+        prepare(app_dir, ['metod="x"'])
+
+
+def test_not_an_app(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no pyproject\.toml"):
+        prepare(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    with pytest.raises(SettingsError, match=r"no \[tool\.flwr\.app\]"):
+        prepare(tmp_path)
+
+
+def test_names_without_method(tmp_path: Path) -> None:
+    assert run_name({}, datetime(2026, 1, 2, 3, 4, 5)) == "20260102-030405"
+    assert free_name(tmp_path, "a") == tmp_path / "a"
+    (tmp_path / "a").mkdir()
+    assert free_name(tmp_path, "a") == tmp_path / "a-2"

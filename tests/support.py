@@ -1,0 +1,131 @@
+"""What many tests share: a tiny run through the in-process Grid, in a second or less."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from flwr.app import Context, Error, Message
+from safetensors.torch import load_file
+
+from client_app.app import app
+from flotilla.engine.grid import Faults, LocalGrid, contexts
+from protocol import TRAIN, Scalar
+from server_app.config import RunConfig, resolve
+from server_app.run import Run
+
+TINY: dict[str, Scalar] = {
+    "model": "mlp", "widths": "16, 8", "tiers": "a:1, b:1/2, c:1/4", "num-clients": 6, "batch-size": 64,
+    "local-epochs": 1, "num-server-rounds": 2, "evaluate-every": 1000, "node-wait": 0.0, "device": "cpu",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind."""
+
+    path: Path
+    summary: dict[str, Any]
+    lines: list[str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
+    @property
+    def rejected(self) -> list[dict[str, Any]]:
+        """Rejections of all rounds."""
+        return [rejection for row in self.rows for rejection in row["rejected"]]
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        return load_file(self.path / "model.safetensors")
+
+    @property
+    def hash(self) -> str:
+        return sha256((self.path / "model.safetensors").read_bytes()).hexdigest()
+
+
+def keys_of(**keys: Scalar) -> dict[str, Scalar]:
+    """TINY with other values; `num_clients=4` stands for "num-clients"."""
+    return TINY | {key.replace("_", "-"): value for key, value in keys.items()}
+
+
+def configured(**keys: Scalar) -> RunConfig:
+    return resolve(keys_of(**keys))
+
+
+def run_of(
+    folder: Path, faults: Faults | None = None, *, grid: Callable[..., LocalGrid] = LocalGrid,
+    client: Any = app, nodes: Mapping[int, Context] | None = None, lines: list[str] | None = None, **keys: Scalar,
+) -> Run:  # fmt: skip
+    """A run that has not begun, in a new folder or (key `resume`) an old one."""
+    config = configured(**({} if keys.get("resume") else {"run_dir": str(folder)}), **keys)
+    people = contexts(config.flat, config.num_clients) if nodes is None else nodes
+    return Run(config, grid(client, people, faults=faults), write=[].append if lines is None else lines.append)
+
+
+def play(folder: Path, faults: Faults | None = None, **options: Any) -> Outcome:
+    """Run to the end, without the figures of report.html, which take longer than the run."""
+    lines: list[str] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # nets this small lose time to a second thread
+    try:
+        with patch("server_app.run.write_report"):
+            run = run_of(folder, faults, lines=lines, **options)
+            return Outcome(run.folder.path, run.execute(), lines)
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Player:
+    """Plays runs in folders of its own, and each faultless one only once."""
+
+    def __init__(self, new_folder: Callable[[], Path]) -> None:
+        self._new_folder = new_folder
+        self._known: dict[tuple[tuple[str, Scalar], ...], Outcome] = {}
+
+    def __call__(self, faults: Faults | None = None, **options: Any) -> Outcome:
+        return play(self._new_folder(), faults, **options)
+
+    def once(self, **keys: Scalar) -> Outcome:
+        """The run of these keys, played at the first call; nobody may change its folder."""
+        key = tuple(sorted(keys.items()))
+        if key not in self._known:
+            self._known[key] = self(**keys)
+        return self._known[key]
+
+
+def address_of(node: int) -> int:
+    """flwr's node id of a partition in `contexts`."""
+    return 1000 + 7 * node
+
+
+def trains(request: Message, node: int | None = None, rounds: Iterable[int] | None = None) -> bool:
+    """Whether a request asks for training: of this node, in one of these rounds."""
+    return (
+        request.metadata.message_type == TRAIN
+        and (node is None or request.metadata.dst_node_id == address_of(node))
+        and (rounds is None or int(request.metadata.group_id) in rounds)
+    )
+
+
+def failed(request: Message, reason: str = "out of battery") -> Message:
+    """An error reply."""
+    return Message(Error(2, reason), reply_to=request)
+
+
+def without(node: int, rounds: Iterable[int] | None = None) -> Faults:
+    """Every training reply of a node is an error: the run without what it would have said."""
+    wanted = None if rounds is None else frozenset(rounds)
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        return [failed(request) if trains(request, node, wanted) else reply]
+
+    return faults

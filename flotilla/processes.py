@@ -1,49 +1,35 @@
 """Processes that never outlive their run.
 
-Three nets, from the gentle to the certain: a child dies when flotilla dies (Linux's parent-death signal, which also
-covers SIGKILL); the tree below our children is collected while it can still be seen; and whatever carries the run's
-mark in its environment is found wherever it was re-parented to (Ray's raylet and workers are).
+A run's processes are started in sessions of their own, and a session is what they can't lose: Ray's are re-parented
+when their parent ends, and their titles overwrite the environment they were started with. What begins a session of
+its own in turn is found by the run's mark in its environment.
+
+A guard process holds the other end of a pipe. When flotilla ends without a word, by SIGKILL or a crash, the pipe
+closes and the guard does the sweeping.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
-import signal
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import psutil
 
-_PR_SET_PDEATHSIG = 1
 
-
-def die_with_parent() -> Callable[[], None] | None:
-    """Make a hook for a child to run before exec, so that it gets SIGTERM when this process ends, however it ends.
-
-    The kernel ties it to the *thread* that starts the child: call Popen in the main thread.
-    """
-    if sys.platform != "linux":
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def before_exec() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it was already too late
-            os._exit(1)
-
-    return before_exec
-
-
-def family(pids: Iterable[int]) -> set[psutil.Process]:
-    """Collect the given processes and everything below them."""
+def in_sessions(sessions: Iterable[int]) -> set[psutil.Process]:
+    """Collect the processes of some sessions, without this one."""
+    wanted = set(sessions)
     found: set[psutil.Process] = set()
-    for pid in pids:
-        try:
-            process = psutil.Process(pid)
-            found |= {process, *process.children(recursive=True)}
-        except psutil.NoSuchProcess:
-            continue
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+            if process.pid != os.getpid() and os.getsid(process.pid) in wanted and not zombie:
+                found.add(process)
     return found
 
 
@@ -51,11 +37,9 @@ def marked(variable: str, value: str) -> set[psutil.Process]:
     """Collect every other process that was started with this value in its environment."""
     found: set[psutil.Process] = set()
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):  # gone, a zombie, or someone else's
             if process.pid != os.getpid() and process.environ().get(variable) == value:
                 found.add(process)
-        except psutil.Error:  # gone, a zombie, or someone else's
-            continue
     return found
 
 
@@ -80,10 +64,65 @@ def sweep(find: Callable[[], set[psutil.Process]], patience: float = 0.3) -> int
 
 def _signal(processes: Iterable[psutil.Process], *, kill: bool) -> None:
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.Error):
             if kill:
                 process.kill()
             else:
                 process.terminate()
-        except psutil.Error:
-            continue
+
+
+class Guard:
+    """Ends a run's processes and removes its folder, also if this process can't.
+
+    Args:
+        home: the run's temporary folder; processes that have FLWR_HOME below it are the run's.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._sessions: list[int] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", __file__, str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+
+    def watch(self, session: int) -> None:
+        """Add a session, named by its leader's process id."""
+        self._sessions.append(session)
+        self._say(str(session))
+
+    def close(self) -> None:
+        """Sweep here and now, then let the guard go."""
+        end_run(self._home, self._sessions)
+        self._say("done")
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # someone has killed the guard: then it can't help, and needn't
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+
+
+def end_run(home: Path, sessions: Iterable[int]) -> None:
+    """End what belongs to a run and remove its folder."""
+    flwr_home = str(home / "flwr")
+    sweep(lambda: in_sessions(sessions) | marked("FLWR_HOME", flwr_home))
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _guard(home: Path) -> None:
+    lines = [line.strip() for line in sys.stdin]  # until flotilla closes the pipe, or is gone
+    if "done" not in lines:
+        end_run(home, [int(line) for line in lines])
+
+
+if __name__ == "__main__":
+    _guard(Path(sys.argv[1]))

@@ -14,10 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-import psutil
-
 from flotilla.output import is_noise, last_error, plain
-from flotilla.processes import family, marked, sweep
+from flotilla.processes import Guard
 from flotilla.settings import Settings
 from flotilla.superlink import SuperLink, SuperLinkError, environment
 
@@ -47,15 +45,15 @@ def run_flower(
     Returns:
         0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
     """
-    remove_stale_homes()
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_short_tempdir()))
     env = environment(home)
     log = home / "run.log"
     superlink: SuperLink | None = None
     code = 1
     with _signals_raise() as no_more_signals:
+        guard = Guard(home)
         try:
-            superlink = SuperLink(home, env)
+            superlink = SuperLink(home, env, guard.watch)
             cluster = federation(settings.nodes, processes, gpus_per_client)
             superlink.submit(settings.app_dir, settings.overrides, cluster)
             with log.open("w", encoding="utf-8") as kept:
@@ -71,13 +69,11 @@ def run_flower(
             print(f"flotilla: {error}", file=sys.stderr)
         finally:
             no_more_signals()
-            pids = [] if superlink is None else superlink.pids
             if superlink is not None:
                 superlink.process.kill()  # its state is in memory and read: nothing to wait for
-            sweep(lambda: family(pids) | marked("FLWR_HOME", env["FLWR_HOME"]))
+            guard.close()
             if superlink is not None:
                 _reap(superlink)
-            shutil.rmtree(home, ignore_errors=True)
     return code
 
 
@@ -102,14 +98,6 @@ def federation(nodes: int, processes: int | None, gpus_per_client: float | None)
 def exit_code(status: str) -> int:
     """Map a run's status in Flower's words to an exit code; only one of them is success."""
     return 0 if status == "finished:completed" else 1
-
-
-def remove_stale_homes() -> None:
-    """Remove the temporary folders of flotillas that were killed with SIGKILL, the one end that can't clean up."""
-    for path in Path(_short_tempdir()).glob(f"{_PREFIX}*-*"):
-        pid = path.name.removeprefix(_PREFIX).split("-")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _short_tempdir() -> str:

@@ -15,12 +15,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-
-from flotilla.processes import die_with_parent
 
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient
@@ -40,8 +38,8 @@ def environment(home: Path) -> dict[str, str]:
     """
     env = {
         "PYTHONUNBUFFERED": "1",
-        # glibc gives every block above 128 KB back at once, and fetching the pages again costs more than the
-        # copying: an idle round of 50 clients x 6.5 MB takes half the time when it keeps them (docs/flower.md).
+        # glibc gives every block above 128 KB back at once, and fetching the pages again costs about as much as the
+        # copying itself (docs/flower.md has the measurement).
         "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         # Workers that Ray starts ahead have another environment than the clients' and are never used.
@@ -73,10 +71,11 @@ class SuperLink:
         home: a private empty folder; its processes work in `home/cwd`, which stays empty, because Ray's workers put
             that directory before the app's bundle on their path.
         env: from `environment`.
+        started: told the process id of every process started; each leads a session of its own.
     """
 
-    def __init__(self, home: Path, env: Mapping[str, str]) -> None:
-        self._home, self._env = home, dict(env)
+    def __init__(self, home: Path, env: Mapping[str, str], started: Callable[[int], None]) -> None:
+        self._env, self._started = dict(env), started
         self._cwd = home / "cwd"
         self._cwd.mkdir()
         (home / "flwr").mkdir()
@@ -86,11 +85,6 @@ class SuperLink:
         self.process = self._start_superlink()
         self.simulation = self._start_simulation()
         self._run_id: int | None = None
-
-    @property
-    def pids(self) -> list[int]:
-        """Our direct children."""
-        return [self.process.pid, self.simulation.pid]
 
     @property
     def address(self) -> str:
@@ -111,7 +105,7 @@ class SuperLink:
 
     def _spawn(self, command: list[str], *, stdin: int, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C in the terminal must reach flotilla only, which then ends things in order.
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd=self._cwd,
             env=self._env,
@@ -119,8 +113,9 @@ class SuperLink:
             stdout=stdout,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent(),
         )
+        self._started(process.pid)
+        return process
 
     def wait_ready(self) -> None:
         """Wait until the SuperLink answers."""

@@ -59,14 +59,15 @@ class PartialAverage:
         self._placements: OrderedDict[int, tuple[Submodel, list[Placement]]] = OrderedDict()
         self._parts: dict[int, _Part] = {}
         self._used = 0  # coordinates of `_sums` that are taken
+        self._stale = False  # whether the numerators still hold the sums of a round before
         self.added = 0  # submodels added since the last reset
 
     def reset(self) -> None:
         """Forget what was added."""
-        self._flat.fill_(NOTHING)
         self._weights.zero_()
         self._parts.clear()
         self._used = self.added = 0
+        self._stale = True
 
     def add(
         self,
@@ -142,7 +143,18 @@ class PartialAverage:
         """Coordinates that one entry of `coverage()[name]` stands for."""
         return prod(self._units[name].sizes)
 
+    def _freshen(self, *, overwritten: bool = False) -> None:
+        """Drop the sums of the round before, except where the full network's first difference overwrites them."""
+        if self._stale and not overwritten:
+            self._flat.fill_(NOTHING)
+        elif self._stale:
+            for name, units in self._units.items():
+                if units.classes is not None:
+                    self._numerators[name].fill_(NOTHING)
+        self._stale = False
+
     def _scatter(self) -> None:
+        self._freshen()
         for part in self._parts.values():
             part.scatter()
 
@@ -158,7 +170,8 @@ class PartialAverage:
         elif self._used + submodel.numel <= self._sums.numel():
             sums = self._sums[self._used : self._used + submodel.numel]
             self._used += submodel.numel
-        part = _Part(submodel, placements, sums, whole=whole)
+        part = _Part(submodel, placements, sums, whole=whole, written=whole and not self._stale)
+        self._freshen(overwritten=whole)
         if sums is not None:  # without sums of its own a part has nothing to remember
             self._parts[id(submodel)] = part
         return part
@@ -185,7 +198,9 @@ class _Part:
     Tensors with class rows go to their places client by client, because their rows differ.
     """
 
-    def __init__(self, submodel: Submodel, placements: list[Placement], sums: Tensor | None, *, whole: bool) -> None:
+    def __init__(
+        self, submodel: Submodel, placements: list[Placement], sums: Tensor | None, *, whole: bool, written: bool
+    ) -> None:
         self._submodel = submodel  # kept so that its id is not given to another one
         self._placements, self._sums, self._whole = placements, sums, whole
         self._sizes = [block.numel for block in submodel.values()]
@@ -193,7 +208,7 @@ class _Part:
         self._summed = [sums is not None and not placement.has_classes for placement in placements]
         stretches = [(end - n, n) for end, n, summed in zip(ends, self._sizes, self._summed, strict=True) if summed]
         self._stretches = merged(tuple(stretches))
-        self._weight, self._count, self._written = 0.0, 0, whole
+        self._weight, self._count, self._written = 0.0, 0, written
 
     def add(
         self, difference: Tensor, numerator: float, denominator: float, labels: Collection[int] | None

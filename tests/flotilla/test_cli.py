@@ -109,22 +109,31 @@ def _command(app: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "flotilla", "run", *more, str(app)]
 
 
-def _run(tmp_path: Path, app: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(app, *more), env=_environment(tmp_path), cwd=tmp_path, capture_output=True, text=True, timeout=240
+def _run(tmp_path: Path, app: Path, *more: str) -> tuple[int, str, str]:
+    """Run to the end, see that nothing is left behind, and return exit code, output and error output."""
+    process = subprocess.Popen(
+        _command(app, *more),
+        env=_environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    out, err = process.communicate(timeout=240)
+    assert _left_behind(tmp_path, process.pid) == []
+    return process.returncode, out, err
 
 
-def _left_behind(tmp_path: Path, pid: int | None = None) -> list[object]:
-    left: list[object] = []
+def _left_behind(tmp_path: Path, pid: int) -> list[object]:
+    """List the run's temporary folder, and processes known by their environment or, for Ray's, by their directory."""
+    home = f"/flotilla-{pid}-"
+    left: list[object] = list(Path("/tmp").glob(f"flotilla-{pid}-*"))
     for process in psutil.process_iter():
         try:
-            if process.environ().get("FLOTILLA_TEST") == str(tmp_path):
+            if home in process.cwd() or process.environ().get("FLOTILLA_TEST") == str(tmp_path):
                 left.append((process.pid, process.cmdline()))
         except psutil.Error:
             continue
-    if pid is not None:
-        left += list(Path("/tmp").glob(f"flotilla-{pid}-*"))
     return left
 
 
@@ -139,20 +148,20 @@ def test_help_is_fast_and_complete() -> None:
 
 
 def test_wrong_setting_is_one_line_and_2(tiny: Path, tmp_path: Path) -> None:
-    result = _run(tmp_path, tiny, "--run-config", "mod=1")
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("flotilla: mod = 1: no such setting; did you mean mode?")
-    assert result.stderr.count("\n") == 1
+    code, out, err = _run(tmp_path, tiny, "--run-config", "mod=1")
+    assert code == 2
+    assert out == ""
+    assert err.startswith("flotilla: mod = 1: no such setting; did you mean mode?")
+    assert err.count("\n") == 1
 
 
 @pytest.mark.e2e
 def test_success(tiny: Path, tmp_path: Path) -> None:
-    result = _run(tmp_path, tiny)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "replies: 3" in result.stdout
-    assert "Starting Flower" not in result.stdout
-    assert _left_behind(tmp_path) == []
+    code, out, err = _run(tmp_path, tiny)
+    assert code == 0, out + err
+    assert "replies: 3" in out
+    assert "Starting Flower" not in out
+    assert err == ""
     assert not (tmp_path / "runs").exists()  # the app writes the run folder, and this one doesn't
 
 
@@ -167,13 +176,12 @@ def test_success(tiny: Path, tmp_path: Path) -> None:
     ],
 )
 def test_failure_is_1_and_names_the_error(tiny: Path, tmp_path: Path, mode: str, reason: str) -> None:
-    result = _run(tmp_path, tiny, "--run-config", f'mode="{mode}"', "--run-dir", str(tmp_path / "out"))
-    assert result.returncode == 1, result.stdout + result.stderr
-    last = result.stderr.splitlines()[-1]
+    code, out, err = _run(tmp_path, tiny, "--run-config", f'mode="{mode}"', "--run-dir", str(tmp_path / "out"))
+    assert code == 1, out + err
+    last = err.splitlines()[-1]
     assert last.startswith(f"flotilla: the run failed: {reason}")
     assert str(tmp_path / "out.log") in last
     assert "hello from" in (tmp_path / "out.log").read_text()
-    assert _left_behind(tmp_path) == []
 
 
 @pytest.mark.e2e
@@ -191,14 +199,11 @@ def test_a_signal_ends_everything(tiny: Path, tmp_path: Path, signum: signal.Sig
     for line in process.stdout:
         if line.startswith("replies:"):
             break
-    assert len(_left_behind(tmp_path)) > 3
+    assert len(_left_behind(tmp_path, process.pid)) > 5
     process.send_signal(signum)
     assert process.wait(30) == code
     process.stdout.close()
-    if signum == signal.SIGKILL:  # nobody is left to sweep: the children notice by themselves
-        deadline = time.monotonic() + 30
-        while _left_behind(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert _left_behind(tmp_path) == []
-    else:
-        assert _left_behind(tmp_path, process.pid) == []
+    deadline = time.monotonic() + (10 if signum == signal.SIGKILL else 0)  # then it is the guard that sweeps
+    while left := _left_behind(tmp_path, process.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import re
 import sys
 import tomllib
@@ -71,7 +72,8 @@ def prepare(
         given["resume"] = str(resume)
     check_keys(given, defaults)
 
-    config = {**defaults, **given}
+    recorded = _recorded(resume, defaults) if resume is not None else {}
+    config = {**defaults, **recorded, **given}
     if "run-dir" in config and not config["run-dir"] and not config.get("resume"):
         config["run-dir"] = str(free_name(Path.cwd() / "runs", run_name(config, now or datetime.now())))
     for key in _PATH_KEYS:
@@ -83,6 +85,16 @@ def prepare(
     place = config.get("run-dir") or config.get("resume")
     log = Path(f"{place}.log") if place else Path.cwd() / "flotilla.log"
     return Settings(app_dir, config, overrides, nodes or clients, log)
+
+
+def _recorded(resume: Path, known: Mapping[str, Value]) -> dict[str, Value]:
+    """Read the settings of the run to go on with, so that they need not be repeated; its folder is given anew."""
+    path = resume.expanduser() / "config.json"
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))["config"]
+        return {key: value for key, value in recorded.items() if key in known and key not in ("run-dir", "resume")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # the app says what is wrong with the folder
 
 
 def app_defaults(app_dir: Path) -> dict[str, Value]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from math import isfinite, prod
+from math import isfinite, prod, sqrt
 
 import torch
 from torch import Tensor
@@ -51,11 +51,11 @@ class PartialAverage:
         self._labels = min(classes, default=None)
         self._flat = torch.full((layout.parameters,), NOTHING)
         self._sums = torch.empty(layout.parameters)  # of submodels that are not the full network, one after the other
-        self._weights = torch.zeros(2, sum(prod(units.counts) for units in self._units.values()))
+        self._weights = torch.zeros(3, sum(prod(units.counts) for units in self._units.values()))
         pairs = {name: units.pairs(self._shapes[name]) for name, units in self._units.items()}
         shapes = {name: units.shape for name, units in self._units.items()}
         self._numerators = split(self._flat, pairs)
-        self._denominators, self._holders = split(self._weights[0], shapes), split(self._weights[1], shapes)
+        self._denominators, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
         self._placements: OrderedDict[int, tuple[Submodel, list[Placement]]] = OrderedDict()
         self._parts: dict[int, _Part] = {}
         self._used = 0  # coordinates of `_sums` that are taken
@@ -103,7 +103,7 @@ class PartialAverage:
         if labels is not None and not all(0 <= label < (self._labels or 0) for label in labels):
             raise ValueError(f"labels must be among 0 to {(self._labels or 0) - 1}, got {sorted(labels)[:5]}")
         # One pass over the data gives the norm and finds NaN and infinity; small submodels are then still in cache.
-        norm = torch.dot(difference, difference).item() ** 0.5
+        norm = sqrt(torch.dot(difference, difference).item())
         if not (isfinite(norm) and norm * abs(numerator) <= _LARGEST):
             raise ValueError(f"the difference is not finite or too large (norm {norm:.3g}, weight {numerator:.3g})")
         self._part(submodel).add(difference, numerator, denominator, labels)
@@ -119,13 +119,12 @@ class PartialAverage:
         """
         self._scatter()
         # Where nothing was added the numerator is -0.0, so any positive divisor leaves the coordinate alone.
-        divisors = self._weights[0].masked_fill(self._weights[0] == 0, 1.0)
-        per_tensor = split(divisors, {name: units.shape for name, units in self._units.items()})
+        torch.clamp(self._weights[0], min=1 / _LARGEST, out=self._weights[2])
         result = {}
         for name, numerators in self._numerators.items():
             target = torch.empty(self._shapes[name]) if out is None else out[name]
             view = target.view(numerators.shape)
-            torch.addcdiv(previous[name].view(numerators.shape), numerators, per_tensor[name], out=view)
+            torch.addcdiv(previous[name].view(numerators.shape), numerators, self._divisors[name], out=view)
             result[name] = target
         return result
 
@@ -177,7 +176,7 @@ class PartialAverage:
         return part
 
     def _placed(self, submodel: Submodel) -> list[Placement]:
-        """The submodel's placements, found once; the submodel is kept with them so that its id stays its own."""
+        """Find the submodel's placements, once; the submodel is kept with them so that its id stays its own."""
         if id(submodel) not in self._placements:
             self._placements[id(submodel)] = (submodel, [self._placement(block) for block in submodel.values()])
             if len(self._placements) > _REMEMBERED:

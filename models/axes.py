@@ -157,7 +157,9 @@ def layout_of(network: nn.Module, axes: Mapping[str, Axis]) -> Layout:
     return Layout(dict(axes), tensors)
 
 
-def _layout_of_tensor(network: nn.Module, path: str, leaf: str, tensor: Tensor, axes: Mapping[str, Axis]) -> TensorLayout:
+def _layout_of_tensor(
+    network: nn.Module, path: str, leaf: str, tensor: Tensor, axes: Mapping[str, Axis]
+) -> TensorLayout:
     name = f"{path}.{leaf}" if path else leaf
     declaration: _Declaration | None = vars(network.get_submodule(path)).get(_DECLARATION)
     if declaration is None or leaf not in declaration.dims:
@@ -173,8 +175,9 @@ def _layout_of_tensor(network: nn.Module, path: str, leaf: str, tensor: Tensor, 
         if dim.axis not in axes:
             raise ValueError(f"tensor {name!r} runs along the undeclared axis {dim.axis!r}")
         expected = dim.outer * axes[dim.axis].size * dim.inner
-        if tensor.shape[position] != expected:
-            raise ValueError(f"tensor {name!r} dimension {position} is {tensor.shape[position]}, its axes say {expected}")
+        actual = tensor.shape[position]
+        if actual != expected:
+            raise ValueError(f"tensor {name!r} dimension {position} is {actual}, its axes say {expected}")
     stage, exit_of = _position(network, path)
     rate = declaration.rates.get(leaf, Fraction(0))
     return TensorLayout(tuple(tensor.shape), dims, stage, exit_of, rate)

@@ -1,7 +1,7 @@
 """Convolutional networks.
 
-- `cnn`: HeteroFL's network for MNIST (§4): four times [3x3 convolution, scaler, norm, ReLU, 2x2 max-pool], the last pool
-  left out, global average pooling, classifier; 64-128-256-512 channels.
+- `cnn`: HeteroFL's network for MNIST (§4): four times [3x3 convolution, scaler, norm, ReLU, 2x2 max-pool], the last
+  pool left out, global average pooling, classifier; 64-128-256-512 channels.
 - `cnn-flat`: two 3x3 convolutions without padding, one pool, a hidden layer on the flattened channels; 32-64-128 units.
   With norm "none" on 32x32x3 inputs it is the CIFAR-10 network of pfl-research's benchmark (1,626,442 weights).
 """

@@ -35,7 +35,7 @@ def evaluate(
     network.eval()
     closed = None
     loss, correct = 0.0, 0
-    for x, y in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
+    for x, y in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
         logits = network(x).float()
         loss += F.cross_entropy(logits, y, reduction="sum").item()
         if allowed is not None:

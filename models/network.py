@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from math import sqrt
@@ -65,11 +65,22 @@ class NetworkSpec:
         fields = json.loads(text)
         try:
             channels, height, width = map(int, fields.pop("input_shape"))
-            lists = {key: tuple(map(int, fields.pop(key))) for key in ("widths", "blocks")}
+            shape = (channels, height, width)
+            widths, blocks = tuple(map(int, fields.pop("widths"))), tuple(map(int, fields.pop("blocks")))
             rates = tuple(Fraction(rate) for rate in fields.pop("rates"))
-            return NetworkSpec(**fields, input_shape=(channels, height, width), rates=rates, **lists)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"not a network: {text[:80]!r} ({error})") from None
+            return NetworkSpec(input_shape=shape, widths=widths, blocks=blocks, rates=rates, **fields)
+        except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+            raise ValueError(f"not a network: {text[:80]!r} ({error!r})") from None
+
+
+class _Conv2d(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        """Leave the weights: a default draw would take numbers from the global generator, only to be overwritten."""
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Leave the weights, as `_Conv2d` does."""
 
 
 class Builder:
@@ -92,14 +103,17 @@ class Builder:
             return axis.outer * self.size(axis.axis) * axis.inner
         return self._sizes.get(axis, self.axes[axis].size)
 
-    def conv(self, inputs: str, outputs: str, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool) -> nn.Conv2d:
+    def conv(
+        self, inputs: str, outputs: str, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool
+    ) -> nn.Conv2d:
         """2-d convolution from one axis to another."""
-        layer = nn.Conv2d(self.size(inputs), self.size(outputs), kernel, stride, padding, bias=bias)
+        layer = _Conv2d(self.size(inputs), self.size(outputs), kernel, stride, padding, bias=bias)
         return declare(layer, {"weight": (outputs, inputs, None, None), "bias": (outputs,)})
 
     def linear(self, inputs: str | Along, outputs: str) -> nn.Linear:
         """Linear layer from one axis to another."""
-        return declare(nn.Linear(self.size(inputs), self.size(outputs)), {"weight": (outputs, inputs), "bias": (outputs,)})
+        layer = _Linear(self.size(inputs), self.size(outputs))
+        return declare(layer, {"weight": (outputs, inputs), "bias": (outputs,)})
 
     def norm(self, axis: str) -> nn.Module:
         """Normalisation over an axis, with the Scaler before it where the spec asks for it."""
@@ -119,6 +133,7 @@ class Network:
         widths: default units per layer or stage.
         blocks: default blocks per stage; () for networks without blocks.
         smallest: smallest input height and width it can take.
+        fixed_widths: whether there are as many widths as by default, always.
     """
 
     axes: Callable[[NetworkSpec], dict[str, Axis]]
@@ -133,7 +148,7 @@ NETWORKS: dict[str, Network] = {}
 
 
 def ends(spec: NetworkSpec) -> dict[str, Axis]:
-    """The two axes that every network has and nobody cuts: image channels and classes."""
+    """Make the two axes that every network has and nobody cuts: image channels and classes."""
     return {
         IMAGE: Axis(IMAGE, spec.input_shape[0], Kind.FIXED),
         CLASSES: Axis(CLASSES, spec.classes, Kind.CLASS),
@@ -155,16 +170,20 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
     if min(widths) < 1 or (network.fixed_widths and len(widths) != len(network.widths)):
         raise SettingError("widths", spec.widths, f"{len(network.widths)} positive whole numbers for {spec.name!r}")
     if spec.blocks and (not network.blocks or len(blocks) != len(widths) or min(blocks) < 1):
-        raise SettingError("blocks", spec.blocks, f"{len(widths)} positive whole numbers, and only for a residual network")
+        allowed = f"{len(widths)} positive whole numbers, and only for a residual network"
+        raise SettingError("blocks", spec.blocks, allowed)
     if blocks and len(blocks) != len(widths):
         raise SettingError("widths", spec.widths, f"as many as there are stages ({len(blocks)})")
     if min(spec.input_shape[1:]) < network.smallest:
-        raise SettingError("model", spec.name, f"a network for {spec.input_shape[1:]} inputs; {spec.name!r} needs {network.smallest}")
-    return NetworkSpec(spec.name, spec.input_shape, spec.classes, widths, blocks, spec.norm, spec.scaler, spec.rates)
+        allowed = f"a network for {spec.input_shape[1:]} inputs; {spec.name!r} needs {network.smallest}"
+        raise SettingError("model", spec.name, allowed)
+    return replace(spec, widths=widths, blocks=blocks)
 
 
 def build(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, rate: Fraction = FULL) -> nn.Module:
-    """Build a network, full or at the sizes of a submodel. Weights are whatever PyTorch's default draw gives.
+    """Build a network, full or at the sizes of a submodel.
+
+    Its convolutions and linear layers hold no values yet, only memory: load a state before you use them.
 
     Args:
         spec: a completed spec.
@@ -177,14 +196,14 @@ def build(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, rate: Fract
 
 @lru_cache(maxsize=64)
 def layout(spec: NetworkSpec) -> Layout:
-    """The declaration of a completed spec's full network."""
+    """Collect the declaration of a completed spec's full network."""
     with torch.device("meta"):
         return layout_of(build(spec), NETWORKS[spec.name].axes(spec))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def submodel(spec: NetworkSpec, plan: Plan) -> Submodel:
-    """The submodel that a plan cuts out of a completed spec's network (cached; see `models.plans.submodel`)."""
+    """Cut a completed spec's network by a plan (cached; see `models.plans.submodel`)."""
     return cut(layout(spec), plan)
 
 

@@ -45,6 +45,10 @@ class StaticBatchNorm(nn.Module):
 
     Training normalises by the batch (over every dimension but the channels). Evaluation needs `set_statistics` first.
     A batch with one value per channel has no variance: it normalises to zero, so the output is the bias.
+
+    Attributes:
+        statistics: (mean, variance) per channel for evaluation; not part of the state.
+        collector: where activations are summed while statistics are estimated.
     """
 
     def __init__(self, channels: int) -> None:
@@ -59,17 +63,12 @@ class StaticBatchNorm(nn.Module):
         if self.collector is not None:
             self.collector.add(x_NCx)
         if self.training or self.collector is not None:
-            if x_NCx.numel() == x_NCx.shape[1]:
-                return (x_NCx - x_NCx.detach()) * self._shaped(self.weight, x_NCx) + self._shaped(self.bias, x_NCx)
-            return F.batch_norm(x_NCx, None, None, self.weight, self.bias, training=True, eps=EPSILON)
+            # Not F.batch_norm, which refuses a batch with one value per channel.
+            return torch.batch_norm(x_NCx, self.weight, self.bias, None, None, True, 0.0, EPSILON, False)
         if self.statistics is None:
             raise RuntimeError("static batch norm has no statistics: estimate them on training data first")
         mean, variance = (part.to(x_NCx.device) for part in self.statistics)
         return F.batch_norm(x_NCx, mean, variance, self.weight, self.bias, training=False, eps=EPSILON)
-
-    @staticmethod
-    def _shaped(parameter: Tensor, x_NCx: Tensor) -> Tensor:
-        return parameter.view(1, -1, *[1] * (x_NCx.ndim - 2))
 
 
 class BatchNormPerWidth(nn.Module):
@@ -116,7 +115,7 @@ class Scaler(nn.Module):
 
 
 def groups_of(channels: int, channels_per_group: int = 16) -> int:
-    """Number of groups: the largest divisor of `channels` that leaves at least `channels_per_group` in each, or 1."""
+    """Find the most groups of equal size that leave at least `channels_per_group` in each; 1 if there are none."""
     most = max(1, channels // channels_per_group)
     return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
@@ -144,5 +143,5 @@ def norm_layer(
     if kind == "batch-per-width":
         module = BatchNormPerWidth(size, rates, rate)
         held = {name: rates[int(name.rpartition("_")[2])] for name, _ in module.named_buffers()}
-        return declare(module, {**dims, **{name: (None,) for name in held}}, rates=held)
+        return declare(module, {**dims, **dict.fromkeys(held, (None,))}, rates=held)
     raise ValueError(f"norm = {kind!r}: allowed is one of {', '.join(NORMS)}")

@@ -1,4 +1,4 @@
-"""Where one block of a submodel lands in the buffers of an average: boxes (slices), or index vectors for scattered units."""
+"""Where one block of a submodel lands in the buffers of an average: boxes (slices), or index vectors for draws."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Units:
         return tuple(part for count in self.counts for part in (count, 1))
 
     def pairs(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """A full or local shape as (units, unit, units, unit, ...)."""
+        """See a full or local shape as (units, unit, units, unit, ...)."""
         return tuple(part for size, unit in zip(shape, self.sizes, strict=True) for part in (size // unit, unit))
 
 
@@ -160,7 +160,7 @@ def _boxes(per_dim: list[Runs]) -> list[tuple[tuple[slice, ...] | None, tuple[sl
 
 
 def _grid(per_dim: list[Runs]) -> tuple[Tensor, ...]:
-    """Index vectors of the kept units, each along its own dimension of the buffers, up to the last that is scattered."""
+    """Index vectors of the kept units, each along its own dimension of the buffers, up to the last scattered one."""
     last = max(i for i, runs in enumerate(per_dim) if len(runs) > 1)
     indices = [part for runs in per_dim[: last + 1] for part in (coordinates(runs), torch.zeros(1, dtype=torch.int64))]
     indices.pop()  # the coordinates inside the last one's units are taken as they are

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from models.axes import Axis, Dim, Kind, Layout, Runs, TensorLayout
+from models.axes import Along, Axis, Dim, Kind, Layout, Runs, TensorLayout
 from models.submodel import Block, Submodel, merged
 
 FULL = Fraction(1)
@@ -64,17 +64,19 @@ class Plan:
             ValueError: not a plan.
         """
         fields = json.loads(text)
-        if not isinstance(fields, dict) or set(fields) - {"rate", "shift", "depth", "units", "floor"}:
-            raise ValueError(f"not a plan: {text[:80]!r}")
-        units = tuple((str(axis), tuple(int(u) for u in kept)) for axis, kept in fields.get("units", {}).items())
-        return Plan(
-            Fraction(fields.get("rate", "1")), int(fields.get("shift", 0)), fields.get("depth"), units,
-            bool(fields.get("floor", False)),
-        )  # fmt: skip
+        try:
+            if unknown := set(fields) - {"rate", "shift", "depth", "units", "floor"}:
+                raise KeyError(*unknown)
+            rate, depth = Fraction(fields.get("rate", "1")), fields.get("depth")
+            units = tuple((str(axis), tuple(map(int, kept))) for axis, kept in fields.get("units", {}).items())
+            shift, floor = int(fields.get("shift", 0)), bool(fields.get("floor", False))
+        except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
+            raise ValueError(f"not a plan: {text[:80]!r} ({error!r})") from None
+        return Plan(rate, shift, None if depth is None else int(depth), units, floor)
 
 
 def kept_units(size: int, rate: Fraction, *, floor: bool = False) -> int:
-    """Number of units that a rate keeps of an axis: ceil(size·rate), or the floor.
+    """Count the units that a rate keeps of an axis: ceil(size·rate), or the floor.
 
     Raises:
         ValueError: nothing would be left.
@@ -86,7 +88,7 @@ def kept_units(size: int, rate: Fraction, *, floor: bool = False) -> int:
 
 
 def kept_runs(axis: Axis, plan: Plan, units: Mapping[str, tuple[int, ...]]) -> Runs:
-    """The kept units of one axis as runs, in local order.
+    """List the kept units of one axis as runs, in local order.
 
     Raises:
         ValueError: the plan leaves nothing, or names units that the axis does not have.
@@ -113,16 +115,18 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
     """Turn a plan into the blocks that a device holds.
 
     Raises:
-        ValueError: an empty axis, an unknown axis or unit, or a depth that has no exit.
+        ValueError: an empty axis, units of what is no width axis, an unknown unit, or a depth that has no exit.
     """
     units = dict(plan.units)
-    if unknown := set(units) - set(layout.axes):
-        raise ValueError(f"the plan keeps units of the unknown axes {sorted(unknown)}")
+    if unknown := set(units) - {name for name, axis in layout.axes.items() if axis.kind is Kind.WIDTH}:
+        raise ValueError(f"the plan keeps units of {sorted(unknown)}, which are not width axes of this network")
     if plan.depth is not None and plan.depth not in layout.exits:
         raise ValueError(f"depth = {plan.depth}: allowed is one of {sorted(layout.exits)}")
     runs = {name: kept_runs(axis, plan, units) for name, axis in layout.axes.items()}
+    # Tensors along one axis share its runs: those of a draw are long.
+    along = {dim: _runs(dim, runs[dim.axis], layout.axes[dim.axis].size) for dim in _alongs(layout)}
     blocks = {
-        name: Block(name, tensor.shape, tuple(_runs(dim, size, runs, layout.axes) for dim, size in _sides(tensor)))
+        name: Block(name, tensor.shape, tuple(((0, size),) if d is None else along[d] for d, size in _sides(tensor)))
         for name, tensor in layout.tensors.items()
         if _held(tensor, plan)
     }
@@ -143,16 +147,17 @@ def _held(tensor: TensorLayout, plan: Plan) -> bool:
     return deep_enough and tensor.rate <= plan.rate
 
 
-def _runs(dim: Dim, size: int, runs: Mapping[str, Runs], axes: Mapping[str, Axis]) -> Runs:
+def _alongs(layout: Layout) -> set[Along]:
+    return {dim for tensor in layout.tensors.values() for dim in tensor.dims if dim is not None}
+
+
+def _runs(dim: Along, runs: Runs, size: int) -> Runs:
     """Kept coordinates of one dimension: the runs of its axis, scaled by the inner unit, once per outer one."""
-    if dim is None:
-        return ((0, size),)
-    of_axis = runs[dim.axis]
-    length = axes[dim.axis].size * dim.inner
+    period = size * dim.inner
     return merged(
         tuple(
-            (outer * length + start * dim.inner, count * dim.inner)
+            (outer * period + start * dim.inner, count * dim.inner)
             for outer in range(dim.outer)
-            for start, count in of_axis
+            for start, count in runs
         )
     )

@@ -18,7 +18,7 @@ def _words(seed: int, round_number: int, node: str | int, purpose: str) -> list[
     for part in (str(seed), str(round_number), str(node), purpose):
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(4, "little") + encoded)
-    return np.frombuffer(digest.digest(), dtype=np.uint32).tolist()
+    return [int(word) for word in np.frombuffer(digest.digest(), dtype="<u4")]
 
 
 def generator(seed: int, round_number: int, node: str | int, purpose: str) -> np.random.Generator:

@@ -1,9 +1,9 @@
-"""HeteroFL's pre-activation ResNet for small images (§4): 3x3 stem, no pool, stages of basic blocks, norm, pool, classifier.
+"""HeteroFL's pre-activation ResNet for small images (§4): 3x3 stem, stages of basic blocks, norm, pool, classifier.
 
-Width: the residual stream of a stage is one axis, so shortcuts stay aligned whatever units a plan keeps; a stage whose
-first block needs no projection continues the stream before it. Every block's inner convolution has an axis of its own.
-The published numbers use blocks (1, 1, 1, 2): 9,622,090 parameters for 10 classes; (2, 2, 2, 2) has 11,172,170 (§4 of the
-reference notes; the released code changed between the two).
+Width: the residual stream of a stage is one axis, so shortcuts stay aligned whatever units a plan keeps; the first
+stage, which needs no projection, continues the stem's. Every block's inner convolution has an axis of its own.
+The published numbers use blocks (1, 1, 1, 2): 9,622,090 parameters for 10 classes; the code released later has
+(2, 2, 2, 2): 11,172,170.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Statistics of static batch norm: estimated on training data, pooled over devices, then set.
 
 HeteroFL re-estimates them after training by running the data through the network. We pool sums and sums of squares, so
-the result is the mean and variance over all examples however they were batched or distributed. The estimate runs the
-network as evaluation sees it (no scaler, no dropout), only normalising by the batch at hand.
+the result is the mean and variance over all activations however they were batched or distributed. The estimate runs the
+network as evaluation sees it (no scaler, no dropout), only normalising by the batch at hand: the activations that a
+layer below another norm sees do depend on how the examples were batched.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from models.norm import Moments, StaticBatchNorm
 
 
 def static_norms(network: nn.Module) -> dict[str, StaticBatchNorm]:
-    """The layers that need statistics, by module path, in network order."""
+    """Find the layers that need statistics, by module path, in network order."""
     return {name: module for name, module in network.named_modules() if isinstance(module, StaticBatchNorm)}
 
 
@@ -70,8 +71,8 @@ def set_statistics(network: nn.Module, moments: Tensor) -> None:
     offset = 0
     for name, layer in layers.items():
         channels = layer.weight.numel()
-        count, total, square = moments[offset : offset + 1 + 2 * channels].split([1, channels, channels])
-        if not (count.item() > 0 and moments.isfinite().all()):
+        count, total, square = torch.split(moments[offset : offset + 1 + 2 * channels], [1, channels, channels])
+        if not (count.item() > 0 and total.isfinite().all() and square.isfinite().all()):
             raise ValueError(f"no usable statistics for {name!r}")
         mean = total / count
         variance = (square / count - mean.square()).clamp_min(0)

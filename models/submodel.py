@@ -1,6 +1,6 @@
 """Block and Submodel: where every tensor that a device holds lives inside the global state.
 
-Kept coordinates are *runs* (start, length) per axis, never index grids: slicing is narrowing, averaging is adding boxes.
+Kept coordinates are *runs* (start, length) per axis, never index grids: slicing is narrowing, averaging adds boxes.
 `gather` cuts a submodel out of a state; `average.PartialAverage` puts many of them together again.
 """
 
@@ -18,7 +18,7 @@ from models.axes import Run, Runs
 
 
 def run_length(runs: Runs) -> int:
-    """Number of coordinates that the runs keep."""
+    """Count the coordinates that the runs keep."""
     return sum(length for _, length in runs)
 
 
@@ -36,8 +36,8 @@ def merged(runs: Runs) -> Runs:
 
 
 def coordinates(runs: Runs) -> Tensor:
-    """The kept coordinates as an int64 vector, in the order in which the device holds them."""
-    return torch.cat([torch.arange(start, start + length) for start, length in runs])
+    """List the kept coordinates (int64), in the order in which the device holds them."""
+    return torch.tensor([i for start, length in runs for i in range(start, start + length)])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
+from typing import TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -21,6 +22,8 @@ VERSION = 1
 # Message types: flwr's categories with our actions.
 HELLO, STATISTICS, TRAIN, EVALUATE = "query.hello", "query.statistics", "train.part", "evaluate.part"
 STATE, DIFFERENCE, MOMENTS = "state", "difference", "moments"
+
+_Record = TypeVar("_Record", ArrayRecord, ConfigRecord, MetricRecord)
 
 NodeId = int | str
 Scalar = bool | int | float | str
@@ -140,7 +143,7 @@ def read_part_request(content: RecordDict) -> tuple[PartRequest, Array]:
         WireError: another protocol version, or fields missing or unreadable.
     """
     try:
-        config = content.config_records["config"]
+        config = _record(content, "config", ConfigRecord)
         if config["version"] != VERSION:
             raise WireError(f"the server speaks protocol {config['version']}, this client {VERSION}")
         request = PartRequest(
@@ -152,7 +155,7 @@ def read_part_request(content: RecordDict) -> tuple[PartRequest, Array]:
             sliced=bool(config["sliced"]),
             work=Work(**json.loads(str(config["work"]))),
         )
-        return request, content.array_records["arrays"][STATE]
+        return request, _record(content, "arrays", ArrayRecord)[STATE]
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"unreadable request: {error!r}") from error
 
@@ -161,7 +164,7 @@ def read_train_request(content: RecordDict) -> tuple[TrainRequest, Array]:
     """Read a training request (see `read_part_request`)."""
     part, state = read_part_request(content)
     try:
-        config = content.config_records["config"]
+        config = _record(content, "config", ConfigRecord)
         common = {name: getattr(part, name) for name in PartRequest.__dataclass_fields__}
         objective = Objective(**json.loads(str(config["objective"])))
         optimiser = Optimiser(**json.loads(str(config["optimiser"])))
@@ -201,11 +204,11 @@ class Hello:
             WireError: fields missing, of the wrong type, or no examples.
         """
         try:
-            config, metrics = content.config_records["config"], content.metric_records["metrics"]
+            config, metrics = _record(content, "config", ConfigRecord), _record(content, "metrics", MetricRecord)
             node, labels = config["node"], config["labels"]
             if config["version"] != VERSION:
                 raise WireError(f"the node speaks protocol {config['version']}, the server {VERSION}")
-            if not isinstance(node, int | str) or not isinstance(labels, list):
+            if type(node) not in (int, str) or not isinstance(labels, list):  # True is no id: it equals 1
                 raise WireError(f"node = {node!r}, labels = {labels!r}")
             hello = Hello(node, _int(metrics["num-examples"]), tuple(_int(x) for x in labels), str(config["tier"]))
         except (KeyError, TypeError) as error:
@@ -248,17 +251,32 @@ class Reply:
         if set(content) != expected:
             raise WireError(f"expected the records {sorted(expected)}, got {sorted(content)}")
         try:
-            arrays = content.array_records["arrays"] if name is not None else {}
+            arrays = _record(content, "arrays", ArrayRecord) if name is not None else {}
             if set(arrays) != ({name} if name is not None else set()):
                 raise WireError(f"expected the array {name!r}, got {sorted(arrays)[:5]}")
-            nonce = content.config_records["config"]["nonce"]
-            metrics = {key: _number(value) for key, value in content.metric_records["metrics"].items()}
+            config = _record(content, "config", ConfigRecord)
+            if config["version"] != VERSION:
+                raise WireError(f"the node speaks protocol {config['version']}, the server {VERSION}")
+            nonce = config["nonce"]
+            metrics = {key: _number(value) for key, value in _record(content, "metrics", MetricRecord).items()}
         except (KeyError, TypeError) as error:
             raise WireError(f"unreadable reply: {error!r}") from None
         for key, value in metrics.items():
             if not isfinite(value):
                 raise WireError(f"{key} = {value}")
         return Reply(str(nonce), arrays[name] if name is not None else None, metrics)
+
+
+def _record(content: RecordDict, name: str, kind: type[_Record]) -> _Record:
+    """One record of a message.
+
+    Not `content.array_records[name]`: flwr makes such a view at every access, as a reference cycle that keeps all of the
+    message in memory until the garbage collector comes by, and that counts objects, not megabytes.
+    """
+    record = content[name]
+    if not isinstance(record, kind):
+        raise KeyError(name)
+    return record
 
 
 def _int(value: object) -> int:

@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from server_app.run_folder import sync_folder
+from server_app.files import sync_folder
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +17,7 @@ from models.network import NETWORKS, NetworkSpec, completed
 from models.norm import NORMS
 from models.plans import FULL
 from protocol import Scalar, Work
+from server_app.run_folder import RunFolder
 from strategies import METHODS, PartialStrategy, Schedule, Settings, parse_proportions, parse_tiers
 from strategies.selection import SELECTORS
 from strategies.settings import AGGREGATIONS, CODECS, SCHEDULES, SLICING
@@ -121,6 +124,21 @@ class RunConfig:
         """Number of clients, and so of nodes that a simulation needs."""
         return self.data.num_clients
 
+    @property
+    def folder(self) -> Path:
+        """The run folder: of the run to resume, as given, or named after the time, method and data set."""
+        if self.resume:
+            return Path(self.resume).expanduser().resolve()
+        name = f"runs/{datetime.now():%Y%m%d-%H%M%S}-{self.flat['method']}-{self.flat['dataset']}"
+        return Path(self.run_dir or name).expanduser().absolute()
+
+    @property
+    def free(self) -> frozenset[str]:
+        """Keys in which a resumed run may differ from the run that it continues."""
+        # A cosine falls over the whole run: another length would be another schedule.
+        fixed = {"num-server-rounds"} if self.settings.schedule.kind == "cosine" else set()
+        return FREE - fixed
+
     def strategy(self) -> PartialStrategy:
         """A new strategy of this configuration."""
         return self.method(self.network, self.settings, **self.options)
@@ -141,12 +159,13 @@ def defaults() -> dict[str, Scalar]:
     return {**common, **{key: default for key, (_, _, default) in method_keys().items()}}
 
 
-def resolve(given: Mapping[str, Scalar], *, check_data: bool = True) -> RunConfig:
+def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConfig:
     """Check a flat configuration; keys that are absent take their default.
 
     Args:
         given: flat keys as in pyproject's `[tool.flwr.app.config]` and `--run-config`.
-        check_data: also read the data set and divide it, so that missing data or too many clients show now.
+        check_files: also read the data set and divide it, and look at the run folder, so that missing data, too many
+            clients or a folder in use show now.
 
     Raises:
         SettingError: names the key, the value and what is allowed.
@@ -162,7 +181,7 @@ def resolve(given: Mapping[str, Scalar], *, check_data: bool = True) -> RunConfi
     data = DataSettings.from_config(flat)
     settings = _settings(keys)
     network = _network(keys, data, settings, method)
-    if check_data:
+    if check_files:
         partition(load(data).train_pixels.labels.numpy(), data)
     config = RunConfig(
         flat, method, options, network, data, settings, keys.num_server_rounds, keys.evaluate_every,
@@ -174,6 +193,10 @@ def resolve(given: Mapping[str, Scalar], *, check_data: bool = True) -> RunConfi
         raise
     except ValueError as error:  # a plan that leaves a layer empty
         raise SettingError("tiers", keys.tiers, f"rates that every layer can be cut at ({error})") from None
+    if check_files and config.resume:
+        RunFolder(config.folder).check_same(config.flat, config.free)
+    elif check_files and config.run_dir:
+        RunFolder(config.folder).check_new()
     return config
 
 

@@ -61,7 +61,7 @@ class Evaluator:
         self._networks: dict[tuple[object, ...], nn.Module] = {}
 
     def score(self, state: Mapping[str, Tensor], plan: Plan, moments: Tensor | None) -> Score | None:
-        """Score a part; None when it needs statistics and there are none.
+        """Score a part; None when it needs statistics and there are no usable ones.
 
         Args:
             state: the global state.
@@ -77,5 +77,8 @@ class Evaluator:
         if needs_statistics(network):
             if moments is None:
                 return None
-            set_statistics(network, moments)
+            try:
+                set_statistics(network, moments)
+            except ValueError:  # what nodes sent cannot be used; the run goes on without this score
+                return None
         return evaluate(network, self._test.inputs, self._test.labels)

@@ -16,8 +16,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from server_app.files import replace_text
 from server_app.progress import count
-from server_app.run_folder import CONFIG, SUMMARY, Row, read_metrics, replace_text
+from server_app.run_folder import CONFIG, SUMMARY, Row, read_metrics
 
 # Okabe and Ito's colours, told apart with any colour vision; darker (light page) and lighter (dark page) variants.
 _LIGHT = ("#0072b2", "#d55e00", "#008c69", "#b4578f", "#b98500", "#3c9fd6", "#6b6f76", "#a9adb5")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from logging import WARNING
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -16,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data import load
-from models.network import build_part, initial_state, submodel
+from models.network import build_part, initial_state
 from models.randomness import torch_generator
 from models.statistics import needs_statistics
 from protocol import record_of
 from server_app import checkpoint
-from server_app.config import FREE, RunConfig
+from server_app.config import RunConfig
 from server_app.evaluation import Evaluator, size_of
 from server_app.events import Events
 from server_app.progress import Progress, final_table, print_line
@@ -181,12 +179,8 @@ class Run:
 
 def _folder(config: RunConfig) -> RunFolder:
     if config.resume:
-        # A cosine falls over the whole run: another length would be another schedule.
-        free = FREE - ({"num-server-rounds"} if config.settings.schedule.kind == "cosine" else set())
-        return RunFolder.reopen(Path(config.resume).expanduser().absolute(), config.flat, free)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"runs/{stamp}-{config.flat['method']}-{config.flat['dataset']}"
-    folder = RunFolder.create(Path(config.run_dir or name).expanduser().absolute())
+        return RunFolder.reopen(config.folder, config.flat, config.free)
+    folder = RunFolder.create(config.folder)
     folder.write_config(config.flat)
     return folder
 

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 
 def ask_waiting_nodes_only(grid: Grid) -> bool:
     """Apply this to a simulation's grid; returns whether it did."""
-    store = getattr(grid, "state", None)
+    store: Any = getattr(grid, "state", None)
     if type(grid).__name__ != "InMemoryGrid" or not all(
         hasattr(store, name) for name in ("get_message_ins", "store_message_ins")
     ):

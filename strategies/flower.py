@@ -202,7 +202,8 @@ def _note(result: Result, round_number: int, evaluate_fn: EvaluateFunction | Non
 def _with_config(messages: list[Message], config: ConfigRecord) -> list[Message]:
     """Add what the caller of Flower's loop wants clients to read; our own fields win."""
     for message in messages:
-        own = message.content.config_records["config"]
+        own = message.content["config"]
+        assert isinstance(own, ConfigRecord)  # we made it
         for key, value in config.items():
             own.setdefault(key, value)
     return messages

@@ -22,7 +22,7 @@ from server_app.run import Run
 
 TINY: dict[str, Scalar] = {
     "model": "mlp", "widths": "16, 8", "tiers": "a:1, b:1/2, c:1/4", "num-clients": 6, "batch-size": 64,
-    "local-epochs": 1, "num-server-rounds": 2, "evaluate-every": 1000, "node-wait": 0.0, "device": "cpu",
+    "local-epochs": 1, "num-server-rounds": 2, "evaluate-every": 1000, "learning-rate-schedule": "constant", "node-wait": 0.0, "device": "cpu",
 }  # fmt: skip
 
 

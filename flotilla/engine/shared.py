@@ -58,7 +58,9 @@ def attach(light: bytes, data: dict[str, memoryview]) -> RecordDict:
     content = recorddict_from_proto(RecordDictProto.FromString(light))
     for path, view in data.items():
         key, name = json.loads(path)
-        content.array_records[key][name].data = view  # type: ignore[assignment]  # any buffer reads like bytes
+        record = content[key]  # not `content.array_records`, whose views are cycles that keep the data alive
+        assert isinstance(record, ArrayRecord)  # as `detach` found it
+        record[name].data = view  # type: ignore[assignment]  # any buffer reads like bytes
     return content
 
 

@@ -21,7 +21,10 @@ import torch
 
 from models.errors import SettingError
 from server_app import run_folder
-from server_app.run_folder import CONFIG, LOCK, METRICS, SUMMARY, RunFolder, dumps, plain, read_metrics
+from server_app import files, run_lock, surroundings
+from server_app.files import dumps, plain
+from server_app.run_folder import CONFIG, METRICS, SUMMARY, RunFolder, read_metrics
+from server_app.run_lock import LOCK
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"method": "heterofl", "seed": 1, "num-server-rounds": 20, "tiers": {"a": "1", "b": "1/2"}}
@@ -99,7 +102,7 @@ def test_this_process_cannot_take_a_folder_twice(run: RunFolder) -> None:
 
 
 def test_the_lock_of_a_recycled_pid_is_taken_over(tmp_path: Path) -> None:
-    mine = run_folder._started(os.getpid())
+    mine = run_lock._started(os.getpid())
     lock = {"pid": os.getpid(), "host": socket.gethostname(), "started": mine - 100}
     (tmp_path / LOCK).write_text(json.dumps(lock))
     with RunFolder.create(tmp_path):
@@ -169,7 +172,7 @@ def test_config_records_settings_and_surroundings(run: RunFolder, monkeypatch: p
 def test_a_missing_git_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("FLOTILLA_COMMIT", raising=False)
-    assert run_folder.surroundings()["commit"] is None
+    assert surroundings.surroundings()["commit"] is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_resume_names_the_first_key_that_differs(run: RunFolder, change: dict[st
 def test_resume_checks_what_the_bits_depend_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     run.write_config(SETTINGS)
     run.close()
-    now = run_folder.surroundings()
+    now = surroundings.surroundings()
     monkeypatch.setattr(run_folder, "surroundings", lambda: {**now, "threads": {**now["threads"], "torch": 999}})
     with pytest.raises(SettingError, match=r"threads\.torch is \d+ there, 999 now"):
         RunFolder.reopen(run.path, SETTINGS)
@@ -328,11 +331,11 @@ def test_a_file_system_without_links_or_a_folder_called_latest_is_tolerated(
 
 
 def test_a_killed_replacement_leaves_the_old_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_folder.replace_text(tmp_path / "x", "old")
+    files.replace_text(tmp_path / "x", "old")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(5, "I/O error")))
         with pytest.raises(OSError, match="I/O error"):
-            run_folder.replace_text(tmp_path / "x", "new")
+            files.replace_text(tmp_path / "x", "new")
     assert (tmp_path / "x").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 

@@ -1,0 +1,151 @@
+"""Fleets that are not what a run expects, and devices that have hardly any data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Context, Message
+
+from flotilla.engine.grid import LocalGrid, contexts
+from models.network import initial_state
+from models.plans import Plan
+from models.randomness import torch_generator
+from models.network import submodel
+from protocol import TRAIN
+from strategies import METHODS
+from tests.support import Player, address_of, configured, failed, keys_of
+
+
+def people(count: int, nodes: Iterable[int] | None = None, **keys: Any) -> dict[int, Context]:
+    """Contexts of some of the partitions."""
+    everybody = contexts(keys_of(**keys | {"num_clients": count}), count)
+    return everybody if nodes is None else {address_of(node): everybody[address_of(node)] for node in nodes}
+
+
+def told(nodes: Mapping[int, Context], tiers: Mapping[int, str]) -> dict[int, Context]:
+    for node, tier in tiers.items():
+        nodes[address_of(node)].node_config["tier"] = tier
+    return dict(nodes)
+
+
+def test_a_tier_without_clients_leaves_its_own_coordinates_alone(play: Player) -> None:
+    """Nobody of tier a: what only the full network has stays as it was drawn, bit for bit."""
+    out = play(tier_proportions="0, 1, 1", num_server_rounds=2)
+    config = configured(tier_proportions="0, 1, 1")
+    held = submodel(config.network, Plan(config.settings.tiers[1].rate))
+    for name, before in initial_state(config.network, torch_generator(1, 0, "server", "initial state")).items():
+        after, covered = out.state[name], torch.zeros_like(before, dtype=torch.bool)
+        held[name].gather(covered).fill_(True)  # one leading run: a view
+        assert torch.equal(after[~covered].view(torch.int32), before[~covered].view(torch.int32)), name
+        assert not torch.equal(after[covered], before[covered]), name
+    last = out.rows[-1]
+    assert out.summary["status"] == "finished"
+    assert last["accuracy"] is None and set(last["tiers"]) == {"b", "c"}  # nobody can estimate a's statistics
+
+
+def test_a_node_joins_in_the_middle_of_a_run(play: Player) -> None:
+    class Growing(LocalGrid):
+        def get_node_ids(self) -> Iterable[int]:
+            joined = any(trained == 2 for trained in rounds)
+            return [node for node in super().get_node_ids() if joined or node != address_of(3)]
+
+    rounds: list[int] = []
+
+    def count(request: Message, reply: Message) -> list[Message]:
+        if request.metadata.message_type == TRAIN:
+            rounds.append(int(request.metadata.group_id))
+        return [reply]
+
+    out = play(count, grid=Growing, num_clients=4, num_server_rounds=3)
+    assert [sorted(row["selected"]) for row in out.rows] == [[0, 1, 2], [0, 1, 2], [0, 1, 2, 3]]
+    assert out.summary["status"] == "finished" and not out.rejected
+
+
+def test_a_node_leaves_and_comes_back_under_another_address(play: Player) -> None:
+    class Restarted(LocalGrid):
+        def get_node_ids(self) -> Iterable[int]:
+            gone = address_of(3) if rounds else 5555
+            return [node for node in super().get_node_ids() if node != gone]
+
+    rounds: list[int] = []
+
+    def count(request: Message, reply: Message) -> list[Message]:
+        if request.metadata.message_type == TRAIN:
+            rounds.append(int(request.metadata.group_id))
+        return [reply]
+
+    nodes = people(4)
+    nodes[5555] = nodes[address_of(3)]
+    out = play(count, grid=Restarted, nodes=nodes, num_clients=4)
+    assert out.hash == play.once(num_clients=4).hash and not out.rejected
+
+
+def test_two_nodes_with_one_partition(play: Player) -> None:
+    nodes = people(4)
+    nodes[9999] = people(4)[address_of(2)]
+    out = play(nodes=nodes, num_clients=4)
+    assert out.hash == play.once(num_clients=4).hash
+    assert {r["node"] for r in out.rejected} == {2} and "two nodes" in out.rejected[0]["reason"]
+
+
+def test_a_node_that_tells_an_unknown_tier(play: Player) -> None:
+    keys: dict[str, Any] = {"num_clients": 4, "tier_assignment": "node"}
+    tiers = {0: "a", 1: "b", 2: "c"}
+    out = play(nodes=told(people(4, **keys), tiers | {3: "huge"}), **keys)
+    reference = play(nodes=told(people(4, [0, 1, 2], **keys), tiers), **keys)
+    assert out.hash == reference.hash and not reference.rejected
+    assert all(r["node"] == 3 and "'huge'" in r["reason"] and "a, b, c" in r["reason"] for r in out.rejected)
+    assert [len(row["rejected"]) for row in out.rows] == [1, 1]
+
+
+def test_a_node_that_tells_no_tier(play: Player) -> None:
+    keys: dict[str, Any] = {"num_clients": 3, "tier_assignment": "node", "num_server_rounds": 1}
+    out = play(nodes=told(people(3, **keys), {0: "a", 1: "b"}), **keys)
+    assert [r["node"] for r in out.rejected] == [2]
+
+
+@pytest.mark.parametrize("how", ["error", "nonsense"])
+def test_a_node_that_cannot_say_hello(play: Player, how: str) -> None:
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if request.metadata.message_type != "query.hello" or request.metadata.dst_node_id != address_of(3):
+            return [reply]
+        if how == "error":
+            return [failed(request)]
+        reply.content.metric_records["metrics"]["num-examples"] = 0
+        return [reply]
+
+    out, reference = play(faults, num_clients=4), play(nodes=people(4, [0, 1, 2]), num_clients=4)
+    assert out.hash == reference.hash
+    assert len(out.rejected) == 2 and all("1021" in r["reason"] or "node 3" in r["reason"] for r in out.rejected)
+
+
+@pytest.mark.parametrize("method", ["heterofl", "fjord", "fedavg"])
+def test_one_class_per_client(play: Player, method: str) -> None:
+    out = play(method=method, partition="labels", labels_per_client=1, num_clients=10, fraction_evaluate=0.5)
+    assert isfinite(out.rows[-1]["loss"]) and isfinite(out.rows[-1]["local"]["accuracy_own_labels"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_clients_with_one_example(play: Player, method: str) -> None:
+    """As many clients as examples; five of them are there. Every batch is a batch of one, also for batch norm."""
+    keys: dict[str, Any] = {"method": method, "num_clients": 1437, "tier_assignment": "dynamic", "fraction_evaluate": 1.0}
+    out = play(nodes=people(1437, [3, 700, 1100, 1200, 1436], **keys), tiers="a:1, b:1/2", **keys)
+    assert not out.rejected and all(row["accepted"] > 0 for row in out.rows)
+    assert all(tensor.isfinite().all() for tensor in out.state.values())
+
+
+@pytest.mark.parametrize("norm", ["static-batch", "batch-per-width", "group", "none"])
+@pytest.mark.parametrize("network", [{}, {"model": "cnn", "widths": "4, 8, 8, 8"}])
+def test_batches_of_one(play: Player, norm: str, network: dict[str, Any]) -> None:
+    keys: dict[str, Any] = {"num_clients": 400, "batch_size": 1, "norm": norm, "num_server_rounds": 1, **network}
+    out = play(nodes=people(400, [7, 300], **keys), **keys)
+    assert out.rows[0]["accepted"] == 2 and all(tensor.isfinite().all() for tensor in out.state.values())
+
+
+def test_fewer_nodes_than_needed_is_an_error_that_says_what_to_do(play: Player) -> None:
+    with pytest.raises(RuntimeError, match="1 nodes are online, the run needs 2.*num-supernodes=4"):
+        play(nodes=people(4, [1]), num_clients=4)

@@ -1,0 +1,200 @@
+"""Random layouts, plans and rounds for hypothesis, and the same arithmetic the plain way: lists, loops and meshgrid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil, floor, prod
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models import Along, Axis, Kind, Layout, PartialAverage, Plan, Submodel
+from models.axes import Dim, TensorLayout
+from models.plans import submodel
+
+RATES = tuple(Fraction(text) for text in ("1", "3/4", "3/5", "1/2", "1/3", "1/4", "1/8"))
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    """Width axes of any size, a class axis, an image axis; tensors that share them, at any depth."""
+    widths = [Axis(f"w{i}", draw(st.integers(1, 9))) for i in range(draw(st.integers(1, 4)))]
+    axes = {axis.name: axis for axis in [*widths, Axis("classes", draw(st.integers(1, 5)), Kind.CLASS), Axis("image", 3, Kind.FIXED)]}
+    depth = draw(st.integers(1, 3))
+    tensors = {f"t{i}": draw(_tensors(axes, depth)) for i in range(draw(st.integers(1, 5)))}
+    head = (Along(widths[-1].name), Along("classes"))
+    for stage in range(1, depth + 1):
+        tensors[f"exit{stage}"] = TensorLayout((widths[-1].size, axes["classes"].size), head, exit=stage)
+    return Layout(axes, tensors)
+
+
+@st.composite
+def _tensors(draw: st.DrawFn, axes: Mapping[str, Axis], depth: int) -> TensorLayout:
+    dims: list[Dim] = []
+    shape = []
+    for _ in range(draw(st.integers(1, 4))):
+        names = [name for name in axes if name != "classes" or all(d is None or d.axis != "classes" for d in dims)]
+        name = draw(st.sampled_from([None, *names]))
+        dim = None if name is None else Along(name, draw(st.sampled_from((1, 1, 2))), draw(st.sampled_from((1, 1, 3))))
+        dims.append(dim)
+        shape.append(draw(st.integers(1, 3)) if dim is None else dim.outer * axes[dim.axis].size * dim.inner)
+    rate = draw(st.sampled_from((Fraction(0), Fraction(0), Fraction(1, 2), Fraction(1))))
+    return TensorLayout(tuple(shape), tuple(dims), stage=draw(st.integers(0, depth)), rate=rate)
+
+
+@st.composite
+def plans(draw: st.DrawFn, layout: Layout) -> Plan:
+    """Windows, draws, depths; rounded up or down."""
+    widths = [axis for axis in layout.axes.values() if axis.kind is Kind.WIDTH]
+    rate = draw(st.sampled_from(RATES))
+    drawn = draw(st.lists(st.sampled_from([axis.name for axis in widths]), unique=True, max_size=2))
+    units = tuple(
+        (name, tuple(draw(st.lists(st.integers(0, layout.axes[name].size - 1), min_size=1, unique=True)))) for name in drawn
+    )
+    can_floor = all(floor(axis.size * rate) for axis in widths)
+    return Plan(
+        rate, draw(st.integers(-20, 20)), draw(st.sampled_from([None, *sorted(layout.exits)])), units,
+        can_floor and draw(st.booleans()),
+    )  # fmt: skip
+
+
+def state_of(layout: Layout, seed: int) -> dict[str, Tensor]:
+    """Values with some -0.0 among them."""
+    draws = torch.Generator().manual_seed(seed)
+    state = {name: torch.randn(tensor.shape, generator=draws) for name, tensor in layout.tensors.items()}
+    for tensor in state.values():
+        tensor[torch.rand(tensor.shape, generator=draws) < 0.2] = -0.0
+    return state
+
+
+def bits(tensor: Tensor) -> list[int]:
+    """What tells -0.0 from 0.0."""
+    return tensor.contiguous().view(torch.int32).flatten().tolist()  # type: ignore[no-any-return]
+
+
+def all_bits(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
+    return {name: bits(tensor) for name, tensor in state.items()}
+
+
+@dataclass(frozen=True)
+class Client:
+    """One reply."""
+
+    plan: Plan
+    difference: Tensor
+    numerator: float = 1.0
+    denominator: float = 1.0
+    labels: tuple[int, ...] | None = None
+
+
+@st.composite
+def clients(draw: st.DrawFn, layout: Layout, *, most: int = 6) -> list[Client]:
+    """Replies of a round; some share a plan."""
+    choice = draw(st.lists(plans(layout), min_size=1, max_size=3))
+    classes = layout.axes["classes"].size
+    replies = []
+    for _ in range(draw(st.integers(1, most))):
+        plan = draw(st.sampled_from(choice))
+        draws = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+        labels = draw(st.none() | st.lists(st.integers(0, classes - 1), unique=True).map(tuple))
+        difference = torch.randn(submodel(layout, plan).numel, generator=draws)
+        weights = st.sampled_from((1.0, 0.25, 3.0, 640.0))
+        replies.append(Client(plan, difference, draw(weights), draw(weights), labels))
+    return replies
+
+
+def parts_of(layout: Layout, replies: Sequence[Client]) -> dict[Plan, Submodel]:
+    """One submodel object per plan, as a server has them."""
+    return {plan: submodel(layout, plan) for plan in dict.fromkeys(client.plan for client in replies)}
+
+
+def fold(average: PartialAverage, layout: Layout, replies: Sequence[Client]) -> PartialAverage:
+    """Add all replies."""
+    parts = parts_of(layout, replies)
+    for client in replies:
+        average.add(parts[client.plan], client.difference, client.numerator, client.denominator, client.labels)
+    return average
+
+
+def averaged(layout: Layout, previous: Mapping[str, Tensor], replies: Sequence[Client]) -> dict[str, Tensor]:
+    return fold(PartialAverage(layout), layout, replies).finish(previous)
+
+
+# ---- the plain way ---------------------------------------------------------------------------------------------------
+
+
+def plain_units(axis: Axis, plan: Plan) -> list[int]:
+    """Kept units of an axis in local order, from the definition."""
+    if axis.kind is not Kind.WIDTH:
+        return list(range(axis.size))
+    if axis.name in dict(plan.units):
+        return sorted(dict(plan.units)[axis.name])
+    kept = floor(axis.size * plan.rate) if plan.floor else ceil(axis.size * plan.rate)
+    return list(range(kept)) if kept == axis.size else [(plan.shift + i) % axis.size for i in range(kept)]
+
+
+def plain_part(layout: Layout, plan: Plan) -> dict[str, list[list[int]]]:
+    """Held tensors: kept coordinates per dimension."""
+    part = {}
+    for name, tensor in layout.tensors.items():
+        if (plan.depth is not None and max(tensor.stage, tensor.exit) > plan.depth) or tensor.rate > plan.rate:
+            continue
+        part[name] = [list(range(size)) for size in tensor.shape]
+        for i, dim in enumerate(tensor.dims):
+            if dim is not None:
+                axis = layout.axes[dim.axis]
+                part[name][i] = [
+                    (outer * axis.size + unit) * dim.inner + inner
+                    for outer in range(dim.outer)
+                    for unit in plain_units(axis, plan)
+                    for inner in range(dim.inner)
+                ]
+    return part
+
+
+def grid(indices: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
+    """The authors' way: one index tensor of the full local shape per dimension."""
+    return torch.meshgrid(*[torch.tensor(index) for index in indices], indexing="ij")
+
+
+def plain_sums(layout: Layout, replies: Sequence[Client]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Numerators, denominators and holders of every coordinate, in float64."""
+    sums = [{n: torch.zeros(t.shape, dtype=torch.float64) for n, t in layout.tensors.items()} for _ in range(3)]
+    for client in replies:
+        offset = 0
+        for name, indices in plain_part(layout, client.plan).items():
+            shape = [len(index) for index in indices]
+            piece = client.difference[offset : offset + prod(shape)].view(shape).double()
+            offset += prod(shape)
+            where = grid(indices)
+            held = torch.ones(shape, dtype=torch.float64)
+            for i, dim in enumerate(layout.tensors[name].dims):
+                if client.labels is not None and dim is not None and dim.axis == "classes":
+                    label = where[i] // dim.inner % layout.axes["classes"].size
+                    held *= torch.isin(label, torch.tensor(client.labels, dtype=torch.int64))
+            for into, value in zip(sums, (client.numerator * piece, client.denominator, 1.0), strict=True):
+                into[name][where] += value * held
+    return sums[0], sums[1], sums[2]
+
+
+def plain_average(layout: Layout, previous: Mapping[str, Tensor], replies: Sequence[Client]) -> dict[str, Tensor]:
+    """previous + Σ aΔ / Σ b, where somebody sent."""
+    numerators, denominators, _ = plain_sums(layout, replies)
+    return {
+        name: (previous[name] + numerators[name] / denominators[name].masked_fill(denominators[name] == 0, 1.0)).float()
+        for name in previous
+    }
+
+
+def per_coordinate(average: PartialAverage, layout: Layout) -> dict[str, Tensor]:
+    """Coverage spread from units to coordinates."""
+    full = {}
+    for name, tensor in layout.tensors.items():
+        units = average.coverage()[name]
+        for i, size in enumerate(tensor.shape):
+            units = units.repeat_interleave(size // units.shape[2 * i], dim=2 * i)
+        full[name] = units.reshape(tensor.shape)
+    return full

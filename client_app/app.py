@@ -17,7 +17,8 @@ app = ClientApp()
 @app.query("hello")
 def say_hello(message: Message, context: Context) -> Message:
     """Say who this device is."""
-    return Message(content=hello(context).to_record(), reply_to=message)
+    labels = bool(message.content.config_records["config"]["labels"])
+    return Message(content=hello(context, labels=labels).to_record(), reply_to=message)
 
 
 @app.query("statistics")

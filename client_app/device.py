@@ -32,8 +32,8 @@ def data_of(context: Context) -> NodeData:
     return node_data(settings_of(context), node_id(context))
 
 
-def hello(context: Context) -> Hello:
-    """What this device says of itself: id, examples, labels, and the tier its node config tells, if any."""
+def hello(context: Context, *, labels: bool) -> Hello:
+    """What this device says of itself: id, examples, its labels if asked, and the tier its node config tells, if any."""
     examples = data_of(context)
     tier = str(context.node_config.get("tier", ""))
-    return Hello(node_id(context), len(examples.train), examples.labels, tier)
+    return Hello(node_id(context), len(examples.train), examples.labels if labels else (), tier)

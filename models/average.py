@@ -25,6 +25,9 @@ from models.submodel import Block, Submodel, merged, split
 
 # How many submodels' placements are remembered; per-client draws come once, tiers every round.
 _REMEMBERED = 32
+# How many submodels of a round may have a sum of their own: as many as there are tiers, not as there are draws.
+_MOST_SUMS = 16
+_WHOLE = 0  # where the full network stands among the submodels' ids
 # Weights and weighted norms beyond this, or positive ones below its inverse, do not add up in float32.
 _LARGEST = 1e30
 
@@ -36,8 +39,8 @@ class PartialAverage:
         layout: declaration of the full network.
         per_coordinate: keep one denominator per coordinate, which element masks need.
 
-    Clients of one submodel (one object) are summed in one flat buffer and scattered once, as long as these buffers
-    together stay below one state; the full network needs none. Nothing of a round outlives `reset` but the buffers
+    Clients of one submodel (one object) are summed in one flat buffer and scattered once, as long as these buffers are
+    few and together stay below one state; the full network needs none. Nothing of a round outlives `reset` but the buffers
     themselves, so the same adds in the same order give the same bits whatever came before. Memory: two states and
     the denominators, whatever the number of clients.
     """
@@ -162,17 +165,20 @@ class PartialAverage:
         if known is not None:
             return known
         placements = self._placed(submodel)
-        whole = list(submodel) == list(self._shapes) and all(placement.whole for placement in placements)
+        whole = [block.source for block in submodel.values()] == list(self._shapes) and all(p.whole for p in placements)
+        key = _WHOLE if whole else id(submodel)
+        if key in self._parts:
+            return self._parts[key]
         sums = None
         if whole:
             sums = self._flat
-        elif self._used + submodel.numel <= self._sums.numel():
+        elif len(self._parts) < _MOST_SUMS and self._used + submodel.numel <= self._sums.numel():
             sums = self._sums[self._used : self._used + submodel.numel]
             self._used += submodel.numel
         part = _Part(submodel, placements, sums, whole=whole, written=whole and not self._stale)
         self._freshen(overwritten=whole)
         if sums is not None:  # without sums of its own a part has nothing to remember
-            self._parts[id(submodel)] = part
+            self._parts[key] = part
         return part
 
     def _placed(self, submodel: Submodel) -> list[Placement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -29,23 +29,21 @@ class Units:
     Attributes:
         counts: units per dimension, the shape of the denominators.
         sizes: coordinates of a unit per dimension.
-        classes: (dimension that runs along the class axis, number of labels), or None.
+        classes: (dimension that runs along the class axis, number of labels, units of one label), or None.
     """
 
     counts: tuple[int, ...]
     sizes: tuple[int, ...]
-    classes: tuple[int, int] | None
+    classes: tuple[int, int, int] | None
 
     @staticmethod
     def of(tensor: TensorLayout, layout: Layout, *, per_coordinate: bool) -> Units:
-        """Units of a declared tensor; with `per_coordinate` every coordinate is one, but labels stay whole."""
+        """Find the units of a declared tensor; with `per_coordinate` every coordinate is one."""
         sizes, classes = [], None
         for i, (dim, size) in enumerate(zip(tensor.dims, tensor.shape, strict=True)):
-            of_classes = dim is not None and layout.axes[dim.axis].kind is Kind.CLASS
-            if dim is not None and of_classes:
-                classes = (i, layout.axes[dim.axis].size)
-            whole = not per_coordinate or of_classes
-            sizes.append((size if dim is None else dim.inner) if whole else 1)
+            sizes.append(1 if per_coordinate else size if dim is None else dim.inner)
+            if dim is not None and layout.axes[dim.axis].kind is Kind.CLASS:
+                classes = (i, layout.axes[dim.axis].size, dim.inner // sizes[i])
         counts = tuple(size // unit for size, unit in zip(tensor.shape, sizes, strict=True))
         return Units(counts, tuple(sizes), classes)
 
@@ -87,11 +85,13 @@ class Placement:
         everything = all(r == ((0, count),) for r, count in zip(runs, units.counts, strict=True))
         self.whole = everything and block.mask is None
         self._boxes: list[tuple[tuple[slice, ...] | None, list[Tensor]]] = []
-        self._indices: tuple[Tensor, ...] = ()
+        self._indices: list[tuple[Tensor, ...]] = []  # per buffer
         if prod(map(len, runs)) <= MOST_BOXES:
             self._boxes = [(inside, [buffer[outside] for buffer in buffers]) for inside, outside in _boxes(runs)]
         else:
-            self._indices = _grid(runs)
+            last = max(i for i, r in enumerate(runs) if r != ((0, units.counts[i]),))  # behind it all is kept in order
+            of_counts = _grid(runs[: last + 1], [1] * (last + 1))
+            self._indices = [_grid(runs[: last + 1], units.sizes), of_counts, of_counts]
 
     def add(
         self, piece: Tensor | None, numerator: float, denominator: float, count: int,
@@ -118,7 +118,7 @@ class Placement:
     def _put(self, which: int, source: Tensor, factor: float) -> None:
         """buffers[which] += factor · source at the block's places; a 0-d source counts everywhere."""
         if self._indices:
-            self._buffers[which].index_put_(self._indices, source * factor, accumulate=True)
+            self._buffers[which].index_put_(self._indices[which], source * factor, accumulate=True)
         for inside, views in self._boxes:
             views[which].add_(source[inside] if inside is not None and source.ndim else source, alpha=factor)
 
@@ -126,10 +126,11 @@ class Placement:
         """Which local units count (None: all): those of the element mask, in the rows of the labels."""
         if labels is None or self._classes is None:
             return self._mask
-        dim, size = self._classes
+        dim, size, each = self._classes
         rows = torch.zeros(size, dtype=torch.bool)
         rows[list(labels)] = True
-        per_unit = rows.repeat(self._shape[2 * dim] // size)  # every device holds all rows, once per outer unit
+        # Every device holds all rows, once per outer unit.
+        per_unit = rows.repeat_interleave(each).repeat(self._shape[2 * dim] // (size * each))
         held = per_unit.view(-1, *[1] * (len(self._shape) - 2 * dim - 1)).expand(self._unit_shape)
         return held if self._mask is None else held & self._mask
 
@@ -159,9 +160,9 @@ def _boxes(per_dim: list[Runs]) -> list[tuple[tuple[slice, ...] | None, tuple[sl
     ]
 
 
-def _grid(per_dim: list[Runs]) -> tuple[Tensor, ...]:
-    """Index vectors of the kept units, each along its own dimension of the buffers, up to the last scattered one."""
-    last = max(i for i, runs in enumerate(per_dim) if len(runs) > 1)
-    indices = [part for runs in per_dim[: last + 1] for part in (coordinates(runs), torch.zeros(1, dtype=torch.int64))]
-    indices.pop()  # the coordinates inside the last one's units are taken as they are
+def _grid(per_dim: list[Runs], sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Index vectors of the kept units and of the coordinates in them, each along its own dimension of a buffer."""
+    pairs = zip(per_dim, sizes, strict=False)  # there may be more sizes
+    indices = [part for runs, size in pairs for part in (coordinates(runs), torch.arange(size))]
+    indices.pop()  # those inside the last dimension's units are taken as they are
     return tuple(index.view(-1, *[1] * (len(indices) - 1 - i)) for i, index in enumerate(indices))

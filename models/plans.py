@@ -67,12 +67,13 @@ class Plan:
         try:
             if unknown := set(fields) - {"rate", "shift", "depth", "units", "floor"}:
                 raise KeyError(*unknown)
-            rate, depth = Fraction(fields.get("rate", "1")), fields.get("depth")
+            rate = Fraction(fields.get("rate", "1"))
+            depth = None if fields.get("depth") is None else int(fields["depth"])
             units = tuple((str(axis), tuple(map(int, kept))) for axis, kept in fields.get("units", {}).items())
             shift, floor = int(fields.get("shift", 0)), bool(fields.get("floor", False))
         except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(f"not a plan: {text[:80]!r} ({error!r})") from None
-        return Plan(rate, shift, None if depth is None else int(depth), units, floor)
+        return Plan(rate, shift, depth, units, floor)
 
 
 def kept_units(size: int, rate: Fraction, *, floor: bool = False) -> int:

@@ -145,7 +145,7 @@ def read_part_request(content: RecordDict) -> tuple[PartRequest, Array]:
     try:
         config = _record(content, "config", ConfigRecord)
         if config["version"] != VERSION:
-            raise WireError(f"the server speaks protocol {config['version']}, this client {VERSION}")
+            raise WireError(f"the server speaks protocol {config['version']!r}, this client {VERSION}")
         request = PartRequest(
             round_number=_int(config["round"]),
             nonce=str(config["nonce"]),
@@ -207,8 +207,9 @@ class Hello:
             config, metrics = _record(content, "config", ConfigRecord), _record(content, "metrics", MetricRecord)
             node, labels = config["node"], config["labels"]
             if config["version"] != VERSION:
-                raise WireError(f"the node speaks protocol {config['version']}, the server {VERSION}")
-            if type(node) not in (int, str) or not isinstance(labels, list):  # True is no id: it equals 1
+                raise WireError(f"the node speaks protocol {config['version']!r}, the server {VERSION}")
+            # True is no id: it equals 1.
+            if isinstance(node, bool) or not isinstance(node, int | str) or not isinstance(labels, list):
                 raise WireError(f"node = {node!r}, labels = {labels!r}")
             hello = Hello(node, _int(metrics["num-examples"]), tuple(_int(x) for x in labels), str(config["tier"]))
         except (KeyError, TypeError) as error:
@@ -256,7 +257,7 @@ class Reply:
                 raise WireError(f"expected the array {name!r}, got {sorted(arrays)[:5]}")
             config = _record(content, "config", ConfigRecord)
             if config["version"] != VERSION:
-                raise WireError(f"the node speaks protocol {config['version']}, the server {VERSION}")
+                raise WireError(f"the node speaks protocol {config['version']!r}, the server {VERSION}")
             nonce = config["nonce"]
             metrics = {key: _number(value) for key, value in _record(content, "metrics", MetricRecord).items()}
         except (KeyError, TypeError) as error:

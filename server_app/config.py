@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +37,9 @@ def _kebab(name: str) -> str:
 class _Keys(BaseModel):
     """The keys that do not belong to a method, with their defaults. What the data room owns is checked there."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=_kebab)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, alias_generator=_kebab
+    )
 
     method: str = "heterofl"
     model: str = "cnn"
@@ -219,9 +222,11 @@ def _checked(given: Mapping[str, Scalar]) -> _Keys:
 
 def _option(key: str, value: object, default: Scalar) -> Scalar:
     if isinstance(default, float) and type(value) is int:
-        return float(value)
+        value = float(value)
     if type(value) is not type(default):
         raise SettingError(key, value, f"a {type(default).__name__}, such as {default!r}")
+    if isinstance(value, float) and not isfinite(value):
+        raise SettingError(key, value, "a finite number")
     return value
 
 

@@ -83,7 +83,7 @@ class PartialStrategy(FlowerStrategy):
         self.state = split(self._flat, {name: tensor.shape for name, tensor in self.layout.tensors.items()})
         self.average = PartialAverage(self.layout)
         self.coverage = Coverage(self.average)
-        self.fleet = Fleet()
+        self.fleet = Fleet(labels=self.needs_labels())
         self.report, self.sent = RoundReport(0), []
         s = self.settings
         self._assignment = Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed)
@@ -127,6 +127,10 @@ class PartialStrategy(FlowerStrategy):
         """Class rows that a reply may change; None for all."""
         del sent
         return None
+
+    def needs_labels(self) -> bool:
+        """Whether nodes have to say which labels they have."""
+        return False
 
     def method_state(self) -> dict[str, Any]:
         """What the method remembers between rounds, as JSON."""

@@ -40,17 +40,23 @@ def exchange(
     deadline, pause = monotonic() + seconds, _FIRST_PAUSE
     held: dict[int, Message] = {}
     taken = 0
-    while taken < len(ids):
-        late = monotonic() >= deadline
-        asked = [i for i in range(taken, min(taken + window, len(ids))) if ids[i] in pushed and i not in held]
-        arrived = list(grid.pull_messages([ids[i] for i in asked])) if asked else []
-        for reply in arrived:
+
+    def receive(asked: list[int]) -> bool:
+        """Hold what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""
+        replies = list(grid.pull_messages([ids[i] for i in asked])) if asked else []
+        for reply in replies:
             i = position.get(reply.metadata.reply_to_message_id, -1)
             if i in held or i not in asked:
                 if odd is not None:
                     odd(reply, "duplicate" if 0 <= i < taken or i in held else "unknown")
             else:
                 held[i] = reply
+        return bool(replies)
+
+    while taken < len(ids):
+        late = monotonic() >= deadline
+        asked = [i for i in range(taken, min(taken + window, len(ids))) if ids[i] in pushed and i not in held]
+        arrived = receive(asked)
         before = taken
         while taken < len(ids) and (taken in held or ids[taken] not in pushed or late):
             take(taken, held.pop(taken, None))

@@ -53,9 +53,11 @@ class Fleet:
 
     Attributes:
         seconds: how long a hello may take.
+        labels: whether nodes are asked which labels they have; a node that is not asked does not tell.
     """
 
     seconds: float = 60.0
+    labels: bool = False
     _nodes: dict[NodeId, Node] = field(default_factory=dict)
     _history: dict[NodeId, tuple[float | None, int]] = field(default_factory=dict)  # from a checkpoint
 
@@ -87,7 +89,7 @@ class Fleet:
         online = set(grid.get_node_ids())
         rejections: list[Rejection] = []
         new = sorted(online - {node.address for node in self._nodes.values()})
-        record = RecordDict({"config": ConfigRecord({"version": VERSION})})
+        record = RecordDict({"config": ConfigRecord({"version": VERSION, "labels": self.labels})})
         messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in new]
 
         def take(i: int, reply: Message | None) -> None:

@@ -43,6 +43,10 @@ class HeteroFL(PartialStrategy):
         del tier
         return Objective("masked-cross-entropy" if self.options["label-rows"] else "cross-entropy")
 
+    def needs_labels(self) -> bool:
+        """The server has to know them to leave the other rows alone."""
+        return bool(self.options["label-rows"])
+
     def rows(self, sent: Sent) -> tuple[int, ...] | None:
         """Rows of the labels that the device has."""
         return sent.node.hello.labels if self.options["label-rows"] else None

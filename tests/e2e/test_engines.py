@@ -84,6 +84,7 @@ def own_flower(tmp_path: Path) -> Iterator[dict[str, str]]:
     home = tmp_path / "flwr"
     yield {
         **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # as an activated environment has it
         "FLWR_HOME": str(home),
         "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

@@ -52,7 +52,7 @@ def done(play: Player) -> Outcome:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("seed", 2), ("method", "fedrolex"), ("tiers", "a:1, b:1/2"), ("learning-rate", 0.1), ("batch-size", 3),
+        ("seed", 2), ("method", "fedrolex"), ("tiers", "a:1, b:1/2"), ("learning-rate", 0.0321), ("batch-size", 3),
         ("num-clients", 4), ("widths", "16, 16"), ("norm", "none"), ("partition", "dirichlet"), ("quorum", 0.9),
         ("fedrolex-step", 1), ("codec", "float16"), ("threads", 2),
     ],

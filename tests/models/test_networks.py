@@ -1,0 +1,161 @@
+"""Declarations held against the networks themselves: shapes, parameter counts, and what the cut network computes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import Kind, NetworkSpec, Plan, SettingError, Submodel, build, build_part, completed, generator, initial_state, kept_units, layout, submodel, torch_generator
+from models.network import NETWORKS
+from models.norm import NORMS
+
+RATES = tuple(Fraction(1, n) for n in (4, 3, 2, 1))
+SHAPES = {
+    "mlp": NetworkSpec("mlp", (1, 5, 4), 7, widths=(13, 6)),
+    "cnn": NetworkSpec("cnn", (3, 9, 8), 7, widths=(5, 8, 6, 7)),
+    "cnn-flat": NetworkSpec("cnn-flat", (3, 9, 8), 7, widths=(5, 8, 11)),
+    "resnet-1112": NetworkSpec("resnet", (3, 8, 8), 7, widths=(5, 6, 7, 8)),
+    "resnet-2222": NetworkSpec("resnet", (3, 8, 8), 7, widths=(5, 6, 7, 8), blocks=(2, 2, 2, 2)),
+    "resnet-flat-widths": NetworkSpec("resnet", (3, 8, 8), 7, widths=(6, 6), blocks=(1, 2)),
+}
+
+
+def _spec(name: str, norm: str = "none", *, scaler: bool = False) -> NetworkSpec:
+    base = SHAPES[name]
+    return completed(NetworkSpec(base.name, base.input_shape, base.classes, base.widths, base.blocks, norm, scaler, RATES))
+
+
+def _plans(spec: NetworkSpec) -> dict[str, Plan]:
+    draws = generator(0, 0, 0, "test")
+    axes = [axis for axis in layout(spec).axes.values() if axis.kind is Kind.WIDTH]
+    chosen = tuple((a.name, tuple(draws.choice(a.size, kept_units(a.size, Fraction(1, 2)), replace=False).tolist())) for a in axes)
+    return {"leading": Plan(Fraction(1, 2)), "rolling": Plan(Fraction(1, 3), shift=-2), "random": Plan(Fraction(1, 2), units=chosen),
+            "floor": Plan(Fraction(1, 4), floor=True), "full": Plan()}  # fmt: skip
+
+
+def _state(spec: NetworkSpec) -> dict[str, Tensor]:
+    return initial_state(spec, torch_generator(1, 0, "server", "initial"))
+
+
+def test_every_registered_network_is_here() -> None:
+    assert {spec.name for spec in SHAPES.values()} == set(NETWORKS)
+
+
+@pytest.mark.parametrize("scaler", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_part_has_the_shapes_that_the_declaration_says(name: str, norm: str, scaler: bool) -> None:
+    spec = _spec(name, norm, scaler=scaler)
+    for rate in RATES:
+        plan = Plan(rate)
+        built = {key: tuple(tensor.shape) for key, tensor in build_part(spec, plan).state_dict().items()}
+        assert built == {key: block.local_shape for key, block in submodel(spec, plan).items()}
+    assert list(submodel(spec, Plan())) == list(build(spec).state_dict())
+
+
+@pytest.mark.parametrize("norm", ["static-batch", "group", "none"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_any_units_load_strictly(name: str, norm: str) -> None:
+    spec = _spec(name, norm)
+    for plan in _plans(spec).values():
+        build_part(spec, plan).load_state_dict(submodel(spec, plan).gather(_state(spec)))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_part_computes_what_the_full_network_does_with_the_rest_at_zero(name: str) -> None:
+    """Only true if every tensor's units are aligned, through shortcuts and flattened channels too."""
+    spec = _spec(name)
+    state, x = _state(spec), torch.randn(4, *spec.input_shape, generator=torch_generator(0, 0, 0, "x"))
+    for kind, plan in _plans(spec).items():
+        part = submodel(spec, plan)
+        network = _loaded(build_part(spec, plan), part.gather(state))
+        rest_at_zero = _loaded(build(spec), _only(part, state))
+        torch.testing.assert_close(network(x), rest_at_zero(x), rtol=1e-4, atol=1e-6, msg=lambda text, kind=kind: f"{kind}: {text}")
+        if kind != "full":
+            assert not torch.allclose(network(x), _loaded(build(spec), state)(x), atol=1e-4)
+
+
+def _loaded(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _only(part: Submodel, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The full state with zeros where the part holds nothing."""
+    zeroed = {}
+    for name, block in part.items():
+        tensor = torch.zeros_like(state[name])
+        held = torch.ones_like(tensor, dtype=torch.bool)
+        for dim, index in enumerate(block.indices):
+            if index is not None:
+                other = torch.ones(tensor.shape[dim], dtype=torch.bool)
+                other[index] = False
+                held.index_fill_(dim, other.nonzero().flatten(), False)
+        zeroed[name] = torch.where(held, state[name], tensor)
+    return zeroed
+
+
+def test_misaligned_shortcuts_would_be_noticed() -> None:
+    """The alignment test can fail: with units drawn per tensor, the identity shortcut adds unrelated channels."""
+    spec = _spec("resnet-2222")
+    state, x = _state(spec), torch.randn(2, *spec.input_shape, generator=torch_generator(0, 0, 0, "x"))
+    plan = _plans(spec)["random"]
+    part = submodel(spec, plan)
+    gathered = part.gather(state)
+    gathered["stages.0.0.conv2.weight"] = gathered["stages.0.0.conv2.weight"].flip(0)
+    misaligned = _loaded(build_part(spec, plan), gathered)
+    assert not torch.allclose(misaligned(x), _loaded(build(spec), _only(part, state))(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "counts"),
+    [((1, 1, 1, 2), (9_622_090, 2_408_746, 603_802, 151_762, 38_350)), ((2, 2, 2, 2), (11_172_170, 2_796_714, 701_018, 176_178, 44_510))],
+)
+def test_heterofls_parameter_counts(blocks: tuple[int, ...], counts: tuple[int, ...]) -> None:
+    spec = completed(NetworkSpec("resnet", (3, 32, 32), 10, blocks=blocks, scaler=True))
+    assert tuple(submodel(spec, Plan(Fraction(1, 2**level))).numel for level in range(5)) == counts
+    with torch.device("meta"):
+        assert tuple(sum(p.numel() for p in build_part(spec, Plan(Fraction(1, 2**i))).parameters()) for i in range(5)) == counts
+
+
+def test_the_network_of_pfl_researchs_benchmark() -> None:
+    assert layout(completed(NetworkSpec("cnn-flat", (3, 32, 32), 10, norm="none"))).parameters == 1_626_442
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_exits_and_stages_are_declared(name: str) -> None:
+    declared = layout(_spec(name, "static-batch"))
+    assert declared.exits == {declared.depth}
+    assert {t.stage for t in declared.tensors.values() if not t.exit} == set(range(1, declared.depth + 1))
+    assert submodel(_spec(name, "static-batch"), Plan(depth=declared.depth)).numel == declared.parameters
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_specs_survive_json(name: str) -> None:
+    spec = _spec(name, "batch-per-width", scaler=True)
+    assert NetworkSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "3", '{"input_shape": [1, 2]}', '{"input_shape": 1}'])
+def test_what_is_no_network_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match="not a network|not enough values"):
+        NetworkSpec.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        (NetworkSpec("resnext", (3, 8, 8), 10), "model"), (NetworkSpec("mlp", (3, 8, 8), 10, norm="layer"), "norm"),
+        (NetworkSpec("cnn-flat", (3, 8, 8), 10, widths=(4, 4)), "widths"), (NetworkSpec("mlp", (3, 8, 8), 10, widths=(4, 0)), "widths"),
+        (NetworkSpec("mlp", (3, 8, 8), 10, blocks=(1,)), "blocks"), (NetworkSpec("resnet", (3, 8, 8), 10, blocks=(1, 2)), "blocks"),
+        (NetworkSpec("resnet", (3, 8, 8), 10, widths=(4, 8)), "widths"), (NetworkSpec("resnet", (3, 8, 7), 10), "model"),
+    ],
+)  # fmt: skip
+def test_a_wrong_spec_names_its_key(spec: NetworkSpec, key: str) -> None:
+    with pytest.raises(SettingError) as error:
+        completed(spec)
+    assert error.value.key == key
+    assert error.value.allowed

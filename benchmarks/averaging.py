@@ -1,8 +1,8 @@
 """Averaging: 20 clients in five tiers, ResNet-18 shape, against memory bandwidth and against the authors' way.
 
-Bytes that have to move: every upload is read (4 a coordinate), added to a sum that does not stay in cache (8), and the end
-reads previous, numerator and denominator and writes the result (16 a coordinate of the network). What the memory does in
-that time is measured in turns with the averaging, by a sum of two arrays far larger than the caches.
+Bytes that have to move: every upload is read (4 a coordinate) and added to a sum that does not stay in cache (8), and
+the end reads previous, numerator and denominator and writes the result (16 a coordinate of the network). What the
+memory does in that time is measured in turns with the averaging, by a sum of two arrays far larger than the caches.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ def _rows(say: Say, spec: NetworkSpec, clients: int, turns: int, stream: int) ->
     pairs = [(seconds(windows), seconds(prefixes)) for _ in range(turns)]
     rows.append(_row("rolling windows that wrap / leading windows", pairs, limit=2.0))
     say("averaging: the authors' way, twice")
-    pairs = [(seconds(prefixes), seconds(lambda: meshgrid_average(leading.state, leading.parts, leading.differences))) for _ in range(2)]
+    pairs = [
+        (seconds(prefixes), seconds(lambda: meshgrid_average(leading.state, leading.parts, leading.differences)))
+        for _ in range(2)
+    ]
     rows.append(_row("authors' meshgrid way, times as long", pairs, limit=25.0, at_least=True))
     say("averaging: cutting the parts out")
     gather = _gather(leading)
@@ -68,7 +71,9 @@ def _rows(say: Say, spec: NetworkSpec, clients: int, turns: int, stream: int) ->
     return rows
 
 
-def _row(what: str, turns: list[tuple[float, float]], *, limit: float | None = None, at_least: bool = False, note: str = "") -> Row:
+def _row(
+    what: str, turns: list[tuple[float, float]], *, limit: float | None = None, at_least: bool = False, note: str = ""
+) -> Row:
     return row_of_turns(NAME, what, turns, unit="ms", scale=1e3, limit=limit, at_least=at_least, note=note)
 
 

@@ -1,10 +1,10 @@
 """A whole round through `flotilla run` against the engine's floor: the same round with clients that only burn CPU time.
 
-Both under Ray, in one run and in turns (`benchmarks.probe`). After every round of ours, each node that took part gets one
-more message: to burn as many seconds of CPU time as it has just spent in forward, backward and optimiser. That message and
-its reply carry one number instead of the network; it is pushed and pulled in the same way, to the same actors. So the ratio
-has everything that we add: slicing, encoding, moving the weights, folding them, finishing; and, in a row of its own, also
-evaluating every tier's network after every round, checkpoint and metrics.
+Both under Ray, in one run and in turns (`benchmarks.probe`). After every round of ours, each node that took part gets
+one more message: to burn as many seconds of CPU time as it has just spent in forward, backward and optimiser. That
+message and its reply carry one number instead of the network; it is pushed and pulled in the same way, to the same
+actors. So the ratio has everything that we add: slicing, encoding, moving the weights, folding them, finishing; and, in
+a row of its own, also evaluating every tier's network after every round, checkpoint and metrics.
 """
 
 from __future__ import annotations

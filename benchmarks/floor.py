@@ -1,5 +1,6 @@
-"""The arithmetic floor: the same optimiser steps in a bare loop, over processes of one thread. No Flower, nothing of ours
-but the network and the C library's setting that the clients have as well.
+"""The arithmetic floor: the same optimiser steps in a bare loop, over processes of one thread.
+
+No Flower, and nothing of ours but the network and the setting of the C library that the clients have as well.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Floor:
 
 @contextmanager
 def floor(steps: Steps, processes: int) -> Iterator[Floor]:
-    """A `Floor` that is closed in the end; it has run one round to warm up."""
+    """Make a `Floor`, run one round to warm up, and close it in the end."""
     processes_of_it = Floor(steps, processes)
     try:
         processes_of_it.round()

@@ -33,7 +33,7 @@ class Images:
 
 @contextmanager
 def images(*, synthetic: bool = False) -> Iterator[Images]:
-    """CIFAR-10 if it is under FLOTILLA_DATA, else random images in Fashion-MNIST's file format, in a temporary folder."""
+    """Yield CIFAR-10 if it is under FLOTILLA_DATA, else random images as Fashion-MNIST's files in a folder."""
     root = Path(DataSettings(dataset="cifar10").data_root)
     cifar = SOURCES["cifar10"]
     assert isinstance(cifar, Published)

@@ -1,7 +1,8 @@
 """Server memory while folding: 100 clients of the ResNet shape within 3 global states, and no more than for 20.
 
-A process of its own makes the strategy and its state; what it holds then is the baseline. Then it runs rounds through the
-strategy's own `run_round` on a grid that makes every reply when it is asked for and forgets it when it has been taken.
+A process of its own makes the strategy and its state; what it holds then is the baseline. Then it runs rounds through
+the strategy's own `run_round`, on a grid that makes every reply when it is asked for and keeps none. (A grid that has
+more replies ready gives up to `exchange.WINDOW` at a time.)
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def memory(say: Say = print, shape: str = "resnet-18", few: int = 20, many: int 
     Args:
         say: takes progress.
         shape: "resnet-18" or "tiny".
-        few, many: numbers of clients.
+        few: number of clients.
+        many: another number of clients.
     """
     size = 4 * layout(RESNET_18 if shape == "resnet-18" else TINY).parameters
     rows = []
@@ -45,15 +47,26 @@ def memory(say: Say = print, shape: str = "resnet-18", few: int = 20, many: int 
             grown[clients] = _in_a_process(shape, clients, method)
         rows.append(
             Row(
-                NAME, f"{many} clients, {what}: peak growth / one global state", grown[many] / 1e6, size / 1e6, "MB",
-                grown[many] / size, 3.0, note="growth of the resident peak over the server before its first round",
-            )  # fmt: skip
+                NAME,
+                f"{many} clients, {what}: peak growth / one global state",
+                grown[many] / 1e6,
+                size / 1e6,
+                "MB",
+                grown[many] / size,
+                3.0,
+                note="growth of the resident peak over the server before its first round",
+            )
         )
         rows.append(
             Row(
-                NAME, f"{many} clients / {few} clients, {what}: peak growth", grown[many] / 1e6, grown[few] / 1e6, "MB",
-                grown[many] / max(1, grown[few]), 1.1,
-            )  # fmt: skip
+                NAME,
+                f"{many} clients / {few} clients, {what}: peak growth",
+                grown[many] / 1e6,
+                grown[few] / 1e6,
+                "MB",
+                grown[many] / max(1, grown[few]),
+                1.1,
+            )
         )
     return rows
 
@@ -108,7 +121,7 @@ def grown(shape: str, clients: int, method: str, rounds: int = 2) -> int:
 
 
 def _status(key: str) -> int:
-    """A size from the kernel, in bytes."""
+    """Ask the kernel for a size, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 

@@ -1,4 +1,4 @@
-"""HeteroFL's published averaging, transcribed plainly: index grids, a full count, client by client. What we compare with."""
+"""HeteroFL's published averaging, transcribed plainly: index grids, a full count, client by client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import Tensor
 from models.submodel import Submodel, coordinates
 
 
-def meshgrid_average(state: dict[str, Tensor], parts: Sequence[Submodel], differences: Sequence[Tensor]) -> dict[str, Tensor]:
+def meshgrid_average(
+    state: dict[str, Tensor], parts: Sequence[Submodel], differences: Sequence[Tensor]
+) -> dict[str, Tensor]:
     """Return the state after averaging; units are picked by `torch.meshgrid` on the first two dimensions."""
     local = [part.split(flat) for part, flat in zip(parts, differences, strict=True)]
     result = {}

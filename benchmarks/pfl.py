@@ -1,8 +1,9 @@
-"""pfl-research's CIFAR-10 benchmark: 1,000 clients of 50 images, 50 a round, one epoch, batches of 10, plain SGD, a CNN of
-1,626,442 weights, two processes of one thread; against the same optimiser steps in a bare loop.
+"""pfl-research's CIFAR-10 benchmark, against the same optimiser steps in a bare loop.
 
-The in-process engine and the floor take turns, round by round. Under Ray they do so too: the run is an ordinary
-`flotilla run` of an app that is ours but for its ServerApp asking for a floor round after each of its own (`benchmarks.probe`).
+1,000 clients of 50 images, 50 a round, one epoch, batches of 10, plain SGD, a CNN of 1,626,442 weights, two processes
+of one thread. The in-process engine and the floor take turns, round by round. Under Ray they do so too: the run is an
+ordinary `flotilla run` of an app that is ours, but waits after each round until the floor has had its turn
+(`benchmarks.probe`).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _keys(found: Images, clients: int, fraction: float) -> dict[str, Scalar]:
 
 
 def _steps(config: RunConfig) -> Steps:
-    """The same number of steps of the same size. Shards are of equal size here."""
+    """Say how many steps of which size a round has; shards are of equal size here."""
     clients = config.num_clients
     per_round = max(1, ceil(clients * config.settings.fraction_train))
     examples = len(load(config.data).train_pixels) // clients
@@ -81,7 +82,7 @@ def _steps(config: RunConfig) -> Steps:
 
 
 def _in_process(config: RunConfig, bare: Floor, rounds: int) -> list[tuple[float, float]]:
-    """Seconds of rounds of ours and of the floor's, in turns."""
+    """Take seconds of rounds of ours and of the floor's, in turns."""
     strategy = config.strategy()
     for name, tensor in initial_state(strategy.network, torch_generator(1, 0, "server", "initial state")).items():
         strategy.state[name].copy_(tensor)
@@ -98,10 +99,8 @@ def _in_process(config: RunConfig, bare: Floor, rounds: int) -> list[tuple[float
     return turns
 
 
-
-
 def _under_ray(keys: dict[str, Scalar], bare: Floor, rounds: int) -> list[tuple[float, float]]:
-    """The same through the simulation."""
+    """Do the same through the simulation."""
     turns: list[tuple[float, float]] = []
 
     def pause(ended: Round, _: Pause) -> None:

@@ -51,7 +51,7 @@ class Row:
         return "-" if self.limit is None else "pass" if self.passed else "FAIL"
 
     def cells(self) -> list[str]:
-        """The row as text."""
+        """Write the row as text."""
         bound = "-" if self.limit is None else f"{'≥' if self.at_least else '≤'} {self.limit:g}"
         numbers = [f"{number:.4g} {self.unit}" for number in (self.measured, self.reference)]
         return [self.benchmark, self.what, *numbers, f"{self.ratio:.3g}", bound, self.verdict, str(self.turns)]
@@ -73,13 +73,26 @@ def row_of_turns(
     benchmark: str, what: str, turns: Sequence[tuple[float, float]], *, unit: str, scale: float = 1.0,
     limit: float | None = None, at_least: bool = False, note: str = "",
 ) -> Row:  # fmt: skip
-    """A row from turns of (measured, reference): the median of the ratios, not the ratio of the medians.
+    """Make a row from turns of (measured, reference): the median of the ratios, not the ratio of the medians.
 
     With `at_least` the ratio is reference / measured: how many times faster.
     """
     ratios = [reference / measured if at_least else measured / reference for measured, reference in turns]
     measured, reference = (scale * median(side) for side in zip(*turns, strict=True))
     return Row(benchmark, what, measured, reference, unit, median(ratios), limit, at_least, len(turns), note)
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+    """Lay out cells in columns: with aligned spaces, or as Markdown."""
+    if markdown:
+        rule = ["---" for _ in heads]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *lines])
+    widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
+    rule = ["-" * width for width in widths]
+    shown = [
+        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in [heads, rule, *lines]
+    ]
+    return "\n".join(line.rstrip() for line in shown)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -14,7 +14,11 @@ NAME = "startup"
 LIMIT = 60.0  # seconds
 _ROOT = Path(__file__).resolve().parent.parent
 # A phase ends with the first line that starts like this.
-_PHASES = (("Flower and Ray start", "run folder:"), ("first round", "round  1/"), ("the other rounds", "finished after"))
+_PHASES = (
+    ("Flower and Ray start", "run folder:"),
+    ("first round", "round  1/"),
+    ("the other rounds", "finished after"),
+)
 
 
 def startup(say: Say = print, run_config: str = "") -> list[Row]:
@@ -36,7 +40,18 @@ def startup(say: Say = print, run_config: str = "") -> list[Row]:
         took = perf_counter() - began
     if code:
         raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{''.join(line for _, line in lines[-20:])}")
-    return [Row(NAME, "default job, command to prompt / 60 s", took, LIMIT, "s", took / LIMIT, 1.0, note=_phases(lines, took))]
+    return [
+        Row(
+            NAME,
+            "default job, command to prompt / 60 s",
+            took,
+            LIMIT,
+            "s",
+            took / LIMIT,
+            1.0,
+            note=_phases(lines, took),
+        )
+    ]
 
 
 def _phases(lines: list[tuple[float, str]], took: float) -> str:

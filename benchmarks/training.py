@@ -88,7 +88,7 @@ def _rows(say: Say, client: _Client, turns: int, data: str) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """Wall seconds of one client: in forward, backward and optimiser; in the ClientApp; with parsing and serialising."""
+    """Wall seconds of a client: in forward, backward, optimiser; in the ClientApp; also with flwr's serialising."""
 
     computing: float
     client: float
@@ -112,7 +112,9 @@ class _Client:
         """Ask one client, by a message that is serialised and parsed, and time its answer."""
         context = self._contexts[node]
         somebody = Node(context.node_id, Hello(node, 1))
-        sent = self._outbox.train(somebody, tier, self._strategy.plan(somebody, tier, 1), self._strategy.objective(tier))
+        sent = self._outbox.train(
+            somebody, tier, self._strategy.plan(somebody, tier, 1), self._strategy.objective(tier)
+        )
         data = recorddict_to_proto(sent.message.content).SerializeToString()
         marks = [perf_counter()]
         content = recorddict_from_proto(RecordDictProto.FromString(data))

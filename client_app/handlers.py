@@ -11,9 +11,10 @@ from flwr.app import Array, Context
 
 from client_app.device import data_of, node_id, settings_of
 from client_app.objectives import Setting, objective
-from client_app.training import device_of, train
+from client_app.training import train
 from client_app.workspace import LocalModel, local_model
 from data import AUGMENTATIONS, Split
+from models.device import device_named
 from models.evaluation import evaluate
 from models.network import layout, submodel
 from models.randomness import generator, torch_generator
@@ -77,7 +78,7 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
         model = _loaded(request, state)
         if needs_statistics(model.module):
             set_statistics(model.module, collect(model.module, _inputs(examples.train, request)))
-        device = device_of(request.work)
+        device = device_named(request.work.device)
         inputs, labels = held_out.inputs.to(device), held_out.labels.to(device)
         plain = evaluate(model.module, inputs, labels)
         own = evaluate(model.module, inputs, labels, allowed=examples.labels)
@@ -94,7 +95,7 @@ def _scores(examples: Split, loss: float, accuracy: float, own_labels: float) ->
 
 
 def _inputs(examples: Split, request: PartRequest) -> Iterator[torch.Tensor]:
-    device = device_of(request.work)
+    device = device_named(request.work.device)
     return (batch.to(device) for batch in torch.split(examples.inputs, _EVALUATION_BATCH))
 
 
@@ -105,7 +106,7 @@ def _loaded(request: PartRequest, state: Array) -> LocalModel:
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
     length = part.numel if request.sliced else layout(request.network).parameters
-    model = local_model(request.network, request.plan, device_of(request.work))
+    model = local_model(request.network, request.plan, device_named(request.work.device))
     model.load(request.network, request.plan, decode(state, length), sliced=request.sliced)
     return model
 

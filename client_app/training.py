@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from data import Augmentation, Split, batches
+from models.device import device_named
 from protocol import Optimiser, Work
 
 
@@ -32,14 +33,6 @@ class Trained:
     seconds_computing: float
 
 
-def device_of(work: Work) -> torch.device:
-    """The device that the request's work runs on: CUDA where present, unless told otherwise."""
-    wanted = work.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
 def train(
     module: nn.Module, examples: Split, objective: LocalObjective, optimiser: Optimiser, work: Work, *,
     draws: torch.Generator, augmentation: Augmentation,
@@ -55,7 +48,7 @@ def train(
         draws: generator of the batch order and the augmentation.
         augmentation: what happens to the images of a batch.
     """
-    device = device_of(work)
+    device = device_named(work.device)
     inputs, labels = examples.inputs.to(device), examples.labels.to(device)
     module.train()
     sgd = SGD(module.parameters(), optimiser)

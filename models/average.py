@@ -40,9 +40,9 @@ class PartialAverage:
         per_coordinate: keep one denominator per coordinate, which element masks need.
 
     Clients of one submodel (one object) are summed in one flat buffer and scattered once, as long as these buffers are
-    few and together stay below one state; the full network needs none. Nothing of a round outlives `reset` but the buffers
-    themselves, so the same adds in the same order give the same bits whatever came before. Memory: two states and
-    the denominators, whatever the number of clients.
+    few and together stay below one state; the full network needs none. Nothing of a round outlives `reset` but the
+    buffers themselves, so the same adds in the same order give the same bits whatever came before. Memory: two states
+    and the denominators, whatever the number of clients.
     """
 
     def __init__(self, layout: Layout, *, per_coordinate: bool = False) -> None:
@@ -215,9 +215,7 @@ class _Part:
         self._stretches = merged(tuple(stretches))
         self._weight, self._count, self._written = 0.0, 0, written
 
-    def add(
-        self, difference: Tensor, numerator: float, denominator: float, labels: Collection[int] | None
-    ) -> None:
+    def add(self, difference: Tensor, numerator: float, denominator: float, labels: Collection[int] | None) -> None:
         for placement, piece, summed in zip(self._placements, self._pieces(difference), self._summed, strict=True):
             if not summed:
                 placement.add(piece, numerator, denominator, 1, labels)

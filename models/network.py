@@ -25,6 +25,7 @@ from models.plans import submodel as cut
 from models.submodel import Submodel
 
 IMAGE, CLASSES = "image", "classes"
+SMALL = 16  # pixels a side
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class NetworkSpec:
         name: a registered network, see `NETWORKS`.
         input_shape: (channels, height, width) of one input.
         classes: number of labels.
-        widths: units per layer or stage at full width; () takes the network's default.
+        widths: units per layer or stage at full width; () takes the network's default, half of it for inputs below 16
+            pixels, which have a quarter of the positions to fill.
         blocks: residual blocks per stage; () takes the network's default. Networks without blocks ignore it.
         norm: one of `models.norm.NORMS`.
         scaler: whether HeteroFL's Scaler stands before every normalisation.
@@ -166,7 +168,8 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
     if spec.norm not in norm.NORMS:
         raise SettingError("norm", spec.norm, norm.NORMS)
     network = NETWORKS[spec.name]
-    widths, blocks = spec.widths or network.widths, spec.blocks or network.blocks
+    usual = tuple(width // 2 for width in network.widths) if min(spec.input_shape[1:]) < SMALL else network.widths
+    widths, blocks = spec.widths or usual, spec.blocks or network.blocks
     if min(widths) < 1 or (network.fixed_widths and len(widths) != len(network.widths)):
         raise SettingError("widths", spec.widths, f"{len(network.widths)} positive whole numbers for {spec.name!r}")
     if spec.blocks and (not network.blocks or len(blocks) != len(widths) or min(blocks) < 1):

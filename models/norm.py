@@ -44,7 +44,8 @@ class StaticBatchNorm(nn.Module):
     """Batch norm without running statistics in the state.
 
     Training normalises by the batch (over every dimension but the channels). Evaluation needs `set_statistics` first.
-    A batch with one value per channel has no variance: it normalises to zero, so the output is the bias.
+    A batch with one value per channel has no variance: it normalises to zero, so the output is the bias and no gradient
+    passes.
 
     Attributes:
         statistics: (mean, variance) per channel for evaluation; not part of the state.

@@ -132,9 +132,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
         if _held(tensor, plan)
     }
     sizes = {
-        name: sum(length for _, length in runs[name])
-        for name, axis in layout.axes.items()
-        if axis.kind is Kind.WIDTH
+        name: sum(length for _, length in runs[name]) for name, axis in layout.axes.items() if axis.kind is Kind.WIDTH
     }
     return Submodel(blocks, sizes)
 

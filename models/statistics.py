@@ -78,4 +78,3 @@ def set_statistics(network: nn.Module, moments: Tensor) -> None:
         variance = (square / count - mean.square()).clamp_min(0)
         layer.statistics = (mean.float(), variance.float())
         offset += 1 + 2 * channels
-

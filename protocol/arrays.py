@@ -17,7 +17,9 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
-with warnings.catch_warnings():  # torch warns once per process about read-only buffers; received bytes are never written
+with (
+    warnings.catch_warnings()
+):  # torch warns once per process about read-only buffers; received bytes are never written
     warnings.simplefilter("ignore")
     torch.from_numpy(np.frombuffer(b"\0\0\0\0", dtype="<f4"))
 
@@ -35,7 +37,7 @@ def encode(flat: Tensor) -> Array:
     np.lib.format.write_array_header_1_0(
         header, {"descr": array.dtype.newbyteorder("<").str, "fortran_order": False, "shape": array.shape}
     )
-    data = b"".join((header.getvalue(), memoryview(np.ascontiguousarray(array)).cast("B")))
+    data = b"".join((header.getvalue(), np.ascontiguousarray(array).data.cast("B")))
     return Array(str(array.dtype), array.shape, "numpy.ndarray", data)
 
 

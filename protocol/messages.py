@@ -191,9 +191,7 @@ class Hello:
 
     def to_record(self) -> RecordDict:
         """As records."""
-        config = ConfigRecord(
-            {"version": VERSION, "node": self.node, "tier": self.tier, "labels": list(self.labels)}
-        )
+        config = ConfigRecord({"version": VERSION, "node": self.node, "tier": self.tier, "labels": list(self.labels)})
         return RecordDict({"config": config, "metrics": MetricRecord({"num-examples": self.examples})})
 
     @staticmethod

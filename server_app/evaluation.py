@@ -54,10 +54,12 @@ class Evaluator:
     Args:
         spec: the full network.
         test: the whole test set.
+        device: where to compute.
     """
 
-    def __init__(self, spec: NetworkSpec, test: Split) -> None:
-        self._spec, self._test = spec, test
+    def __init__(self, spec: NetworkSpec, test: Split, device: torch.device) -> None:
+        self._spec, self._device = spec, device
+        self._inputs, self._labels = test.inputs.to(device), test.labels.to(device)
         self._networks: dict[tuple[object, ...], nn.Module] = {}
 
     def score(self, state: Mapping[str, Tensor], plan: Plan, moments: Tensor | None) -> Score | None:
@@ -71,7 +73,7 @@ class Evaluator:
         part = submodel(self._spec, plan)
         key = (plan.rate, plan.depth, *sorted(part.sizes.items()))
         if key not in self._networks:
-            self._networks[key] = build_part(self._spec, plan)
+            self._networks[key] = build_part(self._spec, plan).to(self._device)
         network = self._networks[key]
         network.load_state_dict(part.gather(state))
         if needs_statistics(network):
@@ -81,4 +83,4 @@ class Evaluator:
                 set_statistics(network, moments)
             except ValueError:  # what nodes sent cannot be used; the run goes on without this score
                 return None
-        return evaluate(network, self._test.inputs, self._test.labels)
+        return evaluate(network, self._inputs, self._labels)

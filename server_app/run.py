@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data import load
+from models.device import device_named
 from models.network import build_part, initial_state
 from models.randomness import torch_generator
 from models.statistics import needs_statistics
@@ -51,7 +52,7 @@ class Run:
         self.config, self.grid, self._write = config, grid, write
         self.strategy: PartialStrategy = config.strategy()
         self.folder = _folder(config)
-        self._evaluator = Evaluator(self.strategy.network, load(config.data).test)
+        self._evaluator = Evaluator(self.strategy.network, load(config.data).test, device_named(config.settings.work.device))
         self._progress = Progress(config.rounds, write)
         self._events = Events(self.folder.path / "events", self._warn)
         self._traffic: dict[str, Any] = {}
@@ -73,7 +74,8 @@ class Run:
                 )  # fmt: skip
                 if first <= self.config.rounds and not self._accepted:
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
-                summary = self.folder.write_summary("finished", self._costs())
+                save_file(_contiguous(self.strategy.state), self.folder.path / "model.safetensors")
+                summary = self.folder.write_summary("finished", self._costs())  # last: who reads it finds the model
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
                 with suppress(OSError):  # the error itself matters more than a full disk
@@ -81,7 +83,6 @@ class Run:
                 raise
             finally:
                 self._events.close()
-            save_file(_contiguous(self.strategy.state), self.folder.path / "model.safetensors")
             write_report(self.folder.path)
             rates = {tier.name: tier.rate for tier in self.strategy.settings.tiers}
             for line in final_table(summary, self.folder.path, rates).splitlines():

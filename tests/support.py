@@ -21,8 +21,9 @@ from server_app.config import RunConfig, resolve
 from server_app.run import Run
 
 TINY: dict[str, Scalar] = {
-    "model": "mlp", "widths": "16, 8", "tiers": "a:1, b:1/2, c:1/4", "num-clients": 6, "batch-size": 64,
-    "local-epochs": 1, "num-server-rounds": 2, "evaluate-every": 1000, "learning-rate-schedule": "constant", "node-wait": 0.0, "device": "cpu",
+    "model": "mlp", "widths": "16, 8", "tiers": "a:1, b:1/2, c:1/4", "num-clients": 6, "batch-size": 128,
+    "local-epochs": 1, "num-server-rounds": 2, "evaluate-every": 1000,
+    "learning-rate-schedule": "constant", "node-wait": 0.0, "device": "cpu",
 }  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def run_of(
     """A run that has not begun, in a new folder or (key `resume`) an old one."""
     config = configured(**({} if keys.get("resume") else {"run_dir": str(folder)}), **keys)
     people = contexts(config.flat, config.num_clients) if nodes is None else nodes
-    return Run(config, grid(client, people, faults=faults), write=[].append if lines is None else lines.append)
+    return Run(config, grid(client, people, faults=faults), write=(list[str]() if lines is None else lines).append)
 
 
 def play(folder: Path, faults: Faults | None = None, **options: Any) -> Outcome:
@@ -77,7 +78,7 @@ def play(folder: Path, faults: Faults | None = None, **options: Any) -> Outcome:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # nets this small lose time to a second thread
     try:
-        with patch("server_app.run.write_report"):
+        with patch("server_app.run.write_report"), patch.dict("os.environ", FLOTILLA_COMMIT="of no interest"):
             run = run_of(folder, faults, lines=lines, **options)
             return Outcome(run.folder.path, run.execute(), lines)
     finally:
@@ -98,7 +99,8 @@ class Player:
         """The run of these keys, played at the first call; nobody may change its folder."""
         key = tuple(sorted(keys.items()))
         if key not in self._known:
-            self._known[key] = self(**keys)
+            options: dict[str, Any] = dict(keys)
+            self._known[key] = self(**options)
         return self._known[key]
 
 

@@ -37,7 +37,9 @@ ALLOWED = {
 def imported_after(code: str) -> set[str]:
     """Top-level modules and packages that a fresh process has after running some code."""
     script = f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -49,9 +51,12 @@ def test_import_contracts_hold() -> None:
 
 
 def test_models_import_nothing_of_ours_and_no_flwr() -> None:
-    modules = ", ".join(f"models.{file.stem}" for file in sorted((ROOT / "models").glob("*.py")) if file.stem != "__init__")
+    modules = ", ".join(
+        f"models.{file.stem}" for file in sorted((ROOT / "models").glob("*.py")) if file.stem != "__init__"
+    )
     found = {name.partition(".")[0] for name in imported_after(f"import models, {modules}")}
-    assert "models" in found and "torch" in found
+    assert "models" in found
+    assert "torch" in found
     assert not found & ({"flwr", "sklearn", "ray", "tensorboard", "benchmarks"} | set(PACKAGES) - {"models"})
 
 
@@ -87,7 +92,9 @@ def forbidden(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                names[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else alias.name.partition(".")[0]
+                names[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else alias.name.partition(".")[0]
+                )
                 if alias.name.partition(".")[0] in PICKLES - {"pickle"} | {"random"}:
                     yield f"line {node.lineno}: import {alias.name}"
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -124,7 +131,8 @@ def dotted(node: ast.expr) -> str:
 @pytest.mark.parametrize(
     ("code", "wrong"),
     [
-        ("import pickle\npickle.loads(x)", True), ("import pickle\npickle.UnpicklingError", False), ("import dill", True), ("from cloudpickle import dumps", True), ("import random", True),
+        ("import pickle\npickle.loads(x)", True), ("import pickle\npickle.UnpicklingError", False),
+        ("import dill", True), ("from cloudpickle import dumps", True), ("import random", True),
         ("from random import shuffle", True), ("import torch\ntorch.manual_seed(1)", True),
         ("import torch as t\nt.load('x')", True), ("from torch import load", True),
         ("import numpy as np\nnp.random.seed(1)", True), ("import numpy as np\nnp.random.permutation(3)", True),

@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from client_app import training
 from client_app.app import app
 
-# The time in forward, backward and optimiser as CPU time, so that a floor repeats the work and not the waiting for a core.
+# Forward, backward and optimiser in CPU time, so that a floor repeats the work and not the waiting for a core.
 training.perf_counter = thread_time  # type: ignore[attr-defined]
 
 __all__ = ["app"]

@@ -1,4 +1,4 @@
-"""Our ServerApp; after every round it tells the benchmark what the round took, and does what it is told before the next."""
+"""Our ServerApp; after every round it tells the benchmark what the round took, and waits for its word."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Probed(Run):
         self._began = perf_counter()
 
     def _burn(self, seconds: dict[int, float]) -> float:
-        """A round with clients that only burn CPU time, by node; pushed and pulled like one of ours."""
+        """Run a round with clients that only burn CPU time, by node; pushed and pulled like one of ours."""
         began = perf_counter()
         arrays = ArrayRecord({"x": Array(np.zeros(1))})
         messages = [
@@ -69,5 +69,5 @@ def _failed(reply: Message | None) -> bool:
     return reply is None or reply.has_error()
 
 
-ours.Run = Probed  # type: ignore[attr-defined,misc]
+ours.Run = Probed  # type: ignore[attr-defined]
 app = ours.app

@@ -18,7 +18,10 @@ from protocol import Optimiser
 def test_it_is_the_rule_of_torch_optim(rule: Optimiser) -> None:
     """The same numbers as torch.optim.SGD with gradient clipping, over steps in which one layer goes unused."""
     draws = torch.Generator().manual_seed(1)
-    ours, theirs = nn.ModuleList([nn.Linear(4, 3) for _ in range(3)]), nn.ModuleList([nn.Linear(4, 3) for _ in range(3)])
+    ours, theirs = (
+        nn.ModuleList([nn.Linear(4, 3) for _ in range(3)]),
+        nn.ModuleList([nn.Linear(4, 3) for _ in range(3)]),
+    )
     theirs.load_state_dict(ours.state_dict())
     mine = SGD(ours.parameters(), rule)
     reference = torch.optim.SGD(theirs.parameters(), rule.learning_rate, rule.momentum, weight_decay=rule.weight_decay)

@@ -92,7 +92,10 @@ def test_no_trace_of_the_client_before(spec: NetworkSpec, objective: str) -> Non
         settings = {"rates": "1/4,1/2,1", "distillation": True}
     asked = request(spec, objective=Objective(objective, settings))
     alone = train(asked, device(3))
-    for other, context in ((replace(asked, round_number=9), device(5)), (request(spec, optimiser=Optimiser(3.0, 0.99)), device(1))):
+    for other, context in (
+        (replace(asked, round_number=9), device(5)),
+        (request(spec, optimiser=Optimiser(3.0, 0.99)), device(1)),
+    ):
         train(other, context)
     again = train(asked, device(3))
     assert torch.equal(difference(alone, asked), difference(again, asked))
@@ -144,8 +147,10 @@ def test_training_a_part_writes_nowhere_else(spec: NetworkSpec, plan: Plan) -> N
     array = encode(received)
     data = bytes(array.data)
     reply = answer_train(request(spec, plan), array, device())
-    assert bytes(array.data) == data and torch.equal(received, flatten(state))
-    assert reply.array is not None and tuple(reply.array.shape) == (submodel(spec, plan).numel,)
+    assert bytes(array.data) == data
+    assert torch.equal(received, flatten(state))
+    assert reply.array is not None
+    assert tuple(reply.array.shape) == (submodel(spec, plan).numel,)
     assert submodel(spec, plan).numel < layout(spec).parameters
 
 
@@ -158,16 +163,21 @@ def test_training_moves_what_a_plain_loop_moves() -> None:
     before = flatten(network.state_dict())
     torch.nn.functional.cross_entropy(network.train()(examples.inputs), examples.labels).backward()  # type: ignore[no-untyped-call]
     torch.optim.SGD(network.parameters(), 0.1).step()
-    torch.testing.assert_close(difference(train(asked), asked), flatten(network.state_dict()) - before, atol=2e-6, rtol=1e-4)
+    torch.testing.assert_close(
+        difference(train(asked), asked), flatten(network.state_dict()) - before, atol=2e-6, rtol=1e-4
+    )
 
 
 def test_the_threads_of_the_process_come_back() -> None:
     before, seen = torch.get_num_threads(), []
-    hook = local_model(SPECS["mlp"], HALF, CPU).module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    hook = local_model(SPECS["mlp"], HALF, CPU).module.register_forward_hook(
+        lambda *_: seen.append(torch.get_num_threads())
+    )
     try:
         for threads in (1, 2):
             train(request(SPECS["mlp"], work=replace(WORK, threads=threads)))
-            assert set(seen[-3:]) == {threads} and torch.get_num_threads() == before
+            assert set(seen[-3:]) == {threads}
+            assert torch.get_num_threads() == before
         with pytest.raises(WireError):
             train(request(SPECS["mlp"], objective=Objective("no such thing")))
         assert torch.get_num_threads() == before
@@ -178,7 +188,8 @@ def test_the_threads_of_the_process_come_back() -> None:
 def test_mixed_precision_on_a_cpu() -> None:
     exact, mixed = (request(SPECS["cnn"], work=replace(WORK, mixed_precision=mixed)) for mixed in (False, True))
     a, b = difference(train(exact), exact), difference(train(mixed), mixed)
-    assert b.isfinite().all() and not torch.equal(a, b)
+    assert b.isfinite().all()
+    assert not torch.equal(a, b)
     assert (a - b).norm() < 0.5 * a.norm()
     assert torch.equal(difference(train(mixed), mixed), b)
 
@@ -194,7 +205,8 @@ def test_the_share_of_computing_is_reported(spec: NetworkSpec) -> None:
 def test_half_precision_replies() -> None:
     asked = request(SPECS["mlp"], codec="float16")
     reply = train(asked)
-    assert reply.array is not None and reply.array.dtype == "float16"
+    assert reply.array is not None
+    assert reply.array.dtype == "float16"
     exact = difference(train(request(SPECS["mlp"])), request(SPECS["mlp"]))
     torch.testing.assert_close(decode(reply.array, exact.numel(), "float16").float(), exact, atol=1e-3, rtol=1e-3)
 
@@ -243,7 +255,8 @@ def test_evaluation_is_on_the_devices_own_examples_and_labels() -> None:
     """Own labels only: the prediction is the best among them, reported apart."""
     spec, context = SPECS["mlp"], device(2, partition="labels", **{"labels-per-client": 2, "num-clients": 20})
     examples = data_of(context)
-    assert len(examples.labels) == 2 and len(examples.test) > 0
+    assert len(examples.labels) == 2
+    assert len(examples.test) > 0
     metrics = answer_evaluate(request(spec), encode(flatten(state_of(spec))), context).metrics
     network = build_part(spec, HALF)
     network.load_state_dict(submodel(spec, HALF).gather(state_of(spec)))
@@ -254,4 +267,5 @@ def test_evaluation_is_on_the_devices_own_examples_and_labels() -> None:
         "num-examples": float(len(examples.test)), "loss": pytest.approx(plain.loss), "accuracy": plain.accuracy,
         "accuracy-own-labels": own.accuracy,
     }  # fmt: skip
-    assert own.accuracy >= plain.accuracy and own.accuracy > 0.2
+    assert own.accuracy >= plain.accuracy
+    assert own.accuracy > 0.2

@@ -22,12 +22,13 @@ from server_app import checkpoint
 from server_app.config import defaults, method_keys
 from server_app.run import NothingLearnt
 from strategies import METHODS
-from tests.support import Outcome, Player, configured, failed, play as play_in, trains, without
+from tests.support import Outcome, Player, configured, failed, trains, without
+from tests.support import play as play_in
 
 pytestmark = pytest.mark.parametrize("method", list(METHODS))
 
 # A share of the nodes a round, so that the order in which they are folded differs from round to round.
-RESUMED: dict[str, Scalar] = {"fraction_train": 0.7, "num_server_rounds": 6}
+RESUMED: dict[str, Scalar] = {"fraction_train": 0.7, "num_server_rounds": 5}
 
 
 def initial(method: str, **keys: Scalar) -> dict[str, torch.Tensor]:
@@ -75,7 +76,8 @@ def test_summary_has_the_published_shape(play: Player, method: str) -> None:
         assert list(result["tiers"]) == ["a", "b", "c"]
         for tier in result["tiers"].values():
             assert list(tier) == ["accuracy", "parameters", "macs", "bytes_down", "bytes_up"]
-            assert tier["parameters"] > 0 and tier["macs"] > 0
+            assert tier["parameters"] > 0
+            assert tier["macs"] > 0
 
 
 def test_same_seed_same_bits_other_seed_other_bits(play: Player, method: str) -> None:
@@ -121,11 +123,13 @@ def test_a_lost_reply_is_no_reply(play: Player, method: str) -> None:
         return [] if trains(request, node, [1]) else [reply]
 
     node = play.once(method=method).rows[0]["selected"][1]
-    lost, told = play(lose, method=method, deadline=1.0), play(without(node, [1]), method=method)
+    lost, told = play(lose, method=method, deadline=0.5), play(without(node, [1]), method=method)
     assert lost.hash == told.hash != play.once(method=method).hash
     for out, word in ((lost, "late"), (told, "out of battery")):
         ((rejection,), (*later,)) = (row["rejected"] for row in out.rows)
-        assert rejection["node"] == node and word in rejection["reason"] and not later
+        assert rejection["node"] == node
+        assert word in rejection["reason"]
+        assert not later
         assert out.rows[0]["accepted"] == out.rows[1]["accepted"] - 1
 
 
@@ -136,7 +140,8 @@ def test_without_any_reply_the_model_stays_and_the_run_fails(tmp_path: Path, met
     with pytest.raises(NothingLearnt):
         play_in(tmp_path, faults, method=method)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["status"] == "failed" and "NothingLearnt" in summary["error"]
+    assert summary["status"] == "failed"
+    assert "NothingLearnt" in summary["error"]
     out = Outcome(tmp_path, summary, [])
     assert [(row["abandoned"], row["accepted"]) for row in out.rows] == [(True, 0), (True, 0)]
     assert {r["node"] for r in out.rejected} == set(out.rows[0]["selected"])
@@ -155,12 +160,12 @@ def test_an_abandoned_round_leaves_the_state_alone(play: Player, method: str) ->
     assert out.hash == play.once(method=method, num_server_rounds=1).hash
 
 
-@pytest.mark.parametrize(("assignment", "stop"), [("fixed", 4), ("dynamic", 1)])
+@pytest.mark.parametrize(("assignment", "stop"), [("fixed", 3), ("dynamic", 1)])
 def test_a_resumed_run_is_the_uninterrupted_one(play: Player, method: str, assignment: str, stop: int) -> None:
-    keys: dict[str, Scalar] = {"method": method, "tier_assignment": assignment, **RESUMED}
+    keys: dict[str, Any] = {"method": method, "tier_assignment": assignment, **RESUMED}
     half = play(**keys | {"num_server_rounds": stop})
     resumed = play(**keys, resume=str(half.path))
-    assert [row["round"] for row in resumed.rows] == list(range(1, 7))
+    assert [row["round"] for row in resumed.rows] == list(range(1, 6))
     assert resumed.hash == play.once(**keys).hash
 
 
@@ -185,14 +190,16 @@ def test_its_options_are_run_config_keys(method: str) -> None:
     assert configured(method=method, **options).options == dict(METHODS[method].OPTIONS)
 
 
-@pytest.mark.parametrize("norm", ["auto", *NORMS])
+@pytest.mark.parametrize("norm", NORMS)
 def test_every_norm(play: Player, method: str, norm: str) -> None:
-    out = play.once(method=method) if norm == "auto" else play(method=method, norm=norm, num_server_rounds=1)
-    assert finite(out.rows[-1])
+    if norm != METHODS[method].PREFERENCES.norm:  # that one is what "auto" means, and all other tests run
+        assert finite(play(method=method, norm=norm, num_server_rounds=1, num_clients=3).rows[-1])
 
 
-@pytest.mark.parametrize("network", [{"model": "cnn", "widths": "4, 8, 8, 8"}, {"model": "resnet", "widths": "4, 8, 8, 8"}])
-def test_other_networks(play: Player, method: str, network: dict[str, Scalar]) -> None:
+@pytest.mark.parametrize(
+    "network", [{"model": "cnn", "widths": "4, 8, 8, 8"}, {"model": "resnet", "widths": "4, 8, 8, 8"}]
+)
+def test_other_networks(play: Player, method: str, network: dict[str, Any]) -> None:
     out = play(method=method, num_server_rounds=1, num_clients=3, **network)
     assert finite(out.rows[-1])
     assert out.rows[-1]["accepted"] >= 1
@@ -206,7 +213,8 @@ def test_a_codec_of_half_the_bytes(play: Player, method: str) -> None:
 
 def test_local_evaluation(play: Player, method: str) -> None:
     row = play(method=method, fraction_evaluate=0.5, num_server_rounds=1).rows[0]
-    assert set(row["local"]) == {"loss", "accuracy", "accuracy_own_labels"} and finite(row["local"])
+    assert set(row["local"]) == {"loss", "accuracy", "accuracy_own_labels"}
+    assert finite(row["local"])
 
 
 def test_messages_do_not_name_the_method(method: str) -> None:
@@ -221,10 +229,9 @@ def test_messages_do_not_name_the_method(method: str) -> None:
     strategy = config.strategy()
     grid = LocalGrid(app, contexts(config.flat, 6), faults=look)
     strategy.run_round(grid, 1)
-    assert seen and not any(name in text for name in names_of(method) for text in seen)
+    assert seen
+    assert not any(name in text for name in names_of(method) for text in seen)
 
 
 def names_of(method: str) -> Iterable[str]:
     return (f'"{method}"', f"'{method}'", METHODS[method].__name__)
-
-

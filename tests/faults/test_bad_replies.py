@@ -1,4 +1,4 @@
-"""Whatever a client replies, the run goes on and ends as if that reply had never come; the incident is counted and named."""
+"""Whatever a client replies, the run goes on and ends as if that had never come; the metrics count and name it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server_app.run import NothingLearnt
 from tests.support import Outcome, Player, address_of, failed, trains, without
 
 VICTIM = 2
-FOUR = {"num_clients": 4}
+FOUR: dict[str, Any] = {"num_clients": 4}
 
 Change = Callable[[RecordDict], None]
 
@@ -187,8 +187,12 @@ def assert_as_without(out: Outcome, reference: Outcome, word: str) -> None:
     assert out.summary["status"] == "finished"
     first, *later = out.rows
     ((rejection,), *none) = (row["rejected"] for row in out.rows)
-    assert rejection["node"] == VICTIM and word in rejection["reason"] and "\n" not in rejection["reason"]
-    assert first["accepted"] == 3 and all(row["accepted"] == 4 for row in later) and not any(none)
+    assert rejection["node"] == VICTIM
+    assert word in rejection["reason"]
+    assert "\n" not in rejection["reason"]
+    assert first["accepted"] == 3
+    assert all(row["accepted"] == 4 for row in later)
+    assert not any(none)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -273,7 +277,8 @@ def test_a_reply_twice_and_later_counts_once(play: Player) -> None:
 
     out = play(faults, **FOUR)
     assert out.hash == play.once(**FOUR).hash
-    assert len(out.rejected) == 6 and {r["reason"] for r in out.rejected} == {"duplicate"}
+    assert len(out.rejected) == 6
+    assert {r["reason"] for r in out.rejected} == {"duplicate"}
 
 
 def test_a_reply_to_nothing(play: Player) -> None:
@@ -311,7 +316,8 @@ def failing(lost: set[int]) -> Callable[[Message, Message], list[Message]]:
 @pytest.mark.parametrize(("quorum", "lost", "abandoned"), [(0.75, {1}, False), (0.75, {1, 2}, True), (0.76, {1}, True)])
 def test_quorum(play: Player, quorum: float, lost: set[int], abandoned: bool) -> None:
     row = play(failing(lost), quorum=quorum, **FOUR).rows[0]
-    assert row["abandoned"] is abandoned and row["accepted"] == 4 - len(lost)
+    assert row["abandoned"] is abandoned
+    assert row["accepted"] == 4 - len(lost)
 
 
 def test_without_quorum_one_reply_is_needed(play: Player) -> None:
@@ -354,17 +360,23 @@ def test_the_run_survives_bad_statistics(play: Player, name: str) -> None:
         return [reply]
 
     out = play(faults, **FOUR)
-    assert out.summary["status"] == "finished" and out.hash == play.once(**FOUR).hash
-    assert out.rows[-1]["accuracy"] is None and out.rows[-1]["tiers"] == {}
+    assert out.summary["status"] == "finished"
+    assert out.hash == play.once(**FOUR).hash
+    assert out.rows[-1]["accuracy"] is None
+    assert out.rows[-1]["tiers"] == {}
 
 
-POISON = pytest.mark.xfail(strict=True, reason="strategies.surveys takes moments of any length and sign from the first node")
+POISON = pytest.mark.xfail(
+    strict=True, reason="strategies.surveys takes moments of any length and sign from the first node"
+)
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[POISON] if name in ("wrong length", "nothing in it", "one number", "a negative count") else [])
+        pytest.param(
+            name, marks=[POISON] if name in ("wrong length", "nothing in it", "one number", "a negative count") else []
+        )
         for name in BAD_MOMENTS
     ],
 )
@@ -381,7 +393,7 @@ def test_bad_statistics_are_left_out(play: Player, name: str) -> None:
         return [failed(request) if asked and request.metadata.dst_node_id == address_of(victim) else reply]
 
     victim = 0
-    keys = {"tiers": "a:1", "num_clients": 3, "num_server_rounds": 1}
+    keys: dict[str, Any] = {"tiers": "a:1", "num_clients": 3, "num_server_rounds": 1}
     out, reference = play(faults, **keys), play(lost, **keys)
     assert out.rows[-1]["loss"] == reference.rows[-1]["loss"] != play(**keys).rows[-1]["loss"]
 
@@ -391,7 +403,8 @@ def test_without_any_statistics_the_run_ends_without_scores(play: Player) -> Non
         return [failed(request) if request.metadata.message_type == "query.statistics" else reply]
 
     out = play(faults, **FOUR)
-    assert out.summary["status"] == "finished" and out.summary["best"] is None
+    assert out.summary["status"] == "finished"
+    assert out.summary["best"] is None
     assert out.hash == play.once(**FOUR).hash
 
 
@@ -406,7 +419,7 @@ def test_bad_local_scores_are_left_out(play: Player, change: Change) -> None:
         asked = request.metadata.message_type == "evaluate.part"
         return [failed(request) if asked and request.metadata.dst_node_id == address_of(1) else reply]
 
-    keys = {"fraction_evaluate": 1.0, "num_clients": 3, "num_server_rounds": 1}
+    keys: dict[str, Any] = {"fraction_evaluate": 1.0, "num_clients": 3, "num_server_rounds": 1}
     assert play(faults, **keys).rows[0]["local"] == play(lost, **keys).rows[0]["local"]
 
 
@@ -440,6 +453,8 @@ def test_any_header_is_refused_in_words(header: bytes) -> None:
         decode(Array("float32", (5,), "numpy.ndarray", framed), 5)
 
 
-@pytest.mark.parametrize("header", [b"(" * 300, b"{'descr': '<f4', 'shape': (5,", b"[" * 3000, b"9" * 3000, b"\xff" * 40])
+@pytest.mark.parametrize(
+    "header", [b"(" * 300, b"{'descr': '<f4', 'shape': (5,", b"[" * 3000, b"9" * 3000, b"\xff" * 40]
+)
 def test_headers_that_break_parsers(header: bytes) -> None:
     test_any_header_is_refused_in_words.hypothesis.inner_test(header)  # type: ignore[attr-defined]

@@ -22,7 +22,10 @@ RATES = tuple(Fraction(text) for text in ("1", "3/4", "3/5", "1/2", "1/3", "1/4"
 def layouts(draw: st.DrawFn) -> Layout:
     """Width axes of any size, a class axis, an image axis; tensors that share them, at any depth."""
     widths = [Axis(f"w{i}", draw(st.integers(1, 9))) for i in range(draw(st.integers(1, 4)))]
-    axes = {axis.name: axis for axis in [*widths, Axis("classes", draw(st.integers(1, 5)), Kind.CLASS), Axis("image", 3, Kind.FIXED)]}
+    axes = {
+        axis.name: axis
+        for axis in [*widths, Axis("classes", draw(st.integers(1, 5)), Kind.CLASS), Axis("image", 3, Kind.FIXED)]
+    }
     depth = draw(st.integers(1, 3))
     tensors = {f"t{i}": draw(_tensors(axes, depth)) for i in range(draw(st.integers(1, 5)))}
     head = (Along(widths[-1].name), Along("classes"))
@@ -52,7 +55,8 @@ def plans(draw: st.DrawFn, layout: Layout) -> Plan:
     rate = draw(st.sampled_from(RATES))
     drawn = draw(st.lists(st.sampled_from([axis.name for axis in widths]), unique=True, max_size=2))
     units = tuple(
-        (name, tuple(draw(st.lists(st.integers(0, layout.axes[name].size - 1), min_size=1, unique=True)))) for name in drawn
+        (name, tuple(draw(st.lists(st.integers(0, layout.axes[name].size - 1), min_size=1, unique=True))))
+        for name in drawn
     )
     can_floor = all(floor(axis.size * rate) for axis in widths)
     return Plan(
@@ -70,9 +74,14 @@ def state_of(layout: Layout, seed: int) -> dict[str, Tensor]:
     return state
 
 
+def assert_near(one: Tensor, other: Tensor) -> None:
+    """Equal up to the order of float sums."""
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def bits(tensor: Tensor) -> list[int]:
     """What tells -0.0 from 0.0."""
-    return tensor.contiguous().view(torch.int32).flatten().tolist()  # type: ignore[no-any-return]
+    return tensor.contiguous().view(torch.int32).flatten().tolist()
 
 
 def all_bits(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
@@ -160,7 +169,9 @@ def grid(indices: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
     return torch.meshgrid(*[torch.tensor(index) for index in indices], indexing="ij")
 
 
-def plain_sums(layout: Layout, replies: Sequence[Client]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+def plain_sums(
+    layout: Layout, replies: Sequence[Client]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Numerators, denominators and holders of every coordinate, in float64."""
     sums = [{n: torch.zeros(t.shape, dtype=torch.float64) for n, t in layout.tensors.items()} for _ in range(3)]
     for client in replies:
@@ -175,8 +186,9 @@ def plain_sums(layout: Layout, replies: Sequence[Client]) -> tuple[dict[str, Ten
                 if client.labels is not None and dim is not None and dim.axis == "classes":
                     label = where[i] // dim.inner % layout.axes["classes"].size
                     held *= torch.isin(label, torch.tensor(client.labels, dtype=torch.int64))
-            for into, value in zip(sums, (client.numerator * piece, client.denominator, 1.0), strict=True):
-                into[name][where] += value * held
+            sums[0][name][where] += client.numerator * piece * held
+            sums[1][name][where] += client.denominator * held
+            sums[2][name][where] += held
     return sums[0], sums[1], sums[2]
 
 

@@ -10,12 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import Layout, PartialAverage, Plan, flatten, placement
+from models import Layout, NetworkSpec, PartialAverage, Plan, completed, flatten, layout, placement
 from models.plans import submodel
 from tests.models.generators import (
     RATES,
     Client,
     all_bits,
+    assert_near,
     averaged,
     clients,
     fold,
@@ -28,15 +29,13 @@ from tests.models.generators import (
     state_of,
 )
 
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
 
 @given(st.data(), layouts())
 def test_it_is_the_plain_loop_over_index_grids(data: st.DataObject, layout: Layout) -> None:
     replies, previous = data.draw(clients(layout)), state_of(layout, 0)
     expected = plain_average(layout, previous, replies)
     for name, tensor in averaged(layout, previous, replies).items():
-        torch.testing.assert_close(tensor, expected[name], **CLOSE)
+        assert_near(tensor, expected[name])
 
 
 @given(st.data(), layouts())
@@ -78,7 +77,7 @@ def test_order_changes_nothing_beyond_float_order(data: st.DataObject, layout: L
     assert all_bits(one.coverage()) == all_bits(other.coverage())
     result = other.finish(previous)
     for name, tensor in one.finish(previous).items():
-        torch.testing.assert_close(tensor, result[name], **CLOSE)
+        assert_near(tensor, result[name])
 
 
 @given(st.data(), layouts(), st.integers(1, 5))
@@ -88,13 +87,15 @@ def test_one_tier_is_the_plain_mean_on_its_block(data: st.DataObject, layout: La
     differences = [torch.randn(part.numel, generator=torch.Generator().manual_seed(i)) for i in range(count)]
     new = averaged(layout, previous, [Client(plan, difference) for difference in differences])
     mean = flatten(part.gather(previous)) + torch.stack(differences).mean(0)
-    torch.testing.assert_close(flatten(part.gather(new)), mean, **CLOSE)
+    assert_near(flatten(part.gather(new)), mean)
 
 
 @given(layouts(), st.integers(1, 6))
 def test_full_width_is_unweighted_fedavg_bit_for_bit(layout: Layout, count: int) -> None:
     previous, total = state_of(layout, 0), torch.zeros(layout.parameters)
-    replies = [Client(Plan(), torch.randn(layout.parameters, generator=torch.Generator().manual_seed(i))) for i in range(count)]
+    replies = [
+        Client(Plan(), torch.randn(layout.parameters, generator=torch.Generator().manual_seed(i))) for i in range(count)
+    ]
     for client in replies:
         total += client.difference
     expected = flatten(previous) + total / count
@@ -104,12 +105,14 @@ def test_full_width_is_unweighted_fedavg_bit_for_bit(layout: Layout, count: int)
 @given(st.data(), layouts(), st.sampled_from((0.5, 8.0, 3.7)))
 def test_scaling_all_weights_changes_nothing(data: st.DataObject, layout: Layout, factor: float) -> None:
     replies, previous = data.draw(clients(layout)), state_of(layout, 0)
-    scaled = [dataclasses.replace(c, numerator=c.numerator * factor, denominator=c.denominator * factor) for c in replies]
+    scaled = [
+        dataclasses.replace(c, numerator=c.numerator * factor, denominator=c.denominator * factor) for c in replies
+    ]
     one, other = averaged(layout, previous, replies), averaged(layout, previous, scaled)
     if factor != 3.7:  # powers of two are exact
         assert all_bits(one) == all_bits(other)
     for name, tensor in one.items():
-        torch.testing.assert_close(tensor, other[name], **CLOSE)
+        assert_near(tensor, other[name])
 
 
 @given(st.data(), layouts())
@@ -158,7 +161,7 @@ def test_looking_at_coverage_between_adds_changes_nothing(data: st.DataObject, l
         average.coverage()
     expected = plain_average(layout, previous, replies)
     for name, tensor in average.finish(previous).items():
-        torch.testing.assert_close(tensor, expected[name], **CLOSE)
+        assert_near(tensor, expected[name])
 
 
 @given(st.data(), layouts(), st.sampled_from((0, 1, 3)))
@@ -171,7 +174,7 @@ def test_boxes_and_index_vectors_agree(data: st.DataObject, layout: Layout, most
         assert all_bits(indexed.coverage()) == all_bits(boxes.coverage())
         result = indexed.finish(previous)
     for name, tensor in boxes.finish(previous).items():
-        torch.testing.assert_close(tensor, result[name], **CLOSE)
+        assert_near(tensor, result[name])
 
 
 @given(layouts(), st.data())
@@ -196,9 +199,7 @@ def test_only_rows_of_the_clients_labels_change(layout: Layout, data: st.DataObj
 
 
 @pytest.mark.parametrize("step", [1, -1])
-def test_rolling_over_all_rounds_covers_every_coordinate_of_a_vector_equally(step: int) -> None:
-    from models import NetworkSpec, completed, layout
-
+def test_rolling_windows_cover_equally_through_the_average(step: int) -> None:
     declared = layout(completed(NetworkSpec("mlp", (1, 2, 2), 3, widths=(6, 6))))
     average = PartialAverage(declared)
     for number in range(6):

@@ -49,9 +49,16 @@ def test_the_path_names_the_tensor() -> None:
 
 def test_stage_exit_and_rate_reach_the_tensors() -> None:
     inner = declare(nn.Linear(4, 6), {"weight": ("out", "in"), "bias": ("out",)}, rates={"bias": Fraction(1, 2)})
-    network = declare(nn.Sequential(declare(nn.Sequential(inner), stage=2), declare(nn.Sequential(inner), exit_of=3)), stage=1)
+    network = declare(
+        nn.Sequential(declare(nn.Sequential(inner), stage=2), declare(nn.Sequential(inner), exit_of=3)), stage=1
+    )
     tensors = layout_of(network, AXES).tensors
-    assert [(t.stage, t.exit, t.rate) for t in tensors.values()] == [(2, 0, 0), (2, 0, Fraction(1, 2)), (1, 3, 0), (1, 3, Fraction(1, 2))]
+    assert [(t.stage, t.exit, t.rate) for t in tensors.values()] == [
+        (2, 0, 0),
+        (2, 0, Fraction(1, 2)),
+        (1, 3, 0),
+        (1, 3, Fraction(1, 2)),
+    ]
 
 
 def test_a_second_declaration_adds_to_the_first() -> None:

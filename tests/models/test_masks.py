@@ -11,7 +11,20 @@ from hypothesis import strategies as st
 
 from models import Layout, PartialAverage, Plan, Submodel, flatten
 from models.plans import submodel
-from tests.models.generators import Client, all_bits, bits, clients, fold, layouts, per_coordinate, plain_average, plain_sums, plans, state_of
+from tests.models.generators import (
+    Client,
+    all_bits,
+    assert_near,
+    bits,
+    clients,
+    fold,
+    layouts,
+    per_coordinate,
+    plain_average,
+    plain_sums,
+    plans,
+    state_of,
+)
 
 
 def _masked(part: Submodel, seed: int) -> Submodel:
@@ -21,7 +34,9 @@ def _masked(part: Submodel, seed: int) -> Submodel:
 
 
 @given(st.data(), layouts(), st.integers(1, 5))
-def test_masked_parts_average_over_those_who_hold_the_coordinate(data: st.DataObject, layout: Layout, count: int) -> None:
+def test_masked_parts_average_over_those_who_hold_the_coordinate(
+    data: st.DataObject, layout: Layout, count: int
+) -> None:
     average, previous = PartialAverage(layout, per_coordinate=True), state_of(layout, 0)
     shape = {name: tensor.shape for name, tensor in layout.tensors.items()}
     above, below = ({name: torch.zeros(s, dtype=torch.float64) for name, s in shape.items()} for _ in range(2))
@@ -42,7 +57,7 @@ def test_masked_parts_average_over_those_who_hold_the_coordinate(data: st.DataOb
         free = below[name] == 0
         assert bits(tensor[free]) == bits(previous[name][free])
         expected = previous[name] + above[name] / below[name].masked_fill(free, 1)
-        torch.testing.assert_close(tensor, expected.float(), rtol=1e-4, atol=1e-5)
+        assert_near(tensor, expected.float())
 
 
 @given(st.data(), layouts())
@@ -53,7 +68,7 @@ def test_without_masks_it_is_the_same_average(data: st.DataObject, layout: Layou
     for name, counts in per_coordinate(average, layout).items():
         assert torch.equal(counts.double(), holders[name])
     for name, tensor in average.finish(previous).items():
-        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+        assert_near(tensor, expected[name])
 
 
 @given(layouts())
@@ -78,7 +93,11 @@ def test_gathering_a_masked_part_leaves_zeros(layout: Layout) -> None:
 
 @given(layouts())
 def test_masks_need_denominators_per_coordinate(layout: Layout) -> None:
-    tensors = {n: t for n, t in layout.tensors.items() if any(d is None and s > 1 for d, s in zip(t.dims, t.shape, strict=True))}
+    tensors = {
+        n: t
+        for n, t in layout.tensors.items()
+        if any(d is None and s > 1 for d, s in zip(t.dims, t.shape, strict=True))
+    }
     if not tensors:
         return
     part = _masked(submodel(layout, Plan()), 2)

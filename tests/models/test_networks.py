@@ -8,11 +8,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import Kind, NetworkSpec, Plan, SettingError, Submodel, build, build_part, completed, generator, initial_state, kept_units, layout, submodel, torch_generator
+from models import (
+    Kind,
+    NetworkSpec,
+    Plan,
+    SettingError,
+    Submodel,
+    build,
+    build_part,
+    completed,
+    generator,
+    initial_state,
+    kept_units,
+    layout,
+    submodel,
+    torch_generator,
+)
 from models.network import NETWORKS
 from models.norm import NORMS
 
 RATES = tuple(Fraction(1, n) for n in (4, 3, 2, 1))
+SHAPE = (3, 8, 8)
 SHAPES = {
     "mlp": NetworkSpec("mlp", (1, 5, 4), 7, widths=(13, 6)),
     "cnn": NetworkSpec("cnn", (3, 9, 8), 7, widths=(5, 8, 6, 7)),
@@ -25,19 +41,31 @@ SHAPES = {
 
 def _spec(name: str, norm: str = "none", *, scaler: bool = False) -> NetworkSpec:
     base = SHAPES[name]
-    return completed(NetworkSpec(base.name, base.input_shape, base.classes, base.widths, base.blocks, norm, scaler, RATES))
+    return completed(
+        NetworkSpec(base.name, base.input_shape, base.classes, base.widths, base.blocks, norm, scaler, RATES)
+    )
 
 
 def _plans(spec: NetworkSpec) -> dict[str, Plan]:
     draws = generator(0, 0, 0, "test")
     axes = [axis for axis in layout(spec).axes.values() if axis.kind is Kind.WIDTH]
-    chosen = tuple((a.name, tuple(draws.choice(a.size, kept_units(a.size, Fraction(1, 2)), replace=False).tolist())) for a in axes)
-    return {"leading": Plan(Fraction(1, 2)), "rolling": Plan(Fraction(1, 3), shift=-2), "random": Plan(Fraction(1, 2), units=chosen),
-            "floor": Plan(Fraction(1, 4), floor=True), "full": Plan()}  # fmt: skip
+    chosen = tuple(
+        (a.name, tuple(draws.choice(a.size, kept_units(a.size, Fraction(1, 2)), replace=False).tolist())) for a in axes
+    )
+    return {
+        "leading": Plan(Fraction(1, 2)),
+        "rolling": Plan(Fraction(1, 3), shift=-2),
+        "random": Plan(Fraction(1, 2), units=chosen),
+        "floor": Plan(Fraction(1, 4), floor=True),
+        "full": Plan(),
+    }
 
 
 def _state(spec: NetworkSpec) -> dict[str, Tensor]:
-    return initial_state(spec, torch_generator(1, 0, "server", "initial"))
+    """Weights large enough that what enters a network without norms still shows where it leaves."""
+    return {
+        name: 2.5 * tensor for name, tensor in initial_state(spec, torch_generator(1, 0, "server", "initial")).items()
+    }
 
 
 def test_every_registered_network_is_here() -> None:
@@ -73,7 +101,8 @@ def test_a_part_computes_what_the_full_network_does_with_the_rest_at_zero(name: 
         part = submodel(spec, plan)
         network = _loaded(build_part(spec, plan), part.gather(state))
         rest_at_zero = _loaded(build(spec), _only(part, state))
-        torch.testing.assert_close(network(x), rest_at_zero(x), rtol=1e-4, atol=1e-6, msg=lambda text, kind=kind: f"{kind}: {text}")
+        assert kind == "floor" or network(x).std(0).max() > 1e-3, f"{kind}: nothing to compare"
+        torch.testing.assert_close(network(x), rest_at_zero(x), rtol=1e-4, atol=1e-5, msg=f"{name} {kind}")
         if kind != "full":
             assert not torch.allclose(network(x), _loaded(build(spec), state)(x), atol=1e-4)
 
@@ -112,13 +141,19 @@ def test_misaligned_shortcuts_would_be_noticed() -> None:
 
 @pytest.mark.parametrize(
     ("blocks", "counts"),
-    [((1, 1, 1, 2), (9_622_090, 2_408_746, 603_802, 151_762, 38_350)), ((2, 2, 2, 2), (11_172_170, 2_796_714, 701_018, 176_178, 44_510))],
+    [
+        ((1, 1, 1, 2), (9_622_090, 2_408_746, 603_802, 151_762, 38_350)),
+        ((2, 2, 2, 2), (11_172_170, 2_796_714, 701_018, 176_178, 44_510)),
+    ],
 )
 def test_heterofls_parameter_counts(blocks: tuple[int, ...], counts: tuple[int, ...]) -> None:
     spec = completed(NetworkSpec("resnet", (3, 32, 32), 10, blocks=blocks, scaler=True))
     assert tuple(submodel(spec, Plan(Fraction(1, 2**level))).numel for level in range(5)) == counts
     with torch.device("meta"):
-        assert tuple(sum(p.numel() for p in build_part(spec, Plan(Fraction(1, 2**i))).parameters()) for i in range(5)) == counts
+        assert (
+            tuple(sum(p.numel() for p in build_part(spec, Plan(Fraction(1, 2**i))).parameters()) for i in range(5))
+            == counts
+        )
 
 
 def test_the_network_of_pfl_researchs_benchmark() -> None:
@@ -141,19 +176,23 @@ def test_specs_survive_json(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "{}", "3", '{"input_shape": [1, 2]}', '{"input_shape": 1}'])
 def test_what_is_no_network_is_a_value_error(text: str) -> None:
-    with pytest.raises(ValueError, match="not a network|not enough values"):
+    with pytest.raises(ValueError, match=r"not a network|not enough values"):
         NetworkSpec.from_json(text)
 
 
 @pytest.mark.parametrize(
     ("spec", "key"),
     [
-        (NetworkSpec("resnext", (3, 8, 8), 10), "model"), (NetworkSpec("mlp", (3, 8, 8), 10, norm="layer"), "norm"),
-        (NetworkSpec("cnn-flat", (3, 8, 8), 10, widths=(4, 4)), "widths"), (NetworkSpec("mlp", (3, 8, 8), 10, widths=(4, 0)), "widths"),
-        (NetworkSpec("mlp", (3, 8, 8), 10, blocks=(1,)), "blocks"), (NetworkSpec("resnet", (3, 8, 8), 10, blocks=(1, 2)), "blocks"),
-        (NetworkSpec("resnet", (3, 8, 8), 10, widths=(4, 8)), "widths"), (NetworkSpec("resnet", (3, 8, 7), 10), "model"),
+        (NetworkSpec("resnext", SHAPE, 10), "model"),
+        (NetworkSpec("mlp", SHAPE, 10, norm="layer"), "norm"),
+        (NetworkSpec("cnn-flat", SHAPE, 10, widths=(4, 4)), "widths"),
+        (NetworkSpec("mlp", SHAPE, 10, widths=(4, 0)), "widths"),
+        (NetworkSpec("mlp", SHAPE, 10, blocks=(1,)), "blocks"),
+        (NetworkSpec("resnet", SHAPE, 10, blocks=(1, 2)), "blocks"),
+        (NetworkSpec("resnet", SHAPE, 10, widths=(4, 8)), "widths"),
+        (NetworkSpec("resnet", (3, 8, 7), 10), "model"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_spec_names_its_key(spec: NetworkSpec, key: str) -> None:
     with pytest.raises(SettingError) as error:
         completed(spec)

@@ -20,12 +20,17 @@ def test_golden_values() -> None:
     """Another NumPy, another hash or another byte order must not change a run."""
     assert generator(0, 1, 2, "units").integers(0, 10**9, 4).tolist() == [162991272, 471036433, 731462058, 508095585]
     assert generator(2**40, 999, "räuber", "select").random(2).tolist() == [0.9047703871666704, 0.9966436115400739]
-    assert torch.rand(2, generator=torch_generator(0, 1, 2, "batches")).tolist() == [0.92001873254776, 0.1909404993057251]
+    assert torch.rand(2, generator=torch_generator(0, 1, 2, "batches")).tolist() == [
+        0.92001873254776,
+        0.1909404993057251,
+    ]
     assert torch.randperm(8, generator=torch_generator(7, 3, "server", "batches")).tolist() == [3, 4, 2, 0, 7, 6, 5, 1]
 
 
 def test_every_part_of_the_key_counts() -> None:
-    keys: list[tuple[int, int, int | str, str]] = [(s, r, n, p) for s in (0, 1) for r in (0, 1) for n in (0, 1, "a") for p in ("x", "y")]
+    keys: list[tuple[int, int, int | str, str]] = [
+        (s, r, n, p) for s in (0, 1) for r in (0, 1) for n in (0, 1, "a") for p in ("x", "y")
+    ]
     keys += [(0, 11, 1, "x"), (0, 1, 11, "x"), (1, 1, 1, "1x"), (1, 1, 11, "x")]  # joined, they would be alike
     numpy_draws = {generator(*key).integers(2**63) for key in keys}
     torch_draws = {int(torch.randint(2**62, (1,), generator=torch_generator(*key))) for key in keys}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from math import inf, nan
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import Block, Layout, PartialAverage, Plan, Submodel
+from models import Along, Axis, Block, Layout, PartialAverage, Plan, Submodel
+from models.axes import TensorLayout
 from models.plans import submodel
 from tests.models.generators import all_bits, clients, fold, layouts, plans, state_of
 
@@ -32,15 +34,16 @@ def _reject(data: st.DataObject, average: PartialAverage, layout: Layout) -> Non
     good = torch.ones(part.numel)
     spoilt = good.clone()
     spoilt[data.draw(st.integers(0, part.numel - 1))] = data.draw(st.sampled_from((nan, inf, -inf, 3e38)))
-    bad: list[tuple[torch.Tensor, float, float, tuple[int, ...] | None]] = [
-        (spoilt, 1.0, 1.0, None), (good[1:], 1.0, 1.0, None), (torch.ones(part.numel + 1), 1.0, 1.0, None),
-        (good.double(), 1.0, 1.0, None), (good.view(1, -1), 1.0, 1.0, None), (good, nan, 1.0, None), (good, inf, 1.0, None),
-        (good, 1e38, 1.0, None), (good, 1.0, 0.0, None), (good, 1.0, -1.0, None), (good, 1.0, nan, None), (good, 1.0, inf, None),
-        (good, 1.0, 1e-50, None), (good, 1.0, 1e39, None), (good, 1.0, 1.0, (-1,)), (good, 1.0, 1.0, (0, layout.axes["classes"].size)),
-    ]  # fmt: skip
-    for difference, numerator, denominator, labels in bad:
-        with pytest.raises(ValueError, match=r"coordinates|weight|finite|labels"):
-            average.add(part, difference, numerator, denominator, labels)
+    for difference in (spoilt, good[1:], torch.ones(part.numel + 1), good.double(), good.view(1, -1)):
+        with pytest.raises(ValueError, match=r"coordinates|finite"):
+            average.add(part, difference)
+    for numerator, denominator in product((1.0, nan, inf, 1e38), (1.0, 0.0, -1.0, nan, inf, 1e-50, 1e39)):
+        if (numerator, denominator) != (1.0, 1.0):
+            with pytest.raises(ValueError, match=r"weight"):
+                average.add(part, good, numerator, denominator)
+    for labels in ((-1,), (0, layout.axes["classes"].size)):
+        with pytest.raises(ValueError, match="labels"):
+            average.add(part, good, labels=labels)
 
 
 @given(layouts())
@@ -53,9 +56,6 @@ def test_parts_of_another_network_are_refused(layout: Layout) -> None:
 
 
 def test_a_block_that_cuts_through_a_unit_is_refused() -> None:
-    from models import Along, Axis
-    from models.axes import TensorLayout
-
     layout = Layout({"w": Axis("w", 4)}, {"t": TensorLayout((12,), (Along("w", inner=3),))})
     with pytest.raises(ValueError, match="cuts through a unit of 3"):
         PartialAverage(layout).add(Submodel({"t": Block("t", (12,), (((0, 4),),))}), torch.ones(4))

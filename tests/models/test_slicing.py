@@ -51,7 +51,11 @@ def test_narrow_parts_are_leading_slices_of_wide_ones(layout: Layout, one: Fract
         view = outer[name]
         for i, dim in enumerate(dims):
             if dim is not None:  # each of the outer repetitions has its own leading part
-                view = view.unflatten(i, (dim.outer, -1)).narrow(i + 1, 0, inner.shape[i] // dim.outer).flatten(i, i + 1)
+                view = (
+                    torch.unflatten(view, i, (dim.outer, -1))
+                    .narrow(i + 1, 0, inner.shape[i] // dim.outer)
+                    .flatten(i, i + 1)
+                )
         assert torch.equal(inner, view), name
 
 
@@ -62,16 +66,20 @@ def test_plans_survive_json(data: st.DataObject, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "1", '{"rat": "1/2"}', '{"rate": "1/0"}', '{"rate": "x"}', '{"rate": 2}', '{"rate": []}', '{"units": [1]}',
-             '{"units": {"w": 3}}', '{"depth": 0}', '{"depth": []}', "{"]
+    "text",
+    [
+        "[]", "1", '{"rat": "1/2"}', '{"rate": "1/0"}', '{"rate": "x"}', '{"rate": 2}', '{"rate": []}',
+        '{"units": [1]}', '{"units": {"w": 3}}', '{"depth": 0}', '{"depth": []}', "{",
+    ],
 )  # fmt: skip
 def test_what_is_no_plan_is_a_value_error(text: str) -> None:
-    with pytest.raises(ValueError, match="not a plan|allowed is|Invalid literal|Expecting"):
+    with pytest.raises(ValueError, match=r"not a plan|allowed is|Invalid literal|Expecting"):
         Plan.from_json(text)
 
 
 @pytest.mark.parametrize(
-    ("size", "rate", "up", "down"), [(10, "3/5", 6, 6), (64, "7/10", 45, 44), (3, "1/3", 1, 1), (1, "1/16", 1, 0), (1009, "1/1009", 1, 1)]
+    ("size", "rate", "up", "down"),
+    [(10, "3/5", 6, 6), (64, "7/10", 45, 44), (3, "1/3", 1, 1), (1, "1/16", 1, 0), (1009, "1/1009", 1, 1)],
 )
 def test_rates_are_fractions(size: int, rate: str, up: int, down: int) -> None:
     assert kept_units(size, Fraction(rate)) == up
@@ -90,7 +98,9 @@ def test_rolling_windows_cover_every_unit_equally(size: int, rate: Fraction, ste
     layout = Layout({"w": axis}, {"t": TensorLayout((size,), (Along("w"),))})
     times = [0] * size
     for round_number in range(first, first + size):
-        for unit in submodel(layout, Plan(rate, shift=step * round_number)).gather({"t": torch.arange(size)})["t"].tolist():
+        for unit in (
+            submodel(layout, Plan(rate, shift=step * round_number)).gather({"t": torch.arange(size)})["t"].tolist()
+        ):
             times[unit] += 1
     assert times == [kept_units(size, rate)] * size
 
@@ -99,9 +109,11 @@ def test_rolling_windows_cover_every_unit_equally(size: int, rate: Fraction, ste
 def test_impossible_plans_are_refused(layout: Layout) -> None:
     size = layout.axes["w0"].size
     bad = [
-        Plan(units=(("w0", (size,)),)), Plan(units=(("w0", (-1,)),)), Plan(units=(("w0", ()),)), Plan(units=(("nowhere", (0,)),)),
-        Plan(units=(("classes", (0,)),)), Plan(depth=99), Plan(Fraction(1, 100), floor=True),
-    ]  # fmt: skip
+        *[Plan(units=(("w0", units),)) for units in ((size,), (-1,), ())],
+        *[Plan(units=((axis, (0,)),)) for axis in ("nowhere", "classes", "image")],
+        Plan(depth=99),
+        Plan(Fraction(1, 100), floor=True),
+    ]
     for plan in bad:
         with pytest.raises(ValueError, match=r"axis|axes|depth|rate"):
             submodel(layout, plan)

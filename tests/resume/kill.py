@@ -24,7 +24,8 @@ from server_app.events import Events
 from tests.support import Outcome, configured, play, trains
 
 KEYS: dict[str, Any] = {
-    "method": "fedecover", "tier_assignment": "dynamic", "fraction_train": 0.7, "num_server_rounds": 5, "evaluate_every": 2,
+    "method": "fedecover", "tier_assignment": "dynamic", "fraction_train": 0.7, "num_server_rounds": 5,
+    "evaluate_every": 2,
 }  # fmt: skip
 ROUND = 3
 MANIFEST = f"round-{ROUND:06d}.json"
@@ -74,7 +75,11 @@ def during_write(folder: Path) -> None:
     def torn(fd: int) -> None:
         name = Path(os.readlink(f"/proc/self/fd/{fd}"))
         saved = len(list((folder / "checkpoints").glob("round-*.json")))
-        if name.name.startswith(".tmp-") and saved and (folder / "checkpoints" / f"round-{ROUND - 1:06d}.json").exists():
+        if (
+            name.name.startswith(".tmp-")
+            and saved
+            and (folder / "checkpoints" / f"round-{ROUND - 1:06d}.json").exists()
+        ):
             os.ftruncate(fd, os.fstat(fd).st_size // 2)
             die()
         fsync(fd)
@@ -109,6 +114,10 @@ PLACES: dict[str, Callable[[Path], None]] = {
     "before rename": around_rename(after=False),
     "after rename": around_rename(after=True),
 }
+
+
+def whole(folder: Path) -> None:
+    play(folder, **KEYS)
 
 
 def resume(folder: Path) -> None:
@@ -148,7 +157,7 @@ def main(root: Path) -> None:
     Events(root / "warm").write({"round": 1, "loss": 1.0})
     found: dict[str, Any] = {"codes": {}}
     codes = found["codes"]
-    codes["whole"] = child(lambda folder: None if play(folder, **KEYS) else None, root / "whole")
+    codes["whole"] = child(whole, root / "whole")
     found["whole"] = result(root / "whole")
     for place, killed in PLACES.items():
         folder = root / place.replace(" ", "-")

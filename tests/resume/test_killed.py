@@ -32,7 +32,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_killed_and_resumed(found: dict[str, Any], place: str) -> None:
-    assert found["codes"][place] == -9 and found["codes"][f"{place}, resumed"] == 0
+    assert found["codes"][place] == -9
+    assert found["codes"][f"{place}, resumed"] == 0
     assert found[place]["before"] == [1, 2]  # round 3 had not ended, as far as the metrics knew
     assert found[place]["rounds"] == [1, 2, 3, 4, 5]
     assert found[place]["hash"] == found["whole"]["hash"]
@@ -62,7 +63,9 @@ def test_another_configuration_is_refused(play: Player, done: Outcome, key: str,
     keys: dict[str, Any] = {"num_server_rounds": 2, "num_clients": 3} | {key.replace("-", "_"): value}
     with pytest.raises(SettingError) as caught:
         play(resume=str(done.path), **keys)
-    assert key in str(caught.value) and str(value) in str(caught.value) and "\n" not in str(caught.value)
+    assert key in str(caught.value)
+    assert str(value) in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert sorted((p, p.read_bytes()) for p in done.path.rglob("*") if p.is_file()) == before
 
 
@@ -83,7 +86,8 @@ def test_checkpoints_need_not_be_of_every_round(play: Player) -> None:
     out = play(**keys)
     (out.path / "checkpoints" / "round-000004.json").unlink()  # as if killed in round 4
     again = play(resume=str(out.path), **keys)
-    assert again.hash == out.hash and [row["round"] for row in again.rows] == [1, 2, 3, 4]
+    assert again.hash == out.hash
+    assert [row["round"] for row in again.rows] == [1, 2, 3, 4]
 
 
 def test_without_any_checkpoint_it_begins_again(play: Player) -> None:
@@ -92,7 +96,8 @@ def test_without_any_checkpoint_it_begins_again(play: Player) -> None:
     for file in (out.path / "checkpoints").iterdir():
         file.unlink()
     again = play(num_clients=3, resume=str(out.path))
-    assert again.hash == first and [row["round"] for row in again.rows] == [1, 2]
+    assert again.hash == first
+    assert [row["round"] for row in again.rows] == [1, 2]
 
 
 def test_a_folder_that_is_no_run(play: Player, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ def refusal(**keys: Any) -> SettingError:
     with pytest.raises(SettingError) as caught:
         resolve(keys_of(**keys))
     line = str(caught.value)
-    assert "\n" not in line and "allowed is" in line
+    assert "\n" not in line
+    assert "allowed is" in line
     return caught.value
 
 
@@ -62,7 +63,8 @@ def test_a_value_outside_a_closed_set(key: str, value: str, allowed: list[str]) 
         ("fraction-train", 0.0), ("fraction-train", 1.1), ("fraction-train", float("nan")), ("fraction-evaluate", -0.1),
         ("quorum", 1.5), ("quorum", "half"), ("deadline", 0.0), ("deadline", float("nan")), ("min-nodes", 0),
         ("node-wait", -1.0), ("local-epochs", 0), ("batch-size", 0), ("batch-size", "big"),
-        ("learning-rate", 0.0), ("learning-rate", -0.1), ("learning-rate", float("nan")), ("learning-rate", float("inf")),
+        ("learning-rate", 0.0), ("learning-rate", -0.1), ("learning-rate", float("nan")),
+        ("learning-rate", float("inf")),
         ("learning-rate-decay", 0.0), ("learning-rate-milestones", "3, x"), ("learning-rate-milestones", "0"),
         ("momentum", 1.0), ("momentum", -0.1), ("weight-decay", -1e-4), ("weight-decay", float("inf")),
         ("clip-norm", -1.0), ("mixed-precision", "yes"), ("mixed-precision", 1), ("threads", 0), ("seed", -1),
@@ -81,18 +83,25 @@ def test_a_value_of_the_wrong_type_or_range(key: str, value: Scalar) -> None:
 
 @pytest.mark.parametrize(
     ("key", "meant"),
-    [("metod", "method"), ("num-client", "num-clients"), ("learning_rate", "learning-rate"), ("fedrolex-steps", "fedrolex-step")],
+    [
+        ("metod", "method"),
+        ("num-client", "num-clients"),
+        ("learning_rate", "learning-rate"),
+        ("fedrolex-steps", "fedrolex-step"),
+    ],
 )
 def test_an_unknown_key(key: str, meant: str) -> None:
     with pytest.raises(SettingError) as caught:
         resolve({**keys_of(), key: 1})
-    assert caught.value.key == key and f"did you mean {meant!r}" in str(caught.value)
+    assert caught.value.key == key
+    assert f"did you mean {meant!r}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_key_like_no_other() -> None:
     error = refusal(xyzzy=1)
-    assert "did you mean" not in str(error) and "num-server-rounds" in error.allowed
+    assert "did you mean" not in str(error)
+    assert "num-server-rounds" in error.allowed
 
 
 @pytest.mark.parametrize(
@@ -105,7 +114,8 @@ def test_a_key_like_no_other() -> None:
 )  # fmt: skip
 def test_bad_tiers(tiers: str, why: str) -> None:
     error = refusal(tiers=tiers)
-    assert (error.key, error.value) == ("tiers", tiers) and why in error.allowed
+    assert (error.key, error.value) == ("tiers", tiers)
+    assert why in error.allowed
 
 
 @pytest.mark.parametrize("shares", ["1, 1", "1, 1, 1, 1", "0, 0, 0", "1, -1, 1", "a, b, c", "1/0, 1, 1", "nan, 1, 1"])
@@ -116,7 +126,8 @@ def test_proportions_that_do_not_fit(shares: str) -> None:
 
 def test_more_clients_than_examples() -> None:
     error = refusal(num_clients=1438)
-    assert (error.key, error.value) == ("num-clients", 1438) and "1437" in error.allowed
+    assert (error.key, error.value) == ("num-clients", 1438)
+    assert "1437" in error.allowed
     assert resolve(keys_of(num_clients=1437)).num_clients == 1437
 
 
@@ -130,7 +141,8 @@ def test_more_clients_than_examples() -> None:
 )
 def test_a_width_that_leaves_a_layer_empty(keys: dict[str, Scalar]) -> None:
     error = refusal(**keys)
-    assert error.key in ("tiers", "widths") and "leaves nothing" in str(error)
+    assert error.key in ("tiers", "widths")
+    assert "leaves nothing" in str(error)
 
 
 def test_rounding_up_leaves_no_layer_empty() -> None:
@@ -146,12 +158,14 @@ def test_missing_data(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("socket.create_connection", offline)
     monkeypatch.setattr("socket.getaddrinfo", offline)
     error = refusal(dataset=dataset, data_root=str(tmp_path / "nothing"), model="cnn", widths="4, 8, 8, 8")
-    assert error.key == "data-root" and str(tmp_path / "nothing") in str(error)
+    assert error.key == "data-root"
+    assert str(tmp_path / "nothing") in str(error)
 
 
 def test_more_labels_than_classes() -> None:
     error = refusal(partition="labels", labels_per_client=11)
-    assert error.key == "labels-per-client" and "10" in error.allowed
+    assert error.key == "labels-per-client"
+    assert "10" in error.allowed
 
 
 def test_widths_that_do_not_fit_the_network() -> None:
@@ -180,13 +194,15 @@ def test_pyproject_lists_exactly_the_defaults() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     listed = project["tool"]["flwr"]["app"]["config"]
     assert listed == defaults()
-    assert {key: type(value) for key, value in listed.items()} == {key: type(value) for key, value in defaults().items()}
+    assert {key: type(value) for key, value in listed.items()} == {
+        key: type(value) for key, value in defaults().items()
+    }
 
 
 def test_a_run_folder_in_use(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run")
     try:
-        with pytest.raises(SettingError, match="run-dir = .*run.*uses"):
+        with pytest.raises(SettingError, match=r"run-dir = .*run.*uses"):
             run_of(tmp_path / "run")
     finally:
         run.folder.close()
@@ -194,7 +210,7 @@ def test_a_run_folder_in_use(tmp_path: Path) -> None:
 
 def test_a_run_folder_that_holds_a_run(tmp_path: Path) -> None:
     run_of(tmp_path / "run").folder.close()
-    with pytest.raises(SettingError, match="run-dir = .*new folder"):
+    with pytest.raises(SettingError, match=r"run-dir = .*new folder"):
         run_of(tmp_path / "run")
 
 

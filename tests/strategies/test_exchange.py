@@ -44,7 +44,9 @@ def requests(count: int) -> list[Message]:
     return [Message(RecordDict(), dst_node_id=i + 1, message_type="train.part") for i in range(count)]
 
 
-def run(grid: FakeGrid, count: int, seconds: float = 5.0, **options: Any) -> tuple[list[tuple[int, str | None]], list[str]]:
+def run(
+    grid: FakeGrid, count: int, seconds: float = 5.0, **options: Any
+) -> tuple[list[tuple[int, str | None]], list[str]]:
     """What was taken, as (position, the message that the reply answers), and what was odd."""
     taken: list[tuple[int, str | None]] = []
     odd: list[str] = []
@@ -94,7 +96,8 @@ def test_the_window_bounds_what_is_held() -> None:
 def test_the_deadline_holds_although_nothing_arrives() -> None:
     began = monotonic()
     taken, odd = run(FakeGrid(lambda grid, asked: []), 40, seconds=0.2, window=4)
-    assert taken == [(i, None) for i in range(40)] and not odd
+    assert taken == [(i, None) for i in range(40)]
+    assert not odd
     assert 0.2 <= monotonic() - began < 2
 
 
@@ -123,7 +126,8 @@ def test_a_reply_that_was_not_asked_for_yet_is_odd() -> None:
         return [grid.reply(message_id) for message_id in ([*asked, "m5"] if len(grid.asked) == 1 else asked)]
 
     taken, odd = run(FakeGrid(arrivals), 6, window=2)
-    assert taken == in_place(6) and odd == ["unknown"]
+    assert taken == in_place(6)
+    assert odd == ["unknown"]
 
 
 def test_what_was_not_delivered_is_not_waited_for() -> None:

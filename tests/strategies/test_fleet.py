@@ -54,7 +54,8 @@ def test_hello_is_said_once() -> None:
     fleet.greet(grid)
     grid.online.append(1002)
     nodes, _ = fleet.greet(grid)
-    assert sorted(grid.greeted) == [1000, 1001, 1002] and len(nodes) == 3
+    assert sorted(grid.greeted) == [1000, 1001, 1002]
+    assert len(nodes) == 3
 
 
 def test_who_is_away_is_not_listed_and_is_known_again_later() -> None:
@@ -66,7 +67,8 @@ def test_who_is_away_is_not_listed_and_is_known_again_later() -> None:
     grid.online = [1000, 2001]  # 1001 comes back as 2001, its id is the same
     grid2 = People(lambda address: by_address(1001 if address == 2001 else address), [1000, 2001])
     nodes, rejected = fleet.greet(grid2)
-    assert [(node.id, node.address) for node in nodes] == [(8999, 2001), (9000, 1000)] and not rejected
+    assert [(node.id, node.address) for node in nodes] == [(8999, 2001), (9000, 1000)]
+    assert not rejected
     assert (nodes[0].last_loss, nodes[0].last_round) == (0.5, 3)
 
 
@@ -74,7 +76,8 @@ def test_two_nodes_of_one_id() -> None:
     fleet = Fleet()
     nodes, rejected = fleet.greet(People(lambda _: Hello("kitchen", 5).to_record(), [1000, 1001]))
     assert [node.id for node in nodes] == ["kitchen"]
-    assert [r.node for r in rejected] == ["kitchen"] and "two nodes" in rejected[0].reason
+    assert [r.node for r in rejected] == ["kitchen"]
+    assert "two nodes" in rejected[0].reason
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,8 @@ def test_a_bad_hello_is_left_out_and_named(change: Callable[[RecordDict], object
 
     nodes, rejected = Fleet().greet(People(say, [1000, 1001, 1002]))
     assert [node.address for node in nodes] == [1002, 1000]
-    assert len(rejected) == 1 and "1001" in rejected[0].reason
+    assert len(rejected) == 1
+    assert "1001" in rejected[0].reason
 
 
 def test_labels_come_back_as_they_went() -> None:
@@ -121,14 +125,16 @@ def test_numbers_come_before_names() -> None:
 def test_history_outlives_a_server() -> None:
     grid, fleet = People(by_address, [1000, 1001]), Fleet()
     for node in fleet.greet(grid)[0]:
-        node.last_loss, node.last_round = node.id / 7, 4
+        node.last_loss, node.last_round = float(node.id) / 7, 4
     other = Fleet()
     other.remember(fleet.history())
     assert [(n.last_loss, n.last_round) for n in other.greet(grid)[0]] == [(8999 / 7, 4), (9000 / 7, 4)]
     assert other.history() == fleet.history()
 
 
-@pytest.mark.xfail(strict=True, reason="strategies.fleet.Fleet.history forgets what was remembered of nodes that are away")
+@pytest.mark.xfail(
+    strict=True, reason="strategies.fleet.Fleet.history forgets what was remembered of nodes that are away"
+)
 def test_history_keeps_nodes_that_have_not_said_hello_again() -> None:
     """A node that is away when the run is resumed may come back later, and a second resume must still know it."""
     grid, fleet = People(by_address, [1000, 1001]), Fleet()

@@ -27,7 +27,9 @@ def test_exponential() -> None:
 def test_cosine_falls_from_the_whole_to_nearly_nothing() -> None:
     found = rates(Schedule(2.0, kind="cosine", rounds=10), 10)
     assert found == pytest.approx([1 + cos(pi * i / 10) for i in range(10)])
-    assert found[0] == 2.0 and found == sorted(found, reverse=True) and found[-1] > 0
+    assert found[0] == 2.0
+    assert found == sorted(found, reverse=True)
+    assert found[-1] > 0
     assert Schedule(2.0, kind="cosine", rounds=10).optimiser(99).learning_rate == 0
 
 
@@ -54,5 +56,6 @@ def test_settings_name_what_is_wrong(key: str, value: object) -> None:
 
 
 def test_proportions_default_to_equal_shares() -> None:
-    assert sum(Settings().proportions) == 1 and len(set(Settings().proportions)) == 1
+    assert sum(Settings().proportions) == 1
+    assert len(set(Settings().proportions)) == 1
     assert len(Settings(tiers=(Tier("x", Settings().tiers[0].rate),)).proportions) == 1

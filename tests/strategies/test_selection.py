@@ -27,7 +27,8 @@ def choose(selector: Selector, candidates: list[Candidate], count: int, round_nu
 def test_distinct_known_ids(name: str, count: int) -> None:
     candidates = [Candidate(node, "a", 1 + node % 50) for node in IDS]
     chosen = choose(SELECTORS[name](), candidates, count, 1)
-    assert len(chosen) == len(set(chosen)) == count and set(chosen) <= set(IDS)
+    assert len(chosen) == len(set(chosen)) == count
+    assert set(chosen) <= set(IDS)
 
 
 def test_uniform_frequencies() -> None:

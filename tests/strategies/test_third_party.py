@@ -51,7 +51,8 @@ def test_start_with_nothing_but_a_network() -> None:
     before = arrays(method)
     result = method.start(grid(), before, num_rounds=2)
     assert set(result.train_metrics_clientapp) == {1, 2}
-    assert result.arrays.keys() == before.keys() and numbers(result.arrays) != numbers(before)
+    assert result.arrays.keys() == before.keys()
+    assert numbers(result.arrays) != numbers(before)
     build(method.network).load_state_dict(result.arrays.to_torch_state_dict())
 
 
@@ -62,7 +63,9 @@ def test_start_inside_a_server_app() -> None:
     def main(grid: Grid, context: Context) -> None:
         method = strategy()
         results.append(
-            method.start(grid=grid, initial_arrays=arrays(method), num_rounds=2, timeout=60, train_config=ConfigRecord())
+            method.start(
+                grid=grid, initial_arrays=arrays(method), num_rounds=2, timeout=60, train_config=ConfigRecord()
+            )
         )
 
     server(grid(), Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
@@ -100,7 +103,7 @@ def test_flowers_own_loop_with_an_evaluate_function_and_settings() -> None:
         seen.clear()
         method = strategy()
         config = ConfigRecord({"mine": 1.0})
-        result = start(method, grid(), arrays(method), 2, train_config=config, evaluate_fn=evaluate)  # type: ignore[operator]
+        result = start(method, grid(), arrays(method), 2, train_config=config, evaluate_fn=evaluate)
         assert [number for number, _ in seen] == [0, 1, 2]
         assert len({metrics["parameters"] for metrics in result.evaluate_metrics_serverapp.values()}) == 1
 
@@ -110,8 +113,9 @@ def test_flowers_own_loop_without_replies_keeps_the_state() -> None:
     before = arrays(method)
     broken = LocalGrid(app, contexts({**TINY, "num-clients": 4, "dataset": "nothing"}, 4))
     for start in (HeteroFL.start, Strategy.start):
-        result = start(method, broken, before, 1)  # type: ignore[operator]
-        assert not result.train_metrics_clientapp and numbers(result.arrays) in ({}, numbers(before))
+        result = start(method, broken, before, 1)
+        assert not result.train_metrics_clientapp
+        assert numbers(result.arrays) in ({}, numbers(before))
     assert {name: tensor.tolist() for name, tensor in method.state.items()} == numbers(before)
 
 
@@ -182,7 +186,8 @@ class Devices:
         assert message.metadata.message_type == TRAIN
         request, state = read_train_request(message.content)
         part = submodel(request.network, request.plan)
-        return Message(Reply(request.nonce, encode(torch.ones(part.numel)), {"num-examples": 10.0}).to_record(), reply_to=message)
+        reply = Reply(request.nonce, encode(torch.ones(part.numel)), {"num-examples": 10.0})
+        return Message(reply.to_record(), reply_to=message)
 
 
 method = HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10, widths=(4, 8, 8, 8)), **{"label-rows": False})
@@ -205,5 +210,3 @@ def test_without_the_rest_of_this_project(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ALONE 3" in done.stdout
-
-

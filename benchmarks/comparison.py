@@ -1,0 +1,120 @@
+"""Tables from the run folders of a comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.rows import table
+
+TITLES = {"iid": "IID", "dirichlet": "Dirichlet 0.5"}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One finished run.
+
+    Attributes:
+        norm: normalisation of its network.
+        last, best: the evaluated rounds, as `summary.json` has them.
+        coverage: of the last round, as `metrics.jsonl` has it.
+    """
+
+    norm: str
+    last: dict[str, Any]
+    best: dict[str, Any]
+    coverage: dict[str, float]
+
+    @staticmethod
+    def read(folder: Path, norm: str) -> Summary:
+        """Read a run folder."""
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return Summary(norm, summary["last"], summary["best"], json.loads(lines[-1])["coverage"])
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One row of the comparison, for one seed."""
+
+    partition: str
+    method: str
+    seed: int
+    run: Summary
+
+
+def tables(rows: Sequence[Finished], stated: Sequence[str] = ()) -> str:
+    """Everything as Markdown: accuracies for every division of the data, then what a device of each tier pays."""
+    parts = list(stated)
+    for partition in dict.fromkeys(row.partition for row in rows):
+        parts.append(f"**{TITLES[partition]}**: test accuracy in %, last round / best round")
+        parts.append(_accuracies([row for row in rows if row.partition == partition]))
+    parts.append("**Costs** of one device of each tier: parameters and MACs of the network it uses in the end")
+    parts.append(_sizes(rows))
+    parts.append('and kilobytes down / up in a round (a part is sent as float32; `slice-at = "server"`)')
+    parts.append(_bytes(rows))
+    return "\n\n".join(parts)
+
+
+def by_method(rows: Sequence[Finished]) -> dict[str, list[Summary]]:
+    """Sort the runs by method, one for each seed."""
+    found: dict[str, list[Summary]] = {}
+    for row in rows:
+        found.setdefault(row.method, []).append(row.run)
+    return found
+
+
+def tiers(rows: Sequence[Finished]) -> list[str]:
+    """Names of the tiers, widest first."""
+    return list(rows[0].run.last["tiers"])
+
+
+def _accuracies(rows: Sequence[Finished]) -> str:
+    names = tiers(rows)
+    lines = []
+    for method, runs in by_method(rows).items():
+        whole = _both(runs, lambda result: result["accuracy"])
+        each = [_both(runs, lambda result, name=name: result["tiers"][name]["accuracy"]) for name in names]  # type: ignore[misc]
+        share = 100 * mean(run.coverage["ever"] for run in runs)
+        lines.append(
+            [method, runs[0].norm, whole, *each, f"{share:.0f} %", f"{mean(run.coverage['mean'] for run in runs):.1f}"]
+        )
+    return table(["method", "norm", "global", *names, "covered", "holders"], lines, markdown=True)
+
+
+def _both(runs: Sequence[Summary], of: Callable[[dict[str, Any]], float]) -> str:
+    return f"{_spread([of(run.last) for run in runs])} / {_spread([of(run.best) for run in runs])}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean in percent, with the standard deviation over seeds if there are several."""
+    text = f"{100 * mean(values):.1f}"
+    return f"{text} ± {100 * stdev(values):.1f}" if len(values) > 1 else text
+
+
+def _sizes(rows: Sequence[Finished]) -> str:
+    names = tiers(rows)
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for method, runs in by_method(rows).items():
+        of = runs[0].last["tiers"]
+        cells = tuple(f"{of[name]['parameters']:,} / {of[name]['macs'] / 1e3:,.0f} k" for name in names)
+        lines.setdefault(cells, []).append(method)
+    return table(["methods", *names], [[", ".join(who), *cells] for cells, who in lines.items()], markdown=True)
+
+
+def _bytes(rows: Sequence[Finished]) -> str:
+    names = tiers(rows)
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for method, runs in by_method(rows).items():
+        of = runs[0].last["tiers"]
+        cells = tuple(f"{_kilo(of[name]['bytes_down'])} / {_kilo(of[name]['bytes_up'])}" for name in names)
+        lines.setdefault(cells, []).append(method)
+    return table(["methods", *names], [[", ".join(who), *cells] for cells, who in lines.items()], markdown=True)
+
+
+def _kilo(size: float | None) -> str:
+    return "-" if size is None else f"{size / 1e3:.1f}"

@@ -41,30 +41,34 @@ class LocalModel:
         if shapes_of(state) != expected:
             raise RuntimeError(f"{spec.name!r} built for {plan} does not have the shapes of its declaration")
         self.flat = torch.empty(sum(tensor.numel() for tensor in state.values()), device=device)
-        self.start = torch.empty(self.flat.numel())
+        self._buffer = torch.empty(self.flat.numel())
+        self.start = self._buffer
         for name, view in split(self.flat, expected).items():
             _point_at(self.module, name, view)
+        self._norms = list(static_norms(self.module).values())
 
     def load(self, spec: NetworkSpec, plan: Plan, received: Tensor, *, sliced: bool) -> None:
         """Load a part from the flat state that was received: the part itself, or the whole state to be sliced here.
 
+        What is received as it is held is not copied: it must stay as it is until `difference` has been asked.
+
         Raises:
             ValueError: the vector's length does not fit.
         """
-        if sliced:
-            if received.shape != self.start.shape:
-                raise ValueError(f"expected a part of {self.start.numel()} coordinates, got {tuple(received.shape)}")
-            self.start.copy_(received)
-        else:
+        if not sliced and received.shape != self._buffer.shape:  # a part as large as the whole is the whole, in order
             part, state = submodel(spec, plan), split(received, full_shapes(spec))
-            flatten(part.gather(state), out=self.start)
+            received = flatten(part.gather(state), out=self._buffer)
+        if received.shape != self._buffer.shape:
+            raise ValueError(f"expected a part of {self._buffer.numel()} coordinates, got {tuple(received.shape)}")
+        self.start = received
         self.flat.copy_(self.start)
-        for layer in static_norms(self.module).values():
+        for layer in self._norms:
             layer.statistics = None  # they belonged to other weights
 
     def difference(self) -> Tensor:
-        """Trained minus loaded state, flat, on the CPU. The buffer is `start`, so this can be asked once per load."""
-        return torch.sub(self.flat.cpu(), self.start, out=self.start)
+        """Trained minus loaded state, flat, on the CPU, in a buffer that is used again; to be asked once per load."""
+        self.start = torch.sub(self.flat.cpu(), self.start, out=self._buffer)
+        return self.start
 
 
 def full_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:

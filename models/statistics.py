@@ -8,7 +8,7 @@ layer below another norm sees do depend on how the examples were batched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,23 +58,37 @@ def moments_length(channels: Sequence[int]) -> int:
     return sum(1 + 2 * count for count in channels)
 
 
+def check_moments(moments: Tensor, channels: Mapping[str, int]) -> None:
+    """Refuse moments that cannot be those of layers with these channels (by layer, in network order).
+
+    Raises:
+        ValueError: wrong length, or a layer whose moments are not finite or that saw nothing.
+    """
+    expected = moments_length(list(channels.values()))
+    if moments.shape != (expected,):
+        raise ValueError(f"expected {expected} moments, got {tuple(moments.shape)}")
+    parts = torch.split(moments, [1 + 2 * count for count in channels.values()])
+    for (name, count), part in zip(channels.items(), parts, strict=True):
+        if not (part.isfinite().all() and part[0] > 0 and (part[1 + count :] >= 0).all()):
+            raise ValueError(f"no usable statistics for {name!r}")
+
+
+def channels_of(network: nn.Module) -> dict[str, int]:
+    """Channels of every static norm, by layer in network order."""
+    return {name: layer.weight.numel() for name, layer in static_norms(network).items()}
+
+
 def set_statistics(network: nn.Module, moments: Tensor) -> None:
     """Set mean and variance of every static norm from (pooled) moments.
 
     Raises:
         ValueError: the vector's length does not fit, it is not finite, or a layer saw nothing.
     """
-    layers = static_norms(network)
-    expected = moments_length([layer.weight.numel() for layer in layers.values()])
-    if moments.shape != (expected,):
-        raise ValueError(f"expected {expected} moments, got {tuple(moments.shape)}")
-    offset = 0
-    for name, layer in layers.items():
-        channels = layer.weight.numel()
-        count, total, square = torch.split(moments[offset : offset + 1 + 2 * channels], [1, channels, channels])
-        if not (count.item() > 0 and total.isfinite().all() and square.isfinite().all()):
-            raise ValueError(f"no usable statistics for {name!r}")
+    channels = channels_of(network)
+    check_moments(moments, channels)
+    parts = torch.split(moments, [1 + 2 * count for count in channels.values()])
+    for layer, width, part in zip(static_norms(network).values(), channels.values(), parts, strict=True):
+        count, total, square = torch.split(part, [1, width, width])
         mean = total / count
         variance = (square / count - mean.square()).clamp_min(0)
         layer.statistics = (mean.float(), variance.float())
-        offset += 1 + 2 * channels

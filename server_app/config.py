@@ -192,7 +192,9 @@ def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConf
     )  # fmt: skip
     try:
         config.strategy()
-    except SettingError:
+    except SettingError as error:
+        if error.key in options:  # a strategy does not know its name here
+            raise SettingError(f"{keys.method}-{error.key}", error.value, error.allowed) from None
         raise
     except ValueError as error:  # a plan that leaves a layer empty
         raise SettingError("tiers", keys.tiers, f"rates that every layer can be cut at ({error})") from None

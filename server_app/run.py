@@ -114,9 +114,9 @@ class Run:
         number, last = report.number, report.number >= self.config.rounds
         self._accepted += report.accepted if not report.abandoned else 0
         self._traffic.update(report.traffic)
-        row = _row(report)
-        if last or number % self.config.evaluate_every == 0:
-            row |= self._evaluate(number, row["seconds"])
+        due = last or number % self.config.evaluate_every == 0
+        scores = self._evaluate(number, report.seconds) if due else {}
+        row = _row(report) | scores
         began = perf_counter()
         if last or number % self.config.checkpoint_every == 0:
             self._save(number, row)

@@ -24,6 +24,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from models.average import PartialAverage
+from models.errors import SettingError
 from models.network import NetworkSpec, completed, layout, submodel
 from models.plans import Plan
 from models.randomness import generator
@@ -69,6 +70,7 @@ class PartialStrategy(FlowerStrategy):
     """
 
     OPTIONS: ClassVar[Mapping[str, Scalar]] = {}
+    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {}  # least and most of options that are numbers
     PREFERENCES: ClassVar[Preferences] = Preferences()
     BY_EXAMPLES: ClassVar[bool] = False
 
@@ -78,6 +80,9 @@ class PartialStrategy(FlowerStrategy):
         if unknown := set(options) - set(self.OPTIONS):
             raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {sorted(self.OPTIONS)}")
         self.options: dict[str, Scalar] = {**self.OPTIONS, **options}
+        for option, (least, most) in self.RANGES.items():
+            if not least <= float(self.options[option]) <= most:
+                raise SettingError(option, self.options[option], f"{least:g} to {most:g}")
         self.layout = layout(self.network)
         self._flat = torch.zeros(self.layout.parameters)
         self.state = split(self._flat, {name: tensor.shape for name, tensor in self.layout.tensors.items()})
@@ -230,7 +235,8 @@ class PartialStrategy(FlowerStrategy):
         """Moments of static batch norm by tier, pooled over the nodes (see `surveys.ask_statistics`)."""
         nodes, tiers = self._members(grid, round_number)
         kept = {tier: self.kept_plan(tier, round_number) for tier in wanted}
-        return ask_statistics(grid, self.outbox(round_number), nodes, tiers, kept, self.settings.deadline)
+        outbox, seconds = self.outbox(round_number), self.settings.deadline
+        return ask_statistics(grid, self.network, outbox, nodes, tiers, kept, seconds, self.report.rejected)
 
     def score_messages(self, grid: Grid, round_number: int) -> list[Message]:
         """Requests to a share of the nodes to score their tier's part on their own test examples."""

@@ -52,6 +52,7 @@ class FedEcover(FederatedDropout):
     """
 
     OPTIONS = {"server-learning-rate": 1.0, "decay": 0.9, "decay-every": 10, "decay-until": 200}
+    RANGES = {"server-learning-rate": (1e-6, 10), "decay": (1e-6, 1), "decay-every": (0, 10**9), "decay-until": (0, 10**9)}
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._pools: dict[str, list[int]] = {}

@@ -21,6 +21,7 @@ class Fjord(PartialStrategy):
     """
 
     OPTIONS = {"distillation": False, "alpha": 1.0, "temperature": 1.0}
+    RANGES = {"alpha": (0, 1), "temperature": (1e-3, 1e3)}
     PREFERENCES = Preferences(norm="batch-per-width")
     BY_EXAMPLES = True
 

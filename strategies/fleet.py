@@ -59,7 +59,7 @@ class Fleet:
     seconds: float = 60.0
     labels: bool = False
     _nodes: dict[NodeId, Node] = field(default_factory=dict)
-    _history: dict[NodeId, tuple[float | None, int]] = field(default_factory=dict)  # from a checkpoint
+    _history: dict[NodeId, tuple[float | None, int, float | None]] = field(default_factory=dict)  # from a checkpoint
 
     def wait(self, grid: Grid, expected: int, least: int, seconds: float) -> int:
         """Wait until the expected number of nodes is online, or at least `least` and no more are coming.
@@ -113,18 +113,22 @@ class Fleet:
         """A node that is new, or back under another address: what was learnt of it stays."""
         if known is not None:
             return Node(address, hello, known.last_loss, known.last_round, known.last_seconds)
-        return Node(address, hello, *self._history.get(hello.node, (None, 0)))
+        return Node(address, hello, *self._history.get(hello.node, (None, 0, None)))
 
     def history(self) -> list[list[NodeId | float | None]]:
-        """What was learnt of the nodes, for a checkpoint: rows (id, last loss, last round)."""
-        nodes = sorted(self._nodes.values(), key=lambda node: in_order(node.id))
-        return [[node.id, node.last_loss, node.last_round] for node in nodes]
+        """What was learnt of the nodes, for a checkpoint: rows (id, last loss, last round, last seconds)."""
+        known = {**self._history, **{n.id: (n.last_loss, n.last_round, n.last_seconds) for n in self._nodes.values()}}
+        return [[node, *known[node]] for node in sorted(known, key=in_order)]
 
     def remember(self, history: Sequence[Sequence[NodeId | float | None]]) -> None:
         """Take up what a checkpoint knew of the nodes, before they say hello."""
-        for node, loss, last in history:
+        for node, loss, last, seconds in history:
             if node is not None and not isinstance(node, float):
-                self._history[node] = (None if loss is None else float(loss), int(last or 0))
+                self._history[node] = (_number(loss), int(last or 0), _number(seconds))
+
+
+def _number(value: NodeId | float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _read(reply: Message | None) -> Hello:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from models.network import NetworkSpec, build_part
 from models.plans import Plan
+from models.statistics import channels_of, check_moments, moments_length
 from protocol import EVALUATE, MOMENTS, STATISTICS, NodeId, Reply, WireError, decode
 from strategies.exchange import exchange
 from strategies.fleet import Node
-from strategies.guard import Rejected, content_of
+from strategies.guard import Rejected, Rejection, content_of
 from strategies.outbox import Outbox
 from strategies.tiers import Tier
 
@@ -20,8 +23,8 @@ SCORES = ("loss", "accuracy", "accuracy-own-labels")
 
 
 def ask_statistics(
-    grid: Grid, outbox: Outbox, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier], kept: Mapping[Tier, Plan],
-    seconds: float,
+    grid: Grid, network: NetworkSpec, outbox: Outbox, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier],
+    kept: Mapping[Tier, Plan], seconds: float, rejected: list[Rejection],
 ) -> dict[str, Tensor]:  # fmt: skip
     """Pool the moments of static batch norm in the part that each tier keeps.
 
@@ -30,35 +33,40 @@ def ask_statistics(
 
     Args:
         grid: where the nodes are.
+        network: the global network.
         outbox: messages about the state in question.
         nodes: all nodes, in order of their ids.
         tiers: tier by node; nodes without one are not asked.
         kept: the tiers asked about, and the part that each keeps.
         seconds: how long to wait.
+        rejected: where replies that are not used are named.
 
     Returns:
         tier name → pooled moments (float64); tiers that nobody answered for are absent.
     """
-    asked: list[tuple[str, str, Message]] = []
+    asked: list[tuple[str, NodeId, str, Message]] = []
+    channels = {}
     for tier, plan in kept.items():
+        with torch.device("meta"):
+            channels[tier.name] = channels_of(build_part(network, plan))
         able = [node for node in nodes if node.id in tiers and tiers[node.id].rate >= tier.rate]
         own = [node for node in able if tiers[node.id].rate == tier.rate]
-        asked += [(tier.name, *outbox.ask(STATISTICS, node, plan)) for node in own or able]
+        asked += [(tier.name, node.id, *outbox.ask(STATISTICS, node, plan)) for node in own or able]
     pooled: dict[str, Tensor] = {}
 
     def take(i: int, message: Message | None) -> None:
-        name, nonce, _ = asked[i]
+        name, node, nonce, _ = asked[i]
         try:
             array = content_of(message, nonce, MOMENTS).array
             assert array is not None  # content_of asked for one
-            moments = decode(array, array.shape[0] if array.shape else 0, "float64")
-        except (Rejected, WireError):
-            return  # the others' statistics do
-        known = pooled.get(name)
-        if moments.isfinite().all() and (known is None or known.shape == moments.shape):
-            pooled[name] = moments.clone() if known is None else known + moments
+            moments = decode(array, moments_length(list(channels[name].values())), "float64")
+            check_moments(moments, channels[name])
+        except (Rejected, ValueError) as error:
+            rejected.append(Rejection(node, f"statistics: {error}"))  # the others' will do
+        else:
+            pooled[name] = moments.clone() if name not in pooled else pooled[name] + moments
 
-    exchange(grid, [message for _, _, message in asked], take, seconds=seconds)
+    exchange(grid, [message for *_, message in asked], take, seconds=seconds)
     return pooled
 
 

@@ -47,9 +47,9 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
         if not 0 < rate <= 1:
             raise SettingError(key, text, f"rates above 0 and at most 1 ({item!r} is not)")
         tiers.append(Tier(name.strip() or chr(ord("a") + position), rate))
-    names = [tier.name for tier in tiers]
+    names = ["global", *(tier.name for tier in tiers)]  # the word that results use for the whole network
     if len(set(names)) != len(names):
-        raise SettingError(key, text, "every name once")
+        raise SettingError(key, text, 'every name once, and none of them "global"')
     return tuple(sorted(tiers, key=lambda tier: -tier.rate))
 
 

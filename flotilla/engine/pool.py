@@ -158,10 +158,10 @@ class PoolGrid(Grid):
         return _Worker(process, ours)
 
     def _feed(self) -> None:
-        """Give every worker enough to do, evenly."""
+        """Give every worker enough to do, evenly; the last tasks go to whoever has nothing left to do."""
         for depth in range(_AHEAD):
             for worker in self._workers:
-                if self._queue and len(worker.tasks) <= depth:
+                if len(self._queue) > depth * len(self._workers) and len(worker.tasks) <= depth:
                     self._send(worker, self._queue.popleft())
 
     def _send(self, worker: _Worker, request: Message) -> None:

@@ -19,7 +19,7 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from numpy.typing import NDArray
 
-_KEPT = 8
+_KEPT = 32  # segments that a worker keeps open
 
 
 class Segment(SharedMemory):
@@ -73,8 +73,8 @@ class Slots:
 
     def take(self, length: int) -> Segment:
         """A segment of at least this many bytes; give it back with `give` or through `view`."""
-        for i, segment in enumerate(self._free):
-            if segment.size >= length:
+        for i in reversed(range(len(self._free))):  # the last one used: a worker has it open, its pages are there
+            if self._free[i].size >= length:
                 return self._free.pop(i)
         segment = Segment(create=True, size=max(length, 1))
         self._all.append(segment)

@@ -132,9 +132,6 @@ def test_history_outlives_a_server() -> None:
     assert other.history() == fleet.history()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="strategies.fleet.Fleet.history forgets what was remembered of nodes that are away"
-)
 def test_history_keeps_nodes_that_have_not_said_hello_again() -> None:
     """A node that is away when the run is resumed may come back later, and a second resume must still know it."""
     grid, fleet = People(by_address, [1000, 1001]), Fleet()

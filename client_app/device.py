@@ -17,7 +17,9 @@ def node_id(context: Context) -> int:
     """
     partition = context.node_config.get("partition-id")
     if isinstance(partition, bool) or not isinstance(partition, int):
-        raise SettingError("partition-id", partition, "a whole number, in the node config: --node-config 'partition-id=0'")
+        raise SettingError(
+            "partition-id", partition, "a whole number, in the node config: --node-config 'partition-id=0'"
+        )
     return partition
 
 
@@ -33,7 +35,7 @@ def data_of(context: Context) -> NodeData:
 
 
 def hello(context: Context, *, labels: bool) -> Hello:
-    """What this device says of itself: id, examples, its labels if asked, and the tier its node config tells, if any."""
+    """What this device says of itself: id, examples, its labels if asked, and the tier that its node config tells."""
     examples = data_of(context)
     tier = str(context.node_config.get("tier", ""))
     return Hello(node_id(context), len(examples.train), examples.labels if labels else (), tier)

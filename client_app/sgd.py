@@ -1,7 +1,8 @@
 """SGD with momentum, weight decay and clipping, in place.
 
 The same rule as `torch.optim.SGD` (dampening 0, no Nesterov), which a test holds it against. Not that class, because
-`torch.optim` imports torch._dynamo on first use: 0.8 s in each of the processes that a deployed device starts per message.
+`torch.optim` imports torch._dynamo on first use: 0.8 s in each of the processes that a deployed device starts per
+message.
 """
 
 from __future__ import annotations

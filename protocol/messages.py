@@ -269,8 +269,8 @@ class Reply:
 def _record(content: RecordDict, name: str, kind: type[_Record]) -> _Record:
     """One record of a message.
 
-    Not `content.array_records[name]`: flwr makes such a view at every access, as a reference cycle that keeps all of the
-    message in memory until the garbage collector comes by, and that counts objects, not megabytes.
+    Not `content.array_records[name]`: flwr makes such a view at every access, as a reference cycle that keeps all of
+    the message in memory until the garbage collector comes by, and that counts objects, not megabytes.
     """
     record = content[name]
     if not isinstance(record, kind):

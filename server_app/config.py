@@ -21,8 +21,6 @@ from protocol import Scalar, Work
 from server_app.run_folder import RunFolder
 from strategies import METHODS, PartialStrategy, Schedule, Settings, parse_proportions, parse_tiers
 from strategies.selection import SELECTORS
-from strategies.settings import AGGREGATIONS, CODECS, SCHEDULES, SLICING
-from strategies.tiers import ASSIGNMENTS
 
 # A resumed run may differ in these from the run it continues; in nothing else.
 FREE = frozenset({
@@ -37,9 +35,7 @@ def _kebab(name: str) -> str:
 class _Keys(BaseModel):
     """The keys that do not belong to a method, with their defaults. What the data room owns is checked there."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, alias_generator=_kebab
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, alias_generator=_kebab)
 
     method: str = "heterofl"
     model: str = "cnn"
@@ -277,14 +273,3 @@ def _network(keys: _Keys, data: DataSettings, settings: Settings, method: type[P
             rates if norm == "batch-per-width" else (FULL,),
         )
     )  # fmt: skip
-
-
-def allowed_values() -> dict[str, list[str]]:
-    """Keys with a closed set of values, for the documentation."""
-    return {
-        "method": list(METHODS), "model": list(NETWORKS), "norm": ["auto", *NORMS], "tier-assignment": list(ASSIGNMENTS),
-        "selection": list(SELECTORS), "aggregation": list(AGGREGATIONS), "codec": list(CODECS),
-        "slice-at": list(SLICING), "learning-rate-schedule": list(SCHEDULES),
-    }  # fmt: skip
-
-

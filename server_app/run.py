@@ -52,7 +52,9 @@ class Run:
         self.config, self.grid, self._write = config, grid, write
         self.strategy: PartialStrategy = config.strategy()
         self.folder = _folder(config)
-        self._evaluator = Evaluator(self.strategy.network, load(config.data).test, device_named(config.settings.work.device))
+        self._evaluator = Evaluator(
+            self.strategy.network, load(config.data).test, device_named(config.settings.work.device)
+        )
         self._progress = Progress(config.rounds, write)
         self._events = Events(self.folder.path / "events", self._warn)
         self._traffic: dict[str, Any] = {}
@@ -145,7 +147,9 @@ class Run:
         seconds["evaluate"] = perf_counter() - began
         of_tier = {name: scores[plan] for name, plan in plans.items()}
         as_row = {
-            name: {"loss": score.loss, "accuracy": score.accuracy} for name, score in of_tier.items() if score is not None
+            name: {"loss": score.loss, "accuracy": score.accuracy}
+            for name, score in of_tier.items()
+            if score is not None
         }
         overall = as_row.pop(whole.name, {"loss": None, "accuracy": None})
         return {**overall, "tiers": as_row}

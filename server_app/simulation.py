@@ -1,8 +1,9 @@
 """Spare flwr's simulation a search: look only at nodes that have a message waiting.
 
-flwr 1.41 asks its message store for every node ten times a second, and each of these calls walks all stored messages: with
-1,000 nodes and 50 messages this is a full core while a round runs, taken from the clients (docs/flower.md). Calls that
-would return nothing are answered at once here; nothing else changes. Where flwr's classes look different, nothing is done.
+flwr 1.41 asks its message store for every node ten times a second, and each of these calls walks all stored messages:
+with 1,000 nodes and 50 messages this is a full core while a round runs, taken from the clients (docs/flower.md).
+Calls that would return nothing are answered at once here; nothing else changes. Where flwr's classes look different,
+nothing is done.
 """
 
 from __future__ import annotations

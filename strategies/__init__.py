@@ -1,12 +1,12 @@
 """The server half of every method: ordinary Flower strategies.
 
-    from strategies import HeteroFL, NetworkSpec
-    HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
+from strategies import HeteroFL, NetworkSpec
+HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
 """
 
 from models.network import NetworkSpec
 from strategies.base import PartialStrategy, Preferences
-from strategies.dropout import FederatedDropout, FedEcover
+from strategies.dropout import FedEcover, FederatedDropout
 from strategies.fedavg import Exclusive, FedAvg, Smallest
 from strategies.fedrolex import FedRolex
 from strategies.fjord import Fjord

@@ -1,8 +1,8 @@
 """The base of every method: Flower's `Strategy` with a few hooks.
 
-A method says which part a node gets (`plan`), what it optimises there (`objective`), how its reply weighs (`weigh`), and
-which part a device keeps in the end (`kept_plan`). Everything else is here: hello, selection, requests, folding replies as
-they arrive, quorum. It runs in any Flower app:
+A method says which part a node gets (`plan`), what it optimises there (`objective`), how its reply weighs (`weigh`),
+and which part a device keeps in the end (`kept_plan`). Everything else is here: hello, selection, requests, folding
+replies as they arrive, quorum. It runs in any Flower app:
 
     HeteroFL(network).start(grid, arrays, num_rounds=20)
 """
@@ -223,7 +223,8 @@ class PartialStrategy(FlowerStrategy):
             return found
 
         candidates = [
-            Candidate(n.id, tiers[n.id].name, n.hello.examples, n.last_loss, n.last_round, n.last_seconds) for n in nodes
+            Candidate(n.id, tiers[n.id].name, n.hello.examples, n.last_loss, n.last_round, n.last_seconds)
+            for n in nodes
         ]
         count = min(len(nodes), max(1, ceil(self.settings.fraction_train * len(nodes))))
         draws = generator(self.settings.seed, round_number, "server", "select")

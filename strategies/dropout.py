@@ -1,8 +1,8 @@
 """Random parts: federated dropout, and FedEcover's draw without replacement.
 
-- `FederatedDropout` (Caldas et al. 2018, §3): every node gets ceil(r·n) random units of every width axis, drawn anew each
-  round. Axes are shared through shortcuts, so the residual stream stays aligned (drawing per layer, as public code
-  does, adds unrelated channels and handicaps the method).
+- `FederatedDropout` (Caldas et al. 2018, §3): every node gets ceil(r·n) random units of every width axis, drawn anew
+  each round. Axes are shared through shortcuts, so the residual stream stays aligned (drawing per layer, as public
+  code does, adds unrelated channels and handicaps the method).
 - `FedEcover` (ICDE 2025): units are drawn without replacement from one pool per axis that all nodes share and that is
   refilled when it is exhausted, so the network is covered quickly; widths are int(r·n). The server adds η·(mean
   difference), η multiplied by `decay` every `decay-every` rounds until round `decay-until`.
@@ -52,7 +52,12 @@ class FedEcover(FederatedDropout):
     """
 
     OPTIONS = {"server-learning-rate": 1.0, "decay": 0.9, "decay-every": 10, "decay-until": 200}
-    RANGES = {"server-learning-rate": (1e-6, 10), "decay": (1e-6, 1), "decay-every": (0, 10**9), "decay-until": (0, 10**9)}
+    RANGES = {
+        "server-learning-rate": (1e-6, 10),
+        "decay": (1e-6, 1),
+        "decay-every": (0, 10**9),
+        "decay-until": (0, 10**9),
+    }
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._pools: dict[str, list[int]] = {}
@@ -83,7 +88,7 @@ class FedEcover(FederatedDropout):
         return float(self.options["server-learning-rate"]) * float(self.options["decay"]) ** decays
 
     def _draw(self, axis: Axis, rate: Fraction, draws: np.random.Generator) -> tuple[int, ...]:
-        """Take units from the axis' pool; when it runs out it is refilled with those that this draw does not hold yet."""
+        """Take units from the axis' pool; when it runs out it is refilled with those that this draw does not hold."""
         wanted = kept_units(axis.size, rate, floor=True)
         pool = self._pools.setdefault(axis.name, list(range(axis.size)))
         taken: list[int] = []

@@ -1,8 +1,8 @@
 """Send messages, take the replies in the round's own order, as they arrive.
 
-Float sums depend on order, and a resumed run has to repeat the uninterrupted one bit for bit. So replies are taken in the
-order in which the messages were made, whatever the order of arrival: only the next few outstanding ones are asked for,
-the others wait at the SuperLink, and memory is bounded by that window.
+Float sums depend on order, and a resumed run has to repeat the uninterrupted one bit for bit. So replies are taken in
+the order in which the messages were made, whatever the order of arrival: only the next few outstanding ones are asked
+for, the others wait at the SuperLink, and memory is bounded by that window.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ Odd = Callable[[Message, str], None]
 
 
 def exchange(
-    grid: Grid, messages: Sequence[Message], take: Taker, *, seconds: float, odd: Odd | None = None, window: int = WINDOW
+    grid: Grid,
+    messages: Sequence[Message],
+    take: Taker,
+    *,
+    seconds: float,
+    odd: Odd | None = None,
+    window: int = WINDOW,
 ) -> None:
     """Push messages and hand every reply to `take` in the order of the messages.
 

@@ -1,8 +1,9 @@
 """FjORD (Horvath et al., NeurIPS 2021): ordered dropout.
 
-A device of width p_max holds the leading ceil(p_max·n) units (§3.1) and redraws its width p ≤ p_max every batch, with the
-widest part as teacher if distillation is on (§3.3). Between two consecutive widths the server averages over the devices
-whose p_max reaches that ring, weighted by examples (§4.2, eq. 2); statistics of batch norm exist once per width.
+A device of width p_max holds the leading ceil(p_max·n) units (§3.1) and redraws its width p ≤ p_max every batch, with
+the widest part as teacher if distillation is on (§3.3). Between two consecutive widths the server averages over the
+devices whose p_max reaches that ring, weighted by examples (§4.2, eq. 2); statistics of batch norm exist once per
+width.
 """
 
 from __future__ import annotations

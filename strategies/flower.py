@@ -1,14 +1,17 @@
-"""Flower's `Strategy` interface on top of ours: `start` with its ordinary signature, and the four methods that Flower's
-own loop calls.
+"""Flower's `Strategy` interface on top of ours.
+
+`start` has its ordinary signature; the four methods that Flower's own loop calls work as well.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from logging import WARNING
 from time import perf_counter
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common import log
 from flwr.serverapp import Grid
@@ -64,7 +67,8 @@ class FlowerStrategy(Strategy):
         began, fold = perf_counter(), self.fold()
         messages = [sent.message for sent in self.sent]
         if messages:
-            exchange(grid, messages, fold.take, seconds=self.settings.deadline, odd=fold.odd)
+            with _one_thread():
+                exchange(grid, messages, fold.take, seconds=self.settings.deadline, odd=fold.odd)
         self.report.seconds["train"] = perf_counter() - began - self.report.seconds.get("fold", 0.0)
         self.conclude(fold)
         began = perf_counter()
@@ -191,6 +195,20 @@ class FlowerStrategy(Strategy):
 
     def _train_metrics(self) -> MetricRecord:
         return MetricRecord({"train-loss": self.report.train_loss or 0.0, "accepted": self.report.accepted})
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Fold with one thread, because simulated clients have the other cores.
+
+    Threads that wait for each other on busy cores take longer than one: 1.2 s instead of 0.2 for 50 replies of 6.5 MB.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _note(result: Result, round_number: int, evaluate_fn: EvaluateFunction | None, arrays: ArrayRecord) -> None:

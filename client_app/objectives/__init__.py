@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from client_app.objectives.base import LocalObjective, Setting, ObjectiveFactory
+from client_app.objectives.base import LocalObjective, ObjectiveFactory, Setting
 from client_app.objectives.cross_entropy import cross_entropy, masked_cross_entropy
 from client_app.objectives.ordered_dropout import OrderedDropout
 from protocol import WireError

@@ -1,7 +1,7 @@
 """Cross entropy, plain and masked.
 
-Masked (HeteroFL §3.3): logits of classes that the client does not have are replaced by 0 before the softmax, so they get
-no gradient but stay in the sum; replacing them by minus infinity would be another objective.
+Masked (HeteroFL §3.3): logits of classes that the client does not have are replaced by 0 before the softmax, so they
+get no gradient but stay in the sum; replacing them by minus infinity would be another objective.
 """
 
 from __future__ import annotations

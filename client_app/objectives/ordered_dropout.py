@@ -1,7 +1,7 @@
 """Ordered dropout with self-distillation (FjORD, Horvath et al. 2021, §3 and §4.1).
 
-Every batch draws a width p uniformly from those that the device can hold and trains the leading part of that width. With
-distillation the widest part is the teacher: it learns by cross entropy, and
+Every batch draws a width p uniformly from those that the device can hold and trains the leading part of that width.
+With distillation the widest part is the teacher: it learns by cross entropy, and
     L = CE(widest, y) + [p < p_max] · ((1-α)·CE(part, y) + α·T²·KL(softmax(widest/T) ‖ softmax(part/T)))
 where the teacher's softmax is a constant. The published code has α = T = 1, where T² changes nothing.
 """

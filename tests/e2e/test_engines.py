@@ -38,7 +38,9 @@ def fingerprint(run: Path) -> str:
 def results(run: Path) -> list[tuple[object, ...]]:
     """What a metrics row says that does not depend on the clock."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(row["round"], row["selected"], row["accepted"], row["tiers"], row["coverage"], row["local"]) for row in rows]
+    return [
+        (row["round"], row["selected"], row["accepted"], row["tiers"], row["coverage"], row["local"]) for row in rows
+    ]
 
 
 def test_ray_the_pool_and_one_process_give_the_same_numbers(tmp_path: Path) -> None:
@@ -57,7 +59,9 @@ def test_ray_the_pool_and_one_process_give_the_same_numbers(tmp_path: Path) -> N
 def test_a_failing_run_exits_with_1_and_says_why(tmp_path: Path) -> None:
     # One node says a tier that does not exist: nobody can take part, so no round has the replies it needs.
     config = f'{SMALL} tier-assignment="node" num-server-rounds=1'
-    done = flotilla("--run-dir", str(tmp_path / "run"), "--run-config", config.replace('tier-assignment="dynamic" ', ""))
+    done = flotilla(
+        "--run-dir", str(tmp_path / "run"), "--run-config", config.replace('tier-assignment="dynamic" ', "")
+    )
     assert done.returncode == 1
     assert "NothingLearnt" in done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"

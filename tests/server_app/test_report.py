@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from server_app.report import write_report
 from server_app.files import dumps
+from server_app.report import write_report
 from server_app.run_folder import METRICS, RunFolder
 
 TIERS = {name: {"parameters": 1000 // 4**n, "macs": 9000, "bytes_down": 4000, "bytes_up": 4000}

@@ -20,8 +20,7 @@ import pytest
 import torch
 
 from models.errors import SettingError
-from server_app import run_folder
-from server_app import files, run_lock, surroundings
+from server_app import files, run_folder, run_lock, surroundings
 from server_app.files import dumps, plain
 from server_app.run_folder import CONFIG, METRICS, SUMMARY, RunFolder, read_metrics
 from server_app.run_lock import LOCK

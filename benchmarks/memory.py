@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,9 +27,16 @@ from strategies import FedAvg, HeteroFL, PartialStrategy, Settings
 
 NAME = "memory"
 _METHODS: dict[str, type[PartialStrategy]] = {"heterofl": HeteroFL, "fedavg": FedAvg}
+_WHAT = {"heterofl": "five tiers", "fedavg": "all full"}
 
 
-def memory(say: Say = print, shape: str = "resnet-18", few: int = 20, many: int = 100) -> list[Row]:
+def memory(
+    say: Say = print,
+    shape: str = "resnet-18",
+    few: int = 20,
+    many: int = 100,
+    methods: Sequence[str] = ("heterofl", "fedavg"),
+) -> list[Row]:
     """Measure the growth of the server's resident memory.
 
     Args:
@@ -37,10 +44,12 @@ def memory(say: Say = print, shape: str = "resnet-18", few: int = 20, many: int 
         shape: "resnet-18" or "tiny".
         few: number of clients.
         many: another number of clients.
+        methods: names in `_METHODS`.
     """
     size = 4 * layout(RESNET_18 if shape == "resnet-18" else TINY).parameters
     rows = []
-    for method, what in (("heterofl", "five tiers"), ("fedavg", "all full")):
+    for method in methods:
+        what = _WHAT[method]
         grown = {}
         for clients in (few, many):
             say(f"memory: {clients} clients, {what}")

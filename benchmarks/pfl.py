@@ -30,7 +30,7 @@ PHASES = ("select", "plan", "train", "fold", "finish")
 
 
 def pfl(
-    say: Say = print, clients: int = 1000, fraction: float = 0.05, rounds: int = 9, ray_rounds: int = 9,
+    say: Say = print, clients: int = 1000, fraction: float = 0.05, rounds: int = 9, ray_rounds: int = 9, processes: int = PROCESSES,
     **changes: Scalar,
 ) -> list[Row]:  # fmt: skip
     """Measure rounds of the in-process engine and of the Ray simulation.
@@ -41,6 +41,7 @@ def pfl(
         fraction: of them in a round.
         rounds: turns of the in-process engine.
         ray_rounds: turns under Ray; 0 leaves it out.
+        processes: of the in-process engine and of the floor; Ray takes one per core.
         changes: other run settings, for a quick look.
     """
     with images() as found:
@@ -48,10 +49,10 @@ def pfl(
         config = resolve(keys)
         steps = _steps(config)
         data = "synthetic" if found.dataset != "cifar10" else found.what
-        note = f"{steps.clients} clients x {steps.examples} images ({data}), {PROCESSES} processes of one thread"
-        with floor(steps, PROCESSES) as bare:
+        note = f"{steps.clients} clients x {steps.examples} images ({data}), {processes} processes of one thread"
+        with floor(steps, processes) as bare:
             say("pfl: the in-process engine in turns with the bare loop")
-            turns = _in_process(config, bare, rounds)
+            turns = _in_process(config, bare, rounds, processes)
             rows = [_row("in-process engine / the same steps in a bare loop", turns, 1.1, note)]
             if ray_rounds:
                 say("pfl: the Ray simulation in turns with the bare loop")
@@ -81,13 +82,13 @@ def _steps(config: RunConfig) -> Steps:
     return Steps(config.network.to_json(), per_round, examples, config.settings.work.batch_size)
 
 
-def _in_process(config: RunConfig, bare: Floor, rounds: int) -> list[tuple[float, float]]:
+def _in_process(config: RunConfig, bare: Floor, rounds: int, processes: int) -> list[tuple[float, float]]:
     """Take seconds of rounds of ours and of the floor's, in turns."""
     strategy = config.strategy()
     for name, tensor in initial_state(strategy.network, torch_generator(1, 0, "server", "initial state")).items():
         strategy.state[name].copy_(tensor)
     turns = []
-    with PoolGrid(config.flat, config.num_clients, PROCESSES) as grid:
+    with PoolGrid(config.flat, config.num_clients, processes) as grid:
         strategy.run_round(grid, 1)  # meets the nodes, makes the models
         for number in range(2, rounds + 2):
             began = perf_counter()

@@ -30,18 +30,20 @@ def test_every_key_stands_in_the_table_with_its_default(key: str) -> None:
     assert f"`{shown}`" in rows[0].split("|")[2]
 
 
-@pytest.mark.parametrize(
-    "names",
-    [METHODS, NETWORKS, NORMS, SOURCES, SCHEMES, AUGMENTATIONS, SELECTORS, AGGREGATIONS, CODECS, SCHEDULES, SLICING]
-    + [ASSIGNMENTS],
-)
+CLOSED = (
+    METHODS, NETWORKS, NORMS, SOURCES, SCHEMES, AUGMENTATIONS, SELECTORS, AGGREGATIONS, CODECS, SCHEDULES, SLICING,
+    ASSIGNMENTS,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("names", CLOSED)
 def test_every_value_of_a_closed_set_is_named(names: list[str]) -> None:
     assert [name for name in names if f"`{name}`" not in CONFIGURATION] == []
 
 
 def test_the_readme_lists_every_method() -> None:
     listed = re.findall(r"^\| `([a-z]+)` \|", (ROOT / "README.md").read_text(), re.M)
-    assert listed == list(METHODS)
+    assert listed[1:] == list(METHODS)  # the first is the head of the table
 
 
 @pytest.mark.parametrize("document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name)

@@ -65,7 +65,7 @@ def probed_run(
         RuntimeError: the run failed.
     """
     with tempfile.TemporaryDirectory(prefix="probe-") as folder, _listener(Path(folder)) as listener:
-        app = _app(Path(folder) / "app")
+        app = probed_app(Path(folder) / "app")
         settings = {**keys, "num-server-rounds": rounds + 1}
         text = " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
         command = [sys.executable, "-m", "flotilla", "run", str(app), "--run-config", text]
@@ -107,7 +107,7 @@ def _take_turns(listener: Listener, pause: Callable[[Round, Pause], None]) -> No
             server.send(None)
 
 
-def _app(folder: Path) -> Path:
+def probed_app(folder: Path) -> Path:
     """Our app with the probe's components in the place of its own."""
     folder.mkdir()
     leave_out = shutil.ignore_patterns("__pycache__")

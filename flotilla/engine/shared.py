@@ -86,9 +86,10 @@ class Slots:
 
     def view(self, segment: Segment, length: int) -> memoryview:
         """The bytes of a segment, which comes back by itself once neither this view nor anything made of it is left."""
+        assert segment.buf is not None  # open
         owner: NDArray[np.uint8] = np.frombuffer(segment.buf, dtype=np.uint8, count=length).view(_Weak)
         weakref.finalize(owner, self.give, segment).atexit = False
-        return memoryview(owner)
+        return owner.data
 
     def close(self) -> None:
         """Remove all segments."""
@@ -98,7 +99,7 @@ class Slots:
                 segment.close()
 
 
-class _Weak(np.ndarray):  # type: ignore[type-arg]
+class _Weak(np.ndarray):
     """An array that notices when it goes away."""
 
 

@@ -30,8 +30,8 @@ PHASES = ("select", "plan", "train", "fold", "finish")
 
 
 def pfl(
-    say: Say = print, clients: int = 1000, fraction: float = 0.05, rounds: int = 9, ray_rounds: int = 9, processes: int = PROCESSES,
-    **changes: Scalar,
+    say: Say = print, clients: int = 1000, fraction: float = 0.05, rounds: int = 9, ray_rounds: int = 9,
+    processes: int = PROCESSES, **changes: Scalar,
 ) -> list[Row]:  # fmt: skip
     """Measure rounds of the in-process engine and of the Ray simulation.
 

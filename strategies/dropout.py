@@ -92,12 +92,15 @@ class FedEcover(FederatedDropout):
         wanted = kept_units(axis.size, rate, floor=True)
         pool = self._pools.setdefault(axis.name, list(range(axis.size)))
         taken: list[int] = []
+        waiting: list[int] = []
         while len(taken) < wanted:
-            if not pool:
+            if not pool:  # the new cycle has all units; those that this draw holds already wait until it is over
+                waiting = list(taken)
                 pool.extend(unit for unit in range(axis.size) if unit not in taken)
             chosen = set(draws.choice(len(pool), min(len(pool), wanted - len(taken)), replace=False).tolist())
             taken += [unit for i, unit in enumerate(pool) if i in chosen]
             pool[:] = [unit for i, unit in enumerate(pool) if i not in chosen]
+        pool[:] = sorted(pool + waiting)
         return tuple(sorted(taken))
 
     def method_state(self) -> dict[str, Any]:

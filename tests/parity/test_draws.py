@@ -87,3 +87,15 @@ def test_fedecover_moves_by_the_mean_difference_times_its_rate() -> None:
             torch.testing.assert_close(
                 tensor, state[name] + rate * total[name] / count[name].clamp_min(1), rtol=1e-5, atol=1e-6
             )
+
+
+def test_fedecover_offers_every_unit_equally_often() -> None:
+    """Whatever the draws' sizes, after any number of them no unit is ahead of another by more than one cycle."""
+    strategy = FedEcover(RESNET, Settings(tiers=HALVING[:3]))
+    held = {axis.name: Counter[int]() for axis in strategy.width_axes()}
+    for number in range(60):
+        tier = strategy.settings.tiers[1 + number % 2]
+        for axis, units in strategy.plan(node(number), tier, 1 + number // 10).units:
+            held[axis].update(units)
+            counts = [held[axis][unit] for unit in range(strategy.layout.axes[axis].size)]
+            assert max(counts) - min(counts) <= 1

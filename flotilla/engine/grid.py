@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
-from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from flotilla.engine.identity import assume_identity
+from flotilla.engine.base import EngineGrid, address_of
 from protocol import Scalar
 
 Faults = Callable[[Message, Message], list[Message]]
@@ -30,17 +27,17 @@ def through_the_wire(content: RecordDict) -> RecordDict:
 
 
 def contexts(run_config: Mapping[str, Scalar], nodes: int) -> dict[int, Context]:
-    """One context per node; flwr's node ids are not the partition ids, as in a real run."""
+    """One context per node, by address."""
     return {
-        1000 + 7 * i: Context(
-            run_id=1, node_id=1000 + 7 * i, node_config={"partition-id": i, "num-partitions": nodes},
+        address_of(i): Context(
+            run_id=1, node_id=address_of(i), node_config={"partition-id": i, "num-partitions": nodes},
             state=RecordDict(), run_config=dict(run_config),
         )
         for i in range(nodes)
     }  # fmt: skip
 
 
-class LocalGrid(Grid):
+class LocalGrid(EngineGrid):
     """Runs a client when its reply is asked for.
 
     Args:
@@ -50,39 +47,14 @@ class LocalGrid(Grid):
     """
 
     def __init__(self, app: ClientApp, nodes: Mapping[int, Context], faults: Faults | None = None) -> None:
-        assume_identity()
+        super().__init__(nodes)
         self._app, self._nodes = app, dict(nodes)
         self._faults = faults
         self._pending: dict[str, Message] = {}
-        self._spare: list[Message] = []
 
-    def set_run(self, run: Run) -> None:
-        """Nothing to set: there is one run."""
-
-    @property
-    def run(self) -> Run:
-        """There is no SuperLink that would know a run."""
-        raise NotImplementedError("the local engine has no run record")
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Make a message (deprecated in flwr)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Every node is always online."""
-        return list(self._nodes)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Accept messages to nodes that exist; others are dropped, as flwr's simulation drops them."""
-        ids = []
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid4())
-            if message.metadata.dst_node_id in self._nodes:
-                self._pending[message.metadata.message_id] = message
-                ids.append(message.metadata.message_id)
-        return ids
+    def accept(self, message: Message) -> None:
+        """Keep the message until its reply is asked for."""
+        self._pending[message.metadata.message_id] = message
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Run the first of the asked clients that has not run yet, and return what arrives from it."""
@@ -90,8 +62,7 @@ class LocalGrid(Grid):
             request = self._pending.pop(message_id, None)
             if request is not None:
                 return self._arriving(request, self._answer(request))
-        arrived, self._spare = self._spare, []
-        return arrived
+        return []
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, then pull until everything has arrived or time is up."""

@@ -18,14 +18,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Self
-from uuid import uuid4
 
-from flwr.app import Array, Context, Error, Message, RecordDict
+from flwr.app import Array, Context, Error, Message
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
+from flotilla.engine.base import EngineGrid, address_of
 from flotilla.engine.identity import assume_identity
 from flotilla.engine.shared import Attached, Segment, Slots, attach, detach
 from protocol import Scalar
@@ -58,7 +56,7 @@ class _Down:
     users: int = 0
 
 
-class PoolGrid(Grid):
+class PoolGrid(EngineGrid):
     """Runs clients in worker processes. Use as a context manager.
 
     Args:
@@ -68,8 +66,8 @@ class PoolGrid(Grid):
     """
 
     def __init__(self, run_config: Mapping[str, Scalar], nodes: int, processes: int | None = None) -> None:
-        assume_identity()
-        self._nodes = {1000 + 7 * i: i for i in range(nodes)}
+        self._nodes = {address_of(i): i for i in range(nodes)}
+        super().__init__(self._nodes)
         self._slots = Slots()
         self._down: dict[int, _Down] = {}
         self._states: dict[int, bytes] = {}
@@ -102,32 +100,13 @@ class PoolGrid(Grid):
 
     # ---- Grid --------------------------------------------------------------------------------------------------------
 
-    def set_run(self, run: Run) -> None:
-        """Nothing to set: there is one run."""
-
-    @property
-    def run(self) -> Run:
-        """There is no SuperLink that would know a run."""
-        raise NotImplementedError("the local engine has no run record")
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """Make a message (deprecated in flwr)."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Every node is always online."""
-        return list(self._nodes)
+    def accept(self, message: Message) -> None:
+        """Queue the message; `push_messages` sets the workers on it."""
+        self._queue.append(message)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Queue messages to nodes that exist; others are dropped, as flwr's simulation drops them."""
-        ids = []
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid4())
-            if message.metadata.dst_node_id in self._nodes:
-                self._queue.append(message)
-                ids.append(message.metadata.message_id)
+        """Queue messages and give every worker something to do."""
+        ids = super().push_messages(messages)
         self._feed()
         return ids
 

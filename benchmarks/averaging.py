@@ -3,6 +3,7 @@
 Bytes that have to move: every upload is read (4 a coordinate) and added to a sum that does not stay in cache (8), and
 the end reads previous, numerator and denominator and writes the result (16 a coordinate of the network). What the
 memory does in that time is measured in turns with the averaging, by a sum of two arrays far larger than the caches.
+Everything with one thread, as a run folds: simulated clients have the other cores.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def averaging(
         stream: coordinates of each of the three arrays that measure bandwidth.
     """
     before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         return _rows(say, spec, clients, turns, stream)
     finally:

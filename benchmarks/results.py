@@ -74,7 +74,7 @@ class Plan:
 
     def keys(self, partition: str, method: str, seed: int) -> dict[str, Scalar]:
         """Run settings of one row."""
-        every = max(1, self.rounds // 6)
+        every = max(1, self.rounds // 3)  # an evaluation passes over everybody's data
         own = {"num-server-rounds": self.rounds, "evaluate-every": every, "checkpoint-every": every, "seed": seed}
         return {**self.common, **PARTITIONS[partition], **METHODS[method], **own}
 

@@ -81,6 +81,10 @@ def prepare(
             config[key] = str(Path(value).expanduser().absolute())
 
     clients = _resolve(app_dir, config)
+    if nodes is not None and nodes > clients:
+        raise SettingsError(
+            f"nodes = {nodes}: allowed is at most num-clients ({clients}); each node needs a share of data"
+        )
     overrides = {key: value for key, value in config.items() if defaults.get(key) != value}
     place = config.get("run-dir") or config.get("resume")
     log = Path(f"{place}.log") if place else Path.cwd() / "flotilla.log"

@@ -180,7 +180,14 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
     if min(spec.input_shape[1:]) < network.smallest:
         allowed = f"a network for {spec.input_shape[1:]} inputs; {spec.name!r} needs {network.smallest}"
         raise SettingError("model", spec.name, allowed)
-    return replace(spec, widths=widths, blocks=blocks)
+    full = replace(spec, widths=widths, blocks=blocks)
+    try:
+        with torch.device("meta"):  # shapes only
+            build(full).train()(torch.empty(2, *spec.input_shape))
+    except RuntimeError as error:
+        allowed = f"a network whose layers fit inputs of {spec.input_shape} ({error})"
+        raise SettingError("widths", spec.widths, allowed) from None
+    return full
 
 
 def build(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, rate: Fraction = FULL) -> nn.Module:

@@ -24,7 +24,7 @@ from strategies.selection import SELECTORS
 
 # A resumed run may differ in these from the run it continues; in nothing else.
 FREE = frozenset({
-    "num-server-rounds", "run-dir", "resume", "data-root", "node-wait", "deadline", "checkpoint-every", "device",
+    "num-server-rounds", "run-dir", "resume", "data-root", "node-wait", "deadline", "checkpoint-every",
 })  # fmt: skip
 
 
@@ -179,6 +179,8 @@ def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConf
     flat: dict[str, Scalar] = {**keys.model_dump(by_alias=True), **values}
     data = DataSettings.from_config(flat)
     settings = _settings(keys)
+    if keys.fraction_evaluate and not keys.local_test_fraction:
+        raise SettingError("fraction-evaluate", keys.fraction_evaluate, "0 where local-test-fraction is 0")
     network = _network(keys, data, settings, method)
     if check_files:
         partition(load(data).train_pixels.labels.numpy(), data)

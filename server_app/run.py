@@ -32,8 +32,11 @@ from strategies.rounds import RoundReport
 Row = dict[str, Any]
 
 
+PATIENCE = 5  # rounds in a row without enough replies after which a run gives up: dead actors stay dead
+
+
 class NothingLearnt(RuntimeError):
-    """Not one round had the replies it needed."""
+    """No round, or for too long none, had the replies it needed."""
 
 
 class Run:
@@ -58,7 +61,7 @@ class Run:
         self._progress = Progress(config.rounds, write)
         self._events = Events(self.folder.path / "events", self._warn)
         self._traffic: dict[str, Any] = {}
-        self._accepted = 0
+        self._accepted = self._in_vain = 0
 
     def execute(self) -> Row:
         """Run to the end and return the summary.
@@ -115,6 +118,7 @@ class Run:
         """Evaluate, save, and write the round's line."""
         number, last = report.number, report.number >= self.config.rounds
         self._accepted += report.accepted if not report.abandoned else 0
+        self._in_vain = self._in_vain + 1 if report.abandoned else 0
         self._traffic.update(report.traffic)
         due = last or number % self.config.evaluate_every == 0
         scores = self._evaluate(number, report.seconds) if due else {}
@@ -126,6 +130,8 @@ class Run:
         self.folder.append_metrics(row)
         self._events.write(row)
         self._progress.round(row)
+        if self._in_vain >= PATIENCE:
+            raise NothingLearnt(f"{PATIENCE} rounds in a row had too few replies; see rejected in metrics.jsonl")
 
     def _evaluate(self, number: int, seconds: dict[str, float]) -> Row:
         """Score the global network and every tier's on the whole test set."""
@@ -202,6 +208,8 @@ def _row(report: RoundReport) -> Row:
         "coverage": dict(report.coverage),
         "bytes_down": report.bytes_down,
         "bytes_up": report.bytes_up,
+        "bytes_survey_down": report.survey_bytes["down"],
+        "bytes_survey_up": report.survey_bytes["up"],
         "seconds": dict(report.seconds),
         "client_seconds": dict(report.client_seconds),
     }

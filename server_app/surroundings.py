@@ -17,8 +17,9 @@ _PACKAGES = ("flwr", "torch", "torchvision", "numpy", "ray")
 
 def surroundings() -> dict[str, Any]:
     """Versions, thread counts, platform and commit: what besides the settings decides the bits of a result."""
+    versions = {name: _version(name) for name in _PACKAGES}
     return {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **versions, "gpu": _gpu()},
         "threads": {"torch": torch.get_num_threads(), "torch-interop": torch.get_num_interop_threads()},
         "platform": {"system": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count()},
         "commit": os.environ.get("FLOTILLA_COMMIT") or commit(),
@@ -28,6 +29,13 @@ def surroundings() -> dict[str, Any]:
 def compared(config: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten the surroundings that a resumed run must share. A commit or a host name alone need not change a bit."""
     return {f"{part}.{key}": value for part in ("versions", "threads") for key, value in config[part].items()}
+
+
+def _gpu() -> str | None:
+    """Name the accelerator and its CUDA version; None on a machine without."""
+    if not torch.cuda.is_available():
+        return None
+    return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
 
 
 def _version(package: str) -> str | None:

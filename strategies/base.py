@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from logging import INFO
-from math import ceil
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -35,7 +34,7 @@ from strategies.fleet import Fleet, Node
 from strategies.flower import FlowerStrategy
 from strategies.guard import Accepted, Rejected, Rejection, content_of
 from strategies.outbox import Outbox
-from strategies.rounds import Coverage, Fold, RoundReport, Sent
+from strategies.rounds import Coverage, Fold, RoundReport, Sent, share_of
 from strategies.selection import Candidate
 from strategies.settings import Settings
 from strategies.surveys import ask_statistics, score_requests
@@ -73,6 +72,7 @@ class PartialStrategy(FlowerStrategy):
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {}  # least and most of options that are numbers
     PREFERENCES: ClassVar[Preferences] = Preferences()
     BY_EXAMPLES: ClassVar[bool] = False
+    PER_WIDTH: ClassVar[bool] = False  # whether a width always is the same units, as statistics per width need
 
     def __init__(self, network: NetworkSpec, settings: Settings | None = None, **options: Scalar) -> None:
         self.network = completed(network)
@@ -92,8 +92,8 @@ class PartialStrategy(FlowerStrategy):
         self.report, self.sent = RoundReport(0), []
         s = self.settings
         self._assignment = Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed)
-        for tier in s.tiers:  # a plan that cannot be is found before anything starts
-            submodel(self.network, self.kept_plan(tier, 1))
+        self._members_of: tuple[int, list[Node], dict[NodeId, Tier]] = (-1, [], {})
+        self._check()
 
     # ---- what a method says ------------------------------------------------------------------------------------------
 
@@ -115,6 +115,10 @@ class PartialStrategy(FlowerStrategy):
         """Whether nodes of this tier take part at all."""
         del tier
         return True
+
+    def can_hold(self, tier: Tier, rate: Fraction) -> bool:
+        """Whether nodes of a tier can be asked about a part of this rate."""
+        return tier.rate >= rate
 
     def objective(self, tier: Tier) -> Objective:
         """What a node optimises."""
@@ -147,6 +151,18 @@ class PartialStrategy(FlowerStrategy):
 
     # ---- one round ---------------------------------------------------------------------------------------------------
 
+    def _check(self) -> None:
+        """Find what cannot be before anything starts."""
+        s = self.settings
+        if self.network.norm == "batch-per-width" and not self.PER_WIDTH:
+            allowed = f"a norm without statistics per width: the units of a width change in {type(self).__name__}"
+            raise SettingError("norm", self.network.norm, allowed)
+        shares = zip(s.tiers, s.proportions, strict=True)
+        if s.tier_assignment != "node" and not any(share and self.eligible(tier) for tier, share in shares):
+            raise SettingError("tiers", ", ".join(f"{t.name}:{t.rate}" for t in s.tiers), "a tier that may take part")
+        for tier in s.tiers:
+            submodel(self.network, self.kept_plan(tier, 1))
+
     def prepare(self, grid: Grid, round_number: int) -> None:
         """Hello, select, plan; fills `report` and `sent`."""
         report = self.report = RoundReport(round_number)
@@ -176,6 +192,7 @@ class PartialStrategy(FlowerStrategy):
         """The new state, or none for want of replies."""
         began = perf_counter()
         if fold.enough(self.settings.quorum):
+            fold.learn()
             self.average.finish(self.state, out=self.state)
             self.report.coverage = self.coverage.count()
         else:
@@ -190,8 +207,10 @@ class PartialStrategy(FlowerStrategy):
         self, grid: Grid, round_number: int, report: RoundReport | None = None
     ) -> tuple[list[Node], dict[NodeId, Tier]]:
         """All nodes that are online, and the tiers of those that have one; the others are named in the report."""
+        if self._members_of[0] == round_number and report is None:
+            return self._members_of[1:]  # who is there was asked when the round began
         nodes, rejected = self.fleet.greet(grid)
-        tiers = {}
+        tiers: dict[NodeId, Tier] = {}
         for node in nodes:
             try:
                 tiers[node.id] = self._assignment.tier_of(node.id, node.hello.tier, round_number)
@@ -199,6 +218,7 @@ class PartialStrategy(FlowerStrategy):
                 rejected.append(Rejection(node.id, str(error)))
         if report is not None:
             report.rejected += rejected
+        self._members_of = (round_number, nodes, tiers)
         return nodes, tiers
 
     def _select(
@@ -226,7 +246,7 @@ class PartialStrategy(FlowerStrategy):
             Candidate(n.id, tiers[n.id].name, n.hello.examples, n.last_loss, n.last_round, n.last_seconds)
             for n in nodes
         ]
-        count = min(len(nodes), max(1, ceil(self.settings.fraction_train * len(nodes))))
+        count = max(1, share_of(self.settings.fraction_train, len(nodes)))
         draws = generator(self.settings.seed, round_number, "server", "select")
         return [by_id[node] for node in self.settings.selector.select(candidates, count, draws, probe)]
 
@@ -237,7 +257,7 @@ class PartialStrategy(FlowerStrategy):
         nodes, tiers = self._members(grid, round_number)
         kept = {tier: self.kept_plan(tier, round_number) for tier in wanted}
         outbox, seconds = self.outbox(round_number), self.settings.deadline
-        return ask_statistics(grid, self.network, outbox, nodes, tiers, kept, seconds, self.report.rejected)
+        return ask_statistics(grid, self.network, outbox, nodes, tiers, kept, self.can_hold, seconds, self.report)
 
     def score_messages(self, grid: Grid, round_number: int) -> list[Message]:
         """Requests to a share of the nodes to score their tier's part on their own test examples."""
@@ -245,7 +265,7 @@ class PartialStrategy(FlowerStrategy):
             return []
         nodes, tiers = self._members(grid, round_number)
         able = [node for node in nodes if node.id in tiers]
-        count = min(len(able), ceil(self.settings.fraction_evaluate * len(able)))
+        count = share_of(self.settings.fraction_evaluate, len(able))
         draws = generator(self.settings.seed, round_number, "server", "evaluate")
         chosen = [able[i] for i in sorted(draws.choice(len(able), count, replace=False))] if able else []
         kept = {tier.name: self.kept_plan(tier, round_number) for tier in self.settings.tiers}

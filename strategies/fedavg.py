@@ -21,9 +21,16 @@ class FedAvg(PartialStrategy):
 
     BY_EXAMPLES = True
 
+    def can_hold(self, tier: Tier, rate: Fraction) -> bool:
+        """Everybody trains the full network here, whatever they could carry."""
+        del tier, rate
+        return True
+
 
 class Smallest(FedAvg):
     """The smallest tier's part for everyone."""
+
+    PER_WIDTH = True
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
         """The leading part of the smallest rate."""
@@ -46,3 +53,7 @@ class Exclusive(FedAvg):
     def eligible(self, tier: Tier) -> bool:
         """Whether the tier can hold the full network."""
         return tier.rate == 1
+
+    def can_hold(self, tier: Tier, rate: Fraction) -> bool:
+        """As far as the tier goes."""
+        return tier.rate >= rate

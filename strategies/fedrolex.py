@@ -20,6 +20,7 @@ class FedRolex(HeteroFL):
     """
 
     OPTIONS = {**HeteroFL.OPTIONS, "step": -1}
+    PER_WIDTH = False
 
     def window(self, tier: Tier, round_number: int) -> Plan:
         """The window of a 1-based round; the first starts at unit 0."""

@@ -25,6 +25,7 @@ class Fjord(PartialStrategy):
     RANGES = {"alpha": (0, 1), "temperature": (1e-3, 1e3)}
     PREFERENCES = Preferences(norm="batch-per-width")
     BY_EXAMPLES = True
+    PER_WIDTH = True
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
         """The leading part of the tier's rate, which is the widest that the device draws."""

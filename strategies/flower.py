@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from protocol import record_of, state_of
+from protocol import bytes_of, record_of, state_of
 from strategies.exchange import exchange
 from strategies.fleet import Fleet
 from strategies.rounds import Fold, RoundReport, Sent
@@ -81,6 +81,7 @@ class FlowerStrategy(Strategy):
         messages = self.score_messages(grid, round_number)
         if messages:
             seconds = self.settings.deadline
+            self.report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
             exchange(grid, messages, lambda _, reply: replies.append(reply) if reply else None, seconds=seconds)
         return mean_scores(replies)
 

@@ -23,6 +23,7 @@ class HeteroFL(PartialStrategy):
 
     OPTIONS = {"label-rows": True}
     PREFERENCES = Preferences(norm="static-batch", scaler=True)
+    PER_WIDTH = True
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
         """The leading part of the tier's rate."""

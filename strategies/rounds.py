@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from math import ceil
 from time import perf_counter
 
@@ -59,6 +60,7 @@ class RoundReport:
         seconds: wall seconds by phase.
         client_seconds: mean wall seconds of local work, and of computing in it.
         traffic: tier → encoded bytes of one device's arrays, "down" and "up".
+        survey_bytes: encoded bytes of what was asked beside training, "down" and "up".
         local: results of the nodes' evaluation on their own data, if any.
     """
 
@@ -75,7 +77,13 @@ class RoundReport:
     seconds: dict[str, float] = field(default_factory=dict)
     client_seconds: dict[str, float] = field(default_factory=dict)
     traffic: dict[str, dict[str, int]] = field(default_factory=dict)
+    survey_bytes: dict[str, int] = field(default_factory=lambda: {"down": 0, "up": 0})
     local: dict[str, float] = field(default_factory=dict)
+
+
+def share_of(share: float, count: int) -> int:
+    """A share of a whole number, rounded up; 0.07 of 100 is 7, which it is not in floating point."""
+    return ceil(Fraction(str(share)) * count)
 
 
 Weigh = Callable[[Sent, Accepted], tuple[float, float]]
@@ -102,6 +110,7 @@ class Fold:
         self._sums: dict[str, float] = {}
         self._examples = 0.0
         self._taken: set[int] = set()
+        self._learnt: list[tuple[Node, Mapping[str, float]]] = []
         average.reset()
 
     def take(self, i: int, message: Message | None) -> None:
@@ -145,13 +154,17 @@ class Fold:
             "computing": self._sums["seconds-computing"] / report.accepted,
         }
         report.traffic[sent.tier] = {"down": sent.bytes_down, "up": accepted.bytes_up}
-        node = sent.node
-        node.last_loss, node.last_round = metrics.get("loss"), report.number
-        node.last_seconds = metrics.get("seconds")
+        self._learnt.append((sent.node, metrics))
+
+    def learn(self) -> None:
+        """Note what the replies said of their nodes; not done for a round that is abandoned."""
+        for node, metrics in self._learnt:
+            node.last_loss, node.last_round = metrics.get("loss"), self._report.number
+            node.last_seconds = metrics.get("seconds")
 
     def enough(self, quorum: float) -> bool:
         """Whether the round has the replies it needs; at least one in any case."""
-        return self._report.accepted >= max(1, ceil(quorum * len(self._sent)))
+        return self._report.accepted >= max(1, share_of(quorum, len(self._sent)))
 
 
 class Coverage:

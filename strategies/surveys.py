@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
 
 import torch
 from flwr.app import Message
@@ -12,11 +13,12 @@ from torch import Tensor
 from models.network import NetworkSpec, build_part
 from models.plans import Plan
 from models.statistics import channels_of, check_moments, moments_length
-from protocol import EVALUATE, MOMENTS, STATISTICS, NodeId, Reply, WireError, decode
+from protocol import EVALUATE, MOMENTS, STATISTICS, NodeId, Reply, WireError, bytes_of, decode
 from strategies.exchange import exchange
 from strategies.fleet import Node
 from strategies.guard import Rejected, Rejection, content_of
 from strategies.outbox import Outbox
+from strategies.rounds import RoundReport
 from strategies.tiers import Tier
 
 SCORES = ("loss", "accuracy", "accuracy-own-labels")
@@ -24,7 +26,7 @@ SCORES = ("loss", "accuracy", "accuracy-own-labels")
 
 def ask_statistics(
     grid: Grid, network: NetworkSpec, outbox: Outbox, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier],
-    kept: Mapping[Tier, Plan], seconds: float, rejected: list[Rejection],
+    kept: Mapping[Tier, Plan], can_hold: Callable[[Tier, Fraction], bool], seconds: float, report: RoundReport,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Pool the moments of static batch norm in the part that each tier keeps.
 
@@ -39,7 +41,8 @@ def ask_statistics(
         tiers: tier by node; nodes without one are not asked.
         kept: the tiers asked about, and the part that each keeps.
         seconds: how long to wait.
-        rejected: where replies that are not used are named.
+        can_hold: whether a tier can hold a part of a rate.
+        report: where bytes are counted and replies that are not used are named.
 
     Returns:
         tier name → pooled moments (float64); tiers that nobody answered for are absent.
@@ -49,7 +52,7 @@ def ask_statistics(
     for tier, plan in kept.items():
         with torch.device("meta"):
             channels[tier.name] = channels_of(build_part(network, plan))
-        able = [node for node in nodes if node.id in tiers and tiers[node.id].rate >= tier.rate]
+        able = [node for node in nodes if node.id in tiers and can_hold(tiers[node.id], tier.rate)]
         own = [node for node in able if tiers[node.id].rate == tier.rate]
         asked += [(tier.name, node.id, *outbox.ask(STATISTICS, node, plan)) for node in own or able]
     pooled: dict[str, Tensor] = {}
@@ -61,12 +64,15 @@ def ask_statistics(
             assert array is not None  # content_of asked for one
             moments = decode(array, moments_length(list(channels[name].values())), "float64")
             check_moments(moments, channels[name])
+            report.survey_bytes["up"] += len(array.data)
         except (Rejected, ValueError) as error:
-            rejected.append(Rejection(node, f"statistics: {error}"))  # the others' will do
+            report.rejected.append(Rejection(node, f"statistics: {error}"))  # the others' will do
         else:
             pooled[name] = moments.clone() if name not in pooled else pooled[name] + moments
 
-    exchange(grid, [message for *_, message in asked], take, seconds=seconds)
+    messages = [message for *_, message in asked]
+    report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
+    exchange(grid, messages, take, seconds=seconds)
     return pooled
 
 

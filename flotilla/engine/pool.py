@@ -161,7 +161,8 @@ class PoolGrid(EngineGrid):
             "group": request.metadata.group_id, "down": places, "up": up.name, "state": len(state),
         }).encode()  # fmt: skip
         worker.tasks.append(_Task(request, up, down))
-        worker.pipe.send_bytes(_framed(head, state, light))
+        with suppress(OSError):  # it died while it had nothing to do; `_receive` finds the pipe closed and buries it
+            worker.pipe.send_bytes(_framed(head, state, light))
 
     def _share(self, array: Array) -> _Down:
         """Put an array's data where workers can see them, once for all requests that carry it."""
@@ -181,7 +182,8 @@ class PoolGrid(EngineGrid):
             worker = busy[pipe]  # type: ignore[index]
             try:
                 while worker.tasks and worker.pipe.poll():
-                    self._accept(worker.tasks.popleft(), worker.pipe.recv_bytes())
+                    frame = worker.pipe.recv_bytes()  # before the task is taken off: a dead worker has not done it
+                    self._accept(worker.tasks.popleft(), frame)
             except (EOFError, OSError):
                 self._bury(worker)
         self._feed()

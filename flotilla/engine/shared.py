@@ -10,7 +10,6 @@ import json
 import weakref
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
@@ -28,14 +27,6 @@ class Segment(SharedMemory):
     def __del__(self) -> None:
         with suppress(BufferError):
             super().__del__()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the data of one array stands: a segment and the number of bytes used, from its start."""
-
-    segment: str
-    length: int
 
 
 def detach(content: RecordDict) -> tuple[bytes, dict[str, Array]]:

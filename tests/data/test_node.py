@@ -23,7 +23,7 @@ def test_everybody_together_has_every_example_once() -> None:
         assert node.labels == tuple(sorted(set(node.train.labels.tolist())))
         assert node.train.inputs.is_contiguous()
         assert len(node.train) >= 1
-        assert abs(len(node.test) - 0.2 * (len(node.train) + len(node.test))) <= 1
+        assert abs(len(node.test) - settings.local_test_fraction * (len(node.train) + len(node.test))) <= 1
 
 
 def test_same_settings_same_share_and_seed_matters() -> None:

@@ -164,7 +164,7 @@ def test_config_records_settings_and_surroundings(run: RunFolder, monkeypatch: p
     config = json.loads((run.path / CONFIG).read_text())
     assert config["config"] == SETTINGS
     assert config["commit"] == "abc123"
-    assert set(config["versions"]) == {"python", "flwr", "torch", "torchvision", "numpy", "ray"}
+    assert set(config["versions"]) == {"python", "flwr", "torch", "torchvision", "numpy", "ray", "gpu"}
     assert config["threads"]["torch"] == torch.get_num_threads()
 
 

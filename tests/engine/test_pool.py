@@ -1,0 +1,56 @@
+"""The pool of processes: what happens when one of them dies, and what is left afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from flotilla.engine.base import address_of
+from flotilla.engine.pool import PoolGrid
+from tests.support import configured
+
+
+def hello(partition: int) -> Message:
+    content = RecordDict({"config": ConfigRecord({"version": 1, "labels": False})})
+    return Message(content=content, message_type="query.hello", dst_node_id=address_of(partition))
+
+
+def segments() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("psm_*")}
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["while idle", "at work"])
+def test_a_worker_that_dies_costs_at_most_its_own_client(idle: bool) -> None:
+    config = configured(num_clients=6)
+    with PoolGrid(config.flat, 6, processes=1) as grid:
+        assert len(list(grid.send_and_receive([hello(0)]))) == 1  # it is up
+        worker = grid._workers[0].process
+        assert worker.pid is not None
+        if idle:
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.join()
+        else:
+            os.kill(worker.pid, signal.SIGSTOP)  # so that both tasks at hand are still open when it dies
+        ids = list(grid.push_messages([hello(i) for i in range(6)]))
+        if not idle:
+            os.kill(worker.pid, signal.SIGKILL)
+        replies: dict[str, Message] = {}
+        while len(replies) < 6:
+            replies |= {reply.metadata.reply_to_message_id: reply for reply in grid.pull_messages(ids)}
+    failed = [i for i in ids if replies[i].has_error()]
+    assert failed == ids[:1]  # the one it had begun, and no other
+    assert replies[ids[0]].error.code == 8
+
+
+def test_nothing_is_left_in_shared_memory() -> None:
+    before = segments()
+    config = configured(num_clients=2)
+    with PoolGrid(config.flat, 2, processes=2) as grid:
+        assert len(list(grid.send_and_receive([hello(0), hello(1)]))) == 2
+        pids = [worker.process.pid for worker in grid._workers]
+    assert segments() <= before
+    assert not any(pid is not None and Path(f"/proc/{pid}").exists() for pid in pids)

@@ -14,6 +14,7 @@ from flwr.app import Message
 
 from client_app.app import app
 from flotilla.engine.grid import Faults, LocalGrid, contexts
+from models.errors import SettingError
 from models.network import build_part, initial_state, submodel
 from models.norm import NORMS
 from models.randomness import torch_generator
@@ -192,7 +193,10 @@ def test_its_options_are_run_config_keys(method: str) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm(play: Player, method: str, norm: str) -> None:
-    if norm != METHODS[method].PREFERENCES.norm:  # that one is what "auto" means, and all other tests run
+    if norm == "batch-per-width" and not METHODS[method].PER_WIDTH:
+        with pytest.raises(SettingError, match="norm = 'batch-per-width'"):
+            configured(method=method, norm=norm)
+    elif norm != METHODS[method].PREFERENCES.norm:  # that one is what "auto" means, and all other tests run
         assert finite(play(method=method, norm=norm, num_server_rounds=1, num_clients=3).rows[-1])
 
 

@@ -19,10 +19,6 @@ def hello(partition: int) -> Message:
     return Message(content=content, message_type="query.hello", dst_node_id=address_of(partition))
 
 
-def segments() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("psm_*")}
-
-
 @pytest.mark.parametrize("idle", [True, False], ids=["while idle", "at work"])
 def test_a_worker_that_dies_costs_at_most_its_own_client(idle: bool) -> None:
     config = configured(num_clients=6)
@@ -47,10 +43,12 @@ def test_a_worker_that_dies_costs_at_most_its_own_client(idle: bool) -> None:
 
 
 def test_nothing_is_left_in_shared_memory() -> None:
-    before = segments()
     config = configured(num_clients=2)
     with PoolGrid(config.flat, 2, processes=2) as grid:
         assert len(list(grid.send_and_receive([hello(0), hello(1)]))) == 2
+        segments = [Path("/dev/shm") / segment.name for segment in grid._slots._all]
+        assert segments
+        assert all(path.exists() for path in segments)
         pids = [worker.process.pid for worker in grid._workers]
-    assert segments() <= before
+    assert not any(path.exists() for path in segments)
     assert not any(pid is not None and Path(f"/proc/{pid}").exists() for pid in pids)

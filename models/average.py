@@ -58,7 +58,8 @@ class PartialAverage:
         pairs = {name: units.pairs(self._shapes[name]) for name, units in self._units.items()}
         shapes = {name: units.shape for name, units in self._units.items()}
         self._numerators = split(self._flat, pairs)
-        self._denominators, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
+        _, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
+        self._added = self._weights[:2]  # what `add` changes: denominators and holders, side by side
         self._placements: OrderedDict[int, tuple[Submodel, list[Placement]]] = OrderedDict()
         self._parts: dict[int, _Part] = {}
         self._used = 0  # coordinates of `_sums` that are taken
@@ -67,7 +68,7 @@ class PartialAverage:
 
     def reset(self) -> None:
         """Forget what was added."""
-        self._weights.zero_()
+        self._added.zero_()
         self._parts.clear()
         self._used = self.added = 0
         self._stale = True
@@ -193,8 +194,10 @@ class PartialAverage:
     def _placement(self, block: Block) -> Placement:
         if block.shape != self._shapes.get(block.source):
             raise ValueError(f"{block.source!r} {block.shape} is not a tensor of this network")
-        buffers = (self._numerators[block.source], self._denominators[block.source], self._holders[block.source])
-        return Placement(block, self._units[block.source], buffers)
+        numerators, holders = self._numerators[block.source], self._holders[block.source]
+        start = holders.storage_offset() - self._weights.shape[1]  # in its row
+        weights = self._added[:, start : start + holders.numel()].view(2, *holders.shape)
+        return Placement(block, self._units[block.source], numerators, weights)
 
 
 class _Part:
@@ -216,9 +219,11 @@ class _Part:
         self._weight, self._count, self._written = 0.0, 0, written
 
     def add(self, difference: Tensor, numerator: float, denominator: float, labels: Collection[int] | None) -> None:
-        for placement, piece, summed in zip(self._placements, self._pieces(difference), self._summed, strict=True):
-            if not summed:
-                placement.add(piece, numerator, denominator, 1, labels)
+        if not all(self._summed):
+            weights = torch.tensor([denominator, 1.0])
+            for placement, piece, summed in zip(self._placements, self._pieces(difference), self._summed, strict=True):
+                if not summed:
+                    placement.add(piece, numerator, weights, labels)
         if self._sums is None:
             return
         for start, length in self._stretches:
@@ -235,9 +240,10 @@ class _Part:
         """Put the sum in its place, after the last client."""
         if self._sums is None or not self._count:
             return
+        weights = torch.tensor([self._weight, self._count], dtype=torch.float32)
         for placement, piece, summed in zip(self._placements, self._pieces(self._sums), self._summed, strict=True):
             if summed:
-                placement.add(None if self._whole else piece, 1.0, self._weight, self._count)
+                placement.add(None if self._whole else piece, 1.0, weights)
         self._weight, self._count, self._written = 0.0, 0, self._whole
 
     def _pieces(self, flat: Tensor) -> tuple[Tensor, ...]:

@@ -19,8 +19,6 @@ MOST_BOXES = 16
 # Zero is -0.0 here because x + -0.0 is x for every x, also for x = -0.0: what nobody sent stays bit-identical.
 NOTHING = -0.0
 
-_ONE = torch.ones(())
-
 
 @dataclass(frozen=True)
 class Units:
@@ -63,7 +61,8 @@ class Placement:
     Args:
         block: what a device holds of the tensor.
         units: how the average sees the tensor.
-        buffers: numerators (seen as `units.pairs` of the full shape), denominators and holders (`units.shape`).
+        numerators: seen as `units.pairs` of the full shape.
+        weights: (2, *`units.shape`), denominators and holders.
 
     Attributes:
         has_classes: whether the tensor has rows of labels.
@@ -73,54 +72,55 @@ class Placement:
         ValueError: the block cuts through a unit, or has an element mask although units are not coordinates.
     """
 
-    def __init__(self, block: Block, units: Units, buffers: tuple[Tensor, Tensor, Tensor]) -> None:
+    def __init__(self, block: Block, units: Units, numerators: Tensor, weights: Tensor) -> None:
         if block.mask is not None and prod(units.sizes) != 1:
             raise ValueError(f"{block.source!r} has an element mask: the average needs `per_coordinate`")
         runs = [_in_units(block, per_dim, size) for per_dim, size in zip(block.runs, units.sizes, strict=True)]
-        self._buffers, self._classes = buffers, units.classes
+        self._numerators, self._weights, self._classes = numerators, weights, units.classes
         self._shape = units.pairs(block.local_shape)
         self._unit_shape = tuple(part for count in self._shape[::2] for part in (count, 1))
+        self._ones = (2, *[1] * len(self._unit_shape))
         self._mask = None if block.mask is None else block.mask.bool().view(self._shape)
         self.has_classes = units.classes is not None
         everything = all(r == ((0, count),) for r, count in zip(runs, units.counts, strict=True))
         self.whole = everything and block.mask is None
-        self._boxes: list[tuple[tuple[slice, ...] | None, list[Tensor]]] = []
-        self._indices: list[tuple[Tensor, ...]] = []  # per buffer
+        # (slices of the local tensor, what they are added to in the numerators, and in the weights)
+        self._boxes: list[tuple[tuple[slice, ...] | None, Tensor, Tensor]] = []
+        self._indices: tuple[tuple[Tensor, ...], tuple[Tensor, ...]] | None = None
         if prod(map(len, runs)) <= MOST_BOXES:
-            self._boxes = [(inside, [buffer[outside] for buffer in buffers]) for inside, outside in _boxes(runs)]
+            self._boxes = [(inside, numerators[box], weights[:, *box]) for inside, box in _boxes(runs)]
         else:
             last = max(i for i, r in enumerate(runs) if r != ((0, units.counts[i]),))  # behind it all is kept in order
-            of_counts = _grid(runs[: last + 1], [1] * (last + 1))
-            self._indices = [_grid(runs[: last + 1], units.sizes), of_counts, of_counts]
+            kept = runs[: last + 1]
+            self._indices = (_grid(kept, units.sizes), _grid(kept, [1] * len(kept)))
 
     def add(
-        self, piece: Tensor | None, numerator: float, denominator: float, count: int,
-        labels: Collection[int] | None = None,
-    ) -> None:  # fmt: skip
-        """Add numerator · piece and the weights of `count` devices.
+        self, piece: Tensor | None, numerator: float, weights: Tensor, labels: Collection[int] | None = None
+    ) -> None:
+        """Add numerator · piece and the weights of one or more devices.
 
         Args:
             piece: flat local tensor; None if the numerators hold it already.
             numerator: factor of the piece.
-            denominator: sum of the devices' weights.
-            count: number of devices.
+            weights: (2,), the sum of the devices' denominators and how many they are.
             labels: the rows to add; None for all.
         """
         mask = self._held(labels)
-        weight = _ONE if mask is None else mask.to(torch.float32)
-        if piece is not None and mask is None:
-            self._put(0, piece.view(self._shape), numerator)
-        elif piece is not None and mask is not None:
-            self._put(0, torch.where(mask, piece.view(self._shape) * numerator, NOTHING), 1.0)
-        self._put(1, weight, denominator)
-        self._put(2, weight, count)
-
-    def _put(self, which: int, source: Tensor, factor: float) -> None:
-        """buffers[which] += factor · source at the block's places; a 0-d source counts everywhere."""
+        if piece is not None:
+            local = piece.view(self._shape)
+            added = local if mask is None else torch.where(mask, local * numerator, NOTHING)
+            factor = numerator if mask is None else 1.0
+            for inside, places, _ in self._boxes:
+                places.add_(added if inside is None else added[inside], alpha=factor)
+            if self._indices:
+                self._numerators.index_put_(self._indices[0], added * factor, accumulate=True)
+        each = weights.view(self._ones)
+        each = each if mask is None else each * mask
+        for inside, _, places in self._boxes:
+            places.add_(each if inside is None or mask is None else each[:, *inside])
         if self._indices:
-            self._buffers[which].index_put_(self._indices[which], source * factor, accumulate=True)
-        for inside, views in self._boxes:
-            views[which].add_(source[inside] if inside is not None and source.ndim else source, alpha=factor)
+            for row, weight in zip(self._weights, each, strict=True):
+                row.index_put_(self._indices[1], weight, accumulate=True)
 
     def _held(self, labels: Collection[int] | None) -> Tensor | None:
         """Which local units count (None: all): those of the element mask, in the rows of the labels."""

@@ -5,7 +5,7 @@ BIN := .venv/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint format bench results clean
+.PHONY: help install run test test-slow fuzz lint format bench results clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: install ## Run the tests (minutes), through real Flower processes too.
 
 test-slow: install ## Run the tests that take longer; published data sets from FLOTILLA_DATA if they are there.
 	@$(TEST) -m slow
+
+fuzz: install ## Decode a million mutated frames of every codec, in bounded memory (minutes). Fewer: make fuzz ARGS="10000".
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.protocol.fuzz $(ARGS)
 
 lint: install ## Lint, format check, types, import contracts.
 	@$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.averaging import averaging
+from benchmarks.codecs import codecs
 from benchmarks.document import RESULTS, replace_part
 from benchmarks.engine import engine
 from benchmarks.machine import machine
@@ -21,6 +22,7 @@ from benchmarks.training import training
 
 BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "averaging": averaging,
+    "codecs": codecs,
     "memory": memory,
     "training": training,
     "pfl": pfl,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -52,7 +53,11 @@ def tables(rows: Sequence[Finished], stated: Sequence[str] = ()) -> str:
     parts = list(stated)
     for partition in dict.fromkeys(row.partition for row in rows):
         parts.append(f"**{TITLES[partition]}**: test accuracy in %, last round / best round")
-        parts.append(_accuracies([row for row in rows if row.partition == partition]))
+        chosen = [row for row in rows if row.partition == partition]
+        parts.append(_accuracies(chosen))
+        if several := [row for row in chosen if any("ensemble" in tier for tier in row.run.last["tiers"].values())]:
+            parts.append("of the mean of logits of everything in the network that predicts (exits, nets), likewise")
+            parts.append(_ensembles(several))
     parts.append("**Costs** of one device of each tier: parameters and MACs of the network it uses in the end")
     parts.append(_sizes(rows))
     parts.append('and kilobytes down / up in a round (a part is sent as float32; `slice-at = "server"`)')
@@ -84,6 +89,20 @@ def _accuracies(rows: Sequence[Finished]) -> str:
             [method, runs[0].norm, whole, *each, f"{share:.0f} %", f"{mean(run.coverage['mean'] for run in runs):.1f}"]
         )
     return table(["method", "norm", "global", *names, "covered", "holders"], lines, markdown=True)
+
+
+def _ensembles(rows: Sequence[Finished]) -> str:
+    names = tiers(rows)
+    lines = []
+    for method, runs in by_method(rows).items():
+        lines.append([method, *(_both(runs, partial(_ensemble, name)) for name in names)])
+    return table(["method", *names], lines, markdown=True)
+
+
+def _ensemble(tier: str, result: dict[str, Any]) -> float:
+    """Accuracy of a tier's ensemble, or of its only predictor."""
+    found = result["tiers"][tier]
+    return float(found.get("ensemble", found["accuracy"]))
 
 
 def _both(runs: Sequence[Summary], of: Callable[[dict[str, Any]], float]) -> str:

@@ -78,7 +78,7 @@ def _steps(config: RunConfig) -> Steps:
     """Say how many steps of which size a round has; shards are of equal size here."""
     clients = config.num_clients
     per_round = max(1, ceil(clients * config.settings.fraction_train))
-    examples = len(load(config.data).train_pixels) // clients
+    examples = len(load(config.data).train_examples) // clients
     return Steps(config.network.to_json(), per_round, examples, config.settings.work.batch_size)
 
 

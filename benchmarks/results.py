@@ -1,7 +1,7 @@
-"""The like-for-like table on Fashion-MNIST: `python -m benchmarks.results`.
+"""The like-for-like tables: `python -m benchmarks.results [width | depth | text]`.
 
-Every method trains the same network on the same division of the data, with the same seed, rounds and number of clients,
-through the in-process engine. A finished run is kept in runs/results-…/ and not repeated; a stopped one is resumed.
+All rows of a table train on the same division of the data, with the same seed, rounds and number of clients, through
+the in-process engine. A finished run is kept in runs/results-…/ and not repeated; a stopped one is resumed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
-from flwr.serverapp import Grid
-
 from benchmarks.comparison import Finished, Summary, tables
 from benchmarks.document import RESULTS, replace_part
 from benchmarks.figure import draw
+from benchmarks.like_for_like import COMPARISONS, Comparison
 from client_app.app import app
+from flotilla.engine.base import EngineGrid
 from flotilla.engine.grid import LocalGrid, contexts
 from flotilla.engine.pool import PoolGrid
 from models.errors import SettingError
@@ -30,29 +30,6 @@ from server_app.config import RunConfig, resolve
 from server_app.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURE = RESULTS.with_name("results.svg")
-
-COMMON: dict[str, Scalar] = {
-    "dataset": "fashion-mnist", "model": "cnn", "widths": "16, 32, 64, 128", "num-clients": 100, "fraction-train": 0.1,
-    "tiers": "a:1, b:1/2, c:1/4, d:1/8, e:1/16", "local-epochs": 1, "batch-size": 32, "local-test-fraction": 0.0,
-    "slice-at": "server", "device": "cpu",
-}  # fmt: skip
-PARTITIONS: dict[str, dict[str, Scalar]] = {
-    "iid": {"partition": "iid"},
-    "dirichlet": {"partition": "dirichlet", "dirichlet-alpha": 0.5},
-}
-# Name in the table → what makes it.
-METHODS: dict[str, dict[str, Scalar]] = {
-    "fedavg": {"method": "fedavg"},
-    "smallest": {"method": "smallest"},
-    "exclusive": {"method": "exclusive"},
-    "heterofl": {"method": "heterofl"},
-    "fedrolex": {"method": "fedrolex"},
-    "dropout": {"method": "dropout"},
-    "fedecover": {"method": "fedecover"},
-    "fjord": {"method": "fjord"},
-    "fjord-kd": {"method": "fjord", "fjord-distillation": True},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +37,13 @@ class Plan:
     """What is compared.
 
     Attributes:
-        common: run settings that all rows share.
-        partitions, methods: names among `PARTITIONS` and `METHODS`.
+        comparison: which table.
+        partitions, methods: names among those of the comparison.
         seeds: of the runs; every row is run with each.
         rounds: of every run.
     """
 
-    common: dict[str, Scalar]
+    comparison: Comparison
     partitions: Sequence[str]
     methods: Sequence[str]
     seeds: Sequence[int]
@@ -76,12 +53,13 @@ class Plan:
         """Run settings of one row."""
         every = max(1, self.rounds // 3)  # an evaluation passes over everybody's data
         own = {"num-server-rounds": self.rounds, "evaluate-every": every, "checkpoint-every": every, "seed": seed}
-        return {**self.common, **PARTITIONS[partition], **METHODS[method], **own}
+        table = self.comparison
+        return {**table.common, **table.partitions[partition], **table.methods[method], **own}
 
     @property
     def folder(self) -> str:
         """Name of the folder of these runs; another comparison has another."""
-        text = json.dumps([self.common, self.rounds], sort_keys=True)
+        text = json.dumps([self.comparison.common, self.rounds], sort_keys=True)
         return f"results-{sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -101,7 +79,9 @@ def run_all(plan: Plan, runs: Path, say: Callable[[str], None], processes: int |
 
 
 def _place(plan: Plan, runs: Path, partition: str, method: str, seed: int) -> Path:
-    return runs / plan.folder / f"{partition}-{method}-{seed}"
+    # A row that is made differently has another folder, whatever it is called.
+    made = json.dumps([plan.comparison.partitions[partition], plan.comparison.methods[method]], sort_keys=True)
+    return runs / plan.folder / f"{partition}-{sha256(made.encode()).hexdigest()[:8]}-{seed}"
 
 
 def _finished(place: Path) -> bool:
@@ -122,6 +102,7 @@ def _run(
             place, began = _place(plan, runs, partition, method, seed), perf_counter()
             stopped = (place / "config.json").is_file()
             where: dict[str, Scalar] = {"resume": str(place)} if stopped else {"run-dir": str(place)}
+            grid.forget()
             config = resolve({**plan.keys(partition, method, seed), **where})
 
             def write(line: str, name: str = f"{partition} {method}") -> None:
@@ -133,7 +114,7 @@ def _run(
 
 
 @contextmanager
-def _grid(config: RunConfig, processes: int | None) -> Iterator[Grid]:
+def _grid(config: RunConfig, processes: int | None) -> Iterator[EngineGrid]:
     if processes == 0:
         yield LocalGrid(app, contexts(config.flat, config.num_clients))
         return
@@ -144,15 +125,23 @@ def _grid(config: RunConfig, processes: int | None) -> Iterator[Grid]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run, and write the tables and the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME")
-    parser.add_argument("--partitions", nargs="+", choices=PARTITIONS, default=list(PARTITIONS), metavar="NAME")
+    parser.add_argument("table", nargs="?", choices=COMPARISONS, default="width")
+    parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--seeds", type=int, nargs="+", default=None)
+    parser.add_argument("--methods", nargs="+", default=None, metavar="NAME")
+    parser.add_argument("--partitions", nargs="+", default=None, metavar="NAME")
     parser.add_argument("--processes", type=int, default=None, help="workers; default: one per core; 0: none")
     parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ as it is")
     options = parser.parse_args(arguments)
     keep_large_buffers()
-    plan = Plan(COMMON, options.partitions, options.methods, options.seeds, options.rounds)
+    table = COMPARISONS[options.table]
+    plan = Plan(
+        table, options.partitions or list(table.partitions), options.methods or list(table.methods),
+        options.seeds or table.seeds, options.rounds or table.rounds,
+    )  # fmt: skip
+    if unknown := {*plan.partitions, *plan.methods} - {*table.partitions, *table.methods}:
+        allowed = ", ".join([*table.partitions, *table.methods])
+        parser.error(f"{', '.join(sorted(unknown))}: allowed is {allowed}")
     try:
         rows = run_all(plan, ROOT / "runs", lambda line: print(line, flush=True), options.processes)
     except SettingError as error:
@@ -161,8 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = tables(rows, [_stated(plan)])
     print(text)
     if not options.no_write:
-        replace_part(RESULTS, "results", text)
-        draw(rows, FIGURE)
+        replace_part(RESULTS, table.title, text)
+        draw(rows, RESULTS.with_name(f"{table.title}.svg"))
     return 0
 
 

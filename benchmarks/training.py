@@ -113,7 +113,7 @@ class _Client:
         context = self._contexts[node]
         somebody = Node(context.node_id, Hello(node, 1))
         sent = self._outbox.train(
-            somebody, tier, self._strategy.plan(somebody, tier, 1), self._strategy.objective(tier)
+            somebody, tier, self._strategy.plan(somebody, tier, 1), self._strategy.objective(tier, 1)
         )
         data = recorddict_to_proto(sent.message.content).SerializeToString()
         marks = [perf_counter()]

@@ -6,8 +6,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.device import hello
-from client_app.handlers import answer_evaluate, answer_statistics, answer_train
-from protocol import MOMENTS, keep_large_buffers, read_part_request, read_train_request
+from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
+from protocol import GRADIENT, MOMENTS, keep_large_buffers, read_loss_request, read_part_request, read_train_request
 
 keep_large_buffers()
 
@@ -26,6 +26,20 @@ def gather_statistics(message: Message, context: Context) -> Message:
     """Estimate normalisation statistics of the part on this device's training examples."""
     request, state = read_part_request(message.content)
     return Message(content=answer_statistics(request, state, context).to_record(MOMENTS), reply_to=message)
+
+
+@app.query("losses")
+def score_training_examples(message: Message, context: Context) -> Message:
+    """Score the part on this device's own training examples, before anybody decides who trains."""
+    request, state = read_loss_request(message.content)
+    return Message(content=answer_losses(request, state, context).to_record(), reply_to=message)
+
+
+@app.query("gradients")
+def differentiate(message: Message, context: Context) -> Message:
+    """Reply with the gradient of the part's loss on this device's own training examples."""
+    request, state = read_loss_request(message.content)
+    return Message(content=answer_gradients(request, state, context).to_record(GRADIENT), reply_to=message)
 
 
 @app.train("part")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from flwr.app import Context
 
-from data import DataSettings, NodeData, node_data
+from data import DataSettings, NodeData, load, node_data
+from models.adversary import Attack
 from models.errors import SettingError
-from protocol import Hello
+from models.randomness import torch_generator
+from protocol import Hello, PartRequest
 
 
 def node_id(context: Context) -> int:
@@ -39,3 +41,10 @@ def hello(context: Context, *, labels: bool) -> Hello:
     examples = data_of(context)
     tier = str(context.node_config.get("tier", ""))
     return Hello(node_id(context), len(examples.train), examples.labels if labels else (), tier)
+
+
+def attack_of(request: PartRequest, context: Context) -> Attack:
+    """How this device attacks its own inputs; what a pixel can be is read off the training images."""
+    low, high = load(settings_of(context)).limits
+    draws = torch_generator(request.seed, request.round_number, node_id(context), "attack")
+    return Attack(request.work.adversarial_epsilon, request.work.adversarial_steps, low, high, draws)

@@ -9,19 +9,25 @@ from time import perf_counter
 import torch
 from flwr.app import Array, Context
 
-from client_app.device import data_of, node_id, settings_of
+from client_app.device import attack_of, data_of, node_id, settings_of
+from client_app.dynamic import DynamicRegulariser
+from client_app.gradients import gradient
+from client_app.identity import fitting_the_test, load_fitting, received_states
+from client_app.measuring import loss_before
+from client_app.memory import Memory
 from client_app.objectives import Setting, objective
+from client_app.statistics import moments_of
 from client_app.training import train
-from client_app.workspace import LocalModel, local_model
+from client_app.workspace import LocalModel, full_shapes, local_model
 from data import AUGMENTATIONS, Split
 from models.device import device_named
+from models.dual import mixed
 from models.evaluation import evaluate
 from models.network import layout, submodel
 from models.randomness import generator, torch_generator
-from models.statistics import collect, needs_statistics, set_statistics
-from protocol import PartRequest, Reply, TrainRequest, WireError, decode, encode
-
-_EVALUATION_BATCH = 500
+from models.statistics import needs_statistics, set_statistics
+from protocol import LossRequest, PartRequest, Reply, TrainRequest, WireError, decode, encode
+from protocol.codecs import OfPart, codec_from
 
 
 def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply:
@@ -32,21 +38,37 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     """
     began = perf_counter()
     node, examples = node_id(context), data_of(context)
+    memory = Memory(context, node, request.round_number, request.checkpoint, request.counted)
+    codec = codec_from(request.codec)
     with _threads(request.work.threads):
-        model = _loaded(request, state)
+        model, measured = _loaded(request, state, examples.train)
         setting = Setting(
             model.module, request.network, request.plan, examples.labels, request.objective.settings,
-            generator(request.seed, request.round_number, node, "objective"),
+            generator(request.seed, request.round_number, node, "objective"), memory,
+            request.work.adversarial, attack_of(request, context) if request.work.adversarial else None,
         )  # fmt: skip
+        if request.work.measure_loss:
+            device = device_named(request.work.device)
+            measured["loss-before"] = loss_before(request.objective.name, setting, examples.train, device)
+        regulariser = None
+        if request.dynamic_alpha:
+            regulariser = DynamicRegulariser(model, model.part, request.network, request.dynamic_alpha, memory)
         trained = train(
             model.module, examples.train, objective(request.objective.name, setting), request.optimiser, request.work,
             draws=torch_generator(request.seed, request.round_number, node, "batches"),
             augmentation=AUGMENTATIONS[settings_of(context).augment],
+            adjust=None if regulariser is None else regulariser.add_gradients,
         )  # fmt: skip
-        difference = model.difference()
-    if request.codec not in ("float32", "float16"):
-        raise WireError(f"codec {request.codec!r}: this client knows float32, float16")
-    encoded = encode(difference if request.codec == "float32" else difference.half())
+        if regulariser is not None:
+            regulariser.keep()
+            measured["began-anew"] = float(regulariser.began_anew)
+        if trained.loss_square is not None:
+            measured["loss-square"] = trained.loss_square
+        encoded = codec.encode(
+            model.difference(), [block.numel for block in model.part.values()],
+            generator(request.seed, request.round_number, node, "codec"),
+            OfPart(memory, model.part, full_shapes(request.network)), request.codec_base,
+        )  # fmt: skip
     metrics = {
         "num-examples": float(len(examples.train)),
         "loss": trained.loss,
@@ -54,6 +76,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         "steps": float(trained.steps),
         "seconds": perf_counter() - began,
         "seconds-computing": trained.seconds_computing,
+        **measured,
     }
     return Reply(request.nonce, encoded, metrics)
 
@@ -62,9 +85,45 @@ def answer_statistics(request: PartRequest, state: Array, context: Context) -> R
     """Reply with the moments of every static batch norm of the part, over this device's training examples."""
     examples = data_of(context)
     with _threads(request.work.threads):
-        model = _loaded(request, state)
-        moments = collect(model.module, _inputs(examples.train, request))
+        model, _ = _loaded(request, state, examples.train)
+        moments = moments_of(model.module, examples.train, request, context)
     return Reply(request.nonce, encode(moments), {"num-examples": float(len(examples.train))})
+
+
+def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply:
+    """Reply with the mean loss of the part on this device's training examples, or on as many as were asked for.
+
+    In evaluation mode, without augmentation; static batch norm takes its statistics from the same examples.
+    """
+    node, examples = node_id(context), data_of(context).train
+    if 0 < request.batch < len(examples):
+        draws = generator(request.seed, request.round_number, node, "probe")
+        rows = torch.from_numpy(draws.choice(len(examples), request.batch, replace=False))
+        examples = Split(examples.inputs[rows], examples.labels[rows])
+    with _threads(request.work.threads):
+        model, said = _loaded(request, state, examples)
+        setting = _setting(request, model, context)
+        loss = loss_before(request.objective, setting, examples, device_named(request.work.device))
+    return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss, **said})
+
+
+def answer_gradients(request: LossRequest, state: Array, context: Context) -> Reply:
+    """Reply with the gradient of that loss by every coordinate of the part."""
+    examples = data_of(context).train
+    with _threads(request.work.threads):
+        setting = _setting(request, _loaded(request, state, examples)[0], context)
+        found = gradient(request.objective, setting, examples, device_named(request.work.device))
+    return Reply(request.nonce, encode(found), {"num-examples": float(len(examples))})
+
+
+def _setting(request: LossRequest, model: LocalModel, context: Context) -> Setting:
+    """What an objective may depend on, when nothing is going to be trained."""
+    node = node_id(context)
+    return Setting(
+        model.module, request.network, request.plan, data_of(context).labels, {},
+        generator(request.seed, request.round_number, node, "objective"),
+        Memory(context, node, request.round_number, 0),
+    )  # fmt: skip
 
 
 def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Reply:
@@ -77,14 +136,18 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
     if not len(held_out):  # nothing to score on: no examples, so the server leaves this out
         return Reply(request.nonce, None, _scores(held_out, 0.0, 0.0, 0.0))
     with _threads(request.work.threads):
-        model = _loaded(request, state)
+        model, said = _loaded(request, state, examples.train)
         if needs_statistics(model.module):
-            set_statistics(model.module, collect(model.module, _inputs(examples.train, request)))
+            set_statistics(model.module, moments_of(model.module, examples.train, request, context))
         device = device_named(request.work.device)
         inputs, labels = held_out.inputs.to(device), held_out.labels.to(device)
-        plain = evaluate(model.module, inputs, labels)
-        own = evaluate(model.module, inputs, labels, allowed=examples.labels)
-    return Reply(request.nonce, None, _scores(held_out, plain.loss, plain.accuracy, own.accuracy))
+        with mixed(model.module, request.work.robust_mix):
+            plain = evaluate(model.module, inputs, labels)
+            own = evaluate(model.module, inputs, labels, allowed=examples.labels)
+        if said:
+            states = received_states(request, state)
+            said["accuracy-test-identity"] = fitting_the_test(model, request, states, held_out, examples.train)
+    return Reply(request.nonce, None, _scores(held_out, plain.loss, plain.accuracy, own.accuracy) | said)
 
 
 def _scores(examples: Split, loss: float, accuracy: float, own_labels: float) -> dict[str, float]:
@@ -96,21 +159,21 @@ def _scores(examples: Split, loss: float, accuracy: float, own_labels: float) ->
     }
 
 
-def _inputs(examples: Split, request: PartRequest) -> Iterator[torch.Tensor]:
-    device = device_named(request.work.device)
-    return (batch.to(device) for batch in torch.split(examples.inputs, _EVALUATION_BATCH))
+def _loaded(request: PartRequest, state: Array, examples: Split) -> tuple[LocalModel, dict[str, float]]:
+    """The process's model of this shape with the requested part in it, and what the reply has to say of that.
 
-
-def _loaded(request: PartRequest, state: Array) -> LocalModel:
-    """The process's model of this shape, with the requested part in it."""
+    Of several states the one that fits the examples best is loaded, and the reply says which.
+    """
     try:
-        part = submodel(request.network, request.plan)
+        submodel(request.network, request.plan)
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
-    length = part.numel if request.sliced else layout(request.network).parameters
     model = local_model(request.network, request.plan, device_named(request.work.device))
-    model.load(request.network, request.plan, decode(state, length), sliced=request.sliced)
-    return model
+    states = received_states(request, state)
+    if len(states) > 1:
+        return model, {"cluster": float(load_fitting(model, request, states, examples))}
+    model.load(request.network, request.plan, states[0], sliced=request.sliced)
+    return model, {}
 
 
 @contextmanager

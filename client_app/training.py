@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from data import Augmentation, Split, batches
 from models.device import device_named
+from models.mixture import independent
 from protocol import Optimiser, Work
 
 
@@ -25,17 +28,19 @@ class Trained:
         accuracy: share of training examples predicted correctly while training.
         steps: optimiser steps.
         seconds_computing: wall seconds in forward, backward and optimiser.
+        loss_square: mean squared cross entropy per example over all steps; None if it was not asked for.
     """
 
     loss: float
     accuracy: float
     steps: int
     seconds_computing: float
+    loss_square: float | None = None
 
 
 def train(
     module: nn.Module, examples: Split, objective: LocalObjective, optimiser: Optimiser, work: Work, *,
-    draws: torch.Generator, augmentation: Augmentation,
+    draws: torch.Generator, augmentation: Augmentation, adjust: Callable[[], None] | None = None,
 ) -> Trained:  # fmt: skip
     """Train a network in place.
 
@@ -44,37 +49,47 @@ def train(
         examples: the client's training examples.
         objective: gives the loss of a batch.
         optimiser: settings of this round's SGD.
-        work: epochs, batch size, precision and device.
+        work: epochs or steps, batch size, precision and device.
         draws: generator of the batch order and the augmentation.
         augmentation: what happens to the images of a batch.
+        adjust: changes the gradients before every step, if given.
     """
     device = device_named(work.device)
     inputs, labels = examples.inputs.to(device), examples.labels.to(device)
     module.train()
-    sgd = SGD(module.parameters(), optimiser)
+    optimisers = [SGD(net.parameters(), optimiser) for net in independent(module)]  # clipped each by itself
     precision: AbstractContextManager[object] = (
         torch.autocast(device.type, dtype=torch.bfloat16) if work.mixed_precision else nullcontext()
     )
     # Kept on the device: reading a number there after every step would wait for it.
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
+    squares = torch.zeros((), device=device)
     steps = seen = 0
     computing = 0.0
-    for index in batches(len(examples), work.batch_size, draws, work.local_epochs):
+    for index in batches(len(examples), work.batch_size, draws, work.local_epochs, work.local_steps):
         x, y = _batch(inputs, labels, index.to(device))
         x = augmentation(x, draws)
         began = perf_counter()
-        sgd.zero_grad()
+        for sgd in optimisers:
+            sgd.zero_grad()
         with precision:
             loss, logits = objective(x, y)
         loss.backward()  # type: ignore[no-untyped-call]
-        sgd.step()
+        if adjust is not None:
+            adjust()
+        for sgd in optimisers:
+            sgd.step()
         loss_sum += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()
+        if work.measure_squares:
+            squares += F.cross_entropy(logits.detach().float(), y, reduction="none").square().sum()
         computing += perf_counter() - began
         steps, seen = steps + 1, seen + len(y)
-    sgd.zero_grad()
-    return Trained(loss_sum.item() / max(1, seen), correct.item() / max(1, seen), steps, computing)
+    for sgd in optimisers:
+        sgd.zero_grad()
+    square = squares.item() / max(1, seen) if work.measure_squares else None
+    return Trained(loss_sum.item() / max(1, seen), correct.item() / max(1, seen), steps, computing, square)
 
 
 def _batch(inputs: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

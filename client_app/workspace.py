@@ -7,11 +7,13 @@ and encoding it are then one operation each, and nothing is allocated per client
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
-from models.network import NetworkSpec, build_part, submodel
+from models.importance import masked
+from models.network import NetworkSpec, build_part, layout, submodel
 from models.plans import Plan
 from models.statistics import static_norms
 from models.submodel import flatten, shapes_of, split
@@ -32,12 +34,14 @@ class LocalModel:
         module: the network.
         flat: its state (float32, on the device), which training changes in place.
         start: the state that was loaded last (float32, on the CPU).
+        part: what was loaded last, as blocks; with element masks if the plan keeps only a share of the weights.
     """
 
     def __init__(self, spec: NetworkSpec, plan: Plan, device: torch.device) -> None:
         self.module = build_part(spec, plan).to(device)
         state = self.module.state_dict()
-        expected = {name: block.local_shape for name, block in submodel(spec, plan).items()}
+        self.part = submodel(spec, plan)
+        expected = {name: block.local_shape for name, block in self.part.items()}
         if shapes_of(state) != expected:
             raise RuntimeError(f"{spec.name!r} built for {plan} does not have the shapes of its declaration")
         self.flat = torch.empty(sum(tensor.numel() for tensor in state.values()), device=device)
@@ -55,9 +59,11 @@ class LocalModel:
         Raises:
             ValueError: the vector's length does not fit.
         """
-        if not sliced and received.shape != self._buffer.shape:  # a part as large as the whole is the whole, in order
-            part, state = submodel(spec, plan), split(received, full_shapes(spec))
-            received = flatten(part.gather(state), out=self._buffer)
+        self.part = submodel(spec, plan)
+        if plan.keep != 1:  # what was masked before it was sent has the same mask
+            self.part = masked(self.part, split(received, full_shapes(spec)), layout(spec), plan.keep)
+        if plan.keep != 1 or not (sliced or _is_whole(spec, plan)):
+            received = flatten(self.part.gather(split(received, full_shapes(spec))), out=self._buffer)
         if received.shape != self._buffer.shape:
             raise ValueError(f"expected a part of {self._buffer.numel()} coordinates, got {tuple(received.shape)}")
         self.start = received
@@ -73,13 +79,22 @@ class LocalModel:
 
 def full_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Shapes of the full state by name."""
-    return {name: block.shape for name, block in submodel(spec, Plan()).items()}
+    return {name: tensor.shape for name, tensor in layout(spec).tensors.items()}
+
+
+@lru_cache(maxsize=128)
+def _is_whole(spec: NetworkSpec, plan: Plan) -> bool:
+    """Whether a part is the whole state in its own order, so that there is nothing to gather."""
+    blocks = submodel(spec, plan).values()
+    complete = all(block.runs == tuple(((0, size),) for size in block.shape) for block in blocks)
+    return complete and [block.source for block in blocks] == list(layout(spec).tensors)
 
 
 def local_model(spec: NetworkSpec, plan: Plan, device: torch.device) -> LocalModel:
     """The process's model object of this shape; the caller has it until it asks for the same shape again."""
     sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
-    key = (spec, sizes, plan.rate, plan.depth, device)
+    bases = None if plan.bases is None else len(plan.bases)
+    key = (spec, sizes, plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, plan.keep, device)
     if key not in _models:
         while len(_models) >= _KEPT:
             _models.popitem(last=False)

@@ -7,8 +7,9 @@ settings' seed.
 
 from data.augment import AUGMENTATIONS, Augmentation, augment
 from data.batches import batches
-from data.examples import DataSet, Pixels, Split
-from data.node import NodeData, node_data
+from data.examples import DataSet, Examples, Split, Task
+from data.files import Files
+from data.node import NodeData, node_data, shards
 from data.partition import partition
 from data.schemes import SCHEMES
 from data.sets import inspect, load
@@ -22,14 +23,17 @@ __all__ = [
     "Augmentation",
     "DataSet",
     "DataSettings",
+    "Examples",
+    "Files",
     "NodeData",
-    "Pixels",
     "Source",
     "Split",
+    "Task",
     "augment",
     "batches",
     "inspect",
     "load",
     "node_data",
     "partition",
+    "shards",
 ]

@@ -10,8 +10,8 @@ from torch import Tensor
 from models.errors import SettingError
 
 
-def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int) -> Iterator[Tensor]:
-    """Yield the rows of each batch, int64 [<= batch_size + 1], for a number of passes over the examples.
+def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int, steps: int = 0) -> Iterator[Tensor]:
+    """Yield the rows of each batch, int64 [<= batch_size + 1], for a number of passes over the examples, or of batches.
 
     Each pass is a fresh permutation in which every example occurs once; the short batch at its end is kept. A last
     batch of one example joins the one before it, because batch norm cannot normalise a single example; so a batch has
@@ -22,6 +22,7 @@ def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int
         batch_size: at least 1.
         generator: where the permutations come from (a CPU generator).
         epochs: number of passes.
+        steps: number of batches, in place of passes: as many passes as they need, the last one cut short; 0 is off.
 
     Raises:
         SettingError: `batch_size` is below 1.
@@ -32,7 +33,9 @@ def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int
     if len(starts) > 1 and batch_size > 1 and count % batch_size == 1:
         starts.pop()
     ends = [*starts[1:], count]
-    for _ in range(epochs):
+    left = steps if steps and count else epochs * len(starts)
+    while left > 0:
         order = torch.randperm(count, generator=generator)
-        for start, end in zip(starts, ends, strict=False):
+        for start, end in list(zip(starts, ends, strict=False))[:left]:
             yield order[start:end]
+        left -= len(starts)

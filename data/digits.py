@@ -6,13 +6,12 @@ Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UC
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.examples import Pixels
+from data.examples import Examples, Task
+from data.files import Files
 from models.randomness import generator
 
 # One example in five is kept for testing: 360 of 1,797.
@@ -24,11 +23,14 @@ _SPLIT_SEED = 0
 class Digits:
     """Scikit-learn's digits with a fixed stratified split: 1,437 to train, 360 to test."""
 
-    def inspect(self, root: Path, image_size: int) -> tuple[int, tuple[int, int, int]]:
-        """Return 10 classes and the shape (1, 8, 8)."""
-        return 10, (1, 8, 8)
+    images = True
+    owned = False
 
-    def read(self, root: Path, image_size: int) -> tuple[Pixels, Pixels]:
+    def inspect(self, files: Files) -> Task:
+        """Return 10 classes and the shape (1, 8, 8)."""
+        return Task(10, (1, 8, 8))
+
+    def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test pixels, values 0 to 16."""
         from sklearn.datasets import load_digits  # two seconds that users of other sets need not pay
 
@@ -36,7 +38,7 @@ class Digits:
         values = torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 8, 8)
         targets = torch.from_numpy(labels.astype(np.int64))
         train, test = (torch.from_numpy(rows) for rows in _stratified(labels))
-        return Pixels(values[train], targets[train]), Pixels(values[test], targets[test])
+        return Examples(values[train], targets[train]), Examples(values[test], targets[test])
 
 
 def _stratified(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.examples import Pixels
+from data.examples import Examples, Task
+from data.files import Files
 from models.errors import SettingError
 
 # Anything else in the folders (Thumbs.db, .DS_Store, notes) is not an image and is passed over.
@@ -22,23 +23,27 @@ class ImageFolder:
     bilinear filtering; the aspect ratio is not kept.
     """
 
-    def inspect(self, root: Path, image_size: int) -> tuple[int, tuple[int, int, int]]:
+    images = True
+    owned = False
+
+    def inspect(self, files: Files) -> Task:
         """Return the number of classes and (3, image_size, image_size); lists folders, opens no image.
 
         Raises:
             SettingError: (key data-root) no such folders, fewer than 2 classes, other classes to test than to train.
         """
-        return len(_classes(root)), (3, image_size, image_size)
+        return Task(len(_classes(files.root)), (3, files.image_size, files.image_size))
 
-    def read(self, root: Path, image_size: int) -> tuple[Pixels, Pixels]:
+    def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test pixels.
 
         Raises:
             SettingError: (key data-root) as `inspect`; also an image that cannot be read, a class without a training
                 image, no test image at all.
         """
+        root = files.root
         classes = _classes(root)
-        train, test = (_read(root / part, classes, image_size) for part in ("train", "test"))
+        train, test = (_read(root / part, classes, files.image_size) for part in ("train", "test"))
         for number, name in enumerate(classes):
             if not bool((train.labels == number).any()):
                 raise SettingError("data-root", str(root), f"a folder with at least one image in train/{name}")
@@ -68,7 +73,7 @@ def _classes(root: Path) -> list[str]:
     return found["train"]
 
 
-def _read(folder: Path, classes: list[str], image_size: int) -> Pixels:
+def _read(folder: Path, classes: list[str], image_size: int) -> Examples:
     files = [
         (file, number)
         for number, name in enumerate(classes)
@@ -78,7 +83,7 @@ def _read(folder: Path, classes: list[str], image_size: int) -> Pixels:
     values = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
     for row, (file, _) in enumerate(files):
         values[row] = _image(file, folder.parent, image_size)
-    return Pixels(values, torch.tensor([number for _, number in files], dtype=torch.int64))
+    return Examples(values, torch.tensor([number for _, number in files], dtype=torch.int64))
 
 
 def _image(file: Path, root: Path, image_size: int) -> Tensor:

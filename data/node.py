@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data.cache import ByteCache
 from data.examples import Split
 from data.partition import partition
+from data.planted import plant
 from data.sets import load
 from data.settings import DataSettings
 from models.errors import SettingError
@@ -50,11 +51,14 @@ def node_data(settings: DataSettings, partition_id: int) -> NodeData:
 
 
 def _make(settings: DataSettings, partition_id: int) -> NodeData:
-    rows = _partition(settings)[partition_id]
+    rows = shards(settings)[partition_id]
     shuffled = generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows))
     tested = _test_size(len(rows), settings.local_test_fraction)
     data = load(settings)
-    test, train = (data.select(torch.from_numpy(part)) for part in (shuffled[:tested], shuffled[tested:]))
+    test, train = (
+        plant(settings.planted, data.select(torch.from_numpy(part)), partition_id, data.classes, settings.seed)
+        for part in (shuffled[:tested], shuffled[tested:])
+    )
     return NodeData(train, test, tuple(np.unique(train.labels.numpy()).tolist()))
 
 
@@ -67,8 +71,15 @@ def _bytes(node: NodeData) -> int:
 
 
 @lru_cache(maxsize=4)
-def _partition(settings: DataSettings) -> list[NDArray[np.int64]]:
-    return partition(load(settings).train_pixels.labels.numpy(), settings)
+def shards(settings: DataSettings) -> list[NDArray[np.int64]]:
+    """Return everybody's training rows: the whole partition, read and divided on the first call.
+
+    Raises:
+        SettingError: as `load` and `partition` do.
+    """
+    examples = load(settings).train_examples
+    owners = None if examples.owners is None else examples.owners.numpy()
+    return partition(examples.labels.numpy(), settings, owners)
 
 
 # A shard is remade in milliseconds, so the cache need not hold everybody: 400 clients of 50 CIFAR images, 8 of 2,500.

@@ -1,26 +1,29 @@
-"""Which client has which training examples: a pure function of the labels, the settings and the seed."""
+"""Which client has which training examples: a pure function of labels, owners, settings and seed."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.schemes import SCHEMES
+from data.schemes import SCHEMES, natural
 from data.settings import DataSettings
 from models.errors import SettingError
 from models.randomness import generator
 
 
-def partition(labels: NDArray[np.int64], settings: DataSettings) -> list[NDArray[np.int64]]:
+def partition(
+    labels: NDArray[np.int64], settings: DataSettings, owners: NDArray[np.int64] | None = None
+) -> list[NDArray[np.int64]]:
     """Divide training examples among `settings.num_clients` clients.
 
     Args:
         labels: int64 [N], the train split's labels.
         settings: `partition`, `num_clients`, `seed` and what the scheme needs.
+        owners: int64 [N], who each example is from; partition "natural" needs it.
 
     Returns:
         For each partition id the rows of its examples, int64; disjoint, complete, and nobody has none. The order of
-        rows carries no information.
+        rows carries no information. (The natural partition leaves out owners with a single example.)
 
     Raises:
         SettingError: there are more clients than examples, or the scheme cannot give everybody an example, or every
@@ -30,10 +33,16 @@ def partition(labels: NDArray[np.int64], settings: DataSettings) -> list[NDArray
         raise SettingError(
             "num-clients", settings.num_clients, f'at most {len(labels)} with dataset "{settings.dataset}"'
         )
+    scheme = SCHEMES[settings.partition]
+    if scheme is natural:
+        if owners is None:
+            allowed = f"another one: {settings.dataset!r} does not say who its examples are from"
+            raise SettingError("partition", settings.partition, allowed)
+        return natural(owners, settings, settings.seed)  # ids stay those of owners, whatever the seed
     draw = generator(settings.seed, 0, "server", "partition")
     # The partitioners cut each class (iid: the whole set) in the order of the rows, and data sets come sorted.
     order = draw.permutation(len(labels))
-    parts = SCHEMES[settings.partition](labels[order], settings, int(draw.integers(2**31)))
+    parts = scheme(labels[order], settings, int(draw.integers(2**31)))
     # Some schemes go by the partition id (a client's first class is its id modulo the classes). Tiers may go by the id
     # as well, and a tier must not be a set of classes.
     return [order[parts[number]] for number in draw.permutation(len(parts))]

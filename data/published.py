@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.examples import Pixels
-from data.fetch import fetch
+from data.examples import Examples, Task
+from data.fetch import ensure
+from data.files import Files
 from data.vision import vision_datasets
 from models.errors import SettingError
 
@@ -36,24 +37,27 @@ class Published:
     address: str
     classes: int
     shape: tuple[int, int, int]
+    images: bool = True
+    owned: bool = False
 
-    def inspect(self, root: Path, image_size: int) -> tuple[int, tuple[int, int, int]]:
+    def inspect(self, files: Files) -> Task:
         """Return the number of classes and the shape of an image; the files need not be there."""
-        return self.classes, self.shape
+        return Task(self.classes, self.shape)
 
-    def read(self, root: Path, image_size: int) -> tuple[Pixels, Pixels]:
+    def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test pixels.
 
         Raises:
             SettingError: (key data-root) a file is missing and cannot be downloaded, or is damaged.
         """
+        root = files.root
         self._ensure(root)
         loader = getattr(vision_datasets(), self.loader)
         try:
             with warnings.catch_warnings():
                 # CIFAR's files were pickled by Python 2: NumPy 2.4 frowns at how they spell `align` in a dtype.
                 warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
-                return _pixels(loader(str(root), train=True)), _pixels(loader(str(root), train=False))
+                return _examples(loader(str(root), train=True)), _examples(loader(str(root), train=False))
         except (RuntimeError, ValueError, AssertionError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise SettingError(
@@ -61,29 +65,18 @@ class Published:
             ) from error
 
     def _ensure(self, root: Path) -> None:
-        missing = [name for name in self.files if not (root / self.folder / name).is_file()]
-        if not missing:
-            return
-
         def download(beside: str) -> None:
             # The class downloads both splits at once.
             getattr(vision_datasets(), self.loader)(beside, train=False, download=True)
 
-        reason = fetch(download, self.address, self.folder, root)
-        if reason:
-            raise SettingError(
-                "data-root",
-                str(root),
-                f"a folder with {', '.join(f'{self.folder}/{name}' for name in missing)}"
-                f" (unpacked, from {self.address}; {reason})",
-            )
+        ensure(root, self.folder, self.files, self.address, download)
 
 
-def _pixels(loaded: Any) -> Pixels:
+def _examples(loaded: Any) -> Examples:
     """Take what torchvision holds in memory, [N, H, W] or [N, H, W, C], as bytes in [N, C, H, W]."""
     values = torch.as_tensor(np.asarray(loaded.data))
     values = values.unsqueeze(1) if values.dim() == 3 else values.permute(0, 3, 1, 2)
     labels = torch.as_tensor(np.asarray(loaded.targets), dtype=torch.int64)
     if len(values) != len(labels):
         raise ValueError(f"{len(values)} images but {len(labels)} labels")
-    return Pixels(values.contiguous(), labels)
+    return Examples(values.contiguous(), labels)

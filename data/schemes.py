@@ -1,4 +1,4 @@
-"""How training examples are divided among clients: Flower's partitioners, behind one function each.
+"""How training examples are divided among clients: as they were found, or by Flower's partitioners.
 
 flwr-datasets costs about three seconds to import (it brings pandas, SciPy and matplotlib), so it is imported when a
 partition is made and not before.
@@ -107,4 +107,30 @@ def _divide(labels: Rows, partitioner: Any) -> list[Rows]:
     return [partitioner.load_partition(number) for number in range(partitioner.num_partitions)]
 
 
-SCHEMES: dict[str, Scheme] = {"iid": _iid, "dirichlet": _dirichlet, "labels": _labels}
+def natural(owners: Rows, settings: DataSettings, seed: int) -> list[Rows]:
+    """Give each client the examples of one owner; with fewer clients than owners, of several owners.
+
+    Owners with fewer than two examples are left out. The others are taken in the order of their numbers: client p has
+    the p-th owner, or the p-th of as many groups of consecutive owners as there are clients, equal give or take one
+    owner. Nothing is drawn.
+
+    Raises:
+        SettingError: there are more clients than such owners.
+    """
+    people, counts = np.unique(owners, return_counts=True)
+    people = people[counts >= 2]
+    if settings.num_clients > len(people):
+        raise SettingError(
+            "num-clients",
+            settings.num_clients,
+            f"at most {len(people)} with partition 'natural', the people with 2 or more examples in {settings.dataset!r}",
+        )
+    groups = np.array_split(people, settings.num_clients)
+    client_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    rows = np.flatnonzero(np.isin(owners, people))
+    clients = client_of[np.searchsorted(people, owners[rows])]
+    order = np.argsort(clients, kind="stable")
+    return np.split(rows[order], np.searchsorted(clients[order], np.arange(1, len(groups))))
+
+
+SCHEMES: dict[str, Scheme] = {"iid": _iid, "dirichlet": _dirichlet, "labels": _labels, "natural": natural}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
-from data.examples import DataSet
+from data import planted
+from data.examples import DataSet, Task
+from data.files import Files
 from data.settings import DataSettings
 from data.sources import SOURCES
 
@@ -16,25 +17,29 @@ def load(settings: DataSettings) -> DataSet:
     Settings that differ only in how the data are divided get the same object.
 
     Raises:
-        SettingError: (key data-root) files are missing and cannot be downloaded, or are damaged.
+        SettingError: (key data-root) files are missing and cannot be downloaded, or are damaged; (keys vocabulary-size,
+            sequence-length) more than the texts have.
     """
-    return _load(settings.dataset, settings.data_root, settings.image_size)
+    return _load(settings.dataset, settings.files)
 
 
-def inspect(settings: DataSettings) -> tuple[int, tuple[int, int, int]]:
-    """Return what a network has to know: the number of classes and an input's (channels, height, width).
+def inspect(settings: DataSettings) -> Task:
+    """Return what a network has to know: the number of classes, the shape of an input, the vocabulary.
 
     Reads no examples, so the files of a published set need not be there.
 
     Raises:
-        SettingError: (key data-root) the folder of an image folder is missing or not laid out as it must be.
+        SettingError: (key data-root) the folder of an image folder is missing or not laid out as it must be; (key
+            planted) groups that these data cannot have.
     """
-    return SOURCES[settings.dataset].inspect(Path(settings.data_root), settings.image_size)
+    task = SOURCES[settings.dataset].inspect(settings.files)
+    planted.check(settings.planted, task.classes, task.input_shape)
+    return task
 
 
 # Two: one in use and one for a comparison; more would only hold memory.
 @lru_cache(maxsize=2)
-def _load(name: str, root: str, image_size: int) -> DataSet:
+def _load(name: str, files: Files) -> DataSet:
     source = SOURCES[name]
-    train, test = source.read(Path(root), image_size)
-    return DataSet(name, source.inspect(Path(root), image_size)[0], train, test)
+    train, test = source.read(files)
+    return DataSet(name, source.inspect(files), train, test)

@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from data import planted
 from data.augment import AUGMENTATIONS
+from data.files import Files
 from data.schemes import SCHEMES
 from data.sources import SOURCES
 from models.errors import SettingError
@@ -29,13 +31,17 @@ class DataSettings:
         dataset: a name in `SOURCES`.
         data_root: absolute folder of the files; "" stands for $FLOTILLA_DATA or else ~/.cache/flotilla/data, and a
             relative one is taken from the folder of the process that reads it.
-        partition: how the training examples are divided among clients, a name in `SCHEMES`.
+        partition: how the training examples are divided among clients, a name in `SCHEMES`; "natural" only where the
+            data set says who an example is from.
         num_clients: number of clients, at least 1.
         dirichlet_alpha: concentration of partition "dirichlet", above 0; small means unlike clients.
         labels_per_client: number of classes each client has under partition "labels".
         image_size: side in pixels to which the images of "image-folder" are resized.
-        augment: what happens to training batches, a name in `AUGMENTATIONS`.
+        sequence_length: tokens of one input of a text, at most 4,096; 0 is the data set's own.
+        vocabulary_size: different words of "sst2", padding and unknown among them: 3 to 100,000.
+        augment: what happens to training batches of images, a name in `AUGMENTATIONS`.
         local_test_fraction: share of each client's examples kept for its own test, at least 0 and below 1.
+        planted: "" or groups of clients that are made to differ; see `data.planted`.
         seed: seed of the run, at least 0.
 
     Raises:
@@ -49,8 +55,11 @@ class DataSettings:
     dirichlet_alpha: float = 0.5
     labels_per_client: int = 2
     image_size: int = 32
+    sequence_length: int = 0
+    vocabulary_size: int = 8000
     augment: str = "none"
     local_test_fraction: float = 0.1
+    planted: str = ""
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -67,14 +76,43 @@ class DataSettings:
             "labels-per-client", self.labels_per_client, self.labels_per_client >= 1, "a whole number of at least 1"
         )
         _require("image-size", self.image_size, self.image_size >= 1, "a whole number of at least 1")
+        _require(
+            "sequence-length", self.sequence_length, 0 <= self.sequence_length <= 4096, "a whole number from 0 to 4096"
+        )
+        _require(
+            "vocabulary-size",
+            self.vocabulary_size,
+            3 <= self.vocabulary_size <= 100_000,
+            "a whole number from 3 to 100000",
+        )
         _require("augment", self.augment, self.augment in AUGMENTATIONS, "one of " + ", ".join(AUGMENTATIONS))
+        source = SOURCES[self.dataset]
+        _require(
+            "augment",
+            self.augment,
+            source.images or self.augment == "none",
+            f'"none" with dataset {self.dataset!r}, whose inputs are no images',
+        )
+        _require(
+            "partition",
+            self.partition,
+            source.owned or self.partition != "natural",
+            f"one of {', '.join(name for name in SCHEMES if name != 'natural')} with dataset {self.dataset!r},"
+            " which does not say who its examples are from",
+        )
         _require(
             "local-test-fraction",
             self.local_test_fraction,
             0 <= self.local_test_fraction < 1,
             "a number from 0 to below 1",
         )
+        planted.parse(self.planted)
         _require("seed", self.seed, self.seed >= 0, "a whole number of at least 0")
+
+    @property
+    def files(self) -> Files:
+        """What the tensors of the data set depend on."""
+        return Files(Path(self.data_root), self.image_size, self.sequence_length, self.vocabulary_size)
 
     @classmethod
     def from_config(cls, config: Mapping[str, bool | int | float | str]) -> Self:

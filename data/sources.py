@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
 from data.digits import Digits
-from data.examples import Pixels
+from data.examples import Examples, Task
+from data.files import Files
+from data.har import HAR
 from data.image_folder import ImageFolder
 from data.published import Published
+from data.shakespeare import Shakespeare
+from data.sst2 import SST2
 
 
 class Source(Protocol):
     """Where a data set comes from; both methods raise SettingError (key data-root) on missing or damaged files."""
 
-    def inspect(self, root: Path, image_size: int) -> tuple[int, tuple[int, int, int]]:
-        """Return the number of classes and (channels, height, width), without reading the examples."""
+    @property
+    def images(self) -> bool:
+        """Whether inputs are images, which can be augmented."""
 
-    def read(self, root: Path, image_size: int) -> tuple[Pixels, Pixels]:
-        """Return the train and test pixels."""
+    @property
+    def owned(self) -> bool:
+        """Whether the data set says who every example is from, so that it has a natural partition."""
+
+    def inspect(self, files: Files) -> Task:
+        """Return what a network has to know, without reading the examples."""
+
+    def read(self, files: Files) -> tuple[Examples, Examples]:
+        """Return the train and test examples."""
 
 
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -59,4 +70,7 @@ SOURCES: dict[str, Source] = {
         shape=(3, 32, 32),
     ),
     "image-folder": ImageFolder(),
+    "sst2": SST2(),
+    "shakespeare": Shakespeare(),
+    "har": HAR(),
 }

@@ -23,7 +23,7 @@ Value = int | float | bool | str
 
 # One `key=value`: a quoted string may hold spaces and, in double quotes, escaped quotes; anything else ends at a space.
 _PAIR = re.compile(r"""([^\s='"]+)=("(?:[^"\\]|\\.)*"|'[^']*'|[^\s'"]+)(?=\s|$)""")
-_PATH_KEYS = ("run-dir", "resume", "data-root")
+_PATH_KEYS = ("run-dir", "resume", "data-root", "client-state")
 
 
 class SettingsError(ValueError):
@@ -80,13 +80,16 @@ def prepare(
         if isinstance(value := config.get(key), str) and value:
             config[key] = str(Path(value).expanduser().absolute())
 
+    place = config.get("run-dir") or config.get("resume")
+    if config.get("client-state") == "" and place:  # so that a resumed run finds what its devices knew
+        config["client-state"] = str(Path(str(place)) / "clients")
+
     clients = _resolve(app_dir, config)
     if nodes is not None and nodes > clients:
         raise SettingsError(
             f"nodes = {nodes}: allowed is at most num-clients ({clients}); each node needs a share of data"
         )
     overrides = {key: value for key, value in config.items() if defaults.get(key) != value}
-    place = config.get("run-dir") or config.get("resume")
     log = Path(f"{place}.log") if place else Path.cwd() / "flotilla.log"
     return Settings(app_dir, config, overrides, nodes or clients, log)
 

@@ -13,7 +13,7 @@ of a flattened channel).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from math import isfinite, prod, sqrt
 
 import torch
@@ -32,6 +32,11 @@ _WHOLE = 0  # where the full network stands among the submodels' ids
 _LARGEST = 1e30
 
 
+def norm_of(difference: Tensor) -> float:
+    """L2 norm of a flat float32 vector, in one pass that finds NaN and infinity too: then it is not finite."""
+    return sqrt(torch.dot(difference, difference).item())
+
+
 class PartialAverage:
     """Adds submodels' differences and divides per coordinate by what was added.
 
@@ -46,6 +51,7 @@ class PartialAverage:
     """
 
     def __init__(self, layout: Layout, *, per_coordinate: bool = False) -> None:
+        self.per_coordinate = per_coordinate
         self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
         self._units = {
             name: Units.of(tensor, layout, per_coordinate=per_coordinate) for name, tensor in layout.tensors.items()
@@ -58,7 +64,7 @@ class PartialAverage:
         pairs = {name: units.pairs(self._shapes[name]) for name, units in self._units.items()}
         shapes = {name: units.shape for name, units in self._units.items()}
         self._numerators = split(self._flat, pairs)
-        _, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
+        self._denominators, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
         self._added = self._weights[:2]  # what `add` changes: denominators and holders, side by side
         self._placements: OrderedDict[int, tuple[Submodel, list[Placement]]] = OrderedDict()
         self._parts: dict[int, _Part] = {}
@@ -68,6 +74,9 @@ class PartialAverage:
 
     def reset(self) -> None:
         """Forget what was added."""
+        for known, (submodel, _) in list(self._placements.items()):
+            if any(block.mask is not None for block in submodel.values()):
+                del self._placements[known]  # large, and of one state only
         self._added.zero_()
         self._parts.clear()
         self._used = self.added = 0
@@ -80,6 +89,8 @@ class PartialAverage:
         numerator: float = 1.0,
         denominator: float = 1.0,
         labels: Collection[int] | None = None,
+        *,
+        norm: float | None = None,
     ) -> float:
         """Add one client's difference, or nothing at all if something is wrong with it.
 
@@ -89,6 +100,7 @@ class PartialAverage:
             numerator: a in the formula.
             denominator: b in the formula, from 1e-30 to 1e30.
             labels: if given, class rows of other labels are not added (HeteroFL's masked classifier).
+            norm: `norm_of` the difference, where it is known already; weights may depend on it.
 
         Returns:
             The L2 norm of the difference.
@@ -106,29 +118,37 @@ class PartialAverage:
             raise ValueError(f"weights must be finite and the denominator positive, got {numerator} / {denominator}")
         if labels is not None and not all(0 <= label < (self._labels or 0) for label in labels):
             raise ValueError(f"labels must be among 0 to {(self._labels or 0) - 1}, got {sorted(labels)[:5]}")
-        # One pass over the data gives the norm and finds NaN and infinity; small submodels are then still in cache.
-        norm = sqrt(torch.dot(difference, difference).item())
+        if norm is None:  # small submodels are then still in cache
+            norm = norm_of(difference)
         if not (isfinite(norm) and norm * abs(numerator) <= _LARGEST):
             raise ValueError(f"the difference is not finite or too large (norm {norm:.3g}, weight {numerator:.3g})")
         self._part(submodel).add(difference, numerator, denominator, labels)
         self.added += 1
         return norm
 
-    def finish(self, previous: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return previous + Σ aΔ / Σ b; coordinates that nobody sent are bit-identical to `previous`.
+    def finish(
+        self, previous: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None, *, scale: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Return previous + scale · Σ aΔ / Σ b; coordinates that nobody sent are bit-identical to `previous`.
 
         Args:
             previous: the state that the differences refer to.
             out: optional tensors to write the result into; they may be `previous` itself.
+            scale: one factor for all coordinates, which may depend on who was added; positive.
+
+        Raises:
+            ValueError: the factor is not positive and finite.
         """
+        if not (isfinite(scale) and scale > 0):
+            raise ValueError(f"the scale must be positive and finite, got {scale}")
         self._scatter()
         # Where nothing was added the numerator is -0.0, so any positive divisor leaves the coordinate alone.
         torch.clamp(self._weights[0], min=1 / _LARGEST, out=self._weights[2])
         result = {}
         for name, numerators in self._numerators.items():
             target = torch.empty(self._shapes[name]) if out is None else out[name]
-            view = target.view(numerators.shape)
-            torch.addcdiv(previous[name].view(numerators.shape), numerators, self._divisors[name], out=view)
+            view, before = target.view(numerators.shape), previous[name].view(numerators.shape)
+            torch.addcdiv(before, numerators, self._divisors[name], value=scale, out=view)
             result[name] = target
         return result
 
@@ -141,6 +161,11 @@ class PartialAverage:
         """
         self._scatter()
         return {name: holders.clone() for name, holders in self._holders.items()}
+
+    def denominators(self) -> dict[str, Tensor]:
+        """Per tensor, the sum of the denominators that were added; shapes as of `coverage`."""
+        self._scatter()
+        return {name: denominators.clone() for name, denominators in self._denominators.items()}
 
     def unit_size(self, name: str) -> int:
         """Coordinates that one entry of `coverage()[name]` stands for."""
@@ -198,6 +223,27 @@ class PartialAverage:
         start = holders.storage_offset() - self._weights.shape[1]  # in its row
         weights = self._added[:, start : start + holders.numel()].view(2, *holders.shape)
         return Placement(block, self._units[block.source], numerators, weights)
+
+
+def pool(averages: Sequence[PartialAverage], names: Collection[str], *, denominators_only: bool = False) -> None:
+    """Let averages of one network have some tensors in common, after the last `add`.
+
+    Args:
+        averages: each of them gets the sums over all.
+        names: of the tensors.
+        denominators_only: each keeps its own numerators and holders, so that it divides by what all were sent.
+    """
+    for average in averages:
+        average._scatter()
+    rows = [(average._denominators, average._holders, average._numerators) for average in averages]
+    for name in names:
+        for kind in range(1 if denominators_only else 3):
+            views = [row[kind][name] for row in rows]
+            total = views[0].clone()
+            for view in views[1:]:
+                total += view
+            for view in views:
+                view.copy_(total)
 
 
 class _Part:

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
+SHARED = -1  # an exit that every depth uses
+
 Run = tuple[int, int]  # start, length
 Runs = tuple[Run, ...]
 
@@ -62,7 +64,10 @@ class TensorLayout:
         shape: its shape at full width.
         dims: what each dimension runs along.
         stage: the stage that owns it, 1-based; 0 is held at every depth.
-        exit: the stage whose exit it belongs to; 0 is no exit. A network cut at depth d keeps the exits up to d.
+        exit: the stage whose exit it belongs to; 0 is no exit, `SHARED` an exit that every depth uses.
+        block: the residual block that it belongs to, if that block can be left out (1-based); 0 if not.
+        role: what the tensor is for, where a method asks: "norm", "step" (the step size of a residual block), or "".
+        buffer: whether it is no parameter but a statistic.
         rate: the narrowest width that holds it; for statistics that exist once per width. Such a tensor is kept whole.
     """
 
@@ -71,6 +76,9 @@ class TensorLayout:
     stage: int = 0
     exit: int = 0
     rate: Fraction = Fraction(0)
+    block: int = 0
+    role: str = ""
+    buffer: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,13 @@ class Layout:
     @cached_property
     def exits(self) -> frozenset[int]:
         """The stages that have an exit; the only depths at which the network can be cut."""
-        return frozenset(tensor.exit for tensor in self.tensors.values() if tensor.exit)
+        found = frozenset(tensor.exit for tensor in self.tensors.values() if tensor.exit)
+        return frozenset(range(1, self.depth + 1)) if SHARED in found else found
+
+    @cached_property
+    def blocks(self) -> frozenset[int]:
+        """The residual blocks that can be left out."""
+        return frozenset(tensor.block for tensor in self.tensors.values() if tensor.block)
 
     @cached_property
     def parameters(self) -> int:
@@ -105,6 +119,8 @@ class _Declaration:
     rates: dict[str, Fraction]
     stage: int | None
     exit: int | None
+    block: int | None = None
+    role: str | None = None
 
 
 def along(axis: str | Dim) -> Dim:
@@ -119,6 +135,8 @@ def declare(
     rates: Mapping[str, Fraction] | None = None,
     stage: int | None = None,
     exit_of: int | None = None,
+    block: int | None = None,
+    role: str | None = None,
 ) -> M:
     """Attach to a module what its own tensors run along, and which stage or exit everything below it belongs to.
 
@@ -129,7 +147,9 @@ def declare(
         dims: local tensor name → one entry per dimension (axis name, `Along`, or None).
         rates: local tensor name → narrowest width that holds the tensor.
         stage: the stage that owns every tensor at and below this module.
-        exit_of: the stage whose exit this module is.
+        exit_of: the stage whose exit this module is, or `SHARED`.
+        block: the residual block that this module is, if it can be left out.
+        role: what the tensors at and below this module are for.
 
     Returns:
         The module itself, so that a declaration can stand where the layer is built.
@@ -139,6 +159,8 @@ def declare(
     declaration.rates |= rates or {}
     declaration.stage = declaration.stage if stage is None else stage
     declaration.exit = declaration.exit if exit_of is None else exit_of
+    declaration.block = declaration.block if block is None else block
+    declaration.role = declaration.role if role is None else role
     return module
 
 
@@ -178,18 +200,22 @@ def _layout_of_tensor(
         actual = tensor.shape[position]
         if actual != expected:
             raise ValueError(f"tensor {name!r} dimension {position} is {actual}, its axes say {expected}")
-    stage, exit_of = _position(network, path)
+    place = _position(network, path)
     rate = declaration.rates.get(leaf, Fraction(0))
-    return TensorLayout(tuple(tensor.shape), dims, stage, exit_of, rate)
+    stage, exit_of, block = place.stage or 0, place.exit or 0, place.block or 0
+    buffer = leaf not in network.get_submodule(path)._parameters
+    return TensorLayout(tuple(tensor.shape), dims, stage, exit_of, rate, block, place.role or "", buffer)
 
 
-def _position(network: nn.Module, path: str) -> tuple[int, int]:
-    """Stage and exit of a module: those of the nearest module on its path that declares one."""
-    stage = exit_of = 0
+def _position(network: nn.Module, path: str) -> _Declaration:
+    """What the modules on a path declare of everything below them; the nearest one has the last word."""
+    found = _Declaration({}, {}, None, None)
     parts = path.split(".") if path else []
     for end in range(len(parts) + 1):
         declaration = vars(network.get_submodule(".".join(parts[:end]))).get(_DECLARATION)
         if declaration is not None:
-            stage = stage if declaration.stage is None else declaration.stage
-            exit_of = exit_of if declaration.exit is None else declaration.exit
-    return stage, exit_of
+            found.stage = found.stage if declaration.stage is None else declaration.stage
+            found.exit = found.exit if declaration.exit is None else declaration.exit
+            found.block = found.block if declaration.block is None else declaration.block
+            found.role = found.role if declaration.role is None else declaration.role
+    return found

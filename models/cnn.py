@@ -8,34 +8,32 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from functools import partial
 
-from models.axes import Along, Axis, declare
-from models.network import CLASSES, IMAGE, NETWORKS, Builder, Network, NetworkSpec, ends
+from torch import nn
+
+from models.axes import Along, Axis
+from models.network import IMAGE, NETWORKS, Builder, Network, NetworkSpec, ends
+from models.staged import Staged
 
 
 def _conv_axes(spec: NetworkSpec) -> dict[str, Axis]:
     return ends(spec) | {f"conv{i}": Axis(f"conv{i}", width) for i, width in enumerate(spec.widths, 1)}
 
 
-class CNN(nn.Module):
+class CNN(Staged):
     """x (N, C, H, W) → logits (N, classes); one stage per convolution."""
 
     def __init__(self, builder: Builder) -> None:
-        super().__init__()
-        self.layers = nn.Sequential()
-        inputs, last = IMAGE, len(builder.spec.widths)
-        for i in range(1, last + 1):
-            axis = f"conv{i}"
-            conv = builder.conv(inputs, axis, 3, padding=1, bias=True)
-            pool = nn.MaxPool2d(2) if i < last else nn.AdaptiveAvgPool2d(1)
-            self.layers.append(declare(nn.Sequential(conv, builder.norm(axis), nn.ReLU(), pool), stage=i))
-            inputs = axis
-        self.classifier = declare(builder.linear(inputs, CLASSES), exit_of=last)
+        last = len(builder.spec.widths)
+        streams = [f"conv{i}" for i in range(1, last + 1)]
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Logits."""
-        return self.classifier(self.layers(x_NCHW).flatten(1))  # type: ignore[no-any-return]
+        def stage(i: int) -> nn.Module:
+            conv = builder.conv(streams[i - 1] if i else IMAGE, streams[i], 3, padding=1, bias=True)
+            pool = nn.MaxPool2d(2) if i < last - 1 else nn.Identity()  # exits pool what is left
+            return nn.Sequential(conv, builder.norm(streams[i]), nn.ReLU(), pool)
+
+        super().__init__(builder, [partial(stage, i) for i in range(last)], streams, spatial=True)
 
 
 def _flat_axes(spec: NetworkSpec) -> dict[str, Axis]:
@@ -45,27 +43,26 @@ def _flat_axes(spec: NetworkSpec) -> dict[str, Axis]:
 _FLAT = ("conv1", "conv2", "hidden")
 
 
-class FlatCNN(nn.Module):
+class FlatCNN(Staged):
     """x (N, C, H, W) → logits (N, classes); three stages."""
 
     def __init__(self, builder: Builder) -> None:
-        super().__init__()
         _, height, width = builder.spec.input_shape
         pixels = ((height - 4) // 2) * ((width - 4) // 2)
-        first = builder.conv(IMAGE, "conv1", 3, bias=True)
-        second = builder.conv("conv1", "conv2", 3, bias=True)
-        hidden = builder.linear(Along("conv2", inner=pixels), "hidden")
-        self.layers = nn.Sequential(
-            declare(nn.Sequential(first, builder.norm("conv1"), nn.ReLU()), stage=1),
-            declare(nn.Sequential(second, builder.norm("conv2"), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()), stage=2),
-            declare(nn.Sequential(hidden, builder.norm("hidden"), nn.ReLU()), stage=3),
-        )
-        self.classifier = declare(builder.linear("hidden", CLASSES), exit_of=3)
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Logits."""
-        return self.classifier(self.layers(x_NCHW))  # type: ignore[no-any-return]
+        def first() -> nn.Module:
+            return nn.Sequential(builder.conv(IMAGE, "conv1", 3, bias=True), builder.norm("conv1"), nn.ReLU())
+
+        def second() -> nn.Module:
+            conv = builder.conv("conv1", "conv2", 3, bias=True)
+            return nn.Sequential(conv, builder.norm("conv2"), nn.ReLU(), nn.MaxPool2d(2))
+
+        def third() -> nn.Module:
+            hidden = builder.linear(Along("conv2", inner=pixels), "hidden")
+            return nn.Sequential(nn.Flatten(), hidden, builder.norm("hidden"), nn.ReLU())
+
+        super().__init__(builder, [first, second, third], _FLAT)
 
 
-NETWORKS["cnn"] = Network(_conv_axes, CNN, widths=(64, 128, 256, 512), smallest=8)
+NETWORKS["cnn"] = Network(_conv_axes, CNN, widths=(64, 128, 256, 512), smallest=8, spatial=True)
 NETWORKS["cnn-flat"] = Network(_flat_axes, FlatCNN, widths=(32, 64, 128), smallest=6, fixed_widths=True)

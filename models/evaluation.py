@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.mixture import Mixture
+from models.staged import predictions
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -17,6 +20,45 @@ class Score:
     loss: float
     accuracy: float
     examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How a network predicts, and how its parts do.
+
+    Attributes:
+        own: of what the network itself answers: its deepest exit, or the mean of its nets.
+        each: of every exit, shallowest first, or of every net of a mixture; () where there is only one.
+        ensemble: of the mean of their logits; None where there is only one.
+        robust: share of attacked examples that it gets right (see `models.adversary`); None if none were attacked.
+    """
+
+    own: Score
+    each: tuple[Score, ...] = ()
+    ensemble: Score | None = None
+    robust: float | None = None
+
+
+@torch.no_grad()
+def evaluate_each(network: nn.Module, inputs: Tensor, labels: Tensor, *, batch_size: int = 500) -> Scores:
+    """Score a network and everything in it that predicts; see `evaluate`."""
+    network.eval()
+    pairs = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
+    sums: Tensor | None = None
+    for x, y in pairs:
+        logits = [part.float() for part in predictions(network, x)]
+        if len(logits) == 1:
+            return Scores(evaluate(network, inputs, labels, batch_size=batch_size))
+        several = [*logits, torch.stack(logits).mean(0)]
+        losses = torch.stack([F.cross_entropy(part, y, reduction="sum") for part in several]).double().cpu()
+        right = torch.stack([(part.argmax(1) == y).sum() for part in several]).double().cpu()
+        batch = torch.stack([losses, right])
+        sums = batch if sums is None else sums + batch
+    if sums is None:
+        return Scores(Score(float("nan"), float("nan"), 0))
+    count = len(labels)
+    *each, ensemble = [Score(loss / count, correct / count, count) for loss, correct in sums.T.tolist()]
+    return Scores(ensemble if isinstance(network, Mixture) else each[-1], tuple(each), ensemble)
 
 
 @torch.no_grad()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
-from torch import Tensor, nn
+from torch import nn
 
-from models.axes import Along, Axis, declare
-from models.network import CLASSES, IMAGE, NETWORKS, Builder, Network, NetworkSpec, ends
+from models.axes import Along, Axis
+from models.network import IMAGE, NETWORKS, Builder, Network, NetworkSpec, ends
+from models.staged import Staged
 
 
 def _axes(spec: NetworkSpec) -> dict[str, Axis]:
@@ -15,24 +17,18 @@ def _axes(spec: NetworkSpec) -> dict[str, Axis]:
     return ends(spec) | hidden
 
 
-class MLP(nn.Module):
-    """x (N, C, H, W) → logits (N, classes); one stage per hidden layer."""
+class MLP(Staged):
+    """x (N, C, H, W) or (N, C, T) → logits (N, classes); one stage per hidden layer."""
 
     def __init__(self, builder: Builder) -> None:
-        super().__init__()
         spec = builder.spec
-        inputs: str | Along = Along(IMAGE, inner=prod(spec.input_shape[1:]))
-        self.layers = nn.Sequential()
-        for i in range(1, len(spec.widths) + 1):
-            axis = f"hidden{i}"
-            layer = nn.Sequential(builder.linear(inputs, axis), builder.norm(axis), nn.ReLU())
-            self.layers.append(declare(layer, stage=i))
-            inputs = axis
-        self.classifier = declare(builder.linear(inputs, CLASSES), exit_of=len(spec.widths))
+        streams = [f"hidden{i}" for i in range(1, len(spec.widths) + 1)]
 
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Logits."""
-        return self.classifier(self.layers(x_NCHW.flatten(1)))  # type: ignore[no-any-return]
+        def stage(i: int) -> nn.Module:
+            inputs = streams[i - 1] if i else Along(IMAGE, inner=prod(spec.input_shape[1:]))
+            return nn.Sequential(builder.linear(inputs, streams[i]), builder.norm(streams[i]), nn.ReLU())
+
+        super().__init__(builder, [partial(stage, i) for i in range(len(streams))], streams, stem=nn.Flatten)
 
 
-NETWORKS["mlp"] = Network(_axes, MLP, widths=(200, 200))
+NETWORKS["mlp"] = Network(_axes, MLP, widths=(200, 200), dimensions=(3, 2))

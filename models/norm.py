@@ -3,7 +3,9 @@
 - `StaticBatchNorm` (HeteroFL §3.3): batch statistics while training, no running statistics in the state. Before
   evaluation the statistics are estimated on training data (`models.statistics`) and set; never the test batch.
 - `BatchNormPerWidth` (FjORD, footnote on batch norm): one set of running statistics per width, one shared affine part.
-- group norm and none.
+  Without widths it is ordinary batch norm whose statistics are cut as its weights are, which is right where every
+  submodel has norms of its own (NeFL).
+- group norm, layer norm (over the last dimension, the features of a transformer) and none.
 - `Scaler` (HeteroFL §3.3): divides by the rate while training, so that narrow and wide parts see like magnitudes.
 """
 
@@ -19,7 +21,8 @@ from models.axes import declare
 from models.plans import kept_units
 
 EPSILON = 1e-5
-NORMS = ("static-batch", "batch-per-width", "group", "none")
+CHANNEL_NORMS = ("static-batch", "batch-per-width", "group", "none")  # of features (N, C, ...)
+NORMS = ("static-batch", "batch-per-width", "group", "layer", "none")
 
 
 class Moments:
@@ -77,13 +80,14 @@ class BatchNormPerWidth(nn.Module):
 
     Args:
         size: channels of the full network.
-        rates: all widths that have statistics, ascending.
+        rates: all widths that have statistics, ascending; () is one set for whatever width this is.
         rate: the width of this build, one of them.
         momentum: weight of the newest batch in the running statistics.
     """
 
     def __init__(self, size: int, rates: tuple[Fraction, ...], rate: Fraction, momentum: float = 0.1) -> None:
         super().__init__()
+        rates = rates or (rate,)
         if rate not in rates:
             raise ValueError(f"rate = {rate}: allowed is one of {', '.join(map(str, rates))}")
         channels = kept_units(size, rate)
@@ -101,6 +105,18 @@ class BatchNormPerWidth(nn.Module):
         # One value per channel has no variance: normalise by the running statistics and leave them alone.
         batch = self.training and x_NCx.numel() > x_NCx.shape[1]
         return F.batch_norm(x_NCx, mean, variance, self.weight, self.bias, batch, self.momentum, EPSILON)
+
+
+class StepSize(nn.Module):
+    """Multiplies by one learnt number, at first 1 (NeFL's step size of a residual block)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale."""
+        return x * self.size
 
 
 class Scaler(nn.Module):
@@ -139,10 +155,14 @@ def norm_layer(
         return declare(StaticBatchNorm(channels), dims)
     if kind == "group":
         return declare(nn.GroupNorm(groups_of(channels), channels, EPSILON), dims)
+    if kind == "layer":
+        return declare(nn.LayerNorm(channels, EPSILON), dims)
     if kind == "none":
         return nn.Identity()
     if kind == "batch-per-width":
         module = BatchNormPerWidth(size, rates, rate)
+        if not rates:
+            return declare(module, {**dims, **{name: (axis,) for name, _ in module.named_buffers()}})
         held = {name: rates[int(name.rpartition("_")[2])] for name, _ in module.named_buffers()}
         return declare(module, {**dims, **dict.fromkeys(held, (None,))}, rates=held)
     raise ValueError(f"norm = {kind!r}: allowed is one of {', '.join(NORMS)}")

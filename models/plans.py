@@ -27,6 +27,11 @@ class Plan:
         depth: number of stages kept; None keeps all.
         units: explicit kept units per width axis instead of a window, for draws: ((axis, (unit, ...)), ...).
         floor: round the number of kept units down instead of up.
+        own_exit: keep only the exit at the plan's depth, not those of shallower stages.
+        dropped: residual blocks that are left out, ascending.
+        bases: which of a mixture's nets are kept, in local order; None keeps all.
+        keep: share of the weights that is kept, the largest by magnitude, in (0, 1]. The submodel has every coordinate;
+            which of them count depends on the state (see `models.importance`).
     """
 
     rate: Fraction = FULL
@@ -34,10 +39,17 @@ class Plan:
     depth: int | None = None
     units: tuple[tuple[str, tuple[int, ...]], ...] = ()
     floor: bool = False
+    own_exit: bool = False
+    dropped: tuple[int, ...] = ()
+    bases: tuple[int, ...] | None = None
+    keep: Fraction = FULL
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate = {self.rate}: allowed is more than 0 and at most 1")
+        for name, share in (("rate", self.rate), ("keep", self.keep)):
+            if not 0 < share <= 1:
+                raise ValueError(f"{name} = {share}: allowed is more than 0 and at most 1")
+        if self.bases is not None and (not self.bases or len(set(self.bases)) < len(self.bases)):
+            raise ValueError(f"bases = {self.bases}: allowed is at least one, each once")
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"depth = {self.depth}: allowed is 1 or more")
 
@@ -54,6 +66,14 @@ class Plan:
             fields["units"] = {axis: list(kept) for axis, kept in self.units}
         if self.floor:
             fields["floor"] = True
+        if self.own_exit:
+            fields["own_exit"] = True
+        if self.dropped:
+            fields["dropped"] = list(self.dropped)
+        if self.bases is not None:
+            fields["bases"] = list(self.bases)
+        if self.keep != FULL:
+            fields["keep"] = str(self.keep)
         return json.dumps(fields)
 
     @staticmethod
@@ -65,15 +85,21 @@ class Plan:
         """
         fields = json.loads(text)
         try:
-            if unknown := set(fields) - {"rate", "shift", "depth", "units", "floor"}:
+            if unknown := set(fields) - _FIELDS:
                 raise KeyError(*unknown)
             rate = Fraction(fields.get("rate", "1"))
             depth = None if fields.get("depth") is None else int(fields["depth"])
             units = tuple((str(axis), tuple(map(int, kept))) for axis, kept in fields.get("units", {}).items())
             shift, floor = int(fields.get("shift", 0)), bool(fields.get("floor", False))
+            own_exit, dropped = bool(fields.get("own_exit", False)), tuple(map(int, fields.get("dropped", ())))
+            bases = None if fields.get("bases") is None else tuple(map(int, fields["bases"]))
+            keep = Fraction(fields.get("keep", "1"))
         except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(f"not a plan: {text[:80]!r} ({error!r})") from None
-        return Plan(rate, shift, depth, units, floor)
+        return Plan(rate, shift, depth, units, floor, own_exit, dropped, bases, keep)
+
+
+_FIELDS = frozenset(Plan.__dataclass_fields__)
 
 
 def kept_units(size: int, rate: Fraction, *, floor: bool = False) -> int:
@@ -116,20 +142,23 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
     """Turn a plan into the blocks that a device holds.
 
     Raises:
-        ValueError: an empty axis, units of what is no width axis, an unknown unit, or a depth that has no exit.
+        ValueError: an empty axis, units of what is no width axis, an unknown unit, a depth that has no exit, or a block
+            that cannot be left out.
     """
     units = dict(plan.units)
     if unknown := set(units) - {name for name, axis in layout.axes.items() if axis.kind is Kind.WIDTH}:
         raise ValueError(f"the plan keeps units of {sorted(unknown)}, which are not width axes of this network")
     if plan.depth is not None and plan.depth not in layout.exits:
         raise ValueError(f"depth = {plan.depth}: allowed is one of {sorted(layout.exits)}")
+    if wrong := set(plan.dropped) - layout.blocks:
+        raise ValueError(f"blocks {sorted(wrong)} cannot be left out: allowed is {sorted(layout.blocks)}")
     runs = {name: kept_runs(axis, plan, units) for name, axis in layout.axes.items()}
     # Tensors along one axis share its runs: those of a draw are long.
     along = {dim: _runs(dim, runs[dim.axis], layout.axes[dim.axis].size) for dim in _alongs(layout)}
     blocks = {
         name: Block(name, tensor.shape, tuple(((0, size),) if d is None else along[d] for d, size in _sides(tensor)))
         for name, tensor in layout.tensors.items()
-        if _held(tensor, plan)
+        if _held(tensor, plan, layout)
     }
     sizes = {
         name: sum(length for _, length in runs[name]) for name, axis in layout.axes.items() if axis.kind is Kind.WIDTH
@@ -141,9 +170,11 @@ def _sides(tensor: TensorLayout) -> list[tuple[Dim, int]]:
     return list(zip(tensor.dims, tensor.shape, strict=True))
 
 
-def _held(tensor: TensorLayout, plan: Plan) -> bool:
+def _held(tensor: TensorLayout, plan: Plan, layout: Layout) -> bool:
     deep_enough = plan.depth is None or max(tensor.stage, tensor.exit) <= plan.depth
-    return deep_enough and tensor.rate <= plan.rate
+    depth = plan.depth or layout.depth
+    other_exit = plan.own_exit and tensor.exit > 0 and tensor.exit != depth
+    return deep_enough and not other_exit and tensor.rate <= plan.rate and tensor.block not in set(plan.dropped) - {0}
 
 
 def _alongs(layout: Layout) -> set[Along]:

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from models.dual import duals, mixed
 from models.norm import Moments, StaticBatchNorm
+from models.staged import predictions
 
 
 def static_norms(network: nn.Module) -> dict[str, StaticBatchNorm]:
@@ -27,24 +29,31 @@ def needs_statistics(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def collect(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+def collect(network: nn.Module, batches: Iterable[Tensor], noisy: Sequence[Tensor] | None = None) -> Tensor:
     """Run batches through the network and return the moments of every static norm.
 
     Args:
         network: in whatever mode; it is left in evaluation mode.
         batches: input batches (N, C, H, W). Large batches are better: layers below see batch statistics.
+        noisy: as many batches of adversarial inputs, which the noise copies of dual norms see (see `models.dual`); unless
+            given they see the same clean ones.
 
     Returns:
         float64 vector: count, sums and sums of squares of every layer in network order. Moments of devices that hold
         the same submodel are pooled by adding these vectors.
     """
     network.eval()
-    layers = list(static_norms(network).values())
+    layers, twice = list(static_norms(network).values()), bool(duals(network))
     for layer in layers:
         layer.collector = Moments(layer.weight.numel())
     try:
-        for batch in batches:
-            network(batch)
+        pairs = ((batch, batch) for batch in batches) if noisy is None else zip(batches, noisy, strict=True)
+        for clean, attacked in pairs:
+            with mixed(network, 0.0):
+                predictions(network, clean)  # every exit has norms of its own
+            if twice:
+                with mixed(network, 1.0):
+                    predictions(network, attacked)
         moments = [layer.collector for layer in layers if layer.collector is not None]
     finally:
         for layer in layers:

@@ -88,6 +88,14 @@ class Block:
                 result = result.index_select(dim, index.to(result.device))
         return result if self.mask is None else result * self.mask
 
+    def scatter(self, values: Tensor, target: Tensor) -> None:
+        """Write local values to their places in a tensor of the source's shape; the opposite of `gather`."""
+        kept = [index if index is not None else torch.arange(size) for index, size in zip(
+            self.indices, self.shape, strict=True)]  # fmt: skip
+        where = torch.meshgrid(*kept, indexing="ij") if kept else ()
+        held = values if self.mask is None else torch.where(self.mask.bool(), values, target[where])
+        target[where] = held
+
 
 @dataclass(frozen=True)
 class Submodel(Mapping[str, Block]):

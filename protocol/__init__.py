@@ -5,13 +5,17 @@ from protocol.memory import keep_large_buffers
 from protocol.messages import (
     DIFFERENCE,
     EVALUATE,
+    GRADIENT,
+    GRADIENTS,
     HELLO,
+    LOSSES,
     MOMENTS,
     STATE,
     STATISTICS,
     TRAIN,
     VERSION,
     Hello,
+    LossRequest,
     NodeId,
     Objective,
     Optimiser,
@@ -20,12 +24,14 @@ from protocol.messages import (
     Scalar,
     TrainRequest,
     Work,
+    read_loss_request,
     read_part_request,
     read_train_request,
 )
 
 __all__ = [
-    "DIFFERENCE", "EVALUATE", "HELLO", "MOMENTS", "STATE", "STATISTICS", "TRAIN", "VERSION", "Hello", "NodeId",
-    "Objective", "Optimiser", "PartRequest", "Reply", "Scalar", "TrainRequest", "WireError", "Work", "bytes_of",
-    "decode", "encode", "keep_large_buffers", "read_part_request", "read_train_request", "record_of", "state_of",
+    "DIFFERENCE", "EVALUATE", "GRADIENT", "GRADIENTS", "HELLO", "LOSSES", "MOMENTS", "STATE", "STATISTICS", "TRAIN",
+    "VERSION", "Hello", "LossRequest", "NodeId", "Objective", "Optimiser", "PartRequest", "Reply", "Scalar",
+    "TrainRequest", "WireError", "Work", "bytes_of", "decode", "encode", "keep_large_buffers", "read_loss_request",
+    "read_part_request", "read_train_request", "record_of", "state_of",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ast
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,10 @@ with (
     warnings.simplefilter("ignore")
     torch.from_numpy(np.frombuffer(b"\0\0\0\0", dtype="<f4"))
 
-_DTYPES = {"float32": (torch.float32, "<f4"), "float64": (torch.float64, "<f8"), "float16": (torch.float16, "<f2")}
+_DTYPES = {
+    "float32": (torch.float32, "<f4"), "float64": (torch.float64, "<f8"), "float16": (torch.float16, "<f2"),
+    "uint8": (torch.uint8, "|u1"),
+}  # fmt: skip
 
 
 class WireError(ValueError):
@@ -33,12 +37,19 @@ class WireError(ValueError):
 def encode(flat: Tensor) -> Array:
     """Put a contiguous CPU vector (float16, float32 or float64) into an `Array`; its bytes are copied once."""
     array = flat.detach().numpy()
+    return _array(array.dtype, array.shape, [np.ascontiguousarray(array).data.cast("B")])
+
+
+def encode_bytes(pieces: Sequence[bytes]) -> Array:
+    """Put bytes that lie in several pieces into one uint8 `Array`; they are copied once."""
+    return _array(np.dtype(np.uint8), (sum(map(len, pieces)),), pieces)
+
+
+def _array(dtype: np.dtype[Any], shape: tuple[int, ...], pieces: Sequence[bytes | memoryview]) -> Array:
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": array.dtype.newbyteorder("<").str, "fortran_order": False, "shape": array.shape}
-    )
-    data = b"".join((header.getvalue(), np.ascontiguousarray(array).data.cast("B")))
-    return Array(str(array.dtype), array.shape, "numpy.ndarray", data)
+    descr = dtype.newbyteorder("<").str
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return Array(str(dtype), shape, "numpy.ndarray", b"".join((header.getvalue(), *pieces)))
 
 
 def decode(array: Array, length: int, dtype: str = "float32") -> Tensor:

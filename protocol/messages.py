@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
@@ -21,7 +21,8 @@ from protocol.arrays import WireError
 VERSION = 1
 # Message types: flwr's categories with our actions.
 HELLO, STATISTICS, TRAIN, EVALUATE = "query.hello", "query.statistics", "train.part", "evaluate.part"
-STATE, DIFFERENCE, MOMENTS = "state", "difference", "moments"
+LOSSES, GRADIENTS = "query.losses", "query.gradients"
+STATE, DIFFERENCE, MOMENTS, GRADIENT = "state", "difference", "moments", "gradient"
 
 _Record = TypeVar("_Record", ArrayRecord, ConfigRecord, MetricRecord)
 
@@ -56,7 +57,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How a client computes.
+    """How a client computes, and what it measures beside.
 
     Attributes:
         local_epochs: passes over the client's training examples.
@@ -64,6 +65,13 @@ class Work:
         mixed_precision: forward and backward in bfloat16 where the device supports it.
         threads: intra-op threads of a CPU client; part of the result, since float sums depend on it.
         device: "auto", "cpu" or "cuda".
+        local_steps: optimiser steps a round in place of epochs, over and over the shuffled examples; 0 is off.
+        measure_loss: also reply with "loss-before": the mean loss over all training examples of the part as received,
+            in evaluation mode and without augmentation.
+        measure_squares: also reply with "loss-square": the mean over all steps of the squared loss per example.
+        adversarial: weight of the loss on adversarial inputs, 0 to 1; 0 trains on clean ones only.
+        adversarial_epsilon, adversarial_steps: see `models.adversary.Attack`.
+        robust_mix: share of the noise norms when a part is evaluated (see `models.dual`).
     """
 
     local_epochs: int = 1
@@ -71,6 +79,13 @@ class Work:
     mixed_precision: bool = False
     threads: int = 1
     device: str = "auto"
+    local_steps: int = 0
+    measure_loss: bool = False
+    measure_squares: bool = False
+    adversarial: float = 0.0
+    adversarial_epsilon: float = 8 / 255
+    adversarial_steps: int = 7
+    robust_mix: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +100,9 @@ class PartRequest:
         plan: which part the client gets.
         sliced: whether the state that came along is the part already (else the whole state).
         work: how to compute.
+        clusters: how many states came along, in one vector (see `models.clusters`); of several the device takes the
+            one with the lowest loss on its training examples, and its reply says which as "cluster".
+        shared: whether they share everything but the exits.
     """
 
     round_number: int
@@ -94,6 +112,8 @@ class PartRequest:
     plan: Plan
     sliced: bool = False
     work: Work = Work()
+    clusters: int = 1
+    shared: bool = False
 
     def to_config(self) -> dict[str, Scalar]:
         """Flat settings for a ConfigRecord."""
@@ -106,6 +126,8 @@ class PartRequest:
             "plan": self.plan.to_json(),
             "sliced": self.sliced,
             "work": json.dumps(asdict(self.work)),
+            "clusters": self.clusters,
+            "shared": self.shared,
         }
 
     def to_record(self, state: ArrayRecord) -> RecordDict:
@@ -120,12 +142,20 @@ class TrainRequest(PartRequest):
     Attributes:
         objective: what to optimise.
         optimiser: how.
-        codec: type of the encoded difference: "float32" or "float16".
+        codec: how to encode the difference: text of a `codecs.CodecSettings`.
+        codec_base: what the server keeps of this device for the codec (see `codecs.Codec.base`).
+        checkpoint: newest round that the server can resume from; a device may forget what only earlier rounds needed.
+        counted: round of this device's last reply that counted; what it wrote to its memory since then never was.
+        dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
     """
 
     objective: Objective = Objective()
     optimiser: Optimiser = Optimiser(0.01)
     codec: str = "float32"
+    codec_base: int = 0
+    checkpoint: int = 0
+    counted: int = 0
+    dynamic_alpha: float = 0.0
 
     def to_config(self) -> dict[str, Scalar]:
         """Flat settings for a ConfigRecord."""
@@ -133,7 +163,39 @@ class TrainRequest(PartRequest):
             "objective": json.dumps(asdict(self.objective)),
             "optimiser": json.dumps(asdict(self.optimiser)),
             "codec": self.codec,
+            "codec-base": self.codec_base,
+            "checkpoint": self.checkpoint,
+            "counted": self.counted,
+            "dynamic-alpha": self.dynamic_alpha,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class LossRequest(PartRequest):
+    """Score the part, or differentiate the score, on the device's own training examples.
+
+    Attributes:
+        objective: whose loss; terms beside the task's own are left out.
+        batch: number of examples to draw for it; 0 takes all.
+    """
+
+    objective: str = "cross-entropy"
+    batch: int = 0
+
+    def to_config(self) -> dict[str, Scalar]:
+        """Flat settings for a ConfigRecord."""
+        return PartRequest.to_config(self) | {"objective": self.objective, "batch": self.batch}
+
+
+def read_loss_request(content: RecordDict) -> tuple[LossRequest, Array]:
+    """Read a request about losses (see `read_part_request`)."""
+    part, state = read_part_request(content)
+    try:
+        config = _record(content, "config", ConfigRecord)
+        common = {name: getattr(part, name) for name in PartRequest.__dataclass_fields__}
+        return LossRequest(**common, objective=str(config["objective"]), batch=_int(config["batch"])), state
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(f"unreadable request: {error!r}") from error
 
 
 def read_part_request(content: RecordDict) -> tuple[PartRequest, Array]:
@@ -154,6 +216,8 @@ def read_part_request(content: RecordDict) -> tuple[PartRequest, Array]:
             plan=Plan.from_json(str(config["plan"])),
             sliced=bool(config["sliced"]),
             work=Work(**json.loads(str(config["work"]))),
+            clusters=_int(config["clusters"]),
+            shared=bool(config["shared"]),
         )
         return request, _record(content, "arrays", ArrayRecord)[STATE]
     except (KeyError, TypeError, ValueError) as error:
@@ -168,7 +232,14 @@ def read_train_request(content: RecordDict) -> tuple[TrainRequest, Array]:
         common = {name: getattr(part, name) for name in PartRequest.__dataclass_fields__}
         objective = Objective(**json.loads(str(config["objective"])))
         optimiser = Optimiser(**json.loads(str(config["optimiser"])))
-        return TrainRequest(**common, objective=objective, optimiser=optimiser, codec=str(config["codec"])), state
+        own: dict[str, Any] = {
+            "codec": str(config["codec"]),
+            "codec_base": _int(config["codec-base"]),
+            "checkpoint": _int(config["checkpoint"]),
+            "counted": _int(config["counted"]),
+            "dynamic_alpha": _number(config["dynamic-alpha"]),
+        }
+        return TrainRequest(**common, objective=objective, optimiser=optimiser, **own), state
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"unreadable request: {error!r}") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from difflib import get_close_matches
 from math import isfinite
@@ -12,19 +12,24 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data import DataSettings, inspect, load, partition
+from data import SOURCES, DataSettings, inspect, shards
 from models.errors import SettingError
 from models.network import NETWORKS, NetworkSpec, completed
 from models.norm import NORMS
 from models.plans import FULL
+from models.staged import EXITS
 from protocol import Scalar, Work
+from protocol.codecs import CodecSettings
+from server_app.robustness import Robustness, robustness
 from server_app.run_folder import RunFolder
-from strategies import METHODS, PartialStrategy, Schedule, Settings, parse_proportions, parse_tiers
-from strategies.selection import SELECTORS
+from strategies import METHODS, PartialStrategy, Preferences, Schedule, Settings, parse_proportions, parse_tiers
+from strategies.aggregation import aggregation_named
+from strategies.clustering import ClusterOptions
+from strategies.selection import SelectionOptions, selector
 
 # A resumed run may differ in these from the run it continues; in nothing else.
 FREE = frozenset({
-    "num-server-rounds", "run-dir", "resume", "data-root", "node-wait", "deadline", "checkpoint-every",
+    "num-server-rounds", "run-dir", "resume", "data-root", "node-wait", "deadline", "checkpoint-every", "client-state",
 })  # fmt: skip
 
 
@@ -43,6 +48,11 @@ class _Keys(BaseModel):
     blocks: str = ""
     norm: str = "auto"
     scaler: Literal["auto", "on", "off"] = "auto"
+    exits: str = "auto"
+    heads: int = Field(4, ge=1)
+    whole_heads: bool = False
+    tied: bool = False
+    pooler: bool = False
 
     dataset: str = "digits"
     data_root: str = ""
@@ -51,8 +61,11 @@ class _Keys(BaseModel):
     dirichlet_alpha: float = 0.5
     labels_per_client: int = 2
     image_size: int = 32
+    sequence_length: int = 0
+    vocabulary_size: int = 8000
     augment: str = "none"
     local_test_fraction: float = 0.1
+    planted: str = ""
 
     tiers: str = "a:1, b:1/2, c:1/4, d:1/8, e:1/16"
     tier_proportions: str = ""
@@ -62,8 +75,53 @@ class _Keys(BaseModel):
     fraction_train: float = Field(1.0, gt=0, le=1)
     fraction_evaluate: float = Field(0.0, ge=0, le=1)
     selection: str = "uniform"
+    selection_candidates: int = 0
+    selection_loss: str = "probe"
+    selection_batch: int = 64
+    selection_compare: str = "tier-rank"
+    selection_data_exponent: float = 1.0
+    selection_loss_exponent: float = 1.0
+    selection_lateness_exponent: float = 2.0
+    selection_preferred_seconds: float = 0.0
+    divfl_greedy: str = "lazy"
+    divfl_sample: int = 0
+    divfl_vectors: str = "projected"
+    divfl_size: int = 256
+    divfl_refresh: str = "updates"
+    divfl_weights: str = "gamma"
+    oort_exploration: float = 0.9
+    oort_exploration_decay: float = 0.95
+    oort_exploration_least: float = 0.2
+    oort_cutoff: float = 0.7
+    oort_clip: float = 0.95
+    oort_pacer_percent: float = 30.0
+    oort_pacer_rounds: int = 20
+    oort_pacer_step: float = 5.0
+    dynamic_alpha: str = "auto"
+    dynamic_scaling: str = "all"
     aggregation: str = "method"
+    aggregation_q: float = Field(1.0, ge=0)
+    clustering: str = "none"
+    ifca_clusters: int = 2
+    ifca_averaging: str = "model"
+    ifca_shared: bool = False
+    ifca_restarts: int = 0
+    ifca_least_share: float = 0.1
+    cfl_mean_norm: float = 0.35
+    cfl_largest_norm: float = 0.5
+    cfl_gamma: float = 0.72
+    cfl_linkage: str = "single"
+    cfl_first_round: int = 5
+    cfl_most_clusters: int = 8
+    cfl_sample: int = 65536
     codec: str = "float32"
+    codec_levels: int = 7
+    codec_norm: str = "l2"
+    codec_scale: str = "block"
+    codec_block: int = 512
+    codec_entropy: str = "fixed"
+    codec_share: float = 0.01
+    codec_small: int = 1000
     slice_at: str = "client"
     quorum: float = Field(0.5, ge=0, le=1)
     deadline: float = Field(3600.0, gt=0)
@@ -71,6 +129,8 @@ class _Keys(BaseModel):
     node_wait: float = Field(60.0, ge=0)
 
     local_epochs: int = Field(3, ge=1)
+    local_steps: int = Field(0, ge=0)
+    tier_steps: str = ""
     batch_size: int = Field(16, ge=1)
     learning_rate: float = Field(0.1, gt=0)
     learning_rate_schedule: str = "cosine"
@@ -83,11 +143,19 @@ class _Keys(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(1, ge=1)
 
+    adversarial: float = Field(0.0, ge=0, le=1)
+    adversarial_epsilon: str = "8/255"
+    adversarial_steps: int = Field(7, ge=1)
+    dual_norm: str = "auto"
+    robust_mix: float = Field(0.0, ge=0, le=1)
+    evaluate_robust: int = Field(0, ge=0)
+
     seed: int = Field(1, ge=0)
     evaluate_every: int = Field(1, ge=1)
     checkpoint_every: int = Field(1, ge=1)
     run_dir: str = ""
     resume: str = ""
+    client_state: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,6 +172,7 @@ class RunConfig:
         rounds: number of the last round.
         evaluate_every, checkpoint_every: in rounds; the last round is always evaluated and saved.
         run_dir, resume: folders as given; "" is unset.
+        robust: how adversarial inputs come in.
     """
 
     flat: dict[str, Scalar]
@@ -117,6 +186,7 @@ class RunConfig:
     checkpoint_every: int
     run_dir: str
     resume: str
+    robust: Robustness
 
     @property
     def num_clients(self) -> int:
@@ -178,24 +248,27 @@ def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConf
     options = {option: values[key] for key, (name, option, _) in own.items() if name == keys.method}
     flat: dict[str, Scalar] = {**keys.model_dump(by_alias=True), **values}
     data = DataSettings.from_config(flat)
-    settings = _settings(keys)
+    robust = robustness(flat, images=SOURCES[data.dataset].images)
+    settings = _settings(keys, method)
+    settings = replace(settings, work=robust.told(settings.work))
     if keys.fraction_evaluate and not keys.local_test_fraction:
         raise SettingError("fraction-evaluate", keys.fraction_evaluate, "0 where local-test-fraction is 0")
-    network = _network(keys, data, settings, method)
     if check_files:
-        partition(load(data).train_pixels.labels.numpy(), data)
-    config = RunConfig(
-        flat, method, options, network, data, settings, keys.num_server_rounds, keys.evaluate_every,
-        keys.checkpoint_every, keys.run_dir, keys.resume,
-    )  # fmt: skip
+        shards(data)
     try:
+        plain = replace(_network(keys, data, settings, method), dual=robust.dual)
+        network = completed(method.adapted(plain, settings, options))
+        config = RunConfig(
+            flat, method, options, network, data, settings, keys.num_server_rounds, keys.evaluate_every,
+            keys.checkpoint_every, keys.run_dir, keys.resume, robust,
+        )  # fmt: skip
         config.strategy()
     except SettingError as error:
         if error.key in options:  # a strategy does not know its name here
             raise SettingError(f"{keys.method}-{error.key}", error.value, error.allowed) from None
         raise
     except ValueError as error:  # a plan that leaves a layer empty
-        raise SettingError("tiers", keys.tiers, f"rates that every layer can be cut at ({error})") from None
+        raise SettingError("tiers", keys.tiers, f"rates and depths that the network can be cut at ({error})") from None
     if check_files and config.resume:
         RunFolder(config.folder).check_same(config.flat, config.free)
     elif check_files and config.run_dir:
@@ -240,22 +313,39 @@ def _numbers(key: str, text: str, least: int = 1) -> tuple[int, ...]:
     return numbers
 
 
-def _settings(keys: _Keys) -> Settings:
-    if keys.selection not in SELECTORS:
-        raise SettingError("selection", keys.selection, SELECTORS)
+def _alpha(keys: _Keys, likes: Preferences) -> float:
+    """Strength of FedDyn's regulariser."""
+    if keys.dynamic_alpha == "auto":
+        return likes.dynamic_alpha
+    try:
+        return float(keys.dynamic_alpha)
+    except ValueError:
+        raise SettingError("dynamic-alpha", keys.dynamic_alpha, '"auto" or a number in quotes, such as "0.1"') from None
+
+
+def _settings(keys: _Keys, method: type[PartialStrategy]) -> Settings:
+    chosen = selector(keys.selection, SelectionOptions(**keys.model_dump(include=set(SelectionOptions.__slots__))))
     tiers = parse_tiers(keys.tiers)
     schedule = Schedule(
         keys.learning_rate, keys.momentum, keys.weight_decay, keys.clip_norm, keys.learning_rate_schedule,
         _numbers("learning-rate-milestones", keys.learning_rate_milestones), keys.learning_rate_decay,
         keys.num_server_rounds,
     )  # fmt: skip
-    work = Work(keys.local_epochs, keys.batch_size, keys.mixed_precision, keys.threads, keys.device)
+    codec = CodecSettings(
+        keys.codec, keys.codec_levels, keys.codec_norm, keys.codec_scale, keys.codec_block, keys.codec_entropy,
+        keys.codec_share, keys.codec_small,
+    )  # fmt: skip
+    work = Work(keys.local_epochs, keys.batch_size, keys.mixed_precision, keys.threads, keys.device, keys.local_steps)
     return Settings(
         seed=keys.seed, tiers=tiers, tier_proportions=parse_proportions(keys.tier_proportions, tiers),
         tier_assignment=keys.tier_assignment, nodes=keys.num_clients, min_nodes=min(keys.min_nodes, keys.num_clients),
         node_wait=keys.node_wait, fraction_train=keys.fraction_train, fraction_evaluate=keys.fraction_evaluate,
-        quorum=keys.quorum, deadline=keys.deadline, selector=SELECTORS[keys.selection](), schedule=schedule, work=work,
-        slice_at=keys.slice_at, codec=keys.codec, aggregation=keys.aggregation,
+        quorum=keys.quorum, deadline=keys.deadline, selector=chosen, schedule=schedule, work=work,
+        slice_at=keys.slice_at, codec=codec,
+        aggregation=aggregation_named(keys.aggregation, keys.aggregation_q),
+        clustering=ClusterOptions(**keys.model_dump(include=set(ClusterOptions.__dataclass_fields__) - {"rule"})),
+        tier_steps=_numbers("tier-steps", keys.tier_steps),
+        dynamic_alpha=_alpha(keys, method.PREFERENCES), dynamic_scaling=keys.dynamic_scaling,
     )  # fmt: skip
 
 
@@ -266,12 +356,21 @@ def _network(keys: _Keys, data: DataSettings, settings: Settings, method: type[P
         raise SettingError("norm", keys.norm, ["auto", *NORMS])
     if keys.model not in NETWORKS:
         raise SettingError("model", keys.model, NETWORKS)
-    classes, shape = inspect(data)
+    if keys.norm == "auto" and norm not in NETWORKS[keys.model].norms:
+        norm = NETWORKS[keys.model].norms[0]
+    task = inspect(data)
     rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
+    if norm != "batch-per-width" or not method.WIDTHS:
+        rates = (FULL,)
+    exits = "last" if keys.exits == "auto" else keys.exits  # which a method with exits of its own replaces
+    if exits not in EXITS:
+        raise SettingError("exits", keys.exits, ["auto", *EXITS])
     return completed(
         NetworkSpec(
-            keys.model, shape, classes, _numbers("widths", keys.widths), _numbers("blocks", keys.blocks), norm,
+            keys.model, task.input_shape, task.classes, _numbers("widths", keys.widths),
+            _numbers("blocks", keys.blocks), norm,
             likes.scaler if keys.scaler == "auto" else keys.scaler == "on",
-            rates if norm == "batch-per-width" else (FULL,),
+            rates, vocabulary=task.vocabulary, exits=exits, heads=keys.heads, whole_heads=keys.whole_heads,
+            tied=keys.tied, pooler=keys.pooler,
         )
     )  # fmt: skip

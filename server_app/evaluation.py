@@ -6,19 +6,24 @@ nodes of the tier; never from the test batch. Other norms need none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from data import Split
-from models.evaluation import Score, evaluate
-from models.network import NetworkSpec, build_part, submodel
+from models.adversary import Attack, robust_accuracy
+from models.dual import mixed
+from models.evaluation import Scores, evaluate_each
+from models.importance import ranked
+from models.network import NetworkSpec, build_part, examples, layout, submodel
 from models.plans import Plan
 from models.statistics import needs_statistics, set_statistics
+from models.submodel import Submodel
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,7 @@ class Size:
     """What a part costs to hold and to run.
 
     Attributes:
-        parameters: number of trainable coordinates.
+        parameters: number of trainable coordinates; where only the largest weights are kept, these and all norms.
         macs: multiply-accumulate operations of one forward pass on one input.
     """
 
@@ -39,12 +44,15 @@ def size_of(spec: NetworkSpec, plan: Plan) -> Size:
     """Count parameters and MACs of a part (convolutions and matrix products, as PyTorch's counter has them)."""
     with torch.device("meta"):
         network = build_part(spec, plan)
-        one = torch.empty(1, *spec.input_shape)
+        two = examples(spec, 2)
     # Training mode: batch statistics are then not asked for. One input has none, so two are run and halved.
     network.train()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.cat([one, one]))
+        network(two)
     parameters = sum(parameter.numel() for parameter in network.parameters())
+    if plan.keep < 1:
+        competing = sum(submodel(spec, plan)[name].numel for name in ranked(layout(spec)))
+        parameters -= competing - ceil(plan.keep * competing)
     return Size(parameters, counter.get_total_flops() // 4)
 
 
@@ -55,23 +63,35 @@ class Evaluator:
         spec: the full network.
         test: the whole test set.
         device: where to compute.
+        mix: share of the noise norms, where norms are dual.
+        attack: makes the attack, anew for every score; None attacks nothing.
+        attacked: rows of the test set that are attacked (int64).
     """
 
-    def __init__(self, spec: NetworkSpec, test: Split, device: torch.device) -> None:
+    def __init__(
+        self, spec: NetworkSpec, test: Split, device: torch.device, *, mix: float = 0.0,
+        attack: Callable[[], Attack] | None = None, attacked: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self._spec, self._device = spec, device
+        self._mix, self._attack = mix, attack
+        rows = torch.zeros(0, dtype=torch.int64) if attacked is None else attacked
+        self._attacked = Split(test.inputs[rows].to(device), test.labels[rows].to(device))
         self._inputs, self._labels = test.inputs.to(device), test.labels.to(device)
         self._networks: dict[tuple[object, ...], nn.Module] = {}
 
-    def score(self, state: Mapping[str, Tensor], plan: Plan, moments: Tensor | None) -> Score | None:
+    def score(
+        self, state: Mapping[str, Tensor], plan: Plan, part: Submodel, moments: Tensor | None
+    ) -> Scores | None:
         """Score a part; None when it needs statistics and there are no usable ones.
 
         Args:
             state: the global state.
             plan: which part of it.
+            part: the same as blocks.
             moments: pooled moments of the part (see `models.statistics`).
         """
-        part = submodel(self._spec, plan)
-        key = (plan.rate, plan.depth, *sorted(part.sizes.items()))
+        bases = None if plan.bases is None else len(plan.bases)
+        key = (plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, *sorted(part.sizes.items()))
         if key not in self._networks:
             self._networks[key] = build_part(self._spec, plan).to(self._device)
         network = self._networks[key]
@@ -83,4 +103,11 @@ class Evaluator:
                 set_statistics(network, moments)
             except ValueError:  # what nodes sent cannot be used; the run goes on without this score
                 return None
-        return evaluate(network, self._inputs, self._labels)
+        with mixed(network, self._mix):
+            scores = evaluate_each(network, self._inputs, self._labels)
+        if self._attack is None or not len(self._attacked):
+            return scores
+        robust = robust_accuracy(
+            network, self._attacked.inputs, self._attacked.labels, self._attack(), share=self._mix
+        )
+        return replace(scores, robust=robust)

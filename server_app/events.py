@@ -67,7 +67,7 @@ class Events:
 def scalars(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """Yield the finite numbers of a row as (tag, value): nested keys joined by "/", lists as their length."""
     for key, value in row.items():
-        if key == "round":
+        if key in ("round", "clients"):  # a chart for every client would hide all others
             continue
         if isinstance(value, Mapping):
             yield from scalars(value, f"{prefix}{key}/")

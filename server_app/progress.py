@@ -47,6 +47,8 @@ class Progress:
         parts = [f"round {number:>{width}}/{self.rounds}"]
         if "accuracy" in row:
             parts.append(f"acc {_percent(row['accuracy'])}%  loss {_number(row.get('loss'))}")
+            if "robust" in row:
+                parts.append(f"attacked {_percent(row['robust'])}%")
             if tiers := row.get("tiers"):
                 parts.append(" ".join(f"{name} {_percent(tier.get('accuracy'))}" for name, tier in tiers.items()))
         if row.get("abandoned"):

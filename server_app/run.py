@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data import load
 from models.device import device_named
+from models.evaluation import Scores
 from models.network import build_part, initial_state
 from models.randomness import torch_generator
 from models.statistics import needs_statistics
@@ -27,6 +28,7 @@ from server_app.progress import Progress, final_table, print_line
 from server_app.report import write_report
 from server_app.run_folder import RunFolder
 from strategies import PartialStrategy, Tier
+from strategies.fairness import fairness_by_tier
 from strategies.rounds import RoundReport
 
 Row = dict[str, Any]
@@ -55,9 +57,11 @@ class Run:
         self.config, self.grid, self._write = config, grid, write
         self.strategy: PartialStrategy = config.strategy()
         self.folder = _folder(config)
+        data, robust = load(config.data), config.robust
         self._evaluator = Evaluator(
-            self.strategy.network, load(config.data).test, device_named(config.settings.work.device)
-        )
+            self.strategy.network, data.test, device_named(config.settings.work.device), mix=robust.mix,
+            attack=(lambda: robust.attack(data)) if robust.examples else None, attacked=robust.rows(len(data.test)),
+        )  # fmt: skip
         self._progress = Progress(config.rounds, write)
         self._events = Events(self.folder.path / "events", self._warn)
         self._traffic: dict[str, Any] = {}
@@ -79,7 +83,7 @@ class Run:
                 )  # fmt: skip
                 if first <= self.config.rounds and not self._accepted:
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
-                save_file(_contiguous(self.strategy.state), self.folder.path / "model.safetensors")
+                save_file(_contiguous(self.strategy.final_state()), self.folder.path / "model.safetensors")
                 summary = self.folder.write_summary("finished", self._costs())  # last: who reads it finds the model
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -105,6 +109,7 @@ class Run:
             self.folder.truncate_metrics(0)
             return 1
         strategy.restore(found.tensors, found.values["strategy"])
+        strategy.saved_round = found.round_number
         self._traffic = found.values["traffic"]
         self._accepted = int(found.values["accepted"])
         self.folder.truncate_metrics(found.round_number)
@@ -123,6 +128,8 @@ class Run:
         due = last or number % self.config.evaluate_every == 0
         scores = self._evaluate(number, report.seconds) if due else {}
         row = _row(report) | scores
+        if report.clusters and report.scores:
+            row["clusters"]["local"] = self.strategy.clusters.local(report.scores)
         began = perf_counter()
         if last or number % self.config.checkpoint_every == 0:
             self._save(number, row)
@@ -148,15 +155,12 @@ class Run:
         seconds["statistics"] = perf_counter() - began
         began = perf_counter()
         scores = {
-            plan: self._evaluator.score(strategy.state, plan, moments.get(name)) for plan, name in speaker.items()
+            plan: self._evaluator.score(strategy.state, plan, strategy.part(plan), moments.get(name))
+            for plan, name in speaker.items()
         }
         seconds["evaluate"] = perf_counter() - began
         of_tier = {name: scores[plan] for name, plan in plans.items()}
-        as_row = {
-            name: {"loss": score.loss, "accuracy": score.accuracy}
-            for name, score in of_tier.items()
-            if score is not None
-        }
+        as_row = {name: _scores(score) for name, score in of_tier.items() if score is not None}
         overall = as_row.pop(whole.name, {"loss": None, "accuracy": None})
         return {**overall, "tiers": as_row}
 
@@ -169,6 +173,8 @@ class Run:
             )  # fmt: skip
         except checkpoint.CheckpointError as error:  # a full disk must not end the training
             self._warn(str(error))
+        else:
+            self.strategy.saved_round = number
 
     def _costs(self) -> dict[str, dict[str, int | None]]:
         """What a device of each tier holds, computes and moves in a round."""
@@ -201,6 +207,8 @@ def _row(report: RoundReport) -> Row:
         "round": report.number,
         "abandoned": report.abandoned,
         "selected": list(report.selected),
+        "selected_tiers": dict(report.selected_tiers),
+        "selected_ever": report.selected_ever,
         "accepted": report.accepted,
         "rejected": [{"node": r.node, "reason": r.reason} for r in report.rejected],
         "train_loss": report.train_loss,
@@ -208,13 +216,27 @@ def _row(report: RoundReport) -> Row:
         "coverage": dict(report.coverage),
         "bytes_down": report.bytes_down,
         "bytes_up": report.bytes_up,
+        "entropy_bytes_up": round(report.entropy_bytes_up),
         "bytes_survey_down": report.survey_bytes["down"],
         "bytes_survey_up": report.survey_bytes["up"],
         "seconds": dict(report.seconds),
         "client_seconds": dict(report.client_seconds),
     }
+    if report.clusters:
+        row["clusters"] = dict(report.clusters)
     if report.local:
         row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
+        row["fairness"] = fairness_by_tier([(score.tier, score.metrics["accuracy"]) for score in report.scores])
+        row["clients"] = {str(score.node): score.metrics["accuracy"] for score in report.scores}
+    return row
+
+
+def _scores(scores: Scores) -> Row:
+    row: Row = {"loss": scores.own.loss, "accuracy": scores.own.accuracy}
+    if scores.ensemble is not None:  # exits or nets, each by itself and their mean of logits
+        row |= {"each": [score.accuracy for score in scores.each], "ensemble": scores.ensemble.accuracy}
+    if scores.robust is not None:
+        row["robust"] = scores.robust
     return row
 
 

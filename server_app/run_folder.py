@@ -234,10 +234,14 @@ def _result(row: Row, tiers: Mapping[str, Mapping[str, Any]]) -> Row:
         "round": row["round"],
         "loss": row.get("loss"),
         "accuracy": row["accuracy"],
+        **{key: row[key] for key in ("robust",) if key in row},
         "tiers": {
             name: {
                 "accuracy": (seen.get(name) or {}).get("accuracy"),
                 **{cost: tiers.get(name, {}).get(cost) for cost in costs},
+                # Of exits or nets by their mean of logits, where there are several; never mixed up with the last exit.
+                # "robust" is of attacked examples.
+                **{key: seen[name][key] for key in ("ensemble", "robust") if key in (seen.get(name) or {})},
             }
             for name in names
         },

@@ -6,12 +6,18 @@ HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
 
 from models.network import NetworkSpec
 from strategies.base import PartialStrategy, Preferences
+from strategies.depthfl import DepthFL, ExclusiveDepth, FedDyn
 from strategies.dropout import FedEcover, FederatedDropout
 from strategies.fedavg import Exclusive, FedAvg, Smallest
 from strategies.fedrolex import FedRolex
+from strategies.fiarse import FIARSE
 from strategies.fjord import Fjord
 from strategies.heterofl import HeteroFL
+from strategies.inclusivefl import InclusiveFL
+from strategies.nefl import NeFL
+from strategies.scalefl import ScaleFL
 from strategies.settings import Schedule, Settings
+from strategies.splitmix import SplitMix
 from strategies.tiers import HALVING, Tier, parse_proportions, parse_tiers
 
 # Name in the run config → method. A method that stands here is covered by the contract test.
@@ -24,10 +30,18 @@ METHODS: dict[str, type[PartialStrategy]] = {
     "dropout": FederatedDropout,
     "fedecover": FedEcover,
     "fjord": Fjord,
+    "feddyn": FedDyn,
+    "depthfl": DepthFL,
+    "depthfl-exclusive": ExclusiveDepth,
+    "inclusivefl": InclusiveFL,
+    "scalefl": ScaleFL,
+    "nefl": NeFL,
+    "fiarse": FIARSE,
+    "splitmix": SplitMix,
 }
 
 __all__ = [
-    "HALVING", "METHODS", "Exclusive", "FedAvg", "FedEcover", "FedRolex", "FederatedDropout", "Fjord", "HeteroFL",
-    "NetworkSpec", "PartialStrategy", "Preferences", "Schedule", "Settings", "Smallest", "Tier", "parse_proportions",
+    "HALVING", "METHODS", "DepthFL", "ExclusiveDepth", "FedDyn", "InclusiveFL", "ScaleFL", "Exclusive", "FedAvg", "FedEcover", "FedRolex", "FederatedDropout", "Fjord", "HeteroFL", "NeFL", "FIARSE",
+    "NetworkSpec", "PartialStrategy", "Preferences", "Schedule", "Settings", "Smallest", "SplitMix", "Tier", "parse_proportions",
     "parse_tiers",
 ]  # fmt: skip

@@ -9,36 +9,43 @@ replies as they arrive, quorum. It runs in any Flower app:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from logging import INFO
+from statistics import fmean
 from time import perf_counter
 from typing import Any, ClassVar
 
 import torch
-from flwr.app import Message
+from flwr.app import ArrayRecord
 from flwr.common import log
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from models.average import PartialAverage
 from models.errors import SettingError
-from models.network import NetworkSpec, completed, layout, submodel
+from models.network import NetworkSpec, completed, initial_state, layout, submodel
 from models.plans import Plan
-from models.randomness import generator
-from models.submodel import split
-from protocol import EVALUATE, NodeId, Objective, Scalar
-from strategies.exchange import exchange
+from models.randomness import generator, torch_generator
+from models.submodel import Submodel, split
+from protocol import NodeId, Objective, Scalar
+from strategies.aggregation import Update, parameter_norm
+from strategies.chooser import Chooser
+from strategies.clustering import Basis, clustering
+from strategies.clustering.identities import ask_identities
+from strategies.decoding import Decoding
+from strategies.dynamic import Dynamic
 from strategies.fleet import Fleet, Node
 from strategies.flower import FlowerStrategy
-from strategies.guard import Accepted, Rejected, Rejection, content_of
+from strategies.global_state import GlobalState
+from strategies.guard import Accepted, Rejection
 from strategies.outbox import Outbox
-from strategies.rounds import Coverage, Fold, RoundReport, Sent, share_of
-from strategies.selection import Candidate
+from strategies.rounds import Fold, Learnt, Place, RoundReport, Sent, share_of
+from strategies.scores import ScoreRequest, score_requests
 from strategies.settings import Settings
-from strategies.surveys import ask_statistics, score_requests
-from strategies.tiers import Assignment, Tier
+from strategies.surveys import ask_statistics
+from strategies.tiers import Assignment, Tier, depths_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +55,14 @@ class Preferences:
     Attributes:
         norm: one of `models.norm.NORMS`.
         scaler: whether the Scaler is on.
+        exits: one of `models.staged.EXITS`.
+        dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
     """
 
     norm: str = "static-batch"
     scaler: bool = False
+    exits: str = "last"
+    dynamic_alpha: float = 0.0
 
 
 class PartialStrategy(FlowerStrategy):
@@ -73,29 +84,40 @@ class PartialStrategy(FlowerStrategy):
     PREFERENCES: ClassVar[Preferences] = Preferences()
     BY_EXAMPLES: ClassVar[bool] = False
     PER_WIDTH: ClassVar[bool] = False  # whether a width always is the same units, as statistics per width need
+    WIDTHS: ClassVar[bool] = True  # whether tiers differ in width
+    PER_COORDINATE: ClassVar[bool] = False  # whether parts have element masks, so that every coordinate has holders
 
     def __init__(self, network: NetworkSpec, settings: Settings | None = None, **options: Scalar) -> None:
-        self.network = completed(network)
         self.settings = settings or Settings()
         if unknown := set(options) - set(self.OPTIONS):
             raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {sorted(self.OPTIONS)}")
         self.options: dict[str, Scalar] = {**self.OPTIONS, **options}
+        self.network = completed(self.adapted(network, self.settings, self.options))
         for option, (least, most) in self.RANGES.items():
             if not least <= float(self.options[option]) <= most:
                 raise SettingError(option, self.options[option], f"{least:g} to {most:g}")
         self.layout = layout(self.network)
-        self._flat = torch.zeros(self.layout.parameters)
-        self.state = split(self._flat, {name: tensor.shape for name, tensor in self.layout.tensors.items()})
-        self.average = PartialAverage(self.layout)
-        self.coverage = Coverage(self.average)
+        self.clusters = clustering(self.settings.clustering, self._basis())
+        self._turn_to(self.clusters.main)
         self.fleet = Fleet(labels=self.needs_labels())
+        self.chooser = Chooser(self.settings, self.layout)
+        self.decoding = Decoding(self.settings.codec, self.layout)
         self.report, self.sent = RoundReport(0), []
+        self.saved_round = 0  # newest round that a checkpoint can bring back
         s = self.settings
+        refines = self._dynamic is not None or type(self).refine is not PartialStrategy.refine
+        self._before = torch.empty_like(self._flat) if refines else None
         self._assignment = Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed)
         self._members_of: tuple[int, list[Node], dict[NodeId, Tier]] = (-1, [], {})
         self._check()
 
     # ---- what a method says ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """The network as the method needs it; what has been adapted stays as it is. Default: unchanged."""
+        del settings, options
+        return network
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
         """Which part a node gets in a round. Default: everything."""
@@ -116,21 +138,44 @@ class PartialStrategy(FlowerStrategy):
         del tier
         return True
 
-    def can_hold(self, tier: Tier, rate: Fraction) -> bool:
-        """Whether nodes of a tier can be asked about a part of this rate."""
-        return tier.rate >= rate
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+        """Whether nodes of a tier can be asked about the part that another one keeps."""
+        return tier.rate >= wanted.rate and self.depth_of(tier) >= self.depth_of(wanted)
 
-    def objective(self, tier: Tier) -> Objective:
-        """What a node optimises."""
-        del tier
+    def depth_of(self, tier: Tier) -> int:
+        """Number of stages that a tier can carry; all of them for the network as a whole."""
+        return depths_of(self.settings.tiers, self.layout.exits).get(tier.name, self.layout.depth)
+
+    def part(self, plan: Plan, state: Mapping[str, Tensor] | None = None) -> Submodel:
+        """What a plan means in a state, in the present one unless another is given."""
+        del state
+        return submodel(self.network, plan)
+
+    def objective(self, tier: Tier, round_number: int) -> Objective:
+        """What a node optimises in a round."""
+        del tier, round_number
         return Objective()
 
     def weigh(self, sent: Sent, reply: Accepted, round_number: int) -> tuple[float, float]:
-        """Numerator and denominator of a reply. Default: 1 and 1, or examples and examples."""
-        del sent, round_number
-        by_examples = {"examples": True, "uniform": False}.get(self.settings.aggregation, self.BY_EXAMPLES)
-        weight = reply.metrics["num-examples"] if by_examples else 1.0
-        return weight, weight
+        """Numerator and denominator of a reply, by the aggregation rule; the selection's weight comes on top.
+
+        Raises:
+            ValueError: the reply lacks what the rule needs.
+        """
+        rule = self.settings.aggregation
+        norm = parameter_norm(self.layout, sent.part, reply) if rule.USES_NORM else reply.norm
+        return rule.weigh(self._update(sent, reply.metrics, round_number), norm)
+
+    def scale(self, learnt: Sequence[Learnt], round_number: int) -> float:
+        """What the whole step is multiplied by, from the accepted replies."""
+        updates = [self._update(one.sent, one.metrics, round_number, one.sent.weight) for one in learnt]
+        return self.settings.aggregation.scale(updates)
+
+    def _update(self, sent: Sent, metrics: Mapping[str, float], round_number: int, factor: float = 1.0) -> Update:
+        """What the aggregation rule is told of a reply."""
+        by_examples = self.BY_EXAMPLES and not self.settings.selector.sets_weights
+        weight = factor * (metrics["num-examples"] if by_examples else 1.0)
+        return Update(sent.node.id, weight, metrics, self.settings.schedule.optimiser(round_number))
 
     def rows(self, sent: Sent) -> tuple[int, ...] | None:
         """Class rows that a reply may change; None for all."""
@@ -141,6 +186,14 @@ class PartialStrategy(FlowerStrategy):
         """Whether nodes have to say which labels they have."""
         return False
 
+    def refine(self, before: Mapping[str, Tensor]) -> None:
+        """Change the state after a round was averaged; not called for a round that is abandoned.
+
+        Args:
+            before: the state that the round's differences refer to.
+        """
+        del before
+
     def method_state(self) -> dict[str, Any]:
         """What the method remembers between rounds, as JSON."""
         return {}
@@ -148,6 +201,33 @@ class PartialStrategy(FlowerStrategy):
     def restore_method_state(self, values: Mapping[str, Any]) -> None:
         """Take up `method_state` of a checkpoint."""
         del values
+
+    # ---- states ------------------------------------------------------------------------------------------------------
+
+    def _basis(self) -> Basis:
+        """What clusters are made of."""
+        s, network = self.settings, self.network
+
+        def make() -> GlobalState:
+            alpha = s.dynamic_alpha
+            dynamic = Dynamic(alpha, self.layout, s.nodes, s.dynamic_scaling) if alpha else None
+            return GlobalState(self.layout, dynamic, per_coordinate=self.PER_COORDINATE)
+
+        def draw(purpose: str) -> Mapping[str, Tensor]:
+            return initial_state(network, torch_generator(s.seed, 0, "server", purpose))
+
+        return Basis(self.layout, make, draw, s.seed, lambda number: s.schedule.optimiser(number).learning_rate)
+
+    def _turn_to(self, cluster: int) -> None:
+        """Make a cluster's state the one that `state`, `average` and `coverage` are about, and every hook."""
+        chosen = self.clusters.states[cluster]
+        self.state, self._flat = chosen.tensors, chosen.flat
+        self.average, self.coverage, self._dynamic = chosen.average, chosen.coverage, chosen.dynamic
+
+    def load(self, arrays: ArrayRecord) -> None:
+        """Take a state, which becomes the main cluster's; see `FlowerStrategy.load`."""
+        super().load(arrays)
+        self.clusters.loaded(self.clusters.main)
 
     # ---- one round ---------------------------------------------------------------------------------------------------
 
@@ -169,39 +249,106 @@ class PartialStrategy(FlowerStrategy):
         outbox, marks = self.outbox(round_number), [perf_counter()]
         nodes, tiers = self._members(grid, round_number, report)
         marks.append(perf_counter())
-        taking_part = [node for node in nodes if node.id in tiers and self.eligible(tiers[node.id])]
-        selected = self._select(grid, outbox, taking_part, tiers, round_number)
+        taking_part = self._taking_part(nodes, tiers)
+        if round_number == 1:
+            self._begin(grid, taking_part, tiers)
+        chosen = self.chooser.choose(grid, outbox, taking_part, tiers, self.kept_plan, self.objective, report)
         marks.append(perf_counter())
         self.sent = []
-        for node in selected:
+        for node, weight in chosen:
             tier = tiers[node.id]
-            self.sent.append(outbox.train(node, tier, self.plan(node, tier, round_number), self.objective(tier)))
-        report.selected = [node.id for node in selected]
+            plan = self.plan(node, tier, self.clusters.plan_round(node.id, round_number))
+            objective, counted = self.objective(tier, round_number), self.chooser.counted(node.id)
+            self.sent.append(outbox.train(node, tier, plan, objective, weight, counted))
+        self.clusters.begin(self.sent)
         report.bytes_down = sum(sent.bytes_down for sent in self.sent)
         marks.append(perf_counter())
         for phase, began, ended in zip(("hello", "select", "plan"), marks, marks[1:], strict=False):
             report.seconds[phase] = ended - began
 
+    def _begin(self, grid: Grid, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> None:
+        """Let the clusters ask the nodes, before round 1, how its initial states suit them."""
+
+        def ask() -> list[tuple[int, float]]:
+            drawn = self.method_state()
+            plans = [self.plan(node, tiers[node.id], 1) for node in nodes]
+            self.restore_method_state(drawn)  # what was asked about is not what was given out
+            outbox, count, seconds = self.outbox(1), len(self.clusters.states), self.settings.deadline
+            return ask_identities(grid, outbox, nodes, plans, count, seconds, self.report)
+
+        self.clusters.start(ask)
+
     def fold(self) -> Fold:
         """What takes the replies to `sent`."""
         number = self.report.number
-        codec = self.settings.codec
-        return Fold(self.average, self.report, self.sent, codec, lambda s, r: self.weigh(s, r, number), self.rows)
+        for state in self.clusters.states.values():
+            state.average.reset()
+        return Fold(
+            self._place, self.report, self.sent, self.decoding, lambda s, r: self.weigh(s, r, number), self.rows,
+            self.chooser.vector, self.clusters.note,
+        )  # fmt: skip
+
+    def _place(self, sent: Sent, reply: Accepted) -> Place:
+        """The average of the cluster that a reply changes."""
+        cluster = self.clusters.place(sent, reply.metrics)
+        if cluster is None:
+            return Place(None, sent.part, None)
+        state = self.clusters.states[cluster]
+        several = len(self.clusters.offered(sent.node.id)) > 1  # then it was not known which one it would take
+        part = self.part(sent.plan, state.tensors) if several else sent.part
+        return Place(state.average, part, cluster)
 
     def conclude(self, fold: Fold) -> None:
         """The new state, or none for want of replies."""
         began = perf_counter()
         if fold.enough(self.settings.quorum):
-            fold.learn()
-            self.average.finish(self.state, out=self.state)
-            self.report.coverage = self.coverage.count()
+            self.chooser.learn(fold.learnt, self.report.number)
+            for one in fold.learnt:
+                self.decoding.keep(one.sent.node.id, one.sent.part, one.remember)
+            self.clusters.close(fold.learnt, self.report.number)
+            covered = []
+            for cluster in self.clusters.states:
+                self._turn_to(cluster)
+                if learnt := self.clusters.learnt_by(cluster, fold.learnt):
+                    self._step(learnt)
+                covered.append(self.coverage.count())
+            self.report.coverage = {key: fmean(one[key] for one in covered) for key in covered[0]}
+            self.clusters.settle()
+            self.report.clusters = self.clusters.report(fold.learnt)
         else:
             self.report.abandoned = True
+        self._turn_to(self.clusters.main)
         self.report.seconds["finish"] = perf_counter() - began
 
-    def outbox(self, round_number: int) -> Outbox:
-        """Messages about the present state."""
-        return Outbox(self.network, self.settings, self.state, self._flat, round_number)
+    def _step(self, learnt: Sequence[Learnt]) -> None:
+        """Average what a cluster's nodes replied into its state."""
+        if self._before is not None:
+            self._before.copy_(self._flat)
+        self.average.finish(self.state, out=self.state, scale=self.scale(learnt, self.report.number))
+        if self._before is not None:
+            before = split(self._before, {name: tensor.shape for name, tensor in self.state.items()})
+            if self._dynamic is not None:
+                self._dynamic.correct(self.state, before, self.average, lambda: self._able(before))
+            self.refine(before)
+
+    def _able(self, state: Mapping[str, Tensor]) -> list[tuple[Submodel, int]]:
+        """The parts of a state that the present nodes can hold, and how many of them hold each."""
+        number, nodes, tiers = self._members_of
+        plans = Counter(self.kept_plan(tiers[node.id], number) for node in nodes if node.id in tiers)
+        return [(self.part(plan, state), count) for plan, count in plans.items()]
+
+    def outbox(self, round_number: int, cluster: int | None = None) -> Outbox:
+        """Messages about the present states: what each node is offered, or the same cluster's for all."""
+        clusters, part = self.clusters, self.part
+        return Outbox(
+            self.network, self.settings, clusters, round_number, part, self.decoding, self.saved_round, cluster
+        )
+
+    def _taking_part(self, nodes: list[Node], tiers: Mapping[NodeId, Tier]) -> list[Node]:
+        """The nodes whose tier takes part; the same list as long as nothing changes."""
+        if len(tiers) == len(nodes) and all(self.eligible(tier) for tier in self.settings.tiers):
+            return nodes
+        return [node for node in nodes if node.id in tiers and self.eligible(tiers[node.id])]
 
     def _members(
         self, grid: Grid, round_number: int, report: RoundReport | None = None
@@ -210,45 +357,18 @@ class PartialStrategy(FlowerStrategy):
         if self._members_of[0] == round_number and report is None:
             return self._members_of[1:]  # who is there was asked when the round began
         nodes, rejected = self.fleet.greet(grid)
-        tiers: dict[NodeId, Tier] = {}
-        for node in nodes:
-            try:
-                tiers[node.id] = self._assignment.tier_of(node.id, node.hello.tier, round_number)
-            except ValueError as error:
-                rejected.append(Rejection(node.id, str(error)))
+        _, same, tiers = self._members_of
+        if nodes is not same or len(tiers) < len(nodes) or not self._assignment.lasting:
+            tiers = {}
+            for node in nodes:
+                try:
+                    tiers[node.id] = self._assignment.tier_of(node.id, node.hello.tier, round_number)
+                except ValueError as error:
+                    rejected.append(Rejection(node.id, str(error)))
         if report is not None:
             report.rejected += rejected
         self._members_of = (round_number, nodes, tiers)
         return nodes, tiers
-
-    def _select(
-        self, grid: Grid, outbox: Outbox, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier], round_number: int
-    ) -> list[Node]:
-        if not nodes:
-            return []
-        by_id = {node.id: node for node in nodes}
-
-        def probe(wanted: Sequence[NodeId]) -> dict[NodeId, Mapping[str, float]]:
-            """Scores of the state on the candidates' own data."""
-            asked = [outbox.ask(EVALUATE, by_id[i], self.kept_plan(tiers[i], round_number)) for i in wanted]
-            found: dict[NodeId, Mapping[str, float]] = {}
-
-            def take(i: int, message: Message | None) -> None:
-                try:
-                    found[wanted[i]] = content_of(message, asked[i][0], None).metrics
-                except Rejected as rejected:
-                    self.report.rejected.append(Rejection(wanted[i], f"probe: {rejected}"))
-
-            exchange(grid, [message for _, message in asked], take, seconds=self.settings.deadline)
-            return found
-
-        candidates = [
-            Candidate(n.id, tiers[n.id].name, n.hello.examples, n.last_loss, n.last_round, n.last_seconds)
-            for n in nodes
-        ]
-        count = max(1, share_of(self.settings.fraction_train, len(nodes)))
-        draws = generator(self.settings.seed, round_number, "server", "select")
-        return [by_id[node] for node in self.settings.selector.select(candidates, count, draws, probe)]
 
     # ---- surveys -----------------------------------------------------------------------------------------------------
 
@@ -256,10 +376,15 @@ class PartialStrategy(FlowerStrategy):
         """Moments of static batch norm by tier, pooled over the nodes (see `surveys.ask_statistics`)."""
         nodes, tiers = self._members(grid, round_number)
         kept = {tier: self.kept_plan(tier, round_number) for tier in wanted}
-        outbox, seconds = self.outbox(round_number), self.settings.deadline
-        return ask_statistics(grid, self.network, outbox, nodes, tiers, kept, self.can_hold, seconds, self.report)
+        main, seconds = self.clusters.main, self.settings.deadline
+        nodes = [node for node in nodes if self.clusters.assigned(node.id) == main] or nodes
+        outbox = self.outbox(round_number, main)
+        return ask_statistics(
+            grid, self.network, outbox, nodes, tiers, kept, lambda tier: self.kept_plan(tier, round_number),
+            self.can_hold, seconds, self.report,
+        )  # fmt: skip
 
-    def score_messages(self, grid: Grid, round_number: int) -> list[Message]:
+    def score_requests(self, grid: Grid, round_number: int) -> list[ScoreRequest]:
         """Requests to a share of the nodes to score their tier's part on their own test examples."""
         if not self.settings.fraction_evaluate:
             return []
@@ -281,14 +406,35 @@ class PartialStrategy(FlowerStrategy):
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that the next rounds depend on: tensors and JSON values."""
-        tensors = {f"state/{name}": tensor for name, tensor in self.state.items()}
-        tensors |= {f"coverage/{name}": tensor.to(torch.uint8) for name, tensor in self.coverage.ever.items()}
-        return tensors, {"method": self.method_state(), "fleet": self.fleet.history()}
+        tensors, clusters = self.clusters.checkpoint()
+        for number, state in self.clusters.states.items():
+            tensors |= {self._saved(number) + name: tensor for name, tensor in state.checkpoint().items()}
+        known, values = self.chooser.checkpoint()
+        kept, rows = self.decoding.checkpoint()
+        return tensors | known | kept, {
+            "method": self.method_state(), "selection": values, "clusters": clusters, "codec": rows,
+        }  # fmt: skip
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Take up a `checkpoint`."""
-        for name, tensor in self.state.items():
-            tensor.copy_(tensors[f"state/{name}"])
-        self.coverage.restore({name: tensors[f"coverage/{name}"] for name in self.coverage.ever})
+        self.clusters.restore(tensors, values["clusters"])
+        for number, state in self.clusters.states.items():
+            before = self._saved(number)
+            state.restore({k.removeprefix(before): tensor for k, tensor in tensors.items() if k.startswith(before)})
+        self._turn_to(self.clusters.main)
         self.restore_method_state(values["method"])
-        self.fleet.remember(values["fleet"])
+        self.chooser.restore(tensors, values["selection"])
+        self.decoding.restore(tensors, values["codec"])
+
+    def _saved(self, cluster: int) -> str:
+        """What the names of a cluster's tensors begin with in files; nothing where there is one state."""
+        return f"cluster{cluster}/" if len(self.clusters.states) > 1 else ""
+
+    def final_state(self) -> dict[str, Tensor]:
+        """The main state by name and, where there are several, every cluster's under "cluster<number>/"."""
+        states = {} if len(self.clusters.states) == 1 else self.clusters.states
+        return dict(self.state) | {
+            self._saved(number) + name: tensor
+            for number, state in states.items()
+            for name, tensor in state.tensors.items()
+        }

@@ -21,9 +21,9 @@ class FedAvg(PartialStrategy):
 
     BY_EXAMPLES = True
 
-    def can_hold(self, tier: Tier, rate: Fraction) -> bool:
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
         """Everybody trains the full network here, whatever they could carry."""
-        del tier, rate
+        del tier, wanted
         return True
 
 
@@ -54,6 +54,6 @@ class Exclusive(FedAvg):
         """Whether the tier can hold the full network."""
         return tier.rate == 1
 
-    def can_hold(self, tier: Tier, rate: Fraction) -> bool:
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
         """As far as the tier goes."""
-        return tier.rate >= rate
+        return tier.rate >= wanted.rate

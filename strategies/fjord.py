@@ -32,8 +32,8 @@ class Fjord(PartialStrategy):
         del node, round_number
         return Plan(tier.rate)
 
-    def objective(self, tier: Tier) -> Objective:
+    def objective(self, tier: Tier, round_number: int) -> Objective:
         """Ordered dropout over all widths; the device leaves out those above its own."""
-        del tier
+        del tier, round_number
         rates = sorted(tier.rate for tier in self.settings.tiers)
         return Objective("ordered-dropout", {"rates": ",".join(map(str, rates)), **self.options})

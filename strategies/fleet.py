@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 
@@ -27,14 +26,10 @@ class Node:
     Attributes:
         address: flwr's node id, which is drawn anew in every run.
         hello: what it said.
-        last_loss, last_round, last_seconds: from its last accepted training reply.
     """
 
     address: int
     hello: Hello
-    last_loss: float | None = None
-    last_round: int = 0
-    last_seconds: float | None = None
 
     @property
     def id(self) -> NodeId:
@@ -59,7 +54,8 @@ class Fleet:
     seconds: float = 60.0
     labels: bool = False
     _nodes: dict[NodeId, Node] = field(default_factory=dict)
-    _history: dict[NodeId, tuple[float | None, int, float | None]] = field(default_factory=dict)  # from a checkpoint
+    _online: frozenset[int] = frozenset()  # addresses of `_present`
+    _present: list[Node] = field(default_factory=list)
 
     def wait(self, grid: Grid, expected: int, least: int, seconds: float) -> int:
         """Wait until the expected number of nodes is online, or at least `least` and no more are coming.
@@ -85,8 +81,13 @@ class Fleet:
         return count
 
     def greet(self, grid: Grid) -> tuple[list[Node], list[Rejection]]:
-        """Say hello to nodes that are new and return all that are online, in order of their ids."""
-        online = set(grid.get_node_ids())
+        """Say hello to nodes that are new and return all that are online, in order of their ids.
+
+        The list is the same object as long as nobody comes or goes.
+        """
+        online = frozenset(grid.get_node_ids())
+        if online == self._online and len(online) == len(self._present):
+            return self._present, []
         rejections: list[Rejection] = []
         new = sorted(online - {node.address for node in self._nodes.values()})
         record = RecordDict({"config": ConfigRecord({"version": VERSION, "labels": self.labels})})
@@ -102,33 +103,13 @@ class Fleet:
             if known is not None and known.address in online:
                 rejections.append(Rejection(hello.node, f"two nodes say they are {hello.node!r}; one is left out"))
                 return
-            self._nodes[hello.node] = self._met(new[i], hello, known)
+            self._nodes[hello.node] = Node(new[i], hello)
 
         if messages:
             exchange(grid, messages, take, seconds=self.seconds)
         nodes = [node for node in self._nodes.values() if node.address in online]
-        return sorted(nodes, key=lambda node: in_order(node.id)), rejections
-
-    def _met(self, address: int, hello: Hello, known: Node | None) -> Node:
-        """A node that is new, or back under another address: what was learnt of it stays."""
-        if known is not None:
-            return Node(address, hello, known.last_loss, known.last_round, known.last_seconds)
-        return Node(address, hello, *self._history.get(hello.node, (None, 0, None)))
-
-    def history(self) -> list[list[NodeId | float | None]]:
-        """What was learnt of the nodes, for a checkpoint: rows (id, last loss, last round, last seconds)."""
-        known = {**self._history, **{n.id: (n.last_loss, n.last_round, n.last_seconds) for n in self._nodes.values()}}
-        return [[node, *known[node]] for node in sorted(known, key=in_order)]
-
-    def remember(self, history: Sequence[Sequence[NodeId | float | None]]) -> None:
-        """Take up what a checkpoint knew of the nodes, before they say hello."""
-        for node, loss, last, seconds in history:
-            if node is not None and not isinstance(node, float):
-                self._history[node] = (_number(loss), int(last or 0), _number(seconds))
-
-
-def _number(value: NodeId | float | None) -> float | None:
-    return None if value is None else float(value)
+        self._online, self._present = online, sorted(nodes, key=lambda node: in_order(node.id))
+        return self._present, rejections
 
 
 def _read(reply: Message | None) -> Hello:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from logging import WARNING
 from time import perf_counter
@@ -21,9 +21,9 @@ from torch import Tensor
 from protocol import bytes_of, record_of, state_of
 from strategies.exchange import exchange
 from strategies.fleet import Fleet
-from strategies.rounds import Fold, RoundReport, Sent
+from strategies.rounds import Fold, LocalScore, RoundReport, Sent
+from strategies.scores import ScoreRequest, mean_scores, read_score
 from strategies.settings import Settings
-from strategies.surveys import mean_scores
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -44,6 +44,7 @@ class FlowerStrategy(Strategy):
     fleet: Fleet
     report: RoundReport
     sent: list[Sent]
+    _asked: Sequence[ScoreRequest] = ()  # to score, in Flower's own loop
 
     @abstractmethod
     def prepare(self, grid: Grid, round_number: int) -> None:
@@ -58,7 +59,7 @@ class FlowerStrategy(Strategy):
         """End the round: the new state, or none for want of replies."""
 
     @abstractmethod
-    def score_messages(self, grid: Grid, round_number: int) -> list[Message]:
+    def score_requests(self, grid: Grid, round_number: int) -> list[ScoreRequest]:
         """Requests to score the state on the nodes' own data; none if that is off."""
 
     def run_round(self, grid: Grid, round_number: int) -> RoundReport:
@@ -72,18 +73,19 @@ class FlowerStrategy(Strategy):
         self.report.seconds["train"] = perf_counter() - began - self.report.seconds.get("fold", 0.0)
         self.conclude(fold)
         began = perf_counter()
-        self.report.local = self._score(grid, round_number)
+        self.report.scores = self._score(grid, round_number)
+        self.report.local = mean_scores(self.report.scores)
         self.report.seconds["local evaluation"] = perf_counter() - began
         return self.report
 
-    def _score(self, grid: Grid, round_number: int) -> dict[str, float]:
-        replies: list[Message] = []
-        messages = self.score_messages(grid, round_number)
-        if messages:
-            seconds = self.settings.deadline
+    def _score(self, grid: Grid, round_number: int) -> list[LocalScore]:
+        scores: list[LocalScore | None] = []
+        asked = self.score_requests(grid, round_number)
+        if asked:
+            messages, seconds = [request.message for request in asked], self.settings.deadline
             self.report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
-            exchange(grid, messages, lambda _, reply: replies.append(reply) if reply else None, seconds=seconds)
-        return mean_scores(replies)
+            exchange(grid, messages, lambda i, reply: scores.append(read_score(asked[i], reply)), seconds=seconds)
+        return [score for score in scores if score is not None]
 
     def start(
         self,
@@ -176,13 +178,17 @@ class FlowerStrategy(Strategy):
     ) -> list[Message]:
         """Requests to score locally, for Flower's own loop."""
         self.load(arrays)
-        return _with_config(self.score_messages(grid, server_round), config)
+        self._asked = self.score_requests(grid, server_round)
+        return _with_config([request.message for request in self._asked], config)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Weighted means of the local scores."""
+        """Weighted means of the local scores; each by itself is in the report."""
         del server_round
-        scores = mean_scores(replies)
-        return MetricRecord(dict(scores)) if scores else None
+        arrived = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        found = [read_score(request, arrived.get(request.message.metadata.message_id)) for request in self._asked]
+        self.report.scores = [score for score in found if score is not None]
+        self.report.local = mean_scores(self.report.scores)
+        return MetricRecord(dict(self.report.local)) if self.report.local else None
 
     def load(self, arrays: ArrayRecord) -> None:
         """Take a state; the buffers stay.

@@ -5,13 +5,15 @@ The server trusts only what it remembers. From a reply it takes the nonce, one v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from flwr.app import Message
+from flwr.app import Array, Message
 from torch import Tensor
 
-from models.submodel import Submodel
-from protocol import DIFFERENCE, NodeId, Reply, WireError, decode
+from models.average import norm_of
+from protocol import DIFFERENCE, NodeId, Reply, WireError
+from protocol.codecs import Decoded
 
 MOST_EXAMPLES = 10**9
 
@@ -41,11 +43,17 @@ class Accepted:
         difference: flat float32 vector of the part's coordinates; must not be written to.
         metrics: the numbers that came along.
         bytes_up: encoded bytes of the array.
+        norm: L2 norm of the difference; not finite if the difference is not, which the average refuses.
+        entropy_bytes: what an ideal coder would have needed for the array (see `protocol.codecs.Decoded`).
+        remember: what the codec wants kept of the node once the round has ended well.
     """
 
     difference: Tensor
     metrics: dict[str, float]
     bytes_up: int
+    norm: float
+    entropy_bytes: float = 0.0
+    remember: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
@@ -67,8 +75,13 @@ def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
     return reply
 
 
-def check(message: Message | None, nonce: str, part: Submodel, codec: str) -> Accepted:
-    """Check a training reply against the part that was sent.
+def check(message: Message | None, nonce: str, decode: Callable[[Array], Decoded]) -> Accepted:
+    """Check a training reply against what was asked for.
+
+    Args:
+        message: the reply; None if there was none.
+        nonce: of the request.
+        decode: reads the array as the part and the codec imply.
 
     Raises:
         Rejected: the reason, in one line.
@@ -76,13 +89,28 @@ def check(message: Message | None, nonce: str, part: Submodel, codec: str) -> Ac
     reply = content_of(message, nonce, DIFFERENCE)
     assert reply.array is not None  # content_of asked for one
     try:
-        difference = decode(reply.array, part.numel, codec)
+        decoded = decode(reply.array)
     except WireError as error:
         raise Rejected(str(error)) from None
     examples = reply.metrics.get("num-examples")
     if examples is None or not 0 < examples <= MOST_EXAMPLES:
         raise Rejected(f"num-examples = {examples}: allowed is more than 0 and at most {MOST_EXAMPLES}")
-    return Accepted(difference.float(), dict(reply.metrics), len(reply.array.data))
+    return Accepted(
+        decoded.flat, dict(reply.metrics), len(reply.array.data), norm_of(decoded.flat), decoded.entropy_bytes,
+        decoded.remember,
+    )  # fmt: skip
+
+
+def cluster_of(metrics: Mapping[str, float], clusters: int) -> int:
+    """Which of the states that it was sent a node trained, from 0.
+
+    Raises:
+        Rejected: it does not say, or names none of them.
+    """
+    cluster = metrics.get("cluster")
+    if cluster is None or not (0 <= cluster < clusters and cluster == int(cluster)):
+        raise Rejected(f"cluster = {cluster}: allowed is a whole number from 0 to {clusters - 1}")
+    return int(cluster)
 
 
 def _first_line(text: str | None) -> str:

@@ -39,9 +39,9 @@ class HeteroFL(PartialStrategy):
         del round_number
         return Plan(tier.rate)
 
-    def objective(self, tier: Tier) -> Objective:
+    def objective(self, tier: Tier, round_number: int) -> Objective:
         """Masked cross entropy, or plain."""
-        del tier
+        del tier, round_number
         return Objective("masked-cross-entropy" if self.options["label-rows"] else "cross-entropy")
 
     def needs_labels(self) -> bool:

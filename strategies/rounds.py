@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import ceil
+from functools import partial
+from math import ceil, isfinite
 from time import perf_counter
+from typing import Any
 
+import numpy as np
 from flwr.app import Message
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.average import PartialAverage
 from models.plans import Plan
 from models.submodel import Submodel
 from protocol import NodeId
+from strategies.decoding import Decoding
 from strategies.fleet import Node
 from strategies.guard import Accepted, Rejected, Rejection, check
 
@@ -31,6 +36,7 @@ class Sent:
         nonce: the name of the request.
         message: the request itself.
         bytes_down: encoded bytes of its arrays.
+        weight: what numerator and denominator of the reply are multiplied by, on behalf of the selection.
     """
 
     node: Node
@@ -40,6 +46,43 @@ class Sent:
     nonce: str
     message: Message
     bytes_down: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What an accepted reply said of its node.
+
+    Attributes:
+        sent: the request.
+        metrics: the reply's numbers.
+        vector: of its difference, if the selector wants one.
+        cluster: whose state it changed; None for a reply that changed none.
+        remember: what the codec wants kept of the node.
+    """
+
+    sent: Sent
+    metrics: Mapping[str, float]
+    vector: NDArray[np.float32] | None
+    cluster: int | None = 0
+    remember: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalScore:
+    """How the part that its tier keeps does on a node's own test examples.
+
+    Attributes:
+        node: who said it.
+        tier: the node's tier.
+        examples: test examples that it has.
+        metrics: means over them, by the names in `strategies.scores.SCORES`.
+    """
+
+    node: NodeId
+    tier: str
+    examples: float
+    metrics: Mapping[str, float]
 
 
 @dataclass(slots=True)
@@ -49,6 +92,8 @@ class RoundReport:
     Attributes:
         number: 1-based round.
         selected: stable ids in the round's order.
+        selected_tiers: tier → how many of them.
+        selected_ever: how many different nodes were selected in the rounds so far.
         accepted: replies that were folded.
         rejected: replies that were not, and why.
         abandoned: whether the model was left as it was for want of replies.
@@ -57,15 +102,20 @@ class RoundReport:
         coverage: share of the coordinates held by somebody this round ("round") and ever ("ever"), and the mean number
             of holders per coordinate this round ("mean").
         bytes_down, bytes_up: encoded bytes of arrays sent and of accepted replies.
+        entropy_bytes_up: what an ideal coder would have needed for the latter (see `protocol.codecs.Decoded`).
         seconds: wall seconds by phase.
         client_seconds: mean wall seconds of local work, and of computing in it.
         traffic: tier → encoded bytes of one device's arrays, "down" and "up".
         survey_bytes: encoded bytes of what was asked beside training, "down" and "up".
-        local: results of the nodes' evaluation on their own data, if any.
+        local: results of the nodes' evaluation on their own data, if any: means over their examples.
+        scores: the same by node, in order of ids.
+        clusters: what the clustering says of the round; {} without clusters.
     """
 
     number: int
     selected: list[NodeId] = field(default_factory=list)
+    selected_tiers: dict[str, int] = field(default_factory=dict)
+    selected_ever: int = 0
     accepted: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     abandoned: bool = False
@@ -74,11 +124,14 @@ class RoundReport:
     coverage: dict[str, float] = field(default_factory=dict)
     bytes_down: int = 0
     bytes_up: int = 0
+    entropy_bytes_up: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     client_seconds: dict[str, float] = field(default_factory=dict)
     traffic: dict[str, dict[str, int]] = field(default_factory=dict)
     survey_bytes: dict[str, int] = field(default_factory=lambda: {"down": 0, "up": 0})
     local: dict[str, float] = field(default_factory=dict)
+    scores: list[LocalScore] = field(default_factory=list)
+    clusters: dict[str, Any] = field(default_factory=dict)
 
 
 def share_of(share: float, count: int) -> int:
@@ -88,30 +141,55 @@ def share_of(share: float, count: int) -> int:
 
 Weigh = Callable[[Sent, Accepted], tuple[float, float]]
 Labels = Callable[[Sent], tuple[int, ...] | None]
+Vector = Callable[[Sent, Accepted], NDArray[np.float32] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a reply is added.
+
+    Attributes:
+        average: of the state that it changes; None if it changes none.
+        part: what the node held of it.
+        cluster: the number of that state.
+    """
+
+    average: PartialAverage | None
+    part: Submodel
+    cluster: int | None = 0
+
+
+Placing = Callable[[Sent, Accepted], Place]
+Note = Callable[[Sent, Submodel, Accepted], None]
 
 
 class Fold:
     """Takes the replies of one round: guard first, then add, then forget.
 
     Args:
-        average: buffers to add to; reset here.
+        place: where a reply is added.
         report: of this round; filled in.
         sent: the requests, in the round's order.
-        codec: type of the encoded differences.
-        weigh: numerator and denominator of a reply.
+        decoding: reads the encoded differences.
+        weigh: numerator and denominator of a reply; a ValueError rejects it.
         labels: class rows that a reply may change, None for all.
+        vector: what is to be remembered of a difference.
+        note: told of every reply that has been added, with the part that the node held.
+
+    Attributes:
+        learnt: what the accepted replies said of their nodes; of no use if the round is abandoned.
     """
 
     def __init__(
-        self, average: PartialAverage, report: RoundReport, sent: list[Sent], codec: str, weigh: Weigh, labels: Labels
-    ) -> None:
-        self._average, self._report, self._sent, self._codec = average, report, sent, codec
-        self._weigh, self._labels = weigh, labels
+        self, place: Placing, report: RoundReport, sent: list[Sent], decoding: Decoding, weigh: Weigh, labels: Labels,
+        vector: Vector = lambda sent, reply: None, note: Note = lambda sent, part, reply: None,
+    ) -> None:  # fmt: skip
+        self._place, self._report, self._sent, self._decoding = place, report, sent, decoding
+        self._weigh, self._labels, self._vector, self._note = weigh, labels, vector, note
         self._sums: dict[str, float] = {}
         self._examples = 0.0
         self._taken: set[int] = set()
-        self._learnt: list[tuple[Node, Mapping[str, float]]] = []
-        average.reset()
+        self.learnt: list[Learnt] = []
 
     def take(self, i: int, message: Message | None) -> None:
         """Take the reply to request `i` (None: it did not come)."""
@@ -120,17 +198,23 @@ class Fold:
         try:
             if i in self._taken:
                 raise Rejected("duplicate")
-            accepted = check(message, sent.nonce, sent.part, self._codec)
-            numerator, denominator = self._weigh(sent, accepted)
+            accepted = check(message, sent.nonce, partial(self._decoding.decode, sent.node.id, sent.part))
             try:
-                self._average.add(sent.part, accepted.difference, numerator, denominator, self._labels(sent))
+                place = self._place(sent, accepted)
+                numerator, denominator = self._weigh(sent, accepted)
+                a, b, rows = numerator * sent.weight, denominator * sent.weight, self._labels(sent)
+                if place.average is not None:
+                    place.average.add(place.part, accepted.difference, a, b, rows, norm=accepted.norm)
+                elif not isfinite(accepted.norm):
+                    raise ValueError("the difference is not finite")
             except ValueError as error:
                 raise Rejected(str(error)) from None
         except Rejected as rejected:
             self._report.rejected.append(Rejection(sent.node.id, str(rejected)))
         else:
             self._taken.add(i)
-            self._count(sent, accepted)
+            self._note(sent, place.part, accepted)
+            self._count(sent, accepted, place.cluster)
         self._report.seconds["fold"] = self._report.seconds.get("fold", 0.0) + perf_counter() - began
 
     def odd(self, message: Message, reason: str) -> None:
@@ -139,11 +223,12 @@ class Fold:
         node = next((s.node.id for s in self._sent if s.message.metadata.message_id == answered), None)
         self._report.rejected.append(Rejection(node, reason))
 
-    def _count(self, sent: Sent, accepted: Accepted) -> None:
+    def _count(self, sent: Sent, accepted: Accepted, cluster: int | None) -> None:
         report, metrics = self._report, accepted.metrics
         examples = metrics["num-examples"]
         report.accepted += 1
         report.bytes_up += accepted.bytes_up
+        report.entropy_bytes_up += accepted.entropy_bytes
         self._examples += examples
         for key, weight in (("loss", examples), ("accuracy", examples), ("seconds", 1.0), ("seconds-computing", 1.0)):
             self._sums[key] = self._sums.get(key, 0.0) + weight * metrics.get(key, 0.0)
@@ -154,13 +239,7 @@ class Fold:
             "computing": self._sums["seconds-computing"] / report.accepted,
         }
         report.traffic[sent.tier] = {"down": sent.bytes_down, "up": accepted.bytes_up}
-        self._learnt.append((sent.node, metrics))
-
-    def learn(self) -> None:
-        """Note what the replies said of their nodes; not done for a round that is abandoned."""
-        for node, metrics in self._learnt:
-            node.last_loss, node.last_round = metrics.get("loss"), self._report.number
-            node.last_seconds = metrics.get("seconds")
+        self.learnt.append(Learnt(sent, metrics, self._vector(sent, accepted), cluster, accepted.remember))
 
     def enough(self, quorum: float) -> bool:
         """Whether the round has the replies it needs; at least one in any case."""

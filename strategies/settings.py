@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import cos, pi
 
 from models.errors import SettingError
 from protocol import Optimiser, Work
+from protocol.codecs import CodecSettings
+from strategies.aggregation import Aggregation, ByMethod
+from strategies.clustering.options import ClusterOptions
+from strategies.dynamic import SCALINGS
 from strategies.selection import Selector, Uniform
 from strategies.tiers import ASSIGNMENTS, HALVING, Tier
 
 SCHEDULES = ("constant", "step", "cosine", "exponential")
-AGGREGATIONS = ("method", "examples", "uniform")
 SLICING = ("client", "server")
-CODECS = ("float32", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,13 @@ class Settings:
         selector: who takes part.
         schedule: the clients' optimiser by round.
         work: how clients compute.
+        tier_steps: local steps by tier, widest first, in place of `work.local_steps`; () is the same for everybody.
         slice_at: "client" sends the whole state, "server" only the part.
-        codec: type of the encoded difference.
-        aggregation: "method" weights as the method does; "examples" and "uniform" override it.
+        codec: how differences are encoded.
+        dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
+        dynamic_scaling: one of `strategies.dynamic.SCALINGS`.
+        aggregation: what replies count.
+        clustering: whether there are several global states, and who trains which.
     """
 
     seed: int = 1
@@ -94,9 +100,13 @@ class Settings:
     selector: Selector = field(default_factory=Uniform)
     schedule: Schedule = Schedule()
     work: Work = Work()
+    tier_steps: tuple[int, ...] = ()
     slice_at: str = "client"
-    codec: str = "float32"
-    aggregation: str = "method"
+    codec: CodecSettings = CodecSettings()
+    dynamic_alpha: float = 0.0
+    dynamic_scaling: str = "all"
+    aggregation: Aggregation = ByMethod()
+    clustering: ClusterOptions = ClusterOptions()
 
     def __post_init__(self) -> None:
         """Check what has a closed set or a range.
@@ -107,11 +117,12 @@ class Settings:
         for key, value, allowed in (
             ("tier-assignment", self.tier_assignment, ASSIGNMENTS),
             ("slice-at", self.slice_at, SLICING),
-            ("codec", self.codec, CODECS),
-            ("aggregation", self.aggregation, AGGREGATIONS),
+            ("dynamic-scaling", self.dynamic_scaling, SCALINGS),
         ):
             if value not in allowed:
                 raise SettingError(key, value, allowed)
+        if self.dynamic_alpha < 0:
+            raise SettingError("dynamic-alpha", self.dynamic_alpha, "0 (off) or more")
         if not self.tiers:
             raise SettingError("tiers", self.tiers, "at least one tier")
         if not 0 < self.fraction_train <= 1:
@@ -119,6 +130,16 @@ class Settings:
         for key, share in (("fraction-evaluate", self.fraction_evaluate), ("quorum", self.quorum)):
             if not 0 <= share <= 1:
                 raise SettingError(key, share, "0 to 1")
+        steps = self.tier_steps
+        if steps and (len(steps) != len(self.tiers) or min(steps) < 1):
+            allowed = f'"", or {len(self.tiers)} whole numbers of at least 1 (one per tier, widest first)'
+            raise SettingError("tier-steps", ", ".join(map(str, steps)), allowed)
+        self.aggregation.check(self.work, self.schedule.optimiser(1), steps)
+
+    def work_of(self, tier: Tier) -> Work:
+        """How the nodes of a tier train."""
+        steps = dict(zip(self.tiers, self.tier_steps, strict=False)).get(tier, self.work.local_steps)
+        return self.aggregation.work(replace(self.work, local_steps=steps, measure_squares=self.selector.squares))
 
     @property
     def proportions(self) -> tuple[Fraction, ...]:

@@ -1,9 +1,8 @@
-"""What nodes are asked beside training: normalisation statistics, and scores on their own data."""
+"""What nodes are asked beside training: normalisation statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from flwr.app import Message
@@ -13,7 +12,7 @@ from torch import Tensor
 from models.network import NetworkSpec, build_part
 from models.plans import Plan
 from models.statistics import channels_of, check_moments, moments_length
-from protocol import EVALUATE, MOMENTS, STATISTICS, NodeId, Reply, WireError, bytes_of, decode
+from protocol import MOMENTS, STATISTICS, NodeId, bytes_of, decode
 from strategies.exchange import exchange
 from strategies.fleet import Node
 from strategies.guard import Rejected, Rejection, content_of
@@ -21,12 +20,11 @@ from strategies.outbox import Outbox
 from strategies.rounds import RoundReport
 from strategies.tiers import Tier
 
-SCORES = ("loss", "accuracy", "accuracy-own-labels")
-
 
 def ask_statistics(
     grid: Grid, network: NetworkSpec, outbox: Outbox, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier],
-    kept: Mapping[Tier, Plan], can_hold: Callable[[Tier, Fraction], bool], seconds: float, report: RoundReport,
+    kept: Mapping[Tier, Plan], of_tier: Callable[[Tier], Plan], can_hold: Callable[[Tier, Tier], bool],
+    seconds: float, report: RoundReport,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Pool the moments of static batch norm in the part that each tier keeps.
 
@@ -41,7 +39,8 @@ def ask_statistics(
         tiers: tier by node; nodes without one are not asked.
         kept: the tiers asked about, and the part that each keeps.
         seconds: how long to wait.
-        can_hold: whether a tier can hold a part of a rate.
+        of_tier: the part that a node of a tier keeps.
+        can_hold: whether a tier can hold the part of another.
         report: where bytes are counted and replies that are not used are named.
 
     Returns:
@@ -52,8 +51,8 @@ def ask_statistics(
     for tier, plan in kept.items():
         with torch.device("meta"):
             channels[tier.name] = channels_of(build_part(network, plan))
-        able = [node for node in nodes if node.id in tiers and can_hold(tiers[node.id], tier.rate)]
-        own = [node for node in able if tiers[node.id].rate == tier.rate]
+        able = [node for node in nodes if node.id in tiers and can_hold(tiers[node.id], tier)]
+        own = [node for node in able if of_tier(tiers[node.id]) == plan]
         asked += [(tier.name, node.id, *outbox.ask(STATISTICS, node, plan)) for node in own or able]
     pooled: dict[str, Tensor] = {}
 
@@ -74,31 +73,3 @@ def ask_statistics(
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
     exchange(grid, messages, take, seconds=seconds)
     return pooled
-
-
-def score_requests(
-    outbox: Outbox, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier], kept: Mapping[str, Plan]
-) -> list[Message]:
-    """Messages that ask nodes to score their tier's part (by tier name) on their own test examples."""
-    return [outbox.ask(EVALUATE, node, kept[tiers[node.id].name])[1] for node in nodes]
-
-
-def mean_scores(replies: Iterable[Message]) -> dict[str, float]:
-    """Means over the nodes' own test examples, weighted by their number; unusable replies are left out."""
-    sums = dict.fromkeys(SCORES, 0.0)
-    total = 0.0
-    for message in replies:
-        metrics = _scores(message)
-        examples = metrics.get("num-examples", 0.0)
-        if examples > 0 and metrics.keys() >= set(SCORES):
-            total += examples
-            for key in SCORES:
-                sums[key] += examples * metrics[key]
-    return {key: value / total for key, value in sums.items()} if total else {}
-
-
-def _scores(message: Message) -> Mapping[str, float]:
-    try:
-        return {} if message.has_error() else Reply.from_record(message.content, None).metrics
-    except WireError:
-        return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -22,10 +22,12 @@ class Tier:
     Attributes:
         name: what node configs and tables call it.
         rate: share of the units of every width axis that it can carry, in (0, 1].
+        depth: number of stages that it can carry; None leaves that to the method.
     """
 
     name: str
     rate: Fraction
+    depth: int | None = None
 
 
 HALVING = tuple(Tier(name, Fraction(1, 2**i)) for i, name in enumerate("abcde"))
@@ -34,23 +36,29 @@ HALVING = tuple(Tier(name, Fraction(1, 2**i)) for i, name in enumerate("abcde"))
 def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
     """Read "a:1, b:1/2, c:1/4" (or "1, 1/2, 1/4": names are then a, b, c). The widest comes first in the result.
 
+    "b:1/2@3" says that tier b carries three stages as well; without it the method spreads the depths over the tiers.
+
     Raises:
-        SettingError: unreadable, a rate that is not in (0, 1], or a name twice.
+        SettingError: unreadable, a rate that is not in (0, 1], a depth below 1, or a name twice.
     """
     tiers = []
     for position, item in enumerate(part.strip() for part in text.split(",")):
-        name, _, rate_text = item.rpartition(":")
+        name, _, size = item.rpartition(":")
+        rate_text, _, depth_text = size.partition("@")
         try:
             rate = Fraction(rate_text.strip())
+            depth = int(depth_text) if depth_text else None
         except (ValueError, ZeroDivisionError):
-            raise SettingError(key, text, 'a list such as "a:1, b:1/2, c:1/4"') from None
+            raise SettingError(key, text, 'a list such as "a:1, b:1/2, c:1/4" or "a:1@4, b:1@2"') from None
+        if depth is not None and depth < 1:
+            raise SettingError(key, text, f"depths of at least 1 ({item!r} is not)")
         if not 0 < rate <= 1:
             raise SettingError(key, text, f"rates above 0 and at most 1 ({item!r} is not)")
-        tiers.append(Tier(name.strip() or chr(ord("a") + position), rate))
+        tiers.append(Tier(name.strip() or chr(ord("a") + position), rate, depth))
     names = ["global", *(tier.name for tier in tiers)]  # the word that results use for the whole network
     if len(set(names)) != len(names):
         raise SettingError(key, text, 'every name once, and none of them "global"')
-    return tuple(sorted(tiers, key=lambda tier: -tier.rate))
+    return tuple(sorted(tiers, key=lambda tier: (-tier.rate, -(tier.depth or 0))))
 
 
 def parse_proportions(text: str, tiers: Sequence[Tier], key: str = "tier-proportions") -> tuple[Fraction, ...]:
@@ -68,6 +76,18 @@ def parse_proportions(text: str, tiers: Sequence[Tier], key: str = "tier-proport
     if len(shares) != len(tiers) or min(shares) < 0 or not sum(shares):
         raise SettingError(key, text, f"{len(tiers)} numbers (one per tier), none negative, not all 0")
     return tuple(share / sum(shares) for share in shares)
+
+
+def depths_of(tiers: Sequence[Tier], depths: Collection[int]) -> dict[str, int]:
+    """Depth of every tier, by name: its own, or else the depths of the network spread evenly over the tiers.
+
+    Args:
+        tiers: widest first.
+        depths: at which the network can be cut.
+    """
+    known, count = sorted(depths), len(tiers)
+    spread = [known[-(-len(known) * (count - i) // count) - 1] for i in range(count)]
+    return {tier.name: tier.depth or even for tier, even in zip(tiers, spread, strict=True)}
 
 
 class Assignment:
@@ -94,6 +114,11 @@ class Assignment:
         order = generator(seed, 0, "server", "tiers").permutation(nodes)
         self._fixed: Mapping[NodeId, Tier] = {i: ordered[place] for i, place in enumerate(order.tolist())}
         self._by_name = {tier.name: tier for tier in tiers}
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a node keeps its tier from round to round."""
+        return self._kind != "dynamic"
 
     def tier_of(self, node: NodeId, told: str, round_number: int) -> Tier:
         """The tier of a node in a round.

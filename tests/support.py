@@ -68,7 +68,8 @@ def run_of(
 ) -> Run:  # fmt: skip
     """A run that has not begun, in a new folder or (key `resume`) an old one."""
     config = configured(**({} if keys.get("resume") else {"run_dir": str(folder)}), **keys)
-    people = contexts(config.flat, config.num_clients) if nodes is None else nodes
+    flat = {**config.flat, "client-state": str(config.folder / "clients")}  # as `flotilla run` sets it
+    people = contexts(flat, config.num_clients) if nodes is None else nodes
     return Run(config, grid(client, people, faults=faults), write=(list[str]() if lines is None else lines).append)
 
 

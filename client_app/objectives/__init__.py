@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from client_app.objectives.adversarial import adversarial
 from client_app.objectives.base import LocalObjective, ObjectiveFactory, Setting
-from client_app.objectives.cross_entropy import cross_entropy, masked_cross_entropy
+from client_app.objectives.cross_entropy import cross_entropy, masked_cross_entropy, task_of
+from client_app.objectives.exits import deep_supervision
+from client_app.objectives.importance import importance_masked
+from client_app.objectives.nets import every_net
 from client_app.objectives.ordered_dropout import OrderedDropout
+from models.mixture import Mixture
 from protocol import WireError
 
 OBJECTIVES: dict[str, ObjectiveFactory] = {
     "cross-entropy": cross_entropy,
     "masked-cross-entropy": masked_cross_entropy,
     "ordered-dropout": OrderedDropout,
+    "deep-supervision": deep_supervision,
+    "importance-masked": importance_masked,
 }
 
 
 def objective(name: str, setting: Setting) -> LocalObjective:
-    """Make the objective that a request names.
+    """Make the objective that a request names: of every net of a mixture, on attacked inputs too where there are some.
 
     Raises:
         WireError: unknown objective or settings it does not take.
     """
     if name not in OBJECTIVES:
         raise WireError(f"objective {name!r}: this client knows {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name](setting)
+    if isinstance(setting.module, Mixture):
+        return every_net(partial(objective, name), setting)
+    return adversarial(OBJECTIVES[name](setting), task_of(name)(setting), setting)
 
 
 __all__ = ["OBJECTIVES", "LocalObjective", "ObjectiveFactory", "Setting", "objective"]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
+from client_app.memory import Memory
+from models.adversary import Attack
 from models.network import NetworkSpec
 from models.plans import Plan
 from protocol import Scalar
@@ -24,6 +26,9 @@ class Setting:
         labels: labels that the client has, ascending.
         settings: the objective's own settings, from the request.
         draws: generator for whatever the objective draws.
+        memory: what the device keeps from round to round.
+        adversarial: weight λ of the loss on adversarial inputs, 0 to 1.
+        attack: how these are made; None where there are none.
     """
 
     module: nn.Module
@@ -32,6 +37,9 @@ class Setting:
     labels: tuple[int, ...]
     settings: Mapping[str, Scalar]
     draws: np.random.Generator
+    memory: Memory
+    adversarial: float = 0.0
+    attack: Attack | None = None
 
 
 # (inputs (N, C, H, W), labels (N,)) → (scalar loss to differentiate, logits (N, classes) to report)

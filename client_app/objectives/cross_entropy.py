@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client_app.objectives.base import LocalObjective, Setting
+from client_app.objectives.base import LocalObjective, ObjectiveFactory, Setting
 
 
 def cross_entropy(setting: Setting) -> LocalObjective:
@@ -36,3 +36,8 @@ def masked_cross_entropy(setting: Setting) -> LocalObjective:
         return F.cross_entropy(logits, labels), logits
 
     return loss
+
+
+def task_of(objective: str) -> ObjectiveFactory:
+    """The task of an objective, without the terms that it adds: logits that are masked in training are masked here."""
+    return masked_cross_entropy if objective == "masked-cross-entropy" else cross_entropy

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from client_app.objectives.base import Setting
 from models.axes import Axis, Kind, layout_of
+from models.dual import mixed, share_of
 from models.network import NetworkSpec, build, layout, submodel
 from models.plans import Plan
 from models.plans import submodel as cut
@@ -76,14 +77,15 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -
         for name, axis in layout(spec).axes.items()
     }
     with torch.device("meta"):  # a shape to run, never weights of its own
-        local_layout = layout_of(build(spec, own, plan.rate), axes)
-        skeleton = build(spec, sizes, rate)
+        local_layout = layout_of(build(spec, own, plan), axes)
+        skeleton = build(spec, sizes, Plan(rate))
     leading = tuple((name, tuple(range(size))) for name, size in sizes.items())
     part = cut(local_layout, Plan(rate, units=leading))
     tensors = dict(module.state_dict(keep_vars=True))
 
     def forward(inputs: Tensor) -> Tensor:
         skeleton.train(module.training)
-        return functional_call(skeleton, part.gather(tensors), (inputs,), strict=True)  # type: ignore[no-any-return]
+        with mixed(skeleton, share_of(module)):
+            return functional_call(skeleton, part.gather(tensors), (inputs,), strict=True)  # type: ignore[no-any-return]
 
     return forward

@@ -33,6 +33,9 @@ class EngineGrid(Grid):
     def accept(self, message: Message) -> None:
         """Take a message to a node that exists; its reply will be pulled by the message's id."""
 
+    def forget(self) -> None:
+        """Begin another run on the same nodes: what they remembered belonged to the last one."""
+
     def set_run(self, run: Run) -> None:
         """Nothing to set: there is one run."""
 

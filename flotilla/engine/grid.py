@@ -56,6 +56,11 @@ class LocalGrid(EngineGrid):
         """Keep the message until its reply is asked for."""
         self._pending[message.metadata.message_id] = message
 
+    def forget(self) -> None:
+        """Give every node an empty state."""
+        for context in self._nodes.values():
+            context.state.clear()
+
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Run the first of the asked clients that has not run yet, and return what arrives from it."""
         for message_id in message_ids:

@@ -104,6 +104,10 @@ class PoolGrid(EngineGrid):
         """Queue the message; `push_messages` sets the workers on it."""
         self._queue.append(message)
 
+    def forget(self) -> None:
+        """Drop the nodes' states, which are kept here and not in the workers."""
+        self._states.clear()
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue messages and give every worker something to do."""
         ids = super().push_messages(messages)

@@ -1,10 +1,16 @@
-"""Who takes part: one interface, candidates in, node ids out."""
+"""Who takes part: one interface, candidates in, node ids and weights out."""
 
 from __future__ import annotations
 
-from strategies.selection.base import Candidate, Probe, Selector
-from strategies.selection.uniform import BySize, Uniform
+from strategies.selection.base import Candidates, Probe, Selection, Selector, Vectors
+from strategies.selection.divfl import DivFL
+from strategies.selection.oort import Oort
+from strategies.selection.options import SELECTORS, SelectionOptions, selector
+from strategies.selection.sizes import BySize, BySizeWithReplacement
+from strategies.selection.uniform import Uniform
+from strategies.selection.utility import Utility
 
-SELECTORS: dict[str, type[Selector]] = {"uniform": Uniform, "by-size": BySize}
-
-__all__ = ["SELECTORS", "BySize", "Candidate", "Probe", "Selector", "Uniform"]
+__all__ = [
+    "SELECTORS", "BySize", "BySizeWithReplacement", "Candidates", "DivFL", "Oort", "Probe", "Selection",
+    "SelectionOptions", "Selector", "Uniform", "Utility", "Vectors", "selector",
+]  # fmt: skip

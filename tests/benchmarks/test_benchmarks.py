@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.__main__ import main, write
 from benchmarks.averaging import averaging
+from benchmarks.codecs import codecs
 from benchmarks.comparison import tables
 from benchmarks.document import replace_part
 from benchmarks.figure import draw
@@ -18,10 +19,12 @@ from benchmarks.memory import memory
 from benchmarks.meshgrid import meshgrid_average
 from benchmarks.pfl import pfl
 from benchmarks.probe.driver import probed_app
+from benchmarks.like_for_like import Comparison, Keys
 from benchmarks.results import Plan, run_all
 from benchmarks.rows import HEADS, Row, row_of_turns, table
 from benchmarks.shapes import TINY, fleet
 from benchmarks.training import training
+from data.files import Files
 from data.published import Published
 from data.sources import SOURCES
 from models.average import PartialAverage
@@ -62,6 +65,14 @@ def test_averaging() -> None:
     assert [row.limit for row in rows] == [1.5, 2.0, 25.0, None]
 
 
+def test_codecs() -> None:
+    rows = codecs(silent, TINY, turns=1)
+    assert len(rows) == 2 * 6 + 1 + 5
+    assert all(row.ratio > 0 for row in rows)
+    assert [row.limit for row in rows[:4]] == [1.0, 1.0, None, None]
+    assert all(row.passed for row in rows[-5:])  # the variance bound
+
+
 def test_the_authors_way_gives_the_same() -> None:
     case, average = fleet(TINY, 5), PartialAverage(layout(TINY))
     for part, difference in zip(case.parts, case.differences, strict=True):
@@ -93,7 +104,7 @@ def test_synthetic_images_have_the_format_of_fashion_mnist() -> None:
     with images(synthetic=True) as found:
         source = SOURCES[found.dataset]
         assert isinstance(source, Published)
-        train, _ = source.read(Path(found.data_root), 0)
+        train, _ = source.read(Files(Path(found.data_root)))
         assert tuple(train.values.shape) == (50_000, 1, 28, 28)
 
 
@@ -125,7 +136,11 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 
 def test_results(tmp_path: Path) -> None:
-    plan = Plan({**SMALL, "num-clients": 10, "fraction-train": 0.5}, ["iid"], ["heterofl", "smallest"], [1, 2], 2)
+    made: dict[str, Keys] = {"heterofl": {"method": "heterofl"}, "smallest": {"method": "smallest"}}
+    compared = Comparison(
+        "results", {**SMALL, "num-clients": 10, "fraction-train": 0.5}, {"iid": {"partition": "iid"}}, made
+    )
+    plan = Plan(compared, ["iid"], list(made), [1, 2], 2)
     said: list[str] = []
     rows = run_all(plan, tmp_path, said.append, processes=0)
     assert len(rows) == 4

@@ -28,6 +28,17 @@ def test_every_example_once_an_epoch(count: int, size: int, epochs: int) -> None
         assert 1 not in lengths
 
 
+@given(count=st.integers(1, 60), size=st.integers(1, 20), steps=st.integers(1, 40))
+def test_steps_are_the_first_batches_of_as_many_epochs_as_they_need(count: int, size: int, steps: int) -> None:
+    taken, epochs = list(batches(count, size, _seeded(), 7, steps)), batches(count, size, _seeded(), steps)
+    assert len(taken) == steps
+    assert all(torch.equal(one, other) for one, other in zip(taken, epochs, strict=False))
+
+
+def test_steps_without_examples() -> None:
+    assert list(batches(0, 4, _seeded(), 1, 5)) == []
+
+
 @pytest.mark.parametrize(
     ("count", "size", "lengths"),
     [

@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from data import DataSettings, load
+from data import DataSettings, load, sst2
 from data.fetch import fetch
 from data.published import Published
 from data.sources import SOURCES
 from data.vision import vision_datasets
+from models.errors import SettingError
+from tests.corpora import write_sst2
 
 
 class _Silent(SimpleHTTPRequestHandler):
@@ -69,6 +71,23 @@ def test_absent_files_are_downloaded(
     assert loaded.test.labels.tolist() == [3] * 20
     assert [entry.name for entry in root.iterdir()] == ["FashionMNIST"]
     assert capfd.readouterr().out == ""
+
+
+def test_plain_files_are_downloaded_and_checked(
+    mirror: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, url = mirror
+    write_sst2(served)
+    names = ("stsa.binary.train", "stsa.binary.test")
+    checksums = {name: hashlib.sha256((served / "SST2" / name).read_bytes()).hexdigest() for name in names}
+    monkeypatch.setattr(sst2, "_ADDRESS", f"{url}SST2/")
+    settings = DataSettings(dataset="sst2", data_root=str(tmp_path / "root"), vocabulary_size=5)
+    with pytest.raises(SettingError, match=r"download failed: .*stsa.binary.train is not the published file"):
+        load(settings)
+    assert list((tmp_path / "root").iterdir()) == []
+    monkeypatch.setattr(sst2, "_SHA256", checksums)
+    assert len(load(settings).train) == 60
+    assert sorted(file.name for file in (tmp_path / "root" / "SST2").iterdir()) == sorted(names)
 
 
 def test_server_without_the_file(mirror: tuple[Path, str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data import DataSettings, inspect, load
+from data import DataSettings, Task, inspect, load
 from models.errors import SettingError
 
 _COLOURS = {"zebra": (255, 0, 0), "ant": (0, 255, 0), "Bee": (0, 0, 255)}
@@ -28,13 +28,13 @@ def test_layout_order_and_size(tmp_path: Path) -> None:
     (tmp_path / "train" / "ant" / "Thumbs.db").write_text("not an image")
     (tmp_path / "train" / ".cache").mkdir()
     images = load(settings)
-    assert inspect(settings) == (3, (3, 4, 4))
+    assert inspect(settings) == Task(3, (3, 4, 4))
     assert images.classes == 3
     assert (len(images.train), len(images.test)) == (9, 6)
     # sorted(): capitals first.
     assert images.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     expected = [_COLOURS[name] for name in ("Bee", "ant", "zebra")]
-    assert images.train_pixels.values[::3, :, 2, 2].tolist() == [list(colour) for colour in expected]
+    assert images.train_examples.values[::3, :, 2, 2].tolist() == [list(colour) for colour in expected]
     assert images.train.inputs.dtype == torch.float32
 
 
@@ -46,7 +46,7 @@ def test_every_kind_of_picture_becomes_colour(tmp_path: Path) -> None:
     palette.putpalette([10, 20, 30] * 256)
     palette.save(tmp_path / "test" / "ant" / "palette.png", transparency=bytes([0, 128]))
     Image.new("RGB", (5, 5), (7, 8, 9)).save(tmp_path / "test" / "ant" / "plain.BMP")
-    pixels = load(settings).test_pixels
+    pixels = load(settings).test_examples
     found = pixels.values[pixels.labels == 1][:, :, 0, 0].tolist()
     assert found == [[0, 255, 0], [0, 255, 0], [1, 2, 3], [9, 9, 9], [10, 20, 30], [7, 8, 9]]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -50,21 +49,13 @@ def _message(name: str, root: Path) -> str:
     return str(caught.value)
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise socket.gaierror("no name service")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
 @pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST/raw"), ("fashion-mnist", "FashionMNIST/raw")])
 def test_idx_files(name: str, folder: str, tmp_path: Path) -> None:
     images, labels = _write_idx(tmp_path / folder)
     loaded = load(_settings(name, tmp_path))
-    assert loaded.train_pixels.values.shape == (20, 1, 28, 28)
-    assert np.array_equal(loaded.train_pixels.values.numpy()[:, 0], images[:20])
-    assert np.array_equal(loaded.test_pixels.values.numpy()[:, 0], images[20:])
+    assert loaded.train_examples.values.shape == (20, 1, 28, 28)
+    assert np.array_equal(loaded.train_examples.values.numpy()[:, 0], images[:20])
+    assert np.array_equal(loaded.test_examples.values.numpy()[:, 0], images[20:])
     assert loaded.train.labels.tolist() == labels[:20].tolist()
     assert loaded.test.labels.tolist() == labels[20:].tolist()
     assert loaded.test.labels.dtype == torch.int64
@@ -92,10 +83,10 @@ def test_cifar_files(name: str, key: str, classes: int, tmp_path: Path, monkeypa
     monkeypatch.setattr(loader, "meta", {**loader.meta, "md5": checksum})
     loaded = load(_settings(name, tmp_path))
     train = np.concatenate([pictures[file] for file, _ in loader.train_list])
-    assert np.array_equal(loaded.train_pixels.values.numpy(), train)
-    assert np.array_equal(loaded.test_pixels.values.numpy(), pictures[loader.test_list[0][0]])
+    assert np.array_equal(loaded.train_examples.values.numpy(), train)
+    assert np.array_equal(loaded.test_examples.values.numpy(), pictures[loader.test_list[0][0]])
     assert loaded.test.labels.tolist() == [0, classes - 1, 3, 1]
-    assert loaded.train_pixels.values.is_contiguous()
+    assert loaded.train_examples.values.is_contiguous()
 
 
 @pytest.mark.usefixtures("offline")
@@ -161,5 +152,5 @@ def test_the_real_sets(name: str, mean: list[float]) -> None:
     torch.testing.assert_close(loaded.statistics[0].flatten() / 255, torch.tensor(mean), atol=1e-4, rtol=0)
     rows = torch.arange(512)
     torch.testing.assert_close(
-        loaded.select(rows).inputs, (loaded.train_pixels.values[:512] - loaded.statistics[0]) / loaded.statistics[1]
+        loaded.select(rows).inputs, (loaded.train_examples.values[:512] - loaded.statistics[0]) / loaded.statistics[1]
     )

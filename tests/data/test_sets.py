@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from data import DataSet, DataSettings, Pixels, inspect, load
+from data import DataSet, DataSettings, Examples, Task, inspect, load
 
 
 def test_digits_are_all_there_once() -> None:
@@ -22,7 +22,7 @@ def test_digits_are_all_there_once() -> None:
     assert digits.train.labels.dtype == torch.int64
     assert (len(digits.train), len(digits.test)) == (1437, 360)
     images, labels = load_digits(return_X_y=True)
-    here = torch.cat([digits.train_pixels.values, digits.test_pixels.values]).flatten(1).numpy()
+    here = torch.cat([digits.train_examples.values, digits.test_examples.values]).flatten(1).numpy()
     there = np.concatenate([labels[:, None], images], axis=1)
     ours = np.concatenate([torch.cat([digits.train.labels, digits.test.labels]).numpy()[:, None], here], axis=1)
     assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, there.tolist()))
@@ -42,9 +42,9 @@ def test_normalised_by_the_train_split() -> None:
     digits = load(DataSettings())
     assert digits.train.inputs.double().mean().abs() < 1e-6
     assert abs(digits.train.inputs.double().std(correction=0) - 1) < 1e-6
-    raw, mean, std = digits.test_pixels.values.double(), 0.0, 0.0
-    mean = float(digits.train_pixels.values.double().mean())
-    std = float(digits.train_pixels.values.double().std(correction=0))
+    raw, mean, std = digits.test_examples.values.double(), 0.0, 0.0
+    mean = float(digits.train_examples.values.double().mean())
+    std = float(digits.train_examples.values.double().std(correction=0))
     torch.testing.assert_close(digits.test.inputs.double(), (raw - mean) / std, atol=1e-6, rtol=1e-6)
 
 
@@ -53,8 +53,8 @@ def test_normalised_per_channel_and_over_several_chunks() -> None:
     values = torch.randint(0, 256, (1100, 3, 4, 5), generator=draws, dtype=torch.uint8)
     values[:, 1] //= 7
     values[:, 2] = 77
-    pixels = Pixels(values, torch.zeros(1100, dtype=torch.int64))
-    data = DataSet("made", 1, pixels, pixels)
+    examples = Examples(values, torch.zeros(1100, dtype=torch.int64))
+    data = DataSet("made", Task(1, (3, 4, 5)), examples, examples)
     channels = data.train.inputs.double().transpose(0, 1).flatten(1)
     torch.testing.assert_close(channels.mean(1), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(
@@ -73,14 +73,17 @@ def test_selected_rows_are_the_rows_of_train_bit_for_bit() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("digits", (10, (1, 8, 8))),
-        ("mnist", (10, (1, 28, 28))),
-        ("fashion-mnist", (10, (1, 28, 28))),
-        ("cifar10", (10, (3, 32, 32))),
-        ("cifar100", (100, (3, 32, 32))),
+        ("digits", Task(10, (1, 8, 8))),
+        ("mnist", Task(10, (1, 28, 28))),
+        ("fashion-mnist", Task(10, (1, 28, 28))),
+        ("cifar10", Task(10, (3, 32, 32))),
+        ("cifar100", Task(100, (3, 32, 32))),
+        ("sst2", Task(2, (56,), 8000)),
+        ("shakespeare", Task(65, (80,), 67)),
+        ("har", Task(6, (9, 128))),
     ],
 )
-def test_inspect_needs_no_files(name: str, expected: tuple[int, tuple[int, int, int]]) -> None:
+def test_inspect_needs_no_files(name: str, expected: Task) -> None:
     assert inspect(DataSettings(dataset=name, data_root="/nowhere")) == expected
 
 

@@ -41,6 +41,10 @@ def test_reads_its_keys_and_ignores_others() -> None:
         ("dirichlet-alpha", False),
         ("labels-per-client", 0),
         ("image-size", 0),
+        ("sequence-length", -1),
+        ("sequence-length", 4097),
+        ("vocabulary-size", 2),
+        ("vocabulary-size", 100_001),
         ("augment", False),
         ("augment", "crop"),
         ("local-test-fraction", 1.0),
@@ -55,6 +59,14 @@ def test_what_is_not_allowed_is_named_in_one_line(key: str, value: bool | int | 
     assert caught.value.key == key
     assert str(caught.value).startswith(f"{key} = {value!r}: allowed is ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dataset", ["sst2", "shakespeare", "har"])
+def test_only_images_are_augmented(dataset: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        DataSettings(dataset=dataset, augment="crop-flip")
+    assert caught.value.key == "augment"
+    assert f'"none" with dataset {dataset!r}' in caught.value.allowed
 
 
 @pytest.mark.parametrize(("key", "names"), [("dataset", SOURCES), ("partition", SCHEMES), ("augment", AUGMENTATIONS)])

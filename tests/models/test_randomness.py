@@ -9,11 +9,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from models import NetworkSpec, Plan, build, build_part, completed, generator, initial_state, layout, torch_generator
 from models.network import NETWORKS
+from tests.models.inputs import kind_of
 
-SPECS = [completed(NetworkSpec(name, (3, 16, 16), 10)) for name in NETWORKS]
+SPECS = [completed(NetworkSpec(name=name, classes=10, **kind_of(name))) for name in NETWORKS]  # type: ignore[arg-type]
 
 
 def test_golden_values() -> None:
@@ -78,8 +80,13 @@ def test_the_initial_state_is_a_function_of_its_generator(spec: NetworkSpec) -> 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_initial_weights_fill_their_bounds(spec: NetworkSpec) -> None:
+    modules = build(spec).named_modules()
+    embeddings = {f"{path}.weight" for path, module in modules if isinstance(module, nn.Embedding)}
     for name, tensor in initial_state(spec, torch_generator(0, 0, "server", "initial")).items():
-        if tensor.ndim > 1:
+        if name in embeddings:
+            assert abs(tensor.mean()) < 0.005, name
+            assert tensor.std().item() == pytest.approx(0.02, rel=0.1), name
+        elif tensor.ndim > 1:
             bound = tensor[0].numel() ** -0.5
             assert 0.97 * bound < tensor.abs().max() <= bound, name
             assert abs(tensor.mean()) < 0.1 * bound, name

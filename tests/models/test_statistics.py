@@ -52,7 +52,7 @@ def test_devices_pool_by_adding(split: tuple[int, ...]) -> None:
     set_statistics(network, pooled)
     statistics = next(iter(static_norms(network).values())).statistics
     assert statistics is not None
-    conv = network.get_submodule("layers.0.0")(_images(40)).movedim(1, 0).flatten(1)
+    conv = network.get_submodule("stages.0.0")(_images(40)).movedim(1, 0).flatten(1)
     torch.testing.assert_close(statistics[0], conv.mean(1), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(statistics[1], conv.var(1, correction=0), rtol=1e-4, atol=1e-5)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models import NetworkSpec, Plan, Submodel, completed, initial_state, submodel, torch_generator
+from models.average import norm_of
 from protocol import Hello
 from strategies.base import PartialStrategy
 from strategies.fleet import Node
@@ -56,7 +57,8 @@ class Round:
         message: Any = None  # nothing here looks at it
         sent = Sent(who, tier.name, plan, part, "nonce", message, 0)
         metrics = {"num-examples": float(who.hello.examples)}
-        numerator, denominator = self.strategy.weigh(sent, Accepted(difference, metrics, 0), self.number)
+        accepted = Accepted(difference, metrics, 0, norm_of(difference))
+        numerator, denominator = self.strategy.weigh(sent, accepted, self.number)
         self.average.add(part, difference, numerator, denominator, self.strategy.rows(sent))
 
     def finish(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models import Plan, submodel
 from strategies import Exclusive, FedAvg, HeteroFL, Settings, Smallest
+from strategies.aggregation import aggregation_named
 from strategies.tiers import HALVING
 from tests.parity.rounds import RESNET, Round, node, noisy, state_of
 
@@ -37,7 +38,9 @@ def _mean(replies: list[dict[str, Tensor]], weights: tuple[int, ...]) -> dict[st
     ("aggregation", "weights"), [("method", EXAMPLES), ("examples", EXAMPLES), ("uniform", (1, 1, 1, 1))]
 )
 def test_by_examples(aggregation: str, weights: tuple[int, ...]) -> None:
-    replies, new = _played(FedAvg(RESNET, Settings(tiers=HALVING, aggregation=aggregation)), state_of(RESNET))
+    replies, new = _played(
+        FedAvg(RESNET, Settings(tiers=HALVING, aggregation=aggregation_named(aggregation))), state_of(RESNET)
+    )
     torch.testing.assert_close(new, _mean(replies, weights), rtol=1e-5, atol=1e-6)
 
 

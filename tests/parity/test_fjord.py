@@ -30,11 +30,11 @@ def _spec(name: str) -> NetworkSpec:
 
 
 def _leading(name: str, shape: torch.Size, rate: Fraction) -> tuple[slice, ...]:
-    if name == "classifier.bias":
+    if name == "exits.4.classifier.bias":
         return (slice(None),)
-    if name == "classifier.weight":
+    if name == "exits.4.classifier.weight":
         return slice(None), slice(ceil(shape[1] * rate))
-    inputs = slice(None) if name in ("stem.weight", "layers.0.0.weight") else None
+    inputs = slice(None) if name in ("stem.weight", "stages.0.0.weight") else None
     kept = tuple(slice(ceil(size * rate)) for size in shape[:2])
     return kept if inputs is None else (kept[0], inputs)
 

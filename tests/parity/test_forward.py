@@ -24,7 +24,7 @@ def _normed(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
 
 
 def _classified(x: Tensor, state: dict[str, Tensor]) -> Tensor:
-    return F.linear(x.mean((2, 3)), state["classifier.weight"], state["classifier.bias"])
+    return F.linear(x.mean((2, 3)), state["exits.4.classifier.weight"], state["exits.4.classifier.bias"])
 
 
 def resnet(x: Tensor, state: dict[str, Tensor], blocks: tuple[int, ...]) -> Tensor:
@@ -38,14 +38,14 @@ def resnet(x: Tensor, state: dict[str, Tensor], blocks: tuple[int, ...]) -> Tens
             out = F.conv2d(out, state[f"{name}.conv1.weight"], stride=stride, padding=1)
             out = F.conv2d(_normed(out, state, f"{name}.norm2"), state[f"{name}.conv2.weight"], padding=1)
             x = out + skip
-    return _classified(_normed(x, state, "norm"), state)
+    return _classified(_normed(x, state, "exits.4.ready.norm"), state)
 
 
 def cnn(x: Tensor, state: dict[str, Tensor], layers: int) -> Tensor:
     """[3x3 convolution, Scaler, norm, ReLU, 2x2 max-pool], without the last pool."""
     for i in range(layers):
-        x = F.conv2d(x, state[f"layers.{i}.0.weight"], state[f"layers.{i}.0.bias"], padding=1)
-        x = _normed(x, state, f"layers.{i}.1")
+        x = F.conv2d(x, state[f"stages.{i}.0.weight"], state[f"stages.{i}.0.bias"], padding=1)
+        x = _normed(x, state, f"stages.{i}.1")
         x = F.max_pool2d(x, 2) if i < layers - 1 else x
     return _classified(x, state)
 

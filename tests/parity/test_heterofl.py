@@ -28,13 +28,13 @@ def _units(size: int, tier: Tier, shift: int) -> Tensor:
 def released_indices(name: str, shape: torch.Size, tier: Tier, shift: int) -> list[Tensor]:
     """Kept coordinates per dimension, told by the tensor's name, as the released code does."""
     everything = [torch.arange(size) for size in shape]
-    if name == "classifier.bias":
+    if name == "exits.4.classifier.bias":
         return everything
-    if name == "classifier.weight":
+    if name == "exits.4.classifier.weight":
         return [everything[0], _units(shape[1], tier, shift)]
     if len(shape) == 1:
         return [_units(shape[0], tier, shift)]
-    first = name in ("stem.weight", "layers.0.0.weight")
+    first = name in ("stem.weight", "stages.0.0.weight")
     return [_units(shape[0], tier, shift), everything[1] if first else _units(shape[1], tier, shift), *everything[2:]]
 
 
@@ -47,7 +47,7 @@ def released_combine(
         for tier, labels, trained in locals_:
             index = released_indices(name, old.shape, tier, shift)
             piece = trained[name]
-            if name.startswith("classifier"):
+            if ".classifier." in name:
                 rows = torch.tensor(labels)
                 index[0], piece = rows, piece[rows]
             where = torch.meshgrid(*index, indexing="ij")
@@ -104,7 +104,7 @@ def test_fedrolexs_default_walks_backwards_like_the_released_code(size: int) -> 
     tier, strategy = HALVING[2], FedRolex(spec, Settings(tiers=HALVING))
     for released_round in range(3 * size):
         plan = strategy.plan(node(0), tier, released_round + 1)
-        held = submodel(strategy.network, plan)["layers.0.0.bias"].gather(torch.arange(size)).tolist()
+        held = submodel(strategy.network, plan)["stages.0.0.bias"].gather(torch.arange(size)).tolist()
         assert held == np.roll(np.arange(size), released_round % size)[: ceil(size * tier.rate)].tolist()
 
 
@@ -116,7 +116,7 @@ def test_rows_of_labels_that_nobody_has_keep_their_bits_and_the_others_change(sp
         plan, part = round_.part(node(i, labels=labels), HALVING[i % 3])
         round_.reply(node(i, labels=labels), HALVING[i % 3], plan, noisy(part.gather(state), i), state)
     new = round_.finish(state)
-    for name in ("classifier.weight", "classifier.bias"):
+    for name in ("exits.4.classifier.weight", "exits.4.classifier.bias"):
         changed = (new[name] != state[name]).view(CLASSES, -1).any(1)
         assert changed.tolist() == [True] * 6 + [False]
         assert torch.equal(new[name][6].view(torch.int32), state[name][6].view(torch.int32))

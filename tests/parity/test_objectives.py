@@ -10,14 +10,17 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
+from flwr.app import Context, RecordDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from client_app.memory import Memory
 from client_app.objectives import OBJECTIVES, LocalObjective, Setting
 from models import NetworkSpec, Plan, build_part, completed, generator, initial_state, submodel, torch_generator
 from protocol import Scalar, WireError
 
 RATES = tuple(Fraction(i, 5) for i in range(1, 6))
+NO_MEMORY = Memory(Context(1, 1, {}, RecordDict(), {}), 0, 1, 0)
 SPEC = completed(
     NetworkSpec("resnet", (1, 8, 8), 5, widths=(10, 10), blocks=(1, 1), norm="batch-per-width", rates=RATES)
 )
@@ -44,7 +47,7 @@ def _objective(
 ) -> LocalObjective:
     spec = SPEC if plan is not None else completed(NetworkSpec("mlp", (1, 1, 1), 4))
     numbers: np.random.Generator = draws or generator(0, 0, 0, "test")  # type: ignore[assignment]
-    return OBJECTIVES[name](Setting(module, spec, plan or Plan(), labels, settings or {}, numbers))
+    return OBJECTIVES[name](Setting(module, spec, plan or Plan(), labels, settings or {}, numbers, NO_MEMORY))
 
 
 # ---- masked cross entropy --------------------------------------------------------------------------------------------

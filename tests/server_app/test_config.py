@@ -13,8 +13,10 @@ from models.errors import SettingError
 from models.network import NETWORKS
 from models.norm import NORMS
 from protocol import Scalar
+from protocol.codecs import CODECS
 from server_app.config import defaults, resolve
 from strategies import METHODS
+from strategies.aggregation import AGGREGATIONS
 from strategies.selection import SELECTORS
 from tests.support import keys_of, run_of
 
@@ -34,14 +36,17 @@ def refusal(**keys: Any) -> SettingError:
     ("key", "value", "allowed"),
     [
         ("method", "heterfl", list(METHODS)),
-        ("model", "vit", list(NETWORKS)),
+        ("model", "resnext", list(NETWORKS)),
         ("dataset", "imagenet", list(SOURCES)),
         ("partition", "fair", list(SCHEMES)),
-        ("norm", "layer", ["auto", *NORMS]),
+        ("norm", "instance", ["auto", *NORMS]),
         ("scaler", "yes", ["auto", "on", "off"]),
         ("selection", "best", list(SELECTORS)),
-        ("codec", "int8", ["float32", "float16"]),
-        ("aggregation", "median", ["method", "examples", "uniform"]),
+        ("codec", "int8", list(CODECS)),
+        ("codec-norm", "l1", ["l2", "max"]),
+        ("codec-scale", "row", ["whole", "tensor", "block"]),
+        ("codec-entropy", "huffman", ["fixed", "elias", "range"]),
+        ("aggregation", "median", list(AGGREGATIONS)),
         ("slice-at", "edge", ["client", "server"]),
         ("tier-assignment", "random", ["fixed", "dynamic", "node"]),
         ("learning-rate-schedule", "linear", ["constant", "step", "cosine", "exponential"]),
@@ -72,6 +77,8 @@ def test_a_value_outside_a_closed_set(key: str, value: str, allowed: list[str]) 
         ("labels-per-client", 0), ("local-test-fraction", 1.0), ("image-size", 0), ("method", 3), ("widths", 16),
         ("widths", "16, x"), ("widths", "16, 0"), ("blocks", "2, 2"), ("fedrolex-step", 1.5), ("fedrolex-step", "1"),
         ("heterofl-label-rows", 1), ("fjord-alpha", "x"), ("fjord-alpha", float("nan")),
+        ("codec-levels", 0), ("codec-levels", 7.0), ("codec-levels", 2**23), ("codec-block", 0), ("codec-small", -1),
+        ("codec-share", 0.0), ("codec-share", 1.5), ("codec-share", float("nan")),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_type_or_range(key: str, value: Scalar) -> None:

@@ -18,6 +18,7 @@ import pytest
 from server_app.files import dumps
 from server_app.report import write_report
 from server_app.run_folder import METRICS, RunFolder
+from strategies.fairness import fairness_by_tier
 
 TIERS = {name: {"parameters": 1000 // 4**n, "macs": 9000, "bytes_down": 4000, "bytes_up": 4000}
          for n, name in enumerate("abcde")}  # fmt: skip
@@ -97,6 +98,22 @@ def test_a_whole_run(tmp_path: Path) -> None:
         assert word in text
 
 
+def test_fairness_of_the_last_round_that_has_it(tmp_path: Path) -> None:
+    rows = [metrics_row(number) for number in (1, 2, 3)]
+    rows[0] |= {"fairness": fairness_by_tier([("b", 0.1), ("x<y", 0.9)])}
+    rows[1] |= {"fairness": fairness_by_tier([("b", 0.25), ("b", 0.75), ("x<y", 0.5)])}
+    text, page = page_of(write_run(tmp_path / "run", rows))
+    assert page.tags.count("svg") == 9
+    assert "after round 2" in text
+    section = text[text.index("<h2>Fairness") : text.index("<h2>Rejected")]
+    lines = [re.findall(r"<td>(.*?)</td>", line) for line in section.splitlines() if "<td>" in line]
+    assert [line[0] for line in lines] == ["all", "b", "x&lt;y"]
+    assert [line[:7] for line in lines[:2]] == [
+        ["all", "3", "50.00 %", "416.7", "25.00 %", "75.00 %", "30.00 %"],
+        ["b", "2", "50.00 %", "625.0", "25.00 %", "75.00 %", "30.00 %"],
+    ]
+
+
 def test_text_is_escaped(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>"
     row = metrics_row(1)
@@ -122,8 +139,9 @@ def test_text_is_escaped(tmp_path: Path) -> None:
         [metrics_row(1) | {"loss": math.nan, "accuracy": math.nan, "seconds": {"wait": math.inf}}],
         [metrics_row(n) | {"loss": 1e30 * n, "tiers": {"a": None}, "coverage": None} for n in (1, 2)],
         [metrics_row(0), metrics_row(1), metrics_row(9)],
+        [metrics_row(1) | {"fairness": {"mean": None, "tiers": {"a": {}}}}, metrics_row(2) | {"fairness": None}],
     ],
-    ids=["no round", "one", "unevaluated", "bare", "abandoned", "nan", "huge", "gaps"],
+    ids=["no round", "one", "unevaluated", "bare", "abandoned", "nan", "huge", "gaps", "unfair"],
 )
 def test_odd_runs(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     page_of(write_run(tmp_path / "run", rows))

@@ -58,10 +58,9 @@ def test_hello_is_said_once() -> None:
     assert len(nodes) == 3
 
 
-def test_who_is_away_is_not_listed_and_is_known_again_later() -> None:
+def test_who_is_away_is_not_listed_and_comes_back_under_its_id() -> None:
     grid, fleet = People(by_address, [1000, 1001]), Fleet()
-    (first, _), _ = fleet.greet(grid)
-    first.last_loss, first.last_round = 0.5, 3
+    fleet.greet(grid)
     grid.online = [1000]
     assert [node.address for node in fleet.greet(grid)[0]] == [1000]
     grid.online = [1000, 2001]  # 1001 comes back as 2001, its id is the same
@@ -69,7 +68,6 @@ def test_who_is_away_is_not_listed_and_is_known_again_later() -> None:
     nodes, rejected = fleet.greet(grid2)
     assert [(node.id, node.address) for node in nodes] == [(8999, 2001), (9000, 1000)]
     assert not rejected
-    assert (nodes[0].last_loss, nodes[0].last_round) == (0.5, 3)
 
 
 def test_two_nodes_of_one_id() -> None:
@@ -122,25 +120,15 @@ def test_numbers_come_before_names() -> None:
     assert sorted(ids, key=in_order) == [-1, 2, 10, "a", "b"]
 
 
-def test_history_outlives_a_server() -> None:
+def test_the_list_is_the_same_until_somebody_comes_or_goes() -> None:
     grid, fleet = People(by_address, [1000, 1001]), Fleet()
-    for node in fleet.greet(grid)[0]:
-        node.last_loss, node.last_round = float(node.id) / 7, 4
-    other = Fleet()
-    other.remember(fleet.history())
-    assert [(n.last_loss, n.last_round) for n in other.greet(grid)[0]] == [(8999 / 7, 4), (9000 / 7, 4)]
-    assert other.history() == fleet.history()
-
-
-def test_history_keeps_nodes_that_have_not_said_hello_again() -> None:
-    """A node that is away when the run is resumed may come back later, and a second resume must still know it."""
-    grid, fleet = People(by_address, [1000, 1001]), Fleet()
-    for node in fleet.greet(grid)[0]:
-        node.last_loss, node.last_round = 1.0, 4
-    other = Fleet()
-    other.remember(fleet.history())
-    other.greet(People(by_address, [1000]))
-    assert other.history() == fleet.history()
+    nodes, _ = fleet.greet(grid)
+    assert fleet.greet(grid)[0] is nodes
+    for online in ([1000], [1000, 1002], [1001, 1002], []):
+        grid.online = online
+        assert sorted(node.address for node in fleet.greet(grid)[0]) == online
+    grid.online = [1000, 1001]
+    assert fleet.greet(grid)[0] == nodes
 
 
 class Coming:

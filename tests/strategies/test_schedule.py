@@ -46,7 +46,7 @@ def test_unknown_kind() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("tier_assignment", "x"), ("slice_at", "x"), ("codec", "x"), ("aggregation", "x"), ("tiers", ()),
+        ("tier_assignment", "x"), ("slice_at", "x"), ("tier_steps", (1,)), ("tiers", ()),
         ("fraction_train", 0.0), ("fraction_train", 1.5), ("fraction_evaluate", -1.0), ("quorum", 2.0),
     ],
 )  # fmt: skip

@@ -1,0 +1,104 @@
+"""The comparisons of docs/results.md: what all rows of a table share, how the data are divided, and what differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol import Scalar
+
+Keys = dict[str, Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A table whose rows differ in the method only.
+
+    Attributes:
+        title: what it is about; the name of its part in docs/results.md and of its picture.
+        common: run settings that all rows share.
+        partitions: name → settings of a division of the data.
+        methods: name of the row → settings that make it.
+        rounds, seeds: unless the command says otherwise.
+    """
+
+    title: str
+    common: Keys
+    partitions: dict[str, Keys]
+    methods: dict[str, Keys]
+    rounds: int = 60
+    seeds: tuple[int, ...] = (1,)
+
+
+_FASHION: Keys = {
+    "dataset": "fashion-mnist", "model": "cnn", "widths": "16, 32, 64, 128", "num-clients": 100, "fraction-train": 0.1,
+    "local-epochs": 1, "batch-size": 32, "local-test-fraction": 0.0, "slice-at": "server", "device": "cpu",
+}  # fmt: skip
+_BOTH: dict[str, Keys] = {
+    "iid": {"partition": "iid"},
+    "dirichlet": {"partition": "dirichlet", "dirichlet-alpha": 0.5},
+}
+
+WIDTH = Comparison(
+    "results",
+    {**_FASHION, "tiers": "a:1, b:1/2, c:1/4, d:1/8, e:1/16"},
+    _BOTH,
+    {
+        "fedavg": {"method": "fedavg"},
+        "smallest": {"method": "smallest"},
+        "exclusive": {"method": "exclusive"},
+        "heterofl": {"method": "heterofl"},
+        "fedrolex": {"method": "fedrolex"},
+        "dropout": {"method": "dropout"},
+        "fedecover": {"method": "fedecover"},
+        "fjord": {"method": "fjord"},
+        "fjord-kd": {"method": "fjord", "fjord-distillation": True},
+    },
+)
+
+_NO_KD: Keys = {"depthfl-distillation": False}
+DEPTH = Comparison(
+    "depth",
+    # A quarter of the devices in each of four tiers, as in DepthFL; T at half of the run.
+    {**_FASHION, "tiers": "a:1@4, b:3/4@3, c:1/2@2, d:1/4@1", "depthfl-distillation-rounds": 10},
+    {"iid": _BOTH["iid"]},
+    {
+        "fedavg": {"method": "fedavg"},
+        "heterofl": {"method": "heterofl"},
+        "fjord-kd": {"method": "fjord", "fjord-distillation": True},
+        "scalefl": {"method": "scalefl"},
+        "nefl": {"method": "nefl"},
+        "inclusivefl": {"method": "inclusivefl", "inclusivefl-momentum": 0.0, "inclusivefl-private-last-layer": False},
+        "depthfl": {"method": "depthfl"},
+        "depthfl, no distillation": {"method": "depthfl", **_NO_KD},
+        "depthfl, no FedDyn": {"method": "depthfl", "dynamic-alpha": "0"},
+        "depthfl, neither": {"method": "depthfl", "dynamic-alpha": "0", **_NO_KD},
+        "depthfl, plain exits": {"method": "depthfl", "dynamic-alpha": "0", "exits": "plain"},
+        "depthfl, only a": {"method": "depthfl-exclusive", "depthfl-exclusive-depth": 4},
+        "depthfl, only depth 1": {"method": "depthfl-exclusive", "depthfl-exclusive-depth": 1},
+    },
+    rounds=21,
+)
+
+TEXT = Comparison(
+    "text",
+    {
+        "dataset": "sst2", "model": "transformer", "widths": "64, 128", "blocks": "4", "vocabulary-size": 4000,
+        "sequence-length": 32, "num-clients": 20, "fraction-train": 0.5, "local-epochs": 1, "batch-size": 16,
+        "local-test-fraction": 0.0, "slice-at": "server", "device": "cpu", "tiers": "large:1@4, middle:1@3, small:1@1",
+        "method": "inclusivefl", "learning-rate": 0.1,
+    },
+    {"iid": _BOTH["iid"]},
+    {
+        "β = 0": {"inclusivefl-momentum": 0.0},
+        "β = 0.2": {"inclusivefl-momentum": 0.2},
+        "β = 0.5": {"inclusivefl-momentum": 0.5},
+        "all shared": {
+            "inclusivefl-momentum": 0.0, "inclusivefl-private-last-layer": False,
+            "inclusivefl-private-classifier": False,
+        },
+    },
+    rounds=20,
+    seeds=(1, 2, 3, 4, 5),
+)  # fmt: skip
+
+COMPARISONS = {"width": WIDTH, "depth": DEPTH, "text": TEXT}

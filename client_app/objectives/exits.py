@@ -1,0 +1,76 @@
+"""Deep supervision: every exit of the part learns, and may learn from the others.
+
+    L = Σ_i c_i · (CE(z_i, y) + w · distillation_i)
+
+- "mutual" (DepthFL, ICLR 2023, eq. 2): every exit i learns from each other one,
+  1/(d-1) · Σ_{j≠i} KL(softmax(z_j) + 1e-7 ‖ softmax(z_i)), the teachers constant, temperature 1; nothing at d = 1.
+- "last" (ScaleFL, CVPR 2023, eq. 3): every exit but the last learns from the last, T² · KL(softmax(z_last/T) ‖
+  softmax(z_i/T)). The released code lets the gradient through the teacher; here it is a constant, as in the paper.
+
+The divergences are means over the batch, not over batch and classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from client_app.objectives.base import LocalObjective, Setting
+from models.staged import predictions
+from protocol import WireError
+
+_EPSILON = 1e-7
+DISTILLATIONS = ("none", "mutual", "last")
+
+
+def deep_supervision(setting: Setting) -> LocalObjective:
+    """Cross entropy at every exit, with distillation among them.
+
+    Settings: `distillation` (one of `DISTILLATIONS`), `weight` (w), `temperature` (T, "last" only), `by-depth` (bool:
+    c_i proportional to i and summing to 1; else every c_i is 1).
+
+    Raises:
+        WireError: a setting that is not understood.
+    """
+    try:
+        kind = str(setting.settings.get("distillation", "none"))
+        weight = float(setting.settings.get("weight", 0.0))
+        temperature = float(setting.settings.get("temperature", 1.0))
+        by_depth = bool(setting.settings.get("by-depth", False))
+    except ValueError as error:
+        raise WireError(f"deep supervision settings {dict(setting.settings)}: {error!r}") from None
+    if kind not in DISTILLATIONS:
+        raise WireError(f"distillation {kind!r}: this client knows {', '.join(DISTILLATIONS)}")
+
+    def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = predictions(setting.module, inputs)
+        terms = [F.cross_entropy(one, labels) for one in logits]
+        if weight and len(logits) > 1 and kind != "none":
+            learning = _mutual(logits) if kind == "mutual" else _from_last(logits, temperature)
+            terms = [term + weight * extra for term, extra in zip(terms, learning, strict=True)]
+        shares = range(1, len(terms) + 1)
+        factors = [i / sum(shares) if by_depth else 1.0 for i in shares]
+        return torch.stack([factor * term for factor, term in zip(factors, terms, strict=True)]).sum(), logits[-1]
+
+    return loss
+
+
+def _mutual(logits: list[Tensor]) -> list[Tensor]:
+    teachers = [F.softmax(one, 1).detach() + _EPSILON for one in logits]
+    students = [F.log_softmax(one, 1) for one in logits]
+    return [
+        torch.stack(
+            [F.kl_div(student, teacher, reduction="batchmean") for j, teacher in enumerate(teachers) if j != i]
+        ).mean()
+        for i, student in enumerate(students)
+    ]
+
+
+def _from_last(logits: list[Tensor], temperature: float) -> list[Tensor]:
+    teacher = F.softmax(logits[-1].detach() / temperature, 1)
+    learning = [
+        temperature**2 * F.kl_div(F.log_softmax(one / temperature, 1), teacher, reduction="batchmean")
+        for one in logits[:-1]
+    ]
+    return [*learning, torch.zeros_like(learning[0])]

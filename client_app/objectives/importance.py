@@ -1,0 +1,60 @@
+"""Cross entropy through a mask by magnitude (FIARSE, NeurIPS 2024): threshold-controlled biased gradient descent.
+
+With the threshold θ that the received state has, every forward pass computes with w·[|w| ≥ θ], so a weight that falls
+below θ while training stops counting. Its backward pass takes the step for 2θ/(|w| + θ)² steep, on what is kept:
+
+    ∂(w·[|w| ≥ θ])/∂w = [|w| ≥ θ] · (1 + 2|w|θ / (|w| + θ)²)
+
+which is 3/2 at the threshold and falls to 1 for large weights. A weight below θ gets no gradient from the loss; it is
+only moved by what the optimiser does of itself (weight decay, momentum it still has).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from client_app.objectives.base import LocalObjective, Setting
+from client_app.objectives.cross_entropy import cross_entropy
+from models.importance import ranked, threshold
+from models.network import layout
+
+
+class Kept(torch.autograd.Function):
+    """(weights, θ) → weights where |w| ≥ θ, else 0; see the module for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, least: float) -> Tensor:
+        """Mask."""
+        ctx.save_for_backward(weight)
+        ctx.least = least
+        return weight * (weight.abs() >= least)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Gradient by the weights."""
+        (weight,), least = ctx.saved_tensors, ctx.least
+        size = weight.abs()
+        factor = 1 + 2 * size * least / (size + least).square()
+        return torch.where(size >= least, gradients[0] * factor, 0.0), None
+
+
+def importance_masked(setting: Setting) -> LocalObjective:
+    """Mean cross entropy of the masked network; where everything is kept, or the threshold is 0, the plain one."""
+    module, declared, keep = setting.module, layout(setting.spec), setting.plan.keep
+    least = threshold(module.state_dict(), declared, keep) if keep < 1 else 0.0
+    if not least:
+        return cross_entropy(setting)
+    parameters = dict(module.named_parameters())
+    competing = {name: parameters[name] for name in ranked(declared)}
+
+    def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        kept = {name: Kept.apply(weight, least) for name, weight in competing.items()}  # type: ignore[no-untyped-call]
+        logits = functional_call(module, kept, (inputs,))
+        return F.cross_entropy(logits, labels), logits
+
+    return loss

@@ -1,0 +1,51 @@
+"""Moments of static batch norm over a device's own training examples, for the noise copies of dual norms as well."""
+
+from __future__ import annotations
+
+import torch
+from flwr.app import Context
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client_app.device import attack_of
+from data import Split
+from models.adversary import Attack
+from models.device import device_named
+from models.mixture import independent
+from models.statistics import collect
+from protocol import PartRequest
+
+_BATCH = 500
+
+
+def moments_of(module: nn.Module, examples: Split, request: PartRequest, context: Context) -> Tensor:
+    """Moments of every static batch norm of a part (see `models.statistics.collect`).
+
+    Where the request mixes noise norms in, they are estimated on adversarial inputs, as they are trained: each net of a
+    mixture on its own. Where it does not, they see clean inputs, since nobody is going to use them.
+
+    Args:
+        module: with the part loaded; left in evaluation mode.
+        examples: the device's training examples.
+        request: where to compute, and how to attack.
+        context: of the device.
+    """
+    device = device_named(request.work.device)
+    inputs, labels = (torch.split(tensor.to(device), _BATCH) for tensor in (examples.inputs, examples.labels))
+    attack = attack_of(request, context) if request.network.dual and request.work.robust_mix else None
+    parts = [
+        collect(net, inputs, None if attack is None else _attacked(net, attack, inputs, labels))
+        for net in independent(module)
+    ]
+    return torch.cat(parts)
+
+
+def _attacked(
+    net: nn.Module, attack: Attack, inputs: tuple[Tensor, ...], labels: tuple[Tensor, ...]
+) -> list[Tensor]:
+    net.train()  # static batch norm has no statistics yet: the attack sees the batch's, as it does in training
+
+    def attacked(x: Tensor, y: Tensor) -> Tensor:
+        return attack.perturb(net, lambda found: F.cross_entropy(net(found), y), x)
+
+    return [attacked(x, y) for x, y in zip(inputs, labels, strict=True)]

@@ -1,0 +1,23 @@
+"""What the tensors of a data set depend on, and nothing else: settings that agree here share one copy in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the files are and how they are read. A data set looks only at what concerns it.
+
+    Attributes:
+        root: the data root, absolute.
+        image_size: side in pixels of the images of an image folder.
+        sequence_length: tokens of one input of a text; 0 is the data set's own.
+        vocabulary_size: number of different words, padding and unknown among them.
+    """
+
+    root: Path
+    image_size: int = 32
+    sequence_length: int = 0
+    vocabulary_size: int = 8000

@@ -1,0 +1,61 @@
+"""Independent nets side by side (Split-Mix, ICLR 2022, §4): a device holds some of them, in the order of its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from models.axes import Layout
+from models.submodel import Block, Submodel
+
+
+class Mixture(nn.Module):
+    """x → mean of the nets' logits; `predictions` gives each net's own.
+
+    Args:
+        nets: what stands side by side.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.bases = nn.ModuleList(nets)
+
+    def predictions(self, x: Tensor) -> list[Tensor]:
+        """Logits (N, classes) of every net."""
+        return [net(x) for net in self.bases]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean of the logits."""
+        return torch.stack(self.predictions(x)).mean(0)
+
+
+def independent(network: nn.Module) -> list[nn.Module]:
+    """What learns without regard to anything beside it: each net of a mixture, or the network itself."""
+    return list(network.bases) if isinstance(network, Mixture) else [network]
+
+
+def side_by_side(layout: Layout, count: int) -> Layout:
+    """The declaration of `count` nets of one layout."""
+    return Layout(
+        layout.axes, {_name(i, name): tensor for i in range(count) for name, tensor in layout.tensors.items()}
+    )
+
+
+def chosen(part: Submodel, bases: Sequence[int]) -> Submodel:
+    """Hold the same part of some of the nets; locally they are numbered from 0."""
+    blocks: dict[str, Block] = {}
+    for local, base in enumerate(bases):
+        for name, block in part.items():
+            blocks[_name(local, name)] = Block(_name(base, block.source), block.shape, block.runs, block.mask)
+    return Submodel(blocks, part.sizes)
+
+
+def copied(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The state of nets side by side, from a state of each."""
+    return {_name(i, name): tensor for i, state in enumerate(states) for name, tensor in state.items()}
+
+
+def _name(base: int, name: str) -> str:
+    return f"bases.{base}.{name}"

@@ -1,0 +1,43 @@
+"""Codecs: how a client's flat difference crosses the wire, and what that costs.
+
+    codec = codec_of(CodecSettings("qsgd", levels=7))
+    array = codec.encode(flat, sizes, draws, memory)       # on the client
+    decoded = codec.decode(array, sizes, memory)           # on the server
+
+Everything but float32 is one frame (`frame`): version, kind, sizes and checksum are checked against what the plan
+implies before anything is allocated, and a frame that is not exactly right is refused with `WireError`.
+"""
+
+from __future__ import annotations
+
+from protocol.arrays import WireError
+from protocol.codecs.base import Codec, Decoded, Remembering
+from protocol.codecs.ef21 import EF21
+from protocol.codecs.memory import OfPart
+from protocol.codecs.plain import Half, Plain
+from protocol.codecs.qsgd import Quantised
+from protocol.codecs.settings import CODECS, CodecSettings
+from protocol.codecs.topk import TopK
+
+__all__ = ["CODECS", "Codec", "CodecSettings", "Decoded", "OfPart", "Remembering", "codec_from", "codec_of"]
+
+_CLASSES: dict[str, type[Codec]] = {
+    "float32": Plain, "float16": Half, "bfloat16": Half, "qsgd": Quantised, "topk": TopK, "ef21": EF21,
+}  # fmt: skip
+
+
+def codec_of(settings: CodecSettings) -> Codec:
+    """The codec of these settings."""
+    return _CLASSES[settings.name](settings)
+
+
+def codec_from(text: str) -> Codec:
+    """The codec that a request asks for.
+
+    Raises:
+        WireError: this end does not speak it.
+    """
+    try:
+        return codec_of(CodecSettings.from_text(text))
+    except (ValueError, TypeError) as error:
+        raise WireError(f"codec {text[:200]!r}: this client knows {', '.join(CODECS)} ({error})") from None

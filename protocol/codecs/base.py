@@ -1,0 +1,102 @@
+"""The interface of a codec: what both ends agree on, and what each remembers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+import numpy as np
+from flwr.app import Array
+from torch import Tensor
+
+from protocol.codecs import frame
+from protocol.codecs.bits import Octets
+from protocol.codecs.settings import CodecSettings
+
+
+class Remembering(Protocol):
+    """What one end keeps of one client from round to round: flat float32 vectors by name."""
+
+    def read(self, name: str) -> Tensor | None:
+        """The vector of an earlier round, or None: none yet, or lost."""
+        ...
+
+    def write(self, name: str, vector: Tensor) -> None:
+        """Keep a vector for later rounds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What the server takes from one array.
+
+    Attributes:
+        flat: the difference (float32); it must not be written to.
+        entropy_bytes: what an ideal coder of single symbols would need for the same: the empirical entropy of the
+            quantised levels, the logarithm of the number of sets of as many indices, and what is sent as it is.
+        remember: what the server has to keep of this client, by name, once the reply has counted.
+    """
+
+    flat: Tensor
+    entropy_bytes: float
+    remember: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Codec(ABC):
+    """Turns a flat difference into an array and back. Knows nothing of networks: a vector, and its tensors' sizes.
+
+    `encode` is the client's half, `decode` the server's; they share no object, only the settings.
+
+    Args:
+        settings: what both ends were told.
+    """
+
+    REMEMBERS: ClassVar[bool] = False  # whether the server, too, has to keep something of each client
+
+    def __init__(self, settings: CodecSettings) -> None:
+        self.settings = settings
+        self._text = settings.to_text()
+
+    @abstractmethod
+    def encode(
+        self, flat: Tensor, sizes: Sequence[int], draws: np.random.Generator, memory: Remembering, base: int = 0
+    ) -> Array:
+        """Encode a difference.
+
+        Args:
+            flat: float32 vector on the CPU; it is not written to.
+            sizes: coordinates of its tensors, in order.
+            draws: this client's own generator of this round and the purpose "codec". One generator for all would give
+                all clients the same errors, and averaging would no longer shrink them.
+            memory: what this client remembers.
+            base: what `base` gave at the server.
+
+        Raises:
+            ValueError: the difference is not finite, or does not fit the codec's range.
+        """
+
+    @abstractmethod
+    def decode(self, array: Array, sizes: Sequence[int], memory: Remembering) -> Decoded:
+        """Decode what a client sent. Nothing larger than a fixed multiple of the part is allocated.
+
+        Args:
+            array: what arrived.
+            sizes: coordinates of the tensors of the part that the server asked for.
+            memory: what the server remembers of this client; it is not written to here.
+
+        Raises:
+            WireError: the array is not what these settings and sizes imply, down to the last byte.
+        """
+
+    def base(self, memory: Remembering) -> int:
+        """Name what the server holds of a client: a checksum that goes with the request, 0 for nothing."""
+        del memory
+        return 0
+
+    def _frame(self, sizes: Sequence[int], payload: Sequence[bytes], base: int = 0) -> Array:
+        return frame.write(self.settings.kind, self._text, sizes, payload, base)
+
+    def _open(self, array: Array, sizes: Sequence[int], least: int, most: int) -> tuple[Octets, int]:
+        return frame.read(array, self.settings.kind, self._text, sizes, least, most)

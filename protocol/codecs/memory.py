@@ -1,0 +1,62 @@
+"""What a codec remembers, under submodels: always in the coordinates of the full network.
+
+A part's coordinates are other ones from round to round where windows move or units are drawn (FedRolex, dropout), or
+where a device changes its tier; a residual kept in the part's own shape would be added to the wrong weights, or be lost
+whenever the part changes. So a codec's vectors are gathered from, and scattered into, one vector of the whole network;
+coordinates that this round's part does not hold keep what they had until a part holds them again.
+
+The price is 4 bytes per coordinate of the full network, on the device too. Where requests bring the whole state
+(`slice-at = "client"`) a device holds as much anyway while it slices; a device that cannot should use a codec that
+remembers nothing, which FedPAQ's does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import torch
+from torch import Tensor
+
+from models.submodel import Submodel, flatten, split
+from protocol.codecs.base import Remembering
+
+
+class OfPart:
+    """A memory of full vectors, seen in the coordinates of a part.
+
+    Args:
+        memory: holds vectors of the full network.
+        part: the part.
+        shapes: of the full state by name, in order.
+    """
+
+    def __init__(self, memory: Remembering, part: Submodel, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._memory, self._part, self._shapes = memory, part, dict(shapes)
+        self._length = sum(prod(shape) for shape in shapes.values())
+        self._whole = [block.source for block in part.values()] == list(shapes) and all(
+            block.mask is None and not any(index is not None for index in block.indices) for block in part.values()
+        )
+
+    def read(self, name: str) -> Tensor | None:
+        """The part of a vector (a copy, or the vector itself); what the part's masks leave out is zero."""
+        full = self._full(name)
+        if full is None or self._whole:
+            return full
+        return flatten(self._part.gather(split(full, self._shapes)))
+
+    def write(self, name: str, vector: Tensor) -> None:
+        """Put the part into the vector; coordinates that the part does not hold keep their value."""
+        if self._whole:
+            self._memory.write(name, vector)
+            return
+        before = self._full(name)
+        full = torch.zeros(self._length) if before is None else before.clone()
+        tensors = split(full, self._shapes)
+        for block, values in zip(self._part.values(), self._part.split(vector).values(), strict=True):
+            block.scatter(values, tensors[block.source])
+        self._memory.write(name, full)
+
+    def _full(self, name: str) -> Tensor | None:
+        full = self._memory.read(name)
+        return full if full is not None and full.numel() == self._length else None  # another network's: lost

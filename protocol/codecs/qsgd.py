@@ -1,0 +1,62 @@
+"""FedPAQ and QSGD: the quantised difference, unbiased, without memory (see `quantiser`).
+
+    payload: small tensors as float32 | a float32 norm per group | the levels
+
+At fixed width a part of p encoded coordinates in g groups takes 4·small + 4·g + ceil(p·(ceil(log2(s + 1)) + 1)/8) bytes
+and the frame's header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from flwr.app import Array
+from torch import Tensor
+
+from protocol.arrays import WireError
+from protocol.codecs.base import Codec, Decoded, Remembering
+from protocol.codecs.layout import Layout, layout_of
+from protocol.codecs.levels import CODINGS, entropy_bytes
+from protocol.codecs.plain import floats, floats_of
+from protocol.codecs.quantiser import dequantise, norms, quantise
+
+
+class Quantised(Codec):
+    """Codec "qsgd"."""
+
+    def encode(
+        self, flat: Tensor, sizes: Sequence[int], draws: np.random.Generator, memory: Remembering, base: int = 0
+    ) -> Array:
+        """Quantise; see `Codec.encode`."""
+        del memory, base
+        layout, s = self._layout(sizes), self.settings
+        payload = [floats(layout.take(flat, layout.small))]
+        if layout.encoded:
+            values = layout.take(flat, layout.large)
+            scales = norms(values, layout, s.norm)
+            numbers = quantise(values, scales, layout, s.levels, draws)
+            payload += [floats(scales), *CODINGS[s.entropy].encode(numbers, s.levels)]
+        return self._frame(sizes, payload)
+
+    def decode(self, array: Array, sizes: Sequence[int], memory: Remembering) -> Decoded:
+        """Read levels and norms; see `Codec.decode`."""
+        del memory
+        layout, s = self._layout(sizes), self.settings
+        raw = 4 * (layout.plain + layout.groups)
+        least, most = CODINGS[s.entropy].bounds(layout.encoded, s.levels) if layout.encoded else (0, 0)
+        payload, _ = self._open(array, sizes, raw + least, raw + most)
+        out = torch.empty(layout.coordinates)
+        layout.put(floats_of(payload[: 4 * layout.plain]), layout.small, out)
+        if not layout.encoded:
+            return Decoded(out, float(raw))
+        scales = floats_of(payload[4 * layout.plain : raw])
+        if not bool((scales >= 0).all() and scales.isfinite().all()):
+            raise WireError("a norm is negative or not finite")
+        numbers = CODINGS[s.entropy].decode(payload[raw:], layout.encoded, s.levels)
+        layout.put(dequantise(numbers, scales, layout, s.levels), layout.large, out)
+        return Decoded(out, raw + entropy_bytes(numbers))
+
+    def _layout(self, sizes: Sequence[int]) -> Layout:
+        return layout_of(sizes, self.settings.small, self.settings.scale, self.settings.block)

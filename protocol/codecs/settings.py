@@ -1,0 +1,98 @@
+"""What a codec can be told, as the run configuration says it and as it crosses the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from models.errors import SettingError
+
+NORMS = ("l2", "max")
+SCALES = ("whole", "tensor", "block")
+ENTROPIES = ("fixed", "elias", "range")
+MOST_LEVELS = 2**22  # a float32 norm has no more digits to divide
+MOST_LEVELS_RANGE = 2**12  # range coding sends a count for each of the 2s + 1 symbols
+
+_QUANTISER = ("levels", "norm", "scale", "block", "entropy", "small")
+_SPARSE = ("share", "small")
+# name → the other settings that it looks at; the order gives the frames their kind, so new ones go to the end
+CODECS: dict[str, tuple[str, ...]] = {
+    "float32": (), "float16": (), "bfloat16": (), "qsgd": _QUANTISER, "topk": _SPARSE, "ef21": _SPARSE,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSettings:
+    """How a difference is encoded. What a codec does not look at is checked all the same.
+
+    Attributes:
+        name: "float32", "float16", "bfloat16", "qsgd", "topk" or "ef21".
+        levels: s of the quantiser: magnitudes are 0 to s times norm / s.
+        norm: "l2" (QSGD, FedPAQ) or "max".
+        scale: what shares one norm: "whole" (all quantised tensors), "tensor", or "block".
+        block: coordinates of a block; the last one of a tensor is shorter.
+        entropy: how levels become bits: "fixed" (ceil(log2(s + 1)) + 1 each), "elias" (Elias gamma), "range".
+        share: of the coordinates that top-k keeps, in (0, 1].
+        small: tensors of fewer coordinates than this cross the wire as float32.
+
+    Raises:
+        SettingError: a value that is not allowed.
+    """
+
+    name: str = "float32"
+    levels: int = 7
+    norm: str = "l2"
+    scale: str = "block"
+    block: int = 512
+    entropy: str = "fixed"
+    share: float = 0.01
+    small: int = 1000
+
+    def __post_init__(self) -> None:
+        closed: tuple[tuple[str, str, Collection[str]], ...] = (
+            ("codec", self.name, CODECS),
+            ("codec-norm", self.norm, NORMS),
+            ("codec-scale", self.scale, SCALES),
+            ("codec-entropy", self.entropy, ENTROPIES),
+        )
+        for key, value, allowed in closed:
+            if value not in allowed:
+                raise SettingError(key, value, allowed)
+        most = MOST_LEVELS_RANGE if self.entropy == "range" else MOST_LEVELS
+        whole = (
+            ("codec-levels", self.levels, 1, most),
+            ("codec-block", self.block, 1, 2**31),
+            ("codec-small", self.small, 0, 2**62),
+        )
+        for key, number, least, limit in whole:
+            if type(number) is not int or not least <= number <= limit:
+                raise SettingError(key, number, f"a whole number, {least} to {limit}")
+        if not isinstance(self.share, int | float) or not 0 < self.share <= 1:  # NaN is not either
+            raise SettingError("codec-share", self.share, "more than 0 and at most 1")
+
+    @property
+    def kind(self) -> int:
+        """Number of the codec in its frames."""
+        return list(CODECS).index(self.name)
+
+    def to_text(self) -> str:
+        """One line for the wire: the name, and as JSON what this codec looks at besides."""
+        if not CODECS[self.name]:
+            return self.name
+        return json.dumps({"name": self.name} | {key: getattr(self, key) for key in CODECS[self.name]})
+
+    @staticmethod
+    def from_text(text: str) -> CodecSettings:
+        """Read what `to_text` wrote.
+
+        Raises:
+            ValueError: another codec, another setting, or a value that is not allowed.
+        """
+        fields = json.loads(text) if text.startswith("{") else {"name": text}
+        name = str(fields.get("name"))
+        if name not in CODECS:
+            raise SettingError("codec", name, CODECS)
+        if set(fields) != {"name", *CODECS[name]}:
+            raise ValueError(f"codec {name!r} has the settings {CODECS[name]}, not {sorted(set(fields) - {'name'})}")
+        return CodecSettings(**fields)

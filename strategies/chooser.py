@@ -1,0 +1,146 @@
+"""Runs the selector of a strategy: what is known of the nodes goes in, nodes and the weights of replies come out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.axes import Layout
+from models.errors import SettingError
+from models.plans import Plan
+from models.randomness import generator
+from protocol import NodeId, Objective
+from strategies.fleet import Node
+from strategies.guard import Accepted
+from strategies.outbox import Outbox
+from strategies.probes import GridProbe
+from strategies.roster import Roster
+from strategies.rounds import Learnt, RoundReport, Sent, share_of
+from strategies.selection import Candidates
+from strategies.settings import Settings
+from strategies.table import NodeTable
+from strategies.tiers import Tier
+from strategies.vectors import Vectoriser
+
+MOST_VECTOR_BYTES = 2 << 30
+
+
+class Chooser:
+    """Who takes part in a round, and what is remembered for it.
+
+    Args:
+        settings: of the strategy.
+        layout: declaration of its network.
+
+    Attributes:
+        table: what was learnt of every node.
+        notes: what the selector wants to remember beside.
+
+    Raises:
+        SettingError: a selector that does not fit the number of nodes, or vectors that do not fit the memory.
+    """
+
+    def __init__(self, settings: Settings, layout: Layout) -> None:
+        self._settings, self._selector = settings, settings.selector
+        self._places = {tier.name: i for i, tier in enumerate(settings.tiers)}
+        self._planned = np.array([settings.work_of(tier).local_steps for tier in settings.tiers], dtype=float)
+        self._selector.check(self._count(settings.nodes), settings.nodes)
+        wanted = self._selector.vectors
+        self._of_differences = wanted is not None and wanted.of_differences
+        self._vectoriser = Vectoriser(layout, wanted.kind, wanted.size, settings.seed) if wanted else None
+        size = self._vectoriser.size if self._vectoriser else 0
+        if wanted and 4 * size * settings.nodes > MOST_VECTOR_BYTES:
+            allowed = f"projected, or last-layer: {settings.nodes:,} nodes x {size:,} coordinates do not fit in 2 GiB"
+            raise SettingError("divfl-vectors", wanted.kind, allowed)
+        self.table = NodeTable(size)
+        self.notes: dict[str, Any] = {}
+        self._roster: Roster | None = None
+
+    def choose(
+        self, grid: Grid, outbox: Outbox, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier],
+        kept_plan: Callable[[Tier, int], Plan], objective: Callable[[Tier, int], Objective], report: RoundReport,
+    ) -> list[tuple[Node, float]]:  # fmt: skip
+        """Choose the nodes of the report's round.
+
+        Args:
+            grid: where the nodes are.
+            outbox: messages about the present state.
+            nodes: that may take part, in order of their ids.
+            tiers: tier by node.
+            kept_plan: the part that a tier keeps in a round.
+            objective: what a tier optimises in a round.
+            report: told whom was chosen, and what asking cost.
+
+        Returns:
+            Nodes, in the order in which they are folded, and what numerator and denominator are multiplied by.
+        """
+        if not nodes:
+            return []
+        number = report.number
+        if self._roster is None or not self._roster.is_of(nodes, tiers):
+            self._roster = Roster.of(nodes, tiers, self._places, self.table)
+        roster = self._roster
+        probe = GridProbe(
+            grid, outbox, nodes, lambda i: kept_plan(tiers[nodes[i].id], number),
+            kept_plan(self._settings.tiers[-1], number), lambda i: objective(tiers[nodes[i].id], number),
+            self._settings.deadline, report, self.table, self._vectoriser,
+        )  # fmt: skip
+        draws = generator(self._settings.seed, number, "server", "select")
+        candidates = self._candidates(roster, number)
+        selection = self._selector.select(candidates, self._count(len(nodes)), draws, probe)
+        chosen = [roster.position[node] for node in selection.nodes]
+        self.table.column("selected")[roster.rows[chosen]] += 1
+        report.selected = list(selection.nodes)
+        report.selected_tiers = dict(Counter(tiers[node].name for node in selection.nodes))
+        report.selected_ever = int(np.count_nonzero(self.table.column("selected")))
+        weights = selection.weights or [1.0] * len(chosen)
+        return [(nodes[i], weight) for i, weight in zip(chosen, weights, strict=True)]
+
+    def vector(self, sent: Sent, reply: Accepted) -> NDArray[np.float32] | None:
+        """What is to be remembered of a difference."""
+        if self._vectoriser is None or not self._of_differences:
+            return None
+        return self._vectoriser.vector(sent.part, reply.difference)
+
+    def learn(self, learnt: Sequence[Learnt], round_number: int) -> None:
+        """Note what the accepted replies of a round said of their nodes."""
+        for one in learnt:
+            self.table.learn(one.sent.node.id, round_number, self._places[one.sent.tier], one.metrics)
+            if one.vector is not None:
+                self.table.vectors[self.table.row(one.sent.node.id)] = one.vector
+
+    def counted(self, node: NodeId) -> int:
+        """Round of a node's last reply that counted; 0 if there was none."""
+        row = self.table.row(node)
+        return int(self.table.column("round")[row])
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the next selections depend on: tensors and JSON values."""
+        tensors, nodes = self.table.checkpoint()
+        return tensors, {"nodes": nodes, "notes": self.notes}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Take up a `checkpoint`."""
+        self.table.restore(tensors, values["nodes"])
+        self.notes = dict(values["notes"])
+
+    def _count(self, nodes: int) -> int:
+        return max(1, share_of(self._settings.fraction_train, nodes))
+
+    def _candidates(self, roster: Roster, number: int) -> Candidates:
+        table, rows = self.table, roster.rows
+        # Who has not trained yet will do the steps of its tier; 0 of them are epochs, and so everything.
+        steps, planned = table.column("steps")[rows], self._planned[roster.places]
+        steps = np.where(np.isnan(steps) & (planned > 0), planned, steps)
+        return Candidates(
+            roster.ids, roster.examples, roster.places, table.column("loss")[rows], table.column("loss_square")[rows],
+            table.column("tier")[rows].astype(np.intp), table.column("round")[rows], table.column("seconds")[rows],
+            steps, table.column("selected")[rows], table.vectors[rows], number, self._settings.work.batch_size,
+            self.notes,
+        )  # fmt: skip

@@ -1,0 +1,183 @@
+"""Clusters: which global state a node gets, and which one its reply changes.
+
+A strategy has one global state, or one per cluster; everything else about a method stays as it is. `Clustering` keeps
+the states by number and answers for every node. This module also has the answer of a run without clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from models.axes import Layout
+from models.submodel import Submodel
+from protocol import NodeId
+from strategies.global_state import GlobalState
+from strategies.guard import Accepted
+from strategies.rounds import Learnt, LocalScore, Sent
+from strategies.table import in_order
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What clusters are made of.
+
+    Attributes:
+        layout: of the network.
+        make: gives a new state, all zeros.
+        draw: gives the initial tensors of a cluster at an attempt; see `initial_purpose`.
+        seed: of the run.
+        learning_rate: by 1-based round.
+    """
+
+    layout: Layout
+    make: Callable[[], GlobalState]
+    draw: Callable[[str], Tensors]
+    seed: int
+    learning_rate: Callable[[int], float]
+
+
+def initial_purpose(cluster: int, attempt: int = 0) -> str:
+    """What an initial state is drawn for; the first cluster's is that of a run without clusters."""
+    number = f" {cluster}" if cluster else ""
+    return f"initial state{number}" + (f", attempt {attempt}" if attempt else "")
+
+
+class Clustering:
+    """One state for everybody.
+
+    Args:
+        basis: see there.
+
+    Attributes:
+        states: cluster → its state.
+    """
+
+    def __init__(self, basis: Basis) -> None:
+        self.basis = basis
+        self.states: dict[int, GlobalState] = {0: basis.make()}
+
+    @property
+    def main(self) -> int:
+        """The largest cluster, whose state stands for them all; the lowest number on ties."""
+        sizes = self.sizes()
+        return min(self.states, key=lambda number: (-sizes.get(number, 0), number))
+
+    @property
+    def shared(self) -> frozenset[str]:
+        """Tensors that all clusters have in common."""
+        return frozenset()
+
+    def sizes(self) -> dict[int, int]:
+        """Nodes by cluster, as far as they are known."""
+        return {number: len(members) for number, members in self.members().items()}
+
+    def members(self) -> dict[int, list[NodeId]]:
+        """Ids by cluster, as far as they are known."""
+        return {}
+
+    def assigned(self, node: NodeId) -> int | None:
+        """The cluster that a node is known to be in."""
+        del node
+        return 0
+
+    def offered(self, node: NodeId) -> tuple[int, ...]:
+        """The clusters whose states a node is sent; of several it takes the one that fits its examples best."""
+        del node
+        return (0,)
+
+    def counts(self, node: NodeId) -> bool:
+        """Whether what a node is sent is a state that its reply changes."""
+        del node
+        return True
+
+    def plan_round(self, node: NodeId, round_number: int) -> int:
+        """The round whose plan a node gets."""
+        del node
+        return round_number
+
+    def tensors(self, number: int) -> tuple[Tensor, Tensors]:
+        """The state that `offered` names, flat and by name."""
+        return self.states[number].flat, self.states[number].tensors
+
+    def loaded(self, number: int) -> None:
+        """A state was loaded from outside: others take from it what they share with it."""
+
+    def start(self, ask: Callable[[], Sequence[tuple[int, float]]]) -> None:
+        """Before round 1: `ask` gives the cluster and the loss of every node that answers, in the present states."""
+        del ask
+
+    def begin(self, sent: Sequence[Sent]) -> None:
+        """Begin a round with its requests."""
+
+    def place(self, sent: Sent, metrics: Mapping[str, float]) -> int | None:
+        """The cluster whose state a reply changes; None for one that only says where its node belongs."""
+        del sent, metrics
+        return 0
+
+    def note(self, sent: Sent, part: Submodel, reply: Accepted) -> None:
+        """Remember what an accepted reply says of its node; of no use if the round is abandoned."""
+
+    def close(self, learnt: Sequence[Learnt], round_number: int) -> None:
+        """All replies of a round that counts are in; states are still what they were."""
+
+    def learnt_by(self, number: int, learnt: Sequence[Learnt]) -> list[Learnt]:
+        """The replies that a cluster's step depends on; none leaves its state as it is."""
+        return [one for one in learnt if one.cluster == number]
+
+    def settle(self) -> None:
+        """All states are what they are after the round; there may be new ones now."""
+
+    def report(self, learnt: Sequence[Learnt]) -> dict[str, Any]:
+        """What the round's line of metrics says; {} without clusters."""
+        del learnt
+        return {}
+
+    def local(self, scores: Sequence[LocalScore]) -> dict[str, dict[str, float]]:
+        """Results on the nodes' own test examples by cluster: of the one that a node chose for this, or is in."""
+        found: dict[int, list[LocalScore]] = {}
+        for score in scores:
+            cluster = score.metrics.get("cluster", self.assigned(score.node))
+            if cluster is not None:
+                found.setdefault(int(cluster), []).append(score)
+        keys = ("loss", "accuracy", "accuracy-test-identity")
+        return {
+            str(cluster): {"nodes": len(found[cluster])}
+            | {key.replace("-", "_"): _mean(found[cluster], key) for key in keys if key in found[cluster][0].metrics}
+            for cluster in sorted(found)
+        }
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything but the states: tensors and JSON."""
+        return {}, {}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Take up a `checkpoint`; afterwards there are as many states as there were then."""
+        del tensors, values
+
+
+def _mean(scores: Sequence[LocalScore], key: str) -> float:
+    """Over all their test examples."""
+    return sum(one.examples * one.metrics.get(key, 0.0) for one in scores) / sum(one.examples for one in scores)
+
+
+def by_cluster(assignments: Mapping[NodeId, int], numbers: Sequence[int]) -> dict[int, list[NodeId]]:
+    """Ids by cluster, in order; clusters without members too."""
+    found: dict[int, list[NodeId]] = {number: [] for number in numbers}
+    for node in sorted(assignments, key=in_order):
+        if assignments[node] in found:
+            found[assignments[node]].append(node)
+    return found
+
+
+def named(**fields: Any) -> dict[str, Any]:
+    """Fields for a line of metrics; tables by cluster get text keys, as JSON has them."""
+    return {
+        key: {str(number): value for number, value in field.items()} if isinstance(field, Mapping) else field
+        for key, field in fields.items()
+    }

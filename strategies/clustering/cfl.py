@@ -1,0 +1,190 @@
+"""CFL (Sattler, Müller, Samek, TNNLS 2020; arXiv 1910.01991): one cluster of everybody, cut in two again and again.
+
+Every cluster trains by itself. When its mean update has become small while its members' have not, it is cut where their
+updates are least similar (`split`, `linkage`), and both groups go on from the state at hand. What the members wanted
+stays in the parameter tree (`tree`), at which nodes that were not there find their place later: they are sent the model
+of the cut, and their reply places them and changes nothing else.
+
+A cut goes by the replies of one round, so only who replied can be assigned in it; the paper has everybody reply.
+Updates are compared on common coordinates (`coordinates`), and the model that is kept is the one they were made at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.randomness import generator
+from models.submodel import Submodel, split
+from protocol import NodeId
+from strategies.clustering.base import Basis, Clustering, Tensors, by_cluster, named
+from strategies.clustering.coordinates import Sample, choose
+from strategies.clustering.split import SplitRule, Verdict, judge
+from strategies.clustering.tree import ROOT, Tree
+from strategies.clustering.updates import Updates
+from strategies.guard import Accepted
+from strategies.rounds import Learnt, Sent
+
+_MOST_VALUES = 1 << 24  # of all updates of one cluster in one round: 64 MiB
+_LEAST_SAMPLE = 1024
+
+
+@dataclass(slots=True)
+class _Row:
+    """An update at the coordinates of its cluster."""
+
+    node: NodeId
+    values: NDArray[np.float32]
+    held: NDArray[np.bool_]
+    weight: float
+
+
+class CFL(Clustering):
+    """Clusters by recursive bipartition.
+
+    Args:
+        basis: see `Clustering`.
+        rule: when a cluster is cut.
+        first_round: no cut before this round.
+        most_clusters: no cut beyond this number of clusters; 0 is no limit.
+        sample: coordinates on which updates are compared, at most.
+    """
+
+    def __init__(self, basis: Basis, rule: SplitRule, first_round: int, most_clusters: int, sample: int) -> None:
+        super().__init__(basis)
+        self._rule, self._first_round, self._most, self._size = rule, first_round, most_clusters, sample
+        self.tree = Tree()
+        self._reference: float | None = None  # mean norm of members in the first round
+        self._samples: dict[int, Sample] = {}
+        self._rows: dict[int, list[_Row]] = {}
+        self._walked: dict[NodeId, int] = {}  # nodes that found the next cluster on their way this round
+        self._verdicts: dict[int, Verdict] = {}
+        self._cut: list[tuple[int, tuple[int, int]]] = []  # clusters that are cut when the round has been averaged
+
+    def members(self) -> dict[int, list[NodeId]]:
+        """Nodes by leaf; those on their way are in none."""
+        return by_cluster(self.tree.places, self.tree.leaves)
+
+    def assigned(self, node: NodeId) -> int | None:
+        """A node's leaf; None while it is on its way."""
+        place = self.tree.place(node)
+        return place if place in self.states else None
+
+    def offered(self, node: NodeId) -> tuple[int, ...]:
+        """Where the node stands: its leaf, or the cut that it has to pass next."""
+        return (self.tree.place(node),)
+
+    def counts(self, node: NodeId) -> bool:
+        """Not while the node is on its way."""
+        return self.tree.place(node) in self.states
+
+    def plan_round(self, node: NodeId, round_number: int) -> int:
+        """The round of the cut that a node has to pass: the part that it would have held then can be compared."""
+        place = self.tree.place(node)
+        return self.tree.splits[place].round_number if place in self.tree.splits else round_number
+
+    def tensors(self, number: int) -> tuple[Tensor, Tensors]:
+        """The state of a leaf, or the model of a cut."""
+        if number in self.states:
+            return super().tensors(number)
+        flat = self.tree.splits[number].model
+        return flat, split(flat, {name: tensor.shape for name, tensor in self.basis.layout.tensors.items()})
+
+    def begin(self, sent: Sequence[Sent]) -> None:
+        """Choose, for every leaf, the coordinates on which its members' updates are compared."""
+        self._samples, self._rows, self._walked, self._verdicts, self._cut = {}, {}, {}, {}, []
+        parts: dict[int, list[Submodel]] = {}
+        for one in sent:
+            parts.setdefault(self.tree.place(one.node.id), []).append(one.part)
+        for leaf in self.tree.leaves:
+            if leaf in parts:
+                most = min(self._size, max(_LEAST_SAMPLE, _MOST_VALUES // len(parts[leaf])))
+                draws = generator(self.basis.seed, 0, "server", f"cfl coordinates {leaf}")
+                self._samples[leaf] = choose(self.basis.layout, parts[leaf], most, draws)
+
+    def place(self, sent: Sent, metrics: Mapping[str, float]) -> int | None:
+        """The leaf that the node was sent; None for a node on its way."""
+        del metrics
+        place = self.tree.place(sent.node.id)
+        return place if place in self.states else None
+
+    def note(self, sent: Sent, part: Submodel, reply: Accepted) -> None:
+        """Keep an update until the round ends, or see where a node on its way goes next."""
+        node, place = sent.node.id, self.tree.place(sent.node.id)
+        if place in self.tree.splits:
+            cut = self.tree.splits[place]
+            side = cut.side_of(part, reply.difference)
+            if side is not None:
+                self._walked[node] = cut.children[side]
+        else:
+            values, held = self._samples[place].read(part, reply.difference)
+            self._rows.setdefault(place, []).append(_Row(node, values, held, reply.metrics["num-examples"]))
+
+    def close(self, learnt: Sequence[Learnt], round_number: int) -> None:
+        """Test every leaf, and note those that are cut while their state is still what the updates refer to."""
+        del learnt
+        rate = self.basis.learning_rate(round_number)
+        updates = {leaf: _updates(rows) for leaf, rows in self._rows.items()}
+        for leaf, found in updates.items():  # who trained a leaf is in it
+            self.tree.places.update(dict.fromkeys(found.members, leaf))
+        self.tree.places.update(self._walked)
+        if self._reference is None and ROOT in updates:
+            self._reference = float(updates[ROOT].norms().mean()) / rate or None
+        for leaf in sorted(updates):
+            if self._reference is None:
+                break
+            verdict = self._verdicts[leaf] = judge(updates[leaf], self._rule, self._reference * rate)
+            full = self._most and len(self.tree.leaves) >= self._most
+            if verdict.accepted and verdict.cut is not None and round_number >= self._first_round and not full:
+                model, sample = self.states[leaf].flat.clone(), self._samples[leaf]
+                children = self.tree.cut(leaf, verdict.cut, updates[leaf], sample, model, round_number)
+                self._cut.append((leaf, children))
+        self._rows = {}
+
+    def settle(self) -> None:
+        """Give both groups of every cut the state that their cluster has come to."""
+        for leaf, (first, second) in self._cut:
+            state = self.states.pop(leaf)
+            self.states[second] = self.basis.make()
+            self.states[second].become(state)
+            self.states[first] = state
+        self.states = dict(sorted(self.states.items()))
+
+    def report(self, learnt: Sequence[Learnt]) -> dict[str, Any]:
+        """Sizes, who trained what, the norms that the tests saw (over the reference), and the cuts of this round."""
+        now = {one.sent.node.id: one.cluster for one in learnt if one.cluster is not None}
+        norms = {
+            leaf: {"mean": v.mean, "largest": v.largest}
+            | ({} if v.cut is None else {"cross": v.cut.cross, "intra": v.cut.intra})
+            for leaf, v in self._verdicts.items()
+        }
+        return named(
+            main=self.main, sizes=self.sizes(), assignments=by_cluster(now, sorted(set(now.values()))), norms=norms,
+            splits={leaf: list(children) for leaf, children in self._cut},
+            walked=by_cluster(self._walked, sorted(set(self._walked.values()))),
+        )  # fmt: skip
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tree, and what norms are measured by."""
+        tensors, values = self.tree.checkpoint()
+        return tensors, {"tree": values, "reference": self._reference}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Take up a `checkpoint`."""
+        self.tree.restore(self.basis.layout, tensors, values["tree"])
+        self._reference = values["reference"]
+        spare = list(self.states.values())
+        self.states = {leaf: spare.pop() if spare else self.basis.make() for leaf in self.tree.leaves}
+
+
+def _updates(rows: Sequence[_Row]) -> Updates:
+    held = np.stack([row.held for row in rows])
+    return Updates(
+        [row.node for row in rows], np.stack([row.values for row in rows]), None if held.all() else held,
+        np.array([row.weight for row in rows]),
+    )  # fmt: skip

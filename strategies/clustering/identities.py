@@ -1,0 +1,48 @@
+"""Asks nodes which cluster they are in, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from models.plans import Plan
+from protocol import LOSSES, Objective, bytes_of
+from strategies.exchange import exchange
+from strategies.fleet import Node
+from strategies.guard import Rejected, Rejection, cluster_of, content_of
+from strategies.outbox import Outbox
+from strategies.rounds import RoundReport
+
+
+def ask_identities(
+    grid: Grid, outbox: Outbox, nodes: Sequence[Node], plans: Sequence[Plan], clusters: int, seconds: float,
+    report: RoundReport,
+) -> list[tuple[int, float]]:  # fmt: skip
+    """Let nodes say which state fits them best, and with what loss (nats), in the order of the nodes.
+
+    Args:
+        grid: where the nodes are.
+        outbox: messages about the present states.
+        nodes: whom to ask.
+        plans: the part that each of them is asked about.
+        clusters: number of states.
+        seconds: how long to wait.
+        report: where bytes are counted and replies that are not used are named.
+    """
+    pairs = zip(nodes, plans, strict=True)
+    asked = [outbox.ask_loss(LOSSES, node, plan, Objective()) for node, plan in pairs]
+    messages = [message for _, message in asked]
+    found: list[tuple[int, float]] = []
+
+    def take(i: int, message: Message | None) -> None:
+        try:
+            metrics = content_of(message, asked[i][0], None).metrics
+            found.append((cluster_of(metrics, clusters), metrics.get("loss", 0.0)))
+        except Rejected as rejected:
+            report.rejected.append(Rejection(nodes[i].id, f"identity: {rejected}"))
+
+    report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
+    exchange(grid, messages, take, seconds=seconds)
+    return found

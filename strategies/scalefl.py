@@ -1,0 +1,63 @@
+"""ScaleFL (Ilhan et al., CVPR 2023): width and depth together.
+
+A device holds the leading ceil(r·n) units of the stages up to its depth, with a plain exit after each (§3.2). Exit i of
+d weighs i/Σj; from a share of the rounds on every exit but the last learns from the last (§3.3, eq. 3: T = 3). The
+server averages every coordinate over those who trained it. A tier's rate and depth are settings ("b:3/4@3"); the
+paper's levels have rates of 0.7 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from models.errors import SettingError
+from models.network import NetworkSpec
+from models.plans import Plan
+from protocol import Objective, Scalar
+from strategies.base import PartialStrategy, Preferences
+from strategies.fleet import Node
+from strategies.settings import Settings
+from strategies.tiers import Tier
+
+
+class ScaleFL(PartialStrategy):
+    """Leading widths up to a depth.
+
+    Options: `distillation` (0.05): γ, 0 is off; `temperature` (3.0); `distillation-after` (5): rounds without it at
+    first, a quarter of the run in the paper.
+    """
+
+    OPTIONS = {"distillation": 0.05, "temperature": 3.0, "distillation-after": 5}
+    RANGES = {"distillation": (0, 1e3), "temperature": (1e-3, 1e3), "distillation-after": (0, 10**9)}
+    PREFERENCES = Preferences(norm="static-batch", scaler=True, exits="plain")
+    PER_WIDTH = True
+
+    @classmethod
+    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """Give a network that can only be cut after its last stage exits after every one."""
+        del settings, options
+        if network.exits == "shared":
+            raise SettingError("exits", network.exits, "one of plain, bottleneck: every stage has an exit of its own")
+        return replace(network, exits="plain") if network.exits == "last" else network
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The tier's width and depth."""
+        del node
+        return self.kept_plan(tier, round_number)
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """Likewise."""
+        del round_number
+        return Plan(tier.rate, depth=self.depth_of(tier))
+
+    def objective(self, tier: Tier, round_number: int) -> Objective:
+        """Deep supervision, deeper exits weighing more, with the last as teacher in later rounds."""
+        del tier
+        settings: dict[str, Scalar] = {"by-depth": True}
+        if round_number > int(self.options["distillation-after"]):
+            settings |= {
+                "distillation": "last", "weight": self.options["distillation"],
+                "temperature": self.options["temperature"],
+            }  # fmt: skip
+        return Objective("deep-supervision", settings)

@@ -1,0 +1,65 @@
+"""Scores of the state on the nodes' own test examples: asked, read, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message
+
+from models.plans import Plan
+from protocol import EVALUATE, NodeId
+from strategies.fleet import Node
+from strategies.guard import Rejected, content_of
+from strategies.outbox import Outbox
+from strategies.rounds import LocalScore
+from strategies.tiers import Tier
+
+SCORES = ("loss", "accuracy", "accuracy-own-labels")
+IF_ASKED = ("cluster", "accuracy-test-identity")  # of a node that was sent several states
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A request to score, and what the server remembers of it.
+
+    Attributes:
+        node: who is asked.
+        tier: the node's tier this round.
+        nonce: the name of the request.
+        message: the request itself.
+    """
+
+    node: NodeId
+    tier: str
+    nonce: str
+    message: Message
+
+
+def score_requests(
+    outbox: Outbox, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier], kept: Mapping[str, Plan]
+) -> list[ScoreRequest]:
+    """Ask nodes to score their tier's part (by tier name) on their own test examples."""
+    asked = []
+    for node in nodes:
+        tier = tiers[node.id].name
+        asked.append(ScoreRequest(node.id, tier, *outbox.ask(EVALUATE, node, kept[tier])))
+    return asked
+
+
+def read_score(request: ScoreRequest, message: Message | None) -> LocalScore | None:
+    """Read an answer; None if it did not come, cannot be used, or the node has no test examples."""
+    try:
+        metrics = content_of(message, request.nonce, None).metrics
+    except Rejected:
+        return None
+    examples = metrics.get("num-examples", 0.0)
+    usable = examples > 0 and metrics.keys() >= set(SCORES) and all(0 <= metrics[key] <= 1 for key in SCORES[1:])
+    found = {key: metrics[key] for key in (*SCORES, *IF_ASKED) if key in metrics}
+    return LocalScore(request.node, request.tier, examples, found) if usable else None
+
+
+def mean_scores(scores: Sequence[LocalScore]) -> dict[str, float]:
+    """Means over all nodes' test examples; {} without scores."""
+    total = sum(score.examples for score in scores)
+    return {key: sum(s.examples * s.metrics[key] for s in scores) / total for key in SCORES} if scores else {}

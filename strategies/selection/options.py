@@ -1,0 +1,93 @@
+"""What selectors can be told, by the names of the run config, and the selectors by theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.errors import SettingError
+from strategies.selection.base import Selector
+from strategies.selection.divfl import DivFL
+from strategies.selection.oort import Oort
+from strategies.selection.sizes import BySize, BySizeWithReplacement
+from strategies.selection.uniform import Uniform
+from strategies.selection.utility import Utility
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionOptions:
+    """Settings of all selectors; each takes its own. See docs/configuration.md, and the selectors themselves."""
+
+    selection_candidates: int = 0
+    selection_loss: str = "probe"
+    selection_batch: int = 64
+    selection_compare: str = "tier-rank"
+    selection_data_exponent: float = 1.0
+    selection_loss_exponent: float = 1.0
+    selection_lateness_exponent: float = 2.0
+    selection_preferred_seconds: float = 0.0
+    divfl_greedy: str = "lazy"
+    divfl_sample: int = 0
+    divfl_vectors: str = "projected"
+    divfl_size: int = 256
+    divfl_refresh: str = "updates"
+    divfl_weights: str = "gamma"
+    oort_exploration: float = 0.9
+    oort_exploration_decay: float = 0.95
+    oort_exploration_least: float = 0.2
+    oort_cutoff: float = 0.7
+    oort_clip: float = 0.95
+    oort_pacer_percent: float = 30.0
+    oort_pacer_rounds: int = 20
+    oort_pacer_step: float = 5.0
+
+
+def _power_of_choice(losses: str) -> Callable[[SelectionOptions], Selector]:
+    def make(o: SelectionOptions) -> Selector:
+        return Utility(losses, o.selection_candidates, o.selection_batch, o.selection_compare, 0.0, 1.0, 0.0)
+
+    return make
+
+
+def _utility(o: SelectionOptions) -> Selector:
+    return Utility(
+        o.selection_loss, o.selection_candidates, o.selection_batch, o.selection_compare, o.selection_data_exponent,
+        o.selection_loss_exponent, o.selection_lateness_exponent, o.selection_preferred_seconds,
+    )  # fmt: skip
+
+
+def _divfl(o: SelectionOptions) -> Selector:
+    return DivFL(o.divfl_greedy, o.divfl_sample, o.divfl_vectors, o.divfl_size, o.divfl_refresh, o.divfl_weights)
+
+
+def _oort(o: SelectionOptions) -> Selector:
+    return Oort(
+        o.oort_exploration, o.oort_exploration_decay, o.oort_exploration_least, o.oort_cutoff, o.oort_clip,
+        o.selection_lateness_exponent, o.selection_preferred_seconds, o.oort_pacer_percent, o.oort_pacer_rounds,
+        o.oort_pacer_step, o.selection_compare,
+    )  # fmt: skip
+
+
+# Name in the run config → how it is made.
+SELECTORS: dict[str, Callable[[SelectionOptions], Selector]] = {
+    "uniform": lambda _: Uniform(),
+    "by-size": lambda _: BySize(),
+    "by-size-replacement": lambda _: BySizeWithReplacement(),
+    "pow-d": _power_of_choice("probe"),
+    "cpow-d": _power_of_choice("batch"),
+    "rpow-d": _power_of_choice("last"),
+    "divfl": _divfl,
+    "oort": _oort,
+    "utility": _utility,
+}
+
+
+def selector(name: str, options: SelectionOptions | None = None) -> Selector:
+    """Make a selector.
+
+    Raises:
+        SettingError: an unknown name, or a setting that it cannot use.
+    """
+    if name not in SELECTORS:
+        raise SettingError("selection", name, SELECTORS)
+    return SELECTORS[name](options or SelectionOptions())

@@ -1,0 +1,125 @@
+"""The utility rule, and Power-of-Choice as a case of it.
+
+Of d candidates, drawn in proportion to examples without replacement, the m with the largest utility take part:
+
+    u = n_eff^a · L^b · (T/t)^(c·[t > T])
+
+n_eff = min(examples, steps · batch size) is what a device gets through in a round, L its mean loss, t its seconds for a
+round and T the seconds that are preferred. The exponents reach published rules: a = 0, b = 1, c = 0 is Power-of-Choice;
+a = 1/2 is active FL (Goetz et al. 2019: √n · mean loss); a = 1 is the linear credit of Oort (Lai et al., OSDI 2021).
+
+Power-of-Choice (Cho, Wang, Joshi, AISTATS 2022, §3) differs in where L comes from:
+
+- pow-d: every candidate scores the present state on all of its training examples (d parts down, d numbers up);
+- cpow-d: on one mini-batch;
+- rpow-d: the server's table of the losses that came with training, +∞ for who was never chosen: nothing is asked.
+
+Its rule for averaging is the plain mean over those chosen. Ties are broken at random.
+The authors' own code, and ports of it, picked by position in the wrong list; positions here always mean candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.errors import SettingError
+from strategies.selection.base import Candidates, Floats, Positions, Probe, Selection, Selector, in_range, one_of
+from strategies.selection.comparable import COMPARISONS, WITHOUT_PROBE, within_tiers
+from strategies.selection.draws import in_proportion, largest
+
+LOSSES = ("probe", "batch", "last")
+
+
+@dataclass(frozen=True)
+class Utility(Selector):
+    """The m candidates of the largest utility, of d drawn by size.
+
+    Attributes:
+        losses: "probe" (all training examples), "batch" (a mini-batch) or "last" (from its last training).
+        candidates: d; 0 is twice the number chosen.
+        batch: examples of "batch".
+        compare: one of `COMPARISONS`.
+        data, loss, lateness: the exponents a, b and c.
+        preferred_seconds: T; 0 is the median of what is known of all candidates.
+    """
+
+    losses: str = "probe"
+    candidates: int = 0
+    batch: int = 64
+    compare: str = "tier-rank"
+    data: float = 1.0
+    loss: float = 1.0
+    lateness: float = 2.0
+    preferred_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what does not depend on the number of nodes.
+
+        Raises:
+            SettingError: see there.
+        """
+        one_of("selection-loss", self.losses, LOSSES)
+        one_of("selection-compare", self.compare, COMPARISONS if self.losses != "last" else WITHOUT_PROBE)
+        in_range("selection-candidates", self.candidates, 0)
+        in_range("selection-batch", self.batch, 1)
+        in_range("selection-data-exponent", self.data, 0)
+        in_range("selection-loss-exponent", self.loss, 0)
+        in_range("selection-lateness-exponent", self.lateness, 0)
+        in_range("selection-preferred-seconds", self.preferred_seconds, 0)
+
+    @property
+    def sets_weights(self) -> bool:
+        """Size counts in the draw of the candidates."""
+        return True
+
+    def check(self, count: int, nodes: int) -> None:
+        """Hold d against m and the number of nodes; see `Selector.check`."""
+        if self.candidates and not count <= self.candidates <= nodes:
+            allowed = f"{count} (chosen each round) to {nodes} (nodes), or 0 for twice the number chosen"
+            raise SettingError("selection-candidates", self.candidates, allowed)
+
+    def select(self, candidates: Candidates, count: int, draws: np.random.Generator, probe: Probe) -> Selection:
+        """Draw d by size, then take the m of the largest utility."""
+        wanted = min(len(candidates), max(count, self.candidates or 2 * count))
+        if wanted == count:  # nothing is left to choose, so nothing is asked
+            return candidates.selection(in_proportion(candidates.examples, wanted, draws))
+        everybody = wanted == len(candidates)
+        drawn = np.arange(wanted) if everybody else in_proportion(candidates.examples, wanted, draws)
+        scores = self.utilities(candidates, drawn, self._losses(candidates, drawn, probe))
+        return candidates.selection(drawn[largest(scores, count, draws)])
+
+    def utilities(self, candidates: Candidates, positions: Positions, losses: Floats) -> Floats:
+        """Utilities of some candidates, given their losses; -∞ where the loss is NaN."""
+        scores = candidates.processed[positions] ** self.data * losses**self.loss
+        scores *= lateness(candidates.seconds, self.preferred_seconds, self.lateness)[positions]
+        return np.where(np.isnan(losses), -np.inf, scores)
+
+    def _losses(self, candidates: Candidates, positions: Positions, probe: Probe) -> Floats:
+        if self.losses == "last":
+            found, tiers = last_losses(candidates, candidates.loss)[positions], candidates.loss_tiers[positions]
+        else:
+            batch, common = self.batch if self.losses == "batch" else 0, self.compare == "common"
+            found, tiers = probe.losses(positions, batch=batch, common=common), candidates.tiers[positions]
+        return within_tiers(found, tiers) if self.compare == "tier-rank" else found
+
+
+def lateness(seconds: Floats, preferred: float, exponent: float) -> Floats:
+    """(T/t)^c for who is later than T, 1 for the others and where t is unknown; T = 0 is the median."""
+    known = seconds[~np.isnan(seconds)]
+    if not len(known) or not exponent:
+        return np.ones_like(seconds)
+    limit = preferred or float(np.median(known))
+    late = seconds > limit  # NaN is not
+    return np.where(late, (limit / np.where(late, seconds, 1.0)) ** exponent, 1.0)
+
+
+def last_losses(candidates: Candidates, losses: Floats) -> Floats:
+    """A table of losses in which everybody stands: +∞ for who was never chosen.
+
+    Who was chosen and never answered counts as the median of those that did: neither for ever first nor for ever last.
+    """
+    known = ~np.isnan(losses)
+    middle = float(np.median(losses[known])) if known.any() else np.inf
+    return np.where(known, losses, np.where(candidates.selected > 0, middle, np.inf))

@@ -1,0 +1,171 @@
+"""FedDyn: the server's h against the paper's and the released code's form, the client's term against autograd."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from flwr.app import Context, RecordDict
+from torch import Tensor
+from torch.nn import functional as F
+
+from client_app.dynamic import NAME, DynamicRegulariser
+from client_app.memory import Memory
+from client_app.workspace import LocalModel
+from models import NetworkSpec, PartialAverage, Plan, completed, layout, submodel
+from models.submodel import flatten, split
+from strategies.dynamic import Dynamic
+from tests.parity.rounds import state_of
+
+SPEC = completed(NetworkSpec("cnn", (1, 8, 8), 5, widths=(4, 6), exits="plain", norm="none"))
+ALPHA = 0.3
+
+
+def _played(rounds: int, nodes: int, active: int, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """States by our rule, and by the released code's: mean of the active plus the mean of everybody's drift l."""
+    draws = torch.Generator().manual_seed(seed)
+    whole = submodel(SPEC, Plan())
+    ours = {name: tensor.clone() for name, tensor in state_of(SPEC).items()}
+    theirs = flatten(ours).double()
+    drift = torch.zeros(nodes, whole.numel, dtype=torch.float64)
+    dynamic, average = Dynamic(ALPHA, layout(SPEC), nodes), PartialAverage(layout(SPEC))
+    found, expected = [], []
+    for _ in range(rounds):
+        chosen = torch.randperm(nodes, generator=draws)[:active]
+        moved = torch.randn(active, whole.numel, generator=draws)
+        average.reset()
+        before = {name: tensor.clone() for name, tensor in ours.items()}
+        for difference in moved:
+            average.add(whole, difference)
+        average.finish(ours, out=ours)
+        dynamic.correct(ours, before, average, list)
+        drift[chosen] += moved.double()
+        theirs = theirs + moved.double().mean(0) + drift.mean(0)
+        found.append(flatten(ours))
+        expected.append(theirs.float())
+    return found, expected
+
+
+@pytest.mark.parametrize(("nodes", "active"), [(6, 6), (20, 3), (7, 1)])
+def test_papers_form_is_the_released_codes(nodes: int, active: int) -> None:
+    for ours, theirs in zip(*_played(20, nodes, active, seed=nodes), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_first_full_round_is_twice_the_mean_minus_the_old() -> None:
+    (state, *_), _ = _played(1, 5, 5, seed=3)
+    draws = torch.Generator().manual_seed(3)
+    torch.randperm(5, generator=draws)
+    moved = torch.randn(5, submodel(SPEC, Plan()).numel, generator=draws)
+    old = flatten(state_of(SPEC))
+    torch.testing.assert_close(state, 2 * (old + moved.mean(0)) - old, rtol=1e-4, atol=1e-5)
+
+
+def test_submodels_have_h_where_they_hold_something_and_nothing_else_moves() -> None:
+    """DepthFL's rule, transcribed: h by tensor, count of those who sent it over the number of all clients."""
+    torch.manual_seed(0)
+    nodes, plans = 8, [Plan(depth=1), Plan(depth=1), Plan(depth=1)]
+    dynamic, average = Dynamic(ALPHA, layout(SPEC), nodes), PartialAverage(layout(SPEC))
+    state = {name: tensor.clone() for name, tensor in state_of(SPEC).items()}
+    h = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    for round_plans in ([*plans, Plan()], plans, [Plan(), Plan(depth=1)]):
+        before = {name: tensor.clone() for name, tensor in state.items()}
+        sent = [(submodel(SPEC, plan), torch.randn(submodel(SPEC, plan).numel)) for plan in round_plans]
+        average.reset()
+        for part, difference in sent:
+            average.add(part, difference)
+        average.finish(state, out=state)
+        dynamic.correct(state, before, average, list)
+        for name, old in before.items():
+            pieces = [part.split(difference)[name] for part, difference in sent if name in part]
+            if not pieces:
+                assert torch.equal(state[name], old), name
+                assert torch.equal(dynamic.h[name], h[name]), name
+                continue
+            mean = old + torch.stack(pieces).mean(0)
+            h[name] = h[name] - ALPHA * len(pieces) / nodes * (mean - old)
+            torch.testing.assert_close(state[name], mean - h[name] / ALPHA, rtol=1e-4, atol=1e-5)
+
+
+def test_scaling_by_holders_counts_only_nodes_that_can_hold_a_coordinate() -> None:
+    part, whole = submodel(SPEC, Plan(depth=1)), submodel(SPEC, Plan())
+    dynamic, average = Dynamic(ALPHA, layout(SPEC), 10, "holders"), PartialAverage(layout(SPEC))
+    state = {name: tensor.clone() for name, tensor in state_of(SPEC).items()}
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    average.add(whole, torch.ones(whole.numel))
+    average.finish(state, out=state)
+    dynamic.correct(state, before, average, lambda: [(part, 8), (whole, 2)])
+    for name in whole:
+        able = 10 if name in part else 2
+        torch.testing.assert_close(dynamic.h[name], torch.full_like(state[name], -ALPHA / able))
+
+
+def test_statistics_are_plain_means_without_h() -> None:
+    spec = completed(NetworkSpec("mlp", (1, 2, 2), 3, widths=(4,), norm="batch-per-width", rates=(Fraction(1),)))
+    whole, state = submodel(spec, Plan()), {n: t.clone() for n, t in state_of(spec).items()}
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    dynamic, average = Dynamic(ALPHA, layout(spec), 4), PartialAverage(layout(spec))
+    average.add(whole, torch.ones(whole.numel))
+    average.finish(state, out=state)
+    dynamic.correct(state, before, average, list)
+    buffers = [name for name, tensor in layout(spec).tensors.items() if tensor.buffer]
+    assert len(buffers) == 2
+    for name in state:
+        moved = 1.0 if name in buffers else 1.25
+        torch.testing.assert_close(state[name], before[name] + moved)
+
+
+# ---- the client ------------------------------------------------------------------------------------------------------
+
+
+def _context() -> Context:
+    return Context(1, 1, {}, RecordDict(), {})
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(depth=1), Plan(Fraction(1, 2))])
+def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
+    draws = torch.Generator().manual_seed(1)
+    part, memory = submodel(SPEC, plan), Memory(_context(), 0, 2, 0)
+    known = torch.randn(layout(SPEC).parameters, generator=draws)
+    Memory_before = Memory(context := _context(), 0, 1, 0)
+    Memory_before.write(NAME, known)
+    memory = Memory(context, 0, 2, 0)
+    model = LocalModel(SPEC, plan, torch.device("cpu"))
+    model.load(SPEC, plan, flatten(state_of(SPEC)), sliced=False)
+    start = model.flat.clone()
+    regulariser = DynamicRegulariser(model, part, SPEC, ALPHA, memory)
+    assert not regulariser.began_anew
+    model.flat += 0.1 * torch.randn(model.flat.shape, generator=draws)  # as if some steps had been made
+    x, y = torch.randn(4, 1, 8, 8, generator=draws), torch.tensor([0, 1, 2, 3])
+    F.cross_entropy(model.module(x), y).backward()  # type: ignore[no-untyped-call]
+    plain = {name: p.grad.clone() for name, p in model.module.named_parameters() if p.grad is not None}
+    regulariser.add_gradients()
+
+    linear = flatten(part.gather(split(known, {n: t.shape for n, t in layout(SPEC).tensors.items()})))
+    theta = model.flat.detach().clone().requires_grad_()
+    (-(theta * linear).sum() + ALPHA / 2 * (theta - start).square().sum()).backward()  # type: ignore[no-untyped-call]
+    assert theta.grad is not None
+    extra = part.split(theta.grad)
+    for name, parameter in model.module.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, plain[name] + extra[name], rtol=1e-4, atol=1e-5)
+
+    regulariser.keep()
+    kept = Memory(context, 0, 3, 0).read(NAME)
+    assert kept is not None
+    expected = linear - ALPHA * (model.flat - start)
+    found = flatten(part.gather(split(kept, {n: t.shape for n, t in layout(SPEC).tensors.items()})))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    everywhere = torch.ones_like(known, dtype=torch.bool)
+    shapes = {n: t.shape for n, t in layout(SPEC).tensors.items()}
+    for block in part.values():
+        block.scatter(torch.zeros(block.local_shape, dtype=torch.bool), split(everywhere, shapes)[block.source])
+    assert torch.equal(kept[everywhere], known[everywhere])  # what is not held keeps its g
+
+
+def test_a_device_that_lost_its_memory_begins_at_zero_and_says_so() -> None:
+    model = LocalModel(SPEC, Plan(), torch.device("cpu"))
+    model.load(SPEC, Plan(), flatten(state_of(SPEC)), sliced=False)
+    regulariser = DynamicRegulariser(model, submodel(SPEC, Plan()), SPEC, ALPHA, Memory(_context(), 0, 5, 4))
+    assert regulariser.began_anew

@@ -1,0 +1,182 @@
+"""Every aggregation rule in runs of HeteroFL on three tiers."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from flotilla.engine.grid import Faults
+from models.axes import Layout
+from models.network import NetworkSpec, completed, layout, submodel
+from models.plans import FULL, Plan
+from strategies.aggregation import AGGREGATIONS, parameter_norm
+from strategies.guard import Accepted
+from tests.support import Outcome, Player, configured, trains, without
+
+KEYS: dict[str, dict[str, Any]] = {
+    "method": {}, "examples": {}, "uniform": {}, "q-fedavg": {"aggregation_q": 2.0},
+    "q-fedsgd": {"aggregation_q": 0.5, "local_steps": 1, "clip_norm": 0.0}, "fednova": {"tier_steps": "7, 3, 2"},
+}  # fmt: skip
+RULES = pytest.mark.parametrize("rule", list(AGGREGATIONS))
+
+
+def keys_of(rule: str) -> dict[str, Any]:
+    return {"method": "heterofl", "partition": "dirichlet", "aggregation": rule, **KEYS[rule]}
+
+
+@RULES
+def test_a_run_of_three_tiers(play: Player, rule: str) -> None:
+    out = play.once(**keys_of(rule))
+    assert out.summary["status"] == "finished"
+    assert out.rejected == []
+    assert all(isfinite(tier["loss"]) for tier in out.rows[-1]["tiers"].values())
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in out.state.values())
+    plain = play.once(**{**keys_of(rule), "aggregation": "method"})
+    assert (out.hash == plain.hash) == (rule in ("method", "uniform"))  # HeteroFL takes the plain mean
+
+
+@RULES
+def test_a_resumed_run_is_the_uninterrupted_one(play: Player, rule: str) -> None:
+    keys = {**keys_of(rule), "fraction_train": 0.7, "num_server_rounds": 4, "tier_assignment": "dynamic"}
+    half = play(**keys | {"num_server_rounds": 2})
+    assert play(**keys, resume=str(half.path)).hash == play(**keys).hash
+
+
+def test_q_0_is_the_plain_mean_bit_for_bit(play: Player) -> None:
+    """I1 end to end: measuring the loss first changes nothing either."""
+    q = play(method="heterofl", aggregation="q-fedavg", aggregation_q=0.0)
+    assert q.hash == play.once(method="heterofl", aggregation="uniform").hash
+
+
+def test_equal_steps_make_fednova_the_methods_mean(play: Player) -> None:
+    """Over real runs; every client makes as many steps, whatever its examples."""
+    keys: dict[str, Any] = {"method": "fedavg", "local_steps": 3, "partition": "dirichlet", "num_server_rounds": 1}
+    nova, mean = (play(**keys, aggregation=rule).state for rule in ("fednova", "method"))
+    for name, tensor in mean.items():
+        torch.testing.assert_close(nova[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+def altered(node: int, change: Any) -> Faults:
+    """A node's training replies are changed on their way."""
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if trains(request, node):
+            change(reply.content)
+        return [reply]
+
+    return faults
+
+
+def drop(key: str) -> Any:
+    def change(content: RecordDict) -> None:
+        metrics = content["metrics"]
+        assert isinstance(metrics, MetricRecord)
+        del metrics[key]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("rule", "key"), [("q-fedavg", "loss-before"), ("q-fedsgd", "loss-before"), ("fednova", "steps")]
+)
+def test_a_reply_without_what_the_rule_needs_is_no_reply(play: Player, rule: str, key: str) -> None:
+    lacking, lost = (play(faults, **keys_of(rule)) for faults in (altered(2, drop(key)), without(2)))
+    assert lacking.hash == lost.hash != play.once(**keys_of(rule)).hash
+    assert {(r["node"], r["reason"].split(" =")[0]) for r in lacking.rejected} == {(2, key)}
+
+
+@pytest.mark.parametrize("rule", ["q-fedavg", "fednova"])
+def test_a_reply_that_is_not_finite_is_no_reply(play: Player, rule: str) -> None:
+    """Neither in the sums nor in FedNova's τ."""
+
+    def spoil(content: RecordDict) -> None:
+        arrays = content["arrays"]
+        assert isinstance(arrays, ArrayRecord)
+        array = arrays["difference"]
+        array.data = b"\xff" * len(array.data)  # NaN
+
+    spoilt, lost = (play(faults, **keys_of(rule)) for faults in (altered(2, spoil), without(2)))
+    assert spoilt.hash == lost.hash
+    assert [r["node"] for r in spoilt.rejected] == [2, 2]
+
+
+@RULES
+def test_the_order_of_keys_in_a_reply_changes_nothing(play: Player, rule: str) -> None:
+    """I5."""
+
+    def reverse(content: RecordDict) -> None:
+        for name in list(content)[::-1]:
+            record = content.pop(name)
+            if isinstance(record, MetricRecord):
+                record = MetricRecord(dict(list(record.items())[::-1]))
+            elif isinstance(record, ConfigRecord):
+                record = ConfigRecord(dict(list(record.items())[::-1]))
+            content[name] = record
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if trains(request):
+            reverse(reply.content)
+        return [reply]
+
+    assert play(faults, **keys_of(rule)).hash == play.once(**keys_of(rule)).hash
+
+
+def replies_of(play: Player, **keys: Any) -> tuple[Outcome, dict[int, dict[str, float]]]:
+    """A run, and what each node's last training reply said."""
+    seen: dict[int, dict[str, float]] = {}
+
+    def look(request: Message, reply: Message) -> list[Message]:
+        if trains(request):
+            node = (request.metadata.dst_node_id - 1000) // 7
+            metrics = reply.content["metrics"]
+            assert isinstance(metrics, MetricRecord)
+            seen[node] = {key: float(value) for key, value in metrics.items() if isinstance(value, int | float)}
+        return [reply]
+
+    return play(look, **keys), seen
+
+
+def test_steps_by_tier(play: Player) -> None:
+    config = configured(method="heterofl", tier_steps="5, 2, 1", tier_assignment="fixed")
+    strategy, (_, seen) = config.strategy(), replies_of(play, method="heterofl", tier_steps="5, 2, 1")
+    steps = dict(zip("abc", (5, 2, 1), strict=True))
+    assert {node: said["steps"] for node, said in seen.items()} == {
+        node: steps[strategy._assignment.tier_of(node, "", 1).name] for node in range(6)
+    }
+    assert all("loss-before" not in said for said in seen.values())
+
+
+def test_one_gradient_over_all_examples(play: Player) -> None:
+    """q-FedSGD whatever the batch size, and the same with every number of rows a batch could have."""
+    runs = [replies_of(play, **keys_of("q-fedsgd"), batch_size=size, num_server_rounds=1) for size in (1, 64)]
+    assert runs[0][0].hash == runs[1][0].hash
+    assert all(said["steps"] == 1 for _, seen in runs for said in seen.values())
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fjord", "depthfl"])
+def test_other_methods(play: Player, method: str) -> None:
+    for rule in ("q-fedavg", "fednova"):
+        out = play(**{**keys_of(rule), "method": method})
+        assert out.rejected == []
+        assert isfinite(out.rows[-1]["loss"])
+
+
+def test_running_statistics_are_no_part_of_the_gradient() -> None:
+    spec = completed(NetworkSpec("mlp", (1, 4, 4), 3, (6, 4), norm="batch-per-width", rates=(FULL,)))
+    part, declared = submodel(spec, Plan()), layout(spec)
+    difference = torch.ones(part.numel)
+    statistics = sum(block.numel for name, block in part.items() if declared.tensors[name].buffer)
+    assert statistics == 2 * (6 + 4)
+    for name, piece in part.split(difference).items():
+        if declared.tensors[name].buffer:
+            piece.fill_(1e6)
+    reply = Accepted(difference, {}, 0, float(difference.norm()))
+    assert parameter_norm(declared, part, reply) == pytest.approx((part.numel - statistics) ** 0.5)
+    bare = Layout(declared.axes, {name: t for name, t in declared.tensors.items() if not t.buffer})
+    alone = submodel(completed(NetworkSpec("mlp", (1, 4, 4), 3, (6, 4), norm="none")), Plan())
+    assert all(name in bare.tensors for name in alone)
+    assert parameter_norm(bare, alone, Accepted(torch.ones(alone.numel), {}, 0, 42.0)) == 42.0

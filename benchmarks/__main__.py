@@ -17,6 +17,7 @@ from benchmarks.machine import machine
 from benchmarks.memory import memory
 from benchmarks.pfl import pfl
 from benchmarks.rows import HEADS, Row, table
+from benchmarks.selection import selection
 from benchmarks.startup import startup
 from benchmarks.training import training
 
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "training": training,
     "pfl": pfl,
     "engine": engine,
+    "selection": selection,
     "startup": startup,
 }
 

@@ -20,7 +20,7 @@ from benchmarks.rows import Row, Say, row_of_turns
 from benchmarks.shapes import RESNET_18
 from models.network import NetworkSpec, layout
 from models.randomness import generator, torch_generator
-from protocol.codecs import Codec, CodecSettings, codec_of
+from protocol.codecs import NOTHING, Codec, CodecSettings, codec_of
 from protocol.codecs.frame import HEADER
 
 NAME = "codecs"
@@ -34,17 +34,6 @@ _CASES = {
     "top 1 %": CodecSettings("topk"),
     "EF21, 1 %": CodecSettings("ef21"),
 }
-
-
-class _Nothing:
-    """A memory that forgets."""
-
-    def read(self, name: str) -> Tensor | None:
-        del name
-        return None
-
-    def write(self, name: str, vector: Tensor) -> None:
-        del name, vector
 
 
 def codecs(say: Say = print, spec: NetworkSpec = RESNET_18, turns: int = 7) -> list[Row]:
@@ -73,7 +62,7 @@ def _rows(say: Say, spec: NetworkSpec, turns: int) -> list[Row]:
         array = _encode(codec, flat, sizes)
         pairs = [(_cpu_seconds(partial(_encode, codec, flat, sizes)), wanted) for _ in range(turns)]
         rows.append(_speed(f"encode {name}, {len(flat):,} coordinates / at 200 MB/s", pairs, limit))
-        pairs = [(_cpu_seconds(partial(codec.decode, array, sizes, _Nothing())), wanted) for _ in range(turns)]
+        pairs = [(_cpu_seconds(partial(codec.decode, array, sizes, NOTHING)), wanted) for _ in range(turns)]
         rows.append(_speed(f"decode {name} / at 200 MB/s", pairs, limit))
     rows.append(_entropy(flat, sizes))
     return rows + [_error(flat, sizes, levels) for levels in (1, 3, 7, 15, 127)]
@@ -93,7 +82,7 @@ def _difference(spec: NetworkSpec) -> tuple[list[int], Tensor]:
 
 
 def _encode(codec: Codec, flat: Tensor, sizes: list[int]) -> Array:
-    return codec.encode(flat, sizes, generator(1, 1, 0, "codec"), _Nothing())
+    return codec.encode(flat, sizes, generator(1, 1, 0, "codec"), NOTHING)
 
 
 def _speed(what: str, pairs: list[tuple[float, float]], limit: float | None) -> Row:
@@ -103,7 +92,7 @@ def _speed(what: str, pairs: list[tuple[float, float]], limit: float | None) -> 
 def _entropy(flat: Tensor, sizes: list[int]) -> Row:
     codec = codec_of(_CASES["qsgd s=7, range"])
     array = _encode(codec, flat, sizes)
-    ideal = codec.decode(array, sizes, _Nothing()).entropy_bytes + HEADER
+    ideal = codec.decode(array, sizes, NOTHING).entropy_bytes + HEADER
     measured = len(array.data)
     what = "bytes of qsgd s=7 with range coding / entropy of levels, norms, small tensors and header"
     note = f"{8 * measured / len(flat):.3f} bits a coordinate; the table of counts is not part of the reference"
@@ -116,7 +105,7 @@ def _error(flat: Tensor, sizes: list[int], levels: int) -> Row:
         codec = codec_of(CodecSettings("qsgd", levels=levels, block=_BLOCK, entropy=entropy))
         array = _encode(codec, flat, sizes)
         bits[entropy] = 8 * len(array.data) / len(flat)
-        got = codec.decode(array, sizes, _Nothing()).flat
+        got = codec.decode(array, sizes, NOTHING).flat
     error = float((got - flat).double().square().sum() / flat.double().square().sum())
     bound = min(_BLOCK / levels**2, sqrt(_BLOCK) / levels)
     note = f"{bits['fixed']:.2f} bits a coordinate at fixed width, {bits['range']:.2f} with range coding"

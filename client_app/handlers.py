@@ -10,6 +10,7 @@ import torch
 from flwr.app import Array, Context
 
 from client_app.device import attack_of, data_of, node_id, settings_of
+from client_app.downlink import whole_state
 from client_app.dynamic import DynamicRegulariser
 from client_app.gradients import gradient
 from client_app.identity import fitting_the_test, load_fitting, received_states
@@ -23,10 +24,10 @@ from data import AUGMENTATIONS, Split
 from models.device import device_named
 from models.dual import mixed
 from models.evaluation import evaluate
-from models.network import layout, submodel
+from models.network import submodel
 from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
-from protocol import LossRequest, PartRequest, Reply, TrainRequest, WireError, decode, encode
+from protocol import LossRequest, PartRequest, Reply, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
 
 
@@ -40,6 +41,8 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     node, examples = node_id(context), data_of(context)
     memory = Memory(context, node, request.round_number, request.checkpoint, request.counted)
     codec = codec_from(request.codec)
+    if request.down:
+        state = whole_state(request, state, memory)
     with _threads(request.work.threads):
         model, measured = _loaded(request, state, examples.train)
         setting = Setting(

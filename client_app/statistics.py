@@ -40,9 +40,7 @@ def moments_of(module: nn.Module, examples: Split, request: PartRequest, context
     return torch.cat(parts)
 
 
-def _attacked(
-    net: nn.Module, attack: Attack, inputs: tuple[Tensor, ...], labels: tuple[Tensor, ...]
-) -> list[Tensor]:
+def _attacked(net: nn.Module, attack: Attack, inputs: tuple[Tensor, ...], labels: tuple[Tensor, ...]) -> list[Tensor]:
     net.train()  # static batch norm has no statistics yet: the attack sees the batch's, as it does in training
 
     def attacked(x: Tensor, y: Tensor) -> Tensor:

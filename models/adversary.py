@@ -46,7 +46,7 @@ class Attack:
         """Find inputs near x that raise a loss.
 
         Args:
-            network: what the loss depends on; its mode, its norms' share and its gradients are as before when this returns.
+            network: what the loss depends on; its mode, its norms' share and its gradients are as before in the end.
             loss: inputs → number to raise, by running the network.
             x: (N, C, H, W), normalised; not written to.
             share: of the noise norms while it is attacked (see `models.dual`).

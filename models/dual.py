@@ -1,8 +1,8 @@
 """Dual normalisation (Split-Mix, ICLR 2022, §4.3, after Xie et al., CVPR 2020): norms for clean and for noisy inputs.
 
-Every norm exists twice, affine part and statistics. Training passes clean inputs through the clean copies and adversarial
-ones through the noise copies. At test time a share λ_t mixes the two in every layer: (1 - λ_t)·clean(x) + λ_t·noise(x), so
-that one trained network can be run anywhere between accurate and robust.
+Every norm exists twice, affine part and statistics. Training passes clean inputs through the clean copies and
+adversarial ones through the noise copies. At test time a share λ_t mixes the two in every layer, (1 - λ_t)·clean(x) +
+λ_t·noise(x), so that one trained network can be run anywhere between accurate and robust.
 """
 
 from __future__ import annotations

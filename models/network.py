@@ -119,6 +119,8 @@ class _Linear(nn.Linear):
 
 
 class _Embedding(nn.Embedding):
+    deviation: float
+
     def reset_parameters(self) -> None:
         """Leave the weights, as `_Conv2d` does."""
 
@@ -171,9 +173,11 @@ class Builder:
         layer = _Linear(self.size(inputs), self.size(outputs))
         return declare(layer, {"weight": (outputs, inputs), "bias": (outputs,)})
 
-    def embedding(self, rows: str, features: str) -> nn.Embedding:
-        """One learnt vector along `features` for every unit of `rows`."""
-        return declare(_Embedding(self.size(rows), self.size(features)), {"weight": (rows, features)})
+    def embedding(self, rows: str, features: str, *, deviation: float = _EMBEDDING_DEVIATION) -> nn.Embedding:
+        """One learnt vector along `features` for every unit of `rows`, at first from N(0, deviation²)."""
+        layer = _Embedding(self.size(rows), self.size(features))
+        layer.deviation = deviation
+        return declare(layer, {"weight": (rows, features)})
 
     def step(self) -> nn.Module:
         """What the branch of a residual block goes through: a learnt step size, or nothing."""
@@ -353,8 +357,8 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
     """Draw the initial global state: Kaiming-uniform weights as PyTorch's layers have, from our own generator.
 
     Tensors of two or more dimensions are drawn from U(-b, b), b = 1/sqrt(fan_in); biases of those layers likewise
-    (fan_in of their weight); embeddings from N(0, 0.02²); norms start at weight 1, bias 0,
-    statistics at mean 0 and variance 1.
+    (fan_in of their weight); embeddings from N(0, 0.02²) unless the network says otherwise; norms start at weight 1,
+    bias 0, statistics at mean 0 and variance 1.
     """
     if spec.bases:
         return copied([initial_state(replace(spec, bases=0), generator) for _ in range(spec.bases)])
@@ -365,8 +369,8 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
             for parameter in module.parameters(recurse=False):
                 with torch.no_grad():
                     parameter.uniform_(-bound, bound, generator=generator)
-        elif isinstance(module, nn.Embedding):
+        elif isinstance(module, _Embedding):
             with torch.no_grad():
-                module.weight.normal_(std=_EMBEDDING_DEVIATION, generator=generator)
+                module.weight.normal_(std=module.deviation, generator=generator)
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return copies(state, layout(_without_copies(spec)), spec.private, _variants(spec))

@@ -66,6 +66,10 @@ class Layer(nn.Module):
     def forward(self, features: Features) -> Features:
         """Run over time."""
         x_NTC, last_N = features
+        if x_NTC.is_meta:  # only shapes and the number of operations are asked for: the same in one step as in T
+            states_NTH = x_NTC.new_empty(*x_NTC.shape[:2], self.states.in_features)
+            gates_NTG = self.inputs(x_NTC) + self.states(states_NTH)
+            return gates_NTG[..., : self.states.in_features], last_N
         weights = [self.inputs.weight, self.states.weight, self.inputs.bias, self.states.bias]
         start = x_NTC.new_zeros(1, len(x_NTC), self.states.in_features)
         states_NTH, _ = torch.gru(x_NTC, start, weights, True, 1, 0.0, self.training, False, True)

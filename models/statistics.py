@@ -35,8 +35,8 @@ def collect(network: nn.Module, batches: Iterable[Tensor], noisy: Sequence[Tenso
     Args:
         network: in whatever mode; it is left in evaluation mode.
         batches: input batches (N, C, H, W). Large batches are better: layers below see batch statistics.
-        noisy: as many batches of adversarial inputs, which the noise copies of dual norms see (see `models.dual`); unless
-            given they see the same clean ones.
+        noisy: as many batches of adversarial inputs, which the noise copies of dual norms see (see `models.dual`);
+            unless given they see the same clean ones.
 
     Returns:
         float64 vector: count, sums and sums of squares of every layer in network order. Moments of devices that hold

@@ -144,6 +144,8 @@ class TrainRequest(PartRequest):
         optimiser: how.
         codec: how to encode the difference: text of a `codecs.CodecSettings`.
         codec_base: what the server keeps of this device for the codec (see `codecs.Codec.base`).
+        down: how the state was encoded, if it is a difference against an earlier one; "" where it always comes whole.
+        down_base: checksum of the state that it adds to; 0 if it came whole this time.
         checkpoint: newest round that the server can resume from; a device may forget what only earlier rounds needed.
         counted: round of this device's last reply that counted; what it wrote to its memory since then never was.
         dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
@@ -153,6 +155,8 @@ class TrainRequest(PartRequest):
     optimiser: Optimiser = Optimiser(0.01)
     codec: str = "float32"
     codec_base: int = 0
+    down: str = ""
+    down_base: int = 0
     checkpoint: int = 0
     counted: int = 0
     dynamic_alpha: float = 0.0
@@ -164,6 +168,8 @@ class TrainRequest(PartRequest):
             "optimiser": json.dumps(asdict(self.optimiser)),
             "codec": self.codec,
             "codec-base": self.codec_base,
+            "down": self.down,
+            "down-base": self.down_base,
             "checkpoint": self.checkpoint,
             "counted": self.counted,
             "dynamic-alpha": self.dynamic_alpha,
@@ -235,6 +241,8 @@ def read_train_request(content: RecordDict) -> tuple[TrainRequest, Array]:
         own: dict[str, Any] = {
             "codec": str(config["codec"]),
             "codec_base": _int(config["codec-base"]),
+            "down": str(config["down"]),
+            "down_base": _int(config["down-base"]),
             "checkpoint": _int(config["checkpoint"]),
             "counted": _int(config["counted"]),
             "dynamic_alpha": _number(config["dynamic-alpha"]),

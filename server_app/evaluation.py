@@ -79,9 +79,7 @@ class Evaluator:
         self._inputs, self._labels = test.inputs.to(device), test.labels.to(device)
         self._networks: dict[tuple[object, ...], nn.Module] = {}
 
-    def score(
-        self, state: Mapping[str, Tensor], plan: Plan, part: Submodel, moments: Tensor | None
-    ) -> Scores | None:
+    def score(self, state: Mapping[str, Tensor], plan: Plan, part: Submodel, moments: Tensor | None) -> Scores | None:
         """Score a part; None when it needs statistics and there are no usable ones.
 
         Args:
@@ -107,7 +105,5 @@ class Evaluator:
             scores = evaluate_each(network, self._inputs, self._labels)
         if self._attack is None or not len(self._attacked):
             return scores
-        robust = robust_accuracy(
-            network, self._attacked.inputs, self._attacked.labels, self._attack(), share=self._mix
-        )
+        robust = robust_accuracy(network, self._attacked.inputs, self._attacked.labels, self._attack(), share=self._mix)
         return replace(scores, robust=robust)

@@ -62,7 +62,7 @@ def robustness(keys: Mapping[str, Scalar], *, images: bool) -> Robustness:
         images: whether inputs are images.
 
     Raises:
-        SettingError: an epsilon that is none, adversaries of what is no image, or noise norms that nobody trains or has.
+        SettingError: an epsilon that is none, adversaries of what is no image, noise norms that nobody trains or has.
     """
     weight, mix, examples = float(keys["adversarial"]), float(keys["robust-mix"]), int(keys["evaluate-robust"])
     for key, on in (("adversarial", weight), ("evaluate-robust", examples)):
@@ -79,7 +79,7 @@ def robustness(keys: Mapping[str, Scalar], *, images: bool) -> Robustness:
     if wanted not in DUAL:
         raise SettingError("dual-norm", wanted, DUAL)
     if wanted == "on" and not weight:
-        raise SettingError("dual-norm", wanted, "auto or off where adversarial is 0: nobody would train the noise norms")
+        raise SettingError("dual-norm", wanted, "auto or off where adversarial is 0: nobody trains the noise norms")
     dual = wanted == "on" or (wanted == "auto" and 0 < weight < 1)
     if mix and not dual:
         raise SettingError("robust-mix", mix, "0 without dual norms")

@@ -41,7 +41,8 @@ METHODS: dict[str, type[PartialStrategy]] = {
 }
 
 __all__ = [
-    "HALVING", "METHODS", "DepthFL", "ExclusiveDepth", "FedDyn", "InclusiveFL", "ScaleFL", "Exclusive", "FedAvg", "FedEcover", "FedRolex", "FederatedDropout", "Fjord", "HeteroFL", "NeFL", "FIARSE",
-    "NetworkSpec", "PartialStrategy", "Preferences", "Schedule", "Settings", "Smallest", "SplitMix", "Tier", "parse_proportions",
+    "FIARSE", "HALVING", "METHODS", "DepthFL", "Exclusive", "ExclusiveDepth", "FedAvg", "FedDyn", "FedEcover",
+    "FedRolex", "FederatedDropout", "Fjord", "HeteroFL", "InclusiveFL", "NeFL", "NetworkSpec", "PartialStrategy",
+    "Preferences", "ScaleFL", "Schedule", "Settings", "Smallest", "SplitMix", "Tier", "parse_proportions",
     "parse_tiers",
 ]  # fmt: skip

@@ -35,6 +35,7 @@ from strategies.chooser import Chooser
 from strategies.clustering import Basis, clustering
 from strategies.clustering.identities import ask_identities
 from strategies.decoding import Decoding
+from strategies.downlink import Downlink
 from strategies.dynamic import Dynamic
 from strategies.fleet import Fleet, Node
 from strategies.flower import FlowerStrategy
@@ -102,6 +103,7 @@ class PartialStrategy(FlowerStrategy):
         self.fleet = Fleet(labels=self.needs_labels())
         self.chooser = Chooser(self.settings, self.layout)
         self.decoding = Decoding(self.settings.codec, self.layout)
+        self.downlink = Downlink(self.settings.codec_down, self.layout, self.settings.seed)
         self.report, self.sent = RoundReport(0), []
         self.saved_round = 0  # newest round that a checkpoint can bring back
         s = self.settings
@@ -254,6 +256,7 @@ class PartialStrategy(FlowerStrategy):
             self._begin(grid, taking_part, tiers)
         chosen = self.chooser.choose(grid, outbox, taking_part, tiers, self.kept_plan, self.objective, report)
         marks.append(perf_counter())
+        self.downlink.begin(self._flat, round_number)
         self.sent = []
         for node, weight in chosen:
             tier = tiers[node.id]
@@ -341,8 +344,9 @@ class PartialStrategy(FlowerStrategy):
         """Messages about the present states: what each node is offered, or the same cluster's for all."""
         clusters, part = self.clusters, self.part
         return Outbox(
-            self.network, self.settings, clusters, round_number, part, self.decoding, self.saved_round, cluster
-        )
+            self.network, self.settings, clusters, round_number, part, self.decoding, self.downlink, self.saved_round,
+            cluster,
+        )  # fmt: skip
 
     def _taking_part(self, nodes: list[Node], tiers: Mapping[NodeId, Tier]) -> list[Node]:
         """The nodes whose tier takes part; the same list as long as nothing changes."""
@@ -411,8 +415,10 @@ class PartialStrategy(FlowerStrategy):
             tensors |= {self._saved(number) + name: tensor for name, tensor in state.checkpoint().items()}
         known, values = self.chooser.checkpoint()
         kept, rows = self.decoding.checkpoint()
-        return tensors | known | kept, {
+        sent, down = self.downlink.checkpoint()
+        return tensors | known | kept | sent, {
             "method": self.method_state(), "selection": values, "clusters": clusters, "codec": rows,
+            "codec-down": down,
         }  # fmt: skip
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -425,6 +431,7 @@ class PartialStrategy(FlowerStrategy):
         self.restore_method_state(values["method"])
         self.chooser.restore(tensors, values["selection"])
         self.decoding.restore(tensors, values["codec"])
+        self.downlink.restore(tensors, values["codec-down"])
 
     def _saved(self, cluster: int) -> str:
         """What the names of a cluster's tensors begin with in files; nothing where there is one state."""

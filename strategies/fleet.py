@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from protocol import HELLO, VERSION, Hello, NodeId, WireError
 from strategies.exchange import exchange
 from strategies.guard import Rejection
+from strategies.table import in_order
 
 _SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
 
@@ -35,11 +36,6 @@ class Node:
     def id(self) -> NodeId:
         """Stable id."""
         return self.hello.node
-
-
-def in_order(node: NodeId) -> tuple[bool, int, str]:
-    """Sort key of ids: numbers by value, then names."""
-    return (True, 0, node) if isinstance(node, str) else (False, node, "")
 
 
 @dataclass(slots=True)

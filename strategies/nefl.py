@@ -5,14 +5,14 @@ s. Step sizes and norms (affine part and running statistics) are *inconsistent* 
 averaged among the devices that trained that submodel. All others are averaged ring by ring over those who held them,
 unweighted. A block that nobody trained keeps its value; the released code sets it to zero.
 
-A tier's rate is the share of the *parameters*. The paper lists the kept blocks of a few ResNets; here a rule makes them,
-after those lists ("both" has about the square root of the rate left in width and in depth each):
+A tier's rate is the share of the *parameters*. The paper lists the kept blocks of a few ResNets; here a rule makes
+them, after those lists ("both" has about the square root of the rate left in width and in depth each):
 
 - Blocks are left out one at a time, each if that brings the share of the parameters that the remaining depth has closer
   to the wanted one: √rate for "both", the rate for "depth". The next one is always the last block of the stage that has
   most left (of several the deepest); blocks that change the width stay, and so does one of the others.
 - The width makes up for the rest: √(rate / share of the depth) of the units of every axis, rounded up. Where most
-  parameters are in a layer with one uncut side, as in `mlp`, more than the rate is left; the run's table has the number.
+  parameters are in a layer with one uncut side, as in `mlp`, more than the rate is left; see the run's table.
 
 Networks without residual blocks, such as `mlp` and `cnn`, are scaled in width whatever "both" says.
 """
@@ -25,6 +25,7 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
 from math import isqrt, prod
+from typing import ClassVar
 
 from models.axes import Layout
 from models.errors import SettingError
@@ -49,7 +50,7 @@ class NeFL(PartialStrategy):
     (True): whether blocks have them.
     """
 
-    OPTIONS: Mapping[str, Scalar] = {"mode": "both", "spread": 0, "step-sizes": True}
+    OPTIONS: ClassVar[Mapping[str, Scalar]] = {"mode": "both", "spread": 0, "step-sizes": True}
     RANGES = {"spread": (0, 100)}
     PREFERENCES = Preferences(norm="batch-per-width")
     PER_WIDTH = True

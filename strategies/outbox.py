@@ -15,6 +15,7 @@ from models.submodel import Submodel, flatten
 from protocol import STATE, TRAIN, LossRequest, NodeId, Objective, PartRequest, TrainRequest, bytes_of, encode
 from strategies.clustering.base import Clustering
 from strategies.decoding import Decoding
+from strategies.downlink import Downlink
 from strategies.fleet import Node
 from strategies.rounds import Sent
 from strategies.settings import Settings
@@ -31,16 +32,17 @@ class Outbox:
         round_number: 1-based.
         part: what a plan means in a state.
         decoding: the server's half of the codec.
+        downlink: what clients are sent to train from.
         checkpoint: newest round that can be resumed from.
         cluster: if given, everybody is sent this one's state.
     """
 
     def __init__(
         self, network: NetworkSpec, settings: Settings, clusters: Clustering, round_number: int,
-        part: Callable[[Plan, Mapping[str, Tensor]], Submodel], decoding: Decoding, checkpoint: int = 0,
-        cluster: int | None = None,
+        part: Callable[[Plan, Mapping[str, Tensor]], Submodel], decoding: Decoding,
+        downlink: Downlink, checkpoint: int = 0, cluster: int | None = None,
     ) -> None:  # fmt: skip
-        self._part, self._decoding, self._checkpoint = part, decoding, checkpoint
+        self._part, self._decoding, self._downlink, self._checkpoint = part, decoding, downlink, checkpoint
         self._network, self._settings = network, settings
         self._clusters, self._cluster, self._round = clusters, cluster, round_number
         self._parts: dict[tuple[Plan, int], Submodel] = {}
@@ -59,18 +61,21 @@ class Outbox:
             weight: multiplies the reply's weights.
             counted: round of the node's last reply that counted.
         """
-        part = self.part(plan, node)
+        down = self._downlink
+        part = self._part(plan, down.tensors) if down.on else self.part(plan, node)
+        arrays, base = down.arrays(counted) if down.on else (self._arrays(node, plan), 0)
         request = TrainRequest(
             **self._common(node.id, plan) | {"work": self._settings.work_of(tier)},
             objective=objective,
             optimiser=self._settings.schedule.optimiser(self._round),
             codec=self._decoding.text,
             codec_base=self._decoding.base(node.id, part),
+            down=down.text,
+            down_base=base,
             checkpoint=self._checkpoint,
             counted=counted,
             dynamic_alpha=self._settings.dynamic_alpha if self._clusters.counts(node.id) else 0.0,
         )
-        arrays = self._arrays(node, plan)
         message = self._message(request, arrays, TRAIN, node)
         return Sent(node, tier.name, plan, part, request.nonce, message, bytes_of(arrays), weight)
 

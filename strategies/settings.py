@@ -17,6 +17,7 @@ from strategies.tiers import ASSIGNMENTS, HALVING, Tier
 
 SCHEDULES = ("constant", "step", "cosine", "exponential")
 SLICING = ("client", "server")
+DOWNLINK = ("float32", "float16", "bfloat16", "qsgd", "topk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Settings:
         tier_steps: local steps by tier, widest first, in place of `work.local_steps`; () is the same for everybody.
         slice_at: "client" sends the whole state, "server" only the part.
         codec: how differences are encoded.
+        codec_down: how the state is, as a difference against the client's last one; float32 sends it whole.
         dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
         dynamic_scaling: one of `strategies.dynamic.SCALINGS`.
         aggregation: what replies count.
@@ -103,6 +105,7 @@ class Settings:
     tier_steps: tuple[int, ...] = ()
     slice_at: str = "client"
     codec: CodecSettings = CodecSettings()
+    codec_down: CodecSettings = CodecSettings()
     dynamic_alpha: float = 0.0
     dynamic_scaling: str = "all"
     aggregation: Aggregation = ByMethod()
@@ -121,6 +124,7 @@ class Settings:
         ):
             if value not in allowed:
                 raise SettingError(key, value, allowed)
+        self._check_downlink()
         if self.dynamic_alpha < 0:
             raise SettingError("dynamic-alpha", self.dynamic_alpha, "0 (off) or more")
         if not self.tiers:
@@ -132,9 +136,16 @@ class Settings:
                 raise SettingError(key, share, "0 to 1")
         steps = self.tier_steps
         if steps and (len(steps) != len(self.tiers) or min(steps) < 1):
-            allowed = f'"", or {len(self.tiers)} whole numbers of at least 1 (one per tier, widest first)'
-            raise SettingError("tier-steps", ", ".join(map(str, steps)), allowed)
+            wanted = f'"", or {len(self.tiers)} whole numbers of at least 1 (one per tier, widest first)'
+            raise SettingError("tier-steps", ", ".join(map(str, steps)), wanted)
         self.aggregation.check(self.work, self.schedule.optimiser(1), steps)
+
+    def _check_downlink(self) -> None:
+        name = self.codec_down.name
+        if name not in DOWNLINK:
+            raise SettingError("codec-down", name, DOWNLINK)
+        if name != "float32" and (self.slice_at == "server" or self.clustering.clustering != "none"):
+            raise SettingError("codec-down", name, "float32 where slice-at is server, or where there are clusters")
 
     def work_of(self, tier: Tier) -> Work:
         """How the nodes of a tier train."""

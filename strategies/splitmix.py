@@ -1,14 +1,14 @@
 """Split-Mix (Hong, Wang, Wang, Zhou; ICLR 2022): many narrow nets in place of one wide one.
 
 The global network is K = 1/atom independent nets, each with int(atom·n) units in every layer, a stem, norms and a
-classifier of its own (§4.1). A device of rate r trains int(r/atom) of them (Algorithm 2): the first is the next one of a
-shuffled round-robin that all devices share, so that no net is left out for long; the others are drawn from the rest
+classifier of its own (§4.1). A device of rate r trains int(r/atom) of them (Algorithm 2): the first is the next one of
+a shuffled round-robin that all devices share, so that no net is left out for long; the others are drawn from the rest
 without replacement. The server averages every net by itself over those who trained it, weighted by examples; a net that
 nobody trained stays as it is. A device of rate r then uses the mean of the logits of the first int(r/atom) nets.
 
-K nets have about 1/K of the parameters of one K times as wide, so a tier's parameters are not those of other methods. The
-released code divides activations by the atom in training and scales the initial weights accordingly, unless it keeps
-running statistics; here neither is done: every norm but "none" takes the scale out again.
+K nets have about 1/K of the parameters of one K times as wide, so a tier's parameters are not those of other methods.
+The released code divides activations by the atom in training and scales the initial weights accordingly, unless it
+keeps running statistics; here neither is done: every norm but "none" takes the scale out again.
 
 Adversarial training and dual norms (§4.3) are settings of the run, for every method: `adversarial`, `dual-norm`.
 """
@@ -60,7 +60,7 @@ class SplitMix(PartialStrategy):
         atom, smallest = str(options["atom"]), min(settings.tiers, key=lambda tier: tier.rate)
         count = ceil(1 / smallest.rate) if atom == "auto" else nets_of(atom)
         if smallest.rate * count < 1:
-            allowed = f"rates of at least one net, which is 1/{count} of the width ({smallest.name!r} has {smallest.rate})"
+            allowed = f"rates of at least one net, 1/{count} of the width ({smallest.name!r} has {smallest.rate})"
             raise SettingError("tiers", ", ".join(f"{tier.name}:{tier.rate}" for tier in settings.tiers), allowed)
         whole = completed(network)
         widths = tuple(int(width * Fraction(1, count)) for width in whole.widths)
@@ -102,7 +102,8 @@ class SplitMix(PartialStrategy):
         """The net whose turn it is; every cycle has an order of its own."""
         cycle, place = divmod(self._turns, self.network.bases)
         self._turns += 1
-        return int(generator(self.settings.seed, cycle, "server", "order of bases").permutation(self.network.bases)[place])
+        draws = generator(self.settings.seed, cycle, "server", "order of bases")
+        return int(draws.permutation(self.network.bases)[place])
 
 
 def nets_of(atom: str) -> int:

@@ -41,13 +41,14 @@ def write_shakespeare(root: Path, speeches: int = 12) -> dict[str, str]:
 
 
 def har_arrays(windows: int = 8) -> dict[str, NDArray[np.generic]]:
-    """`windows` of each of `SUBJECTS`; an activity's signals oscillate at a rate of their own."""
+    """`windows` of each of `SUBJECTS`; an activity's signals oscillate at a rate of their own, around levels of its own."""
     draw = np.random.default_rng(0)
     subject = np.repeat(np.array(SUBJECTS, np.uint8), windows)
     label = (np.arange(len(subject)) % 6).astype(np.uint8)
     time = np.arange(128) / 128
     values = np.sin(2 * np.pi * (1 + 2 * label[:, None, None]) * (time + draw.random((len(label), 9, 1))))
-    values = (values + 0.1 * draw.normal(size=values.shape) + np.arange(9)[:, None]).astype(np.float32)
+    levels = draw.normal(size=(6, 9))[label][:, :, None] + np.arange(9)[:, None]
+    values = (values + 0.1 * draw.normal(size=values.shape) + levels).astype(np.float32)
     halves = values.reshape(-1, 9, 2, 64).swapaxes(1, 2).reshape(-1, 9, 64)
     order = draw.permutation(len(halves))
     pairs = np.argsort(order).reshape(-1, 2).astype(np.uint16)

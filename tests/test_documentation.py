@@ -11,10 +11,13 @@ import pytest
 from data import AUGMENTATIONS, SCHEMES, SOURCES
 from models import NETWORKS
 from models.norm import NORMS
+from protocol.codecs.settings import CODECS, ENTROPIES, SCALES
+from protocol.codecs.settings import NORMS as CODEC_NORMS
 from server_app.config import defaults
 from strategies import METHODS
+from strategies.aggregation import AGGREGATIONS
 from strategies.selection import SELECTORS
-from strategies.settings import AGGREGATIONS, CODECS, SCHEDULES, SLICING
+from strategies.settings import SCHEDULES, SLICING
 from strategies.tiers import ASSIGNMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,8 +34,8 @@ def test_every_key_stands_in_the_table_with_its_default(key: str) -> None:
 
 
 CLOSED = (
-    METHODS, NETWORKS, NORMS, SOURCES, SCHEMES, AUGMENTATIONS, SELECTORS, AGGREGATIONS, CODECS, SCHEDULES, SLICING,
-    ASSIGNMENTS,
+    METHODS, NETWORKS, NORMS, SOURCES, SCHEMES, AUGMENTATIONS, SELECTORS, AGGREGATIONS, SCHEDULES, SLICING,
+    ASSIGNMENTS, CODECS, CODEC_NORMS, SCALES, ENTROPIES,
 )  # fmt: skip
 
 

@@ -3,9 +3,9 @@
     L = (1 - λ)·L(x) + λ·L(x')
 
 x' is near x and raises the loss of the task, cross entropy of the network's own output, whatever terms the objective
-adds to it. It is found against the noise copies of dual norms, and only these see it (`models.dual`); without dual norms
-clean and adversarial batches go through the same norms. Where nets stand side by side every net has adversaries of its
-own, as in the authors' code.
+adds to it. It is found against the noise copies of dual norms, and only these see it (`models.dual`); without dual
+norms clean and adversarial batches go through the same ones. Where nets stand side by side every net has adversaries of
+its own, as in the authors' code.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ implies before anything is allocated, and a frame that is not exactly right is r
 from __future__ import annotations
 
 from protocol.arrays import WireError
-from protocol.codecs.base import Codec, Decoded, Remembering
+from protocol.codecs.base import NOTHING, Codec, Decoded, Remembering, checksum
 from protocol.codecs.ef21 import EF21
 from protocol.codecs.memory import OfPart
 from protocol.codecs.plain import Half, Plain
@@ -19,7 +19,10 @@ from protocol.codecs.qsgd import Quantised
 from protocol.codecs.settings import CODECS, CodecSettings
 from protocol.codecs.topk import TopK
 
-__all__ = ["CODECS", "Codec", "CodecSettings", "Decoded", "OfPart", "Remembering", "codec_from", "codec_of"]
+__all__ = [
+    "CODECS", "NOTHING", "Codec", "CodecSettings", "Decoded", "OfPart", "Remembering", "checksum", "codec_from",
+    "codec_of",
+]  # fmt: skip
 
 _CLASSES: dict[str, type[Codec]] = {
     "float32": Plain, "float16": Half, "bfloat16": Half, "qsgd": Quantised, "topk": TopK, "ef21": EF21,

@@ -17,7 +17,6 @@ and the server does as well. So the two can never drift apart.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,8 +25,7 @@ from flwr.app import Array
 from torch import Tensor
 
 from protocol.arrays import WireError
-from protocol.codecs.base import Decoded, Remembering
-from protocol.codecs.plain import floats
+from protocol.codecs.base import Decoded, Remembering, checksum
 from protocol.codecs.sparse import kept, largest
 from protocol.codecs.topk import Sparse
 
@@ -45,7 +43,7 @@ class EF21(Sparse):
         """Send where g is furthest off; see `Codec.encode`."""
         del draws
         layout, known = self._layout(sizes), memory.read(STATE)
-        if base == 0 or _checksum(known) != base:
+        if base == 0 or checksum(known) != base:
             known, base = None, 0
         values = layout.take(flat, layout.large)
         stale = values if known is None else values - layout.take(known, layout.large)
@@ -58,14 +56,14 @@ class EF21(Sparse):
         """Bring g up to date; see `Codec.decode`."""
         small, values, indices, base, entropy = self._parts(array, sizes)
         known = memory.read(STATE) if base else None
-        if base and _checksum(known) != base:
-            raise WireError(f"the frame adds to {base:08x}, the server holds {_checksum(known):08x} of this node")
+        if base and checksum(known) != base:
+            raise WireError(f"the frame adds to {base:08x}, the server holds {checksum(known):08x} of this node")
         state = self._moved(known, small, values, indices, sizes)
         return Decoded(state, entropy, {STATE: state})
 
     def base(self, memory: Remembering) -> int:
         """Checksum of this client's g; see `Codec.base`."""
-        return _checksum(memory.read(STATE))
+        return checksum(memory.read(STATE))
 
     def _moved(
         self, known: Tensor | None, small: Tensor, values: Tensor, indices: Tensor, sizes: Sequence[int]
@@ -77,8 +75,3 @@ class EF21(Sparse):
         layout.put(small, layout.small, out)
         layout.put(large, layout.large, out)
         return out
-
-
-def _checksum(vector: Tensor | None) -> int:
-    """CRC-32 of a vector; 0 stands for none."""
-    return 0 if vector is None else zlib.crc32(floats(vector)) or 1

@@ -13,6 +13,7 @@ remembers nothing, which FedPAQ's does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from math import prod
 
 import torch
@@ -33,9 +34,16 @@ class OfPart:
 
     def __init__(self, memory: Remembering, part: Submodel, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._memory, self._part, self._shapes = memory, part, dict(shapes)
-        self._length = sum(prod(shape) for shape in shapes.values())
-        self._whole = [block.source for block in part.values()] == list(shapes) and all(
-            block.mask is None and not any(index is not None for index in block.indices) for block in part.values()
+
+    @cached_property
+    def _length(self) -> int:
+        return sum(prod(shape) for shape in self._shapes.values())
+
+    @cached_property
+    def _whole(self) -> bool:
+        """Whether the part is the network, in order."""
+        return [block.source for block in self._part.values()] == list(self._shapes) and all(
+            block.mask is None and all(index is None for index in block.indices) for block in self._part.values()
         )
 
     def read(self, name: str) -> Tensor | None:

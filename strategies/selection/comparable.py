@@ -40,7 +40,7 @@ def within_tiers(losses: Floats, tiers: NDArray[np.intp]) -> Floats:
     pooled, of_tier = losses[order], tiers[order]
     grid = (np.arange(len(pooled)) + 0.5) / max(1, len(pooled))
     result = losses.copy()
-    for tier in np.flatnonzero(np.bincount(of_tier - of_tier.min(initial=0))) + of_tier.min(initial=0):
+    for tier in np.unique(of_tier):
         members = order[of_tier == tier]
         own = losses[members]
         starts = np.flatnonzero(np.diff(own, prepend=-np.inf))  # where another loss begins

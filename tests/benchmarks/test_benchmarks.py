@@ -22,6 +22,7 @@ from benchmarks.probe.driver import probed_app
 from benchmarks.like_for_like import Comparison, Keys
 from benchmarks.results import Plan, run_all
 from benchmarks.rows import HEADS, Row, row_of_turns, table
+from benchmarks.selection import selection
 from benchmarks.shapes import TINY, fleet
 from benchmarks.training import training
 from data.files import Files
@@ -86,6 +87,12 @@ def test_memory() -> None:
     rows = memory(silent, "tiny", few=2, many=4, methods=("heterofl",))
     assert [row.limit for row in rows] == [3.0, 1.1]
     assert all(row.measured >= 0 for row in rows)
+
+
+def test_selection() -> None:
+    rows = selection(silent, nodes=2000, clients=60, spec=TINY, turns=1)
+    assert [row.limit for row in rows] == [1.0] * 8 + [None, 1.0, None, None, None]
+    assert all(row.measured > 0 for row in rows)
 
 
 def test_training() -> None:

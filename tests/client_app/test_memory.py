@@ -92,3 +92,26 @@ def test_a_devices_own_folder_wins(tmp_path: Path) -> None:
     write(context, 1)
     assert (tmp_path / "own" / "7").is_dir()
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_did_not_count_never_was(context: Context, tmp_path: Path) -> None:
+    """Replies of rounds 2 and 5 were lost; the versions that they left go with the next one."""
+    counted = 0
+    for n in (1, 2, 4, 5, 6):
+        memory = Memory(context, 7, n, n - 1, counted)
+        found = memory.read("g")
+        assert (None if found is None else float(found[0])) == (counted or None)
+        memory.write("g", value(n))
+        counted = n if n not in (2, 5) else counted
+    assert len(context.state) + len(list(tmp_path.rglob("*.safetensors"))) == 2
+    assert (read(context, 5), read(context, 7)) == (4, 6)
+
+
+def test_the_last_that_counted_stays_however_late_the_checkpoint(context: Context) -> None:
+    """A round whose reply is lost must not cost the version that the next one goes on from."""
+    write(context, 1)
+    for n in (2, 3, 4):
+        Memory(context, 7, n, n - 1, 1).write("g", value(n))
+    found = Memory(context, 7, 5, 4, 1).read("g")
+    assert found is not None
+    assert float(found[0]) == 1

@@ -175,7 +175,7 @@ def _state_with_different_norms(spec: NetworkSpec) -> dict[str, Tensor]:
     state = initial_state(spec, torch_generator(0, 0, "server", "initial"))
     for name, tensor in state.items():
         if layout(spec).tensors[name].role == "norm":
-            tensor += 0.3 * torch.rand(tensor.shape, generator=draws)
+            tensor.add_(torch.rand(tensor.shape, generator=draws), alpha=0.3)
     return state
 
 
@@ -191,7 +191,7 @@ def test_one_layer_mixes_outputs(norm: str) -> None:
     layer, x = duals(network)[0], torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for parameter in layer.noise.parameters():
-            parameter += 0.5
+            parameter.add_(0.5)
     layer.share = 0.25
     torch.testing.assert_close(layer(x), 0.75 * layer.clean(x) + 0.25 * layer.noise(x))
 

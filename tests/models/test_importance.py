@@ -65,9 +65,7 @@ def test_the_threshold_is_the_kth_largest_magnitude(spec: NetworkSpec, levels: i
 @EACH
 @pytest.mark.parametrize("levels", [0, 3])
 @pytest.mark.parametrize("keep", KEEPS)
-def test_what_reaches_the_threshold_counts_and_norms_always_do(
-    spec: NetworkSpec, levels: int, keep: Fraction
-) -> None:
+def test_what_reaches_the_threshold_counts_and_norms_always_do(spec: NetworkSpec, levels: int, keep: Fraction) -> None:
     state, declared = state_of(spec, 2, levels=levels), layout(spec)
     part, least = masked(submodel(spec, Plan()), state, declared, keep), threshold(state, declared, keep)
     kept = 0

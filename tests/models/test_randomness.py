@@ -84,8 +84,9 @@ def test_initial_weights_fill_their_bounds(spec: NetworkSpec) -> None:
     embeddings = {f"{path}.weight" for path, module in modules if isinstance(module, nn.Embedding)}
     for name, tensor in initial_state(spec, torch_generator(0, 0, "server", "initial")).items():
         if name in embeddings:
-            assert abs(tensor.mean()) < 0.005, name
-            assert tensor.std().item() == pytest.approx(0.02, rel=0.1), name
+            deviation = 1.0 if spec.name == "vit" else 0.02
+            assert abs(tensor.mean()) < 0.25 * deviation, name
+            assert tensor.std().item() == pytest.approx(deviation, rel=0.1), name
         elif tensor.ndim > 1:
             bound = tensor[0].numel() ** -0.5
             assert 0.97 * bound < tensor.abs().max() <= bound, name

@@ -2,8 +2,8 @@
 
 The rule, by names: submodel i holds the leading ceil(n·p_i) units and some residual blocks. A coordinate of a shared
 tensor lies in the ring between two consecutive widths of the submodels that have the tensor; it becomes the plain mean
-over the replies that reach this ring. Norms and step sizes exist once per submodel and become the mean over its replies.
-The released code zeroes whole tensors first and so loses blocks that nobody trained; here, as in the paper, they stay.
+over the replies that reach this ring. Norms and step sizes exist once per submodel and become the mean over its
+replies. The released code zeroes whole tensors first and so loses blocks that nobody trained; here they stay.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def released_average(
     new_own = []
     for index, mine in enumerate(own):
         trained = [reply for which, reply in replies if which == index]
-        new_own.append({name: torch.stack([t[name] for t in trained]).mean(0) if trained else mine[name] for name in mine})
+        new_own.append({name: torch.stack([t[name] for t in trained]).mean(0) for name in mine} if trained else mine)
     return new, new_own
 
 
@@ -193,7 +193,8 @@ def test_depth_alone_comes_as_near_as_whole_blocks_allow() -> None:
     for rate in (Fraction(4, 5), Fraction(3, 5), Fraction(1, 2), Fraction(2, 5), Fraction(1, 5)):
         plan = scaled(LARGE["resnet56"], rate, "depth")
         assert plan.rate == 1
-        assert _share(LARGE["resnet56"], plan) == pytest.approx(float(rate), abs=0.045)  # half a block of the last stage
+        share = _share(LARGE["resnet56"], plan)
+        assert share == pytest.approx(float(rate), abs=0.045)  # half a block of the last stage
 
 
 def test_both_halves_are_like_the_authors_tables() -> None:
@@ -276,7 +277,8 @@ def test_adapting_twice_changes_nothing() -> None:
     assert NeFL.adapted(strategy.network, strategy.settings, strategy.options) == strategy.network
     assert NeFL(strategy.network, strategy.settings).network == strategy.network
     assert strategy.network.step_sizes
-    assert not strategy_of(**{"step-sizes": False}).network.step_sizes
+    plain: dict[str, Any] = {"step-sizes": False}
+    assert not strategy_of(**plain).network.step_sizes
 
 
 # ---- the network -----------------------------------------------------------------------------------------------------

@@ -31,7 +31,9 @@ TIERS = tuple(Tier(name, Fraction(1, n)) for name, n in zip("abcd", (1, 2, 3, 6)
 # ---- the server ------------------------------------------------------------------------------------------------------
 
 
-def released_mean(state: dict[str, Tensor], sent: list[tuple[tuple[int, ...], float, dict[str, Tensor]]]) -> dict[str, Tensor]:
+def released_mean(
+    state: dict[str, Tensor], sent: list[tuple[tuple[int, ...], float, dict[str, Tensor]]]
+) -> dict[str, Tensor]:
     """Net by net: the mean of those who trained it, weighted by the size of their data; nobody: as it was."""
     new = {}
     for name, old in state.items():
@@ -82,9 +84,11 @@ def test_the_draw_has_the_released_distribution() -> None:
     order = [1, 3, 1, 2, 3, 3]  # nets that each device can carry, of three
     tiers = {count: Tier(str(count), Fraction(count, 3)) for count in (1, 2, 3)}
     draws, runs = np.random.default_rng(0), 400
+    strategy = SplitMix(CNN, Settings(tiers=tuple(tiers.values())), atom="1/3")
     ours, theirs = np.zeros((len(order), 8)), np.zeros((len(order), 8))
     for run in range(runs):
-        strategy = SplitMix(CNN, Settings(tiers=tuple(tiers.values()), seed=run), atom="1/3")
+        strategy.settings = replace(strategy.settings, seed=run)
+        strategy.restore_method_state({"turns": 0})
         shared = ReleasedSampler([0, 1, 2], draws)
         covered: set[int] = set()
         for i, count in enumerate(order):

@@ -359,7 +359,7 @@ def test_only_leaves_are_cut_and_only_between_those_who_stand_there() -> None:
 
 
 def test_a_tree_comes_back_from_its_checkpoint() -> None:
-    tree, group, update, ids = grown(30)
+    tree, _, update, ids = grown(30)
     tensors, values = tree.checkpoint()
     again = Tree()
     again.restore(LAYOUT, tensors, values)

@@ -9,7 +9,8 @@ from flwr.serverapp import Grid
 
 from flotilla.engine.grid import LocalGrid
 from protocol import Hello
-from strategies.fleet import Fleet, NotEnoughNodes, in_order
+from strategies.fleet import Fleet, NotEnoughNodes
+from strategies.table import in_order
 
 Say = Callable[[int], RecordDict]
 

@@ -1,4 +1,4 @@
-"""Split-Mix: who trains which nets, that nets do not know of one another, and adversarial training through whole runs."""
+"""Split-Mix: who trains which nets, what becomes of them, and adversarial training through whole runs."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_width_at_inference_is_the_mean_of_the_first_nets() -> None:
 # ---- whole runs ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("norm", ["static-batch", "batch-per-width"])
+@pytest.mark.parametrize("norm", ["static-batch", "group"])
 def test_one_net_is_fedavg(play: Player, norm: str) -> None:
     """I14: atom 1, the same initial weights; the same bits."""
     keys: dict[str, Any] = {"tiers": "a:1", "fraction_train": 0.7, "norm": norm, "partition": "dirichlet"}
@@ -203,7 +203,7 @@ def test_any_method_trains_on_adversarial_inputs(play: Player, method: str, norm
     copies = {name for name in out.state if ".noise." in name}
     assert bool(copies) == (norm != "none")
     twins = [(out.state[name], out.state[name.replace(".noise.", ".clean.")]) for name in copies]
-    assert sum(not torch.equal(noise, clean) for noise, clean in twins) > 0.6 * len(twins)
+    assert sum(not torch.equal(noise, clean) for noise, clean in twins) >= 0.6 * len(twins)
 
 
 def test_a_robust_run_repeats_and_resumes(play: Player) -> None:
@@ -258,7 +258,8 @@ def test_layers_too_narrow_for_a_net() -> None:
     [
         ({"adversarial": 1.5}, "adversarial"), ({"adversarial": -0.1}, "adversarial"),
         ({"adversarial_epsilon": "0"}, "adversarial-epsilon"), ({"adversarial_epsilon": "9/8"}, "adversarial-epsilon"),
-        ({"adversarial_epsilon": "eight"}, "adversarial-epsilon"), ({"adversarial_epsilon": "8/0"}, "adversarial-epsilon"),
+        ({"adversarial_epsilon": "eight"}, "adversarial-epsilon"),
+        ({"adversarial_epsilon": "8/0"}, "adversarial-epsilon"),
         ({"adversarial_steps": 0}, "adversarial-steps"), ({"evaluate_robust": -1}, "evaluate-robust"),
         ({"dual_norm": "yes"}, "dual-norm"), ({"dual_norm": "on"}, "dual-norm"),
         ({"robust_mix": 0.5}, "robust-mix"), ({"robust_mix": 0.5, "adversarial": 1.0}, "robust-mix"),

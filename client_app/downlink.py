@@ -1,0 +1,32 @@
+"""The state as a difference against the one that this device got last (see `strategies/downlink.py`)."""
+
+from __future__ import annotations
+
+from math import prod
+
+from flwr.app import Array
+
+from client_app.memory import Memory
+from client_app.workspace import full_shapes
+from protocol import TrainRequest, WireError, decode, encode
+from protocol.codecs import NOTHING, checksum, codec_from
+
+NAME = "received"
+
+
+def whole_state(request: TrainRequest, array: Array, memory: Memory) -> Array:
+    """The whole state of a request, which the device keeps for the next one.
+
+    Raises:
+        WireError: it adds to a state that this device does not have, or no longer.
+    """
+    sizes = [prod(shape) for shape in full_shapes(request.network).values()]
+    if not request.down_base:
+        memory.write(NAME, decode(array, sum(sizes)))
+        return array
+    held = memory.read(NAME)
+    if held is None or held.numel() != sum(sizes) or checksum(held) != request.down_base:
+        raise WireError("this device does not have the state that the request adds to: it needs a whole one")
+    state = held + codec_from(request.down).decode(array, sizes, NOTHING).flat
+    memory.write(NAME, state)
+    return encode(state)

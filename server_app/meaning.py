@@ -1,0 +1,110 @@
+"""What the keys mean: the strategy's settings and the network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data import DataSettings, inspect
+from models.errors import SettingError
+from models.network import NETWORKS, NetworkSpec, completed
+from models.norm import NORMS
+from models.plans import FULL
+from models.staged import EXITS
+from protocol import Work
+from protocol.codecs import CodecSettings
+from server_app.keys import Keys
+from strategies import PartialStrategy, Preferences, Schedule, Settings, parse_proportions, parse_tiers
+from strategies.aggregation import aggregation_named
+from strategies.clustering import ClusterOptions
+from strategies.selection import SelectionOptions, selector
+from strategies.settings import DOWNLINK
+
+
+def _numbers(key: str, text: str, least: int = 1) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(",")) if text.strip() else ()
+    except ValueError:
+        raise SettingError(key, text, 'whole numbers such as "64, 128"') from None
+    if any(number < least for number in numbers):
+        raise SettingError(key, text, f"whole numbers of at least {least}")
+    return numbers
+
+
+def _alpha(keys: Keys, likes: Preferences) -> float:
+    """Strength of FedDyn's regulariser."""
+    if keys.dynamic_alpha == "auto":
+        return likes.dynamic_alpha
+    try:
+        return float(keys.dynamic_alpha)
+    except ValueError:
+        raise SettingError("dynamic-alpha", keys.dynamic_alpha, '"auto" or a number in quotes, such as "0.1"') from None
+
+
+def _downlink(name: str, codec: CodecSettings) -> CodecSettings:
+    """The codec of the way down: another name, the same further settings."""
+    if name not in DOWNLINK:
+        raise SettingError("codec-down", name, DOWNLINK)
+    return replace(codec, name=name)
+
+
+def settings_of(keys: Keys, method: type[PartialStrategy]) -> Settings:
+    """Everything that a strategy is told beside its own options.
+
+    Raises:
+        SettingError: names the key.
+    """
+    chosen = selector(keys.selection, SelectionOptions(**keys.model_dump(include=set(SelectionOptions.__slots__))))
+    tiers = parse_tiers(keys.tiers)
+    schedule = Schedule(
+        keys.learning_rate, keys.momentum, keys.weight_decay, keys.clip_norm, keys.learning_rate_schedule,
+        _numbers("learning-rate-milestones", keys.learning_rate_milestones), keys.learning_rate_decay,
+        keys.num_server_rounds,
+    )  # fmt: skip
+    codec = CodecSettings(
+        keys.codec, keys.codec_levels, keys.codec_norm, keys.codec_scale, keys.codec_block, keys.codec_entropy,
+        keys.codec_share, keys.codec_small,
+    )  # fmt: skip
+    work = Work(keys.local_epochs, keys.batch_size, keys.mixed_precision, keys.threads, keys.device, keys.local_steps)
+    return Settings(
+        seed=keys.seed, tiers=tiers, tier_proportions=parse_proportions(keys.tier_proportions, tiers),
+        tier_assignment=keys.tier_assignment, nodes=keys.num_clients, min_nodes=min(keys.min_nodes, keys.num_clients),
+        node_wait=keys.node_wait, fraction_train=keys.fraction_train, fraction_evaluate=keys.fraction_evaluate,
+        quorum=keys.quorum, deadline=keys.deadline, selector=chosen, schedule=schedule, work=work,
+        slice_at=keys.slice_at, codec=codec, codec_down=_downlink(keys.codec_down, codec),
+        aggregation=aggregation_named(keys.aggregation, keys.aggregation_q),
+        clustering=ClusterOptions(**keys.model_dump(include=set(ClusterOptions.__dataclass_fields__) - {"rule"})),
+        tier_steps=_numbers("tier-steps", keys.tier_steps),
+        dynamic_alpha=_alpha(keys, method.PREFERENCES), dynamic_scaling=keys.dynamic_scaling,
+    )  # fmt: skip
+
+
+def network_of(keys: Keys, data: DataSettings, settings: Settings, method: type[PartialStrategy]) -> NetworkSpec:
+    """The network that the keys describe, before the method adapts it.
+
+    Raises:
+        SettingError: names the key.
+    """
+    likes = method.PREFERENCES
+    norm = likes.norm if keys.norm == "auto" else keys.norm
+    if norm not in NORMS:
+        raise SettingError("norm", keys.norm, ["auto", *NORMS])
+    if keys.model not in NETWORKS:
+        raise SettingError("model", keys.model, NETWORKS)
+    if keys.norm == "auto" and norm not in NETWORKS[keys.model].norms:
+        norm = NETWORKS[keys.model].norms[0]
+    task = inspect(data)
+    rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
+    if norm != "batch-per-width" or not method.WIDTHS:
+        rates = (FULL,)
+    exits = "last" if keys.exits == "auto" else keys.exits  # which a method with exits of its own replaces
+    if exits not in EXITS:
+        raise SettingError("exits", keys.exits, ["auto", *EXITS])
+    return completed(
+        NetworkSpec(
+            keys.model, task.input_shape, task.classes, _numbers("widths", keys.widths),
+            _numbers("blocks", keys.blocks), norm,
+            likes.scaler if keys.scaler == "auto" else keys.scaler == "on",
+            rates, vocabulary=task.vocabulary, exits=exits, heads=keys.heads, whole_heads=keys.whole_heads,
+            tied=keys.tied, pooler=keys.pooler,
+        )
+    )  # fmt: skip

@@ -32,12 +32,12 @@ from server_app.run import Run
 
 FIGURE = RESULTS.with_name("robustness.svg")
 SHARES = tuple(i / 10 for i in range(11))
-ROUNDS = 40
+ROUNDS = 30
 Keys = dict[str, Scalar]
 
 COMMON: Keys = {
     "method": "splitmix", "dataset": "digits", "model": "cnn", "widths": "32, 64, 64, 64", "splitmix-atom": "1/4",
-    "tiers": "a:1, b:1/2, c:1/4", "num-clients": 10, "local-epochs": 2, "batch-size": 16, "local-test-fraction": 0.0,
+    "tiers": "a:1, b:1/2, c:1/4", "num-clients": 10, "local-epochs": 2, "batch-size": 64, "local-test-fraction": 0.0,
     "adversarial-epsilon": "1/10", "slice-at": "server", "device": "cpu",
 }  # fmt: skip
 # How it is trained → what makes it.

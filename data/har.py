@@ -100,7 +100,9 @@ def _table(file: Path) -> NDArray[np.float32]:
             raise ValueError(f"{file.name}: {error}") from error
 
 
-def _divided(values: NDArray[np.float32], labels: NDArray[np.int64], subjects: NDArray[np.int64]) -> tuple[Examples, Examples]:
+def _divided(
+    values: NDArray[np.float32], labels: NDArray[np.int64], subjects: NDArray[np.int64]
+) -> tuple[Examples, Examples]:
     """Check the windows and divide them by subject."""
     expected = (len(labels), len(_SIGNALS), _TIME)
     if values.shape != expected or subjects.shape != labels.shape:
@@ -109,7 +111,7 @@ def _divided(values: NDArray[np.float32], labels: NDArray[np.int64], subjects: N
         raise ValueError(f"a value that is not finite, or a label outside 0 to {_CLASSES - 1}")
     tested = np.isin(subjects, TEST_SUBJECTS)
     if tested.all() or not tested.any():
-        raise ValueError(f"windows of subjects {TEST_SUBJECTS} to test on and of others to train on: one of them is missing")
+        raise ValueError(f"subjects {TEST_SUBJECTS} are to be tested and others to train: one of them is missing")
     train, test = (
         Examples(*(torch.from_numpy(array[rows]) for array in (values, labels, subjects))) for rows in (~tested, tested)
     )

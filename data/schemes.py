@@ -123,7 +123,7 @@ def natural(owners: Rows, settings: DataSettings, seed: int) -> list[Rows]:
         raise SettingError(
             "num-clients",
             settings.num_clients,
-            f"at most {len(people)} with partition 'natural', the people with 2 or more examples in {settings.dataset!r}",
+            f"at most {len(people)} with partition 'natural', the people who have 2 examples in {settings.dataset!r}",
         )
     groups = np.array_split(people, settings.num_clients)
     client_of = np.repeat(np.arange(len(groups)), [len(group) for group in groups])

@@ -1,7 +1,7 @@
-"""Tiny Shakespeare by speaker: given some characters, which one comes next?
+"""Tiny Shakespeare by speaker: given some characters, say which one comes next.
 
 The task is LEAF's (Caldas et al., arXiv 1812.01097): the 80 previous characters of one speaker's lines → the next one.
-The text is the 1.1 MB of Karpathy's char-rnn, about a tenth of LEAF's collected works: 309 speakers. Blank lines
+The text is the 1.1 MB of Karpathy's char-rnn, a fifth of LEAF's collected works: 299 speakers. Blank lines
 separate speeches, and the first line of each is `NAME:`.
 
 A speaker's speeches are joined by line breaks. The first four fifths of that text are for training: every fifth window
@@ -92,7 +92,7 @@ def numbered(text: str) -> Tokens:
 
 
 def windows(text: Tokens, length: int) -> tuple[Tokens, Tokens]:
-    """Cut one speaker's text into training and test windows, uint8 [n, length + 1] each; the last token is the target."""
+    """Cut one speaker's text into windows to train and to test, uint8 [n, length + 1]; the last token is the target."""
     end = len(text) * _TRAINED[0] // _TRAINED[1]
     if end <= length:
         return (np.empty((0, length + 1), np.uint8),) * 2

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from data.examples import Examples, Task
-from data.fetch import Download, download_files, ensure
+from data.fetch import download_files, ensure
 from data.files import Files
 from data.text import RESERVED, tokens, vocabulary
 from models.errors import SettingError
@@ -27,7 +27,7 @@ _LENGTH = 56  # words of the longest sentence
 
 
 class SST2:
-    """Sentences of `sequence-length` words (by default 56, which cuts none), numbered by a vocabulary of the train split.
+    """Sentences of `sequence-length` words (by default 56, which cuts none), numbered by the train split's vocabulary.
 
     The vocabulary is the `vocabulary-size` most frequent words of the train split, two of which are reserved (padding
     and unknown words); it counts as known to everybody. Any label may be followed by any whitespace-separated words.
@@ -47,7 +47,7 @@ class SST2:
             SettingError: (key data-root) a file is missing and cannot be downloaded, or is damaged; (key
                 vocabulary-size) more than the train split has words.
         """
-        download: Download = download_files(_FOLDER, _ADDRESS, _SHA256)
+        download = download_files(_FOLDER, _ADDRESS, _SHA256)
         ensure(files.root, _FOLDER, (_TRAIN, _TEST), _ADDRESS + _TRAIN, download)
         (sentences, labels), test = (_read(files.root, name) for name in (_TRAIN, _TEST))
         numbers = vocabulary(sentences)

@@ -1,4 +1,4 @@
-"""Gated recurrent units (Cho et al., EMNLP 2014) for texts and signals: embedding, layers, classifier on the last state.
+"""Gated recurrent units (Cho et al., EMNLP 2014) for texts and signals: embedding, layers, last state, classifier.
 
 A layer's three gates stand one below the other in two matrices, from its inputs and from its states. Each gate has one
 row for every unit of the layer, so a unit that is kept keeps its row in all three of them: `Along(layer, outer=3)`. A
@@ -11,6 +11,7 @@ leaves for a classifier, not between time steps. Widths: the embedding's, then e
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ class GRU(Staged):
         def ready(axis: str) -> nn.Module:
             return nn.Sequential(Last(), builder.norm(axis))
 
-        stages = [partial(Layer, builder, before, name) for before, name in zip([_EMBEDDING, *names], names)]
+        stages = [partial(Layer, builder, before, name) for before, name in pairwise([_EMBEDDING, *names])]
         super().__init__(builder, stages, names, stem=stem, ready=ready)
 
 

@@ -5,7 +5,7 @@ HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
 """
 
 from models.network import NetworkSpec
-from strategies.base import PartialStrategy, Preferences
+from strategies.base import PartialStrategy
 from strategies.depthfl import DepthFL, ExclusiveDepth, FedDyn
 from strategies.dropout import FedEcover, FederatedDropout
 from strategies.fedavg import Exclusive, FedAvg, Smallest
@@ -14,6 +14,7 @@ from strategies.fiarse import FIARSE
 from strategies.fjord import Fjord
 from strategies.heterofl import HeteroFL
 from strategies.inclusivefl import InclusiveFL
+from strategies.method import Preferences
 from strategies.nefl import NeFL
 from strategies.scalefl import ScaleFL
 from strategies.settings import Schedule, Settings
@@ -36,8 +37,8 @@ METHODS: dict[str, type[PartialStrategy]] = {
     "inclusivefl": InclusiveFL,
     "scalefl": ScaleFL,
     "nefl": NeFL,
-    "fiarse": FIARSE,
     "splitmix": SplitMix,
+    "fiarse": FIARSE,
 }
 
 __all__ = [

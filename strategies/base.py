@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from logging import INFO
 from statistics import fmean
 from time import perf_counter
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from flwr.app import ArrayRecord
@@ -25,12 +23,10 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from models.errors import SettingError
-from models.network import NetworkSpec, completed, initial_state, layout, submodel
-from models.plans import Plan
+from models.network import NetworkSpec, initial_state, submodel
 from models.randomness import generator, torch_generator
 from models.submodel import Submodel, split
-from protocol import NodeId, Objective, Scalar
-from strategies.aggregation import Update, parameter_norm
+from protocol import NodeId, Scalar
 from strategies.chooser import Chooser
 from strategies.clustering import Basis, clustering
 from strategies.clustering.identities import ask_identities
@@ -38,35 +34,18 @@ from strategies.decoding import Decoding
 from strategies.downlink import Downlink
 from strategies.dynamic import Dynamic
 from strategies.fleet import Fleet, Node
-from strategies.flower import FlowerStrategy
 from strategies.global_state import GlobalState
 from strategies.guard import Accepted, Rejection
+from strategies.method import Method
 from strategies.outbox import Outbox
 from strategies.rounds import Fold, Learnt, Place, RoundReport, Sent, share_of
 from strategies.scores import ScoreRequest, score_requests
 from strategies.settings import Settings
 from strategies.surveys import ask_statistics
-from strategies.tiers import Assignment, Tier, depths_of
+from strategies.tiers import Assignment, Tier
 
 
-@dataclass(frozen=True, slots=True)
-class Preferences:
-    """What a method's network looks like unless the user says otherwise.
-
-    Attributes:
-        norm: one of `models.norm.NORMS`.
-        scaler: whether the Scaler is on.
-        exits: one of `models.staged.EXITS`.
-        dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
-    """
-
-    norm: str = "static-batch"
-    scaler: bool = False
-    exits: str = "last"
-    dynamic_alpha: float = 0.0
-
-
-class PartialStrategy(FlowerStrategy):
+class PartialStrategy(Method):
     """Trains one global network across nodes that each hold a part of it.
 
     Args:
@@ -80,24 +59,8 @@ class PartialStrategy(FlowerStrategy):
         TypeError: an option that the method does not have.
     """
 
-    OPTIONS: ClassVar[Mapping[str, Scalar]] = {}
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {}  # least and most of options that are numbers
-    PREFERENCES: ClassVar[Preferences] = Preferences()
-    BY_EXAMPLES: ClassVar[bool] = False
-    PER_WIDTH: ClassVar[bool] = False  # whether a width always is the same units, as statistics per width need
-    WIDTHS: ClassVar[bool] = True  # whether tiers differ in width
-    PER_COORDINATE: ClassVar[bool] = False  # whether parts have element masks, so that every coordinate has holders
-
     def __init__(self, network: NetworkSpec, settings: Settings | None = None, **options: Scalar) -> None:
-        self.settings = settings or Settings()
-        if unknown := set(options) - set(self.OPTIONS):
-            raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {sorted(self.OPTIONS)}")
-        self.options: dict[str, Scalar] = {**self.OPTIONS, **options}
-        self.network = completed(self.adapted(network, self.settings, self.options))
-        for option, (least, most) in self.RANGES.items():
-            if not least <= float(self.options[option]) <= most:
-                raise SettingError(option, self.options[option], f"{least:g} to {most:g}")
-        self.layout = layout(self.network)
+        super().__init__(network, settings, options)
         self.clusters = clustering(self.settings.clustering, self._basis())
         self._turn_to(self.clusters.main)
         self.fleet = Fleet(labels=self.needs_labels())
@@ -112,97 +75,6 @@ class PartialStrategy(FlowerStrategy):
         self._assignment = Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed)
         self._members_of: tuple[int, list[Node], dict[NodeId, Tier]] = (-1, [], {})
         self._check()
-
-    # ---- what a method says ------------------------------------------------------------------------------------------
-
-    @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
-        """The network as the method needs it; what has been adapted stays as it is. Default: unchanged."""
-        del settings, options
-        return network
-
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
-        """Which part a node gets in a round. Default: everything."""
-        del node, tier, round_number
-        return Plan()
-
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
-        """Which part of the state after a round a device of this tier keeps and uses; what is evaluated."""
-        del round_number
-        return Plan(tier.rate)
-
-    def global_rate(self) -> Fraction:
-        """Width of the network that the method trains altogether."""
-        return Fraction(1)
-
-    def eligible(self, tier: Tier) -> bool:
-        """Whether nodes of this tier take part at all."""
-        del tier
-        return True
-
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
-        """Whether nodes of a tier can be asked about the part that another one keeps."""
-        return tier.rate >= wanted.rate and self.depth_of(tier) >= self.depth_of(wanted)
-
-    def depth_of(self, tier: Tier) -> int:
-        """Number of stages that a tier can carry; all of them for the network as a whole."""
-        return depths_of(self.settings.tiers, self.layout.exits).get(tier.name, self.layout.depth)
-
-    def part(self, plan: Plan, state: Mapping[str, Tensor] | None = None) -> Submodel:
-        """What a plan means in a state, in the present one unless another is given."""
-        del state
-        return submodel(self.network, plan)
-
-    def objective(self, tier: Tier, round_number: int) -> Objective:
-        """What a node optimises in a round."""
-        del tier, round_number
-        return Objective()
-
-    def weigh(self, sent: Sent, reply: Accepted, round_number: int) -> tuple[float, float]:
-        """Numerator and denominator of a reply, by the aggregation rule; the selection's weight comes on top.
-
-        Raises:
-            ValueError: the reply lacks what the rule needs.
-        """
-        rule = self.settings.aggregation
-        norm = parameter_norm(self.layout, sent.part, reply) if rule.USES_NORM else reply.norm
-        return rule.weigh(self._update(sent, reply.metrics, round_number), norm)
-
-    def scale(self, learnt: Sequence[Learnt], round_number: int) -> float:
-        """What the whole step is multiplied by, from the accepted replies."""
-        updates = [self._update(one.sent, one.metrics, round_number, one.sent.weight) for one in learnt]
-        return self.settings.aggregation.scale(updates)
-
-    def _update(self, sent: Sent, metrics: Mapping[str, float], round_number: int, factor: float = 1.0) -> Update:
-        """What the aggregation rule is told of a reply."""
-        by_examples = self.BY_EXAMPLES and not self.settings.selector.sets_weights
-        weight = factor * (metrics["num-examples"] if by_examples else 1.0)
-        return Update(sent.node.id, weight, metrics, self.settings.schedule.optimiser(round_number))
-
-    def rows(self, sent: Sent) -> tuple[int, ...] | None:
-        """Class rows that a reply may change; None for all."""
-        del sent
-        return None
-
-    def needs_labels(self) -> bool:
-        """Whether nodes have to say which labels they have."""
-        return False
-
-    def refine(self, before: Mapping[str, Tensor]) -> None:
-        """Change the state after a round was averaged; not called for a round that is abandoned.
-
-        Args:
-            before: the state that the round's differences refer to.
-        """
-        del before
-
-    def method_state(self) -> dict[str, Any]:
-        """What the method remembers between rounds, as JSON."""
-        return {}
-
-    def restore_method_state(self, values: Mapping[str, Any]) -> None:
-        """Take up `method_state` of a checkpoint."""
-        del values
 
     # ---- states ------------------------------------------------------------------------------------------------------
 

@@ -20,9 +20,10 @@ from models.errors import SettingError
 from models.network import NetworkSpec, with_exits
 from models.plans import Plan
 from protocol import Objective, Scalar
-from strategies.base import PartialStrategy, Preferences
+from strategies.base import PartialStrategy
 from strategies.fedavg import FedAvg
 from strategies.fleet import Node
+from strategies.method import Preferences
 from strategies.settings import Settings
 from strategies.tiers import Tier
 

@@ -21,8 +21,9 @@ from models.importance import masked
 from models.plans import Plan
 from models.submodel import Submodel
 from protocol import Objective
-from strategies.base import PartialStrategy, Preferences
+from strategies.base import PartialStrategy
 from strategies.fleet import Node
+from strategies.method import Preferences
 from strategies.tiers import Tier
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from models.plans import Plan
 from protocol import Objective
-from strategies.base import PartialStrategy, Preferences
+from strategies.base import PartialStrategy
 from strategies.fleet import Node
+from strategies.method import Preferences
 from strategies.tiers import Tier
 
 

@@ -23,8 +23,9 @@ from torch import Tensor
 from models.network import NetworkSpec, completed, layout
 from models.plans import Plan
 from protocol import Scalar
-from strategies.base import PartialStrategy, Preferences
+from strategies.base import PartialStrategy
 from strategies.fleet import Node
+from strategies.method import Preferences
 from strategies.settings import Settings
 from strategies.tiers import Tier, depths_of
 

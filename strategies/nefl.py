@@ -33,8 +33,9 @@ from models.network import NetworkSpec, completed, layout
 from models.plans import FULL, Plan
 from models.randomness import generator
 from protocol import Scalar
-from strategies.base import PartialStrategy, Preferences
+from strategies.base import PartialStrategy
 from strategies.fleet import Node
+from strategies.method import Preferences
 from strategies.settings import Settings
 from strategies.tiers import Tier
 

@@ -15,8 +15,9 @@ from models.errors import SettingError
 from models.network import NetworkSpec
 from models.plans import Plan
 from protocol import Objective, Scalar
-from strategies.base import PartialStrategy, Preferences
+from strategies.base import PartialStrategy
 from strategies.fleet import Node
+from strategies.method import Preferences
 from strategies.settings import Settings
 from strategies.tiers import Tier
 

@@ -33,7 +33,11 @@ def write_shakespeare(root: Path, speeches: int = 12) -> dict[str, str]:
     """Speakers of whom each says something over and over, and one who says too little; returns what each says."""
     folder = root / "Shakespeare"
     folder.mkdir(parents=True)
-    says = {"First Ghost": "To be, or not to be: that is the question.", "ROMEO": "But soft! what light\nbreaks?", "All": "Ay."}
+    says = {
+        "First Ghost": "To be, or not to be: that is the question.",
+        "ROMEO": "But soft! what light\nbreaks?",
+        "All": "Ay.",
+    }
     text = "".join(f"{name}:\n{line}\n\n" for _ in range(speeches) for name, line in says.items() if name != "All")
     (folder / "input.txt").write_text(f"{text}All:\nAy.\n\nGHOST:\n")
     counts = {"First Ghost": speeches, "ROMEO": speeches, "All": 1}
@@ -41,7 +45,7 @@ def write_shakespeare(root: Path, speeches: int = 12) -> dict[str, str]:
 
 
 def har_arrays(windows: int = 8) -> dict[str, NDArray[np.generic]]:
-    """`windows` of each of `SUBJECTS`; an activity's signals oscillate at a rate of their own, around levels of its own."""
+    """`windows` of each of `SUBJECTS`; every activity has its own levels and rates of oscillation."""
     draw = np.random.default_rng(0)
     subject = np.repeat(np.array(SUBJECTS, np.uint8), windows)
     label = (np.arange(len(subject)) % 6).astype(np.uint8)

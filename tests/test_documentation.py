@@ -16,6 +16,7 @@ from protocol.codecs.settings import NORMS as CODEC_NORMS
 from server_app.config import defaults
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
+from strategies.clustering import AVERAGING, CLUSTERINGS, LINKAGES
 from strategies.selection import SELECTORS
 from strategies.settings import SCHEDULES, SLICING
 from strategies.tiers import ASSIGNMENTS
@@ -35,7 +36,7 @@ def test_every_key_stands_in_the_table_with_its_default(key: str) -> None:
 
 CLOSED = (
     METHODS, NETWORKS, NORMS, SOURCES, SCHEMES, AUGMENTATIONS, SELECTORS, AGGREGATIONS, SCHEDULES, SLICING,
-    ASSIGNMENTS, CODECS, CODEC_NORMS, SCALES, ENTROPIES,
+    ASSIGNMENTS, CODECS, CODEC_NORMS, SCALES, ENTROPIES, CLUSTERINGS, AVERAGING, LINKAGES,
 )  # fmt: skip
 
 

@@ -2,13 +2,16 @@
 
 CFL compares updates Δ_i by their cosine, α_ij = ⟨Δ_i, Δ_j⟩ / (‖Δ_i‖ ‖Δ_j‖) (Sattler et al. 2020, eq. 11). Devices that
 hold different parts of the network share only some coordinates: sums then run over those that both hold, and norms are
-root mean squares per coordinate, so that a large part is not a large update.
+root mean squares per coordinate, so that a large part is not a large update. Two members that share few coordinates are
+not compared: parts drawn at random always have the biases of the classes in common, and the cosine of ten numbers is
+noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from protocol import NodeId
 
 _CHUNK = 4096  # coordinates whose float64 copies are made at a time
+_ENOUGH = 1024  # shared coordinates that suffice, whatever share of the members' they are: noise is then about 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +56,23 @@ class Updates:
         return float(np.sqrt(total / max(count, 1)))
 
     def cosines(self) -> NDArray[np.float64]:
-        """α_ij over the coordinates that both hold, float64 (m, m); NaN where they share none or one is zero there."""
+        """α_ij over the coordinates that both hold, float64 (m, m).
+
+        NaN where one is zero there, or where they share less than half of what the smaller one holds (1,024 of a
+        larger part suffice).
+        """
         m = len(self.values)
         inner, squares = np.zeros((m, m)), np.zeros((m, m))  # ⟨Δ_i, Δ_j⟩; ‖Δ_i‖² on what j holds
+        shared = np.zeros((m, m))
         for values, held in self._chunks():
             inner += values @ values.T
             if held is not None:
                 squares += (values * values) @ held.T
+                shared += held @ held.T
         if self.held is None:
             squares += np.diagonal(inner)[:, None]
-        return _ratio(inner, squares * squares.T)
+        own = np.diagonal(shared)
+        return _ratio(inner, squares * squares.T, _enough(shared, np.minimum(own[:, None], own)))
 
     def _chunks(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:
         for start in range(0, self.values.shape[1], _CHUNK):
@@ -73,17 +84,25 @@ class Updates:
 def cosines_with(
     values: NDArray[np.float32], held: NDArray[np.bool_] | None, one: NDArray[np.float32], one_held: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Cosines of m updates (m, d) with one more (d,), over the coordinates that both hold; NaN where undefined."""
+    """Cosines of m updates (m, d) with one more (d,), float64 (m,), as `Updates.cosines` has them."""
     exact = one.astype(np.float64)
+    mask = np.broadcast_to(True, values.shape) if held is None else held
+    shared, own = (mask & one_held).sum(1), np.minimum(mask.sum(1), one_held.sum())
     inner, squares = np.zeros(len(values)), np.zeros(len(values))
     for i, row in enumerate(values):
         wide = row.astype(np.float64)
         inner[i] = wide @ exact
-        seen = exact if held is None else exact[held[i]]
-        squares[i] = np.square(wide[one_held]).sum() * np.square(seen).sum()
-    return _ratio(inner, squares)
+        squares[i] = np.square(wide[one_held]).sum() * np.square(exact[mask[i]]).sum()
+    return _ratio(inner, squares, _enough(shared, own))
 
 
-def _ratio(inner: NDArray[np.float64], squares: NDArray[np.float64]) -> NDArray[np.float64]:
+def _enough(shared: NDArray[Any], own: NDArray[Any]) -> NDArray[np.bool_]:
+    enough: NDArray[np.bool_] = shared >= np.minimum(_ENOUGH, own / 2)
+    return enough
+
+
+def _ratio(
+    inner: NDArray[np.float64], squares: NDArray[np.float64], known: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.clip(np.where(squares > 0, inner / np.sqrt(squares), np.nan), -1.0, 1.0)
+        return np.clip(np.where(known & (squares > 0), inner / np.sqrt(squares), np.nan), -1.0, 1.0)

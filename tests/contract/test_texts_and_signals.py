@@ -16,7 +16,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "shakespeare": {"num_clients": 2, "partition": "natural", "sequence_length": 20},
     "har": {"num_clients": 4, "partition": "natural"},
 }
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "gru": {"model": "gru", "widths": "6, 8, 8"},
     "cnn1d": {"model": "cnn1d", "widths": "8, 8, 8"},
     "mlp": {"model": "mlp", "widths": "16, 8"},
@@ -64,8 +64,8 @@ def test_a_run(root: Path, tmp_path: Path, dataset: str, network: str) -> None:
 def test_a_run_of_another_width_or_depth_method(
     root: Path, tmp_path: Path, dataset: str, network: str, method: str
 ) -> None:
-    exits = {"exits": "plain"} if method == "depthfl" else {}
-    out = play(tmp_path / "run", method=method, **exits, **_keys(root, dataset, network))
+    exits = "plain" if method == "depthfl" else "auto"
+    out = play(tmp_path / "run", method=method, exits=exits, **_keys(root, dataset, network))
     assert out.summary["status"] == "finished"
     assert not out.rejected
     assert out.rows[-1]["loss"] > 0
@@ -110,7 +110,7 @@ def test_words_are_learnt(root: Path, tmp_path: Path) -> None:
         ({"dataset": "sst2", "vocabulary_size": 5000}, "vocabulary-size", "at most 17"),
         ({"dataset": "sst2", "vocabulary_size": 2}, "vocabulary-size", "from 3 to 100000"),
         ({"dataset": "shakespeare", "sequence_length": 4000}, "sequence-length", "the longest speaker"),
-        ({"dataset": "har", "augment": "crop-flip"}, "augment", '"none" with dataset \'har\''),
+        ({"dataset": "har", "augment": "crop-flip"}, "augment", "\"none\" with dataset 'har'"),
         ({"dataset": "har", "planted": "rotations:2"}, "planted", "square images only"),
         ({"dataset": "sst2", "data_root": "/nowhere"}, "data-root", "SST2/stsa.binary.train"),
     ],
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_said_before_anything_starts(
     network = {"digits": "gru", "har": "cnn1d"}.get(keys["dataset"], "gru")
     base = _keys(root, keys["dataset"], network) if keys["dataset"] in KEYS else dict(NETWORKS[network])
     if "model" in keys:
-        base = {name: value for name, value in base.items() if name not in ("widths", "blocks", "heads")} | {"widths": ""}
+        base["widths"] = ""
     with pytest.raises(SettingError) as caught:
         configured(**{**base, **keys})
     assert caught.value.key == key

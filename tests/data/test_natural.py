@@ -103,7 +103,7 @@ def test_a_client_has_one_owner_s_examples(tmp_path: Path, name: str) -> None:
     owners = load(settings).train_examples.owners
     assert owners is not None
     for number, rows in enumerate(shards(settings)):
-        assert len(owners[rows].unique()) == 1
+        assert len(set(owners[rows].tolist())) == 1
         node = node_data(settings, number)
         assert len(node.train) + len(node.test) == len(rows)
 

@@ -17,8 +17,10 @@ from models.network import PADDING
 from tests.corpora import write_sst2
 
 
-def _settings(root: Path, **keys: int) -> DataSettings:
-    return DataSettings(dataset="sst2", data_root=str(root), num_clients=3, **{"vocabulary_size": 10, **keys})
+def _settings(root: Path, vocabulary_size: int = 10, sequence_length: int = 0) -> DataSettings:
+    return DataSettings(
+        dataset="sst2", data_root=str(root), vocabulary_size=vocabulary_size, sequence_length=sequence_length
+    )
 
 
 def _refusal(root: Path, **keys: int) -> SettingError:

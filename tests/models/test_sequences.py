@@ -91,7 +91,10 @@ def test_every_gate_keeps_the_same_units() -> None:
     assert layout(TEXT).tensors["stages.0.states.weight"].dims == (gates, Along("layer1"))
 
 
-@pytest.mark.parametrize("spec", [TEXT, SIGNAL, NetworkSpec("cnn1d", (3, 16), 7, widths=(4, 6, 5))], ids=lambda s: s.name)
+CNN = NetworkSpec("cnn1d", (3, 16), 7, widths=(4, 6, 5))
+
+
+@pytest.mark.parametrize("spec", [TEXT, SIGNAL, CNN], ids=["text", "signal", "cnn1d"])
 def test_shallow_parts_are_the_first_stages(spec: NetworkSpec) -> None:
     spec = completed(NetworkSpec(
         spec.name, spec.input_shape, spec.classes, spec.widths, norm="group", vocabulary=spec.vocabulary, exits="plain"
@@ -121,7 +124,7 @@ def test_the_cnn_hears_two_steps_each_way() -> None:
     network, state = _network(spec, Plan())
     x = drawn(spec, 2)
     one = torch.relu(torch.nn.functional.conv1d(x, state["stages.0.0.weight"], state["stages.0.0.bias"], padding=2))
-    one = one.unflatten(2, (16, 2)).amax(3)
+    one = one.reshape(*one.shape[:2], 16, 2).amax(3)
     two = torch.relu(torch.nn.functional.conv1d(one, state["stages.1.0.weight"], state["stages.1.0.bias"], padding=2))
     expected = two.mean(2) @ state["exits.2.classifier.weight"].T + state["exits.2.classifier.bias"]
     torch.testing.assert_close(network(x), expected)

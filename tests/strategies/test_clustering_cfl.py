@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import SettingError
@@ -52,6 +52,7 @@ def updates_of(values: Any, members: list[NodeId] | None = None, held: Any = Non
 # ---- the cut ---------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(2, 10), st.integers(0, 10**6))
 def test_single_linkage_is_brute_force(count: int, seed: int) -> None:
     draws = np.random.default_rng(seed)
@@ -64,6 +65,7 @@ def test_single_linkage_is_brute_force(count: int, seed: int) -> None:
     assert cut.intra == (min(matrix[pair] for pair in pairs) if pairs else 1.0)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(2, 10), st.integers(0, 10**6), st.sampled_from(["single", "complete"]))
 def test_the_groups_are_of_ids_and_do_not_depend_on_their_order(count: int, seed: int, linkage: str) -> None:
     draws = np.random.default_rng(seed)
@@ -79,16 +81,16 @@ def test_the_groups_are_of_ids_and_do_not_depend_on_their_order(count: int, seed
 
 def test_complete_linkage_is_the_textbook_rule_and_not_the_optimum() -> None:
     missed = 0
-    for seed in range(200):
-        matrix = symmetric(np.random.default_rng(seed), 8)
-        groups: list[list[int]] = [[i] for i in range(8)]
+    for seed in range(60):
+        matrix = symmetric(np.random.default_rng(seed), 7)
+        groups: list[list[int]] = [[i] for i in range(7)]
         while len(groups) > 2:
             closest = max(combinations(groups, 2), key=lambda pair: min(matrix[i, j] for i in pair[0] for j in pair[1]))
             groups = [group for group in groups if group not in closest] + [closest[0] + closest[1]]
-        cut = bipartition(list(range(8)), matrix, "complete")
+        cut = bipartition(list(range(7)), matrix, "complete")
         assert set(map(frozenset, cut.groups)) == set(map(frozenset, groups))
         missed += cut.cross > best_cross(matrix)
-    assert missed > 100  # why single linkage is the default
+    assert missed > 30  # why single linkage is the default
 
 
 @pytest.mark.parametrize("linkage", ["single", "complete"])
@@ -116,6 +118,7 @@ def test_matrices_that_are_none(matrix: Matrix) -> None:
 # ---- norms and cosines -----------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(2, 6), st.integers(1, 9000), st.integers(0, 10**6), st.booleans())
 def test_norms_and_cosines_are_a_plain_loop_s(count: int, size: int, seed: int, whole: bool) -> None:
     draws = np.random.default_rng(seed)
@@ -132,7 +135,8 @@ def test_norms_and_cosines_are_a_plain_loop_s(count: int, size: int, seed: int, 
         for j in range(count):
             both = held[i] & held[j]
             a, b = wide[i][both], wide[j][both]
-            if not both.any() or not a.any() or not b.any():
+            few = both.sum() < min(1024, held[i].sum() / 2, held[j].sum() / 2)
+            if few or not a.any() or not b.any():
                 assert np.isnan(cosines[i, j])
                 assert np.isnan(others[j])
             else:
@@ -144,6 +148,7 @@ def test_norms_and_cosines_are_a_plain_loop_s(count: int, size: int, seed: int, 
     assert updates.mean_norm() == pytest.approx(np.sqrt(np.mean(mean**2)) if some.any() else 0)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6))
 def test_cosines_know_neither_a_shared_rotation_nor_anybody_s_scale(seed: int) -> None:
     draws = np.random.default_rng(seed)
@@ -178,6 +183,7 @@ PARTS = [
 ]  # fmt: skip
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, 3), st.integers(0, 10**6), st.integers(1, 300))
 def test_a_sample_reads_what_stands_in_the_state(which: int, seed: int, size: int) -> None:
     draws = np.random.default_rng(seed)
@@ -263,6 +269,17 @@ def test_a_zero_update_is_left_out_and_a_pair_that_shares_nothing_stops_the_cut(
     assert verdict.cut.groups == ((0, 1), (2, 3))
     held = np.array([[True, False], [True, True], [True, True], [False, True]])
     assert judge(updates_of(OPPOSED * held, held=held), SplitRule(), 1.0).cut is None
+
+
+def test_members_that_share_few_coordinates_are_not_compared() -> None:
+    draws = np.random.default_rng(0)
+    for size, both, known in ((100, 40, False), (100, 50, True), (4000, 1023, False), (4000, 1024, True)):
+        held = np.ones((2, 2 * size - both), bool)
+        held[0, size:] = held[1, : size - both] = False
+        values = np.where(held, draws.normal(size=held.shape), 0)
+        assert np.isfinite(updates_of(values, held=held).cosines()[0, 1]) == known
+        one, rows = values[1].astype(np.float32), values.astype(np.float32)
+        assert np.isfinite(cosines_with(rows, held, one, held[1])[0]) == known
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,9 @@ def test_a_cluster_learns_from_its_own_nodes_only(play: Player) -> None:
     [
         (1, {"method": "heterofl"}),
         (2, {"method": "fedrolex", "codec": "qsgd", "fraction_train": 0.7}),
-        (1, {"method": "dropout", "tiers": "a:1, b:1/2", "cfl_linkage": "complete", "cfl_sample": 500}),
+        (1, {"method": "dropout", "tiers": "a:1, b:7/8", "cfl_linkage": "complete", "cfl_sample": 500}),
         (2, {"method": "fjord", "aggregation": "q-fedavg"}),
-        (2, {"method": "fedecover", "tiers": "a:1, b:3/4", "fraction_train": 0.7, "selection": "pow-d"}),
+        (2, {"method": "fedecover", "tiers": "a:1, b:7/8", "fraction_train": 0.7, "selection": "pow-d"}),
     ],
 )
 def test_over_any_method_resumed_between_cuts_and_sliced_on_the_server(

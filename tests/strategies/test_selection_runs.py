@@ -41,6 +41,13 @@ VARIANTS: dict[str, dict[str, Scalar]] = {
     "divfl, participants": {"selection": "divfl", "divfl_refresh": "participants", "divfl_weights": "size"},
     "divfl, last layer": {"selection": "divfl", "divfl_vectors": "last-layer", "divfl_greedy": "stochastic"},
     "divfl, all": {"selection": "divfl", "divfl_vectors": "all", "divfl_greedy": "greedy"},
+    "oort, quick pacer": {
+        "selection": "oort",
+        "oort_pacer_rounds": 1,
+        "oort_pacer_step": 40.0,
+        "oort_exploration": 0.3,
+        "selection_lateness_exponent": 9.0,
+    },
 }
 
 

@@ -1,8 +1,8 @@
 """Split-Mix between accurate and robust: `python -m benchmarks.robustness`.
 
 Three runs of Split-Mix on the same devices: on clean inputs, on clean and adversarial ones through the same norms, and
-with dual norms. The last one's network is then run with every share λ_t of its noise norms, on the whole test set as it is
-and attacked. Nothing is trained for that: it is one network, and the curve is what a device can choose from.
+with dual norms. The last one's network is then run with every share λ_t of its noise norms, on the whole test set as it
+is and attacked. Nothing is trained for that: it is one network, and the curve is what a device can choose from.
 """
 
 from __future__ import annotations

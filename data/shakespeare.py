@@ -1,7 +1,7 @@
 """Tiny Shakespeare by speaker: given some characters, say which one comes next.
 
 The task is LEAF's (Caldas et al., arXiv 1812.01097): the 80 previous characters of one speaker's lines → the next one.
-The text is the 1.1 MB of Karpathy's char-rnn, a fifth of LEAF's collected works: 299 speakers. Blank lines
+The text is the 1.1 MB of Karpathy's char-rnn, about a fifth of LEAF's collected works: 299 speakers. Blank lines
 separate speeches, and the first line of each is `NAME:`.
 
 A speaker's speeches are joined by line breaks. The first four fifths of that text are for training: every fifth window

@@ -54,8 +54,8 @@ class Dynamic:
         """
         if self._scaling == "holders":
             counts = PartialAverage(self._layout, per_coordinate=average.per_coordinate)
-            for part, nodes in able():
-                counts.add(part, torch.zeros(part.numel), denominator=float(nodes))
+            for part, count in able():
+                counts.add(part, torch.zeros(part.numel), denominator=float(count))
             self._able = counts.denominators()
         for name, holders in average.coverage().items():
             if self._layout.tensors[name].buffer:

@@ -39,8 +39,8 @@ class Kept(torch.autograd.Function):
         """Gradient by the weights."""
         (weight,), least = ctx.saved_tensors, ctx.least
         size = weight.abs()
-        factor = 1 + 2 * size * least / (size + least).square()
-        return torch.where(size >= least, gradients[0] * factor, 0.0), None
+        factor = (size + least).square_().reciprocal_().mul_(size).mul_(2 * least).add_(1)  # in place: it counts
+        return factor.mul_(gradients[0]).mul_(size >= least), None
 
 
 def importance_masked(setting: Setting) -> LocalObjective:

@@ -101,8 +101,6 @@ def _enough(shared: NDArray[Any], own: NDArray[Any]) -> NDArray[np.bool_]:
     return enough
 
 
-def _ratio(
-    inner: NDArray[np.float64], squares: NDArray[np.float64], known: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _ratio(inner: NDArray[np.float64], squares: NDArray[np.float64], known: NDArray[np.bool_]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.clip(np.where(known & (squares > 0), inner / np.sqrt(squares), np.nan), -1.0, 1.0)

@@ -15,11 +15,11 @@ from benchmarks.comparison import tables
 from benchmarks.document import replace_part
 from benchmarks.figure import draw
 from benchmarks.images import images
+from benchmarks.like_for_like import Comparison, Keys
 from benchmarks.memory import memory
 from benchmarks.meshgrid import meshgrid_average
 from benchmarks.pfl import pfl
 from benchmarks.probe.driver import probed_app
-from benchmarks.like_for_like import Comparison, Keys
 from benchmarks.results import Plan, run_all
 from benchmarks.rows import HEADS, Row, row_of_turns, table
 from benchmarks.selection import selection

@@ -7,6 +7,7 @@ door, by a line that names a key; those stand in `refused` with the reason.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -18,10 +19,11 @@ from protocol import Scalar
 from strategies import METHODS
 from tests.support import Outcome, Player, configured
 
-AXES: dict[str, list[dict[str, Scalar]]] = {
+AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
     "method": [{"method": name} for name in METHODS],
     "selection": [
-        {"selection": name} for name in ("uniform", "by-size", "by-size-replacement", "pow-d", "cpow-d", "rpow-d", "divfl")
+        {"selection": name}
+        for name in ("uniform", "by-size", "by-size-replacement", "pow-d", "cpow-d", "rpow-d", "divfl")
     ] + [{"selection": name, "selection_lateness_exponent": 0.0} for name in ("oort", "utility")],
     "codec": [{"codec": name} for name in ("float32", "float16", "bfloat16", "ef21", "topk")]
     + [{"codec": "qsgd", "codec_entropy": entropy} for entropy in ("fixed", "elias", "range")],

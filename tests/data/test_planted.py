@@ -26,8 +26,8 @@ def test_permuted_labels_differ_everywhere_between_groups_and_nowhere_within() -
     maps = []
     for number in range(7):
         plain, permuted = node_data(DataSettings(num_clients=7), number), node_data(settings, number)
-        pairs = torch.stack([plain.train.labels, permuted.train.labels], 1).unique(dim=0)
-        tested = torch.stack([plain.test.labels, permuted.test.labels], 1).unique(dim=0)
+        pairs = torch.stack([plain.train.labels, permuted.train.labels], 1).unique(dim=0)  # type: ignore[no-untyped-call]
+        tested = torch.stack([plain.test.labels, permuted.test.labels], 1).unique(dim=0)  # type: ignore[no-untyped-call]
         assert {tuple(pair) for pair in tested.tolist()} <= {tuple(pair) for pair in pairs.tolist()}
         mapping = dict(pairs.tolist())
         assert sorted(mapping) == sorted(mapping.values()) == list(range(10))

@@ -315,7 +315,7 @@ def grown(count: int, seed: int = 0) -> tuple[Tree, dict[NodeId, int], Any, list
 
     tree = Tree()
     sample = choose(LAYOUT, [full], 200, draws)
-    clusters = {0: (0, 1, 2, 3)}
+    clusters: dict[int, tuple[int, ...]] = {0: (0, 1, 2, 3)}
     for number in (0, 1, 2):
         seen = clusters[number]
         members = [node for node in ids if group[node] in seen]
@@ -346,7 +346,8 @@ def test_the_walk_leads_members_to_their_own_leaf_and_newcomers_to_their_group_s
     strangers: list[NodeId] = [10**7 + i for i in range(8)]
     group.update({node: i % 4 for i, node in enumerate(strangers)})
     for node in (*ids, *strangers):
-        place, seen = 0, (0, 1, 2, 3)
+        seen: tuple[int, ...] = (0, 1, 2, 3)
+        place = 0
         while place in tree.splits:
             side = tree.splits[place].side_of(full, update(node, seen))
             assert side is not None

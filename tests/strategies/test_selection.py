@@ -155,7 +155,7 @@ def chi_square(found: Counter[Any], exact: dict[Any, float], rounds: int) -> Non
 
 
 def test_the_race_draws_one_after_the_other() -> None:
-    sizes, rounds = [1, 2, 3, 10, 4], 20_000
+    sizes, rounds = [1, 2, 3, 10, 4], 8_000
     found: Counter[frozenset[int]] = Counter()
     draws = draws_of(1)
     weights = np.array(sizes, dtype=float)
@@ -208,7 +208,7 @@ def test_by_size_follows_the_exact_probabilities() -> None:
     """One after the other without replacement: p(i, j) = s_i/S · s_j/(S - s_i)."""
     sizes = {101: 1, 7: 2, 55: 3, 1001: 10}
     candidates = Candidates.of(list(sizes), examples=list(sizes.values()))
-    total, rounds = sum(sizes.values()), 6000
+    total, rounds = sum(sizes.values()), 3000
     found = Counter(frozenset(choose(BySize(), candidates, 2, number).nodes) for number in range(rounds))
     for pair in {frozenset(pair) for pair in permutations(sizes, 2)}:
         p = sum(prod((sizes[i] / total, sizes[j] / (total - sizes[i]))) for i, j in permutations(pair, 2))
@@ -223,7 +223,7 @@ def test_by_size_prefers_the_large_among_many() -> None:
 
 def test_with_replacement_counts_draws() -> None:
     """Every draw is independent with p_k, and a node's weight is how often it was drawn."""
-    sizes, rounds, count = {101: 1, 7: 2, 55: 3, 1001: 10}, 6000, 3
+    sizes, rounds, count = {101: 1, 7: 2, 55: 3, 1001: 10}, 3000, 3
     candidates = Candidates.of(list(sizes), examples=list(sizes.values()))
     found: Counter[frozenset[tuple[Any, float]]] = Counter()
     for number in range(rounds):

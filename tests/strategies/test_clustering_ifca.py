@@ -102,7 +102,13 @@ def test_of_identical_states_only_the_first_moves_and_it_is_fedavg() -> None:
 def test_gradient_averaging_is_model_averaging_with_small_steps() -> None:
     """θ_j moves by |S_j|/|M| of what the mean over S_j would move it, for one step of plain SGD."""
     states = drawn(3)
-    keys: dict[str, Any] = {"rounds": 1, "local_steps": 1, "momentum": 0.0, "weight_decay": 0.0, "aggregation": "uniform"}
+    keys: dict[str, Any] = {
+        "rounds": 1,
+        "local_steps": 1,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "aggregation": "uniform",
+    }
     by_model, strategy = after(states, **keys)
     by_gradient, _ = after(states, ifca_averaging="gradient", **keys)
     shares = [len(ids) / 6 for ids in members(strategy)]

@@ -24,15 +24,15 @@ from models.importance import ranked, threshold
 from models.network import layout
 
 
-class Kept(torch.autograd.Function):
-    """(weights, θ) → weights where |w| ≥ θ, else 0; see the module for the gradient."""
+class _Steeper(torch.autograd.Function):
+    """(weights, θ) → the weights, with the factor above in the gradient."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, least: float) -> Tensor:
-        """Mask."""
+        """Nothing changes."""
         ctx.save_for_backward(weight)
         ctx.least = least
-        return weight * (weight.abs() >= least)
+        return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -40,7 +40,14 @@ class Kept(torch.autograd.Function):
         (weight,), least = ctx.saved_tensors, ctx.least
         size = weight.abs()
         factor = (size + least).square_().reciprocal_().mul_(size).mul_(2 * least).add_(1)  # in place: it counts
-        return factor.mul_(gradients[0]).mul_(size >= least), None
+        return factor.mul_(gradients[0]), None
+
+
+def kept(weight: Tensor, least: float) -> Tensor:
+    """Weights whose magnitude reaches a threshold above 0, else 0; see the module for the gradient."""
+    below = torch.nextafter(torch.tensor(least), torch.zeros(()))  # hardshrink leaves out what only equals its bound
+    steeper: Tensor = _Steeper.apply(weight, least)  # type: ignore[no-untyped-call]
+    return F.hardshrink(steeper, float(below))  # one pass each way, where a mask would take several
 
 
 def importance_masked(setting: Setting) -> LocalObjective:
@@ -53,8 +60,8 @@ def importance_masked(setting: Setting) -> LocalObjective:
     competing = {name: parameters[name] for name in ranked(declared)}
 
     def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        kept = {name: Kept.apply(weight, least) for name, weight in competing.items()}  # type: ignore[no-untyped-call]
-        logits = functional_call(module, kept, (inputs,))
+        used = {name: kept(weight, least) for name, weight in competing.items()}
+        logits = functional_call(module, used, (inputs,))
         return F.cross_entropy(logits, labels), logits
 
     return loss

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import SettingError
@@ -174,6 +174,7 @@ def test_the_race_leaves_weight_zero_for_the_end() -> None:
     assert len(ends) == 6
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40), st.integers(1, 40), st.integers(0, 9))
 def test_the_largest_are_the_largest(scores: list[int], count: int, number: int) -> None:
     count = min(count, len(scores))

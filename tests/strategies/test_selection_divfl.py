@@ -197,7 +197,7 @@ def test_the_sketch_keeps_distances() -> None:
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.one_of(st.integers(-9, 400), st.text(max_size=3)), unique=True, max_size=60), st.integers(0, 3))
 def test_the_table_outlives_a_server_bit_for_bit(nodes: list[int | str], size: int) -> None:
     table = NodeTable(size)

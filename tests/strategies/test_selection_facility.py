@@ -50,6 +50,7 @@ def test_distances_against_scipy() -> None:
     np.testing.assert_allclose(found, cdist(vectors.astype(float), vectors.astype(float)), rtol=1e-12, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(clouds)
 def test_distances_are_symmetric_and_zero_between_equals(vectors: Any) -> None:
     doubled = np.concatenate([vectors, vectors])
@@ -70,6 +71,7 @@ def test_d9_a_changed_row_changes_its_row_and_column_only() -> None:
     assert (before[np.ix_(rest, rest)] == after[np.ix_(rest, rest)]).all()
 
 
+@settings(deadline=None)
 @given(clouds, st.data())
 def test_d3_lazy_is_greedy_is_one_gain_after_the_other(vectors: Any, data: Any) -> None:
     """Ties too: half of these clouds stand on a coarse grid."""
@@ -86,7 +88,7 @@ def test_d3_over_a_thousand() -> None:
         assert lazy(distance, 30).tolist() == greedy(distance, 30).tolist()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(4, 10), st.integers(1, 4))
 def test_d1_within_one_minus_one_over_e_of_the_best(seed: int, count: int, chosen: int) -> None:
     distance = distances(points(seed, count, 2))
@@ -95,6 +97,7 @@ def test_d1_within_one_minus_one_over_e_of_the_best(seed: int, count: int, chose
     assert auxiliary - left_over(distance, lazy(distance, chosen)) >= (1 - 1 / e) * best
 
 
+@settings(deadline=None)
 @given(clouds)
 def test_d2_more_is_better_and_helps_less_and_less(vectors: Any) -> None:
     distance = distances(vectors)
@@ -105,6 +108,7 @@ def test_d2_more_is_better_and_helps_less_and_less(vectors: Any) -> None:
     assert (np.diff(gains) <= 1e-9).all()
 
 
+@settings(deadline=None)
 @given(clouds)
 def test_d4_everybody(vectors: Any) -> None:
     distance = distances(vectors)
@@ -125,12 +129,14 @@ def test_d5_one_of_each_group(algorithm: Any) -> None:
     assert represented(distances(vectors), picked).tolist() == [30] * 7
 
 
+@settings(deadline=None)
 @given(clouds)
 def test_d6_the_first_pick_is_the_medoid(vectors: Any) -> None:
     distance = distances(vectors)
     assert lazy(distance, 1)[0] == distance.sum(axis=1).argmin()
 
 
+@settings(deadline=None)
 @given(clouds, st.data())
 def test_d7_everybody_is_represented_by_the_nearest(vectors: Any, data: Any) -> None:
     distance, count = distances(vectors), data.draw(st.integers(1, len(vectors)))
@@ -145,6 +151,7 @@ def test_d7_everybody_is_represented_by_the_nearest(vectors: Any, data: Any) -> 
     assert gamma.tolist() == [expected[i] for i in picked.tolist()]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 24), st.data())
 def test_d8_names_do_not_matter_but_for_ties(seed: int, count: int, data: Any) -> None:
     vectors, chosen = points(seed, count), data.draw(st.integers(1, count))
@@ -157,6 +164,7 @@ def test_d8_names_do_not_matter_but_for_ties(seed: int, count: int, data: Any) -
         assert values[picked[m - 1]] == pytest.approx(min(values), rel=1e-9, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(2, 24), st.data())
 def test_d8_a_common_vector_changes_nothing(seed: int, count: int, data: Any) -> None:
     vectors = np.round(points(seed, count) * 256) / 256  # a sum with halves is exact then
@@ -165,6 +173,7 @@ def test_d8_a_common_vector_changes_nothing(seed: int, count: int, data: Any) ->
     assert lazy(distances(vectors), chosen).tolist() == lazy(distances(moved), chosen).tolist()
 
 
+@settings(deadline=None)
 @given(clouds, st.data())
 def test_d10_a_sample_of_everybody_is_greedy(vectors: Any, data: Any) -> None:
     distance, count = distances(vectors), data.draw(st.integers(1, len(vectors)))
@@ -182,6 +191,7 @@ def test_a_sample_is_nearly_as_good() -> None:
         assert auxiliary - left_over(distance, picked) > 0.95 * best
 
 
+@settings(deadline=None)
 @given(clouds, st.integers(1, 8), st.integers(0, 99))
 def test_small_samples_pick_distinct_ones(vectors: Any, sample: int, seed: int) -> None:
     picked = stochastic(distances(vectors), len(vectors), sample, np.random.default_rng(seed))

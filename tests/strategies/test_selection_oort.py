@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.randomness import generator
@@ -54,6 +54,7 @@ def written_out(candidates: Candidates, limit: float, alpha: float, clip: float)
     return scores
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 30), st.integers(2, 90), st.floats(0.2, 12), st.sampled_from([0, 1, 2]))
 def test_scores_are_the_authors(seed: int, count: int, number: int, limit: float, alpha: float) -> None:
     from strategies.selection.utility import lateness
@@ -64,6 +65,7 @@ def test_scores_are_the_authors(seed: int, count: int, number: int, limit: float
     np.testing.assert_allclose(found, written_out(candidates, limit, alpha, 0.8), rtol=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=90), st.integers(1, 6), st.floats(0, 20))
 def test_the_pacer_is_the_authors(gains: list[float], rounds: int, step: float) -> None:
     """A device that is always exploited gains this much; the percentile moves as in the authors' loop."""

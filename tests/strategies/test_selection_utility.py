@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import SettingError
@@ -154,6 +154,7 @@ def test_fewer_nodes_than_candidates_are_all_asked() -> None:
 # ---- the utility rule ------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(
     a=st.sampled_from([0.0, 0.5, 1.0]), b=st.sampled_from([0.0, 1.0, 2.0]), c=st.sampled_from([0.0, 1.0, 2.0]),
     limit=st.sampled_from([0.0, 0.4]), seed=st.integers(0, 50),
@@ -203,6 +204,7 @@ def test_without_the_loss_nobody_new_is_preferred() -> None:
     assert choose(rule, candidates, 3).nodes == (1, 5, 3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20), st.floats(0, 3))
 def test_lateness_only_takes(seconds: list[float], exponent: float) -> None:
     factors = lateness(np.array(seconds), 0.0, exponent)
@@ -223,12 +225,14 @@ def test_tier_losses_are_of_the_tier_that_trained() -> None:
 # ---- losses of different tiers ---------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60))
 def test_within_one_tier_nothing_changes_bit_for_bit(values: list[int]) -> None:
     losses = np.array(values) / 7
     assert within_tiers(losses, np.zeros(len(values), dtype=np.intp)).tolist() == losses.tolist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), min_size=1, max_size=60), st.data())
 def test_within_tiers(pairs: list[tuple[int, int]], data: Any) -> None:
     losses, tiers = np.array([loss / 7 for loss, _ in pairs]), np.array([tier for _, tier in pairs])

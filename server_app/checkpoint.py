@@ -189,7 +189,8 @@ def _safetensors(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
     yield len(text).to_bytes(8, "little") + text
     for name in order:
         flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        yield flat.view(torch.uint8).numpy().data
+        if flat.numel():  # an empty tensor from NumPy has a stride of 0, which cannot be seen as bytes
+            yield flat.view(torch.uint8).numpy().data
 
 
 def _write_synced(file: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int, str]:

@@ -54,7 +54,8 @@ def read_score(request: ScoreRequest, message: Message | None) -> LocalScore | N
     except Rejected:
         return None
     examples = metrics.get("num-examples", 0.0)
-    usable = examples > 0 and metrics.keys() >= set(SCORES) and all(0 <= metrics[key] <= 1 for key in SCORES[1:])
+    shares = [metrics[key] for key in (*SCORES, *IF_ASKED) if key.startswith("accuracy") and key in metrics]
+    usable = examples > 0 and metrics.keys() >= set(SCORES) and all(0 <= share <= 1 for share in shares)
     found = {key: metrics[key] for key in (*SCORES, *IF_ASKED) if key in metrics}
     return LocalScore(request.node, request.tier, examples, found) if usable else None
 

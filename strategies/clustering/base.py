@@ -143,7 +143,7 @@ class Clustering:
         found: dict[int, list[LocalScore]] = {}
         for score in scores:
             cluster = score.metrics.get("cluster", self.assigned(score.node))
-            if cluster is not None:
+            if cluster is not None and cluster in self.states:
                 found.setdefault(int(cluster), []).append(score)
         keys = ("loss", "accuracy", "accuracy-test-identity")
         return {

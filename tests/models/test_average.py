@@ -207,5 +207,5 @@ def test_rolling_windows_cover_equally_through_the_average(step: int) -> None:
         average.add(part, torch.zeros(part.numel))
     coverage = average.coverage()
     assert coverage["stages.0.0.bias"].flatten().tolist() == [3.0] * 6
-    assert coverage["exits.4.classifier.weight"].flatten().tolist() == [3.0] * 18
-    assert coverage["exits.4.classifier.bias"].flatten().tolist() == [6.0] * 3
+    assert coverage["exits.2.classifier.weight"].flatten().tolist() == [3.0] * 18
+    assert coverage["exits.2.classifier.bias"].flatten().tolist() == [6.0] * 3

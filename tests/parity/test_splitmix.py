@@ -16,7 +16,7 @@ from client_app.objectives import Setting, objective
 from client_app.sgd import SGD
 from client_app.training import train
 from data import AUGMENTATIONS, DataSet, Examples, Split, Task
-from models import NetworkSpec, Plan, build_part, completed, generator, submodel
+from models import NetworkSpec, Plan, build_part, completed, generator, layout, submodel
 from models.adversary import Attack
 from models.dual import mixed
 from models.mixture import Mixture
@@ -113,9 +113,13 @@ LOW, HIGH = torch.tensor([-1.5, -0.5]).view(2, 1, 1), torch.tensor([2.0, 4.0]).v
 
 
 def _loaded(bases: tuple[int, ...], spec: NetworkSpec = SPEC) -> Mixture:
-    plan = Plan(bases=bases)
-    network = build_part(spec, plan)
-    network.load_state_dict(submodel(spec, plan).gather(state_of(spec)))
+    """Nets whose noise norms are not what their clean ones are."""
+    plan, draws = Plan(bases=bases), torch.Generator().manual_seed(8)
+    network, state = build_part(spec, plan), state_of(spec)
+    for name, tensor in state.items():
+        if layout(spec).tensors[name].role == "norm":
+            tensor.add_(torch.rand(tensor.shape, generator=draws))
+    network.load_state_dict(submodel(spec, plan).gather(state))
     assert isinstance(network, Mixture)
     return network.train()
 

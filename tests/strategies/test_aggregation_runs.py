@@ -13,8 +13,11 @@ from flotilla.engine.grid import Faults
 from models.axes import Layout
 from models.network import NetworkSpec, completed, layout, submodel
 from models.plans import FULL, Plan
-from strategies.aggregation import AGGREGATIONS, parameter_norm
+from strategies import FedAvg, Schedule, Settings
+from strategies.aggregation import AGGREGATIONS, FedNova, parameter_norm
 from strategies.guard import Accepted
+from strategies.rounds import Learnt, Sent
+from tests.parity.rounds import node as node_of
 from tests.support import Outcome, Player, configured, trains, without
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -180,3 +183,16 @@ def test_running_statistics_are_no_part_of_the_gradient() -> None:
     alone = submodel(completed(NetworkSpec("mlp", (1, 4, 4), 3, (6, 4), norm="none")), Plan())
     assert all(name in bare.tensors for name in alone)
     assert parameter_norm(bare, alone, Accepted(torch.ones(alone.numel), {}, 0, 42.0)) == 42.0
+
+
+def test_the_selections_weights_count_in_the_mean_number_of_steps() -> None:
+    """τ is the mean over the same weights as the differences'."""
+    schedule = Schedule(momentum=0.0)
+    strategy = FedAvg(NetworkSpec("mlp", (1, 4, 4), 3, (6,)), Settings(aggregation=FedNova(), schedule=schedule))
+    message: Any = None  # nothing here looks at it
+    part = submodel(strategy.network, Plan())
+    learnt = []
+    for i, (examples, weight, steps) in enumerate([(10, 3.0, 2), (40, 0.5, 8)]):
+        sent = Sent(node_of(i, examples=examples), "a", Plan(), part, "n", message, 0, weight)
+        learnt.append(Learnt(sent, {"num-examples": float(examples), "steps": float(steps)}, None))
+    assert strategy.scale(learnt, 1) == pytest.approx((10 * 3 * 2 + 40 * 0.5 * 8) / (10 * 3 + 40 * 0.5))

@@ -83,9 +83,9 @@ TEXT = Comparison(
     "text",
     {
         "dataset": "sst2", "model": "transformer", "widths": "64, 128", "blocks": "4", "vocabulary-size": 4000,
-        "sequence-length": 32, "num-clients": 20, "fraction-train": 0.5, "local-epochs": 1, "batch-size": 16,
+        "sequence-length": 32, "num-clients": 20, "fraction-train": 0.5, "local-steps": 20, "batch-size": 16,
         "local-test-fraction": 0.0, "slice-at": "server", "device": "cpu", "tiers": "large:1@4, middle:1@3, small:1@1",
-        "method": "inclusivefl", "learning-rate": 0.1,
+        "method": "inclusivefl", "learning-rate": 0.05,
     },
     {"iid": _BOTH["iid"]},
     {

@@ -57,14 +57,13 @@ def deep_supervision(setting: Setting) -> LocalObjective:
 
 
 def _mutual(logits: list[Tensor]) -> list[Tensor]:
-    teachers = [F.softmax(one, 1).detach() + _EPSILON for one in logits]
-    students = [F.log_softmax(one, 1) for one in logits]
-    return [
-        torch.stack(
-            [F.kl_div(student, teacher, reduction="batchmean") for j, teacher in enumerate(teachers) if j != i]
-        ).mean()
-        for i, student in enumerate(students)
-    ]
+    # All pairs at once: the sum over j ≠ i of t_j · (log t_j - s_i) needs the teachers only by their sum.
+    teachers_EBC = torch.stack([one.detach() for one in logits]).softmax(2) + _EPSILON
+    students_EBC = torch.stack(logits).log_softmax(2)
+    own_E = (teachers_EBC * teachers_EBC.log()).sum((1, 2))
+    others_EBC = teachers_EBC.sum(0) - teachers_EBC
+    pairs = (len(logits) - 1) * len(logits[0])
+    return list(((own_E.sum() - own_E - (others_EBC * students_EBC).sum((1, 2))) / pairs).unbind())
 
 
 def _from_last(logits: list[Tensor], temperature: float) -> list[Tensor]:

@@ -7,27 +7,19 @@ tests see of each. Digits needs nothing; Fashion-MNIST is added where `--data-ro
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
 
 from benchmarks.document import replace_part
 from benchmarks.rows import table
-from client_app.app import app
+from benchmarks.runs import Keys, metrics_of, spread
 from data.planted import group_of
-from flotilla.engine.grid import LocalGrid, contexts
 from protocol import Scalar, keep_large_buffers
-from server_app.config import resolve
-from server_app.run import Run
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "clusters.md"
 
-Keys = dict[str, Scalar]
 COMMON: Keys = {
     "method": "fedavg", "tiers": "a:1", "model": "mlp", "batch-size": 16, "local-epochs": 3, "num-clients": 24,
     "local-test-fraction": 0.2, "fraction-evaluate": 1.0, "learning-rate-schedule": "constant",
@@ -77,15 +69,6 @@ class Found:
     cuts: tuple[int, ...]
 
 
-def run(keys: Mapping[str, Scalar]) -> list[dict[str, Any]]:
-    """Run a configuration in this process and return its metrics."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = resolve({**keys, "run-dir": f"{folder}/run"})
-        Run(config, LocalGrid(app, contexts(config.flat, config.num_clients)), write=lambda line: None).execute()
-        lines = Path(f"{folder}/run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def purity(assignments: Iterable[Sequence[int]], planted: str) -> tuple[float, bool]:
     """Share of the clients in a cluster where most are of their group; whether clusters are groups."""
     counts = [Counter(group_of(planted, node) for node in ids) for ids in assignments if ids]
@@ -98,7 +81,7 @@ def purity(assignments: Iterable[Sequence[int]], planted: str) -> tuple[float, b
 
 def found(keys: Mapping[str, Scalar]) -> Found:
     """Run, and see what came of it."""
-    rows = run(keys)
+    rows = metrics_of(keys)
     last = rows[-1].get("clusters", {})
     assignments = last.get("assignments") or {"0": rows[-1]["selected"]}
     share, exact = purity(assignments.values(), str(keys.get("planted", "")))
@@ -119,8 +102,8 @@ def rotations(data: Mapping[str, Keys], seeds: Sequence[int]) -> str:
             runs = [found({**COMMON, **own, **keys, "planted": "rotations:4", "seed": seed}) for seed in seeds]
             optimistic = [one.optimistic for one in runs if one.optimistic is not None]
             hits = f"{sum(one.exact for one in runs)} of {len(runs)}" if keys else "-"
-            lines.append([name, what, hits, _spread(one.purity for one in runs), _spread(one.accuracy for one in runs),
-                          _spread(optimistic) if optimistic else "-"])  # fmt: skip
+            lines.append([name, what, hits, spread(one.purity for one in runs), spread(one.accuracy for one in runs),
+                          spread(optimistic) if optimistic else "-"])  # fmt: skip
             print(" | ".join(lines[-1]), flush=True)
     heads = ["data", "", "seeds with the four groups", "purity", "local accuracy", "by test identity"]
     return table(heads, lines, markdown=True)
@@ -135,8 +118,8 @@ def permutations(data: Mapping[str, Keys], seeds: Sequence[int]) -> str:
             cut = [found({**COMMON, **own, **CFL, "planted": planted, "seed": seed}) for seed in seeds]
             rounds = "; ".join(", ".join(map(str, one.cuts)) or "none" for one in cut)
             hits = f"{sum(one.exact for one in cut)} of {len(cut)}"
-            lines.append([name, planted or "IID", hits, rounds, _spread(one.purity for one in cut),
-                          _spread(one.accuracy for one in plain), _spread(one.accuracy for one in cut)])  # fmt: skip
+            lines.append([name, planted or "IID", hits, rounds, spread(one.purity for one in cut),
+                          spread(one.accuracy for one in plain), spread(one.accuracy for one in cut)])  # fmt: skip
             print(" | ".join(lines[-1]), flush=True)
     heads = ["data", "planted", "seeds with the groups", "rounds of the cuts, by seed", "purity",
              "local accuracy without clusters", "with CFL"]  # fmt: skip
@@ -147,17 +130,12 @@ def curves(seed: int = 1) -> str:
     """What CFL's tests see in rounds 5, 10 and 20 when nothing is ever cut, as Markdown."""
     lines = []
     for what, keys in CURVES.items():
-        rows = run({**COMMON, **DATA["digits"], **ALWAYS_TESTED, **keys, "seed": seed})
+        rows = metrics_of({**COMMON, **DATA["digits"], **ALWAYS_TESTED, **keys, "seed": seed})
         norms = [rows[number - 1]["clusters"]["norms"]["0"] for number in (5, 10, 20)]
         cells = [" / ".join(f"{one[key]:.2f}" for one in norms) for key in ("mean", "largest", "cross", "intra")]
         lines.append([what, *cells])
         print(" | ".join(lines[-1]), flush=True)
     return table(["clients", "‖mean Δ‖", "max ‖Δ‖", "α_cross^max", "α_intra^min"], lines, markdown=True)
-
-
-def _spread(values: Iterable[float]) -> str:
-    found = [100 * value for value in values]
-    return f"{mean(found):.1f}" + (f" ± {stdev(found):.1f}" if len(found) > 1 else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

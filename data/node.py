@@ -52,12 +52,13 @@ def node_data(settings: DataSettings, partition_id: int) -> NodeData:
 
 def _make(settings: DataSettings, partition_id: int) -> NodeData:
     rows = shards(settings)[partition_id]
-    shuffled = generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows))
+    shuffled = torch.from_numpy(generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows)))
     tested = _test_size(len(rows), settings.local_test_fraction)
     data = load(settings)
+    test_rows, train_rows = shuffled[:tested], shuffled[tested:]
     test, train = (
-        plant(settings.planted, data.select(torch.from_numpy(part)), partition_id, data.classes, settings.seed)
-        for part in (shuffled[:tested], shuffled[tested:])
+        plant(settings.planted, data.select(part), partition_id, data.classes, settings.seed, tested=held_out)
+        for part, held_out in ((test_rows, True), (train_rows, False))
     )
     return NodeData(train, test, tuple(np.unique(train.labels.numpy()).tolist()))
 

@@ -6,6 +6,8 @@ of a client, its own test part as well, are changed alike; the server's test set
 - "rotations:n" (n = 2 or 4): group g's images are turned by g · 360/n degrees (rotated MNIST of IFCA, NeurIPS 2020).
 - "label-permutations:n": group g's labels move g places along one random order of all classes, so that any two groups
   disagree on every class (permuted labels of CFL, Sattler et al. 2020, §VI).
+- "label-noise:n": half of the training labels of the last group are drawn anew, uniformly; its own test part and all
+  other groups are left alone.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from data.examples import Split
 from models.errors import SettingError
 from models.randomness import generator
 
-KINDS = ("rotations", "label-permutations")
-_ALLOWED = '"", "rotations:2", "rotations:4", or "label-permutations:n" with n of 2 or more'
+KINDS = ("rotations", "label-permutations", "label-noise")
+NOISE = 0.5
+_ALLOWED = '"", "rotations:2", "rotations:4", or "label-permutations:n" or "label-noise:n" with n of 2 or more'
 
 
 def parse(text: str) -> tuple[str, int]:
@@ -58,7 +61,7 @@ def check(text: str, classes: int, shape: tuple[int, ...]) -> None:
         raise SettingError("planted", text, f"at most {classes} groups, as many as there are classes")
 
 
-def plant(text: str, split: Split, partition_id: int, classes: int, seed: int) -> Split:
+def plant(text: str, split: Split, partition_id: int, classes: int, seed: int, *, tested: bool = False) -> Split:
     """Change a client's examples as its group wants.
 
     Args:
@@ -66,10 +69,13 @@ def plant(text: str, split: Split, partition_id: int, classes: int, seed: int) -
         split: the client's examples.
         partition_id: which client.
         classes: number of classes.
-        seed: seed of the run, which permutations are drawn from.
+        seed: seed of the run, which permutations and noise are drawn from.
+        tested: whether these are examples that the client is tested on.
     """
     kind, groups = parse(text)
     group = partition_id % groups
+    if kind == "label-noise":
+        return split if tested or group < groups - 1 else _noisy(split, classes, seed, partition_id)
     if not group:
         return split
     if kind == "rotations":
@@ -78,3 +84,10 @@ def plant(text: str, split: Split, partition_id: int, classes: int, seed: int) -
     moved = torch.empty(classes, dtype=torch.int64)
     moved[order] = order.roll(-group)
     return Split(split.inputs, moved[split.labels])
+
+
+def _noisy(split: Split, classes: int, seed: int, partition_id: int) -> Split:
+    draws = generator(seed, 0, partition_id, "label noise")
+    wrong = torch.from_numpy(draws.random(len(split)) < NOISE)
+    drawn = torch.from_numpy(draws.integers(classes, size=len(split)))
+    return Split(split.inputs, torch.where(wrong, drawn, split.labels))

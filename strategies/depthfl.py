@@ -98,7 +98,11 @@ class ExclusiveDepth(DepthFL):
         return self.eligible(tier)
 
     def _only(self) -> int:
-        return int(self.options["depth"]) or max(self.depth_of(tier) for tier in self.settings.tiers)
+        wanted, deepest = int(self.options["depth"]), max(self.depth_of(tier) for tier in self.settings.tiers)
+        if wanted > deepest:
+            allowed = f"1 to {deepest}, the deepest that a tier carries, or 0 for that one"
+            raise SettingError("depthfl-exclusive-depth", wanted, allowed)
+        return wanted or deepest
 
 
 class FedDyn(FedAvg):

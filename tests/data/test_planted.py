@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,6 +42,17 @@ def test_permuted_labels_differ_everywhere_between_groups_and_nowhere_within() -
             agree = sum(maps[a][label] == maps[b][label] for label in range(10))
             assert agree == (10 if a % 3 == b % 3 else 0)
     assert maps[0] == {label: label for label in range(10)}
+
+
+def test_label_noise_is_half_of_the_last_group_s_training_labels() -> None:
+    settings = DataSettings(planted="label-noise:3", num_clients=6)
+    for number in range(6):
+        plain, planted = node_data(replace(settings, planted=""), number), node_data(settings, number)
+        assert torch.equal(plain.train.inputs, planted.train.inputs)
+        assert torch.equal(plain.test.labels, planted.test.labels)
+        changed = (plain.train.labels != planted.train.labels).float().mean().item()
+        # Half are drawn, a tenth of these come out as they were.
+        assert abs(changed - 0.45) < 0.12 if number % 3 == 2 else changed == 0
 
 
 def test_nothing_planted_is_one_group() -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from threading import Timer
 
+import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.common.serde import recorddict_to_proto
 
 from flotilla.engine.base import address_of
 from flotilla.engine.pool import PoolGrid
+from strategies.exchange import exchange
 from tests.support import configured
 
 
@@ -52,3 +56,40 @@ def test_nothing_is_left_in_shared_memory() -> None:
         pids = [worker.process.pid for worker in grid._workers]
     assert not any(path.exists() for path in segments)
     assert not any(pid is not None and Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_requests_that_nobody_waits_for_are_taken_back() -> None:
+    """A worker hangs until after the deadline: what it had not begun is never done, and its late reply is dropped."""
+    config = configured(num_clients=6)
+    with PoolGrid(config.flat, 6, processes=1) as grid:
+        assert len(list(grid.send_and_receive([hello(0)]))) == 1  # it is up
+        worker = grid._workers[0].process
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGSTOP)
+        taken: list[Message | None] = []
+        exchange(grid, [hello(i) for i in range(6)], lambda i, reply: taken.append(reply), seconds=0.2)
+        assert taken == [None] * 6
+        assert not grid._queue
+        assert [task.withdrawn for task in grid._workers[0].tasks] == [True, True]  # at hand, and not begun
+        os.kill(worker.pid, signal.SIGCONT)
+        (reply,) = grid.send_and_receive([hello(5)])
+        assert not reply.has_error()
+        assert not grid._replies
+        assert not grid._workers[0].tasks
+        del reply
+        assert len(grid._slots._free) == len(grid._slots._all)
+
+
+def test_states_larger_than_a_pipe_do_not_block() -> None:
+    """A worker sends a client's state back while the next client's is on its way to it."""
+    config = configured(num_clients=4)
+    state = RecordDict({"memory": ArrayRecord({"gradient": Array(np.zeros(2**20, dtype=np.float32))})})
+    blob = recorddict_to_proto(state).SerializeToString()
+    with PoolGrid(config.flat, 4, processes=1) as grid:
+        grid._states = {address_of(i): blob for i in range(4)}
+        watchdog = Timer(60.0, grid._workers[0].process.kill)  # a blocked pipe would wait for ever
+        watchdog.start()
+        replies = list(grid.send_and_receive([hello(i) for i in range(4)]))
+        watchdog.cancel()
+        assert not any(reply.has_error() for reply in replies)
+        assert all(len(grid._states[address_of(i)]) >= len(blob) for i in range(4))

@@ -5,7 +5,7 @@ BIN := .venv/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow fuzz lint format bench results clean
+.PHONY: help install run federation compose test test-slow test-compose trials audit fuzz lint format bench results clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,11 +22,36 @@ install: .venv/.installed ## Make .venv and install everything (a few minutes, o
 run: install ## Run the main job: HeteroFL on digits, 20 clients in five tiers. More: make run ARGS="--run-config '...'".
 	@$(BIN)/flotilla run $(ARGS)
 
+federation: install ## The same job on five SuperNodes as processes of this machine, over TLS with a key per node (docs/deploy.md).
+	@$(BIN)/flotilla federation --keys keys $(ARGS)
+
+compose: install ## Bring docker-compose.yml up: keys, images, SuperLink, five SuperNodes; says how to run on it.
+	@docker compose build
+	@docker compose run --rm keys
+	@docker compose up -d --wait superlink
+	@$(BIN)/flotilla register keys
+	@docker compose up -d --wait
+	@$(BIN)/flotilla connect compose --run-config 'num-clients=5 tier-assignment="node"'
+
 test: install ## Run the tests (minutes), through real Flower processes too.
-	@$(TEST) -m "not slow"
+	@$(TEST) -m "not slow and not compose"
 
 test-slow: install ## Run the tests that take longer; published data sets from FLOTILLA_DATA if they are there.
-	@$(TEST) -m slow
+	@$(TEST) -m "slow and not compose"
+
+# Beside the project there may be a script that starts an engine where none runs.
+ENGINE := ../shared/docker/engine
+test-compose: install ## Bring the compose file up as it is, run a job on it, take it down; skipped where no Docker engine is.
+	@if ! docker version >/dev/null 2>&1 && [ -x $(ENGINE) ]; then eval "$$($(ENGINE) up)"; fi; \
+	  $(BIN)/python -m pytest -rs -s -m compose tests/e2e/test_compose.py
+
+trials: install ## Kill parts of a deployed federation with SIGKILL at random moments: make trials ARGS=50.
+	@$(BIN)/python -m tests.faults.trials $(ARGS)
+
+audit: install ## Known vulnerabilities of what is installed (asks PyPI), in an environment of its own.
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet "pip-audit>=2.9,<3"; }
+	@$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/+cpu$$//; / @ /d' > .venv-audit/installed.txt
+	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r .venv-audit/installed.txt $(ARGS)
 
 fuzz: install ## Decode a million mutated frames of every codec, in bounded memory (minutes). Fewer: make fuzz ARGS="10000".
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.protocol.fuzz $(ARGS)
@@ -48,5 +73,5 @@ results: install ## Make the tables of docs/results.md (hours; needs Fashion-MNI
 	@$(BIN)/python -m benchmarks.results $(ARGS)
 
 clean: ## Remove .venv and caches; runs/ stays.
-	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

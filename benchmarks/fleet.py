@@ -120,6 +120,7 @@ def text(found: Mapping[str, Sequence[Course]]) -> str:
         f"{seeds} seeds, {rounds} rounds each; virtual seconds (mean, least to most over the seeds) until the global "
         f"network's test accuracy is first reached; accuracies in % after the last round.\n\n"
         + table(heads, rows, markdown=True)
+        + f"\n\n![accuracy over virtual time]({PICTURE.name})"
     )
 
 

@@ -17,8 +17,9 @@ app = ClientApp()
 @app.query("hello")
 def say_hello(message: Message, context: Context) -> Message:
     """Say who this device is."""
-    labels = bool(message.content.config_records["config"]["labels"])
-    return Message(content=hello(context, labels=labels).to_record(), reply_to=message)
+    config = message.content.config_records["config"]
+    said = hello(context, labels=bool(config["labels"]), profile=str(config.get("profile", "")))
+    return Message(content=said.to_record(), reply_to=message)
 
 
 @app.query("statistics")

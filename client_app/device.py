@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from flwr.app import Context
 
 from data import DataSettings, NodeData, load, node_data
@@ -9,6 +11,7 @@ from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
 from protocol import Hello, PartRequest
+from protocol.profile import AUTO, ProfileRequest
 
 
 def node_id(context: Context) -> int:
@@ -36,11 +39,24 @@ def data_of(context: Context) -> NodeData:
     return node_data(settings_of(context), node_id(context))
 
 
-def hello(context: Context, *, labels: bool) -> Hello:
-    """What this device says of itself: id, examples, its labels if asked, and the tier that its node config tells."""
+def hello(context: Context, *, labels: bool, profile: str = "") -> Hello:
+    """What this device says of itself: id, examples, its labels if asked, and the tier that its node config tells.
+
+    Where that is "auto", or everybody is to be measured, also what it measures of itself.
+
+    Args:
+        context: of the device.
+        labels: whether to tell the labels.
+        profile: what to measure, a `protocol.profile.ProfileRequest` as text; "" is nothing.
+    """
     examples = data_of(context)
     tier = str(context.node_config.get("tier", ""))
-    return Hello(node_id(context), len(examples.train), examples.labels if labels else (), tier)
+    found: Mapping[str, float] = {}
+    if profile and (tier == AUTO or ProfileRequest.from_json(profile).everyone):
+        from client_app.profile import figures  # what it needs is loaded where it is needed
+
+        found = figures(profile, context)
+    return Hello(node_id(context), len(examples.train), examples.labels if labels else (), tier, found)
 
 
 def attack_of(request: PartRequest, context: Context) -> Attack:

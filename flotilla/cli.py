@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from flotilla import deploy_commands
 from flotilla.settings import Settings, SettingsError, prepare
 
 app = typer.Typer(
@@ -78,12 +79,50 @@ def run(
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    if settings.config.get("tier-assignment") == "node":
+        allowed = "fixed, dynamic or measured in a simulation, whose nodes have no node config to tell their tier"
+        print(f"flotilla: tier-assignment = 'node': allowed is {allowed}", file=sys.stderr)
+        raise typer.Exit(2)
     if engine is Engine.local:
         raise typer.Exit(_run_local(settings, processes))
     from flotilla.run import run_flower
 
     code = run_flower(settings, processes=processes or None, gpus_per_client=gpus_per_client, verbose=verbose)
     raise typer.Exit(code)
+
+
+deploy_commands.add_to(app)
+
+
+@app.command()
+def profile(
+    app_dir: Annotated[Path, typer.Argument(help="Folder of the Flower app (its pyproject.toml).")] = Path("."),
+    run_config: Annotated[
+        list[str] | None,
+        typer.Option("--run-config", "-c", metavar="'KEY=VALUE …'", help="Settings to change, as `flotilla run`."),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option("--examples", min=1, help="Training examples here; default: as many as client 0 has.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="HOST:PORT", help="Time connections to the SuperLink as well.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
+) -> None:
+    """Measure this device: memory, cores, rates, seconds a step of every tier, and the tier that it would get.
+
+    A run measures the same of a node whose node config says tier="auto". Exit codes: 0, or 2 for a wrong setting.
+    """
+    from flotilla.profile import profile as measured
+
+    try:
+        found = measured(app_dir, run_config or [], examples=examples, server=server)
+    except SettingsError as error:
+        print(f"flotilla: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    if json_file is not None:
+        json_file.write_text(found.to_json(), encoding="utf-8")
+    print(found.text())
 
 
 def _run_local(settings: Settings, processes: int | None) -> int:

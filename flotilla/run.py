@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -45,6 +44,28 @@ def run_flower(
     Returns:
         0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
     """
+    cluster = federation(settings.nodes, processes, gpus_per_client)
+    return run_on(SuperLink, settings, cluster, verbose=verbose)
+
+
+def run_on(
+    make: Callable[[Path, Mapping[str, str], Callable[[int], None]], SuperLink],
+    settings: Settings,
+    federation: Mapping[str, object],
+    *,
+    verbose: bool,
+) -> int:
+    """Run an app on a SuperLink of its own, pass its output on and leave nothing behind.
+
+    Args:
+        make: starts the SuperLink; its arguments are those of `SuperLink`.
+        settings: from `flotilla.settings.prepare`.
+        federation: from `federation`; empty in a deployment.
+        verbose: show also what Flower says.
+
+    Returns:
+        As `run_flower`.
+    """
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_short_tempdir()))
     env = environment(home)
     log = home / "run.log"
@@ -53,11 +74,10 @@ def run_flower(
     with _signals_raise() as no_more_signals:
         guard = Guard(home)
         try:
-            superlink = SuperLink(home, env, guard.watch)
-            cluster = federation(settings.nodes, processes, gpus_per_client)
-            superlink.submit(settings.app_dir, settings.overrides, cluster)
+            superlink = make(home, env, guard.watch)
+            superlink.submit(settings.app_dir, settings.overrides, federation)
             with log.open("w", encoding="utf-8") as kept:
-                _pass_on(superlink.simulation, kept, verbose=verbose)
+                _pass_on(superlink.app, kept, verbose=verbose)
             code = _verdict(superlink, settings, log)
         except Stopped as stopped:
             no_more_signals()
@@ -70,7 +90,8 @@ def run_flower(
         finally:
             no_more_signals()
             if superlink is not None:
-                superlink.process.kill()  # its state is in memory and read: nothing to wait for
+                superlink.close()
+                superlink.process.kill()  # its state goes with it and is read: nothing to wait for
             guard.close()
             if superlink is not None:
                 _reap(superlink)
@@ -106,17 +127,17 @@ def _short_tempdir() -> str:
     return usual if len(usual) <= 16 else "/tmp"
 
 
-def _pass_on(simulation: subprocess.Popen[bytes], kept: TextIO, *, verbose: bool) -> None:
+def _pass_on(app: subprocess.Popen[bytes], kept: TextIO, *, verbose: bool) -> None:
     """Show a run's output as it comes, line by line, and keep all of it."""
-    assert simulation.stdout is not None
+    assert app.stdout is not None
     colours = sys.stdout.isatty()
-    for raw in simulation.stdout:
+    for raw in app.stdout:
         line = raw.decode(errors="replace").rstrip("\n")
         kept.write(plain(line) + "\n")
         if verbose or not is_noise(line):
             with suppress(BrokenPipeError):  # `flotilla run | head` goes on
                 print(line if colours else plain(line), flush=True)
-    simulation.wait()
+    app.wait()
 
 
 def _verdict(superlink: SuperLink, settings: Settings, log: Path) -> int:
@@ -130,11 +151,13 @@ def _verdict(superlink: SuperLink, settings: Settings, log: Path) -> int:
     with log.open(encoding="utf-8") as lines:
         reason = last_error(lines)
     if reason is None:
-        reason = f"the simulation process ended with {superlink.simulation.returncode}, run {status}"
+        reason = f"the app process ended with {superlink.app.returncode}, run {status}"
     kept = settings.log
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(log, kept)
+        with kept.open("w", encoding="utf-8") as file:
+            for path in (log, *superlink.logs()):
+                file.write(f"==> {path.stem} <==\n{path.read_text(encoding='utf-8', errors='replace')}\n")
         where = f"log kept in {kept}"
     except OSError as error:
         where = f"the log could not be kept: {error}"
@@ -143,17 +166,17 @@ def _verdict(superlink: SuperLink, settings: Settings, log: Path) -> int:
 
 
 def _stop(superlink: SuperLink) -> None:
-    """Tell Flower, then the simulation; the sweep that follows does not take no for an answer."""
+    """Tell Flower, then the app; the sweep that follows does not take no for an answer."""
     with suppress(Exception):
         superlink.stop_run()
-    superlink.simulation.terminate()
+    superlink.app.terminate()
     with suppress(subprocess.TimeoutExpired):
-        superlink.simulation.wait(timeout=1.0)
+        superlink.app.wait(timeout=1.0)
 
 
 def _reap(superlink: SuperLink) -> None:
     """Collect our children and close the pipes."""
-    for process in (superlink.simulation, superlink.process):
+    for process in (superlink.app, superlink.process):
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=5.0)
         for pipe in (process.stdin, process.stdout):

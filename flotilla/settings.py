@@ -57,8 +57,18 @@ def prepare(
     resume: Path | None = None,
     nodes: int | None = None,
     now: datetime | None = None,
+    preferred: Mapping[str, Value] | None = None,
 ) -> Settings:
     """Resolve and check everything that can be checked without starting a process.
+
+    Args:
+        app_dir: the Flower app's folder.
+        run_config: what `--run-config` was given.
+        run_dir: the run folder to write.
+        resume: the run folder to go on with.
+        nodes: devices to simulate; None is as many as the configuration has clients.
+        now: time that an unnamed run folder is named after.
+        preferred: what settings are where nobody says anything else, instead of the app's defaults.
 
     Raises:
         SettingsError: one line saying what is wrong and what is allowed.
@@ -73,12 +83,14 @@ def prepare(
     check_keys(given, defaults)
 
     recorded = _recorded(resume, defaults) if resume is not None else {}
-    config = {**defaults, **recorded, **given}
+    config = {**defaults, **(preferred or {}), **recorded, **given}
     if "run-dir" in config and not config["run-dir"] and not config.get("resume"):
         config["run-dir"] = str(free_name(Path.cwd() / "runs", run_name(config, now or datetime.now())))
     for key in _PATH_KEYS:
         if isinstance(value := config.get(key), str) and value:
             config[key] = str(Path(value).expanduser().absolute())
+    if str(fleet := config.get("fleet", "")).endswith(".toml"):  # else it is one of the app's own
+        config["fleet"] = str(Path(str(fleet)).expanduser().absolute())
 
     place = config.get("run-dir") or config.get("resume")
     if config.get("client-state") == "" and place:  # so that a resumed run finds what its devices knew

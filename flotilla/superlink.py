@@ -1,9 +1,9 @@
 """One private Flower SuperLink and the one run in it.
 
 `flwr run` leaves a SuperLink behind that keeps its first environment and directory for every later run. Here each run
-has its own: state in memory, a free port, its own FLWR_HOME. Flotilla also takes the SuperExec's part (Flower's
-`--isolation process`): it claims the run's task and hands it to a simulation process that has been importing in the
-meantime, so the run's output comes straight through a pipe and its end is seen at once.
+has its own: a free port, its own FLWR_HOME, state that goes with it. Flotilla also takes the SuperExec's part (Flower's
+`--isolation process`): it claims the run's task and hands it to an app process that has been importing in the meantime,
+so the run's output comes straight through a pipe and its end is seen at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient
     from flwr.supercore.runtime import RuntimeHttpClient
 
-_START_LIMIT = 60.0  # seconds; 1.2 on an idle machine
+_START_LIMIT = 180.0  # seconds; 1.2 on an idle machine, a minute on one that many others use
 
 
 class SuperLinkError(RuntimeError):
@@ -65,50 +66,65 @@ def free_port() -> int:
 
 
 class SuperLink:
-    """The SuperLink process of one run.
+    """The SuperLink process of one run, and the process that runs the app: the whole simulation.
 
     Args:
         home: a private empty folder; its processes work in `home/cwd`, which stays empty, because Ray's workers put
             that directory before the app's bundle on their path.
         env: from `environment`.
         started: told the process id of every process started; each leads a session of its own.
+
+    Attributes:
+        process: the SuperLink.
+        app: the process that runs the app; its output is the run's.
+        root: certificate that vouches for the SuperLink; None is a SuperLink without TLS.
     """
 
+    root: Path | None = None
+    task = "flwr-simulation"  # in Flower's words; flotilla/app_process.py knows them too
+
     def __init__(self, home: Path, env: Mapping[str, str], started: Callable[[int], None]) -> None:
-        self._env, self._started = dict(env), started
+        self._home, self._env, self._started = home, dict(env), started
         self._cwd = home / "cwd"
         self._cwd.mkdir()
         (home / "flwr").mkdir()
         self.log = home / "superlink.log"
         self.port = free_port()
         self._env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(self.port)
-        self.process = self._start_superlink()
-        self.simulation = self._start_simulation()
         self._run_id: int | None = None
+        self.process = self._start_superlink()
+        self.app = self._start_app()
 
     @property
     def address(self) -> str:
         """Where the SuperLink listens."""
         return f"127.0.0.1:{self.port}"
 
+    def _options(self) -> list[str]:
+        """What the SuperLink is told beside where it listens."""
+        return ["--insecure", "--simulation"]
+
     def _start_superlink(self) -> subprocess.Popen[bytes]:
-        command = [_script("flower-superlink"), "--insecure", "--simulation", "--isolation", "process"]
+        command = [script("flower-superlink"), *self._options(), "--isolation", "process"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--disable-runtime-dependency-installation"]
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             return self._spawn(command, stdin=subprocess.DEVNULL, stdout=log)
 
-    def _start_simulation(self) -> subprocess.Popen[bytes]:
-        script = str(Path(__file__).with_name("simulator.py"))
-        command = [sys.executable, "-P", script, "--insecure", "--runtime-api-address", self.address]
+    def _start_app(self) -> subprocess.Popen[bytes]:
+        program = str(Path(__file__).with_name("app_process.py"))
+        command = [sys.executable, "-P", program, self.task, "--runtime-api-address", self.address]
+        command += ["--root-certificates", str(self.root)] if self.root else ["--insecure"]
         command += ["--parent-pid", str(os.getpid())]
         return self._spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def _spawn(self, command: list[str], *, stdin: int, stdout: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, command: list[str], *, stdin: int, stdout: int | IO[bytes], env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C in the terminal must reach flotilla only, which then ends things in order.
         process = subprocess.Popen(
             command,
             cwd=self._cwd,
-            env=self._env,
+            env=env or self._env,
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.STDOUT,
@@ -124,25 +140,18 @@ class SuperLink:
             if self.process.poll() is not None:
                 tail = self.log.read_text(errors="replace").strip().splitlines()[-1:]
                 raise SuperLinkError(f"the SuperLink ended with {self.process.returncode}: {''.join(tail)}")
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1.0)
-            try:
-                connection.request("GET", "/health")
-                if connection.getresponse().status == 200:
-                    return
-            except (OSError, http.client.HTTPException):
-                pass
-            finally:
-                connection.close()
+            if healthy(self.address, self.root):
+                return
             time.sleep(0.02)
         raise SuperLinkError(f"the SuperLink did not answer within {_START_LIMIT:.0f} s")
 
     def submit(self, app_dir: Path, overrides: Mapping[str, object], federation: Mapping[str, object]) -> int:
-        """Send the app's bundle, start its run and hand it to the simulation process.
+        """Send the app's bundle, start its run and hand it to the app process.
 
         Args:
             app_dir: the Flower app's folder.
             overrides: settings that differ from the app's own.
-            federation: what `--federation-config` takes, with underscores: `num_supernodes`, ….
+            federation: what `--federation-config` takes, with underscores: `num_supernodes`, …; of a simulation only.
 
         Returns:
             The run's id.
@@ -154,7 +163,6 @@ class SuperLink:
         from flwr.proto.control_pb2 import StartRunRequest
         from flwr.proto.federation_config_pb2 import SimulationConfig
         from flwr.proto.runtime_pb2 import AcquireTaskRequest
-        from flwr.supercore.constant import TaskType
         from flwr.supercore.fab import Fab
 
         bundle = build_bundle(app_dir)
@@ -163,21 +171,22 @@ class SuperLink:
         request = StartRunRequest(
             fab=fab_to_proto(fab),
             override_config=user_config_to_proto(dict(overrides)),  # type: ignore[arg-type]
-            override_federation_config=SimulationConfig(**federation),  # type: ignore[arg-type]
         )
-        with self._control() as control:
+        if federation:
+            request.override_federation_config.CopyFrom(SimulationConfig(**federation))  # type: ignore[arg-type]
+        with self.control() as control:
             answer = control.StartRun(request)
             if not answer.HasField("run_id"):
                 raise SuperLinkError("Flower refused the run")
             self._run_id = answer.run_id
         with self._runtime() as runtime:
-            task = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SIMULATION]))
+            task = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[self.task]))
         if not task.token:
             raise SuperLinkError("Flower started the run but has no task for it")
-        assert self.simulation.stdin is not None
+        assert self.app.stdin is not None
         try:
-            self.simulation.stdin.write(task.token.encode() + b"\n")
-            self.simulation.stdin.close()
+            self.app.stdin.write(task.token.encode() + b"\n")
+            self.app.stdin.close()
         except BrokenPipeError:  # it has died; its output says why
             pass
         return self._run_id
@@ -188,7 +197,7 @@ class SuperLink:
 
         if self._run_id is None:
             return "not started"
-        with self._control() as control:
+        with self.control() as control:
             run = control.ListRuns(ListRunsRequest(run_id=self._run_id)).run_dict[self._run_id]
         return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
 
@@ -197,22 +206,58 @@ class SuperLink:
         from flwr.proto.control_pb2 import StopRunRequest
 
         if self._run_id is not None:
-            with self._control() as control:
+            with self.control() as control:
                 control.StopRun(StopRunRequest(run_id=self._run_id))
 
-    def _control(self) -> closing[ControlHttpClient]:
-        from flwr.supercore.control import ControlHttpClient
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+    def logs(self) -> list[Path]:
+        """Logs worth keeping when the run has failed, beside what the app says."""
+        return []
 
-        interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
-        return closing(ControlHttpClient.from_server_address(self.address, True, None, interceptors))
+    def close(self) -> None:
+        """Get ready for the end: from now on whatever dies is meant to."""
+
+    def control(self) -> closing[ControlHttpClient]:
+        """Open the SuperLink's Control API, which is what `flwr` on a command line talks to."""
+        return open_control(self.address, self.root)
 
     def _runtime(self) -> closing[RuntimeHttpClient]:
         from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
         from flwr.supercore.runtime import RuntimeHttpClient
 
         interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
-        return closing(RuntimeHttpClient.from_server_address(self.address, True, None, interceptors))
+        root = self.root.read_bytes() if self.root else None
+        return closing(RuntimeHttpClient.from_server_address(self.address, root is None, root, interceptors))
+
+
+def open_control(address: str, root: Path | None) -> closing[ControlHttpClient]:
+    """Open the Control API of a SuperLink.
+
+    Args:
+        address: host and port.
+        root: certificate that vouches for it; None: without TLS.
+    """
+    from flwr.supercore.control import ControlHttpClient
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+    interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+    certificate = root.read_bytes() if root else None
+    return closing(ControlHttpClient.from_server_address(address, root is None, certificate, interceptors))
+
+
+def healthy(address: str, root: Path | None, seconds: float = 1.0) -> bool:
+    """Whether the SuperLink or SuperNode at an address answers."""
+    if root:
+        trust = ssl.create_default_context(cafile=root)
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(address, timeout=seconds, context=trust)
+    else:
+        connection = http.client.HTTPConnection(address, timeout=seconds)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def build_bundle(app_dir: Path) -> bytes:
@@ -229,7 +274,7 @@ def build_bundle(app_dir: Path) -> bytes:
         raise SuperLinkError(f"{app_dir} cannot be bundled: {' '.join(text.split())}") from error
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
     """Find a console script of the very environment we run in, whatever PATH says."""
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.exists() else name

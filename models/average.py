@@ -127,7 +127,12 @@ class PartialAverage:
         return norm
 
     def finish(
-        self, previous: Mapping[str, Tensor], out: Mapping[str, Tensor] | None = None, *, scale: float = 1.0
+        self,
+        previous: Mapping[str, Tensor],
+        out: Mapping[str, Tensor] | None = None,
+        *,
+        scale: float = 1.0,
+        least: int = 1,
     ) -> dict[str, Tensor]:
         """Return previous + scale · Σ aΔ / Σ b; coordinates that nobody sent are bit-identical to `previous`.
 
@@ -135,6 +140,7 @@ class PartialAverage:
             previous: the state that the differences refer to.
             out: optional tensors to write the result into; they may be `previous` itself.
             scale: one factor for all coordinates, which may depend on who was added; positive.
+            least: coordinates with fewer holders than this count as if nobody had sent them.
 
         Raises:
             ValueError: the factor is not positive and finite.
@@ -142,6 +148,7 @@ class PartialAverage:
         if not (isfinite(scale) and scale > 0):
             raise ValueError(f"the scale must be positive and finite, got {scale}")
         self._scatter()
+        self._hide(least)
         # Where nothing was added the numerator is -0.0, so any positive divisor leaves the coordinate alone.
         torch.clamp(self._weights[0], min=1 / _LARGEST, out=self._weights[2])
         result = {}
@@ -185,6 +192,16 @@ class PartialAverage:
         self._freshen()
         for part in self._parts.values():
             part.scatter()
+
+    def _hide(self, least: int) -> None:
+        """Forget what too few submodels held, in every sum."""
+        if least <= 1:
+            return
+        for name, holders in self._holders.items():
+            few = holders < least
+            self._numerators[name].masked_fill_(few, NOTHING)
+            self._denominators[name].masked_fill_(few, 0.0)
+            holders.masked_fill_(few, 0.0)
 
     def _part(self, submodel: Submodel) -> _Part:
         known = self._parts.get(id(submodel))

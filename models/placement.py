@@ -67,6 +67,7 @@ class Placement:
     Attributes:
         has_classes: whether the tensor has rows of labels.
         whole: whether the block is the whole tensor, in its order.
+        seen: shape of the local tensor as `units.pairs`.
 
     Raises:
         ValueError: the block cuts through a unit, or has an element mask although units are not coordinates.
@@ -77,10 +78,10 @@ class Placement:
             raise ValueError(f"{block.source!r} has an element mask: the average needs `per_coordinate`")
         runs = [_in_units(block, per_dim, size) for per_dim, size in zip(block.runs, units.sizes, strict=True)]
         self._numerators, self._weights, self._classes = numerators, weights, units.classes
-        self._shape = units.pairs(block.local_shape)
-        self._unit_shape = tuple(part for count in self._shape[::2] for part in (count, 1))
+        self.seen = units.pairs(block.local_shape)
+        self._unit_shape = tuple(part for count in self.seen[::2] for part in (count, 1))
         self._ones = (2, *[1] * len(self._unit_shape))
-        self._mask = None if block.mask is None else block.mask.bool().view(self._shape)
+        self._mask = None if block.mask is None else block.mask.bool().view(self.seen)
         self.has_classes = units.classes is not None
         everything = all(r == ((0, count),) for r, count in zip(runs, units.counts, strict=True))
         self.whole = everything and block.mask is None
@@ -105,9 +106,9 @@ class Placement:
             weights: (2,), the sum of the devices' denominators and how many they are.
             labels: the rows to add; None for all.
         """
-        mask = self._held(labels)
+        mask = self.held(labels)
         if piece is not None:
-            local = piece.view(self._shape)
+            local = piece.view(self.seen)
             added = local if mask is None else torch.where(mask, local * numerator, NOTHING)
             factor = numerator if mask is None else 1.0
             for inside, places, _ in self._boxes:
@@ -122,16 +123,16 @@ class Placement:
             for row, weight in zip(self._weights, each, strict=True):
                 row.index_put_(self._indices[1], weight, accumulate=True)
 
-    def _held(self, labels: Collection[int] | None) -> Tensor | None:
-        """Which local units count (None: all): those of the element mask, in the rows of the labels."""
+    def held(self, labels: Collection[int] | None) -> Tensor | None:
+        """Which local units count (None: all), along `seen`: those of the element mask, in the rows of the labels."""
         if labels is None or self._classes is None:
             return self._mask
         dim, size, each = self._classes
         rows = torch.zeros(size, dtype=torch.bool)
         rows[list(labels)] = True
         # Every device holds all rows, once per outer unit.
-        per_unit = rows.repeat_interleave(each).repeat(self._shape[2 * dim] // (size * each))
-        held = per_unit.view(-1, *[1] * (len(self._shape) - 2 * dim - 1)).expand(self._unit_shape)
+        per_unit = rows.repeat_interleave(each).repeat(self.seen[2 * dim] // (size * each))
+        held = per_unit.view(-1, *[1] * (len(self.seen) - 2 * dim - 1)).expand(self._unit_shape)
         return held if self._mask is None else held & self._mask
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -260,18 +260,22 @@ class Hello:
         node: stable id (partition id or registered name).
         examples: number of training examples.
         labels: labels that occur among them, ascending.
-        tier: the tier it was told by its node config; "" leaves it to the server.
+        tier: the tier it was told by its node config; "" leaves it to the server, "auto" to what it measured.
+        figures: what it measured of itself, by the names in `protocol.profile`; {} if it was not to.
     """
 
     node: NodeId
     examples: int
     labels: tuple[int, ...] = ()
     tier: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def to_record(self) -> RecordDict:
         """As records."""
         config = ConfigRecord({"version": VERSION, "node": self.node, "tier": self.tier, "labels": list(self.labels)})
-        return RecordDict({"config": config, "metrics": MetricRecord({"num-examples": self.examples})})
+        return RecordDict({
+            "config": config, "metrics": MetricRecord({**self.figures, "num-examples": self.examples})
+        })  # fmt: skip
 
     @staticmethod
     def from_record(content: RecordDict) -> Hello:
@@ -288,7 +292,11 @@ class Hello:
             # True is no id: it equals 1.
             if isinstance(node, bool) or not isinstance(node, int | str) or not isinstance(labels, list):
                 raise WireError(f"node = {node!r}, labels = {labels!r}")
-            hello = Hello(node, _int(metrics["num-examples"]), tuple(_int(x) for x in labels), str(config["tier"]))
+            figures = {key: _number(value) for key, value in metrics.items() if key != "num-examples"}
+            if wrong := [key for key, value in figures.items() if not 0 <= value < inf]:
+                raise WireError(f"{wrong[0]} = {figures[wrong[0]]}")
+            tier, held = str(config["tier"]), tuple(_int(x) for x in labels)
+            hello = Hello(node, _int(metrics["num-examples"]), held, tier, figures)
         except (KeyError, TypeError) as error:
             raise WireError(f"unreadable hello: {error!r}") from None
         if hello.examples < 1:

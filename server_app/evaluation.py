@@ -7,53 +7,19 @@ nodes of the tier; never from the test batch. Other norms need none.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from math import ceil
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from data import Split
 from models.adversary import Attack, robust_accuracy
 from models.dual import mixed
 from models.evaluation import Scores, evaluate_each
-from models.importance import ranked
-from models.network import NetworkSpec, build_part, examples, layout, submodel
+from models.network import NetworkSpec, build_part
 from models.plans import Plan
 from models.statistics import needs_statistics, set_statistics
 from models.submodel import Submodel
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """What a part costs to hold and to run.
-
-    Attributes:
-        parameters: number of trainable coordinates; where only the largest weights are kept, these and all norms.
-        macs: multiply-accumulate operations of one forward pass on one input.
-    """
-
-    parameters: int
-    macs: int
-
-
-@lru_cache(maxsize=64)
-def size_of(spec: NetworkSpec, plan: Plan) -> Size:
-    """Count parameters and MACs of a part (convolutions and matrix products, as PyTorch's counter has them)."""
-    with torch.device("meta"):
-        network = build_part(spec, plan)
-        two = examples(spec, 2)
-    # Training mode: batch statistics are then not asked for. One input has none, so two are run and halved.
-    network.train()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(two)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    if plan.keep < 1:
-        competing = sum(submodel(spec, plan)[name].numel for name in ranked(layout(spec)))
-        parameters -= competing - ceil(plan.keep * competing)
-    return Size(parameters, counter.get_total_flops() // 4)
 
 
 class Evaluator:

@@ -51,6 +51,9 @@ class Keys(BaseModel):
     tiers: str = "a:1, b:1/2, c:1/4, d:1/8, e:1/16"
     tier_proportions: str = ""
     tier_assignment: str = "fixed"
+    tier_margin: float = Field(0.8, gt=0, le=1)
+    tier_patience: int = Field(3, ge=1)
+    fleet: str = ""
 
     num_server_rounds: int = Field(20, ge=1)
     fraction_train: float = Field(1.0, gt=0, le=1)
@@ -107,8 +110,23 @@ class Keys(BaseModel):
     slice_at: str = "client"
     quorum: float = Field(0.5, ge=0, le=1)
     deadline: float = Field(3600.0, gt=0)
+    over_selection: float = 1.0
     min_nodes: int = Field(2, ge=1)
     node_wait: float = Field(60.0, ge=0)
+
+    guard_norm: str = "off"
+    guard_zero_quantile: float = 0.98
+    guard_zero_start: float = 10.0
+    guard_clip_quantile: float = 0.8
+    guard_clip_start: float = 1.0
+    guard_examples: str = ""
+    guard_mean: str = "mean"
+    guard_faulty: int = 1
+    min_cover: int = 1
+    dp_noise: float = 0.0
+    dp_clip: float = 1.0
+    dp_delta: float = 1e-5
+    dp_epsilon: float = 0.0
 
     local_epochs: int = Field(3, ge=1)
     local_steps: int = Field(0, ge=0)

@@ -16,8 +16,10 @@ from server_app.keys import Keys
 from strategies import PartialStrategy, Preferences, Schedule, Settings, parse_proportions, parse_tiers
 from strategies.aggregation import aggregation_named
 from strategies.clustering import ClusterOptions
+from strategies.guard_options import GuardOptions
 from strategies.selection import SelectionOptions, selector
 from strategies.settings import DOWNLINK
+from strategies.virtual import read_fleet
 
 
 def _numbers(key: str, text: str, least: int = 1) -> tuple[int, ...]:
@@ -67,13 +69,16 @@ def settings_of(keys: Keys, method: type[PartialStrategy]) -> Settings:
     work = Work(keys.local_epochs, keys.batch_size, keys.mixed_precision, keys.threads, keys.device, keys.local_steps)
     return Settings(
         seed=keys.seed, tiers=tiers, tier_proportions=parse_proportions(keys.tier_proportions, tiers),
-        tier_assignment=keys.tier_assignment, nodes=keys.num_clients, min_nodes=min(keys.min_nodes, keys.num_clients),
+        tier_assignment=keys.tier_assignment, tier_margin=keys.tier_margin, tier_patience=keys.tier_patience,
+        fleet=read_fleet(keys.fleet),
+        nodes=keys.num_clients, min_nodes=min(keys.min_nodes, keys.num_clients),
         node_wait=keys.node_wait, fraction_train=keys.fraction_train, fraction_evaluate=keys.fraction_evaluate,
         quorum=keys.quorum, deadline=keys.deadline, selector=chosen, schedule=schedule, work=work,
         slice_at=keys.slice_at, codec=codec, codec_down=_downlink(keys.codec_down, codec),
         aggregation=aggregation_named(keys.aggregation, keys.aggregation_q),
         clustering=ClusterOptions(**keys.model_dump(include=set(ClusterOptions.__dataclass_fields__) - {"rule"})),
-        tier_steps=_numbers("tier-steps", keys.tier_steps),
+        guard=GuardOptions(**keys.model_dump(include=set(GuardOptions.__dataclass_fields__) - {"examples"})),
+        over_selection=keys.over_selection, tier_steps=_numbers("tier-steps", keys.tier_steps),
         dynamic_alpha=_alpha(keys, method.PREFERENCES), dynamic_scaling=keys.dynamic_scaling,
     )  # fmt: skip
 

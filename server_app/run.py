@@ -18,11 +18,12 @@ from models.device import device_named
 from models.evaluation import Scores
 from models.network import build_part, initial_state
 from models.randomness import torch_generator
+from models.size import size_of
 from models.statistics import needs_statistics
 from protocol import record_of
 from server_app import checkpoint
 from server_app.config import RunConfig
-from server_app.evaluation import Evaluator, size_of
+from server_app.evaluation import Evaluator
 from server_app.events import Events
 from server_app.progress import Progress, final_table, print_line
 from server_app.report import write_report
@@ -221,9 +222,16 @@ def _row(report: RoundReport) -> Row:
         "bytes_survey_up": report.survey_bytes["up"],
         "seconds": dict(report.seconds),
         "client_seconds": dict(report.client_seconds),
+        "waiting_seconds": {phase: dict(waited) for phase, waited in report.waiting.items()},
     }
+    if report.withdrawn:
+        row["withdrawn"] = list(report.withdrawn)
     if report.clusters:
         row["clusters"] = dict(report.clusters)
+    if report.virtual:
+        row["virtual_seconds"], row["virtual_elapsed"] = report.virtual["round"], report.virtual["elapsed"]
+    if report.guard:
+        row["guard"] = dict(report.guard)
     if report.local:
         row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
         row["fairness"] = fairness_by_tier([(score.tier, score.metrics["accuracy"]) for score in report.scores])

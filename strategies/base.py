@@ -35,14 +35,19 @@ from strategies.downlink import Downlink
 from strategies.dynamic import Dynamic
 from strategies.fleet import Fleet, Node
 from strategies.global_state import GlobalState
-from strategies.guard import Accepted, Rejection
+from strategies.guard import Accepted
+from strategies.guard_limits import Limits
+from strategies.members import Membership
 from strategies.method import Method
+from strategies.offers import Offers
 from strategies.outbox import Outbox
+from strategies.privacy import Privacy, check
 from strategies.rounds import Fold, Learnt, Place, RoundReport, Sent, share_of
 from strategies.scores import ScoreRequest, score_requests
 from strategies.settings import Settings
 from strategies.surveys import ask_statistics
-from strategies.tiers import Assignment, Tier
+from strategies.tiers import Tier
+from strategies.virtual import VirtualClock
 
 
 class PartialStrategy(Method):
@@ -67,14 +72,21 @@ class PartialStrategy(Method):
         self.chooser = Chooser(self.settings, self.layout)
         self.decoding = Decoding(self.settings.codec, self.layout)
         self.downlink = Downlink(self.settings.codec_down, self.layout, self.settings.seed)
+        self.limits, guard = Limits(self.settings.guard), self.settings.guard
+        self.privacy = Privacy(guard, self.settings.nodes) if guard.dp_noise else None
         self.report, self.sent = RoundReport(0), []
         self.saved_round = 0  # newest round that a checkpoint can bring back
         s = self.settings
         refines = self._dynamic is not None or type(self).refine is not PartialStrategy.refine
         self._before = torch.empty_like(self._flat) if refines else None
-        self._assignment = Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed)
-        self._members_of: tuple[int, list[Node], dict[NodeId, Tier]] = (-1, [], {})
         self._check()
+        whole, batch = s.slice_at == "client", s.work.batch_size
+        self.clock: VirtualClock | None = None
+        if s.fleet is not None:
+            self.clock = VirtualClock(s.fleet, self.network, s.nodes, s.seed, s.deadline, batch, whole=whole)
+        self.members = Membership(
+            s, self.fleet, lambda: Offers(self.network, s, self.kept_plan, self.objective), self.clock
+        )  # fmt: skip
 
     # ---- states ------------------------------------------------------------------------------------------------------
 
@@ -85,7 +97,7 @@ class PartialStrategy(Method):
         def make() -> GlobalState:
             alpha = s.dynamic_alpha
             dynamic = Dynamic(alpha, self.layout, s.nodes, s.dynamic_scaling) if alpha else None
-            return GlobalState(self.layout, dynamic, per_coordinate=self.PER_COORDINATE)
+            return GlobalState(self.layout, s.guard.average(self.layout, per_coordinate=self.PER_COORDINATE), dynamic)
 
         def draw(purpose: str) -> Mapping[str, Tensor]:
             return initial_state(network, torch_generator(s.seed, 0, "server", purpose))
@@ -108,6 +120,7 @@ class PartialStrategy(Method):
     def _check(self) -> None:
         """Find what cannot be before anything starts."""
         s = self.settings
+        check(s, by_examples=self.BY_EXAMPLES, label_rows=self.needs_labels(), norm=self.network.norm)
         if self.network.norm == "batch-per-width" and not self.PER_WIDTH:
             allowed = f"a norm without statistics per width: the units of a width change in {type(self).__name__}"
             raise SettingError("norm", self.network.norm, allowed)
@@ -121,7 +134,7 @@ class PartialStrategy(Method):
         """Hello, select, plan; fills `report` and `sent`."""
         report = self.report = RoundReport(round_number)
         outbox, marks = self.outbox(round_number), [perf_counter()]
-        nodes, tiers = self._members(grid, round_number, report)
+        nodes, tiers = self.members.of(grid, round_number, report)
         marks.append(perf_counter())
         taking_part = self._taking_part(nodes, tiers)
         if round_number == 1:
@@ -148,7 +161,7 @@ class PartialStrategy(Method):
             drawn = self.method_state()
             plans = [self.plan(node, tiers[node.id], 1) for node in nodes]
             self.restore_method_state(drawn)  # what was asked about is not what was given out
-            outbox, count, seconds = self.outbox(1), len(self.clusters.states), self.settings.deadline
+            outbox, count, seconds = self.outbox(1), len(self.clusters.states), self.settings.wait
             return ask_identities(grid, outbox, nodes, plans, count, seconds, self.report)
 
         self.clusters.start(ask)
@@ -158,9 +171,12 @@ class PartialStrategy(Method):
         number = self.report.number
         for state in self.clusters.states.values():
             state.average.reset()
+        self.limits.begin()
+        if self.clock is not None:
+            self.clock.begin()
         return Fold(
             self._place, self.report, self.sent, self.decoding, lambda s, r: self.weigh(s, r, number), self.rows,
-            self.chooser.vector, self.clusters.note,
+            self.chooser.vector, self.clusters.note, self.limits, self.clock,
         )  # fmt: skip
 
     def _place(self, sent: Sent, reply: Accepted) -> Place:
@@ -176,7 +192,12 @@ class PartialStrategy(Method):
     def conclude(self, fold: Fold) -> None:
         """The new state, or none for want of replies."""
         began = perf_counter()
+        self.report.guard = self.limits.report()
+        self.limits.close()
         if fold.enough(self.settings.quorum):
+            if self.privacy is not None:  # who did not reply counts as a difference of zero
+                for sent in fold.missing:
+                    self.average.add(sent.part, torch.zeros(sent.part.numel))
             self.chooser.learn(fold.learnt, self.report.number)
             for one in fold.learnt:
                 self.decoding.keep(one.sent.node.id, one.sent.part, one.remember)
@@ -192,14 +213,23 @@ class PartialStrategy(Method):
             self.report.clusters = self.clusters.report(fold.learnt)
         else:
             self.report.abandoned = True
+        if self.privacy is not None:
+            self.report.guard |= self.privacy.report()
         self._turn_to(self.clusters.main)
+        self.members.learn(fold)
+        if self.clock is not None:
+            self.report.virtual = self.clock.end()
         self.report.seconds["finish"] = perf_counter() - began
 
     def _step(self, learnt: Sequence[Learnt]) -> None:
         """Average what a cluster's nodes replied into its state."""
         if self._before is not None:
             self._before.copy_(self._flat)
-        self.average.finish(self.state, out=self.state, scale=self.scale(learnt, self.report.number))
+        number, least = self.report.number, self.settings.guard.min_cover
+        self.average.finish(self.state, out=self.state, scale=self.scale(learnt, number), least=least)
+        if self.privacy is not None:
+            numerator, denominator = self.weigh(learnt[0].sent, Accepted.nothing(), number)
+            self.privacy.add_noise(self.state, self.average, numerator / denominator, number)
         if self._before is not None:
             before = split(self._before, {name: tensor.shape for name, tensor in self.state.items()})
             if self._dynamic is not None:
@@ -208,7 +238,7 @@ class PartialStrategy(Method):
 
     def _able(self, state: Mapping[str, Tensor]) -> list[tuple[Submodel, int]]:
         """The parts of a state that the present nodes can hold, and how many of them hold each."""
-        number, nodes, tiers = self._members_of
+        number, (nodes, tiers) = self.members.number, self.members.present
         plans = Counter(self.kept_plan(tiers[node.id], number) for node in nodes if node.id in tiers)
         return [(self.part(plan, state), count) for plan, count in plans.items()]
 
@@ -226,33 +256,13 @@ class PartialStrategy(Method):
             return nodes
         return [node for node in nodes if node.id in tiers and self.eligible(tiers[node.id])]
 
-    def _members(
-        self, grid: Grid, round_number: int, report: RoundReport | None = None
-    ) -> tuple[list[Node], dict[NodeId, Tier]]:
-        """All nodes that are online, and the tiers of those that have one; the others are named in the report."""
-        if self._members_of[0] == round_number and report is None:
-            return self._members_of[1:]  # who is there was asked when the round began
-        nodes, rejected = self.fleet.greet(grid)
-        _, same, tiers = self._members_of
-        if nodes is not same or len(tiers) < len(nodes) or not self._assignment.lasting:
-            tiers = {}
-            for node in nodes:
-                try:
-                    tiers[node.id] = self._assignment.tier_of(node.id, node.hello.tier, round_number)
-                except ValueError as error:
-                    rejected.append(Rejection(node.id, str(error)))
-        if report is not None:
-            report.rejected += rejected
-        self._members_of = (round_number, nodes, tiers)
-        return nodes, tiers
-
     # ---- surveys -----------------------------------------------------------------------------------------------------
 
     def statistics(self, grid: Grid, round_number: int, wanted: Sequence[Tier]) -> dict[str, Tensor]:
         """Moments of static batch norm by tier, pooled over the nodes (see `surveys.ask_statistics`)."""
-        nodes, tiers = self._members(grid, round_number)
+        nodes, tiers = self.members.of(grid, round_number)
         kept = {tier: self.kept_plan(tier, round_number) for tier in wanted}
-        main, seconds = self.clusters.main, self.settings.deadline
+        main, seconds = self.clusters.main, self.settings.wait
         nodes = [node for node in nodes if self.clusters.assigned(node.id) == main] or nodes
         outbox = self.outbox(round_number, main)
         return ask_statistics(
@@ -264,7 +274,7 @@ class PartialStrategy(Method):
         """Requests to a share of the nodes to score their tier's part on their own test examples."""
         if not self.settings.fraction_evaluate:
             return []
-        nodes, tiers = self._members(grid, round_number)
+        nodes, tiers = self.members.of(grid, round_number)
         able = [node for node in nodes if node.id in tiers]
         count = share_of(self.settings.fraction_evaluate, len(able))
         draws = generator(self.settings.seed, round_number, "server", "evaluate")
@@ -290,7 +300,9 @@ class PartialStrategy(Method):
         sent, down = self.downlink.checkpoint()
         return tensors | known | kept | sent, {
             "method": self.method_state(), "selection": values, "clusters": clusters, "codec": rows,
-            "codec-down": down,
+            "codec-down": down, "limits": self.limits.checkpoint(), "tiers": self.members.checkpoint(),
+            "clock": None if self.clock is None else self.clock.checkpoint(),
+            "privacy": None if self.privacy is None else self.privacy.checkpoint(),
         }  # fmt: skip
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -304,6 +316,12 @@ class PartialStrategy(Method):
         self.chooser.restore(tensors, values["selection"])
         self.decoding.restore(tensors, values["codec"])
         self.downlink.restore(tensors, values["codec-down"])
+        self.limits.restore(values["limits"])
+        self.members.restore(values["tiers"])
+        if self.clock is not None:
+            self.clock.restore(values["clock"])
+        if self.privacy is not None:
+            self.privacy.restore(values["privacy"])
 
     def _saved(self, cluster: int) -> str:
         """What the names of a cluster's tensors begin with in files; nothing where there is one state."""

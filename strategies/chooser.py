@@ -50,7 +50,7 @@ class Chooser:
         self._settings, self._selector = settings, settings.selector
         self._places = {tier.name: i for i, tier in enumerate(settings.tiers)}
         self._planned = np.array([settings.work_of(tier).local_steps for tier in settings.tiers], dtype=float)
-        self._selector.check(self._count(settings.nodes), settings.nodes)
+        self._selector.check(self._asked(settings.nodes), settings.nodes)
         wanted = self._selector.vectors
         self._of_differences = wanted is not None and wanted.of_differences
         self._vectoriser = Vectoriser(layout, wanted.kind, wanted.size, settings.seed) if wanted else None
@@ -89,11 +89,12 @@ class Chooser:
         probe = GridProbe(
             grid, outbox, nodes, lambda i: kept_plan(tiers[nodes[i].id], number),
             kept_plan(self._settings.tiers[-1], number), lambda i: objective(tiers[nodes[i].id], number),
-            self._settings.deadline, report, self.table, self._vectoriser,
+            self._settings.wait, report, self.table, self._vectoriser,
         )  # fmt: skip
         draws = generator(self._settings.seed, number, "server", "select")
         candidates = self._candidates(roster, number)
-        selection = self._selector.select(candidates, self._count(len(nodes)), draws, probe)
+        selection = self._selector.select(candidates, self._asked(len(nodes)), draws, probe)
+        report.wanted = min(self._count(len(nodes)), len(selection.nodes))
         chosen = [roster.position[node] for node in selection.nodes]
         self.table.column("selected")[roster.rows[chosen]] += 1
         report.selected = list(selection.nodes)
@@ -132,6 +133,10 @@ class Chooser:
 
     def _count(self, nodes: int) -> int:
         return max(1, share_of(self._settings.fraction_train, nodes))
+
+    def _asked(self, nodes: int) -> int:
+        """How many are asked: with over-selection more than are needed."""
+        return min(nodes, share_of(self._settings.over_selection, self._count(nodes)))
 
     def _candidates(self, roster: Roster, number: int) -> Candidates:
         table, rows = self.table, roster.rows

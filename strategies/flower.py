@@ -19,8 +19,8 @@ from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
 from protocol import bytes_of, record_of, state_of
-from strategies.exchange import exchange
-from strategies.fleet import Fleet
+from strategies.exchange import Waited, exchange
+from strategies.fleet import Fleet, NotEnoughNodes
 from strategies.rounds import Fold, LocalScore, RoundReport, Sent
 from strategies.scores import ScoreRequest, mean_scores, read_score
 from strategies.settings import Settings
@@ -45,6 +45,9 @@ class FlowerStrategy(Strategy):
     report: RoundReport
     sent: list[Sent]
     _asked: Sequence[ScoreRequest] = ()  # to score, in Flower's own loop
+    _timeout: float | None = None  # what the caller of `start` said
+    _train_config: ConfigRecord | None = None
+    _evaluate_config: ConfigRecord | None = None
 
     @abstractmethod
     def prepare(self, grid: Grid, round_number: int) -> None:
@@ -64,13 +67,18 @@ class FlowerStrategy(Strategy):
 
     def run_round(self, grid: Grid, round_number: int) -> RoundReport:
         """One round. The new state is in `state`; an abandoned round leaves it as it was."""
+        self._gather(grid)
         self.prepare(grid, round_number)
-        began, fold = perf_counter(), self.fold()
-        messages = [sent.message for sent in self.sent]
+        began, fold, report = perf_counter(), self.fold(), self.report
+        messages = _with_config([sent.message for sent in self.sent], self._train_config)
         if messages:
             with _one_thread():
-                exchange(grid, messages, fold.take, seconds=self.settings.deadline, odd=fold.odd)
-        self.report.seconds["train"] = perf_counter() - began - self.report.seconds.get("fold", 0.0)
+                waited = self._train(grid, messages, fold)
+            report.waiting["train"] = waited.to_row()
+            report.withdrawn = [self.sent[i].node.id for i in waited.left]
+            if self.settings.fleet is None:
+                fold.note_transport(waited.arrived)
+        report.seconds["train"] = perf_counter() - began - report.seconds.get("fold", 0.0)
         self.conclude(fold)
         began = perf_counter()
         self.report.scores = self._score(grid, round_number)
@@ -78,13 +86,27 @@ class FlowerStrategy(Strategy):
         self.report.seconds["local evaluation"] = perf_counter() - began
         return self.report
 
+    def _train(self, grid: Grid, messages: Sequence[Message], fold: Fold) -> Waited:
+        """Send the requests of a round and take the replies."""
+        settings, report, seconds = self.settings, self.report, self._seconds
+        enough = (lambda: report.accepted >= report.wanted) if settings.over_selection > 1 else None
+        if enough is None or settings.fleet is None:
+            return exchange(grid, messages, fold.take, seconds=seconds, odd=fold.odd, enough=enough)
+        came: list[Message | None] = [None] * len(messages)  # which are the first, virtual time says
+        waited = exchange(grid, messages, came.__setitem__, seconds=seconds, odd=fold.odd)
+        waited.left = fold.take_first(came, enough)
+        return waited
+
     def _score(self, grid: Grid, round_number: int) -> list[LocalScore]:
         scores: list[LocalScore | None] = []
         asked = self.score_requests(grid, round_number)
         if asked:
-            messages, seconds = [request.message for request in asked], self.settings.deadline
+            messages = _with_config([request.message for request in asked], self._evaluate_config)
             self.report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
-            exchange(grid, messages, lambda i, reply: scores.append(read_score(asked[i], reply)), seconds=seconds)
+            waited = exchange(
+                grid, messages, lambda i, reply: scores.append(read_score(asked[i], reply)), seconds=self._seconds
+            )
+            self.report.waiting["local evaluation"] = waited.to_row()
         return [score for score in scores if score is not None]
 
     def start(
@@ -92,7 +114,7 @@ class FlowerStrategy(Strategy):
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
-        timeout: float = 3600,
+        timeout: float | None = None,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFunction | None = None,
@@ -106,9 +128,9 @@ class FlowerStrategy(Strategy):
             grid: where the nodes are.
             initial_arrays: the global state before `first_round`, one array per tensor.
             num_rounds: the last round.
-            timeout: not used; `settings.deadline` says how long a round waits for replies.
-            train_config: not used; what clients need is in their typed requests.
-            evaluate_config: not used, likewise.
+            timeout: seconds that a round waits for replies, in place of `settings.deadline`.
+            train_config: what else training requests shall say, for clients of your own; our fields win.
+            evaluate_config: likewise for requests to score on a node's own data.
             evaluate_fn: called before the first round and after every round, as Flower does.
             first_round: where to go on (with a restored state).
             after_round: called with every round's report.
@@ -120,7 +142,7 @@ class FlowerStrategy(Strategy):
             WireError: the arrays do not fit the network.
             NotEnoughNodes: too few nodes came.
         """
-        del timeout, train_config, evaluate_config
+        self._timeout, self._train_config, self._evaluate_config = timeout, train_config, evaluate_config
         self.load(initial_arrays)
         self.summary()
         result = Result(arrays=initial_arrays)
@@ -145,6 +167,19 @@ class FlowerStrategy(Strategy):
         if online < wanted.nodes:
             hint = "more: `flotilla run`, or `flwr run . --federation-config 'num-supernodes=%d'`"
             log(WARNING, f"%d of %d nodes are online; {hint}", online, wanted.nodes, wanted.nodes)
+
+    @property
+    def _seconds(self) -> float:
+        """How long to wait for replies."""
+        return self.settings.wait if self._timeout is None else self._timeout
+
+    def _gather(self, grid: Grid) -> None:
+        """Where nodes have left, give as many as the run needs the time to come back."""
+        least = self.settings.min_nodes
+        try:
+            self.fleet.wait(grid, least, least, self.settings.node_wait)
+        except NotEnoughNodes as error:
+            log(WARNING, "%s; this round goes on without more", error)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -224,11 +259,11 @@ def _note(result: Result, round_number: int, evaluate_fn: EvaluateFunction | Non
         result.evaluate_metrics_serverapp[round_number] = metrics
 
 
-def _with_config(messages: list[Message], config: ConfigRecord) -> list[Message]:
+def _with_config(messages: list[Message], config: ConfigRecord | None) -> list[Message]:
     """Add what the caller of Flower's loop wants clients to read; our own fields win."""
-    for message in messages:
+    for message in messages if config else ():
         own = message.content["config"]
         assert isinstance(own, ConfigRecord)  # we made it
-        for key, value in config.items():
+        for key, value in (config or {}).items():
             own.setdefault(key, value)
     return messages

@@ -19,21 +19,21 @@ class GlobalState:
 
     Args:
         layout: of the network.
+        average: where replies are added; a plain one unless given.
         dynamic: FedDyn's server half for this state, if it is on.
-        per_coordinate: whether parts may have element masks.
 
     Attributes:
         flat: the whole state as one vector.
         tensors: the same by name (views).
-        average: where replies are added.
+        average: see above.
         coverage: what was ever held.
         dynamic: see above.
     """
 
-    def __init__(self, layout: Layout, dynamic: Dynamic | None = None, *, per_coordinate: bool = False) -> None:
+    def __init__(self, layout: Layout, average: PartialAverage | None = None, dynamic: Dynamic | None = None) -> None:
         self.flat = torch.zeros(layout.parameters)
         self.tensors = split(self.flat, {name: tensor.shape for name, tensor in layout.tensors.items()})
-        self.average = PartialAverage(layout, per_coordinate=per_coordinate)
+        self.average = PartialAverage(layout) if average is None else average
         self.coverage = Coverage(self.average)
         self.dynamic = dynamic
 

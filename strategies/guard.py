@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from flwr.app import Array, Message
 from torch import Tensor
 
@@ -54,6 +55,11 @@ class Accepted:
     norm: float
     entropy_bytes: float = 0.0
     remember: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def nothing() -> Accepted:
+        """A reply that changes nothing."""
+        return Accepted(torch.zeros(0), {"num-examples": 1.0}, 0, 0.0)
 
 
 def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:

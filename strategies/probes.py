@@ -104,4 +104,4 @@ class GridProbe(Probe):
 
         messages = [message for _, message in asked]
         self.report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
-        exchange(self.grid, messages, answer, seconds=self.seconds)
+        self.report.waiting["probe"] = exchange(self.grid, messages, answer, seconds=self.seconds).to_row()

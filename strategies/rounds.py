@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -22,6 +22,9 @@ from protocol import NodeId
 from strategies.decoding import Decoding
 from strategies.fleet import Node
 from strategies.guard import Accepted, Rejected, Rejection, check
+from strategies.guard_limits import Limits
+from strategies.guard_options import GuardOptions
+from strategies.virtual import Late, VirtualClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +107,18 @@ class RoundReport:
         bytes_down, bytes_up: encoded bytes of arrays sent and of accepted replies.
         entropy_bytes_up: what an ideal coder would have needed for the latter (see `protocol.codecs.Decoded`).
         seconds: wall seconds by phase.
-        client_seconds: mean wall seconds of local work, and of computing in it.
+        client_seconds: means over accepted replies: wall seconds of "local" work, of "computing" in it, and "outside"
+            of it: from the sending of all requests until the reply was in hand, less the local work.
         traffic: tier → encoded bytes of one device's arrays, "down" and "up".
         survey_bytes: encoded bytes of what was asked beside training, "down" and "up".
         local: results of the nodes' evaluation on their own data, if any: means over their examples.
         scores: the same by node, in order of ids.
         clusters: what the clustering says of the round; {} without clusters.
+        virtual: seconds of a virtual fleet: of this "round", and "elapsed" since the run began; {} without one.
+        wanted: replies that the round needs to end, which are fewer than the selected with over-selection.
+        withdrawn: nodes whose reply was not waited for, because there were enough.
+        waiting: phase → where the seconds of asking went (see `strategies.exchange.Waited`).
+        guard: bounds, what was clipped, what was spent of a privacy budget; {} if all of that is off.
     """
 
     number: int
@@ -132,6 +141,11 @@ class RoundReport:
     local: dict[str, float] = field(default_factory=dict)
     scores: list[LocalScore] = field(default_factory=list)
     clusters: dict[str, Any] = field(default_factory=dict)
+    virtual: dict[str, float] = field(default_factory=dict)
+    guard: dict[str, Any] = field(default_factory=dict)
+    wanted: int = 0
+    withdrawn: list[NodeId] = field(default_factory=list)
+    waiting: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def share_of(share: float, count: int) -> int:
@@ -175,15 +189,22 @@ class Fold:
         labels: class rows that a reply may change, None for all.
         vector: what is to be remembered of a difference.
         note: told of every reply that has been added, with the part that the node held.
+        limits: of lengths and weights.
+        clock: of a virtual fleet, which says what replies took and which are late.
 
     Attributes:
+        missed: requests whose reply did not come, came late or was an error.
         learnt: what the accepted replies said of their nodes; of no use if the round is abandoned.
     """
 
     def __init__(
         self, place: Placing, report: RoundReport, sent: list[Sent], decoding: Decoding, weigh: Weigh, labels: Labels,
         vector: Vector = lambda sent, reply: None, note: Note = lambda sent, part, reply: None,
+        limits: Limits | None = None, clock: VirtualClock | None = None,
     ) -> None:  # fmt: skip
+        self._clock = clock
+        self.missed: list[Sent] = []
+        self._limits = Limits(GuardOptions()) if limits is None else limits
         self._place, self._report, self._sent, self._decoding = place, report, sent, decoding
         self._weigh, self._labels, self._vector, self._note = weigh, labels, vector, note
         self._sums: dict[str, float] = {}
@@ -198,7 +219,10 @@ class Fold:
         try:
             if i in self._taken:
                 raise Rejected("duplicate")
-            accepted = check(message, sent.nonce, partial(self._decoding.decode, sent.node.id, sent.part))
+            came = check(message, sent.nonce, partial(self._decoding.decode, sent.node.id, sent.part))
+            if self._clock is not None:
+                self._clock.judge(sent, self._report.number, came)
+            accepted = self._limits.limited(sent.tier, came)
             try:
                 place = self._place(sent, accepted)
                 numerator, denominator = self._weigh(sent, accepted)
@@ -211,11 +235,27 @@ class Fold:
                 raise Rejected(str(error)) from None
         except Rejected as rejected:
             self._report.rejected.append(Rejection(sent.node.id, str(rejected)))
+            if message is None or message.has_error() or isinstance(rejected, Late):
+                self.missed.append(sent)
+            if message is None and self._clock is not None:
+                self._clock.lost()
         else:
             self._taken.add(i)
+            self._limits.note(sent.tier, came.norm)
             self._note(sent, place.part, accepted)
             self._count(sent, accepted, place.cluster)
         self._report.seconds["fold"] = self._report.seconds.get("fold", 0.0) + perf_counter() - began
+
+    def take_first(self, came: Sequence[Message | None], enough: Callable[[], bool]) -> list[int]:
+        """Take replies in the order of their virtual arrival until there are enough; return who is left over."""
+        clock, number = self._clock, self._report.number
+        assert clock is not None  # there is no other virtual time
+        foreseen = [clock.foresee(sent, number, reply) for sent, reply in zip(self._sent, came, strict=True)]
+        left = sorted(range(len(came)), key=foreseen.__getitem__)
+        while left and not enough():
+            self.take(left[0], came[left[0]])
+            del left[0]
+        return left
 
     def odd(self, message: Message, reason: str) -> None:
         """Count a message that answers no open request."""
@@ -241,9 +281,25 @@ class Fold:
         report.traffic[sent.tier] = {"down": sent.bytes_down, "up": accepted.bytes_up}
         self.learnt.append(Learnt(sent, metrics, self._vector(sent, accepted), cluster, accepted.remember))
 
+    @property
+    def missing(self) -> list[Sent]:
+        """The requests without an accepted reply."""
+        return [sent for i, sent in enumerate(self._sent) if i not in self._taken]
+
     def enough(self, quorum: float) -> bool:
         """Whether the round has the replies it needs; at least one in any case."""
-        return self._report.accepted >= max(1, share_of(quorum, len(self._sent)))
+        return self._report.accepted >= max(1, share_of(quorum, self._report.wanted or len(self._sent)))
+
+    def note_transport(self, arrived: Mapping[int, float]) -> None:
+        """Note how long accepted replies took beside the clients' own work.
+
+        Args:
+            arrived: position of a request → seconds from the sending of all until its reply was in hand.
+        """
+        own = {id(one.sent): one.metrics.get("seconds", 0.0) for one in self.learnt}
+        outside = [after - own[id(self._sent[i])] for i, after in arrived.items() if id(self._sent[i]) in own]
+        if outside:
+            self._report.client_seconds["outside"] = sum(outside) / len(outside)
 
 
 class Coverage:

@@ -12,11 +12,14 @@ from protocol.codecs import CodecSettings
 from strategies.aggregation import Aggregation, ByMethod
 from strategies.clustering.options import ClusterOptions
 from strategies.dynamic import SCALINGS
+from strategies.guard_options import GuardOptions
 from strategies.selection import Selector, Uniform
 from strategies.tiers import ASSIGNMENTS, HALVING, Tier
+from strategies.virtual.devices import VirtualFleet
 
 SCHEDULES = ("constant", "step", "cosine", "exponential")
 SLICING = ("client", "server")
+_LONGEST_WAIT = 3600.0  # seconds
 DOWNLINK = ("float32", "float16", "bfloat16", "qsgd", "topk")
 
 
@@ -69,6 +72,8 @@ class Settings:
         tiers: classes of devices, widest first.
         tier_proportions: share of the nodes in each; () is equal shares.
         tier_assignment: see `strategies.tiers.Assignment`.
+        tier_margin, tier_patience: of measured tiers, see `strategies.measured.Rule`.
+        fleet: virtual devices whose time counts in place of the wall's; None for real ones.
         nodes: number of nodes the run expects.
         min_nodes: fewer than this and the run does not start.
         node_wait: seconds to wait for nodes.
@@ -86,12 +91,17 @@ class Settings:
         dynamic_scaling: one of `strategies.dynamic.SCALINGS`.
         aggregation: what replies count.
         clustering: whether there are several global states, and who trains which.
+        guard: limits of what one reply, or too few of them, can do.
+        over_selection: so many times the nodes are asked that a round needs; it ends when these have replied.
     """
 
     seed: int = 1
     tiers: tuple[Tier, ...] = HALVING
     tier_proportions: tuple[Fraction, ...] = ()
     tier_assignment: str = "fixed"
+    tier_margin: float = 0.8
+    tier_patience: int = 3
+    fleet: VirtualFleet | None = None
     nodes: int = 2
     min_nodes: int = 2
     node_wait: float = 60.0
@@ -110,6 +120,8 @@ class Settings:
     dynamic_scaling: str = "all"
     aggregation: Aggregation = ByMethod()
     clustering: ClusterOptions = ClusterOptions()
+    guard: GuardOptions = GuardOptions()
+    over_selection: float = 1.0
 
     def __post_init__(self) -> None:
         """Check what has a closed set or a range.
@@ -129,11 +141,19 @@ class Settings:
             raise SettingError("dynamic-alpha", self.dynamic_alpha, "0 (off) or more")
         if not self.tiers:
             raise SettingError("tiers", self.tiers, "at least one tier")
+        if not 0 < self.tier_margin <= 1:
+            raise SettingError("tier-margin", self.tier_margin, "more than 0 and at most 1")
+        if self.tier_patience < 1:
+            raise SettingError("tier-patience", self.tier_patience, "a whole number of at least 1")
         if not 0 < self.fraction_train <= 1:
             raise SettingError("fraction-train", self.fraction_train, "more than 0 and at most 1")
         for key, share in (("fraction-evaluate", self.fraction_evaluate), ("quorum", self.quorum)):
             if not 0 <= share <= 1:
                 raise SettingError(key, share, "0 to 1")
+        if not 1 <= self.over_selection <= 10:
+            raise SettingError("over-selection", self.over_selection, "1 to 10")
+        if self.guard.guard_mean != "mean" and self.clustering.clustering != "none":
+            raise SettingError("guard-mean", self.guard.guard_mean, "mean where there are clusters")
         steps = self.tier_steps
         if steps and (len(steps) != len(self.tiers) or min(steps) < 1):
             wanted = f'"", or {len(self.tiers)} whole numbers of at least 1 (one per tier, widest first)'
@@ -151,6 +171,11 @@ class Settings:
         """How the nodes of a tier train."""
         steps = dict(zip(self.tiers, self.tier_steps, strict=False)).get(tier, self.work.local_steps)
         return self.aggregation.work(replace(self.work, local_steps=steps, measure_squares=self.selector.squares))
+
+    @property
+    def wait(self) -> float:
+        """Wall seconds to wait for replies; virtual devices may need more of them than of their own."""
+        return self.deadline if self.fleet is None else max(self.deadline, _LONGEST_WAIT)
 
     @property
     def proportions(self) -> tuple[Fraction, ...]:

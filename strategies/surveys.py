@@ -71,5 +71,5 @@ def ask_statistics(
 
     messages = [message for *_, message in asked]
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
-    exchange(grid, messages, take, seconds=seconds)
+    report.waiting["statistics"] = exchange(grid, messages, take, seconds=seconds).to_row()
     return pooled

@@ -11,8 +11,9 @@ import numpy as np
 from models.errors import SettingError
 from models.randomness import generator
 from protocol import NodeId
+from protocol.profile import AUTO
 
-ASSIGNMENTS = ("fixed", "dynamic", "node")
+ASSIGNMENTS = ("fixed", "dynamic", "node", "measured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,10 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
         if not 0 < rate <= 1:
             raise SettingError(key, text, f"rates above 0 and at most 1 ({item!r} is not)")
         tiers.append(Tier(name.strip() or chr(ord("a") + position), rate, depth))
-    names = ["global", *(tier.name for tier in tiers)]  # the word that results use for the whole network
+    # Words that results use for the whole network, and that node configs use for a tier that is to be measured.
+    names = ["global", AUTO, *(tier.name for tier in tiers)]
     if len(set(names)) != len(names):
-        raise SettingError(key, text, 'every name once, and none of them "global"')
+        raise SettingError(key, text, 'every name once, and none of them "global" or "auto"')
     return tuple(sorted(tiers, key=lambda tier: (-tier.rate, -(tier.depth or 0))))
 
 
@@ -95,7 +97,7 @@ class Assignment:
 
     Args:
         kind: "fixed" draws once by proportion and keeps it; "dynamic" redraws every round (HeteroFL's default); "node"
-            uses what the node told.
+            uses what the node told; "measured" what it measured, see `strategies.measured`.
         tiers: all tiers.
         proportions: share of the nodes in each, summing to 1.
         nodes: how many nodes the configuration expects; with "fixed" their tiers have exactly these proportions.
@@ -120,6 +122,10 @@ class Assignment:
         """Whether a node keeps its tier from round to round."""
         return self._kind != "dynamic"
 
+    def measures(self, told: str) -> bool:
+        """Whether the tier of a node that told this one is to be found by what it measured."""
+        return self._kind == "measured" or (self._kind == "node" and told == AUTO)
+
     def tier_of(self, node: NodeId, told: str, round_number: int) -> Tier:
         """The tier of a node in a round.
 
@@ -128,7 +134,7 @@ class Assignment:
         """
         if self._kind == "node":
             if told not in self._by_name:
-                raise SettingError("tier", told, self._by_name)
+                raise SettingError("tier", told, [*self._by_name, AUTO])
             return self._by_name[told]
         if self._kind == "fixed" and node in self._fixed:
             return self._fixed[node]

@@ -19,6 +19,8 @@ from flotilla.engine.grid import Faults, LocalGrid, contexts
 from protocol import TRAIN, Scalar
 from server_app.config import RunConfig, resolve
 from server_app.run import Run
+from strategies import PartialStrategy
+from strategies.tiers import Assignment, Tier
 
 TINY: dict[str, Scalar] = {
     "model": "mlp", "widths": "16, 8", "tiers": "a:1, b:1/2, c:1/4", "num-clients": 6, "batch-size": 128,
@@ -132,3 +134,9 @@ def without(node: int, rounds: Iterable[int] | None = None) -> Faults:
         return [failed(request) if trains(request, node, wanted) else reply]
 
     return faults
+
+
+def tier_of(strategy: PartialStrategy, node: int, round_number: int = 1) -> Tier:
+    """The tier that is drawn for a node that says nothing of its own."""
+    s = strategy.settings
+    return Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed).tier_of(node, "", round_number)

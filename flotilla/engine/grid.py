@@ -69,6 +69,11 @@ class LocalGrid(EngineGrid):
                 return self._arriving(request, self._answer(request))
         return []
 
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Take back requests that no client has begun to work on."""
+        for message_id in message_ids:
+            self._pending.pop(message_id, None)
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, then pull until everything has arrived or time is up."""
         waiting = set(self.push_messages(messages))

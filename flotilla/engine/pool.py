@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from threading import Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,6 +33,8 @@ from protocol import Scalar
 _AHEAD = 2  # tasks a worker has at hand, so that it never waits for the parent
 _WAIT = 0.05  # seconds that a pull waits for something to arrive
 _RAISED, _CRASHED = 2, 8  # flwr's error codes
+# First byte of where a reply goes, as long as nobody has begun to write it there.
+_WANTED, _WITHDRAWN = 0, 1
 
 
 @dataclass(slots=True)
@@ -45,6 +49,7 @@ class _Task:
     request: Message
     up: Segment
     down: list[_Down]
+    withdrawn: bool = False  # nobody waits for the reply
 
 
 @dataclass(slots=True)
@@ -123,6 +128,19 @@ class PoolGrid(EngineGrid):
             self._receive(0.0)
         return [self._replies.pop(i) for i in asked if i in self._replies]
 
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Take back requests: those not begun are not worked on, and the replies to the others are dropped."""
+        unwanted = set(message_ids)
+        self._queue = deque(m for m in self._queue if m.metadata.message_id not in unwanted)
+        for message_id in unwanted:
+            self._replies.pop(message_id, None)
+        for worker in self._workers:
+            for task in worker.tasks:
+                if task.request.metadata.message_id in unwanted:
+                    task.withdrawn = True
+                    assert task.up.buf is not None  # open
+                    task.up.buf[0] = _WITHDRAWN
+
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push and wait for all replies."""
         del timeout  # a local client always answers
@@ -144,9 +162,11 @@ class PoolGrid(EngineGrid):
 
     def _feed(self) -> None:
         """Give every worker enough to do, evenly; the last tasks go to whoever has nothing left to do."""
+        free = [worker for worker in self._workers if not any(task.withdrawn for task in worker.tasks)]
+        workers = free or self._workers  # who is still at what nobody waits for any more may be there for long
         for depth in range(_AHEAD):
-            for worker in self._workers:
-                if len(self._queue) > depth * len(self._workers) and len(worker.tasks) <= depth:
+            for worker in workers:
+                if len(self._queue) > depth * len(workers) and len(worker.tasks) <= depth:
                     self._send(worker, self._queue.popleft())
 
     def _send(self, worker: _Worker, request: Message) -> None:
@@ -158,6 +178,8 @@ class PoolGrid(EngineGrid):
             places[path] = (shared.segment.name, len(array.data))
         # A reply is never larger than what was sent plus a little (float64 moments of a part, for one).
         up = self._slots.take(2 * max((len(array.data) for array in arrays.values()), default=0) + 4096)
+        assert up.buf is not None  # open
+        up.buf[0] = _WANTED
         node = request.metadata.dst_node_id
         state = self._states.get(node, b"")
         head = json.dumps({
@@ -196,6 +218,11 @@ class PoolGrid(EngineGrid):
         head, state, light = _unframed(frame)
         self._release(task)
         node = task.request.metadata.dst_node_id
+        if task.withdrawn:
+            self._slots.give(task.up)
+            if "error" not in head:
+                self._states[node] = state  # what the device did, it did
+            return
         if "error" in head:
             self._slots.give(task.up)
             reply = Message(Error(_RAISED, head["error"]), reply_to=task.request)
@@ -214,8 +241,9 @@ class PoolGrid(EngineGrid):
             self._release(task)
             self._slots.give(task.up)
         reason = f"the client's process ended with {worker.process.exitcode}"
-        self._replies[lost.request.metadata.message_id] = Message(Error(_CRASHED, reason), reply_to=lost.request)
-        self._queue.extendleft(task.request for task in reversed(rest))
+        if not lost.withdrawn:
+            self._replies[lost.request.metadata.message_id] = Message(Error(_CRASHED, reason), reply_to=lost.request)
+        self._queue.extendleft(task.request for task in reversed(rest) if not task.withdrawn)
         worker.pipe.close()
         self._workers[self._workers.index(worker)] = self._start()
 
@@ -248,14 +276,21 @@ def _work(pipe: Connection, settings: str) -> None:
     torch.set_num_threads(1)
     assume_identity()
     common, attached = json.loads(settings), Attached()
-    while True:
-        try:
-            frame = pipe.recv_bytes()
-        except (EOFError, OSError):
-            return
-        if not frame:
-            return
+    frames: SimpleQueue[bytes] = SimpleQueue()
+    # What comes in is always read: if the parent and a worker both wrote more than a pipe holds, both would wait.
+    Thread(target=_read, args=(pipe, frames), daemon=True).start()
+    while frame := frames.get():
         pipe.send_bytes(_done(frame, app, common, attached))
+
+
+def _read(pipe: Connection, frames: SimpleQueue[bytes]) -> None:
+    """Pass on what comes in; an empty frame is the end."""
+    try:
+        while frame := pipe.recv_bytes():
+            frames.put(frame)
+    except (EOFError, OSError):
+        pass
+    frames.put(b"")
 
 
 def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached) -> bytes:
@@ -266,6 +301,8 @@ def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached)
         state=recorddict_from_proto(RecordDictProto.FromString(state)), run_config=common["run_config"],
     )  # fmt: skip
     try:
+        if attached.buffer(head["up"])[0] == _WITHDRAWN:
+            raise TimeoutError("withdrawn before it was begun")
         data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
         request = Message(
             content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]

@@ -57,11 +57,8 @@ def test_ray_the_pool_and_one_process_give_the_same_numbers(tmp_path: Path) -> N
 
 
 def test_a_failing_run_exits_with_1_and_says_why(tmp_path: Path) -> None:
-    # One node says a tier that does not exist: nobody can take part, so no round has the replies it needs.
-    config = f'{SMALL} tier-assignment="node" num-server-rounds=1'
-    done = flotilla(
-        "--run-dir", str(tmp_path / "run"), "--run-config", config.replace('tier-assignment="dynamic" ', "")
-    )
+    # Nobody can reply so soon, so no round has the replies it needs.
+    done = flotilla("--run-dir", str(tmp_path / "run"), "--run-config", f"{SMALL} num-server-rounds=1 deadline=0.001")
     assert done.returncode == 1
     assert "NothingLearnt" in done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
@@ -69,7 +66,12 @@ def test_a_failing_run_exits_with_1_and_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "key"),
-    [('method="nonesuch"', "method"), ('tiers="a:2"', "tiers"), ("num-clients=5000", "num-clients")],
+    [
+        ('method="nonesuch"', "method"),
+        ('tier-assignment="node"', "tier-assignment"),
+        ('tiers="a:2"', "tiers"),
+        ("num-clients=5000", "num-clients"),
+    ],
 )
 def test_a_wrong_setting_exits_with_2_before_anything_starts(tmp_path: Path, config: str, key: str) -> None:
     done = flotilla("--run-dir", str(tmp_path / "run"), "--run-config", config)

@@ -30,9 +30,9 @@ from models import (
     torch_generator,
 )
 from models.attention import Layer, Tokens
+from models.size import size_of
 from models.staged import Staged, predictions
 from models.transformer import patch_of
-from server_app.evaluation import size_of
 from tests.models.inputs import drawn
 from tests.models.test_networks import _loaded, _only, _plans
 

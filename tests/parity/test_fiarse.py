@@ -30,8 +30,8 @@ from client_app.workspace import local_model
 from models import NetworkSpec, Plan, Submodel, build, completed, flatten, initial_state, submodel, torch_generator
 from models.average import norm_of
 from models.importance import threshold
+from models.size import size_of
 from protocol import Objective, Optimiser, TrainRequest, Work, decode, encode
-from server_app.evaluation import size_of
 from strategies import FIARSE, Settings
 from strategies.guard import Accepted
 from strategies.rounds import Sent

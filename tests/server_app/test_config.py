@@ -48,7 +48,7 @@ def refusal(**keys: Any) -> SettingError:
         ("codec-entropy", "huffman", ["fixed", "elias", "range"]),
         ("aggregation", "median", list(AGGREGATIONS)),
         ("slice-at", "edge", ["client", "server"]),
-        ("tier-assignment", "random", ["fixed", "dynamic", "node"]),
+        ("tier-assignment", "random", ["fixed", "dynamic", "node", "measured"]),
         ("learning-rate-schedule", "linear", ["constant", "step", "cosine", "exponential"]),
         ("augment", "mixup", ["none"]),
         ("device", "tpu", ["auto", "cpu", "cuda"]),

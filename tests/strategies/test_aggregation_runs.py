@@ -18,7 +18,7 @@ from strategies.aggregation import AGGREGATIONS, FedNova, parameter_norm
 from strategies.guard import Accepted
 from strategies.rounds import Learnt, Sent
 from tests.parity.rounds import node as node_of
-from tests.support import Outcome, Player, configured, trains, without
+from tests.support import Outcome, Player, configured, tier_of, trains, without
 
 KEYS: dict[str, dict[str, Any]] = {
     "method": {}, "examples": {}, "uniform": {}, "q-fedavg": {"aggregation_q": 2.0},
@@ -148,7 +148,7 @@ def test_steps_by_tier(play: Player) -> None:
     strategy, (_, seen) = config.strategy(), replies_of(play, method="heterofl", tier_steps="5, 2, 1")
     steps = dict(zip("abc", (5, 2, 1), strict=True))
     assert {node: said["steps"] for node, said in seen.items()} == {
-        node: steps[strategy._assignment.tier_of(node, "", 1).name] for node in range(6)
+        node: steps[tier_of(strategy, node).name] for node in range(6)
     }
     assert all("loss-before" not in said for said in seen.values())
 

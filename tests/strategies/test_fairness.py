@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from server_app.events import scalars
 from strategies.fairness import fairness, fairness_by_tier
-from tests.support import Player, configured
+from tests.support import Player, configured, tier_of
 
 ACCURACIES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 
@@ -90,7 +90,7 @@ def test_a_run_writes_it(play: Player) -> None:
     keys: dict[str, Any] = {"method": "heterofl", "fraction_evaluate": 1.0, "local_test_fraction": 0.3}
     out = play.once(**keys)
     config = configured(**keys)
-    tier = {i: config.strategy()._assignment.tier_of(i, "", 1).name for i in range(6)}
+    tier = {i: tier_of(config.strategy(), i).name for i in range(6)}
     for row in out.rows:
         assert list(row["clients"]) == [str(i) for i in range(6)]
         assert row["fairness"] == fairness_by_tier([(tier[i], row["clients"][str(i)]) for i in range(6)])

@@ -29,7 +29,7 @@ from server_app.config import resolve
 from strategies import FedAvg, Settings
 from strategies.selection import SELECTORS, Candidates, Probe, Selection, SelectionOptions, Selector, selector
 from strategies.tiers import Tier
-from tests.support import Outcome, address_of, configured, failed, keys_of, play, run_of
+from tests.support import Outcome, address_of, configured, failed, keys_of, play, run_of, tier_of
 
 VARIANTS: dict[str, dict[str, Scalar]] = {
     **{name: {"selection": name} for name in SELECTORS},
@@ -319,7 +319,7 @@ def test_weights_are_per_coordinate_where_tiers_differ(tmp_path: Path) -> None:
     """Where only one of the two is there, its weight does not matter; where both are, it does."""
     config = configured(method="heterofl")
     strategy = config.strategy()
-    tiers = {node: strategy._assignment.tier_of(node, "", 1) for node in range(6)}
+    tiers = {node: tier_of(strategy, node) for node in range(6)}
     wide = next(node for node, tier in tiers.items() if tier.name == "a")
     narrow = next(node for node, tier in tiers.items() if tier.name == "c")
     keys = {"method": "heterofl", "heterofl_label_rows": False}

@@ -1,0 +1,173 @@
+"""The same app on real SuperNodes: one host, one process per part, TLS between all of them, a key per node.
+
+    flotilla ── flower-superlink            TLS, node authentication, state in a file
+             ├─ app_process.py              flwr-serverapp; its output is our output
+             ├─ flower-supernode (each)     TLS on both sides
+             └─ executor.py                 forks a ClientApp process for each message, for all nodes of this host
+
+What dies is started again, as systemd or Docker would. The SuperLink's state is in a file, and the ServerApp and the
+nodes find it again. The ServerApp is not restarted: the next run with `--resume` goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from flotilla.keys import node_folder, public_keys
+from flotilla.superlink import SuperLink, SuperLinkError, free_port, script
+
+_LOOK = 0.2  # seconds between two looks at the processes
+_PAUSE = 2.0  # seconds before a process that has ended is started again
+
+
+class Deployment(SuperLink):
+    """A SuperLink with SuperNodes.
+
+    Args:
+        home, env, started: as `SuperLink` has them.
+        tiers: tier of every node.
+        keys: folder that `flotilla.keys.make_keys` filled; None: no TLS and no node authentication.
+        seconds: how long the nodes may take to come.
+
+    Attributes:
+        nodes: the SuperNodes, in order; a restarted one takes the place of its predecessor.
+        executor: what starts their ClientApps.
+    """
+
+    task = "flwr-serverapp"
+
+    def __init__(
+        self,
+        home: Path,
+        env: Mapping[str, str],
+        started: Callable[[int], None],
+        *,
+        tiers: Sequence[str],
+        keys: Path | None,
+        seconds: float = 300.0,
+    ) -> None:
+        self._keys, self._tiers, self._seconds = keys, tuple(tiers), seconds
+        self.root = keys / "ca.crt" if keys else None
+        self.executor: subprocess.Popen[bytes]
+        self.nodes: list[subprocess.Popen[bytes]] = []
+        self._ports: list[int] = []
+        self._end = threading.Event()
+        super().__init__(home, env, started)
+        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+
+    def _options(self) -> list[str]:
+        options = ["--database", str(self._home / "superlink.db")]
+        if self._keys is None:
+            return ["--insecure", *options]
+        return [*options, *_certificate(self._keys, self._keys / "superlink"), "--enable-supernode-auth"]
+
+    def submit(self, app_dir: Path, overrides: Mapping[str, object], federation: Mapping[str, object]) -> int:
+        """Register and start the nodes, wait for them, then start the run as `SuperLink.submit` does."""
+        self.wait_ready()
+        if self._keys is not None:
+            self._register(public_keys(self._keys))
+        self._ports = [free_port() for _ in self._tiers]
+        self.executor = self._start_executor()
+        self.nodes = [self._start_node(node) for node in range(len(self._tiers))]
+        self._watcher.start()
+        print(f"SuperLink: {self.address}", file=sys.stderr, flush=True)
+        self._wait_for_nodes()
+        return super().submit(app_dir, overrides, federation)
+
+    def status(self) -> str:
+        """Ask for the run's status; the SuperLink may be about to come back."""
+        self.wait_ready()
+        return super().status()
+
+    def close(self) -> None:
+        """Restart nothing any more."""
+        self._end.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
+
+    def logs(self) -> list[Path]:
+        """The logs of the SuperLink, of the ClientApps and of the nodes, as far as there are any."""
+        logs = [self.log, self._clients_log, *(self._node_log(node) for node in range(len(self._tiers)))]
+        return [log for log in logs if log.exists()]
+
+    def _node_log(self, node: int) -> Path:
+        return self._home / f"node-{node}.log"
+
+    def _register(self, keys: Mapping[int, bytes]) -> None:
+        from flwr.proto.control_pb2 import RegisterNodeRequest
+
+        with self.control() as control:
+            for node in range(len(self._tiers)):
+                if node not in keys:
+                    raise SuperLinkError(f"{self._keys} has no key for node {node}")
+                control.RegisterNode(RegisterNodeRequest(public_key=keys[node], name=f"node-{node}"))
+
+    def _start_node(self, node: int) -> subprocess.Popen[bytes]:
+        command = [script("flower-supernode"), "--superlink", self.address, "--port", str(self._ports[node])]
+        command += ["--isolation", "process"]
+        config = f'partition-id={node} num-partitions={len(self._tiers)} tier="{self._tiers[node]}"'
+        command += ["--node-config", config]
+        if self._keys is None:
+            command += ["--insecure"]
+        else:
+            own = node_folder(self._keys, node)
+            command += ["--root-certificates", str(self.root), "--auth-supernode-private-key", str(own / "auth")]
+            command += _certificate(self._keys, own)
+        return self._start(command, self._node_log(node))
+
+    def _start_executor(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", str(Path(__file__).with_name("executor.py"))]
+        for port in self._ports:
+            command += ["--runtime-api-address", f"127.0.0.1:{port}"]
+        command += ["--root-certificates", str(self.root)] if self.root else ["--insecure"]
+        return self._start(command, self._clients_log)
+
+    def _start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return self._spawn(command, stdin=subprocess.DEVNULL, stdout=output)
+
+    @property
+    def _clients_log(self) -> Path:
+        return self._home / "clients.log"
+
+    def _wait_for_nodes(self) -> None:
+        """Wait until every node is online: the run would begin with those that are there."""
+        from flwr.proto.control_pb2 import ListNodesRequest
+
+        deadline, online = time.monotonic() + self._seconds, 0
+        while online < len(self._tiers):
+            if time.monotonic() > deadline:
+                raise SuperLinkError(f"{online} of {len(self._tiers)} nodes came within {self._seconds:.0f} s")
+            with self.control() as control:
+                found = control.ListNodes(ListNodesRequest()).nodes_info
+            online = sum(node.status == "online" for node in found)
+            time.sleep(_LOOK)
+
+    def _watch(self) -> None:
+        """Start what has ended again, until the run is over."""
+        while not self._end.wait(_LOOK):
+            for node, process in enumerate(self.nodes):
+                if process.poll() is not None and self._resting(f"node {node}", process):
+                    self.nodes[node] = self._start_node(node)
+            if self.executor.poll() is not None and self._resting("the executor", self.executor):
+                self.executor = self._start_executor()
+            if self.process.poll() is not None and self._resting("the SuperLink", self.process):
+                self.process = self._start_superlink()
+
+    def _resting(self, what: str, process: subprocess.Popen[bytes]) -> bool:
+        """Say what has ended and wait a little; False if the run is over by then."""
+        print(f"flotilla: {what} ended with {process.returncode}, starting it again", file=sys.stderr, flush=True)
+        return not self._end.wait(_PAUSE)
+
+
+def _certificate(keys: Path, own: Path) -> list[str]:
+    """Options that make a part serve TLS."""
+    return [
+        "--ssl-ca-certfile", str(keys / "ca.crt"),
+        "--ssl-certfile", str(own / "tls.crt"), "--ssl-keyfile", str(own / "tls.key"),
+    ]  # fmt: skip

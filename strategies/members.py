@@ -1,0 +1,112 @@
+"""Who is there in a round, and in which tier: told, drawn or measured, on the wall's clock or on a virtual one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from protocol import NodeId
+from strategies.fleet import Fleet, Node, NotEnoughNodes
+from strategies.guard import Rejection
+from strategies.measured import MeasuredTiers
+from strategies.offers import Offers
+from strategies.rounds import Fold, RoundReport
+from strategies.settings import Settings
+from strategies.tiers import Assignment, Tier
+from strategies.virtual import VirtualClock
+
+Members = tuple[list[Node], dict[NodeId, Tier]]
+
+
+class Membership:
+    """The nodes of a round and their tiers.
+
+    Args:
+        settings: of the strategy.
+        fleet: says hello to nodes; told what they are to measure, if some may be.
+        offers: makes what the tiers would ask of a device.
+        clock: of a virtual fleet, whose devices are not always there and say what they would have measured.
+
+    Attributes:
+        number: of the round for which nodes were last asked; -1 before the first.
+        present: who was there then.
+    """
+
+    def __init__(
+        self, settings: Settings, fleet: Fleet, offers: Callable[[], Offers], clock: VirtualClock | None
+    ) -> None:
+        s = self._settings = settings
+        self._fleet, self._clock = fleet, clock
+        self._assignment = Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed)
+        self._offers = offers() if s.tier_assignment in ("node", "measured") else None
+        if self._offers is not None and clock is None:
+            fleet.profile = self._offers.request().to_json()
+        names = [tier.name for tier in s.tiers]
+        self._measured = MeasuredTiers(names, self._offers.rule) if self._offers is not None else None
+        self.number = -1
+        self.present: Members = ([], {})
+
+    def of(self, grid: Grid, round_number: int, report: RoundReport | None = None) -> Members:
+        """All nodes that are there, and the tiers of those that have one; the others are named in the report.
+
+        Lists and tiers are the same objects as long as nobody comes, goes or changes tier.
+
+        Args:
+            grid: where the nodes are.
+            round_number: 1-based.
+            report: given when the round begins; else who was there then is not asked again.
+
+        Raises:
+            NotEnoughNodes: there are nodes, but none of them has a tier, when the run begins.
+        """
+        if self.number == round_number and report is None:
+            return self.present
+        nodes, rejected = self._fleet.greet(grid)
+        clock = self._clock
+        if clock is not None:
+            nodes = [node for node in nodes if clock.online(node.id, round_number)]
+            nodes = self.present[0] if nodes == self.present[0] else nodes
+        tiers, moved = self.present[1], self._measured is not None and self._measured.changed
+        if nodes is not self.present[0] or len(tiers) < len(nodes) or not self._assignment.lasting or moved:
+            tiers = {}
+            for node in nodes:
+                try:
+                    tiers[node.id] = self._tier(node, round_number)
+                except ValueError as error:
+                    rejected.append(Rejection(node.id, str(error)))
+            if self._measured is not None:
+                self._measured.changed = False
+        if report is not None:
+            report.rejected += rejected
+            if self.number == -1 and nodes and not tiers:
+                raise NotEnoughNodes(f"none of {len(nodes)} nodes has a tier; the first one: {rejected[-1].reason}")
+        self.number, self.present = round_number, (nodes, tiers)
+        return self.present
+
+    def _tier(self, node: Node, round_number: int) -> Tier:
+        if self._measured is None or self._offers is None or not self._assignment.measures(node.hello.tier):
+            return self._assignment.tier_of(node.id, node.hello.tier, round_number)
+        figures: Mapping[str, float] = node.hello.figures
+        if self._clock is not None:
+            figures = self._clock.figures(node.id, self._offers.names, self._offers.plans)
+        demand = self._offers.demand(figures, node.hello.examples)
+        return self._settings.tiers[self._measured.place(node.id, demand)]
+
+    def learn(self, fold: Fold) -> None:
+        """Note whose replies came and whose did not, also in a round that is abandoned."""
+        if self._measured is not None:
+            for sent in fold.missed:
+                self._measured.missed(sent.node.id)
+            for one in fold.learnt:
+                self._measured.replied(one.sent.node.id, one.sent.tier, one.metrics)
+
+    def checkpoint(self) -> list[list[Any]]:
+        """What the next tiers depend on, as JSON."""
+        return [] if self._measured is None else self._measured.checkpoint()
+
+    def restore(self, values: list[list[Any]]) -> None:
+        """Take up a `checkpoint`."""
+        if self._measured is not None:
+            self._measured.restore(values)

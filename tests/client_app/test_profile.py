@@ -1,0 +1,128 @@
+"""What a device measures of itself."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from flwr.app import Context, RecordDict
+
+from client_app import hardware, profile
+from models import NetworkSpec, Plan, completed
+from models.size import training_bytes
+from protocol import Objective, WireError, Work
+from protocol.profile import CORES, GUESSED, MEMORY_AVAILABLE, MEMORY_TOTAL, NEEDED, STEP, Offered, ProfileRequest
+
+CPU = torch.device("cpu")
+MLP = completed(NetworkSpec("mlp", (1, 8, 8), 10, (32, 16)))
+WORK = Work(batch_size=8, device="cpu")
+REQUEST = ProfileRequest(
+    MLP, {"a": Offered(Plan(), work=WORK), "b": Offered(Plan(Fraction(1, 4)), work=WORK)}, whole=False
+)
+
+
+def test_a_request_survives_the_wire() -> None:
+    assert ProfileRequest.from_json(REQUEST.to_json()) == REQUEST
+    for text in ("", "{}", "[]", REQUEST.to_json().replace("rate", "rat")):
+        with pytest.raises(WireError):
+            ProfileRequest.from_json(text)
+
+
+def test_every_tier_is_timed() -> None:
+    found = profile.measure(REQUEST)
+    assert 0 < found[MEMORY_AVAILABLE] <= found[MEMORY_TOTAL] <= psutil.virtual_memory().total
+    assert 0 < found[CORES] <= (psutil.cpu_count() or 1)
+    assert all(value > 0 for value in found.values())
+    assert {STEP + "a", STEP + "b"} <= set(found)
+    assert found[NEEDED + "a"] == training_bytes(MLP, Plan(), 8)
+    assert found[NEEDED + "b"] < found[NEEDED + "a"]
+
+
+def test_no_time_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without time the larger tier is scaled from the smaller; without memory it is not run."""
+    hurried = ProfileRequest(MLP, REQUEST.tiers, seconds=0.0)
+    found = profile.measure(hurried)
+    assert found[GUESSED + "a"] == 1
+    assert GUESSED + "b" not in found
+    macs = (64 * 32 + 32 * 16 + 16 * 10) / (64 * 8 + 8 * 4 + 4 * 10)
+    assert found[STEP + "a"] == pytest.approx(found[STEP + "b"] * macs, rel=1e-6)
+    least = training_bytes(MLP, Plan(Fraction(1, 4)), 8)
+    monkeypatch.setattr(hardware, "memory", lambda device: (10 * least, least))
+    found = profile.measure(REQUEST)
+    assert STEP + "a" not in found
+    assert STEP + "b" in found
+
+
+def test_an_objective_that_is_not_known() -> None:
+    odd = ProfileRequest(MLP, {"a": Offered(Plan(), Objective("nonsense"), WORK)})
+    with pytest.raises(WireError, match="nonsense"):
+        profile.measure(odd)
+
+
+def test_measured_once_and_remembered_by_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[ProfileRequest] = []
+
+    def measure(request: ProfileRequest) -> dict[str, float]:
+        calls.append(request)
+        return {STEP + "a": 0.25 + len(calls)}
+
+    monkeypatch.setattr(profile, "measure", measure)
+    monkeypatch.setattr(profile, "_known", {})
+    context = Context(1, 1, {}, RecordDict(), {})
+    first = profile.figures(REQUEST.to_json(), context)
+    assert profile.figures(REQUEST.to_json(), context) == first == {STEP + "a": 1.25}
+    profile._known.clear()  # another process of the same node
+    assert profile.figures(REQUEST.to_json(), context) == first
+    assert len(calls) == 1
+    other = ProfileRequest(MLP, REQUEST.tiers, seconds=3.0)
+    assert profile.figures(other.to_json(), context) == {STEP + "a": 2.25}
+    assert calls == [REQUEST, other]
+
+
+def write(root: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def test_memory_of_control_groups(tmp_path: Path) -> None:
+    """A limit counts wherever it stands above the process; cache that nobody uses is free. Both versions."""
+    mb = 10**6
+    process = tmp_path / "cgroup"
+    process.write_text("0::/pods/one\n")
+    two = tmp_path / "two"
+    write(two, {
+        "pods/memory.max": f"{64 * mb}\n", "pods/memory.current": f"{24 * mb}\n",
+        "pods/memory.stat": f"anon 1\ninactive_file {4 * mb}\n", "pods/one/memory.max": "max\n",
+    })  # fmt: skip
+    assert hardware.memory(CPU, two, process) == (64 * mb, 44 * mb)
+    process.write_text("7:cpu,cpuacct:/x\n4:memory:/a/b\n0::/\n")
+    one = tmp_path / "one"
+    write(one, {
+        "memory/a/b/memory.limit_in_bytes": f"{32 * mb}\n", "memory/a/b/memory.usage_in_bytes": f"{30 * mb}\n",
+        "memory/a/b/memory.stat": "total_inactive_file 0\n", "memory/memory.limit_in_bytes": f"{2**62}\n",
+    })  # fmt: skip
+    assert hardware.memory(CPU, one, process) == (32 * mb, 2 * mb)
+    total, available = hardware.memory(CPU, tmp_path / "none", process)
+    assert total == psutil.virtual_memory().total
+    assert 0 < available <= total
+
+
+def test_cores_of_control_groups(tmp_path: Path) -> None:
+    process = tmp_path / "cgroup"
+    process.write_text("0::/\n")
+    write(tmp_path / "two", {"cpu.max": "50000 100000\n"})
+    assert hardware.cores(tmp_path / "two", process) == 0.5
+    write(tmp_path / "free", {"cpu.max": "max 100000\n"})
+    assert hardware.cores(tmp_path / "free", process) == hardware.cores(tmp_path / "none", process) >= 1
+    process.write_text("1:cpu:/\n")
+    write(tmp_path / "one", {"cpu/cpu.cfs_quota_us": "25000\n", "cpu/cpu.cfs_period_us": "100000\n"})
+    assert hardware.cores(tmp_path / "one", process) == 0.25
+
+
+def test_rates_are_positive() -> None:
+    assert hardware.matmul_rate(CPU, 64) > 1e6
+    assert hardware.convolution_rate(CPU, 4, 8, 2) > 1e5

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import perf_counter
 
 import torch
@@ -21,7 +19,7 @@ from client_app.statistics import moments_of
 from client_app.training import train
 from client_app.workspace import LocalModel, full_shapes, local_model
 from data import AUGMENTATIONS, Split
-from models.device import device_named
+from models.device import device_named, threads
 from models.dual import mixed
 from models.evaluation import evaluate
 from models.network import submodel
@@ -43,7 +41,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     codec = codec_from(request.codec)
     if request.down:
         state = whole_state(request, state, memory)
-    with _threads(request.work.threads):
+    with threads(request.work.threads):
         model, measured = _loaded(request, state, examples.train)
         setting = Setting(
             model.module, request.network, request.plan, examples.labels, request.objective.settings,
@@ -87,7 +85,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
 def answer_statistics(request: PartRequest, state: Array, context: Context) -> Reply:
     """Reply with the moments of every static batch norm of the part, over this device's training examples."""
     examples = data_of(context)
-    with _threads(request.work.threads):
+    with threads(request.work.threads):
         model, _ = _loaded(request, state, examples.train)
         moments = moments_of(model.module, examples.train, request, context)
     return Reply(request.nonce, encode(moments), {"num-examples": float(len(examples.train))})
@@ -103,7 +101,7 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
         draws = generator(request.seed, request.round_number, node, "probe")
         rows = torch.from_numpy(draws.choice(len(examples), request.batch, replace=False))
         examples = Split(examples.inputs[rows], examples.labels[rows])
-    with _threads(request.work.threads):
+    with threads(request.work.threads):
         model, said = _loaded(request, state, examples)
         setting = _setting(request, model, context)
         loss = loss_before(request.objective, setting, examples, device_named(request.work.device))
@@ -113,7 +111,7 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
 def answer_gradients(request: LossRequest, state: Array, context: Context) -> Reply:
     """Reply with the gradient of that loss by every coordinate of the part."""
     examples = data_of(context).train
-    with _threads(request.work.threads):
+    with threads(request.work.threads):
         setting = _setting(request, _loaded(request, state, examples)[0], context)
         found = gradient(request.objective, setting, examples, device_named(request.work.device))
     return Reply(request.nonce, encode(found), {"num-examples": float(len(examples))})
@@ -138,7 +136,7 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
     held_out = examples.test
     if not len(held_out):  # nothing to score on: no examples, so the server leaves this out
         return Reply(request.nonce, None, _scores(held_out, 0.0, 0.0, 0.0))
-    with _threads(request.work.threads):
+    with threads(request.work.threads):
         model, said = _loaded(request, state, examples.train)
         if needs_statistics(model.module):
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
@@ -177,14 +175,3 @@ def _loaded(request: PartRequest, state: Array, examples: Split) -> tuple[LocalM
         return model, {"cluster": float(load_fitting(model, request, states, examples))}
     model.load(request.network, request.plan, states[0], sliced=request.sliced)
     return model, {}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with a fixed number of threads: float sums depend on it, so it is part of the request."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

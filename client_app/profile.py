@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -20,7 +18,7 @@ from client_app.training import train
 from client_app.workspace import local_model
 from data import AUGMENTATIONS, Split
 from models.adversary import Attack
-from models.device import device_named
+from models.device import device_named, threads
 from models.network import examples, initial_state, submodel
 from models.randomness import generator, torch_generator
 from models.size import size_of, training_bytes
@@ -81,7 +79,7 @@ def measure(request: ProfileRequest) -> dict[str, float]:
     """
     works = [tier.work for tier in request.tiers.values()]
     device = device_named(works[0].device)
-    with _threads(works[0].threads):
+    with threads(works[0].threads):
         total, available = hardware.memory(device)
         found = {
             MEMORY_TOTAL: float(total), MEMORY_AVAILABLE: float(available), CORES: hardware.cores(),
@@ -150,13 +148,3 @@ def _step(request: ProfileRequest, tier: Offered, device: torch.device, left: fl
 def _nobody() -> Context:
     """A device that remembers nothing."""
     return Context(0, 0, {}, RecordDict(), {})
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

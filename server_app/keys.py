@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import Field, fields
 from difflib import get_close_matches
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import Field as Bound
 
 from models.errors import SettingError
 from protocol import Scalar
 from strategies import METHODS
+from strategies.clustering import ClusterOptions
+from strategies.guard_options import GuardOptions
+from strategies.selection import SelectionOptions
+
+# Settings of a room of their own, whose fields are keys; their ranges are checked there.
+OPTIONS = (SelectionOptions, ClusterOptions, GuardOptions)
+Options = TypeVar("Options")
 
 
 def _kebab(name: str) -> str:
@@ -19,7 +28,10 @@ def _kebab(name: str) -> str:
 
 
 class Keys(BaseModel):
-    """The keys that do not belong to a method, with their defaults. What the data room owns is checked there."""
+    """The keys that do not belong to a method, with their defaults. What the data room owns is checked there.
+
+    The fields of `OPTIONS` are keys as well; `options` has them.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, alias_generator=_kebab)
 
@@ -30,7 +42,7 @@ class Keys(BaseModel):
     norm: str = "auto"
     scaler: Literal["auto", "on", "off"] = "auto"
     exits: str = "auto"
-    heads: int = Field(4, ge=1)
+    heads: int = Bound(4, ge=1)
     whole_heads: bool = False
     tied: bool = False
     pooler: bool = False
@@ -38,7 +50,7 @@ class Keys(BaseModel):
     dataset: str = "digits"
     data_root: str = ""
     partition: str = "iid"
-    num_clients: int = Field(20, ge=1)
+    num_clients: int = Bound(20, ge=1)
     dirichlet_alpha: float = 0.5
     labels_per_client: int = 2
     image_size: int = 32
@@ -51,53 +63,18 @@ class Keys(BaseModel):
     tiers: str = "a:1, b:1/2, c:1/4, d:1/8, e:1/16"
     tier_proportions: str = ""
     tier_assignment: str = "fixed"
-    tier_margin: float = Field(0.8, gt=0, le=1)
-    tier_patience: int = Field(3, ge=1)
+    tier_margin: float = Bound(0.8, gt=0, le=1)
+    tier_patience: int = Bound(3, ge=1)
     fleet: str = ""
 
-    num_server_rounds: int = Field(20, ge=1)
-    fraction_train: float = Field(1.0, gt=0, le=1)
-    fraction_evaluate: float = Field(0.0, ge=0, le=1)
+    num_server_rounds: int = Bound(20, ge=1)
+    fraction_train: float = Bound(1.0, gt=0, le=1)
+    fraction_evaluate: float = Bound(0.0, ge=0, le=1)
     selection: str = "uniform"
-    selection_candidates: int = 0
-    selection_loss: str = "probe"
-    selection_batch: int = 64
-    selection_compare: str = "tier-rank"
-    selection_data_exponent: float = 1.0
-    selection_loss_exponent: float = 1.0
-    selection_lateness_exponent: float = 2.0
-    selection_preferred_seconds: float = 0.0
-    divfl_greedy: str = "lazy"
-    divfl_sample: int = 0
-    divfl_vectors: str = "projected"
-    divfl_size: int = 256
-    divfl_refresh: str = "updates"
-    divfl_weights: str = "gamma"
-    oort_exploration: float = 0.9
-    oort_exploration_decay: float = 0.95
-    oort_exploration_least: float = 0.2
-    oort_cutoff: float = 0.7
-    oort_clip: float = 0.95
-    oort_pacer_percent: float = 30.0
-    oort_pacer_rounds: int = 20
-    oort_pacer_step: float = 5.0
     dynamic_alpha: str = "auto"
     dynamic_scaling: str = "all"
     aggregation: str = "method"
-    aggregation_q: float = Field(1.0, ge=0)
-    clustering: str = "none"
-    ifca_clusters: int = 2
-    ifca_averaging: str = "model"
-    ifca_shared: bool = False
-    ifca_restarts: int = 0
-    ifca_least_share: float = 0.1
-    cfl_mean_norm: float = 0.35
-    cfl_largest_norm: float = 0.5
-    cfl_gamma: float = 0.72
-    cfl_linkage: str = "single"
-    cfl_first_round: int = 5
-    cfl_most_clusters: int = 8
-    cfl_sample: int = 65536
+    aggregation_q: float = Bound(1.0, ge=0)
     codec: str = "float32"
     codec_levels: int = 7
     codec_norm: str = "l2"
@@ -108,54 +85,60 @@ class Keys(BaseModel):
     codec_small: int = 1000
     codec_down: str = "float32"
     slice_at: str = "client"
-    quorum: float = Field(0.5, ge=0, le=1)
-    deadline: float = Field(3600.0, gt=0)
+    quorum: float = Bound(0.5, ge=0, le=1)
+    deadline: float = Bound(3600.0, gt=0)
     over_selection: float = 1.0
-    min_nodes: int = Field(2, ge=1)
-    node_wait: float = Field(60.0, ge=0)
+    min_nodes: int = Bound(2, ge=1)
+    node_wait: float = Bound(60.0, ge=0)
 
-    guard_norm: str = "off"
-    guard_zero_quantile: float = 0.98
-    guard_zero_start: float = 10.0
-    guard_clip_quantile: float = 0.8
-    guard_clip_start: float = 1.0
-    guard_examples: str = ""
-    guard_mean: str = "mean"
-    guard_faulty: int = 1
-    min_cover: int = 1
-    dp_noise: float = 0.0
-    dp_clip: float = 1.0
-    dp_delta: float = 1e-5
-    dp_epsilon: float = 0.0
-
-    local_epochs: int = Field(3, ge=1)
-    local_steps: int = Field(0, ge=0)
+    local_epochs: int = Bound(3, ge=1)
+    local_steps: int = Bound(0, ge=0)
     tier_steps: str = ""
-    batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(0.1, gt=0)
+    batch_size: int = Bound(16, ge=1)
+    learning_rate: float = Bound(0.1, gt=0)
     learning_rate_schedule: str = "cosine"
     learning_rate_milestones: str = ""
-    learning_rate_decay: float = Field(0.1, gt=0, le=1)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    clip_norm: float = Field(1.0, ge=0)
+    learning_rate_decay: float = Bound(0.1, gt=0, le=1)
+    momentum: float = Bound(0.9, ge=0, lt=1)
+    weight_decay: float = Bound(5e-4, ge=0)
+    clip_norm: float = Bound(1.0, ge=0)
     mixed_precision: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(1, ge=1)
+    threads: int = Bound(1, ge=1)
 
-    adversarial: float = Field(0.0, ge=0, le=1)
+    adversarial: float = Bound(0.0, ge=0, le=1)
     adversarial_epsilon: str = "8/255"
-    adversarial_steps: int = Field(7, ge=1)
+    adversarial_steps: int = Bound(7, ge=1)
     dual_norm: str = "auto"
-    robust_mix: float = Field(0.0, ge=0, le=1)
-    evaluate_robust: int = Field(0, ge=0)
+    robust_mix: float = Bound(0.0, ge=0, le=1)
+    evaluate_robust: int = Bound(0, ge=0)
 
-    seed: int = Field(1, ge=0)
-    evaluate_every: int = Field(1, ge=1)
-    checkpoint_every: int = Field(1, ge=1)
+    seed: int = Bound(1, ge=0)
+    evaluate_every: int = Bound(1, ge=1)
+    checkpoint_every: int = Bound(1, ge=1)
     run_dir: str = ""
     resume: str = ""
     client_state: str = ""
+
+    def options(self, kind: type[Options]) -> Options:
+        """Those of the keys that are the fields of one of `OPTIONS`.
+
+        Raises:
+            SettingError: as the options do.
+        """
+        return kind(**{field.name: getattr(self, field.name) for field in _settable(kind)})
+
+
+def _settable(options: type) -> list[Field[Any]]:
+    return [field for field in fields(options) if field.init]
+
+
+def _keys_of(options: type) -> dict[str, Any]:
+    kinds = get_type_hints(options)
+    return {field.name: (kinds[field.name], field.default) for field in _settable(options)}
+
+
+_ALL: type[Keys] = create_model("_ALL", __base__=Keys, **{k: v for kind in OPTIONS for k, v in _keys_of(kind).items()})
 
 
 def method_keys() -> dict[str, tuple[str, str, Scalar]]:
@@ -169,7 +152,7 @@ def method_keys() -> dict[str, tuple[str, str, Scalar]]:
 
 def defaults() -> dict[str, Scalar]:
     """Every key with its default; what pyproject.toml must list."""
-    common = Keys.model_validate({}).model_dump(by_alias=True)
+    common = _ALL.model_validate({}).model_dump(by_alias=True)
     return {**common, **{key: default for key, (_, _, default) in method_keys().items()}}
 
 
@@ -181,9 +164,9 @@ def checked(given: Mapping[str, Scalar]) -> Keys:
     """
     try:
         # TOML has whole numbers where a fraction is meant; nothing else is converted.
-        kinds = {_kebab(name): field.annotation for name, field in Keys.model_fields.items()}
+        kinds = {_kebab(name): field.annotation for name, field in _ALL.model_fields.items()}
         typed = {key: float(v) if kinds.get(key) is float and type(v) is int else v for key, v in given.items()}
-        return Keys.model_validate(typed)
+        return _ALL.model_validate(typed)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])

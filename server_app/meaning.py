@@ -55,7 +55,7 @@ def settings_of(keys: Keys, method: type[PartialStrategy]) -> Settings:
     Raises:
         SettingError: names the key.
     """
-    chosen = selector(keys.selection, SelectionOptions(**keys.model_dump(include=set(SelectionOptions.__slots__))))
+    chosen = selector(keys.selection, keys.options(SelectionOptions))
     tiers = parse_tiers(keys.tiers)
     schedule = Schedule(
         keys.learning_rate, keys.momentum, keys.weight_decay, keys.clip_norm, keys.learning_rate_schedule,
@@ -76,8 +76,8 @@ def settings_of(keys: Keys, method: type[PartialStrategy]) -> Settings:
         quorum=keys.quorum, deadline=keys.deadline, selector=chosen, schedule=schedule, work=work,
         slice_at=keys.slice_at, codec=codec, codec_down=_downlink(keys.codec_down, codec),
         aggregation=aggregation_named(keys.aggregation, keys.aggregation_q),
-        clustering=ClusterOptions(**keys.model_dump(include=set(ClusterOptions.__dataclass_fields__) - {"rule"})),
-        guard=GuardOptions(**keys.model_dump(include=set(GuardOptions.__dataclass_fields__) - {"examples"})),
+        clustering=keys.options(ClusterOptions),
+        guard=keys.options(GuardOptions),
         over_selection=keys.over_selection, tier_steps=_numbers("tier-steps", keys.tier_steps),
         dynamic_alpha=_alpha(keys, method.PREFERENCES), dynamic_scaling=keys.dynamic_scaling,
     )  # fmt: skip

@@ -91,13 +91,12 @@ def exchange(
     odd: Odd | None = None,
     window: int = WINDOW,
     enough: Callable[[], bool] | None = None,
-    withdraw: bool = True,
     clock: Clock = _WALL,
 ) -> Waited:
     """Push messages and hand every reply to `take`.
 
     Args:
-        grid: where the nodes are.
+        grid: where the nodes are. What is still open in the end is withdrawn, where it can be.
         messages: what to send.
         take: called once per message with its position and its reply, or None if it was not delivered or did not come
             in time; in the order of the messages.
@@ -105,7 +104,6 @@ def exchange(
         odd: called with a message that is no awaited reply, and why.
         window: replies asked for at a time.
         enough: if given, replies are taken as they come, until it says so; `take` hears nothing of the others then.
-        withdraw: whether what is still open in the end is withdrawn, where it can be.
         clock: where time comes from.
     """
     life = min(seconds + _GRACE, _LONGEST_LIFE)
@@ -120,7 +118,7 @@ def exchange(
     else:
         run.as_they_come(seconds, enough)
     run.waited.taken = clock.now() - run.start
-    if withdraw and run.open and isinstance(grid, Withdrawing):
+    if run.open and isinstance(grid, Withdrawing):
         grid.withdraw(run.open)
     return run.waited
 

@@ -14,8 +14,6 @@ from strategies.guard import Rejection
 from strategies.table import in_order
 
 _SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
-_NEWCOMER = 10.0  # seconds that a round waits for the hello of a new node while others are there
-_PATIENCE = 8  # rounds after which a node that did not answer is asked again
 
 
 class NotEnoughNodes(RuntimeError):
@@ -55,7 +53,6 @@ class Fleet:
     labels: bool = False
     profile: str = ""
     _nodes: dict[NodeId, Node] = field(default_factory=dict)
-    _waiting: dict[str, tuple[int, int]] = field(default_factory=dict)  # unanswered hello → address, rounds left
     _online: frozenset[int] = frozenset()  # addresses of `_present`
     _present: list[Node] = field(default_factory=list)
 
@@ -85,47 +82,34 @@ class Fleet:
     def greet(self, grid: Grid) -> tuple[list[Node], list[Rejection]]:
         """Say hello to nodes that are new and return all that are online, in order of their ids.
 
-        While others are there nobody waits long for a new node: an answer that comes later is heard at the next call.
         The list is the same object as long as nobody comes or goes.
         """
         online = frozenset(grid.get_node_ids())
         if online == self._online and len(online) == len(self._present):
             return self._present, []
         rejections: list[Rejection] = []
-
-        def take(address: int, reply: Message | None) -> None:
-            try:
-                hello = _read(reply)
-            except WireError as error:
-                rejections.append(Rejection(None, f"hello of node {address}: {error}"))
-                return
-            known = self._nodes.get(hello.node)
-            if known is not None and known.address in online:
-                rejections.append(Rejection(hello.node, f"two nodes say they are {hello.node!r}; one is left out"))
-                return
-            self._nodes[hello.node] = Node(address, hello)
-
-        for reply in grid.pull_messages(list(self._waiting)) if self._waiting else ():
-            if (asked_before := self._waiting.pop(reply.metadata.reply_to_message_id, None)) is not None:
-                take(asked_before[0], reply)
-        self._waiting = {name: (address, left - 1) for name, (address, left) in self._waiting.items() if left}
-        asked = {address for address, _ in self._waiting.values()}
-        new = sorted(online - asked - {node.address for node in self._nodes.values()})
+        new = sorted(online - {node.address for node in self._nodes.values()})
         record = RecordDict(
             {"config": ConfigRecord({"version": VERSION, "labels": self.labels, "profile": self.profile})}
         )
         messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in new]
 
-        def answered(i: int, reply: Message | None) -> None:
-            if reply is None:
-                self._waiting[messages[i].metadata.message_id] = new[i], _PATIENCE
-            take(new[i], reply)
+        def take(i: int, reply: Message | None) -> None:
+            try:
+                hello = _read(reply)
+            except WireError as error:
+                rejections.append(Rejection(None, f"hello of node {new[i]}: {error}"))
+                return
+            known = self._nodes.get(hello.node)
+            if known is not None and known.address in online:
+                rejections.append(Rejection(hello.node, f"two nodes say they are {hello.node!r}; one is left out"))
+                return
+            self._nodes[hello.node] = Node(new[i], hello)
 
         if messages:
-            seconds = min(self.seconds, _NEWCOMER) if self._present else self.seconds
-            exchange(grid, messages, answered, seconds=seconds, withdraw=False)
-        nodes = sorted((n for n in self._nodes.values() if n.address in online), key=lambda node: in_order(node.id))
-        self._online, self._present = online, self._present if nodes == self._present else nodes
+            exchange(grid, messages, take, seconds=self.seconds)
+        nodes = [node for node in self._nodes.values() if node.address in online]
+        self._online, self._present = online, sorted(nodes, key=lambda node: in_order(node.id))
         return self._present, rejections
 
 

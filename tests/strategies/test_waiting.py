@@ -15,9 +15,8 @@ from client_app.app import app
 from flotilla.engine.grid import LocalGrid, contexts
 from flotilla.engine.identity import assume_identity
 from models.errors import SettingError
-from protocol import HELLO, TRAIN, record_of
+from protocol import TRAIN, record_of
 from strategies.exchange import LONGEST_PAUSE, Clock, Waited, exchange
-from strategies.fleet import Fleet
 from tests.support import Player, address_of, configured, failed, trains
 
 FOUR: dict[str, Any] = {"num_clients": 4}
@@ -261,56 +260,3 @@ def test_requests_that_nobody_began_are_taken_back() -> None:
     messages = [Message(content=content, message_type="query.hello", dst_node_id=address_of(i)) for i in range(4)]
     exchange(grid, messages, lambda i, reply: None, seconds=60.0, enough=lambda: True)
     assert not grid._pending
-
-
-def test_a_node_that_says_hello_late_is_there_from_the_next_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others do not wait for it, and it is not asked twice."""
-    monkeypatch.setattr("strategies.fleet._NEWCOMER", 0.05)
-    config, late = configured(**FOUR), list[Message]()
-
-    class Joining(Ledger):
-        there = False
-
-        def get_node_ids(self) -> Iterable[int]:
-            return [node for node in super().get_node_ids() if self.there or node != address_of(3)]
-
-        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-            wanted = set(message_ids)
-            for message in [m for m in late if m.metadata.reply_to_message_id in wanted]:
-                late.remove(message)
-                return [message]
-            return super().pull_messages(wanted)
-
-    held: list[Message] = []
-
-    def faults(request: Message, reply: Message) -> list[Message]:
-        if request.metadata.message_type == HELLO and request.metadata.dst_node_id == address_of(3):
-            held.append(reply)
-            return []
-        return [reply]
-
-    grid = Joining(app, contexts(config.flat, 4), faults)
-    fleet = Fleet()
-    assert [node.id for node in fleet.greet(grid)[0]] == [0, 1, 2]
-    grid.there = True
-    present, rejected = fleet.greet(grid)
-    assert [node.id for node in present] == [0, 1, 2]
-    assert "no answer in time" in rejected[0].reason
-    assert fleet.greet(grid)[0] is present  # nothing has come yet
-    late.extend(held)
-    present, rejected = fleet.greet(grid)
-    assert ([node.id for node in present], rejected) == ([0, 1, 2, 3], [])
-    assert sum(kind == HELLO for kind, _ in grid.seen) == 4
-
-
-def test_a_node_that_never_answers_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strategies.fleet._NEWCOMER", 0.01)
-    config = configured(**FOUR)
-    grid = Ledger(
-        app, contexts(config.flat, 4),
-        lambda request, reply: [] if request.metadata.dst_node_id == address_of(3) else [reply],
-    )  # fmt: skip
-    fleet = Fleet(seconds=0.05)
-    for _ in range(20):
-        assert [node.id for node in fleet.greet(grid)[0]] == [0, 1, 2]
-    assert sum(kind == HELLO for kind, _ in grid.seen) == 3 + 3

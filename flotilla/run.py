@@ -151,7 +151,7 @@ def _verdict(superlink: SuperLink, settings: Settings, log: Path) -> int:
     with log.open(encoding="utf-8") as lines:
         reason = last_error(lines)
     if reason is None:
-        reason = f"the app process ended with {superlink.app.returncode}, run {status}"
+        reason = f"its app process ended with {superlink.app.returncode}; Flower says {status}"
     kept = settings.log
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)

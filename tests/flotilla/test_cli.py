@@ -172,7 +172,7 @@ def test_success(tiny: Path, tmp_path: Path) -> None:
         ("raise", "ValueError: no such sea"),
         ("client", "RuntimeError: a client failed"),
         ("exit", "RuntimeError: the ServerApp called sys.exit(3)"),
-        ("die", "the simulation process ended with 9"),
+        ("die", "its app process ended with 9"),
     ],
 )
 def test_failure_is_1_and_names_the_error(tiny: Path, tmp_path: Path, mode: str, reason: str) -> None:

@@ -114,7 +114,7 @@ def test_strangers_are_refused_and_the_run_is_the_simulated_one(
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, started: Callable[..., subprocess.Popen[str]]) -> None:
     config = SMALL.replace("rounds=2", "rounds=500")
     federation = started(command("federation", "--insecure", "--run-dir", str(tmp_path / "run"), "-c", config))
-    until(federation, "round 1/500")
+    until(federation, "round   1/500")
     family = psutil.Process(federation.pid).children(recursive=True)
     assert len(family) >= 13  # guard, SuperLink, ServerApp, the executor, and for each of five nodes two
     federation.send_signal(signal.SIGINT)

@@ -20,7 +20,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
 from benchmarks.document import replace_part
+from benchmarks.plot import picture, plain
 from benchmarks.rows import table
 from benchmarks.runs import Keys, metrics_of, spread
 from models.network import layout
@@ -120,7 +123,7 @@ def _of_one_difference(keys: Keys) -> tuple[float, float]:
     """Bits a coordinate and relative squared error, for normal coordinates in tensors of the network's sizes."""
     network = resolve({**FEDPAQ, **keys}).network
     sizes = [prod(tensor.shape) for tensor in layout(network).tensors.values()]
-    flat = _normal(sum(sizes))
+    flat = torch.randn(sum(sizes), generator=torch_generator(1, 0, "server", "benchmark"))
     settings = {key.removeprefix("codec-"): value for key, value in keys.items() if key != "codec"}
     codec = codec_of(CodecSettings(str(keys.get("codec", "float32")), **settings))  # type: ignore[arg-type]
     array = codec.encode(flat, sizes, generator(1, 1, 0, "codec"), NOTHING)
@@ -128,22 +131,12 @@ def _of_one_difference(keys: Keys) -> tuple[float, float]:
     return 8 * len(array.data) / len(flat), float((got - flat).square().sum() / flat.square().sum())
 
 
-def _normal(size: int) -> Any:
-    import torch
-
-    return torch.randn(size, generator=torch_generator(1, 0, "server", "benchmark"))
-
-
 def draw(curves: Mapping[str, Sequence[tuple[float, float]]], file: Path) -> None:
     """Draw test loss over megabytes sent up, one line per codec."""
-    import matplotlib
+    from matplotlib import colormaps
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    with pyplot.rc_context({"svg.hashsalt": "flotilla", "font.size": 9, "svg.fonttype": "path"}):
-        figure, axis = pyplot.subplots(figsize=(6.4, 3.8))
-        shades = pyplot.get_cmap("viridis")
+    shades = colormaps["viridis"]
+    with picture(file, (6.4, 3.8)) as axis:
         for i, (name, points) in enumerate(curves.items()):
             axis.plot(*zip(*points, strict=True), color=shades(i / len(curves)), label=name, linewidth=1.4)
         axis.set_xscale("log")
@@ -151,12 +144,7 @@ def draw(curves: Mapping[str, Sequence[tuple[float, float]]], file: Path) -> Non
         axis.set_xlabel("MB sent up by all clients")
         axis.set_ylabel("test loss of the global network, nats")
         axis.legend(frameon=False, fontsize=8, ncols=2)
-        axis.grid(color="#eeeeee")
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-        figure.tight_layout()
-        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None, dpi=160)
-        pyplot.close(figure)
+        plain(axis)
 
 
 CLAIMS: dict[str, Callable[[Sequence[int]], str]] = {"pow-d": pow_d, "q-ffl": q_ffl, "fedpaq": fedpaq}

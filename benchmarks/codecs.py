@@ -18,6 +18,7 @@ from torch import Tensor
 
 from benchmarks.rows import Row, Say, row_of_turns
 from benchmarks.shapes import RESNET_18
+from models.device import threads
 from models.network import NetworkSpec, layout
 from models.randomness import generator, torch_generator
 from protocol.codecs import NOTHING, Codec, CodecSettings, codec_of
@@ -44,12 +45,8 @@ def codecs(say: Say = print, spec: NetworkSpec = RESNET_18, turns: int = 7) -> l
         spec: the network whose difference is encoded.
         turns: of each measurement of speed.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         return _rows(say, spec, turns)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _rows(say: Say, spec: NetworkSpec, turns: int) -> list[Row]:

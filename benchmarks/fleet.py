@@ -7,30 +7,24 @@ same devices, draws and first state in every run of a seed.
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from time import process_time
-from typing import Any
 
 import torch
 
 from benchmarks.document import replace_part
+from benchmarks.plot import picture, plain
 from benchmarks.rows import table
-from client_app.app import app
-from flotilla.engine.grid import LocalGrid, contexts
+from benchmarks.runs import Keys, metrics_of
 from protocol import Scalar, keep_large_buffers
-from server_app.config import resolve
-from server_app.run import Run
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "fleet.md"
 PICTURE = DOCUMENT.with_suffix(".svg")
 
-Keys = dict[str, Scalar]
 COMMON: Keys = {
     "method": "heterofl", "dataset": "digits", "model": "cnn", "widths": "16, 32, 64, 128", "norm": "group",
     "tiers": "a:1, b:1/2, c:1/4", "num-clients": 100, "fraction-train": 0.2, "slice-at": "server",
@@ -70,11 +64,7 @@ class Course:
 
 def run(keys: Mapping[str, Scalar]) -> Course:
     """Run a configuration in this process."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = resolve({**COMMON, **keys, "run-dir": f"{folder}/run"})
-        Run(config, LocalGrid(app, contexts(config.flat, config.num_clients)), write=lambda line: None).execute()
-        lines = Path(f"{folder}/run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    rows = metrics_of({**COMMON, **keys})
     tiers: Counter[str] = Counter()
     for row in rows[10:]:
         tiers.update(row["selected_tiers"])
@@ -138,14 +128,7 @@ def _spread(values: Sequence[float]) -> str:
 
 def draw(found: Mapping[str, Sequence[Course]], file: Path = PICTURE) -> None:
     """Draw accuracy over virtual time: a line a seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    settings: dict[Any, Any] = {"svg.hashsalt": "flotilla", "font.size": 9, "svg.fonttype": "path"}
-    with pyplot.rc_context(settings):
-        figure, axes = pyplot.subplots(figsize=(7.2, 3.4))
+    with picture(file, (7.2, 3.4)) as axes:
         for name, courses in found.items():
             for i, course in enumerate(courses):
                 axes.plot(
@@ -155,13 +138,8 @@ def draw(found: Mapping[str, Sequence[Course]], file: Path = PICTURE) -> None:
         axes.set_xscale("log")
         axes.set_xlabel("virtual seconds since the run began")
         axes.set_ylabel("test accuracy of the global network, %")
-        axes.grid(color="#eeeeee")
         axes.legend(frameon=False, loc="lower right")
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        figure.tight_layout()
-        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
-        pyplot.close(figure)
+        plain(axes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.rows import Row, Say, row_of_turns, seconds
 from benchmarks.shapes import RESNET_18
+from models.device import threads
 from models.network import NetworkSpec, layout, submodel
 from models.plans import Plan
 from models.randomness import generator
@@ -49,12 +50,8 @@ def selection(
         spec: the network whose differences are sketched.
         turns: of each measurement.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         return [*_choices(say, nodes, spec, turns), *_facility(say, clients, turns), _sketch(say, spec, turns)]
-    finally:
-        torch.set_num_threads(before)
 
 
 def _choices(say: Say, count: int, spec: NetworkSpec, turns: int) -> list[Row]:

@@ -24,6 +24,7 @@ from benchmarks.runs import Keys
 from client_app.app import app
 from data import load
 from data.node import shards
+from data.planted import group_of
 from flotilla.engine.base import address_of
 from flotilla.engine.grid import LocalGrid, contexts
 from models.network import build_part
@@ -201,7 +202,7 @@ def run(case: Case) -> Outcome:
         {name: scores["accuracy"] for name, scores in rows[-1]["tiers"].items()},
         evenness["variance_points2"], evenness["worst_10_percent_mean"],
         {name: sum(tiers[client] == name for client in parts) / len(parts) for name in SPEEDS},
-        sum(client % NOISY == NOISY - 1 for client in parts) / len(parts) if case.noise else 0.0,
+        sum(group_of(config.data.planted, client) == NOISY - 1 for client in parts) / len(parts) if case.noise else 0.0,
         [devices.chosen(number) for number in rounds],
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.study import regression, tables
+from benchmarks.study import regression, runs, tables
 from benchmarks.study.runs import CLIENTS, NOISY, Case, Outcome, run
 
 
@@ -37,8 +37,8 @@ def test_the_regression_finds_nothing_in_noise() -> None:
 
 
 def test_one_run_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.study.runs.ROUNDS", 3)
-    monkeypatch.setitem(__import__("benchmarks.study.runs", fromlist=["COMMON"]).COMMON, "num-server-rounds", 3)
+    monkeypatch.setattr(runs, "ROUNDS", 3)
+    monkeypatch.setitem(runs.COMMON, "num-server-rounds", 3)
     case = Case(0.0, 0.0, 0.0, 1, True, 1, everybody=True)
     found = run(case)
     assert found == run(case)  # nothing of it is this machine's

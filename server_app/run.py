@@ -8,6 +8,7 @@ from logging import WARNING
 from time import perf_counter
 from typing import Any
 
+import psutil
 from flwr.common import log
 from flwr.serverapp import Grid
 from safetensors.torch import save_file
@@ -135,6 +136,7 @@ class Run:
         if last or number % self.config.checkpoint_every == 0:
             self._save(number, row)
         row["seconds"]["checkpoint"] = perf_counter() - began
+        row["resident_bytes"] = psutil.Process().memory_info().rss
         self.folder.append_metrics(row)
         self._events.write(row)
         self._progress.round(row)

@@ -1,7 +1,7 @@
 """Everything that can be configured, once, through Flower itself: `python -m benchmarks.flower_runs [TABLE …]`.
 
-Each row is a `flotilla run` from the command to the prompt: a SuperLink, Ray, the bundle that Flower ships. The rows come
-from the registries, so a new method, selector, codec, aggregation or clustering has its row the moment it exists.
+Each row is a `flotilla run` from the command to the prompt: a SuperLink, Ray, the bundle that Flower ships. The rows
+come from the registries, so a new method, selector, codec, aggregation or clustering has its row the moment it exists.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
 from strategies.clustering import CLUSTERINGS
 from strategies.selection import SELECTORS
+from strategies.settings import DOWNLINK
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "runs.md"
@@ -84,7 +85,7 @@ def _codecs() -> Iterator[tuple[str, Keys]]:
         yield f"codec = {name}", {"codec": name}
     for entropy in ENTROPIES[1:]:
         yield f"codec = qsgd, {entropy}", {"codec": "qsgd", "codec-entropy": entropy}
-    for name in DOWN:
+    for name in DOWNLINK[1:]:
         yield f"codec-down = {name}", {"codec-down": name}
 
 

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from itertools import count
+from unittest.mock import patch
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 with warnings.catch_warnings():  # flwr's typer uses what its click calls deprecated; it says so once, on import
     warnings.simplefilter("ignore", DeprecationWarning)
     import flwr.app  # noqa: F401
 
-from tests.support import Player
+from strategies.exchange import exchange
+from tests.support import Player, Time
+
+# Two busy cores: time says nothing about an example, nor about how it was drawn.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +25,11 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Player:
     """Plays tiny runs; see `tests.support`."""
     root, numbers = tmp_path_factory.mktemp("runs"), count()
     return Player(lambda: root / f"run{next(numbers)}")
+
+
+@pytest.fixture
+def own_time() -> Iterator[Time]:
+    """Exchanges with the nodes take no wall time: only who is silent misses a deadline, not who is slow."""
+    time = Time()
+    with patch.dict(exchange.__kwdefaults__, clock=time.clock):
+        yield time

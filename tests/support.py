@@ -20,6 +20,7 @@ from protocol import TRAIN, Scalar
 from server_app.config import RunConfig, resolve
 from server_app.run import Run
 from strategies import PartialStrategy
+from strategies.exchange import Clock
 from strategies.tiers import Assignment, Tier
 
 TINY: dict[str, Scalar] = {
@@ -53,6 +54,17 @@ class Outcome:
     @property
     def hash(self) -> str:
         return sha256((self.path / "model.safetensors").read_bytes()).hexdigest()
+
+
+class Time:
+    """Time that passes only while somebody sleeps, and then at once; see the fixture `own_time`."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.clock = Clock(lambda: self.seconds, self.sleep)
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
 
 
 def keys_of(**keys: Scalar) -> dict[str, Scalar]:

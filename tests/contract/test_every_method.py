@@ -118,6 +118,7 @@ def backwards(held: int) -> Faults:
     return faults
 
 
+@pytest.mark.usefixtures("own_time")
 def test_a_lost_reply_is_no_reply(play: Player, method: str) -> None:
     """Lost on the way, or an error that says so: the same run; and another one than with that client."""
 

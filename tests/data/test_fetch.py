@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -31,8 +30,9 @@ class _Silent(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
     """A folder and the URL under which it is served."""
+    monkeypatch.setattr("data.fetch._ASK", 120.0)  # a busy machine may take long to answer itself
     folder = tmp_path / "mirror"
     folder.mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(folder))) as server:
@@ -111,11 +111,12 @@ def test_a_name_service_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch
     over = threading.Event()
 
     def hang(*_: Any, **__: Any) -> None:
-        over.wait(10)
+        over.wait()
         raise socket.gaierror("at last")
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    begun = time.monotonic()
-    assert fetch(lambda _: None, "http://example.invalid/", "set", tmp_path) == "no answer from the network"
-    assert time.monotonic() - begun < 5
-    over.set()
+    monkeypatch.setattr("data.fetch._ASK", 0.1)
+    try:  # it answers while the name service still hangs, or never
+        assert fetch(lambda _: None, "http://example.invalid/", "set", tmp_path) == "no answer from the network"
+    finally:
+        over.set()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import time
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +99,7 @@ def test_cifar_files(name: str, key: str, classes: int, tmp_path: Path, monkeypa
     ],
 )
 def test_absent_and_offline(name: str, wanted: list[str], tmp_path: Path) -> None:
-    begun = time.monotonic()
     message = _message(name, tmp_path / "none")
-    assert time.monotonic() - begun < 5
     assert message.startswith(f"data-root = {str(tmp_path / 'none')!r}: allowed is a folder with ")
     assert all(file in message for file in wanted)
     assert "no network" in message

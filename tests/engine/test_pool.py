@@ -17,10 +17,19 @@ from flotilla.engine.pool import PoolGrid
 from strategies.exchange import exchange
 from tests.support import configured
 
+# Every worker imports torch first, which takes a busy machine its time.
+pytestmark = pytest.mark.timeout(900)
+
 
 def hello(partition: int) -> Message:
     content = RecordDict({"config": ConfigRecord({"version": 1, "labels": False})})
     return Message(content=content, message_type="query.hello", dst_node_id=address_of(partition))
+
+
+def stop(pid: int) -> None:
+    """Stop a child, and come back when it does stand still."""
+    os.kill(pid, signal.SIGSTOP)
+    assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
 
 
 @pytest.mark.parametrize("idle", [True, False], ids=["while idle", "at work"])
@@ -34,7 +43,7 @@ def test_a_worker_that_dies_costs_at_most_its_own_client(idle: bool) -> None:
             os.kill(worker.pid, signal.SIGKILL)
             worker.join()
         else:
-            os.kill(worker.pid, signal.SIGSTOP)  # so that both tasks at hand are still open when it dies
+            stop(worker.pid)  # so that both tasks at hand are still open when it dies
         ids = list(grid.push_messages([hello(i) for i in range(6)]))
         if not idle:
             os.kill(worker.pid, signal.SIGKILL)
@@ -65,7 +74,7 @@ def test_requests_that_nobody_waits_for_are_taken_back() -> None:
         assert len(list(grid.send_and_receive([hello(0)]))) == 1  # it is up
         worker = grid._workers[0].process
         assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGSTOP)
+        stop(worker.pid)
         taken: list[Message | None] = []
         exchange(grid, [hello(i) for i in range(6)], lambda i, reply: taken.append(reply), seconds=0.2)
         assert taken == [None] * 6
@@ -86,10 +95,13 @@ def test_states_larger_than_a_pipe_do_not_block() -> None:
     state = RecordDict({"memory": ArrayRecord({"gradient": Array(np.zeros(2**20, dtype=np.float32))})})
     blob = recorddict_to_proto(state).SerializeToString()
     with PoolGrid(config.flat, 4, processes=1) as grid:
+        assert len(list(grid.send_and_receive([hello(0)]))) == 1  # it is up
         grid._states = {address_of(i): blob for i in range(4)}
-        watchdog = Timer(60.0, grid._workers[0].process.kill)  # a blocked pipe would wait for ever
+        watchdog = Timer(240.0, grid._workers[0].process.kill)  # a blocked pipe would wait for ever
         watchdog.start()
-        replies = list(grid.send_and_receive([hello(i) for i in range(4)]))
-        watchdog.cancel()
+        try:
+            replies = list(grid.send_and_receive([hello(i) for i in range(4)]))
+        finally:
+            watchdog.cancel()
         assert not any(reply.has_error() for reply in replies)
         assert all(len(grid._states[address_of(i)]) >= len(blob) for i in range(4))

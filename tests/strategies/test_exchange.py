@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from time import monotonic
 from typing import Any, cast
 
 import pytest
@@ -11,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flotilla.engine.identity import assume_identity
-from strategies.exchange import exchange
+from strategies.exchange import LONGEST_PAUSE, exchange
+from tests.support import Time
 
 Arrivals = Callable[[list[str]], list[Message]]
 
@@ -45,7 +45,7 @@ def requests(count: int) -> list[Message]:
 
 
 def run(
-    grid: FakeGrid, count: int, seconds: float = 5.0, **options: Any
+    grid: FakeGrid, count: int, seconds: float = 3600.0, **options: Any
 ) -> tuple[list[tuple[int, str | None]], list[str]]:
     """What was taken, as (position, the message that the reply answers), and what was odd."""
     taken: list[tuple[int, str | None]] = []
@@ -94,18 +94,18 @@ def test_the_window_bounds_what_is_held() -> None:
 
 
 def test_the_deadline_holds_although_nothing_arrives() -> None:
-    began = monotonic()
-    taken, odd = run(FakeGrid(lambda grid, asked: []), 40, seconds=0.2, window=4)
+    time = Time()
+    taken, odd = run(FakeGrid(lambda grid, asked: []), 40, seconds=0.2, window=4, clock=time.clock)
     assert taken == [(i, None) for i in range(40)]
     assert not odd
-    assert 0.2 <= monotonic() - began < 2
+    assert 0.2 <= time.seconds <= 0.2 + LONGEST_PAUSE
 
 
 def test_what_has_arrived_at_the_deadline_is_taken() -> None:
     def arrivals(grid: FakeGrid, asked: list[str]) -> list[Message]:
         return [grid.reply(message_id) for message_id in asked if message_id != "m0"]
 
-    taken, _ = run(FakeGrid(arrivals), 40, seconds=0.1, window=4)
+    taken, _ = run(FakeGrid(arrivals), 40, seconds=0.1, window=4, clock=Time().clock)
     assert taken == [(0, None), *in_place(40)[1:]]
 
 
@@ -132,10 +132,10 @@ def test_a_reply_that_was_not_asked_for_yet_is_odd() -> None:
 
 def test_what_was_not_delivered_is_not_waited_for() -> None:
     grid = FakeGrid(lambda grid, asked: [grid.reply(message_id) for message_id in asked], lost=[0, 3, 4])
-    began = monotonic()
-    taken, _ = run(grid, 6, seconds=30, window=2)
+    time = Time()
+    taken, _ = run(grid, 6, seconds=30, window=2, clock=time.clock)
     assert taken == [(0, None), (1, "m1"), (2, "m2"), (3, None), (4, None), (5, "m5")]
-    assert monotonic() - began < 5
+    assert time.seconds == 0.0
     assert not {"m0", "m3", "m4"} & {message_id for asked in grid.asked for message_id in asked}
 
 

@@ -11,6 +11,7 @@ from flotilla.engine.grid import LocalGrid
 from protocol import Hello
 from strategies.fleet import Fleet, NotEnoughNodes
 from strategies.table import in_order
+from tests.support import Time
 
 Say = Callable[[int], RecordDict]
 
@@ -142,7 +143,11 @@ class Coming:
         return list(range(self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]))
 
 
-def test_waiting() -> None:
+def test_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time()
+    monkeypatch.setattr("strategies.fleet.monotonic", time.clock.now)
+    monkeypatch.setattr("strategies.fleet.sleep", time.sleep)
+
     def wait(counts: list[int], expected: int, least: int, seconds: float) -> int:
         return Fleet().wait(cast(Grid, Coming(counts)), expected, least, seconds)
 

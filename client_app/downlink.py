@@ -9,7 +9,7 @@ from flwr.app import Array
 from client_app.memory import Memory
 from client_app.workspace import full_shapes
 from protocol import TrainRequest, WireError, decode, encode
-from protocol.codecs import NOTHING, checksum, codec_from
+from protocol.codecs import checksum, codec_from
 
 NAME = "received"
 
@@ -27,6 +27,6 @@ def whole_state(request: TrainRequest, array: Array, memory: Memory) -> Array:
     held = memory.read(NAME)
     if held is None or held.numel() != sum(sizes) or checksum(held) != request.down_base:
         raise WireError("this device does not have the state that the request adds to: it needs a whole one")
-    state = held + codec_from(request.down).decode(array, sizes, NOTHING).flat
+    state = held + codec_from(request.down).contracted(array, sizes)
     memory.write(NAME, state)
     return encode(state)

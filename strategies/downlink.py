@@ -2,12 +2,13 @@
 
 With `codec-down` the server keeps, beside its own state w, the one that clients have:
 
-    v_r = v_(r-1) + D(C(w_r - v_(r-1))),        v_1 = w_1
+    v_r = v_(r-1) + C(w_r - v_(r-1)),        v_1 = w_1
 
 which is EF21's rule for the broadcast (EF21-BC, Fatkhullin et al. 2021, §2.6): what a round leaves out is part of the
-next difference, so errors do not add up. A client whose reply of the round before counted holds v_(r-1) and gets the
-encoded difference, one frame for all of them; the others get v_r whole, as float32. Everybody trains from v_r, so the
-replies are differences to it; they are added to w.
+next difference, so errors do not add up. That wants a C whose error is shorter than what it was given, so the quantiser
+is divided by 1 + ω here (`Codec.contracted`); with fewer levels or larger blocks v follows w more slowly. A client
+whose reply of the round before counted holds v_(r-1) and gets the encoded difference, one frame for all of them; the
+others get v_r whole, as float32. Everybody trains from v_r, so the replies are differences to it; they are added to w.
 
 It pays where most nodes take part every round: who missed one gets everything. What is asked beside training
 (statistics, probes, evaluation) still brings the whole w.
@@ -67,7 +68,7 @@ class Downlink:
                 raise ValueError("nobody has anything yet")
             draws = generator(self._seed, round_number, "server", "codec")
             array = self._codec.encode(state - self._flat, self._sizes, draws, NOTHING)
-            self._flat.add_(self._codec.decode(array, self._sizes, NOTHING).flat)
+            self._flat.add_(self._codec.contracted(array, self._sizes))
             self._frame = ArrayRecord({STATE: array})
         except ValueError:  # also a difference beyond float16: then everybody gets everything
             self._flat.copy_(state)

@@ -108,6 +108,16 @@ class Codec(ABC):
             WireError: the array is not what these settings and sizes imply, down to the last byte.
         """
 
+    def contracted(self, array: Array, sizes: Sequence[int]) -> Tensor:
+        """Decode what C(x) is to be in v ← v + C(x - v): nearer to x - v than zero is, in expectation.
+
+        An unbiased codec need not be that, and then v runs away from x. Codecs that remember nothing only.
+
+        Raises:
+            WireError: as `decode`.
+        """
+        return self.decode(array, sizes, NOTHING).flat
+
     def base(self, memory: Remembering) -> int:
         """Name what the server holds of a client: a checksum that goes with the request, 0 for nothing."""
         del memory

@@ -20,7 +20,7 @@ from protocol.codecs.base import Codec, Decoded, Remembering
 from protocol.codecs.layout import Layout, layout_of
 from protocol.codecs.levels import CODINGS, entropy_bytes
 from protocol.codecs.plain import floats, floats_of
-from protocol.codecs.quantiser import dequantise, norms, quantise
+from protocol.codecs.quantiser import dequantise, noise, norms, quantise
 
 
 class Quantised(Codec):
@@ -43,6 +43,13 @@ class Quantised(Codec):
     def decode(self, array: Array, sizes: Sequence[int], memory: Remembering) -> Decoded:
         """Read levels and norms; see `Codec.decode`."""
         del memory
+        return self._read(array, sizes)
+
+    def contracted(self, array: Array, sizes: Sequence[int]) -> Tensor:
+        """Divide every group by its 1 + ω, which makes the quantiser a contraction; see `Codec.contracted`."""
+        return self._read(array, sizes, contract=True).flat
+
+    def _read(self, array: Array, sizes: Sequence[int], *, contract: bool = False) -> Decoded:
         layout, s = self._layout(sizes), self.settings
         raw = 4 * (layout.plain + layout.groups)
         least, most = CODINGS[s.entropy].bounds(layout.encoded, s.levels) if layout.encoded else (0, 0)
@@ -55,6 +62,8 @@ class Quantised(Codec):
         if not bool((scales >= 0).all() and scales.isfinite().all()):
             raise WireError("a norm is negative or not finite")
         numbers = CODINGS[s.entropy].decode(payload[raw:], layout.encoded, s.levels)
+        if contract:
+            scales = scales / (1 + noise(layout, s.levels))
         layout.put(dequantise(numbers, scales, layout, s.levels), layout.large, out)
         return Decoded(out, raw + entropy_bytes(numbers))
 

@@ -10,6 +10,13 @@ l + 1 with probability a - l, else l, and
 with f the fractional parts and p the group's size (the last bound is for the L2 norm only). One L2 norm over the whole
 vector gives each coordinate a level of the order s/√p, so p = 11 million needs thousands of levels; a norm per block of
 512 costs 0.06 bit a coordinate. With norm "max" the levels are used evenly and the variance is at most p/(4s²)·max².
+As f(1 - f) ≤ min(1/4, a) for every coordinate, both norms have
+
+    E‖Q - x‖² ≤ ω ‖x‖²,        ω = min(p/(4s²), √p/s).
+
+ω may be above 1 (2.6 for s = 7 and p = 512), and then Q is no contraction: x - Q(x) is longer than x. Q/(1 + ω) always
+is one, E‖Q/(1 + ω) - x‖² ≤ ω/(1 + ω) ‖x‖² (so EF21, NeurIPS 2021, takes in unbiased compressors),
+at the price of a bias that only a rule that sends the rest later can bear.
 """
 
 from __future__ import annotations
@@ -43,6 +50,16 @@ def norms(values: Tensor, layout: Layout, kind: str) -> Tensor:
     if not bool(out.isfinite().all()):
         raise ValueError("the difference is not finite, or its norm is too large for float32")
     return out
+
+
+def noise(layout: Layout, levels: int) -> Tensor:
+    """ω of each group, float32."""
+    sizes = torch.empty(layout.groups)
+    for piece in layout.pieces():
+        sizes[piece.groups] = (piece.stop - piece.start) / piece.rows
+    if not layout.width:
+        sizes = torch.tensor([float(stop - start) for start, stop in layout.spans()])
+    return torch.minimum(sizes / (4 * levels**2), sizes.sqrt() / levels)
 
 
 def quantise(values: Tensor, scales: Tensor, layout: Layout, levels: int, draws: np.random.Generator) -> Numbers:

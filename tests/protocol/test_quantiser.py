@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.randomness import generator
-from protocol.codecs import CodecSettings, codec_of
+from protocol.codecs import NOTHING, CodecSettings, codec_of
 from protocol.codecs.frame import HEADER
 from protocol.codecs.layout import layout_of
 from protocol.codecs.quantiser import dequantise, norms, quantise
@@ -211,3 +211,48 @@ def test_what_is_not_finite_is_not_sent(name: str, bad: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         codec_of(CodecSettings(name, small=SMALL)).encode(x, SIZES, draws(), memory)
     assert not memory.vectors
+
+
+# ---- as a contraction ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm", ["l2", "max"])
+@pytest.mark.parametrize("levels", [1, 3, 7, 127])
+@pytest.mark.parametrize(("scale", "block"), [("block", 512), ("block", 64), ("tensor", 512), ("whole", 512)])
+def test_contracted_it_is_nearer_than_nothing(norm: str, levels: int, scale: str, block: int) -> None:
+    """E‖C(x) - x‖² ≤ ω/(1 + ω) ‖x‖² with the ω of the largest group; unscaled it is longer than x where ω > 1."""
+    codec = codec_of(CodecSettings("qsgd", levels=levels, norm=norm, scale=scale, block=block))
+    sizes, random = [3000, 40, 1700], np.random.default_rng(4)
+    x = torch.randn(sum(sizes), generator=torch.Generator().manual_seed(2))
+    largest = {"block": block, "tensor": 3000, "whole": 4700}[scale]
+    omega = min(largest / (4 * levels**2), largest**0.5 / levels)
+    lost = []
+    for _ in range(20):
+        array = codec.encode(x, sizes, random, NOTHING)
+        found = codec.contracted(array, sizes)
+        assert torch.equal(found[3000:3040], x[3000:3040])  # small tensors are exact
+        lost.append(float((found - x).square().sum() / x.square().sum()))
+    assert np.mean(lost) <= omega / (1 + omega)
+
+
+def test_what_is_left_out_comes_later_at_the_default_settings() -> None:
+    """v ← v + C(x - v) comes to x; with the quantiser as it is, the error grows by a half every round."""
+    codec, sizes, random = codec_of(CodecSettings("qsgd")), [20_000], np.random.default_rng(1)
+    x = torch.randn(20_000, generator=torch.Generator().manual_seed(3))
+    errors = {}
+    for name in ("contracted", "unbiased"):
+        v = torch.zeros(20_000)
+        for _ in range(30):
+            array = codec.encode(x - v, sizes, random, NOTHING)
+            v += codec.contracted(array, sizes) if name == "contracted" else codec.decode(array, sizes, NOTHING).flat
+        errors[name] = float((x - v).norm() / x.norm())
+    assert errors["contracted"] < 0.01
+    assert errors["unbiased"] > 10
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "topk"])
+def test_other_codecs_are_contractions_as_they_are(name: str) -> None:
+    codec = codec_of(CodecSettings(name))
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(3))
+    array = codec.encode(x, [3000], np.random.default_rng(1), NOTHING)
+    assert torch.equal(codec.contracted(array, [3000]), codec.decode(array, [3000], NOTHING).flat)

@@ -240,6 +240,7 @@ def test_an_error_from_the_superlink(play: Player, reference: Outcome) -> None:
     assert_as_without(play(faults, **FOUR), reference, "node unavailable")
 
 
+@pytest.mark.usefixtures("own_time")
 def test_a_reply_after_the_deadline(play: Player, reference: Outcome) -> None:
     """Comes with the replies of the next round, and is too late."""
     late: list[Message] = []
@@ -307,6 +308,26 @@ def test_another_nodes_reply_does_not_take_its_place(play: Player, reference: Ou
         return [Message(other, reply_to=request)] if other is not None else [failed(request)]
 
     assert play(faults, **FOUR).hash == reference.hash
+
+
+def test_the_reply_of_the_round_before_does_not_take_its_place(play: Player) -> None:
+    """Node 2 answers the request of round 2 with what it said in round 1, nonce and all."""
+    said: list[RecordDict] = []
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if trains(request, VICTIM, [1]):
+            said.append(reply.content)
+        return [Message(said[0], reply_to=request) if trains(request, VICTIM, [2]) else reply]
+
+    keys: dict[str, Any] = {**FOUR, "num_server_rounds": 3}
+    out = play(faults, **keys)
+    assert out.hash == play(without(VICTIM, [2]), **keys).hash != play(**keys).hash
+    assert [row["accepted"] for row in out.rows] == [4, 3, 4]
+    assert out.summary["status"] == "finished"
+    (rejection,) = out.rows[1]["rejected"]
+    assert out.rejected == [rejection]
+    assert rejection["node"] == VICTIM
+    assert "answers '1-" in rejection["reason"]
 
 
 def failing(lost: set[int]) -> Callable[[Message, Message], list[Message]]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-from flwr.app import Array, ArrayRecord, Error, Message
+from flwr.app import Array, ArrayRecord, Context, Error, Message
 
-from flotilla.engine.grid import LocalGrid, contexts
-from flotilla.engine.pool import PoolGrid
+from flotilla.engine.grid import LocalGrid
 from protocol import DIFFERENCE, TRAIN
 from server_app.run import Run
+from tests.faults.dying import HALF, NOTHING, Dying
 from tests.faults.test_bad_replies import FOUR, VICTIM, Change, assert_as_without, data
 from tests.faults.test_odd_fleets import people, told
 from tests.support import Outcome, Player, address_of, configured, failed, trains, without
@@ -42,6 +40,7 @@ def test_a_round_in_which_everybody_fails_changes_nothing(play: Player) -> None:
     assert out.rows[1]["coverage"] == {}
 
 
+@pytest.mark.usefixtures("own_time")
 def test_a_silent_round_changes_nothing(play: Player) -> None:
     """Nobody answers, not even with an error: the deadline ends the round."""
 
@@ -122,34 +121,28 @@ def test_a_node_changes_its_tier(play: Player) -> None:
             trained.append(request.metadata.dst_node_id)
         return [reply]
 
-    tiers = {0: "a", 1: "b", 2: "c"}
-    nodes = told(people(4, **keys), tiers | {3: "a"})
-    nodes[5555] = told(contexts(nodes[address_of(3)].run_config, 4), {3: "c"})[address_of(3)]
-    out = play(count, grid=Restarted, nodes=nodes, **keys)
+    def nodes(tier: str) -> dict[int, Context]:
+        return told(people(4, **keys), {0: "a", 1: "b", 2: "c", 3: tier})
+
+    both = nodes("a")
+    both[5555] = nodes("c")[address_of(3)]
+    out = play(count, grid=Restarted, nodes=both, **keys)
     assert [row["selected_tiers"] for row in out.rows] == [{"a": 2, "b": 1, "c": 1}, {"a": 1, "b": 1, "c": 2}]
     assert not out.rejected
     assert out.summary["status"] == "finished"
+    # As if the run had stopped in between, and had been resumed on nodes of which one is another one.
+    before = play(nodes=nodes("a"), **keys | {"num_server_rounds": 1})
+    assert out.hash == play(nodes=nodes("c"), resume=str(before.path), **keys).hash
+    assert out.hash not in {play(nodes=nodes(tier), **keys).hash for tier in ("a", "c")}
 
 
-def test_a_client_is_killed_while_it_trains(play: Player, tmp_path: Path) -> None:
-    """SIGKILL to the process, in the pool of processes; training takes long enough to be met at it."""
-    keys: dict[str, Any] = {"local_epochs": 100, **FOUR}
-
-    class Killing(PoolGrid):
-        killed = False
-
-        def _receive(self, seconds: float) -> None:
-            worker = self._workers[0]
-            begun = worker.tasks and trains(worker.tasks[0].request, VICTIM, [1])
-            if begun and not self.killed and not worker.pipe.poll():
-                self.killed = True
-                assert worker.process.pid is not None
-                os.kill(worker.process.pid, signal.SIGKILL)
-            super()._receive(min(seconds, 0.002))
-
-    config = configured(run_dir=str(tmp_path / "run"), **keys)
-    with patch("server_app.run.write_report"), Killing(config.flat, 4, processes=1) as grid:
+@pytest.mark.timeout(900)  # two workers, one after the other, import torch
+@pytest.mark.parametrize("sent", [None, NOTHING, HALF], ids=["training", "trained", "sending"])
+def test_a_client_is_killed_while_it_trains_or_sends(play: Player, tmp_path: Path, sent: int | None) -> None:
+    """SIGKILL to its process; the next client's request is already there, and goes to another one."""
+    config = configured(run_dir=str(tmp_path / "run"), **FOUR)
+    with patch("server_app.run.write_report"), Dying(config.flat, 4, VICTIM, sent) as grid:
         run = Run(config, grid, write=lambda line: None)
         out = Outcome(run.folder.path, run.execute(), [])
-    assert grid.killed
-    assert_as_without(out, play(without(VICTIM, [1]), **keys), "ended with -9")
+    assert grid.workers == 2
+    assert_as_without(out, reference_of(play, "float32"), "ended with -9")

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message
+from numpy.typing import NDArray
+from PIL import Image
 
+from data import SCHEMES, DataSettings, node_data
 from flotilla.engine.grid import LocalGrid, contexts
 from models.network import initial_state, submodel
 from models.plans import Plan
@@ -126,6 +132,44 @@ def test_a_node_that_cannot_say_hello(play: Player, how: str) -> None:
     assert out.hash == reference.hash
     assert len(out.rejected) == 2
     assert all("1021" in r["reason"] or "node 3" in r["reason"] for r in out.rejected)
+
+
+def test_a_partition_without_examples(play: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every scheme of ours gives everybody an example; somebody's own need not. The data room makes what it says."""
+
+    def all_but_the_last(labels: NDArray[np.int64], settings: DataSettings, seed: int) -> list[NDArray[np.int64]]:
+        parts = np.array_split(np.arange(len(labels)), settings.num_clients - 1)
+        return [*parts, np.arange(0)]
+
+    monkeypatch.setitem(SCHEMES, "all but one", all_but_the_last)
+    keys: dict[str, Any] = {"num_clients": 4, "partition": "all but one"}
+    settings = configured(**keys).data
+    (empty,) = (node for node in range(4) if len(node_data(settings, node).train) == 0)
+    out = play(nodes=people(4, **keys), **keys)
+    assert out.hash == play(nodes=people(4, set(range(4)) - {empty}, **keys), **keys).hash
+    assert out.summary["status"] == "finished"
+    assert [row["accepted"] for row in out.rows] == [3, 3]
+    assert [len(row["rejected"]) for row in out.rows] == [1, 1]
+    assert all(f"node {address_of(empty)}: " in one["reason"] and "0 examples" in one["reason"] for one in out.rejected)
+
+
+def test_a_device_whose_own_folder_has_no_images(play: Player, tmp_path: Path) -> None:
+    for owner in ("everybody", "nobody"):
+        for part, name in product(("train", "test"), ("ant", "bee")):
+            (tmp_path / owner / part / name).mkdir(parents=True)
+            for number in range(0 if owner == "nobody" and part == "train" else 8):
+                grey = Image.new("L", (8, 8), 20 * number + (100 if name == "ant" else 0))
+                grey.save(tmp_path / owner / part / name / f"{number}.png")
+    keys: dict[str, Any] = {
+        "num_clients": 4, "dataset": "image-folder", "data_root": str(tmp_path / "everybody"), "image_size": 8,
+    }  # fmt: skip
+    nodes = people(4, **keys)
+    nodes[address_of(3)].node_config["data-root"] = str(tmp_path / "nobody")
+    out = play(nodes=nodes, **keys)
+    assert out.hash == play(nodes=people(4, [0, 1, 2], **keys), **keys).hash
+    assert out.summary["status"] == "finished"
+    assert [len(row["rejected"]) for row in out.rows] == [1, 1]
+    assert all("node 1021: " in one["reason"] and "image in train/ant" in one["reason"] for one in out.rejected)
 
 
 @pytest.mark.parametrize("method", ["heterofl", "fjord", "fedavg"])

@@ -65,8 +65,11 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
             measured["began-anew"] = float(regulariser.began_anew)
         if trained.loss_square is not None:
             measured["loss-square"] = trained.loss_square
+        difference = model.difference()
+        if request.work.measure_norm:
+            measured["norm"] = model.parameter_norm(difference)
         encoded = codec.encode(
-            model.difference(), [block.numel for block in model.part.values()],
+            difference, [block.numel for block in model.part.values()],
             generator(request.seed, request.round_number, node, "codec"),
             OfPart(memory, model.part, full_shapes(request.network)), request.codec_base,
         )  # fmt: skip

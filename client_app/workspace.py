@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import lru_cache
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,12 @@ class LocalModel:
         """Trained minus loaded state, flat, on the CPU, in a buffer that is used again; to be asked once per load."""
         self.start = torch.sub(self.flat.cpu(), self.start, out=self._buffer)
         return self.start
+
+    def parameter_norm(self, vector: Tensor) -> float:
+        """L2 norm of a vector of this part over all parameters together, in float64; without running statistics."""
+        names = dict(self.module.named_parameters()).keys()
+        pieces = [piece for name, piece in self.part.split(vector).items() if name in names]
+        return sqrt(sum(float(torch.linalg.vector_norm(p, dtype=torch.float64)) ** 2 for p in pieces))
 
 
 def full_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:

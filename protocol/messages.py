@@ -68,6 +68,8 @@ class Work:
         local_steps: optimiser steps a round in place of epochs, over and over the shuffled examples; 0 is off.
         measure_loss: also reply with "loss-before": the mean loss over all training examples of the part as received,
             in evaluation mode and without augmentation.
+        measure_norm: also reply with "norm": the L2 norm of the difference over all parameters together, before it is
+            encoded. Running statistics are no parameters.
         measure_squares: also reply with "loss-square": the mean over all steps of the squared loss per example.
         adversarial: weight of the loss on adversarial inputs, 0 to 1; 0 trains on clean ones only.
         adversarial_epsilon, adversarial_steps: see `models.adversary.Attack`.
@@ -81,6 +83,7 @@ class Work:
     device: str = "auto"
     local_steps: int = 0
     measure_loss: bool = False
+    measure_norm: bool = False
     measure_squares: bool = False
     adversarial: float = 0.0
     adversarial_epsilon: float = 8 / 255

@@ -47,6 +47,8 @@ class Accepted:
         norm: L2 norm of the difference; not finite if the difference is not, which the average refuses.
         entropy_bytes: what an ideal coder would have needed for the array (see `protocol.codecs.Decoded`).
         remember: what the codec wants kept of the node once the round has ended well.
+        span: least and most that the difference may have been as a multiple of the decoded one's length (see
+            `protocol.codecs.Decoded`).
     """
 
     difference: Tensor
@@ -55,6 +57,7 @@ class Accepted:
     norm: float
     entropy_bytes: float = 0.0
     remember: Mapping[str, Tensor] = field(default_factory=dict)
+    span: tuple[float, float] = (1.0, 1.0)
 
     @staticmethod
     def nothing() -> Accepted:
@@ -103,7 +106,7 @@ def check(message: Message | None, nonce: str, decode: Callable[[Array], Decoded
         raise Rejected(f"num-examples = {examples}: allowed is more than 0 and at most {MOST_EXAMPLES}")
     return Accepted(
         decoded.flat, dict(reply.metrics), len(reply.array.data), norm_of(decoded.flat), decoded.entropy_bytes,
-        decoded.remember,
+        decoded.remember, decoded.span,
     )  # fmt: skip
 
 

@@ -95,7 +95,10 @@ class Limits:
         bound = self._bound(tier)
         if reply.norm > bound:
             share = bound / reply.norm
-            reply = replace(reply, difference=reply.difference * share, norm=bound)
+            said = {key: value * share for key, value in reply.metrics.items() if key == "norm"}
+            reply = replace(
+                reply, difference=reply.difference * share, norm=bound, metrics=reply.metrics | said
+            )  # fmt: skip
             self._clipped[tier] = self._clipped.get(tier, 0) + 1
         return reply
 

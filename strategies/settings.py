@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from math import cos, pi
+from math import cos, inf, pi
 
 from models.errors import SettingError
 from protocol import Optimiser, Work
@@ -137,8 +137,8 @@ class Settings:
             if value not in allowed:
                 raise SettingError(key, value, allowed)
         self._check_downlink()
-        if self.dynamic_alpha < 0:
-            raise SettingError("dynamic-alpha", self.dynamic_alpha, "0 (off) or more")
+        if not 0 <= self.dynamic_alpha < inf:
+            raise SettingError("dynamic-alpha", self.dynamic_alpha, "0 (off) or more, and finite")
         if not self.tiers:
             raise SettingError("tiers", self.tiers, "at least one tier")
         if not 0 < self.tier_margin <= 1:
@@ -170,7 +170,9 @@ class Settings:
     def work_of(self, tier: Tier) -> Work:
         """How the nodes of a tier train."""
         steps = dict(zip(self.tiers, self.tier_steps, strict=False)).get(tier, self.work.local_steps)
-        return self.aggregation.work(replace(self.work, local_steps=steps, measure_squares=self.selector.squares))
+        norm = self.codec.lossy and (self.aggregation.USES_NORM or self.clustering.clustering == "cfl")
+        work = replace(self.work, local_steps=steps, measure_squares=self.selector.squares, measure_norm=norm)
+        return self.aggregation.work(work)
 
     @property
     def wait(self) -> float:

@@ -55,11 +55,14 @@ class Decoded:
         entropy_bytes: what an ideal coder of single symbols would need for the same: the empirical entropy of the
             quantised levels, the logarithm of the number of sets of as many indices, and what is sent as it is.
         remember: what the server has to keep of this client, by name, once the reply has counted.
+        span: the difference itself is at least and at most so many times as long as `flat`, as far as an honest client
+            goes; what a client says of it is held against this.
     """
 
     flat: Tensor
     entropy_bytes: float
     remember: Mapping[str, Tensor] = field(default_factory=dict)
+    span: tuple[float, float] = (1.0, 1.0)
 
 
 class Codec(ABC):

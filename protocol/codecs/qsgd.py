@@ -9,6 +9,7 @@ and the frame's header.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 
 import numpy as np
 import torch
@@ -62,10 +63,13 @@ class Quantised(Codec):
         if not bool((scales >= 0).all() and scales.isfinite().all()):
             raise WireError("a norm is negative or not finite")
         numbers = CODINGS[s.entropy].decode(payload[raw:], layout.encoded, s.levels)
+        variance = noise(layout, s.levels)
         if contract:
-            scales = scales / (1 + noise(layout, s.levels))
+            scales = scales / (1 + variance)
         layout.put(dequantise(numbers, scales, layout, s.levels), layout.large, out)
-        return Decoded(out, raw + entropy_bytes(numbers))
+        # E‖Q‖² is 1 to 1 + ω times ‖x‖²; twice that for one draw.
+        span = 0.5 / sqrt(1 + float(variance.max())), 2.0
+        return Decoded(out, raw + entropy_bytes(numbers), span=span)
 
     def _layout(self, sizes: Sequence[int]) -> Layout:
         return layout_of(sizes, self.settings.small, self.settings.scale, self.settings.block)

@@ -76,6 +76,11 @@ class CodecSettings:
         """Number of the codec in its frames."""
         return list(CODECS).index(self.name)
 
+    @property
+    def lossy(self) -> bool:
+        """Whether what arrives may be much longer or shorter than the difference; rounding to 16 bits hardly is."""
+        return bool(CODECS[self.name])
+
     def to_text(self) -> str:
         """One line for the wire: the name, and as JSON what this codec looks at besides."""
         if not CODECS[self.name]:

@@ -11,6 +11,7 @@ that has none yet, or lost it, starts at zero: what it held back is lost then, a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 
 import numpy as np
 import torch
@@ -34,6 +35,11 @@ class Sparse(Codec):
     def _payload(self, flat: Tensor, layout: Layout, values: Tensor, indices: Tensor) -> list[bytes]:
         small = floats(layout.take(flat, layout.small))
         return [small, floats(values[indices]), write_indices(indices, layout.encoded)]
+
+    @property
+    def _span(self) -> tuple[float, float]:
+        """The largest k hold at least their share of the squares; what was held back may make up for as much."""
+        return sqrt(self.settings.share), 1 / sqrt(self.settings.share)
 
     def _parts(self, array: Array, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, int, float]:
         """Small coordinates, kept values, their indices, the base and the entropy in bytes."""
@@ -75,4 +81,4 @@ class TopK(Sparse):
         large[indices] = values
         layout.put(small, layout.small, out)
         layout.put(large, layout.large, out)
-        return Decoded(out, entropy)
+        return Decoded(out, entropy, span=self._span)

@@ -69,8 +69,8 @@ class Aggregation(ABC):
 
         Args:
             update: what came beside the difference.
-            norm: L2 norm of the difference over all parameters of the part together; running statistics of batch norm
-                are no parameters and do not count. Only right where `USES_NORM`.
+            norm: L2 norm of the difference, before it was encoded, over all parameters of the part together; running
+                statistics of batch norm are no parameters and do not count. Only right where `USES_NORM`.
 
         Raises:
             ValueError: a number that the rule needs is missing or out of range; the reply is then rejected.

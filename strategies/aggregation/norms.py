@@ -17,11 +17,29 @@ def parameter_norm(layout: Layout, part: Submodel, reply: Accepted) -> float:
     Running statistics of batch norm are in the difference too, but nobody descended along them. Without any, which is
     the usual case, this is the norm that the guard has found already.
 
+    What a lossy codec decodes has another norm than the difference: a quantiser's is longer, ‖Q(Δ)‖² is up to 1 + ω
+    times ‖Δ‖² (18 times with one level). There the client says what the norm was before encoding, and its word is taken
+    within what the codec allows (`Accepted.span`); beyond that the nearest number counts.
+
     Args:
         layout: of the global state; says which tensors are statistics.
         part: what the client held.
         reply: its reply.
+
+    Raises:
+        ValueError: a client that had to say its norm did not, or it is negative.
     """
+    found = _found(layout, part, reply)
+    least, most = reply.span
+    if least == most:
+        return found
+    said = reply.metrics.get("norm")
+    if said is None or said < 0:
+        raise ValueError(f"norm = {said}: allowed is 0 or more")
+    return min(max(said, least * found), most * found)
+
+
+def _found(layout: Layout, part: Submodel, reply: Accepted) -> float:
     statistics = {name for name, block in part.items() if layout.tensors[block.source].buffer}
     if not statistics:
         return reply.norm

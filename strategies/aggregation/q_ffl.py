@@ -15,6 +15,8 @@ by size (selection "by-size"), as in the paper.
 Over partial submodels this is our extension: both sums run over the holders of a coordinate, F_k is the loss and ‖Δ_k‖
 the norm of client k's own part. Losses of narrow parts are higher by themselves, so small tiers count more.
 
+‖Δ_k‖ is the norm before encoding: that of a quantised difference is longer by the noise (`norms`).
+
 L = 1/η is the smoothness of plain SGD; with momentum ρ the steps are up to 1/(1-ρ) times as long, g_k is too large by
 as much, and the denominator damps more than the paper's would.
 """

@@ -11,8 +11,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from flotilla.engine.grid import Faults
 from models.axes import Layout
-from models.network import NetworkSpec, completed, layout, submodel
+from models.network import NetworkSpec, completed, initial_state, layout, submodel
 from models.plans import FULL, Plan
+from models.randomness import torch_generator
 from strategies import FedAvg, Schedule, Settings
 from strategies.aggregation import AGGREGATIONS, FedNova, parameter_norm
 from strategies.guard import Accepted
@@ -183,6 +184,54 @@ def test_running_statistics_are_no_part_of_the_gradient() -> None:
     alone = submodel(completed(NetworkSpec("mlp", (1, 4, 4), 3, (6, 4), norm="none")), Plan())
     assert all(name in bare.tensors for name in alone)
     assert parameter_norm(bare, alone, Accepted(torch.ones(alone.numel), {}, 0, 42.0)) == 42.0
+
+
+@pytest.mark.parametrize("codec", [{"codec": "qsgd", "codec_levels": 1}, {"codec": "qsgd"}, {"codec": "topk"}])
+def test_a_lossy_codec_changes_the_noise_of_q_fedavgs_step_and_not_its_length(
+    play: Player, codec: dict[str, Any]
+) -> None:
+    """In the direction of the step of plain differences; ‖Q(Δ)‖² in place of ‖Δ‖² would damp it several times over."""
+    keys: dict[str, Any] = {
+        "method": "fedavg", "aggregation": "q-fedavg", "tiers": "a:1", "widths": "64", "num_server_rounds": 1,
+        "codec_share": 0.5,
+    }  # fmt: skip
+    config = configured(**keys)
+    start = initial_state(config.network, torch_generator(config.settings.seed, 0, "server", "initial state"))
+    plain, out = (play(**keys | more) for more in ({}, codec))
+    assert not out.rejected
+    moved, wanted = (torch.cat([(run.state[n] - t).flatten() for n, t in start.items()]) for run in (out, plain))
+    along = float(moved @ wanted / wanted.square().sum())
+    assert along == pytest.approx(1.0, abs=0.25)
+
+
+def test_what_a_client_says_of_its_norm_is_held_against_what_it_sent(play: Player) -> None:
+    """Far too long a norm would shorten everybody's step; it counts as twice the decoded one. None is no reply."""
+
+    def says(value: float) -> Any:
+        def change(content: RecordDict) -> None:
+            metrics = content["metrics"]
+            assert isinstance(metrics, MetricRecord)
+            metrics["norm"] = value
+
+        return change
+
+    keys: dict[str, Any] = {**keys_of("q-fedavg"), "codec": "qsgd", "codec_small": 10}
+    liar, more, lost = (play(f, **keys) for f in (altered(2, says(1e6)), altered(2, says(1e9)), without(2)))
+    assert liar.rejected == []
+    assert liar.hash == more.hash != play.once(**keys).hash
+    for change, line in ((says(-1.0), "norm = -1.0"), (drop("norm"), "norm = None")):
+        out = play(altered(2, change), **keys)
+        assert out.hash == lost.hash
+        assert {(r["node"], r["reason"].split(":")[0]) for r in out.rejected} == {(2, line)}
+
+
+def test_only_lossy_codecs_ask_for_the_norm() -> None:
+    for codec, asked in (("float32", False), ("float16", False), ("qsgd", True), ("topk", True), ("ef21", True)):
+        for keys in ({"aggregation": "q-fedavg"}, {"clustering": "cfl"}):
+            given = configured(codec=codec, **keys).settings
+            assert given.work_of(given.tiers[0]).measure_norm == asked
+        given = configured(codec=codec).settings
+        assert not given.work_of(given.tiers[0]).measure_norm
 
 
 def test_the_selections_weights_count_in_the_mean_number_of_steps() -> None:

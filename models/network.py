@@ -72,7 +72,7 @@ class NetworkSpec:
     scaler: bool = False
     rates: tuple[Fraction, ...] = (FULL,)
     vocabulary: int = 0
-    exits: str = "last"
+    exits: str = "auto"
     step_sizes: bool = False
     heads: int = 4
     whole_heads: bool = False

@@ -3,6 +3,7 @@
 A network lists how its stages are made, the axis that its features run along after each, and what its features look
 like. Which stages a build has and which exits it ends in follows from the spec's `exits` and from the plan's depth:
 
+- "auto": what the method needs; where nobody says, as "last".
 - "last": one exit after the last stage. The network cannot be cut in depth.
 - "plain": an exit after every stage: what a stage's features need before they are pooled, pooling, a linear layer.
 - "bottleneck": DepthFL's (ICLR 2023, appendix): before the last stage an attention gate and a stride-2 separable
@@ -24,7 +25,7 @@ from models.errors import SettingError
 if TYPE_CHECKING:
     from models.network import Builder
 
-EXITS = ("last", "plain", "bottleneck", "shared")
+EXITS = ("auto", "last", "plain", "bottleneck", "shared")
 
 
 class Exit(nn.Module):
@@ -91,7 +92,7 @@ class Staged(nn.Module):
     @staticmethod
     def _places(builder: Builder, depth: int, last: int) -> Sequence[int]:
         """Stages whose exits this build has."""
-        if builder.spec.exits == "last":
+        if builder.spec.exits in ("auto", "last"):
             return [last] if depth == last else []
         return [depth] if builder.own_exit else range(1, depth + 1)
 

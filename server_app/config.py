@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data import SOURCES, DataSettings, shards
 from models.errors import SettingError
-from models.network import NetworkSpec, completed
+from models.network import NetworkSpec
 from protocol import Scalar
 from server_app.keys import checked, defaults, method_keys, option
 from server_app.meaning import network_of, settings_of
@@ -71,9 +71,9 @@ class RunConfig:
     @property
     def free(self) -> frozenset[str]:
         """Keys in which a resumed run may differ from the run that it continues."""
-        # A cosine falls over the whole run: another length would be another schedule.
-        fixed = {"num-server-rounds"} if self.settings.schedule.kind == "cosine" else set()
-        return FREE - fixed
+        # A cosine falls over the whole run: another length would be another schedule. So it is for some methods.
+        by_length = self.settings.schedule.kind == "cosine" or self.method.by_length(self.options)
+        return FREE - ({"num-server-rounds"} if by_length else set())
 
     def strategy(self) -> PartialStrategy:
         """A new strategy of this configuration."""
@@ -109,7 +109,7 @@ def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConf
         shards(data)
     try:
         plain = replace(network_of(keys, data, settings, method), dual=robust.dual)
-        network = completed(method.adapted(plain, settings, options))
+        network = method.fitted(plain, settings, options)
         config = RunConfig(
             flat, method, options, network, data, settings, keys.num_server_rounds, keys.evaluate_every,
             keys.checkpoint_every, keys.run_dir, keys.resume, robust,

@@ -186,6 +186,8 @@ def option(key: str, value: object, default: Scalar) -> Scalar:
     """
     if isinstance(default, float) and type(value) is int:
         value = float(value)
+    if default == "auto" and type(value) in (int, float):  # a number stands where a word can, too
+        value = str(value)
     if type(value) is not type(default):
         raise SettingError(key, value, f"a {type(default).__name__}, such as {default!r}")
     if isinstance(value, float) and not isfinite(value):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from data import DataSettings, inspect
 from models.errors import SettingError
 from models.network import NETWORKS, NetworkSpec, completed
 from models.norm import NORMS
 from models.plans import FULL
-from models.staged import EXITS
 from protocol import Work
 from protocol.codecs import CodecSettings
 from server_app.keys import Keys
@@ -37,9 +37,12 @@ def _alpha(keys: Keys, likes: Preferences) -> float:
     if keys.dynamic_alpha == "auto":
         return likes.dynamic_alpha
     try:
-        return float(keys.dynamic_alpha)
+        alpha = float(keys.dynamic_alpha)
     except ValueError:
-        raise SettingError("dynamic-alpha", keys.dynamic_alpha, '"auto" or a number in quotes, such as "0.1"') from None
+        alpha = -1.0
+    if not 0 <= alpha < inf:  # nor is nan
+        raise SettingError("dynamic-alpha", keys.dynamic_alpha, '"auto", or 0 (off) or more in quotes, such as "0.1"')
+    return alpha
 
 
 def _downlink(name: str, codec: CodecSettings) -> CodecSettings:
@@ -101,15 +104,12 @@ def network_of(keys: Keys, data: DataSettings, settings: Settings, method: type[
     rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
     if norm != "batch-per-width" or not method.WIDTHS:
         rates = (FULL,)
-    exits = "last" if keys.exits == "auto" else keys.exits  # which a method with exits of its own replaces
-    if exits not in EXITS:
-        raise SettingError("exits", keys.exits, ["auto", *EXITS])
     return completed(
         NetworkSpec(
             keys.model, task.input_shape, task.classes, _numbers("widths", keys.widths),
             _numbers("blocks", keys.blocks), norm,
             likes.scaler if keys.scaler == "auto" else keys.scaler == "on",
-            rates, vocabulary=task.vocabulary, exits=exits, heads=keys.heads, whole_heads=keys.whole_heads,
+            rates, vocabulary=task.vocabulary, exits=keys.exits, heads=keys.heads, whole_heads=keys.whole_heads,
             tied=keys.tied, pooler=keys.pooler,
         )
     )  # fmt: skip

@@ -17,14 +17,12 @@ from math import exp
 from typing import ClassVar
 
 from models.errors import SettingError
-from models.network import NetworkSpec, with_exits
 from models.plans import Plan
 from protocol import Objective, Scalar
 from strategies.base import PartialStrategy
 from strategies.fedavg import FedAvg
 from strategies.fleet import Node
 from strategies.method import Preferences
-from strategies.settings import Settings
 from strategies.tiers import Tier
 
 
@@ -36,17 +34,9 @@ class DepthFL(PartialStrategy):
 
     OPTIONS: ClassVar[Mapping[str, Scalar]] = {"distillation": True, "distillation-rounds": 300}
     RANGES = {"distillation-rounds": (1, 10**9)}
-    PREFERENCES = Preferences(norm="batch-per-width", exits="bottleneck", dynamic_alpha=0.1)
+    PREFERENCES = Preferences(norm="batch-per-width", exits=("bottleneck", "plain"), dynamic_alpha=0.1)
     PER_WIDTH = True
     WIDTHS = False
-
-    @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
-        """Give a network that can only be cut after its last stage exits after every one."""
-        del settings, options
-        if network.exits == "shared":
-            raise SettingError("exits", network.exits, "one of plain, bottleneck: every stage has an exit of its own")
-        return with_exits(network, cls.PREFERENCES.exits) if network.exits == "last" else network
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
         """Everything up to the tier's depth."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from models.errors import SettingError
-from models.network import NetworkSpec, completed, layout, submodel
+from models.network import NetworkSpec, completed, layout, submodel, with_exits
 from models.plans import Plan
 from models.submodel import Submodel
 from protocol import Objective, Scalar
@@ -33,13 +33,13 @@ class Preferences:
     Attributes:
         norm: one of `models.norm.NORMS`.
         scaler: whether the Scaler is on.
-        exits: one of `models.staged.EXITS`.
+        exits: those of `models.staged.EXITS` that it trains; the first is what "auto" means.
         dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
     """
 
     norm: str = "static-batch"
     scaler: bool = False
-    exits: str = "last"
+    exits: tuple[str, ...] = ("last",)
     dynamic_alpha: float = 0.0
 
 
@@ -70,15 +70,40 @@ class Method(FlowerStrategy):
         if unknown := set(options) - set(self.OPTIONS):
             raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {sorted(self.OPTIONS)}")
         self.options: dict[str, Scalar] = {**self.OPTIONS, **options}
-        self.network = completed(self.adapted(network, self.settings, self.options))
+        self.network = self.fitted(network, self.settings, self.options)
         for option, (least, most) in self.RANGES.items():
             if not least <= float(self.options[option]) <= most:
                 raise SettingError(option, self.options[option], f"{least:g} to {most:g}")
         self.layout = layout(self.network)
 
     @classmethod
+    def fitted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """The network as the method needs it, complete; what has been fitted stays as it is.
+
+        Raises:
+            SettingError: exits that the method does not train, a tier deeper than the network, or as `adapted` says.
+        """
+        kinds = cls.exits(options)
+        if network.exits == "auto":
+            network = with_exits(network, kinds[0])
+        if network.exits not in kinds:
+            raise SettingError("exits", network.exits, f"one of {', '.join(('auto', *kinds))} for {cls.__name__}")
+        depth = layout(completed(network)).depth
+        for tier in settings.tiers:
+            if (tier.depth or 1) > depth:
+                allowed = f"depths of 1 to {depth} for {network.name!r} ({tier.name!r} has {tier.depth})"
+                raise SettingError("tiers", ", ".join(map(str, settings.tiers)), allowed)
+        return completed(cls.adapted(network, settings, options))
+
+    @classmethod
+    def exits(cls, options: Mapping[str, Scalar]) -> tuple[str, ...]:
+        """The kinds of exits that it trains; the first is what "auto" means."""
+        del options
+        return cls.PREFERENCES.exits
+
+    @classmethod
     def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
-        """The network as the method needs it; what has been adapted stays as it is. Default: unchanged."""
+        """A network with the right exits, otherwise as the method needs it. Default: unchanged."""
         del settings, options
         return network
 
@@ -91,6 +116,12 @@ class Method(FlowerStrategy):
         """Which part of the state after a round a device of this tier keeps and uses; what is evaluated."""
         del round_number
         return Plan(tier.rate)
+
+    @classmethod
+    def by_length(cls, options: Mapping[str, Scalar]) -> bool:
+        """Whether what a round trains depends on how many rounds there are, so that none can be added later."""
+        del options
+        return False
 
     def global_rate(self) -> Fraction:
         """Width of the network that the method trains altogether."""
@@ -106,8 +137,9 @@ class Method(FlowerStrategy):
         return tier.rate >= wanted.rate and self.depth_of(tier) >= self.depth_of(wanted)
 
     def depth_of(self, tier: Tier) -> int:
-        """Number of stages that a tier can carry; all of them for the network as a whole."""
-        return depths_of(self.settings.tiers, self.layout.exits).get(tier.name, self.layout.depth)
+        """Number of stages that a tier can carry; for the network as a whole, as many as the deepest tier."""
+        depths = depths_of(self.settings.tiers, self.layout.exits)
+        return depths.get(tier.name, max(depths.values()))
 
     def part(self, plan: Plan, state: Mapping[str, Tensor] | None = None) -> Submodel:
         """What a plan means in a state, in the present one unless another is given."""

@@ -9,38 +9,37 @@ paper's levels have rates of 0.7 to 1.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from fractions import Fraction
 
-from models.errors import SettingError
-from models.network import NetworkSpec
 from models.plans import Plan
 from protocol import Objective, Scalar
 from strategies.base import PartialStrategy
 from strategies.fleet import Node
 from strategies.method import Preferences
-from strategies.settings import Settings
 from strategies.tiers import Tier
 
 
 class ScaleFL(PartialStrategy):
     """Leading widths up to a depth.
 
-    Options: `distillation` (0.05): γ, 0 is off; `temperature` (3.0); `distillation-after` (5): rounds without it at
-    first, a quarter of the run in the paper.
+    Options: `distillation` (0.05): γ, 0 is off; `temperature` (3.0); `distillation-after` (0.25): the share of
+    the run's rounds (`Schedule.rounds`) that goes by without it first, in the paper a quarter.
     """
 
-    OPTIONS = {"distillation": 0.05, "temperature": 3.0, "distillation-after": 5}
-    RANGES = {"distillation": (0, 1e3), "temperature": (1e-3, 1e3), "distillation-after": (0, 10**9)}
-    PREFERENCES = Preferences(norm="static-batch", scaler=True, exits="plain")
+    OPTIONS = {"distillation": 0.05, "temperature": 3.0, "distillation-after": 0.25}
+    RANGES = {"distillation": (0, 1e3), "temperature": (1e-3, 1e3), "distillation-after": (0, 1)}
+    PREFERENCES = Preferences(norm="static-batch", scaler=True, exits=("plain", "bottleneck"))
     PER_WIDTH = True
 
     @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
-        """Give a network that can only be cut after its last stage exits after every one."""
-        del settings, options
-        if network.exits == "shared":
-            raise SettingError("exits", network.exits, "one of plain, bottleneck: every stage has an exit of its own")
-        return replace(network, exits="plain") if network.exits == "last" else network
+    def by_length(cls, options: Mapping[str, Scalar]) -> bool:
+        """Distillation begins after a share of the run."""
+        return bool(options["distillation"]) and 0 < float(options["distillation-after"]) < 1
+
+    def global_rate(self) -> Fraction:
+        """The largest rate among the deepest tiers, whose last exit somebody trains as wide as that."""
+        depths = {tier: self.depth_of(tier) for tier in self.settings.tiers}
+        return max(tier.rate for tier, depth in depths.items() if depth == max(depths.values()))
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
         """The tier's width and depth."""
@@ -56,7 +55,7 @@ class ScaleFL(PartialStrategy):
         """Deep supervision, deeper exits weighing more, with the last as teacher in later rounds."""
         del tier
         settings: dict[str, Scalar] = {"by-depth": True}
-        if round_number > int(self.options["distillation-after"]):
+        if round_number - 1 >= float(self.options["distillation-after"]) * self.settings.schedule.rounds:
             settings |= {
                 "distillation": "last", "weight": self.options["distillation"],
                 "temperature": self.options["temperature"],

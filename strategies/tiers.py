@@ -30,6 +30,9 @@ class Tier:
     rate: Fraction
     depth: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.name}:{self.rate}" + ("" if self.depth is None else f"@{self.depth}")
+
 
 HALVING = tuple(Tier(name, Fraction(1, 2**i)) for i, name in enumerate("abcde"))
 

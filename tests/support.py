@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from flwr.app import Context, Error, Message
 from safetensors.torch import load_file
@@ -104,11 +105,11 @@ class Player:
     """Plays runs in folders of its own, and each faultless one only once."""
 
     def __init__(self, new_folder: Callable[[], Path]) -> None:
-        self._new_folder = new_folder
+        self.new_folder = new_folder
         self._known: dict[tuple[tuple[str, Scalar], ...], Outcome] = {}
 
     def __call__(self, faults: Faults | None = None, **options: Any) -> Outcome:
-        return play(self._new_folder(), faults, **options)
+        return play(self.new_folder(), faults, **options)
 
     def once(self, **keys: Scalar) -> Outcome:
         """The run of these keys, played at the first call; nobody may change its folder."""
@@ -117,6 +118,29 @@ class Player:
             options: dict[str, Any] = dict(keys)
             self._known[key] = self(**options)
         return self._known[key]
+
+
+class Stopped(Exception):
+    """A run that ends in the middle."""
+
+
+def half_of(player: Player, stop: int, **keys: Any) -> Outcome:
+    """A run that can be resumed after round `stop` as if it had these keys from the start.
+
+    Where the number of rounds says what a round trains, it is one of as many rounds that is stopped while it trains.
+    """
+    if "num-server-rounds" in configured(**keys).free:
+        return player(**keys | {"num_server_rounds": stop})
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if trains(request, rounds=[stop + 1]):
+            raise Stopped
+        return [reply]
+
+    folder = player.new_folder()
+    with pytest.raises(Stopped):
+        play(folder, faults, **keys)
+    return Outcome(folder, json.loads((folder / "summary.json").read_text()), [])
 
 
 def address_of(node: int) -> int:

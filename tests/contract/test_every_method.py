@@ -23,7 +23,7 @@ from server_app import checkpoint
 from server_app.config import defaults, method_keys
 from server_app.run import NothingLearnt
 from strategies import METHODS
-from tests.support import Outcome, Player, configured, failed, trains, without
+from tests.support import Outcome, Player, configured, failed, half_of, trains, without
 from tests.support import play as play_in
 
 pytestmark = pytest.mark.parametrize("method", list(METHODS))
@@ -166,7 +166,7 @@ def test_an_abandoned_round_leaves_the_state_alone(play: Player, method: str) ->
 @pytest.mark.parametrize(("assignment", "stop"), [("fixed", 3), ("dynamic", 1)])
 def test_a_resumed_run_is_the_uninterrupted_one(play: Player, method: str, assignment: str, stop: int) -> None:
     keys: dict[str, Any] = {"method": method, "tier_assignment": assignment, **RESUMED}
-    half = play(**keys | {"num_server_rounds": stop})
+    half = half_of(play, stop, **keys)
     resumed = play(**keys, resume=str(half.path))
     assert [row["round"] for row in resumed.rows] == list(range(1, 6))
     assert resumed.hash == play.once(**keys).hash

@@ -17,7 +17,7 @@ from models.errors import SettingError
 from models.randomness import generator
 from protocol import Scalar
 from strategies import METHODS
-from tests.support import Outcome, Player, configured
+from tests.support import Outcome, Player, configured, half_of
 
 AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
     "method": [{"method": name} for name in METHODS],
@@ -102,5 +102,5 @@ def test_two_rounds_are_finite_and_resumable(play: Player, sample: dict[str, int
     assert finite(whole.rows)
     assert [row["abandoned"] for row in whole.rows] == [False, False]
     assert not whole.rejected
-    half = play(**keys | {"num_server_rounds": 1})
+    half = half_of(play, 1, **keys)
     assert play(**keys, resume=str(half.path)).hash == whole.hash

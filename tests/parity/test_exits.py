@@ -17,7 +17,7 @@ from client_app.objectives import OBJECTIVES, LocalObjective, Setting
 from models import NetworkSpec, Plan, build_part, completed, generator, layout, submodel
 from models.staged import Staged
 from protocol import Scalar, WireError
-from strategies import DepthFL, ExclusiveDepth, ScaleFL, Settings, Tier
+from strategies import DepthFL, ExclusiveDepth, ScaleFL, Schedule, Settings, Tier
 from tests.parity.rounds import CLASSES, Round, node, noisy, state_of
 
 DEEP = completed(
@@ -161,9 +161,12 @@ def test_scalefls_loss(depth: int) -> None:
 
 def test_scalefl_distils_after_its_first_rounds() -> None:
     spec = NetworkSpec("cnn", (1, 8, 8), 5, (8, 8, 8, 8))
-    strategy = ScaleFL(spec, Settings(tiers=TIERS), **{"distillation-after": 25})
-    named = [strategy.objective(TIERS[0], t).settings.get("distillation") for t in (1, 25, 26, 100)]
-    assert named == [None, None, "last", "last"]
+    for options, after in (({}, 25), ({"distillation-after": 0.5}, 50), ({"distillation-after": 0.0}, 0)):
+        strategy = ScaleFL(spec, Settings(tiers=TIERS, schedule=Schedule(rounds=100)), **options)
+        named = [strategy.objective(TIERS[0], t).settings.get("distillation") for t in range(1, 101)]
+        assert named == [None] * after + ["last"] * (100 - after)
+    never = ScaleFL(spec, Settings(tiers=TIERS, schedule=Schedule(rounds=100)), **{"distillation-after": 1.0})
+    assert all("distillation" not in never.objective(TIERS[0], t).settings for t in (1, 99, 100))
 
 
 def test_scalefl_cuts_width_and_depth() -> None:

@@ -68,6 +68,7 @@ class Run:
         self._events = Events(self.folder.path / "events", self._warn)
         self._traffic: dict[str, Any] = {}
         self._accepted = self._in_vain = 0
+        self._unwritten: list[Row] = []
 
     def execute(self) -> Row:
         """Run to the end and return the summary.
@@ -137,11 +138,23 @@ class Run:
             self._save(number, row)
         row["seconds"]["checkpoint"] = perf_counter() - began
         row["resident_bytes"] = psutil.Process().memory_info().rss
-        self.folder.append_metrics(row)
+        self._unwritten.append(row)
+        self._append_metrics(last=last)
         self._events.write(row)
         self._progress.round(row)
         if self._in_vain >= PATIENCE:
             raise NothingLearnt(f"{PATIENCE} rounds in a row had too few replies; see rejected in metrics.jsonl")
+
+    def _append_metrics(self, *, last: bool) -> None:
+        """Write the lines of this round and of those before it that a full disk did not take."""
+        try:
+            while self._unwritten:
+                self.folder.append_metrics(self._unwritten[0])
+                del self._unwritten[0]
+        except OSError as error:
+            if last:
+                raise
+            self._warn(f"metrics of round {self._unwritten[0]['round']}: not written yet ({error})")
 
     def _evaluate(self, number: int, seconds: dict[str, float]) -> Row:
         """Score the global network and every tier's on the whole test set."""
@@ -176,6 +189,7 @@ class Run:
             )  # fmt: skip
         except checkpoint.CheckpointError as error:  # a full disk must not end the training
             self._warn(str(error))
+            row["checkpoint_error"] = str(error)
         else:
             self.strategy.saved_round = number
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -14,6 +15,7 @@ from unittest.mock import patch
 
 from flotilla.engine import pool
 from flotilla.engine.pool import PoolGrid, _Worker
+from flotilla.engine.shared import Attached
 from protocol import TRAIN
 from tests.support import address_of
 
@@ -55,13 +57,13 @@ def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None
         if steps == 2:
             _die()
 
-    def dying(frame: bytes, *arguments: Any) -> bytes:
+    def dying(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached) -> bytes:
         head = pool._unframed(frame)[0]
         if (head["node"], head["type"], head["group"]) != (address_of(victim), TRAIN, "1"):
-            return done(frame, *arguments)
+            return done(frame, app, common, attached)
         if sent is None:
             SGD.step = counted  # type: ignore[method-assign]
-        reply = done(frame, *arguments)
+        reply = done(frame, app, common, attached)
         framed = len(reply).to_bytes(4, "big") + reply  # as the pipe sends it
         os.write(pipe.fileno(), framed[: len(framed) // 2 if sent == HALF else 0])
         _die()

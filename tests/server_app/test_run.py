@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import torch
+from flwr.app import Message
 
 from server_app import checkpoint
-from tests.support import Player, play, run_of
+from server_app.run_folder import RunFolder
+from tests.support import Player, run_of, trains
+from tests.support import play as play_in
 
 
 def test_a_run_without_a_model_has_not_finished(tmp_path: Path) -> None:
@@ -16,20 +26,112 @@ def test_a_run_without_a_model_has_not_finished(tmp_path: Path) -> None:
         patch("server_app.run.save_file", side_effect=OSError(28, "No space left on device")),
         pytest.raises(OSError, match="No space left"),
     ):
-        play(tmp_path / "run", num_server_rounds=1, num_clients=3)
+        play_in(tmp_path / "run", num_server_rounds=1, num_clients=3)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert "No space left" in summary["error"]
 
 
-def test_a_full_disk_ends_no_training(play: Player) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise checkpoint.CheckpointError("not written (No space left on device)")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_ends_no_training(tmp_path: Path, play: Player) -> None:
+    """In round 2 there is no room for the checkpoint, says the system itself; in round 3 there is again."""
+    checkpoints = tmp_path / "run" / "checkpoints"
 
-    with patch("server_app.checkpoint.save", full):
-        out = play(num_clients=3)
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if trains(request, 0, [2]):
+            (checkpoints / f".tmp-{os.getpid()}").symlink_to("/dev/full")
+        return [reply]
+
+    keys: dict[str, Any] = {"num_clients": 3, "num_server_rounds": 3}
+    out, reference = play_in(tmp_path / "run", faults, **keys), play(**keys)
     assert out.summary["status"] == "finished"
-    assert out.hash == play(num_clients=3).hash
+    assert out.hash == reference.hash
+    assert ["checkpoint_error" in row for row in out.rows] == [False, True, False]
+    assert "round-000002.json: not written" in out.rows[1]["checkpoint_error"]
+    assert "No space left on device" in out.rows[1]["checkpoint_error"]
+    # What it could not write is not there, nor a part of it, and what it could is as it would have been.
+    assert [path.name for path in sorted(checkpoints.glob("*.json"))] == ["round-000001.json", "round-000003.json"]
+    assert not list(checkpoints.glob(".tmp-*"))
+    found, wanted = (checkpoint.load(path / "checkpoints", 3) for path in (out.path, reference.path))
+    state = [name for name in wanted.tensors if name.startswith("state/")]
+    assert state
+    assert all(torch.equal(found.tensors[name], wanted.tensors[name]) for name in state)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mounting, check=False, capture_output=True).returncode:
+        pytest.skip("may not mount a file system here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_to_the_last_byte_ends_no_training(small_disk: Path, play: Player) -> None:
+    """From the training of round 2 to that of round 4; it takes neither checkpoints nor lines of metrics."""
+    filler = small_disk / "somebody's"
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if trains(request, 0, [2]):
+            with open(filler, "wb", buffering=0) as stream, suppress(OSError):
+                while True:
+                    stream.write(bytes(4096))
+        if trains(request, 0, [4]):
+            filler.unlink()
+        return [reply]
+
+    keys: dict[str, Any] = {"num_clients": 3, "num_server_rounds": 4}
+    out = play_in(small_disk / "run", faults, **keys)
+    assert out.summary["status"] == "finished"
+    assert out.hash == play(**keys).hash
+    assert [row["round"] for row in out.rows] == [1, 2, 3, 4]
+    errors = [row.get("checkpoint_error", "") for row in out.rows]
+    assert ["No space left on device" in error for error in errors] == [False, True, True, False]
+
+
+def test_lines_that_a_full_disk_did_not_take_are_written_when_it_has_room(tmp_path: Path) -> None:
+    append, lines = RunFolder.append_metrics, [1]
+
+    def full(self: RunFolder, row: dict[str, Any]) -> None:
+        if row["round"] not in lines:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(self, row)
+
+    def room(request: Message, reply: Message) -> list[Message]:
+        lines.extend([2, 3, 4] if trains(request, 0, [4]) else [])
+        return [reply]
+
+    keys: dict[str, Any] = {"num_clients": 3, "num_server_rounds": 4}
+    with patch.object(RunFolder, "append_metrics", full):
+        out = play_in(tmp_path / "run", room, **keys)
+        assert [row["round"] for row in out.rows] == [1, 2, 3, 4]
+        lines[:] = [1, 2, 3]
+        with pytest.raises(OSError, match="No space left"):  # a run whose last line is missing has not finished
+            play_in(tmp_path / "another", **keys)
+
+
+def test_a_run_goes_on_after_the_checkpoint_before_a_full_disk(tmp_path: Path, play: Player) -> None:
+    """The disk filled up while the tensors were written, and the server was killed before it had room again."""
+    write, fsync = checkpoint._write_synced, os.fsync
+
+    def full(file: Path, pieces: Any) -> Any:
+        if list((file.parent).glob("round-000001.json")):
+            with patch("os.fsync", side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))):
+                return write(file, pieces)
+        return write(file, pieces)
+
+    keys: dict[str, Any] = {"num_clients": 3, "num_server_rounds": 3}
+    with patch("server_app.checkpoint._write_synced", full):
+        out = play_in(tmp_path / "run", **keys | {"num_server_rounds": 2})
+    assert os.fsync is fsync
+    assert ["checkpoint_error" in row for row in out.rows] == [False, True]
+    again = play_in(tmp_path, resume=str(out.path), **keys)
+    assert again.hash == play(**keys).hash
+    assert [row["round"] for row in again.rows] == [1, 2, 3]
+    assert not any("checkpoint_error" in row for row in again.rows)
 
 
 def test_an_interrupted_run_says_so_and_frees_its_folder(tmp_path: Path) -> None:
@@ -37,7 +139,7 @@ def test_an_interrupted_run_says_so_and_frees_its_folder(tmp_path: Path) -> None
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        play(tmp_path / "run", client=client, num_clients=3)
+        play_in(tmp_path / "run", client=client, num_clients=3)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "stopped"
     assert not (tmp_path / "run" / "lock").exists()
 

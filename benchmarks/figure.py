@@ -1,4 +1,4 @@
-"""The picture of a comparison: one line per method, one letter per tier."""
+"""The picture of a comparison: one line per method, one mark per tier."""
 
 from __future__ import annotations
 
@@ -8,63 +8,48 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.comparison import TITLES, Finished, by_method, tiers
+from benchmarks.plot import picture, plain
 
 _INK, _FAINT = "#222222", "#c8c8c8"
-# Dark is wide. The letters carry the meaning; the shades differ in lightness alone, so every eye sees them.
+# Dark is wide. The shades differ in lightness alone, so every eye sees them; and each tier has a lane of its own, the
+# widest on top, so that equal accuracies do not hide each other.
 _SHADES = ("#08306b", "#2166ac", "#4393c3", "#7fb2d6", "#a8c8e0")
+_LANES = 0.5  # share of a method's line over which the lanes are spread
 
 
 def draw(rows: Sequence[Finished], file: Path) -> None:
     """Write the picture; the format is that of the file's name."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     partitions = list(dict.fromkeys(row.partition for row in rows))
     methods = list(by_method(rows))
-    settings: dict[Any, Any] = {"svg.hashsalt": "flotilla", "font.size": 9, "svg.fonttype": "path"}
-    with pyplot.rc_context(settings):
-        height = 0.9 + 0.34 * len(methods)
-        figure, axes = pyplot.subplots(
-            1, len(partitions), figsize=(4.6 * len(partitions), height), sharey=True, squeeze=False
-        )
+    size = (1.4 + 3.6 * len(partitions), 1.2 + 0.34 * len(methods))
+    with picture(file, size, ncols=len(partitions), sharey=True, squeeze=False) as axes:
         for axis, partition in zip(axes[0], partitions, strict=True):
             _panel(axis, [row for row in rows if row.partition == partition], methods)
             axis.set_title(TITLES[partition], loc="left", color=_INK, fontsize=10)
-        figure.tight_layout(w_pad=2.0)
-        figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None, dpi=160)
-        pyplot.close(figure)
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        axes[0][0].figure.legend(
+            handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, title="network of tier",
+            handletextpad=0.2, columnspacing=1.4,
+        )  # fmt: skip
 
 
 def _panel(axis: Any, rows: Sequence[Finished], methods: Sequence[str]) -> None:
     names, runs = tiers(rows), by_method(rows)
+    lanes = [_LANES * (i / max(1, len(names) - 1) - 0.5) for i in range(len(names))]
     for y, method in enumerate(methods):
         accuracies = [100 * mean(run.last["tiers"][name]["accuracy"] for run in runs[method]) for name in names]
-        axis.plot(
-            [min(accuracies), max(accuracies)], [y, y], color=_FAINT, linewidth=2, zorder=1, solid_capstyle="round"
-        )
-        for name, accuracy, shade in reversed(list(zip(names, accuracies, _SHADES, strict=False))):
+        places = [y + lane for lane in lanes]
+        axis.plot(accuracies, places, color=_FAINT, linewidth=1.2, zorder=1)
+        for name, accuracy, place, shade in zip(names, accuracies, places, _SHADES, strict=False):
+            label = name if y == 0 else None
             axis.plot(
-                accuracy, y, "o", markersize=11, color=shade, zorder=2, markeredgecolor="white", markeredgewidth=0.8
-            )
-            dark = _SHADES.index(shade) < 3
-            axis.text(
-                accuracy,
-                y,
-                name,
-                ha="center",
-                va="center_baseline",
-                fontsize=7.5,
-                zorder=3,
-                color="white" if dark else _INK,
-            )
+                accuracy, place, "o", markersize=6.5, color=shade, markeredgecolor="white", markeredgewidth=0.6,
+                zorder=2, label=label,
+            )  # fmt: skip
     axis.set_yticks(range(len(methods)), methods)
-    axis.invert_yaxis()
     axis.set_ylim(len(methods) - 0.4, -0.6)
-    axis.set_xlabel("test accuracy of each tier's network after the last round, %", color=_INK)
-    axis.grid(axis="x", color="#eeeeee", zorder=0)
-    axis.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axis.spines[side].set_visible(False)
+    axis.set_xlabel("test accuracy after the last round, %", color=_INK)
+    plain(axis)
+    axis.grid(axis="y", visible=False)
+    axis.spines["left"].set_visible(False)
     axis.tick_params(axis="y", length=0)

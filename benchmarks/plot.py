@@ -26,9 +26,8 @@ def picture(file: Path, size: tuple[float, float], *, font: float = 9, **panels:
     from matplotlib import pyplot
 
     with pyplot.rc_context({**_STYLE, "font.size": font}):
-        figure, axes = pyplot.subplots(figsize=size, **panels)
+        figure, axes = pyplot.subplots(figsize=size, layout="constrained", **panels)
         yield axes
-        figure.tight_layout()
         figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None, dpi=160)
         pyplot.close(figure)
 

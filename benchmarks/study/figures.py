@@ -18,21 +18,27 @@ _MARK = {0.0: "o", 1.0: "^"}  # of b
 
 def rules(results: Mapping[Case, Outcome], conditions: Sequence[tuple[int, bool]], file: Path) -> None:
     """Draw the worst tenth over the accuracy, both in the end: a panel per condition, a mark per (a, b), c = 0."""
-    with picture(file, (9.6, 5.6), font=8, nrows=2, ncols=3) as axes:
+    from matplotlib.lines import Line2D
+
+    with picture(file, (9.6, 6.0), font=8, nrows=2, ncols=3) as axes:
         for axis, which in zip(axes.flat, conditions, strict=True):
             for (a, b), runs in _by_rule(results, which).items():
                 x, y = (100 * fmean(values) for values in zip(*((r.accuracy[-1], r.worst) for r in runs), strict=True))
                 axis.plot(x, y, _MARK[b], color=_SHADE[a], markersize=9, markeredgecolor="white")
-                axis.annotate(
-                    f"a={a:g} b={b:g}", (x, y), xytext=(6, 3), textcoords="offset points", color=_INK, fontsize=7
-                )
-            axis.set_title(condition(*which), loc="left", fontsize=8, color=_INK)
+            axis.set_title(condition(*which).replace(", ", ",\n"), loc="left", fontsize=8, color=_INK)
             plain(axis)
-            axis.margins(0.25)
+            axis.margins(0.15)
         for axis in axes[1]:
             axis.set_xlabel("accuracy of the global network, %")
         for axis in axes[:, 0]:
             axis.set_ylabel("worst tenth of the clients, %")
+        marks = [
+            Line2D([], [], marker=_MARK[b], color=_SHADE[a], linestyle="", label=_named(a, b))
+            for b in _MARK
+            for a in _SHADE
+            if not (a == 0.5 and b == 0)  # the same rule as a = 1: only the order of the sizes counts
+        ]
+        axes[0, 0].figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
 
 
 def coefficients(fits: Mapping[tuple[int, bool], Fit], file: Path) -> None:
@@ -49,6 +55,10 @@ def coefficients(fits: Mapping[tuple[int, bool], Fit], file: Path) -> None:
             plain(axis)
         axes[0].set_yticks(range(len(fits)), [condition(*which) for which in fits])
         axes[0].invert_yaxis()
+
+
+def _named(a: float, b: float) -> str:
+    return f"a = {'½ and 1' if a and not b else '½' if a == 0.5 else f'{a:g}'}, b = {b:g}"
 
 
 def _by_rule(results: Mapping[Case, Outcome], which: tuple[int, bool]) -> dict[tuple[float, float], list[Outcome]]:

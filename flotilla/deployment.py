@@ -15,14 +15,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from flotilla.keys import node_folder, public_keys
-from flotilla.superlink import SuperLink, SuperLinkError, free_port, script
+from flotilla.superlink import SuperLink, SuperLinkError, free_port, healthy, script
 
 _LOOK = 0.2  # seconds between two looks at the processes
-_PAUSE = 2.0  # seconds before a process that has ended is started again
+_PAUSE = 2.0  # seconds before a process that has ended is started again, at first
+# A SuperNode whose predecessor was killed is refused for up to 60 s, and each try costs seconds of CPU.
+_LONGEST_PAUSE = 16.0
+_STAYS = 30.0  # seconds after which a process counts as having come to stay
 
 
 class Deployment(SuperLink):
@@ -33,10 +37,11 @@ class Deployment(SuperLink):
         tiers: tier of every node.
         keys: folder that `flotilla.keys.make_keys` filled; None: no TLS and no node authentication.
         seconds: how long the nodes may take to come.
+        superexec: Flower's own SuperExec beside each node in place of our executor, as it comes: to compare with.
 
     Attributes:
         nodes: the SuperNodes, in order; a restarted one takes the place of its predecessor.
-        executor: what starts their ClientApps.
+        executors: what starts their ClientApps: ours for all of them, or Flower's, one for each.
     """
 
     task = "flwr-serverapp"
@@ -50,10 +55,12 @@ class Deployment(SuperLink):
         tiers: Sequence[str],
         keys: Path | None,
         seconds: float = 300.0,
+        superexec: bool = False,
     ) -> None:
         self._keys, self._tiers, self._seconds = keys, tuple(tiers), seconds
         self.root = keys / "ca.crt" if keys else None
-        self.executor: subprocess.Popen[bytes]
+        self._superexec = superexec
+        self.executors: list[subprocess.Popen[bytes]] = []
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._ports: list[int] = []
         self._end = threading.Event()
@@ -72,7 +79,8 @@ class Deployment(SuperLink):
         if self._keys is not None:
             self._register(public_keys(self._keys))
         self._ports = [free_port() for _ in self._tiers]
-        self.executor = self._start_executor()
+        groups = range(len(self._tiers) if self._superexec else 1)
+        self.executors = [self._start_executor(group) for group in groups]
         self.nodes = [self._start_node(node) for node in range(len(self._tiers))]
         self._watcher.start()
         print(f"SuperLink: {self.address}", file=sys.stderr, flush=True)
@@ -81,7 +89,9 @@ class Deployment(SuperLink):
 
     def status(self) -> str:
         """Ask for the run's status; the SuperLink may be about to come back."""
-        self.wait_ready()
+        deadline = time.monotonic() + self._seconds
+        while not healthy(self.address, self.root) and time.monotonic() < deadline:
+            time.sleep(_LOOK)
         return super().status()
 
     def close(self) -> None:
@@ -120,16 +130,23 @@ class Deployment(SuperLink):
             command += _certificate(self._keys, own)
         return self._start(command, self._node_log(node))
 
-    def _start_executor(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", str(Path(__file__).with_name("executor.py"))]
-        for port in self._ports:
+    def _start_executor(self, group: int) -> subprocess.Popen[bytes]:
+        """Ours, for all nodes; or Flower's for one."""
+        env = dict(self._env)
+        if self._superexec:
+            command, ports = [script("flower-superexec")], [self._ports[group]]
+            env.pop("FLWR_SUPEREXEC_TASK_POLL_INTERVAL")
+            env["FLWR_HOME"] = str(self._home / "flwr" / f"node-{group}")  # flwr unpacks bundles without any locking
+        else:
+            command, ports = [sys.executable, "-P", str(Path(__file__).with_name("executor.py"))], self._ports
+        for port in ports:
             command += ["--runtime-api-address", f"127.0.0.1:{port}"]
         command += ["--root-certificates", str(self.root)] if self.root else ["--insecure"]
-        return self._start(command, self._clients_log)
+        return self._start(command, self._clients_log, env)
 
-    def _start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    def _start(self, command: list[str], log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         with log.open("ab") as output:
-            return self._spawn(command, stdin=subprocess.DEVNULL, stdout=output)
+            return self._spawn(command, stdin=subprocess.DEVNULL, stdout=output, env=env)
 
     @property
     def _clients_log(self) -> Path:
@@ -149,20 +166,73 @@ class Deployment(SuperLink):
             time.sleep(_LOOK)
 
     def _watch(self) -> None:
-        """Start what has ended again, until the run is over."""
+        """Start what has ended again, each part when its own pause is over, until the run is."""
+        rests: dict[str, _Rest] = {}
         while not self._end.wait(_LOOK):
-            for node, process in enumerate(self.nodes):
-                if process.poll() is not None and self._resting(f"node {node}", process):
-                    self.nodes[node] = self._start_node(node)
-            if self.executor.poll() is not None and self._resting("the executor", self.executor):
-                self.executor = self._start_executor()
-            if self.process.poll() is not None and self._resting("the SuperLink", self.process):
-                self.process = self._start_superlink()
+            for part, process, start in self._parts():
+                rest = rests.setdefault(part, _Rest())
+                now = time.monotonic()
+                if process.poll() is None:
+                    rest.alive(now)
+                    continue
+                if rest.until is None:
+                    _say(f"{part} ended with {process.returncode}, starting it again")
+                    rest.begin(now)
+                elif now >= rest.until:
+                    try:
+                        start()
+                    except Exception as error:  # no memory, no process: perhaps in a moment
+                        _say(f"{part} could not be started: {error}")
+                        rest.begin(now)
+                    else:
+                        rest.end(now)
 
-    def _resting(self, what: str, process: subprocess.Popen[bytes]) -> bool:
-        """Say what has ended and wait a little; False if the run is over by then."""
-        print(f"flotilla: {what} ended with {process.returncode}, starting it again", file=sys.stderr, flush=True)
-        return not self._end.wait(_PAUSE)
+    def _parts(self) -> Iterator[tuple[str, subprocess.Popen[bytes], Callable[[], None]]]:
+        """Name, process and restart of every part; the SuperLink first, since the others need it."""
+        yield "the SuperLink", self.process, self._restart_superlink
+        for group, process in enumerate(self.executors):
+            yield f"executor {group}", process, partial(self._restart_executor, group)
+        for node, process in enumerate(self.nodes):
+            yield f"node {node}", process, partial(self._restart_node, node)
+
+    def _restart_superlink(self) -> None:
+        self.process = self._start_superlink()
+
+    def _restart_executor(self, group: int) -> None:
+        self.executors[group] = self._start_executor(group)
+
+    def _restart_node(self, node: int) -> None:
+        self.nodes[node] = self._start_node(node)
+
+
+class _Rest:
+    """When a part that has ended is due to be started again; longer and longer while it does not stay.
+
+    Attributes:
+        until: seconds of the monotonic clock; None: it is not waiting.
+    """
+
+    def __init__(self) -> None:
+        self.until: float | None = None
+        self._pause, self._began = _PAUSE, float("-inf")
+
+    def begin(self, now: float) -> None:
+        """It has ended."""
+        self.until = now + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    def end(self, now: float) -> None:
+        """It has been started."""
+        self.until, self._began = None, now
+
+    def alive(self, now: float) -> None:
+        """It is there."""
+        if now - self._began > _STAYS:
+            self._pause = _PAUSE
+
+
+def _say(line: str) -> None:
+    print(f"flotilla: {line}", file=sys.stderr, flush=True)
 
 
 def _certificate(keys: Path, own: Path) -> list[str]:

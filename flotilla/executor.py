@@ -13,6 +13,7 @@ each, which is what `flotilla federation` does for the SuperNodes of one host.
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import gc
 import importlib
@@ -22,24 +23,36 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import torch  # so that no child has to
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import Message as MessageProto
+from flwr.proto.node_pb2 import Node
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullAppMessagesRequest
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.supercore.utils import get_flwr_home
-from flwr.supernode.runtime.run_clientapp import run_clientapp
+from flwr.supernode.runtime.run_clientapp import push_message, push_task_output, run_clientapp
 
 _POLL = float(os.environ.get("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2"))  # seconds
 _PAUSE = 1.0  # seconds before a SuperNode that does not answer is asked again
 _PRELOADED = (torch, ClientApp)
+_REPLIES = b"replies\n"  # the note of a ClientApp that begins to hand over its reply
 # What Flotilla's clients import as well, each where it is installed: up to five seconds of CPU for every message.
 _WORTH_LOADING = ("safetensors.torch", "sklearn.datasets", "flwr_datasets.partitioner")
 
@@ -89,18 +102,21 @@ def serve(address: str, root: bytes | None, secret: bytes | None, alive: Path | 
         interceptors.append(SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=acquiring))
     client = RuntimeHttpClient.from_server_address(address, root is None, root, interceptors)
     request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-    parent = os.getppid()
+    parent, at_work = os.getppid(), dict[int, tuple[str, int]]()  # process id → token, what it notes
     while os.getppid() == parent:
         if alive:
             alive.touch()
+        for token, notes, number in _killed(at_work):
+            fork(_answer, address, root, token, notes, number)
         try:
             task = client.AcquireTask(request)
         except httpx.HTTPError:
             time.sleep(_PAUSE)
             continue
         if task.token:
-            fork(_run, address, root, task.token)
-        _bury()
+            ours, theirs = os.pipe()
+            at_work[fork(_run, address, root, task.token, theirs)] = task.token, ours
+            os.close(theirs)
         time.sleep(_POLL)
 
 
@@ -122,18 +138,67 @@ def fork(work: Callable[..., None], *arguments: Any) -> int:
     os._exit(code)
 
 
-def _run(address: str, root: bytes | None, token: str) -> None:
+def _run(address: str, root: bytes | None, token: str, notes: int) -> None:
+    """Be a ClientApp's process; what it has been asked, and that it has begun to reply, goes into a pipe."""
+    pull, push = RuntimeHttpClient.PullMessages, RuntimeHttpClient.PushMessages
+
+    def pull_and_note(client: RuntimeHttpClient, request: Any) -> Any:
+        answer = pull(client, request)
+        for message in answer.messages_list:  # without contents: those are pulled afterwards
+            os.write(notes, base64.b64encode(message.SerializeToString()) + b"\n")
+        return answer
+
+    def note_and_push(client: RuntimeHttpClient, request: Any) -> Any:
+        os.write(notes, _REPLIES)
+        return push(client, request)
+
+    setattr(RuntimeHttpClient, "PullMessages", pull_and_note)  # noqa: B010 - theirs, and of this process only
+    setattr(RuntimeHttpClient, "PushMessages", note_and_push)  # noqa: B010
     run_clientapp(
         runtime_api_address=address, token=token, insecure=root is None, certificates=root, parent_pid=os.getppid()
     )
 
 
-def _bury() -> None:
-    """Collect the children that have ended."""
+def _killed(at_work: dict[int, tuple[str, int]]) -> Iterator[tuple[str, bytes, int]]:
+    """Collect the children that have ended; token, notes and signal of the ClientApps that were killed."""
     with contextlib.suppress(ChildProcessError):
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            if os.WIFSIGNALED(found[1]):  # perhaps while it unpacked the bundle: flwr would use what is there as it is
+            pid, status = found
+            token, notes = at_work.pop(pid, ("", -1))
+            if not token:
+                continue
+            with open(notes, "rb") as pipe:
+                noted = pipe.read()
+            if os.WIFSIGNALED(status):
+                # Perhaps while it unpacked the bundle: flwr would use what is there as it is.
                 shutil.rmtree(get_flwr_home() / "apps", ignore_errors=True)
+                yield token, noted, os.WTERMSIG(status)
+
+
+def _answer(address: str, root: bytes | None, token: str, noted: bytes, number: int) -> None:
+    """Reply with an error in place of a ClientApp that was killed, and end its task.
+
+    A task that is not ended would expire later, and flwr would then call another message's ClientApp dead.
+    """
+    interceptors: list[Any] = [RuntimeVersionHttpInterceptor(component_name="flwr-clientapp")]
+    interceptors.append(RuntimeTokenHttpInterceptor(token))
+    client = RuntimeHttpClient.from_server_address(address, root is None, root, interceptors)
+    reason = f"The ClientApp was killed by signal {number}."
+    if _REPLIES not in noted:  # otherwise the SuperNode has its reply, and must not get two
+        lines = noted.splitlines()
+        asked = [MessageProto.FromString(base64.b64decode(line)) for line in lines]
+        asked = asked or list(client.PullMessages(PullAppMessagesRequest()).messages_list)
+        if not asked:  # killed at the very moment of pulling: flwr finds out after 60 s
+            return
+        message = message_from_proto(asked[0])
+        run, node, name = message.metadata.run_id, message.metadata.dst_node_id, message.metadata.message_id
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, run, node
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=Node(node_id=node), run_id=run, message_object_id=name)
+        )
+        reply = Message(Error(ErrorCode.CLIENT_APP_CRASHED, reason), reply_to=message)
+        push_message(client, reply, Context(run, node, {}, RecordDict(), {}))
+    push_task_output(client, None, SubStatus.FAILED, reason)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def prepare_federation(
     return prepare(app_dir, run_config, run_dir=run_dir, resume=resume, nodes=nodes, preferred=preferred)
 
 
-def run_federation(settings: Settings, keys: Path | None, *, insecure: bool = False, verbose: bool = False) -> int:
+def run_federation(
+    settings: Settings, keys: Path | None, *, insecure: bool = False, verbose: bool = False, superexec: bool = False
+) -> int:
     """Run an app on SuperNodes that are started for it.
 
     Args:
@@ -40,6 +42,7 @@ def run_federation(settings: Settings, keys: Path | None, *, insecure: bool = Fa
         keys: folder for keys, filled where some are missing; None: keys that go with the run.
         insecure: neither TLS nor keys.
         verbose: show also what Flower says.
+        superexec: ClientApps by Flower's own SuperExec, to compare with.
 
     Returns:
         0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
@@ -51,7 +54,8 @@ def run_federation(settings: Settings, keys: Path | None, *, insecure: bool = Fa
         folder = None if insecure else (keys or Path(own)).expanduser().absolute()
         if folder is not None:
             make_keys(folder, len(tiers))
-        return run_on(partial(Deployment, tiers=tiers, keys=folder), settings, {}, verbose=verbose)
+        make = partial(Deployment, tiers=tiers, keys=folder, superexec=superexec)
+        return run_on(make, settings, {}, verbose=verbose)
 
 
 def tiers_of(config: Mapping[str, Value], nodes: int) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
@@ -40,10 +40,17 @@ class Withdrawing(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where time comes from, so that tests need none."""
+    """Where time comes from, so that tests need none.
+
+    Attributes:
+        now: seconds.
+        sleep: waits.
+        date: seconds since 1970, which nodes have too.
+    """
 
     now: Callable[[], float] = monotonic
     sleep: Callable[[float], None] = sleep
+    date: Callable[[], float] = time
 
 
 _WALL = Clock()
@@ -60,6 +67,10 @@ class Waited:
         first, last: from then until the first and the last reply were in hand; 0 without replies.
         taken: from then until the last one was taken.
         idle: longest sleep after which a reply was there: so long one may have lain at the SuperLink unasked.
+        unfetched: longest time from asking for a reply in vain until it was in hand, which is more than any reply lay
+            at the SuperLink. A reply beyond the window is not asked for, and counts from the sending of all.
+        travelled: longest time from the making of a reply by its node until it was in hand, by the clocks of both; it
+            says something only where these agree, as on one host.
         held: longest time that a reply in hand waited for its turn.
         arrived: position of a message → seconds from the sending of all until its reply was in hand.
         left: positions of the messages that were not waited for, because there were enough replies.
@@ -72,13 +83,17 @@ class Waited:
     last: float = 0.0
     taken: float = 0.0
     idle: float = 0.0
+    unfetched: float = 0.0
+    travelled: float = 0.0
     held: float = 0.0
     arrived: dict[int, float] = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
 
     def to_row(self) -> dict[str, float]:
         """For a line of metrics."""
-        names = ("messages", "replies", "sent", "first", "last", "taken", "idle", "held")
+        names = (
+            "messages", "replies", "sent", "first", "last", "taken", "idle", "unfetched", "travelled", "held"
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
 
@@ -136,6 +151,7 @@ class _Exchange:
         self._pushed = [message_id in pushed for message_id in ids]
         self._done = [False] * len(ids)  # taken
         self._held: dict[int, Message] = {}
+        self._asked: dict[int, float] = {}  # position → when it was last asked for in vain
         self._pause, self._slept = _FIRST_PAUSE, 0.0
         self.start = clock.now()
 
@@ -189,6 +205,7 @@ class _Exchange:
 
     def _receive(self, asked: list[int]) -> bool:
         """Hold what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""
+        asking = self._clock.now() - self.start
         replies = list(self._grid.pull_messages([self._ids[i] for i in asked])) if asked else []
         now, waited = self._clock.now() - self.start, self.waited
         for reply in replies:
@@ -202,6 +219,9 @@ class _Exchange:
             waited.first = now if not waited.replies else waited.first
             waited.replies += 1
             waited.idle = max(waited.idle, self._slept)
+            waited.unfetched = max(waited.unfetched, now - self._asked.get(i, 0.0))
+            waited.travelled = max(waited.travelled, self._clock.date() - reply.metadata.created_at)
+        self._asked.update((i, asking) for i in asked if i not in self._held)
         return bool(replies)
 
     def _hand_over(self, i: int) -> None:

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from protocol import HELLO, VERSION, Hello, NodeId, WireError
-from strategies.exchange import exchange
+from strategies.exchange import Waited, exchange
 from strategies.guard import Rejection
 from strategies.table import in_order
 
@@ -47,11 +47,13 @@ class Fleet:
         labels: whether nodes are asked which labels they have; a node that is not asked does not tell.
         profile: what nodes are asked to measure of themselves, a `protocol.profile.ProfileRequest` as text; "" is
             nothing.
+        waited: where the seconds of the last `greet` went; None if it had nobody to ask.
     """
 
     seconds: float = 60.0
     labels: bool = False
     profile: str = ""
+    waited: Waited | None = None
     _nodes: dict[NodeId, Node] = field(default_factory=dict)
     _online: frozenset[int] = frozenset()  # addresses of `_present`
     _present: list[Node] = field(default_factory=list)
@@ -84,6 +86,7 @@ class Fleet:
 
         The list is the same object as long as nobody comes or goes.
         """
+        self.waited = None
         online = frozenset(grid.get_node_ids())
         if online == self._online and len(online) == len(self._present):
             return self._present, []
@@ -107,7 +110,7 @@ class Fleet:
             self._nodes[hello.node] = Node(new[i], hello)
 
         if messages:
-            exchange(grid, messages, take, seconds=self.seconds)
+            self.waited = exchange(grid, messages, take, seconds=self.seconds)
         nodes = [node for node in self._nodes.values() if node.address in online]
         self._online, self._present = online, sorted(nodes, key=lambda node: in_order(node.id))
         return self._present, rejections

@@ -80,6 +80,8 @@ class Membership:
                 self._measured.changed = False
         if report is not None:
             report.rejected += rejected
+            if self._fleet.waited is not None:
+                report.waiting["hello"] = self._fleet.waited.to_row()
             if self.number == -1 and nodes and not tiers:
                 raise NotEnoughNodes(f"none of {len(nodes)} nodes has a tier; the first one: {rejected[-1].reason}")
         self.number, self.present = round_number, (nodes, tiers)

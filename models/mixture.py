@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import gcd
 
 import torch
 from torch import Tensor, nn
 
-from models.axes import Layout
+from models.axes import Axis, Kind, Layout
+from models.errors import SettingError
 from models.submodel import Block, Submodel
 
 
@@ -55,6 +58,32 @@ def chosen(part: Submodel, bases: Sequence[int]) -> Submodel:
 def copied(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The state of nets side by side, from a state of each."""
     return {_name(i, name): tensor for i, state in enumerate(states) for name, tensor in state.items()}
+
+
+def nets_of(atom: str) -> int:
+    """Number of nets of a width.
+
+    Raises:
+        SettingError: not 1 divided by a whole number.
+    """
+    try:
+        count = 1 / Fraction(atom.strip())
+    except (ValueError, ZeroDivisionError):
+        count = Fraction(0)
+    if count < 1 or count.denominator != 1:
+        raise SettingError("atom", atom, '"auto", or 1 divided by a whole number, such as "1/8"')
+    return int(count)
+
+
+def widths_of(layout: Layout) -> list[Axis]:
+    """The axes whose units nets divide among them."""
+    return [axis for axis in layout.axes.values() if axis.kind is Kind.WIDTH]
+
+
+def divisors(layout: Layout) -> list[int]:
+    """The numbers of nets that divide every width of a network, so that together they have all its units; ascending."""
+    common = gcd(*(axis.size for axis in widths_of(layout)))
+    return [count for count in range(1, common + 1) if common % count == 0]
 
 
 def _name(base: int, name: str) -> str:

@@ -242,6 +242,7 @@ def ends(spec: NetworkSpec) -> dict[str, Axis]:
     }
 
 
+@lru_cache(maxsize=64)
 def completed(spec: NetworkSpec) -> NetworkSpec:
     """Fill in a network's default widths, blocks and norm, and check the spec.
 

@@ -83,6 +83,9 @@ class BatchNormPerWidth(nn.Module):
         rates: all widths that have statistics, ascending; () is one set for whatever width this is.
         rate: the width of this build, one of them.
         momentum: weight of the newest batch in the running statistics.
+
+    Attributes:
+        held_from: name of a running statistic → the narrowest width that holds it.
     """
 
     def __init__(self, size: int, rates: tuple[Fraction, ...], rate: Fraction, momentum: float = 0.1) -> None:
@@ -95,9 +98,11 @@ class BatchNormPerWidth(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.momentum = momentum
         self.own = rates.index(rate)
-        for index in range(self.own + 1):
-            self.register_buffer(f"mean_{index}", torch.zeros(kept_units(size, rates[index])))
-            self.register_buffer(f"variance_{index}", torch.ones(kept_units(size, rates[index])))
+        self.held_from: dict[str, Fraction] = {}
+        for index, narrowest in enumerate(rates[: self.own + 1]):
+            for name, start in ((f"mean_{index}", torch.zeros), (f"variance_{index}", torch.ones)):
+                self.register_buffer(name, start(kept_units(size, narrowest)))
+                self.held_from[name] = narrowest
 
     def forward(self, x_NCx: Tensor) -> Tensor:
         """Normalise (N, C, ...) per channel; training updates the running statistics of this width in place."""
@@ -162,7 +167,6 @@ def norm_layer(
     if kind == "batch-per-width":
         module = BatchNormPerWidth(size, rates, rate)
         if not rates:
-            return declare(module, {**dims, **{name: (axis,) for name, _ in module.named_buffers()}})
-        held = {name: rates[int(name.rpartition("_")[2])] for name, _ in module.named_buffers()}
-        return declare(module, {**dims, **dict.fromkeys(held, (None,))}, rates=held)
+            return declare(module, {**dims, **dict.fromkeys(module.held_from, (axis,))})
+        return declare(module, {**dims, **dict.fromkeys(module.held_from, (None,))}, rates=module.held_from)
     raise ValueError(f"norm = {kind!r}: allowed is one of {', '.join(NORMS)}")

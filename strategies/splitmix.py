@@ -1,14 +1,15 @@
 """Split-Mix (Hong, Wang, Wang, Zhou; ICLR 2022): many narrow nets in place of one wide one.
 
-The global network is K = 1/atom independent nets, each with int(atom·n) units in every layer, a stem, norms and a
-classifier of its own (§4.1). A device of rate r trains int(r/atom) of them (Algorithm 2): the first is the next one of
+The global network is K = 1/atom independent nets, each with atom·n units in every layer, a stem, norms and a classifier
+of its own (§4.1). A device of rate r trains int(r/atom) of them (Algorithm 2): the first is the next one of
 a shuffled round-robin that all devices share, so that no net is left out for long; the others are drawn from the rest
 without replacement. The server averages every net by itself over those who trained it, weighted by examples; a net that
 nobody trained stays as it is. A device of rate r then uses the mean of the logits of the first int(r/atom) nets.
 
 K nets have about 1/K of the parameters of one K times as wide, so a tier's parameters are not those of other methods.
-The released code divides activations by the atom in training and scales the initial weights accordingly, unless it
-keeps running statistics; here neither is done: every norm but "none" takes the scale out again.
+The released code rounds atom·n down, which leaves units out where the atom does not divide a layer; here that is
+refused. It also divides activations by the atom in training and scales the initial weights accordingly, unless it keeps
+running statistics; here neither is done: every norm but "none" takes the scale out again.
 
 Adversarial training and dual norms (§4.3) are settings of the run, for every method: `adversarial`, `dual-norm`.
 """
@@ -18,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
-from math import ceil
 from typing import Any
 
 from models.errors import SettingError
-from models.network import NetworkSpec, completed
+from models.mixture import divisors, nets_of, widths_of
+from models.network import NetworkSpec, completed, layout
 from models.plans import Plan
 from models.randomness import generator
 from protocol import Scalar
@@ -36,7 +37,8 @@ class SplitMix(PartialStrategy):
     """As many of the nets as a tier can carry.
 
     Options: `atom` ("auto"): width of one net as a share of the whole, one divided by a whole number, such as "1/8";
-    "auto" is the widest that the smallest tier can carry, with which the paper's tiers of 1 to 1/8 have its 1/8.
+    "auto" is the widest that divides every layer and that the smallest tier can carry, with which the paper's tiers of
+    1 to 1/8 have its 1/8.
     """
 
     OPTIONS = {"atom": "auto"}
@@ -53,21 +55,27 @@ class SplitMix(PartialStrategy):
         """Many narrow nets.
 
         Raises:
-            SettingError: an atom that does not divide 1, that a tier cannot carry, or that leaves nothing of a layer.
+            SettingError: an atom that does not divide 1 or a layer, or that a tier cannot carry.
         """
         if network.bases:
             return network
-        atom, smallest = str(options["atom"]), min(settings.tiers, key=lambda tier: tier.rate)
-        count = ceil(1 / smallest.rate) if atom == "auto" else nets_of(atom)
+        atom, whole = str(options["atom"]), completed(network)
+        smallest = min(settings.tiers, key=lambda tier: tier.rate)
+        # Every net has all heads of attention, each narrower: what is divided is the coordinates of a head.
+        divided = layout(replace(whole, whole_heads=False))
+        enough = [count for count in divisors(divided) if smallest.rate * count >= 1]
+        count = next(iter(enough), divisors(divided)[-1]) if atom == "auto" else nets_of(atom)
         if smallest.rate * count < 1:
             allowed = f"rates of at least one net, 1/{count} of the width ({smallest.name!r} has {smallest.rate})"
-            raise SettingError("tiers", ", ".join(f"{tier.name}:{tier.rate}" for tier in settings.tiers), allowed)
-        whole = completed(network)
-        widths = tuple(int(width * Fraction(1, count)) for width in whole.widths)
-        if not all(widths):
+            raise SettingError("tiers", ", ".join(map(str, settings.tiers)), allowed)
+        if count > min(whole.widths):
             allowed = f"at least 1/{min(whole.widths)}, for layers of {', '.join(map(str, whole.widths))} units"
             raise SettingError("atom", atom, allowed)
-        return replace(whole, widths=widths, bases=count)
+        if count not in divisors(divided):
+            axis = next(axis for axis in widths_of(divided) if axis.size % count)
+            fit = ", ".join(str(Fraction(1, count)) for count in divisors(divided))
+            raise SettingError("atom", atom, f"one of {fit}, which divide every layer ({axis.name!r} has {axis.size})")
+        return replace(whole, widths=tuple(width // count for width in whole.widths), bases=count)
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
         """The next net of the round-robin, and random others."""
@@ -104,18 +112,3 @@ class SplitMix(PartialStrategy):
         self._turns += 1
         draws = generator(self.settings.seed, cycle, "server", "order of bases")
         return int(draws.permutation(self.network.bases)[place])
-
-
-def nets_of(atom: str) -> int:
-    """Number of nets of a width.
-
-    Raises:
-        SettingError: not 1 divided by a whole number.
-    """
-    try:
-        count = 1 / Fraction(atom.strip())
-    except (ValueError, ZeroDivisionError):
-        count = Fraction(0)
-    if count < 1 or count.denominator != 1:
-        raise SettingError("atom", atom, '"auto", or 1 divided by a whole number, such as "1/8"')
-    return int(count)

@@ -31,8 +31,8 @@ from models import (
     submodel,
     torch_generator,
 )
+from models.scaling import root, scaled
 from strategies import NeFL, Settings
-from strategies.nefl import root, scaled
 from strategies.tiers import Tier
 from tests.models.generators import bits
 from tests.parity.rounds import CLASSES, Round, node, noisy, state_of

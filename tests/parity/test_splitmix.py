@@ -22,9 +22,11 @@ from models.dual import mixed
 from models.mixture import Mixture
 from protocol import Optimiser, Work
 from strategies import Settings, SplitMix, Tier
-from tests.parity.rounds import CNN, Round, node, noisy, state_of
+from tests.parity.rounds import CNN as ANY_CNN
+from tests.parity.rounds import Round, node, noisy, state_of
 from tests.parity.test_objectives import NO_MEMORY
 
+CNN = completed(replace(ANY_CNN, widths=(6, 12, 12, 18)))  # every atom of TIERS divides it
 TIERS = tuple(Tier(name, Fraction(1, n)) for name, n in zip("abcd", (1, 2, 3, 6), strict=True))
 
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from models import NetworkSpec, Plan, SettingError, build_part, generator, initial_state, submodel, torch_generator
-from models.mixture import Mixture
+from models.mixture import Mixture, nets_of
 from server_app.config import resolve
 from strategies import Settings, SplitMix, Tier, parse_tiers
-from strategies.splitmix import nets_of
 from tests.parity.rounds import Round, node, noisy
 from tests.support import Player, configured, keys_of
 
@@ -43,7 +42,7 @@ def _state(strategy: SplitMix) -> dict[str, Tensor]:
 def test_a_budget_buys_a_whole_number_of_nets(rate: str, atom: str, count: int) -> None:
     """I17: int(0.3 / 0.1) is 2 in floating point."""
     tiers = (Tier("a", Fraction(1)), Tier("b", Fraction(rate)))
-    spec = NetworkSpec("mlp", (1, 4, 4), 5, (20, 10))
+    spec = NetworkSpec("mlp", (1, 4, 4), 5, (80, 40))
     strategy = SplitMix(spec, Settings(tiers=tiers), atom=atom)
     assert strategy.carried(tiers[1]) == count
     assert strategy.kept_plan(tiers[1], 5) == Plan(bases=tuple(range(count)))
@@ -251,6 +250,43 @@ def test_layers_too_narrow_for_a_net() -> None:
     with pytest.raises(SettingError, match="at least 1/8, for layers of 16, 8 units") as caught:
         configured(method="splitmix", splitmix_atom="1/16")
     assert caught.value.key == "splitmix-atom"
+
+
+@pytest.mark.parametrize(
+    ("keys", "axis", "atoms"),
+    [
+        ({"widths": "16, 12", "splitmix_atom": "1/8"}, "'hidden2' has 12", "1, 1/2, 1/4"),
+        ({"widths": "12, 18", "splitmix_atom": "1/4"}, "'hidden2' has 18", "1, 1/2, 1/3, 1/6"),
+        (
+            {"model": "vit", "widths": "16, 32", "blocks": "1", "splitmix_atom": "1/8", "tiers": "a:1"},
+            "'head1' has 4", "1, 1/2, 1/4",
+        ),
+        (
+            {"model": "vit", "widths": "16, 32", "blocks": "1", "splitmix_atom": "1/8", "tiers": "a:1",
+             "whole_heads": True}, "'head1' has 4", "1, 1/2, 1/4",
+        ),
+        (
+            {"model": "cnn", "widths": "8, 8, 8, 9", "splitmix_atom": "1/8", "tiers": "a:1"}, "'conv4' has 9", "1",
+        ),
+    ],
+)  # fmt: skip
+def test_an_atom_that_does_not_divide_a_layer(keys: dict[str, Any], axis: str, atoms: str) -> None:
+    """Rounded down, eight nets of a layer of 12 would use 8 of its units."""
+    with pytest.raises(SettingError) as caught:
+        configured(method="splitmix", **keys)
+    assert (caught.value.key, caught.value.value) == ("splitmix-atom", keys["splitmix_atom"])
+    assert caught.value.allowed == f"one of {atoms}, which divide every layer ({axis})"
+
+
+def test_auto_divides_every_layer() -> None:
+    """Tiers of 1/4 can carry one of four nets; the layers have 12 and 18 units, so there are six."""
+    network = configured(method="splitmix", widths="12, 18").network
+    assert (network.bases, network.widths) == (6, (2, 3))
+    vit = configured(method="splitmix", model="vit", widths="16, 32", blocks="1", whole_heads=True).network
+    assert (vit.bases, vit.widths) == (4, (4, 8))
+    with pytest.raises(SettingError, match="at least one net, 1/3 of the width") as caught:
+        configured(method="splitmix", widths="9, 6")
+    assert caught.value.key == "tiers"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from logging import INFO
+from logging import INFO, WARNING
 from statistics import fmean
 from time import perf_counter
 from typing import Any
@@ -102,7 +102,10 @@ class PartialStrategy(Method):
         def draw(purpose: str) -> Mapping[str, Tensor]:
             return initial_state(network, torch_generator(s.seed, 0, "server", purpose))
 
-        return Basis(self.layout, make, draw, s.seed, lambda number: s.schedule.optimiser(number).learning_rate)
+        def rate(number: int) -> float:
+            return s.schedule.optimiser(number).learning_rate
+
+        return Basis(self.layout, make, draw, s.seed, rate, noisy=s.codec.noisy)
 
     def _turn_to(self, cluster: int) -> None:
         """Make a cluster's state the one that `state`, `average` and `coverage` are about, and every hook."""
@@ -181,7 +184,7 @@ class PartialStrategy(Method):
 
     def _place(self, sent: Sent, reply: Accepted) -> Place:
         """The average of the cluster that a reply changes."""
-        cluster = self.clusters.place(sent, reply.metrics)
+        cluster = self.clusters.place(sent, reply)
         if cluster is None:
             return Place(None, sent.part, None)
         state = self.clusters.states[cluster]
@@ -283,10 +286,12 @@ class PartialStrategy(Method):
         return score_requests(self.outbox(round_number), chosen, tiers, kept)
 
     def summary(self) -> None:
-        """Log one line."""
+        """Log one line, and one for every doubt about the settings."""
         tiers = ", ".join(f"{tier.name}={tier.rate}" for tier in self.settings.tiers)
         size = f"{self.layout.parameters:,}"
         log(INFO, "%s on %s (%s parameters), tiers %s", type(self).__name__, self.network.name, size, tiers)
+        for line in self.settings.doubts():
+            log(WARNING, line)
 
     # ---- checkpoint --------------------------------------------------------------------------------------------------
 

@@ -167,10 +167,22 @@ class Settings:
         if name != "float32" and (self.slice_at == "server" or self.clustering.clustering != "none"):
             raise SettingError("codec-down", name, "float32 where slice-at is server, or where there are clusters")
 
+    def doubts(self) -> list[str]:
+        """What works, but not as one might expect; one line each."""
+        found = []
+        if self.clustering.clustering == "cfl" and self.codec.name in ("topk", "ef21"):
+            why = {
+                "topk": "updates of unlike coordinates look orthogonal, so with a small codec-share nothing is ever cut",
+                "ef21": "updates are compared as the server has them, which follow the clients' by some rounds",
+            }
+            found.append(f'clustering = "cfl" with codec = "{self.codec.name}": {why[self.codec.name]}')
+        return found
+
     def work_of(self, tier: Tier) -> Work:
         """How the nodes of a tier train."""
         steps = dict(zip(self.tiers, self.tier_steps, strict=False)).get(tier, self.work.local_steps)
-        norm = self.codec.lossy and (self.aggregation.USES_NORM or self.clustering.clustering == "cfl")
+        codec, compared = self.codec, self.clustering.clustering == "cfl"
+        norm = (codec.lossy and self.aggregation.USES_NORM) or (codec.noisy and compared)
         work = replace(self.work, local_steps=steps, measure_squares=self.selector.squares, measure_norm=norm)
         return self.aggregation.work(work)
 

@@ -81,6 +81,11 @@ class CodecSettings:
         """Whether what arrives may be much longer or shorter than the difference; rounding to 16 bits hardly is."""
         return bool(CODECS[self.name])
 
+    @property
+    def noisy(self) -> bool:
+        """Whether what arrives is the difference and noise of mean zero, which is each client's own."""
+        return self.name == "qsgd"
+
     def to_text(self) -> str:
         """One line for the wire: the name, and as JSON what this codec looks at besides."""
         if not CODECS[self.name]:

@@ -39,6 +39,16 @@ def parameter_norm(layout: Layout, part: Submodel, reply: Accepted) -> float:
     return min(max(said, least * found), most * found)
 
 
+def parameter_share(layout: Layout, part: Submodel, reply: Accepted) -> float:
+    """Norm of a difference before encoding over that of what arrived; 1 where nothing did.
+
+    Raises:
+        ValueError: as `parameter_norm`.
+    """
+    found = _found(layout, part, reply)
+    return parameter_norm(layout, part, reply) / found if found else 1.0
+
+
 def _found(layout: Layout, part: Submodel, reply: Accepted) -> float:
     statistics = {name for name, block in part.items() if layout.tensors[block.source].buffer}
     if not statistics:

@@ -33,6 +33,7 @@ class Basis:
         draw: gives the initial tensors of a cluster at an attempt; see `initial_purpose`.
         seed: of the run.
         learning_rate: by 1-based round.
+        noisy: whether replies carry noise of mean zero from their codec, so that their norms are too long.
     """
 
     layout: Layout
@@ -40,6 +41,7 @@ class Basis:
     draw: Callable[[str], Tensors]
     seed: int
     learning_rate: Callable[[int], float]
+    noisy: bool = False
 
 
 def initial_purpose(cluster: int, attempt: int = 0) -> str:
@@ -115,9 +117,13 @@ class Clustering:
     def begin(self, sent: Sequence[Sent]) -> None:
         """Begin a round with its requests."""
 
-    def place(self, sent: Sent, metrics: Mapping[str, float]) -> int | None:
-        """The cluster whose state a reply changes; None for one that only says where its node belongs."""
-        del sent, metrics
+    def place(self, sent: Sent, reply: Accepted) -> int | None:
+        """The cluster whose state a reply changes; None for one that only says where its node belongs.
+
+        Raises:
+            Rejected, ValueError: it lacks what it has to say.
+        """
+        del sent, reply
         return 0
 
     def note(self, sent: Sent, part: Submodel, reply: Accepted) -> None:

@@ -7,6 +7,7 @@ of the cut, and their reply places them and changes nothing else.
 
 A cut goes by the replies of one round, so only who replied can be assigned in it; the paper has everybody reply.
 Updates are compared on common coordinates (`coordinates`), and the model that is kept is the one they were made at.
+Under a quantiser (`qsgd`) norms are those before encoding, which the nodes say; see `updates`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from models.randomness import generator
 from models.submodel import Submodel, split
 from protocol import NodeId
+from strategies.aggregation import parameter_share
 from strategies.clustering.base import Basis, Clustering, Tensors, by_cluster, named
 from strategies.clustering.coordinates import Sample, choose
 from strategies.clustering.split import SplitRule, Verdict, judge
@@ -42,6 +44,7 @@ class _Row:
     values: NDArray[np.float32]
     held: NDArray[np.bool_]
     weight: float
+    share: float
 
 
 class CFL(Clustering):
@@ -107,9 +110,13 @@ class CFL(Clustering):
                 draws = generator(self.basis.seed, 0, "server", f"cfl coordinates {leaf}")
                 self._samples[leaf] = choose(self.basis.layout, parts[leaf], most, draws)
 
-    def place(self, sent: Sent, metrics: Mapping[str, float]) -> int | None:
-        """The leaf that the node was sent; None for a node on its way."""
-        del metrics
+    def place(self, sent: Sent, reply: Accepted) -> int | None:
+        """The leaf that the node was sent; None for a node on its way.
+
+        Raises:
+            ValueError: under a codec with noise the node did not say how long its difference was.
+        """
+        self._share(sent.part, reply)
         place = self.tree.place(sent.node.id)
         return place if place in self.states else None
 
@@ -123,7 +130,12 @@ class CFL(Clustering):
                 self._walked[node] = cut.children[side]
         else:
             values, held = self._samples[place].read(part, reply.difference)
-            self._rows.setdefault(place, []).append(_Row(node, values, held, reply.metrics["num-examples"]))
+            row = _Row(node, values, held, reply.metrics["num-examples"], self._share(part, reply))
+            self._rows.setdefault(place, []).append(row)
+
+    def _share(self, part: Submodel, reply: Accepted) -> float:
+        """Length of a difference before encoding over that of what arrived; see `Updates.shares`."""
+        return parameter_share(self.basis.layout, part, reply) if self.basis.noisy else 1.0
 
     def close(self, learnt: Sequence[Learnt], round_number: int) -> None:
         """Test every leaf, and note those that are cut while their state is still what the updates refer to."""
@@ -186,5 +198,5 @@ def _updates(rows: Sequence[_Row]) -> Updates:
     held = np.stack([row.held for row in rows])
     return Updates(
         [row.node for row in rows], np.stack([row.values for row in rows]), None if held.all() else held,
-        np.array([row.weight for row in rows]),
+        np.array([row.weight for row in rows]), np.array([row.share for row in rows]),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from models.average import pool
 from models.clusters import trunk
 from protocol import NodeId
 from strategies.clustering.base import Basis, Clustering, by_cluster, initial_purpose, named
-from strategies.guard import cluster_of
+from strategies.guard import Accepted, cluster_of
 from strategies.rounds import Learnt, Sent
 
 AVERAGING = ("model", "gradient")
@@ -115,14 +115,14 @@ class IFCA(Clustering):
         del node
         return tuple(self.states)
 
-    def place(self, sent: Sent, metrics: Mapping[str, float]) -> int | None:
+    def place(self, sent: Sent, reply: Accepted) -> int | None:
         """The cluster that the node says it trained.
 
         Raises:
             Rejected: it names none.
         """
         del sent
-        return cluster_of(metrics, len(self.states)) if len(self.states) > 1 else 0
+        return cluster_of(reply.metrics, len(self.states)) if len(self.states) > 1 else 0
 
     def learnt_by(self, number: int, learnt: Sequence[Learnt]) -> list[Learnt]:
         """All replies where clusters share a trunk, so that it takes the same step in all of them."""

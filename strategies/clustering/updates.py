@@ -5,6 +5,10 @@ hold different parts of the network share only some coordinates: sums then run o
 root mean squares per coordinate, so that a large part is not a large update. Two members that share few coordinates are
 not compared: parts drawn at random always have the biases of the classes in common, and the cosine of ten numbers is
 noise.
+
+A quantised update is Q_i = Δ_i + noise of mean zero, each client's own. Inner products of two of them are right in
+expectation, but ‖Q_i‖ is too long, so that ⟨Q_i, Q_j⟩ / (‖Q_i‖ ‖Q_j‖) shrinks as the noise grows. So norms are those of
+Δ (`shares`), and the noise's part of ‖mean Q‖² is taken off it.
 """
 
 from __future__ import annotations
@@ -31,19 +35,21 @@ class Updates:
         values: float32 (m, d); 0 where a member does not hold the coordinate.
         held: bool (m, d); None where everybody holds everything.
         weights: float64 (m,), positive; the paper's numbers of examples.
+        shares: float64 (m,): length of the update itself over that of what arrived; None where nothing was quantised.
     """
 
     members: Sequence[NodeId]
     values: NDArray[np.float32]
     held: NDArray[np.bool_] | None
     weights: NDArray[np.float64]
+    shares: NDArray[np.float64] | None = None
 
     def norms(self) -> NDArray[np.float64]:
         """Root mean square of each member's update over the coordinates that it holds, float64 (m,)."""
         squares = np.einsum("md,md->m", self.values, self.values, dtype=np.float64)
         counts = np.full(len(squares), self.values.shape[1]) if self.held is None else self.held.sum(1)
         norms: NDArray[np.float64] = np.sqrt(squares / np.maximum(counts, 1))
-        return norms
+        return norms if self.shares is None else norms * self.shares
 
     def mean_norm(self) -> float:
         """Root mean square of the weighted mean, each coordinate over its holders, where there are any."""
@@ -53,7 +59,10 @@ class Updates:
             some = weights > 0
             mean = (self.weights @ values)[some] / weights[some]
             total, count = total + float(mean @ mean), count + int(some.sum())
-        return float(np.sqrt(total / max(count, 1)))
+            if self.shares is not None:
+                noise = (self.weights**2 * (1 - self.shares**2)) @ values**2
+                total -= float((noise[some] / weights[some] ** 2).sum())
+        return float(np.sqrt(max(total, 0.0) / max(count, 1)))
 
     def cosines(self) -> NDArray[np.float64]:
         """α_ij over the coordinates that both hold, float64 (m, m).
@@ -72,6 +81,8 @@ class Updates:
         if self.held is None:
             squares += np.diagonal(inner)[:, None]
         own = np.diagonal(shared)
+        if self.shares is not None:
+            squares *= (self.shares**2)[:, None]
         return _ratio(inner, squares * squares.T, _enough(shared, np.minimum(own[:, None], own)))
 
     def _chunks(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64] | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from typing import Any
@@ -17,6 +18,7 @@ from models.network import NetworkSpec, completed, layout, submodel
 from models.plans import Plan
 from models.submodel import Submodel, flatten, split
 from protocol import NodeId
+from protocol.codecs import NOTHING, CodecSettings, codec_of
 from strategies.clustering.coordinates import Sample, choose
 from strategies.clustering.linkage import Cut, Matrix, bipartition
 from strategies.clustering.split import SplitRule, judge
@@ -159,6 +161,32 @@ def test_cosines_know_neither_a_shared_rotation_nor_anybody_s_scale(seed: int) -
     scaled = updates_of(values * draws.uniform(0.01, 100, (5, 1))).cosines()
     for other in (permuted, turned, scaled):
         assert np.allclose(plain, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [1, 7])
+def test_a_quantiser_s_noise_changes_neither_norms_nor_cosines(levels: int) -> None:
+    """Two opposed groups of three: as they arrive, quantised updates look longer, and all but orthogonal."""
+    draws, size = np.random.default_rng(3), 40_000
+    pull = draws.normal(size=size)
+    exact = np.stack([(-1) ** (i % 2) * pull + draws.normal(size=size) for i in range(6)]).astype(np.float32)
+    codec = codec_of(CodecSettings("qsgd", levels=levels))
+    quantised = np.stack([
+        codec.decode(codec.encode(torch.from_numpy(row), [size], draws, NOTHING), [size], NOTHING).flat.numpy()
+        for row in exact
+    ])  # fmt: skip
+    true, raw = updates_of(exact), updates_of(quantised)
+    found = replace(raw, shares=true.norms() / raw.norms())
+    apart = ~np.eye(6, dtype=bool)
+    np.testing.assert_allclose(found.cosines()[apart], true.cosines()[apart], atol=0.3 if levels == 1 else 0.05)
+    assert abs(found.cosines()[apart] - true.cosines()[apart]).mean() < 0.15
+    assert abs(raw.cosines()[apart]).max() < 0.75 * abs(true.cosines()[apart]).min()
+    np.testing.assert_allclose(found.norms(), true.norms(), rtol=1e-6)
+    assert found.mean_norm() == pytest.approx(true.mean_norm(), rel=0.15)
+    assert raw.mean_norm() > 1.1 * true.mean_norm()
+    verdict = judge(found, SplitRule(9.0, 0.0, 0.72), 1.0)
+    assert verdict.cut is not None
+    assert sorted(map(sorted, verdict.cut.groups)) == [[0, 2, 4], [1, 3, 5]]
+    assert verdict.accepted
 
 
 # ---- coordinates -----------------------------------------------------------------------------------------------------

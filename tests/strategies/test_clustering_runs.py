@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Message, MetricRecord
 
 from data.planted import group_of
-from tests.support import Outcome, Player, failed, trains, without
+from tests.support import Outcome, Player, configured, failed, trains, without
 
 ONE: dict[str, Any] = {"method": "fedavg", "tiers": "a:1", "widths": "24", "num_clients": 8, "batch_size": 16}
 # Tests that always ask for a cut, as soon as there may be one.
@@ -123,6 +123,37 @@ def test_two_groups_with_permuted_labels_are_separated_and_never_cut_again(play:
     out = play.once(**TWO)
     assert [groups(ids, TWO["planted"]) for ids in last_assignments(out).values()] in ([{0}, {1}], [{1}, {0}])
     assert [sum(len(row["clusters"]["splits"]) for row in out.rows)] == [1]
+
+
+@pytest.mark.parametrize("levels", [1, 7])
+def test_the_noise_of_a_quantiser_hides_no_groups(play: Player, levels: int) -> None:
+    keys: dict[str, Any] = {**TWO, "widths": "128", "codec": "qsgd", "codec_levels": levels}
+    out = play(**keys)
+    assert out.rejected == []
+    assert [groups(ids, TWO["planted"]) for ids in last_assignments(out).values()] in ([{0}, {1}], [{1}, {0}])
+    iid = play(**keys | {"planted": ""})
+    assert all(row["clusters"]["splits"] == {} for row in iid.rows)
+
+
+@pytest.mark.parametrize(("codec", "why"), [("topk", "orthogonal"), ("ef21", "follow"), ("qsgd", ""), ("float32", "")])
+def test_codecs_under_which_updates_cannot_be_compared_are_named(codec: str, why: str) -> None:
+    doubts = configured(codec=codec, clustering="cfl").settings.doubts()
+    assert [why in line for line in doubts] == ([True] if why else [])
+    assert configured(codec=codec).settings.doubts() == []
+
+
+def test_a_node_that_hides_its_norm_from_the_comparison_is_no_node(play: Player) -> None:
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if trains(request, 1):
+            metrics = reply.content["metrics"]
+            assert isinstance(metrics, MetricRecord)
+            del metrics["norm"]
+        return [reply]
+
+    keys: dict[str, Any] = {**ONE, **EAGER, "codec": "qsgd", "num_server_rounds": 2}
+    out = play(faults, **keys)
+    assert {(r["node"], r["reason"].split(":")[0]) for r in out.rejected} == {(1, "norm = None")}
+    assert out.hash == play(without(1), **keys).hash
 
 
 def test_clients_of_one_distribution_are_never_cut(play: Player) -> None:

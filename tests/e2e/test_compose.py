@@ -9,17 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from flotilla.federation import tiers_of
+from flotilla.settings import app_defaults
+from flotilla.superlink import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-CONFIG = (
-    'num-clients=5 tier-assignment="node" model="mlp" widths="24, 12" norm="none" num-server-rounds=2 local-epochs=1 '
-    'evaluate-every=2 run-dir="/app/runs/test"'
-)
 PROJECT = "flotilla-test"
+SEED = 124  # with it a simulation gives its five nodes the tiers that the compose file's nodes have
+METHODS = ("heterofl", "depthfl")
+CONFIG = 'method="{method}" num-clients=5 seed={seed} num-server-rounds=2 local-epochs=1 evaluate-every=2'
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
 
@@ -56,6 +60,7 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     env = {
         **os.environ, **wheels(), "COMPOSE_PROJECT_NAME": PROJECT, "FLWR_HOME": str(tmp_path / "flwr"),
         "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_TELEMETRY_ENABLED": "0",
+        "FLOTILLA_ADDRESS": f"127.0.0.1:{free_port()}",  # another federation may have the usual port
     }  # fmt: skip
     kept = (ROOT / "keys").exists()
     yield env
@@ -66,26 +71,56 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def test_the_compose_file_trains(environment: dict[str, str], tmp_path: Path) -> None:
-    env = environment
+    env, address = environment, environment["FLOTILLA_ADDRESS"]
     flotilla = [sys.executable, "-m", "flotilla"]
     sh("docker", "compose", "build", env=env)
     sh("docker", "compose", "run", "--rm", "keys", env=env)
     sh("docker", "compose", "up", "-d", "--wait", "superlink", env=env)
-    assert sh(*flotilla, "register", "keys", env=env).count("registered") == 5
+    assert sh(*flotilla, "register", "keys", "--superlink", address, env=env).count("registered") == 5
     sh("docker", "compose", "up", "-d", "--wait", env=env)
-    sh(*flotilla, "connect", "compose", "--home", str(tmp_path / "flwr"), env=env)
+    sh(*flotilla, "connect", "compose", "--superlink", address, "--home", str(tmp_path / "flwr"), env=env)
 
     for part in ("superlink", "serverapp", "supernode-0", "clientapp-4"):
         inside = ["docker", "compose", "exec", part, "sh", "-c"]
         assert sh(*inside, "id -u", env=env).strip() == "49999", part
         assert sh(*inside, "touch /python/x 2>&1 || echo read-only", env=env).strip().endswith("read-only"), part
 
-    print(sh(str(BIN / "flwr"), "run", ".", "compose", "--stream", "--run-config", CONFIG, env=env))
+    a_stranger_is_refused(env)
+    assert tiers_of(app_defaults(ROOT) | {"num-clients": 5, "seed": SEED}, 5) == list("abcde")
+    for method in METHODS:
+        config = CONFIG.format(method=method, seed=SEED)
+        trains_what_the_simulation_trains(method, config, env, tmp_path)
     runs = json.loads(sh(str(BIN / "flwr"), "ls", "compose", "--format", "json", env=env))
-    assert [run["status"] for run in runs["runs"]] == ["finished:completed"]
-    sh("docker", "compose", "cp", "serverapp:/app/runs/test", str(tmp_path / "run"), env=env)
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [run["status"] for run in runs["runs"]] == ["finished:completed"] * len(METHODS)
+
+
+def a_stranger_is_refused(env: dict[str, str]) -> None:
+    """A container like the nodes', in their network, that trusts the authority but has no key."""
+    done = subprocess.run(
+        ["docker", "compose", "run", "--rm", "--no-deps", "-T", "supernode-0", "--superlink=superlink:8000",
+         "--root-certificates=/keys/ca.crt", "--isolation=process", "--max-retries=1",
+         '--node-config=partition-id=0 num-partitions=5 tier="a"'],
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert "[code: 2001] SuperNode authentication is enabled" in said, said
+    assert "SuperNode ID" not in said, said
+
+
+def trains_what_the_simulation_trains(method: str, config: str, env: dict[str, str], folder: Path) -> None:
+    """The very same model: the containers have the same torch, and threads are part of the configuration."""
+    deployed, simulated = folder / method, folder / f"{method}-simulated"
+    there = f'tier-assignment="node" run-dir="/app/runs/{method}"'
+    print(sh(str(BIN / "flwr"), "run", ".", "compose", "--stream", "--run-config", f"{config} {there}", env=env))
+    sh("docker", "compose", "cp", f"serverapp:/app/runs/{method}", str(deployed), env=env)
+    summary = json.loads((deployed / "summary.json").read_text())
     assert (summary["status"], summary["rounds"]) == ("finished", 2)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (deployed / "metrics.jsonl").read_text().splitlines()]
     assert [(row["accepted"], row["rejected"]) for row in rows] == [(5, [])] * 2
     assert set(rows[0]["selected_tiers"]) == set("abcde")
+    local = ["--engine", "local", "--processes", "0", "--run-dir", str(simulated), "--run-config", config]
+    sh(sys.executable, "-m", "flotilla", "run", ".", *local, env=env)
+    models = [sha256((run / "model.safetensors").read_bytes()).hexdigest() for run in (deployed, simulated)]
+    print(f"{method}: {summary['last']['accuracy']:.4f}, model {models[0][:12]}, simulated {models[1][:12]}")
+    assert models[0] == models[1]

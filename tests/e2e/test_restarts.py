@@ -1,0 +1,111 @@
+"""Parts of a federation that are restarted at a chosen moment; `make trials` does it at random ones.
+
+What may be missing afterwards, and that the model is the one of a run in which exactly that is missing:
+`tests.faults.losses` and `tests.faults.trials.replay`.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flotilla.keys import make_keys
+from tests.faults.losses import Diary, Kill
+from tests.faults.parts import children
+from tests.faults.trials import NODES, end, replay, rows, start
+from tests.support import Outcome
+
+ROUNDS = 5
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+class Running:
+    """A federation over TLS that trains HeteroFL.
+
+    Args:
+        folder: of the test.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.run, self.log, self.diary = folder / "run", folder / "run.log", Diary()
+        make_keys(folder / "keys", NODES)
+        self.process = start(self.run, ROUNDS, self.log, folder / "keys", resume=False)
+
+    def wait(self, for_what: Callable[[], bool], seconds: float = 600.0) -> None:
+        """Wait until something is so, while the federation runs."""
+        until = time.monotonic() + seconds
+        while not for_what():
+            assert time.monotonic() < until, self.said
+            assert self.process.poll() is None, self.said
+            self.diary.see(len(rows(self.run)))
+            time.sleep(0.05)
+
+    def finish(self) -> None:
+        """Wait for the end of the run."""
+        until = time.monotonic() + 600.0
+        while self.process.poll() is None and time.monotonic() < until:
+            self.diary.see(len(rows(self.run)))
+            time.sleep(0.05)
+        assert self.process.poll() == 0, self.said
+        self.diary.see(len(rows(self.run)))
+        assert len(rows(self.run)) == ROUNDS
+
+    def one(self, program: str, argument: str = "") -> psutil.Process:
+        """The process of a part."""
+        for pid in children(self.process.pid):
+            line = " ".join(psutil.Process(pid).cmdline())
+            if program in line and argument in line:
+                return psutil.Process(pid)
+        raise AssertionError(f"no {program} {argument}")
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")[-6000:]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    federation = Running(tmp_path)
+    yield federation
+    end(federation.process)
+
+
+def test_the_superlink_is_restarted_mid_run(running: Running, tmp_path: Path) -> None:
+    running.wait(lambda: len(rows(running.run)) == 2)
+    before = running.one("flower-superlink")
+    before.send_signal(signal.SIGKILL)
+    running.diary.kills.append(Kill("SuperLink", None, time.monotonic(), 3, 0))
+    running.finish()
+    assert "the SuperLink ended with -9, starting it again" in running.said
+    check(running, tmp_path)
+
+
+def test_a_supernode_is_restarted_mid_round(running: Running, tmp_path: Path) -> None:
+    """Asked to end, as systemd and Docker do, while its ClientApp works: it signs off, and is back at once."""
+    running.wait(lambda: len(rows(running.run)) == 1)
+    executor = running.one("executor.py")
+    clients = sorted(children(executor.pid))[0]  # the process that forks node 0's ClientApps
+    running.wait(lambda: len(rows(running.run)) == 2 and bool(children(clients)))
+    node = running.one("flower-supernode", "partition-id=0 ")
+    node.send_signal(signal.SIGTERM)
+    running.diary.kills.append(Kill("SuperNode", 0, time.monotonic(), len(rows(running.run)) + 1, 0))
+    running.finish()
+    assert re.search(r"node 0 ended with \S+, starting it again", running.said)
+    check(running, tmp_path)
+    assert 0 in rows(running.run)[-1]["selected"]
+    assert rows(running.run)[-1]["accepted"] == NODES
+
+
+def check(running: Running, folder: Path) -> None:
+    """Nothing is missing that was not in flight, and what is there counted once."""
+    costs = running.diary.check(rows(running.run), NODES)
+    print(f"replies lost: {dict(costs)}")
+    copy = replay(running.run, folder / "replay", ROUNDS)
+    assert [row["selected"] for row in copy.rows] == [row["selected"] for row in rows(running.run)]
+    assert copy.hash == Outcome(running.run, {}, []).hash

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -12,7 +14,7 @@ import pytest
 
 from flotilla.processes import Guard, in_sessions, marked, sweep
 
-SLEEP = "import time; time.sleep(60)"
+SLEEP = "import time; time.sleep(3600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); {SLEEP}"
 
 
@@ -25,13 +27,21 @@ def _start(code: str, mark: str) -> subprocess.Popen[bytes]:
     )
 
 
+def _runs(pid: int) -> bool:
+    """Whether a process is alive; one that nobody has waited for, as where process 1 reaps no orphans, is not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _first_line(process: subprocess.Popen[bytes]) -> bytes:
     assert process.stdout is not None
     return process.stdout.readline()
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
-    process.wait(5)
+    process.wait(120)
     assert process.stdout is not None
     process.stdout.close()
 
@@ -52,7 +62,7 @@ def test_sweep_ends_sessions_and_what_left_them(mark: str) -> None:
     leaves = _start(child.format(code=DEAF, leave=True), mark)
     for process in (stays, leaves):
         assert _first_line(process) == b"1\n"
-        process.wait(5)
+        process.wait(120)
     assert len(in_sessions([stays.pid, leaves.pid])) == 1
     assert len(marked("FLWR_HOME", mark)) == 2
     assert sweep(lambda: in_sessions([stays.pid]) | marked("FLWR_HOME", mark), patience=0.2) == 2
@@ -73,7 +83,7 @@ def test_guard_closed(mark: str) -> None:
     guard.watch(process.pid)
     assert _first_line(process) == b"1\n"
     guard.close()
-    assert process.poll() is not None or not psutil.pid_exists(process.pid)
+    assert process.poll() is not None or not _runs(process.pid)
     assert not home.exists()
     _close(process)
 
@@ -94,7 +104,11 @@ child.wait()
     child = int(_first_line(master))
     master.kill()
     _close(master)
-    deadline = time.monotonic() + 10
-    while home.exists() or psutil.pid_exists(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    deadline = time.monotonic() + 120
+    try:
+        while home.exists() or _runs(child):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)

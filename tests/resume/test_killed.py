@@ -18,11 +18,15 @@ ROOT = Path(__file__).parents[2]
 PLACES = ["before fold", "during fold", "during checkpoint write", "before rename", "after rename"]
 
 
+# The first of these tests in a process waits for all thirteen runs: 15 s on an idle machine.
+pytestmark = pytest.mark.timeout(1500)
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What tests/resume/kill.py saw."""
     command = [sys.executable, "-m", "tests.resume.kill", str(tmp_path_factory.mktemp("killed"))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1400, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     result: dict[str, Any] = json.loads(line.removeprefix("RESULT "))

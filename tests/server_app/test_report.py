@@ -179,8 +179,9 @@ def test_matplotlib_is_imported_only_for_a_report_and_left_as_it_was(tmp_path: P
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2], check=True)
 
 
-def test_four_hundred_rounds_take_less_than_two_seconds(tmp_path: Path) -> None:
+def test_four_hundred_rounds_take_seconds_and_no_minutes(tmp_path: Path) -> None:
+    """Under a second on an idle machine; something quadratic in the rounds would take a minute."""
     folder = write_run(tmp_path / "run", [metrics_row(n) for n in range(1, 401)])
     start = time.process_time()  # processor time: the machine may be busy with others
     write_report(folder)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10

@@ -44,7 +44,7 @@ def row(number: int, accuracy: float | None = None, **more: Any) -> dict[str, An
 
 def hold(path: Path) -> subprocess.Popen[str]:
     """A live process that holds a run folder."""
-    code = HOLD.format(str(path)) + "; print('held', flush=True); time.sleep(60)"
+    code = HOLD.format(str(path)) + "; print('held', flush=True); time.sleep(3600)"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"

@@ -67,7 +67,7 @@ def test_start_inside_a_server_app() -> None:
         method = strategy()
         results.append(
             method.start(
-                grid=grid, initial_arrays=arrays(method), num_rounds=2, timeout=60, train_config=ConfigRecord()
+                grid=grid, initial_arrays=arrays(method), num_rounds=2, timeout=600, train_config=ConfigRecord()
             )
         )
 
@@ -209,7 +209,7 @@ def test_without_the_rest_of_this_project(tmp_path: Path) -> None:
     script.write_text(ALONE)
     done = subprocess.run(
         [sys.executable, str(script)], env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ALONE 3" in done.stdout

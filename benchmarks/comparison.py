@@ -11,6 +11,8 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.rows import table
+from models.size import size_of
+from server_app.config import RunConfig
 
 TITLES = {"iid": "IID", "dirichlet": "Dirichlet 0.5"}
 
@@ -23,19 +25,27 @@ class Summary:
         norm: normalisation of its network.
         last, best: the evaluated rounds, as `summary.json` has them.
         coverage: of the last round, as `metrics.jsonl` has it.
+        all_macs: by tier, MACs with every exit computed.
     """
 
     norm: str
     last: dict[str, Any]
     best: dict[str, Any]
     coverage: dict[str, float]
+    all_macs: dict[str, int]
 
     @staticmethod
-    def read(folder: Path, norm: str) -> Summary:
-        """Read a run folder."""
+    def read(folder: Path, config: RunConfig) -> Summary:
+        """Read the run folder of a configuration."""
+        strategy = config.strategy()
+        macs = {
+            tier.name: size_of(strategy.network, strategy.kept_plan(tier, 1), every_exit=True).macs
+            for tier in strategy.settings.tiers
+        }
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return Summary(norm, summary["last"], summary["best"], json.loads(lines[-1])["coverage"])
+        coverage = json.loads(lines[-1])["coverage"]
+        return Summary(strategy.network.norm, summary["last"], summary["best"], coverage, macs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,9 @@ def tables(rows: Sequence[Finished], stated: Sequence[str] = ()) -> str:
             parts.append(_ensembles(several))
     parts.append("**Costs** of one device of each tier: parameters and MACs of the network it uses in the end")
     parts.append(_sizes(rows))
+    if several := [row for row in rows if _exits_cost(row.run)]:
+        parts.append("MACs with every exit, which is what training and the mean of logits compute")
+        parts.append(_all_macs(several))
     parts.append('and kilobytes down / up in a round (a part is sent as float32; `slice-at = "server"`)')
     parts.append(_bytes(rows))
     return "\n\n".join(parts)
@@ -121,6 +134,19 @@ def _sizes(rows: Sequence[Finished]) -> str:
     for method, runs in by_method(rows).items():
         of = runs[0].last["tiers"]
         cells = tuple(f"{of[name]['parameters']:,} / {of[name]['macs'] / 1e3:,.0f} k" for name in names)
+        lines.setdefault(cells, []).append(method)
+    return table(["methods", *names], [[", ".join(who), *cells] for cells, who in lines.items()], markdown=True)
+
+
+def _exits_cost(run: Summary) -> bool:
+    return any(macs > run.last["tiers"][tier]["macs"] for tier, macs in run.all_macs.items())
+
+
+def _all_macs(rows: Sequence[Finished]) -> str:
+    names = tiers(rows)
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for method, runs in by_method(rows).items():
+        cells = tuple(f"{runs[0].all_macs[name] / 1e3:,.0f} k" for name in names)
         lines.setdefault(cells, []).append(method)
     return table(["methods", *names], [[", ".join(who), *cells] for cells, who in lines.items()], markdown=True)
 

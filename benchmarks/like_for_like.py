@@ -56,23 +56,33 @@ WIDTH = Comparison(
 )
 
 _NO_KD: Keys = {"depthfl-distillation": False}
+# Rows whose tiers are not the others': about as many parameters as DepthFL's, and the rates of ScaleFL's paper.
+_SIZED: Keys = {"widths": "21, 42, 83, 166", "tiers": "a:1, b:73/100, c:53/100, d:17/50"}
+_SCALEFL: Keys = {"tiers": "a:1@4, b:3/4@3, c:7/10@2, d:7/10@1"}
 DEPTH = Comparison(
     "depth",
-    # A quarter of the devices in each of four tiers, as in DepthFL; T at half of the run.
+    # A quarter of the devices in each of four tiers, as in DepthFL; T is 10 rounds, so that w reaches 1 within the run.
     {**_FASHION, "tiers": "a:1@4, b:3/4@3, c:1/2@2, d:1/4@1", "depthfl-distillation-rounds": 10},
     {"iid": _BOTH["iid"]},
     {
         "fedavg": {"method": "fedavg"},
+        "feddyn": {"method": "feddyn"},
         "heterofl": {"method": "heterofl"},
+        "heterofl, sized as depthfl": {"method": "heterofl", **_SIZED},
         "fjord-kd": {"method": "fjord", "fjord-distillation": True},
+        "fiarse": {"method": "fiarse"},
+        "splitmix": {"method": "splitmix"},
         "scalefl": {"method": "scalefl"},
+        "scalefl, its rates": {"method": "scalefl", **_SCALEFL},
         "nefl": {"method": "nefl"},
         "inclusivefl": {"method": "inclusivefl", "inclusivefl-momentum": 0.0, "inclusivefl-private-last-layer": False},
         "depthfl": {"method": "depthfl"},
         "depthfl, no distillation": {"method": "depthfl", **_NO_KD},
         "depthfl, no FedDyn": {"method": "depthfl", "dynamic-alpha": "0"},
         "depthfl, neither": {"method": "depthfl", "dynamic-alpha": "0", **_NO_KD},
-        "depthfl, plain exits": {"method": "depthfl", "dynamic-alpha": "0", "exits": "plain"},
+        "depthfl, FedDyn scaled by holders": {"method": "depthfl", "dynamic-scaling": "holders"},
+        "depthfl, plain exits": {"method": "depthfl", "exits": "plain"},
+        "depthfl, plain exits, no FedDyn": {"method": "depthfl", "dynamic-alpha": "0", "exits": "plain"},
         "depthfl, only a": {"method": "depthfl-exclusive", "depthfl-exclusive-depth": 4},
         "depthfl, only depth 1": {"method": "depthfl-exclusive", "depthfl-exclusive-depth": 1},
     },

@@ -72,8 +72,8 @@ def run_all(plan: Plan, runs: Path, say: Callable[[str], None], processes: int |
             if wanted:
                 _run(plan, runs, partition, wanted, seed, say, processes)
             for name in plan.methods:
-                norm = resolve(plan.keys(partition, name, seed), check_files=False).network.norm
-                found = Summary.read(_place(plan, runs, partition, name, seed), norm)
+                config = resolve(plan.keys(partition, name, seed), check_files=False)
+                found = Summary.read(_place(plan, runs, partition, name, seed), config)
                 rows.append(Finished(partition, name, seed, found))
     return rows
 

@@ -104,7 +104,7 @@ def measure(request: ProfileRequest) -> dict[str, float]:
 
 
 def _macs(request: ProfileRequest, tier: Offered) -> int:
-    return max(1, size_of(request.network, tier.plan).macs * tier.work.batch_size)
+    return max(1, size_of(request.network, tier.plan, every_exit=True).macs * tier.work.batch_size)
 
 
 def _step(request: ProfileRequest, tier: Offered, device: torch.device, left: float) -> tuple[float, int | None]:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.importance import ranked
 from models.network import NetworkSpec, build_part, examples, layout, submodel
 from models.plans import Plan
+from models.staged import predictions
 
 _BYTES = 4  # of a float32
 
@@ -24,7 +25,7 @@ class Size:
 
     Attributes:
         parameters: number of trainable coordinates; where only the largest weights are kept, these and all norms.
-        macs: multiply-accumulate operations of one forward pass on one input.
+        macs: multiply-accumulate operations of one forward pass on one input, to the deepest exit or to all.
     """
 
     parameters: int
@@ -32,15 +33,25 @@ class Size:
 
 
 @lru_cache(maxsize=64)
-def size_of(spec: NetworkSpec, plan: Plan) -> Size:
-    """Count parameters and MACs of a part (convolutions and matrix products, as PyTorch's counter has them)."""
+def size_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Size:
+    """Count parameters and MACs of a part (convolutions and matrix products, as PyTorch's counter has them).
+
+    Args:
+        spec: the full network.
+        plan: the part.
+        every_exit: whether everything that predicts is computed, as in training and for the ensemble, not only what
+            the deepest exit needs.
+    """
     with torch.device("meta"):
         network = build_part(spec, plan)
         two = examples(spec, 2)
     # Training mode: batch statistics are then not asked for. One input has none, so two are run and halved.
     network.train()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(two)
+        if every_exit:
+            predictions(network, two)
+        else:
+            network(two)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if plan.keep < 1:
         competing = sum(submodel(spec, plan)[name].numel for name in ranked(layout(spec)))
@@ -78,7 +89,7 @@ def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: boo
 
     network.train()
     with saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = network(inputs)  # held, so that no storage's number is given twice
+        outputs = predictions(network, inputs)  # held, so that no storage's number is given twice
     del outputs
     numel = submodel(spec, plan).numel
     state = layout(spec).parameters if whole else 0

@@ -204,7 +204,7 @@ class VirtualClock:
         return bool(generator(self._seed, number, node, purpose).random() < chance)
 
     def _step(self, device: Device, plan: Plan) -> float:
-        macs = size_of(self._network, _alike(plan)).macs
+        macs = size_of(self._network, _alike(plan), every_exit=True).macs
         return 1e-3 * device.step_ms + _BACKWARD * self._batch * macs / (1e9 * device.gmacs)
 
     def _needed(self, plan: Plan) -> int:

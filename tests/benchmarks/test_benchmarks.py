@@ -15,7 +15,7 @@ from benchmarks.comparison import tables
 from benchmarks.document import replace_part
 from benchmarks.figure import draw
 from benchmarks.images import images
-from benchmarks.like_for_like import Comparison, Keys
+from benchmarks.like_for_like import DEPTH, Comparison, Keys
 from benchmarks.memory import memory
 from benchmarks.meshgrid import meshgrid_average
 from benchmarks.pfl import pfl
@@ -30,7 +30,9 @@ from data.published import Published
 from data.sources import SOURCES
 from models.average import PartialAverage
 from models.network import layout
+from models.size import size_of
 from protocol import Scalar
+from server_app.config import resolve
 
 SMALL: dict[str, Scalar] = {
     "dataset": "digits", "model": "mlp", "widths": "16, 8", "batch-size": 64, "local-epochs": 1, "device": "cpu",
@@ -143,7 +145,8 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 
 def test_results(tmp_path: Path) -> None:
-    made: dict[str, Keys] = {"heterofl": {"method": "heterofl"}, "smallest": {"method": "smallest"}}
+    other: Keys = {"method": "depthfl", "tiers": "a:1@2, b:1@2, c:1@1, d:1@1, e:1@1"}  # a row with tiers of its own
+    made: dict[str, Keys] = {"heterofl": {"method": "heterofl"}, "depthfl": other}
     compared = Comparison(
         "results", {**SMALL, "num-clients": 10, "fraction-train": 0.5}, {"iid": {"partition": "iid"}}, made
     )
@@ -158,5 +161,24 @@ def test_results(tmp_path: Path) -> None:
     text = tables(rows)
     assert "| heterofl | static-batch |" in text
     assert "±" in text
+    every_exit = text.split("MACs with every exit")[1].split("kilobytes")[0]
+    assert _cells(every_exit, "depthfl")[0] == "1 k"
+    assert "heterofl" not in every_exit
     draw(rows, tmp_path / "results.svg")
     assert (tmp_path / "results.svg").stat().st_size > 1000
+
+
+def _cells(text: str, row: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {row} |")]
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_a_row_is_as_large_as_it_says() -> None:
+    """The rows of the depth table that differ in their tiers: what a tier holds, row against row."""
+    sizes = {}
+    for row in ("depthfl", "heterofl, sized as depthfl"):
+        strategy = resolve({**DEPTH.common, **DEPTH.methods[row]}, check_files=False).strategy()
+        plans = [strategy.kept_plan(tier, 1) for tier in strategy.settings.tiers]
+        sizes[row] = [size_of(strategy.network, plan).parameters for plan in plans]
+    for ours, theirs in zip(*sizes.values(), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.05)

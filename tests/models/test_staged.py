@@ -14,6 +14,7 @@ from torch import Tensor
 from models import NetworkSpec, Plan, SettingError, build_part, completed, initial_state, layout, submodel
 from models.mixture import Mixture
 from models.network import with_exits
+from models.size import size_of, training_bytes
 from models.staged import Staged, predictions
 from models.statistics import collect, needs_statistics, set_statistics
 from tests.models.generators import bits
@@ -99,6 +100,27 @@ def test_statistics_are_gathered_for_every_exit() -> None:
     assert needs_statistics(network)
     set_statistics(network, collect(network, [images(spec, 16)]))
     assert all(part.isfinite().all() for part in network.eval().predictions(images(spec)))
+
+
+def test_the_macs_of_every_exit() -> None:
+    """All exits are computed in training, the deepest one alone when the part predicts."""
+    spec = spec_of("mlp", "plain")
+    stages, exits = [24 * 6, 6 * 6, 6 * 4], [6 * 5, 6 * 5, 4 * 5]
+    for depth in (1, 2, 3):
+        plan = Plan(depth=depth)
+        assert size_of(spec, plan).macs == sum(stages[:depth]) + exits[depth - 1]
+        assert size_of(spec, plan, every_exit=True).macs == sum(stages[:depth]) + sum(exits[:depth])
+        assert size_of(spec, plan, every_exit=True).parameters == size_of(spec, plan).parameters
+        own = Plan(depth=depth, own_exit=True)
+        assert size_of(spec, own, every_exit=True) == size_of(spec, own)
+    mixture = completed(replace(NETS["mlp"], norm="none", bases=3))
+    assert size_of(mixture, Plan(), every_exit=True) == size_of(mixture, Plan())
+
+
+def test_training_keeps_what_every_exit_needs() -> None:
+    plain, last = spec_of("cnn", "bottleneck"), spec_of("cnn", "last")
+    beyond = 5 * 4 * (layout(plain).parameters - layout(last).parameters)  # five vectors of float32
+    assert training_bytes(plain, Plan(), 8) > training_bytes(last, Plan(), 8) + beyond
 
 
 def test_odd_sides_pass_a_bottleneck() -> None:

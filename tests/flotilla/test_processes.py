@@ -30,7 +30,7 @@ def _start(code: str, mark: str) -> subprocess.Popen[bytes]:
 def _runs(pid: int) -> bool:
     """Whether a process is alive; one that nobody has waited for, as where process 1 reaps no orphans, is not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

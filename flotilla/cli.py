@@ -105,7 +105,18 @@ def profile(
         int | None, typer.Option("--examples", min=1, help="Training examples here; default: as many as client 0 has.")
     ] = None,
     server: Annotated[
-        str | None, typer.Option("--server", metavar="HOST:PORT", help="Time connections to the SuperLink as well.")
+        str | None,
+        typer.Option(
+            "--server", metavar="HOST:PORT", help="Measure the line to this SuperLink as well: round trip, up, down."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root-certificates",
+            metavar="FILE",
+            help="Certificates that vouch for the server: ca.crt of `flotilla keys`; without it, no TLS.",
+        ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
 ) -> None:
@@ -116,7 +127,7 @@ def profile(
     from flotilla.profile import profile as measured
 
     try:
-        found = measured(app_dir, run_config or [], examples=examples, server=server)
+        found = measured(app_dir, run_config or [], examples=examples, server=server, root=root)
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

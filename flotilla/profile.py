@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
+from flotilla.line import Line, measure_line
 from flotilla.settings import SettingsError
-
-_CONNECTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +25,9 @@ class TierFigures:
         estimated: whether they are.
         step: seconds of a training step; None if it was not run for want of memory.
         guessed: whether that is scaled from a smaller tier's.
-        round: seconds that the training of a round is expected to take, without transfer; None likewise.
+        bytes_down, bytes_up: of a round's arrays, encoded.
+        transfer: seconds that they take on the line that was measured; None if it was not.
+        round: seconds that a round is expected to take, the transfer included where it is known; None likewise.
         why: "fits", or what is against it.
     """
 
@@ -40,6 +38,9 @@ class TierFigures:
     estimated: bool
     step: float | None
     guessed: bool
+    bytes_down: int
+    bytes_up: int
+    transfer: float | None
     round: float | None
     why: str
 
@@ -55,7 +56,7 @@ class Profile:
         deadline, margin: see `strategies.measured.Rule`.
         tier: the one it would get; None if no tier fits the memory.
         reason: why, in one line.
-        connect: median seconds of a TCP connection to the server; None if it was not asked for.
+        line: to the server; None if it was not asked for.
     """
 
     figures: dict[str, float]
@@ -65,7 +66,7 @@ class Profile:
     margin: float
     tier: str | None
     reason: str
-    connect: float | None
+    line: Line | None
 
     def to_json(self) -> str:
         """Serialise."""
@@ -81,37 +82,62 @@ class Profile:
             f"matmul       {f['matmul'] / 1e9:.1f} GFLOP/s   (512 x 512, float32, the threads of the configuration)",
             f"convolution  {f['convolution'] / 1e9:.1f} GFLOP/s   (3 x 3, 32 channels, float32)",
         ]
-        if self.connect is not None:
-            lines.append(f"connect      {1e3 * self.connect:.1f} ms      (TCP to the server, median of {_CONNECTS})")
-        lines += ["", f"{'tier':<8}{'rate':>6}{'parameters':>13}{'memory':>12}{'step':>13}{'round':>11}"]
+        if self.line is not None:
+            lines += [
+                f"up           {self.line.up.text()}",
+                f"down         {self.line.down.text()}",
+                f"round trip   {1e3 * self.line.round_trip:.1f} ms      (an empty request to {self.line.server}"
+                f"{' over TLS' if self.line.tls else ''}; {1e3 * self.line.connect:.1f} ms to connect)",
+            ]
+        lines += [
+            "",
+            f"{'tier':<8}{'rate':>6}{'parameters':>13}{'memory':>12}{'step':>13}{'down/up MB':>16}{'transfer':>11}"
+            f"{'round':>11}",
+        ]
         for tier in self.tiers:
             memory = f"{'~' if tier.estimated else ''}{tier.bytes / mb:,.1f} MB"
             step = "-" if tier.step is None else f"{'~' if tier.guessed else ''}{1e3 * tier.step:,.2f} ms"
+            moved = f"{tier.bytes_down / mb:,.3f}/{tier.bytes_up / mb:,.3f}"
+            transfer = "-" if tier.transfer is None else f"{'<' if self._at_most() else ''}{tier.transfer:,.2f} s"
             whole = "-" if tier.round is None else f"{tier.round:,.2f} s"
             lines.append(
-                f"{tier.tier:<8}{tier.rate:>6}{tier.parameters:>13,}{memory:>12}{step:>13}{whole:>11}   {tier.why}"
+                f"{tier.tier:<8}{tier.rate:>6}{tier.parameters:>13,}{memory:>12}{step:>13}{moved:>16}{transfer:>11}"
+                f"{whole:>11}   {tier.why}"
             )
         lines += [
             "",
             f"round: {self.examples} training examples here. ~ is an estimate: memory from parameters and one batch's",
             "activations, beside the process itself; a step from a smaller tier's by multiply-accumulates.",
-            "Bandwidth is not measured here: a run learns it from the seconds of its rounds.",
+            self._transfer_note(),
             "",
             f"tier: {self.tier or 'none'} ({self.reason})",
         ]
         return "\n".join(lines)
 
+    def _at_most(self) -> bool:
+        return self.line is not None and (self.line.up.least or self.line.down.least)
+
+    def _transfer_note(self) -> str:
+        if self.line is None:
+            return "Without --server nothing is known of the line, and a round is the training alone."
+        unknown = [name for name in ("up", "down") if getattr(self.line, name).bytes is None]
+        if unknown:
+            return f"Not in it: what goes {' and '.join(unknown)}, and Flower's own seconds for every message."
+        return "Transfer: the arrays at the rates above; Flower's own seconds for every message are not in it."
+
 
 def profile(
-    app_dir: Path, run_config: Sequence[str], *, examples: int | None = None, server: str | None = None
-) -> Profile:
+    app_dir: Path, run_config: Sequence[str], *, examples: int | None = None, server: str | None = None,
+    root: Path | None = None,
+) -> Profile:  # fmt: skip
     """Measure this device for the configured network.
 
     Args:
         app_dir: the Flower app's folder.
         run_config: settings to change.
         examples: training examples that the device has; None is as many as client 0 of the configuration.
-        server: "HOST:PORT", to which connecting is timed.
+        server: "HOST:PORT" of the SuperLink to which the line is measured.
+        root: file of certificates that vouch for it; None is a SuperLink without TLS.
 
     Raises:
         SettingsError: one line saying what is wrong.
@@ -119,7 +145,8 @@ def profile(
     from flotilla.settings import app_defaults, check_keys, parse_run_config
     from server_app.config import resolve
 
-    connect = None if server is None else connect_seconds(server)
+    if root is not None and server is None:
+        raise SettingsError(f"root-certificates = {str(root)!r}: allowed is that with --server")
     defaults, given = app_defaults(app_dir.expanduser().resolve()), parse_run_config(run_config)
     check_keys(given, defaults)
     try:
@@ -133,16 +160,19 @@ def profile(
     from strategies.offers import Offers
 
     offers = Offers(strategy.network, strategy.settings, strategy.kept_plan, strategy.objective)
+    line = None if server is None else measure_line(server, root)
     figures = measure(offers.request())
-    return _judged(offers, figures, count, strategy, connect)
+    return _judged(offers, figures, count, strategy, line)
 
 
-def _judged(offers: Any, figures: dict[str, float], examples: int, strategy: Any, connect: float | None) -> Profile:
+def _judged(offers: Any, figures: dict[str, float], examples: int, strategy: Any, line: Line | None) -> Profile:
     from models.size import size_of
     from protocol.profile import GUESSED, MEASURED_PEAK
     from strategies.measured import first
 
-    demand, rule = offers.demand(figures, examples), offers.rule
+    traffic, rule = offers.traffic(), offers.rule
+    transfer = [] if line is None else [line.down.seconds(down) + line.up.seconds(up) for down, up in traffic]
+    demand = offers.demand(figures, examples, transfer)
     limit = rule.margin * rule.deadline
     tiers, settings = [], strategy.settings
     for place, (tier, plan) in enumerate(zip(settings.tiers, offers.plans, strict=True)):
@@ -154,7 +184,8 @@ def _judged(offers: Any, figures: dict[str, float], examples: int, strategy: Any
         tiers.append(TierFigures(
             tier.name, str(tier.rate), size_of(strategy.network, plan).parameters, int(demand.needed[place]),
             MEASURED_PEAK + tier.name not in figures, demand.step[place] if known else None,
-            GUESSED + tier.name in figures, seconds if known else None, against or "fits",
+            GUESSED + tier.name in figures, traffic[place][0], traffic[place][1], transfer[place] if transfer else None,
+            seconds if known else None, against or "fits",
         ))  # fmt: skip
     held = first(demand, rule)
     if held is None:
@@ -163,30 +194,10 @@ def _judged(offers: Any, figures: dict[str, float], examples: int, strategy: Any
         name, reason = tiers[held.place].tier, "the largest that fits the memory and meets the deadline"
     else:
         name, reason = tiers[held.place].tier, "the smallest that fits the memory; none meets the deadline"
-    return Profile(figures, tiers, examples, rule.deadline, rule.margin, name, reason, connect)
+    return Profile(figures, tiers, examples, rule.deadline, rule.margin, name, reason, line)
 
 
 def _examples(settings: Any) -> int:
     from data import node_data
 
     return len(node_data(settings, 0).train)
-
-
-def connect_seconds(server: str) -> float:
-    """Median seconds that a TCP connection to a server takes.
-
-    Raises:
-        SettingsError: it is no "HOST:PORT", or nobody answers there.
-    """
-    host, _, port = server.rpartition(":")
-    if not host or not port.isdigit():
-        raise SettingsError(f"server = {server!r}: allowed is HOST:PORT, such as 192.168.0.2:8000")
-    times = []
-    for _ in range(_CONNECTS):
-        began = perf_counter()
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-        except (OSError, OverflowError) as error:
-            raise SettingsError(f"server = {server!r}: nobody answers there ({error})") from None
-        times.append(perf_counter() - began)
-    return median(times)

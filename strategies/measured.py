@@ -3,11 +3,16 @@
 A device says what it measured of itself (`protocol.profile`): bytes of memory, and for every tier the bytes and the
 seconds of a training step. What a round in a tier t would take is then
 
-    seconds(t) = steps(t) · step(t) · load + moved(t) · pace
+    seconds(t) = steps(t) · step(t) · load + moved(t) · pace + rest
 
-load is how much slower than measured its last round computed, pace its seconds beside computing per coordinate moved:
-1 and 0 until it has trained. Only a reply in time teaches load and pace; of one that did not come nothing is known but
-that it did not.
+load is how much slower than measured its last round computed, pace its own seconds beside computing per coordinate
+moved, rest what passed beside its own seconds until the reply was there: 1, 0 and 0 until it has trained. Only a reply
+in time teaches them; of one that did not come nothing is known but that it did not.
+
+rest is the line, the wait until the device asks for work, and the start of a process for it. One number cannot be taken
+apart into what grows with the tier and what does not, so it counts in full for every tier: laid on the coordinates, the
+seconds of waiting would keep a device in a small tier for ever. A larger tier that the line does not carry is then
+tried, missed, and tried again ever more seldom.
 
 - First tier: the largest whose memory fits and whose seconds are at most margin · deadline; else the smallest whose
   memory fits. Without one the device is not used.
@@ -54,6 +59,7 @@ class Demand:
         needed: bytes of memory.
         moved: coordinates that cross the wire in a round.
         memory: bytes that the device has free.
+        line: seconds of a round's transfer, where the line is known beforehand; else none.
     """
 
     steps: Sequence[float]
@@ -61,6 +67,7 @@ class Demand:
     needed: Sequence[float]
     moved: Sequence[float]
     memory: float
+    line: Sequence[float] = ()
 
     @staticmethod
     def of(
@@ -74,9 +81,10 @@ class Demand:
         """Whether a tier fits the memory."""
         return self.needed[place] <= self.memory
 
-    def seconds(self, place: int, load: float = 1.0, pace: float = 0.0) -> float:
+    def seconds(self, place: int, load: float = 1.0, pace: float = 0.0, rest: float = 0.0) -> float:
         """What a round in a tier is expected to take."""
-        return self.steps[place] * self.step[place] * load + self.moved[place] * pace
+        line = self.line[place] if self.line else 0.0
+        return self.steps[place] * self.step[place] * load + self.moved[place] * pace + rest + line
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ class Held:
         wait: how many of them it takes.
         load: computing time of its last round over what was measured.
         pace: seconds beside computing, per coordinate moved.
+        rest: seconds beside its own, until its last reply was there.
     """
 
     place: int
@@ -96,6 +105,11 @@ class Held:
     wait: int = 1
     load: float = 1.0
     pace: float = 0.0
+    rest: float = 0.0
+
+    def seconds(self, demand: Demand, place: int) -> float:
+        """What a round in a tier is expected to take this device."""
+        return demand.seconds(place, self.load, self.pace, self.rest)
 
 
 def first(demand: Demand, rule: Rule) -> Held | None:
@@ -107,16 +121,21 @@ def first(demand: Demand, rule: Rule) -> Held | None:
     return Held(quick[0] if quick else able[-1], wait=rule.patience)
 
 
+def smaller(held: Held, demand: Demand) -> int | None:
+    """The next smaller tier that fits the memory; None if there is none."""
+    return next((place for place in range(held.place + 1, len(demand.steps)) if demand.fits(place)), None)
+
+
 def missed(held: Held, demand: Demand) -> Held:
     """After a round whose reply did not come: the next smaller tier that fits the memory, at once."""
-    smaller = [place for place in range(held.place + 1, len(demand.steps)) if demand.fits(place)]
-    place = smaller[0] if smaller else held.place
-    return replace(held, place=place, calm=0, wait=min(2 * held.wait, LONGEST_WAIT))
+    place = smaller(held, demand)
+    return replace(held, place=held.place if place is None else place, calm=0, wait=min(2 * held.wait, LONGEST_WAIT))
 
 
 def replied(
-    held: Held, demand: Demand, rule: Rule, *, place: int, seconds: float, computing: float, steps: float
-) -> Held:
+    held: Held, demand: Demand, rule: Rule, *, place: int, seconds: float, computing: float, steps: float,
+    rest: float | None = None,
+) -> Held:  # fmt: skip
     """After a round whose reply came.
 
     Args:
@@ -127,16 +146,18 @@ def replied(
         seconds: that the round took this device.
         computing: of them, in training steps.
         steps: how many.
+        rest: seconds beside those, until the reply was there; None is not known, and what was known stays.
     """
     expected = steps * demand.step[place]
     load = computing / expected if 0 < expected < inf and computing > 0 else held.load
     pace = max(0.0, seconds - computing) / demand.moved[place] if demand.moved[place] else 0.0
+    now = replace(held, load=load, pace=pace, rest=held.rest if rest is None else rest)
     larger = held.place - 1
-    roomy = larger >= 0 and demand.fits(larger) and demand.seconds(larger, load, pace) <= rule.margin * rule.deadline
+    roomy = larger >= 0 and demand.fits(larger) and now.seconds(demand, larger) <= rule.margin * rule.deadline
     calm = held.calm + 1 if roomy else 0
     if calm >= held.wait:
-        return Held(larger, 0, held.wait, load, pace)
-    return Held(held.place, calm, held.wait, load, pace)
+        return replace(now, place=larger, calm=0)
+    return replace(now, calm=calm)
 
 
 class MeasuredTiers:
@@ -165,7 +186,8 @@ class MeasuredTiers:
         self._demand[node] = demand
         held = self._held.get(node) or first(demand, self._rule)
         if held is not None and not demand.fits(held.place):  # it has less than when it was given this tier
-            held = first(demand, self._rule)
+            place = smaller(held, demand)  # what was learnt of it, its caution too, is as true as before
+            held = None if place is None else replace(held, place=place, calm=0)
         if held is None:
             least = min(demand.needed)
             raise ValueError(
@@ -180,13 +202,13 @@ class MeasuredTiers:
         if node in self._held and node in self._demand:
             self._keep(node, missed(self._held[node], self._demand[node]))
 
-    def replied(self, node: NodeId, tier: str, metrics: Mapping[str, float]) -> None:
-        """Note what a device's reply said."""
+    def replied(self, node: NodeId, tier: str, metrics: Mapping[str, float], rest: float | None = None) -> None:
+        """Note what a device's reply said, and how long it took beside the device's own seconds, if that is known."""
         if node in self._held and node in self._demand:
             held = replied(
                 self._held[node], self._demand[node], self._rule, place=self._names.index(tier),
                 seconds=metrics.get("seconds", 0.0), computing=metrics.get("seconds-computing", 0.0),
-                steps=metrics.get("steps", 0.0),
+                steps=metrics.get("steps", 0.0), rest=rest,
             )  # fmt: skip
             self._keep(node, held)
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from models.errors import SettingError
 from protocol import NodeId
 from strategies.fleet import Fleet, Node, NotEnoughNodes
 from strategies.guard import Rejection
 from strategies.measured import MeasuredTiers
 from strategies.offers import Offers
+from strategies.privacy import WHY_TOLD
 from strategies.rounds import Fold, RoundReport
 from strategies.settings import Settings
 from strategies.tiers import Assignment, Tier
@@ -40,7 +42,8 @@ class Membership:
         s = self._settings = settings
         self._fleet, self._clock = fleet, clock
         self._assignment = Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed)
-        self._offers = offers() if s.tier_assignment in ("node", "measured") else None
+        self._private = bool(s.guard.dp_noise)  # then no tier is measured
+        self._offers = offers() if s.tier_assignment in ("node", "measured") and not self._private else None
         if self._offers is not None and clock is None:
             fleet.profile = self._offers.request().to_json()
         names = [tier.name for tier in s.tiers]
@@ -88,6 +91,8 @@ class Membership:
         return self.present
 
     def _tier(self, node: Node, round_number: int) -> Tier:
+        if self._private and self._assignment.measures(node.hello.tier):
+            raise SettingError("tier", node.hello.tier, f"{', '.join(t.name for t in self._settings.tiers)} {WHY_TOLD}")
         if self._measured is None or self._offers is None or not self._assignment.measures(node.hello.tier):
             return self._assignment.tier_of(node.id, node.hello.tier, round_number)
         figures: Mapping[str, float] = node.hello.figures
@@ -102,7 +107,8 @@ class Membership:
             for sent in fold.missed:
                 self._measured.missed(sent.node.id)
             for one in fold.learnt:
-                self._measured.replied(one.sent.node.id, one.sent.tier, one.metrics)
+                rest = fold.outside.get(one.sent.node.id)
+                self._measured.replied(one.sent.node.id, one.sent.tier, one.metrics, rest)
 
     def checkpoint(self) -> list[list[Any]]:
         """What the next tiers depend on, as JSON."""

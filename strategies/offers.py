@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
+
+import torch
 
 from models.network import NetworkSpec, layout, submodel
 from models.plans import Plan
+from models.randomness import generator, torch_generator
 from protocol import Objective
+from protocol.codecs import NOTHING, codec_of
+from protocol.codecs.settings import CodecSettings
 from protocol.profile import Offered, ProfileRequest
+from strategies.decoding import sizes_of
 from strategies.measured import Demand, Rule
 from strategies.settings import Settings
 from strategies.tiers import Tier
@@ -37,7 +44,8 @@ class Offers:
             for tier, plan, work in zip(settings.tiers, self.plans, works, strict=True)
         ]
         state = layout(network).parameters
-        held = [submodel(network, plan).numel for plan in self.plans]
+        self._parts = [submodel(network, plan) for plan in self.plans]
+        held = [part.numel for part in self._parts]
         self._moved = [float(numel + (numel if settings.slice_at == "server" else state)) for numel in held]
 
     @property
@@ -60,6 +68,22 @@ class Offers:
             float(work.local_steps or work.local_epochs * max(1, -(-examples // work.batch_size))) for work in works
         ]
 
-    def demand(self, figures: Mapping[str, float], examples: int) -> Demand:
-        """What the tiers ask of a device with these figures and so many examples."""
-        return Demand.of(figures, self.names, self.steps(examples), self._moved)
+    def demand(self, figures: Mapping[str, float], examples: int, line: Sequence[float] = ()) -> Demand:
+        """What the tiers ask of a device with these figures and so many examples; `line`: seconds of each transfer."""
+        return replace(Demand.of(figures, self.names, self.steps(examples), self._moved), line=line)
+
+    def traffic(self) -> list[tuple[int, int]]:
+        """Bytes of a round's arrays in each tier, down and up: those of an encoded difference that is made up."""
+        s, whole = self._settings, [prod(tensor.shape) for tensor in layout(self._network).tensors.values()]
+        parts = [sizes_of(part) for part in self._parts]
+        if s.codec_down.name != "float32":
+            down = [_encoded(s.codec_down, whole)] * len(parts)
+        else:
+            down = [_encoded(s.codec_down, part if s.slice_at == "server" else whole) for part in parts]
+        return list(zip(down, (_encoded(s.codec, part) for part in parts), strict=True))
+
+
+def _encoded(settings: CodecSettings, sizes: Sequence[int]) -> int:
+    """Bytes of an encoded difference of tensors of these sizes."""
+    flat = torch.empty(sum(sizes)).normal_(generator=torch_generator(0, 0, "server", "profile"))
+    return len(codec_of(settings).encode(flat, sizes, generator(0, 0, "server", "profile"), NOTHING).data)

@@ -8,8 +8,8 @@ with z the noise multiplier (`dp-noise`) and n the number of nodes that were *as
 fixed before any reply is seen: a reply that is missing or rejected counts as zero. One node's whole contribution then
 moves the sum by at most C, over all coordinates together, whatever the part it holds; the guarantee is about that
 contribution being there or not. A ratio of sums whose denominators depend on the data has no such bound, which is why
-so much is refused here: weights by examples, label rows, q-FFL, FedNova, clusters, and selections that look at losses,
-sizes or updates.
+so much is refused here: weights by examples, label rows, q-FFL, FedNova, clusters, measured tiers (they follow from the
+number of examples and from what earlier replies took), and selections that look at losses, sizes or updates.
 
 Epsilon is that of flwr's accountant, without amplification by sampling (it asks for that with fixed clipping, too). An
 abandoned round releases nothing and costs nothing.
@@ -41,6 +41,12 @@ from strategies.selection import Uniform
 from strategies.settings import Settings
 
 WHY = "with dp-noise, because the sum's sensitivity is bounded only if weights and denominators depend on nobody's data"
+
+
+WHY_TOLD = (
+    "with dp-noise, because a measured tier depends on the number of examples and on past replies, and so would who is "
+    "asked to train which coordinate"
+)
 
 
 class BudgetSpent(RuntimeError):
@@ -142,6 +148,8 @@ def check(settings: Settings, *, by_examples: bool, label_rows: bool, norm: str)
         raise SettingError("label-rows", True, f"false {WHY}")
     if not isinstance(settings.selector, Uniform):
         raise SettingError("selection", type(settings.selector).__name__, f"uniform {WHY}")
+    if settings.tier_assignment == "measured":
+        raise SettingError("tier-assignment", "measured", f"fixed, dynamic or node {WHY_TOLD}")
     for key, value, fits, allowed in (
         ("clustering", settings.clustering.clustering, settings.clustering.clustering == "none", "none"),
         ("dynamic-alpha", settings.dynamic_alpha, not settings.dynamic_alpha, "0"),

@@ -20,6 +20,7 @@ from models.plans import Plan
 from models.submodel import Submodel
 from protocol import NodeId
 from strategies.decoding import Decoding
+from strategies.exchange import WINDOW
 from strategies.fleet import Node
 from strategies.guard import Accepted, Rejected, Rejection, check
 from strategies.guard_limits import Limits
@@ -195,6 +196,7 @@ class Fold:
     Attributes:
         missed: requests whose reply did not come, came late or was an error.
         learnt: what the accepted replies said of their nodes; of no use if the round is abandoned.
+        outside: node → seconds until its accepted reply was there, less its own; where that is known.
     """
 
     def __init__(
@@ -211,6 +213,7 @@ class Fold:
         self._examples = 0.0
         self._taken: set[int] = set()
         self.learnt: list[Learnt] = []
+        self.outside: dict[NodeId, float] = {}
 
     def take(self, i: int, message: Message | None) -> None:
         """Take the reply to request `i` (None: it did not come)."""
@@ -297,9 +300,11 @@ class Fold:
             arrived: position of a request → seconds from the sending of all until its reply was in hand.
         """
         own = {id(one.sent): one.metrics.get("seconds", 0.0) for one in self.learnt}
-        outside = [after - own[id(self._sent[i])] for i, after in arrived.items() if id(self._sent[i]) in own]
+        outside = {i: after - own[id(self._sent[i])] for i, after in arrived.items() if id(self._sent[i]) in own}
         if outside:
-            self._report.client_seconds["outside"] = sum(outside) / len(outside)
+            self._report.client_seconds["outside"] = sum(outside.values()) / len(outside)
+        # Only for the first of them is looked from the start; a later reply may have been waiting unseen.
+        self.outside = {self._sent[i].node.id: max(0.0, after) for i, after in outside.items() if i < WINDOW}
 
 
 class Coverage:

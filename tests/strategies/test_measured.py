@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -93,6 +94,25 @@ def test_the_line_counts_in_proportion_to_what_is_moved() -> None:
     assert replied(Held(2, wait=1), THREE, RULE, place=2, seconds=1.9, computing=1.0, steps=10.0).place == 1
 
 
+def test_what_passes_beside_the_device_counts_in_full() -> None:
+    """5 s of computing in the larger tier; 3 s of the line and of waiting just leave room in 8 s, 3.1 don't."""
+    held = Held(2, wait=1)
+
+    def after(before: Held, rest: float | None) -> Held:
+        return replied(before, THREE, RULE, place=2, seconds=1.0, computing=1.0, steps=10.0, rest=rest)
+
+    assert after(held, 3.0).place == 1
+    slow = after(held, 3.1)
+    assert (slow.place, slow.rest) == (2, 3.1)
+    assert after(slow, None).rest == 3.1  # not known this time
+    assert after(slow, 0.5).place == 1
+
+
+def test_a_line_known_beforehand_counts_from_the_beginning() -> None:
+    assert first(THREE, RULE) == Held(1, wait=3)
+    assert first(replace(THREE, line=[9.0, 3.1, 1.0]), RULE) == Held(2, wait=3)
+
+
 def test_a_device_on_the_edge_does_not_swing() -> None:
     """It fits with ease in the smaller tier and misses in the larger one: that is tried ever more seldom."""
     held, places = Held(1, wait=3), []
@@ -132,6 +152,25 @@ def test_a_device_that_says_hello_again_with_less_memory() -> None:
     less = Demand(THREE.steps, THREE.step, THREE.needed, THREE.moved, 15.0)
     assert tiers.place("x", less) == 2
     assert tiers.place("x", THREE) == 2  # it has to earn the larger one again
+
+
+def test_less_memory_does_not_wipe_out_what_was_learnt() -> None:
+    """A device that has missed twice has become careful: it takes 12 good rounds, not 3, to go up again."""
+    tiers = MeasuredTiers("abc", RULE)
+    wide = replace(THREE, memory=100.0, step=[0.5, 0.4, 0.1])
+    assert tiers.place("x", wide) == 0
+    tiers.replied("x", "a", {"seconds": 6.0, "seconds-computing": 6.0, "steps": 10.0}, rest=0.5)
+    tiers.missed("x")
+    tiers.missed("x")
+    [[_, before]] = tiers.checkpoint()
+    assert (before["place"], before["wait"], before["load"], before["rest"]) == (2, 12, 1.2, 0.5)
+    tiers.restore([["x", before | {"place": 0}]])
+    assert tiers.place("x", replace(wide, memory=15.0)) == 2
+    assert tiers.checkpoint() == [["x", before]]
+    with pytest.raises(ValueError, match="no tier fits"):
+        tiers.place("x", replace(wide, memory=5.0))
+    assert tiers.place("x", wide) == 2  # it is back
+    assert tiers.checkpoint() == [["x", before]]
 
 
 def test_a_checkpoint_goes_on_as_if_nothing_had_happened() -> None:

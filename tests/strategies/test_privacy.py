@@ -10,13 +10,14 @@ import pytest
 import torch
 from flwr.app import Message
 
+from flotilla.engine.grid import contexts
 from models import NetworkSpec, PartialAverage, Plan, completed, layout
 from models.errors import SettingError
 from models.plans import submodel
 from strategies.guard_options import GuardOptions
 from strategies.privacy import BudgetSpent, Privacy, affordable, epsilon
 from tests.strategies.test_guard_runs import attacking
-from tests.support import Player, configured, failed, trains
+from tests.support import Player, address_of, configured, failed, keys_of, trains
 
 pytest.importorskip("dp_accounting", reason="flwr's accountant needs it: pip install -e '.[privacy]'")
 
@@ -121,6 +122,7 @@ def test_no_release_beyond_the_budget() -> None:
         ("aggregation", {"aggregation": "q-fedavg"}),
         ("aggregation", {"aggregation": "fednova"}),
         ("selection", {"selection": "by-size"}),
+        ("tier-assignment", {"tier_assignment": "measured"}),
         ("clustering", {"clustering": "cfl"}),
         ("dynamic-alpha", {"method": "depthfl"}),
         ("guard-norm", {"guard_norm": "clip"}),
@@ -140,3 +142,16 @@ def test_methods_whose_denominators_are_fixed(play: Player, method: str) -> None
     out = play(method=method, num_server_rounds=1, fedrolex_label_rows=False, **ON | {"dp_noise": 0.01})
     assert out.summary["status"] == "finished"
     assert all(tensor.isfinite().all() for tensor in out.state.values())
+
+
+def test_a_node_that_would_be_measured_is_left_out_with_the_reason(play: Player) -> None:
+    """Its tier would depend on its number of examples; nobody is asked to measure anything."""
+    nodes = contexts(keys_of(num_clients=4), 4)
+    for number, tier in enumerate(["auto", "a", "a", "b"]):
+        nodes[address_of(number)].node_config["tier"] = tier
+    out = play(nodes=nodes, tier_assignment="node", num_server_rounds=1, **ON)
+    [left_out] = out.rejected
+    assert left_out["node"] == 0
+    assert "tier = 'auto': allowed is a, b with dp-noise, because" in left_out["reason"]
+    assert out.rows[0]["selected_tiers"] == {"a": 2, "b": 1}
+    assert all("profile" not in context.state for context in nodes.values())

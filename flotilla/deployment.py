@@ -11,6 +11,7 @@ nodes find it again. The ServerApp is not restarted: the next run with `--resume
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -136,6 +137,7 @@ class Deployment(SuperLink):
         if self._superexec:
             command, ports = [script("flower-superexec")], [self._ports[group]]
             env.pop("FLWR_SUPEREXEC_TASK_POLL_INTERVAL")
+            env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"  # it starts `flwr-clientapp`
             env["FLWR_HOME"] = str(self._home / "flwr" / f"node-{group}")  # flwr unpacks bundles without any locking
         else:
             command, ports = [sys.executable, "-P", str(Path(__file__).with_name("executor.py"))], self._ports

@@ -137,7 +137,8 @@ class Deployment(SuperLink):
         if self._superexec:
             command, ports = [script("flower-superexec")], [self._ports[group]]
             env.pop("FLWR_SUPEREXEC_TASK_POLL_INTERVAL")
-            env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"  # it starts `flwr-clientapp`
+            path = env.get("PATH", os.defpath)
+            env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"  # it starts `flwr-clientapp` by name
             env["FLWR_HOME"] = str(self._home / "flwr" / f"node-{group}")  # flwr unpacks bundles without any locking
         else:
             command, ports = [sys.executable, "-P", str(Path(__file__).with_name("executor.py"))], self._ports

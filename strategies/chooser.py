@@ -16,6 +16,7 @@ from models.errors import SettingError
 from models.plans import Plan
 from models.randomness import generator
 from protocol import NodeId, Objective
+from strategies.aggregation import effective_steps
 from strategies.fleet import Node
 from strategies.guard import Accepted
 from strategies.outbox import Outbox
@@ -49,7 +50,10 @@ class Chooser:
     def __init__(self, settings: Settings, layout: Layout) -> None:
         self._settings, self._selector = settings, settings.selector
         self._places = {tier.name: i for i, tier in enumerate(settings.tiers)}
-        self._planned = np.array([settings.work_of(tier).local_steps for tier in settings.tiers], dtype=float)
+        works = [settings.work_of(tier) for tier in settings.tiers]
+        self._planned = np.array([work.local_steps for work in works], dtype=float)
+        self._batch = works[0].batch_size  # which the aggregation may have changed; tiers do not differ in it
+        self._round = 0
         self._selector.check(self._asked(settings.nodes), settings.nodes)
         wanted = self._selector.vectors
         self._of_differences = wanted is not None and wanted.of_differences
@@ -82,7 +86,7 @@ class Chooser:
         """
         if not nodes:
             return []
-        number = report.number
+        number = self._round = report.number
         if self._roster is None or not self._roster.is_of(nodes, tiers):
             self._roster = Roster.of(nodes, tiers, self._places, self.table)
         roster = self._roster
@@ -104,10 +108,19 @@ class Chooser:
         return [(nodes[i], weight) for i, weight in zip(chosen, weights, strict=True)]
 
     def vector(self, sent: Sent, reply: Accepted) -> NDArray[np.float32] | None:
-        """What is to be remembered of a difference."""
+        """What is to be remembered of a difference: the gradient that it stands for, (w - w_k)/(ητ).
+
+        So neither a schedule nor a tier's steps make devices look unlike; steps count as in FedNova. None where
+        differences are not remembered, and for a reply that does not say its steps.
+        """
         if self._vectoriser is None or not self._of_differences:
             return None
-        return self._vectoriser.vector(sent.part, reply.difference)
+        steps, optimiser = reply.metrics.get("steps", 0.0), self._settings.schedule.optimiser(self._round)
+        if not steps >= 1 or not optimiser.learning_rate > 0:
+            return None
+        pull = optimiser.learning_rate * self._settings.dynamic_alpha
+        length = optimiser.learning_rate * effective_steps(steps, optimiser.momentum, pull)
+        return self._vectoriser.vector(sent.part, reply.difference) / np.float32(-length)
 
     def learn(self, learnt: Sequence[Learnt], round_number: int) -> None:
         """Note what the accepted replies of a round said of their nodes."""
@@ -140,12 +153,12 @@ class Chooser:
 
     def _candidates(self, roster: Roster, number: int) -> Candidates:
         table, rows = self.table, roster.rows
-        # Who has not trained yet will do the steps of its tier; 0 of them are epochs, and so everything.
+        # Where steps are planned, a node will do those of its present tier; else it will go over its examples again, as
+        # it did in its last training.
         steps, planned = table.column("steps")[rows], self._planned[roster.places]
-        steps = np.where(np.isnan(steps) & (planned > 0), planned, steps)
+        steps = np.where(planned > 0, planned, steps)
         return Candidates(
             roster.ids, roster.examples, roster.places, table.column("loss")[rows], table.column("loss_square")[rows],
             table.column("tier")[rows].astype(np.intp), table.column("round")[rows], table.column("seconds")[rows],
-            steps, table.column("selected")[rows], table.vectors[rows], number, self._settings.work.batch_size,
-            self.notes,
+            steps, table.column("selected")[rows], table.vectors[rows], number, self._batch, self.notes,
         )  # fmt: skip

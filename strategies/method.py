@@ -170,7 +170,8 @@ class Method(FlowerStrategy):
         """What the aggregation rule is told of a reply."""
         by_examples = self.BY_EXAMPLES and not self.settings.selector.sets_weights
         weight = factor * (metrics["num-examples"] if by_examples else 1.0)
-        return Update(sent.node.id, weight, metrics, self.settings.schedule.optimiser(round_number))
+        optimiser = self.settings.schedule.optimiser(round_number)
+        return Update(sent.node.id, weight, metrics, optimiser, self.settings.dynamic_alpha)
 
     def rows(self, sent: Sent) -> tuple[int, ...] | None:
         """Class rows that a reply may change; None for all."""

@@ -172,7 +172,7 @@ class Settings:
         found = []
         if self.clustering.clustering == "cfl" and self.codec.name in ("topk", "ef21"):
             why = {
-                "topk": "updates of unlike coordinates look orthogonal, so with a small codec-share nothing is ever cut",
+                "topk": "updates of unlike coordinates look orthogonal, so with a small share nothing is ever cut",
                 "ef21": "updates are compared as the server has them, which follow the clients' by some rounds",
             }
             found.append(f'clustering = "cfl" with codec = "{self.codec.name}": {why[self.codec.name]}')

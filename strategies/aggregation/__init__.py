@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.errors import SettingError
 from strategies.aggregation.base import Aggregation, Update
-from strategies.aggregation.fednova import FedNova
+from strategies.aggregation.fednova import FedNova, effective_steps
 from strategies.aggregation.norms import parameter_norm, parameter_share
 from strategies.aggregation.q_ffl import QFedAvg, QFedSGD
 from strategies.aggregation.weights import ByExamples, ByMethod, Unweighted
@@ -38,5 +38,5 @@ def aggregation_named(name: str, q: float = 1.0) -> Aggregation:
 
 __all__ = [
     "AGGREGATIONS", "Aggregation", "ByExamples", "ByMethod", "FedNova", "QFedAvg", "QFedSGD", "Unweighted", "Update",
-    "aggregation_named", "parameter_norm", "parameter_share",
+    "aggregation_named", "effective_steps", "parameter_norm", "parameter_share",
 ]  # fmt: skip

@@ -19,12 +19,14 @@ class Update:
         weight: the method's own weight of it: 1, or examples.
         metrics: the numbers that came along.
         optimiser: what the client was told to train with, this round.
+        dynamic_alpha: strength of FedDyn's regulariser, which it was told too; 0 is none.
     """
 
     node: NodeId
     weight: float
     metrics: Mapping[str, float]
     optimiser: Optimiser
+    dynamic_alpha: float = 0.0
 
     def number(self, key: str, least: float, most: float) -> float:
         """A number that came along.

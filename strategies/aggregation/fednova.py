@@ -9,6 +9,11 @@ where a_k holds the factors with which a client's gradients enter its difference
 of steps; with momentum ρ, ‖a_k‖₁ = (τ_k - ρ(1-ρ^τ_k)/(1-ρ)) / (1-ρ). Equal steps are the method's own mean; p_k is the
 method's own weight.
 
+With FedDyn's regulariser (`dynamic-alpha`) every step is also drawn back to where the client began, by α(w_k - w): with
+c = αη, ‖a_k‖₁ = (1 - (1-c)^τ_k)/c without momentum, the paper's case of a proximal term; with both it is what the two
+recursions come to. FedDyn's linear term is a part of the gradient, and its h is made of the averaged differences as
+they are after FedNova, which neither paper has.
+
 Over partial submodels this is our extension: the mean of the normalised differences runs over the holders of a
 coordinate, τ over everybody whose reply was accepted. So every coordinate moves by the same number of effective steps;
 were τ taken over the holders too, coordinates that only fast devices hold would still be trained harder than the rest.
@@ -18,6 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
+
+import numpy as np
 
 from strategies.aggregation.base import Aggregation, Update
 
@@ -44,5 +52,23 @@ class FedNova(Aggregation):
         Raises:
             ValueError: it did not say how many steps it made, or none.
         """
-        steps, momentum = update.number("steps", 1, _MOST_STEPS), update.optimiser.momentum
+        steps, optimiser = update.number("steps", 1, _MOST_STEPS), update.optimiser
+        length = effective_steps(steps, optimiser.momentum, update.dynamic_alpha * optimiser.learning_rate)
+        if not 0 < length < inf:
+            raise ValueError(f"{steps:g} steps with dynamic-alpha = {update.dynamic_alpha:g} come to {length:g}")
+        return length
+
+
+def effective_steps(steps: float, momentum: float, pull: float = 0.0) -> float:
+    """‖a‖₁: how far a constant gradient of 1 moves a client at a learning rate of 1.
+
+    Args:
+        steps: at least 1; fractions are cut off where there is a pull.
+        momentum: ρ, less than 1.
+        pull: c, the share of the way back that every step also wants; 0 is none.
+    """
+    if not pull:
         return (steps - momentum * (1 - float(momentum**steps)) / (1 - momentum)) / (1 - momentum)
+    # velocity ← ρ velocity + 1 - c moved, moved ← moved + velocity; as a power, because steps may be many.
+    step = np.array([[momentum, -pull, 1.0], [momentum, 1 - pull, 1.0], [0.0, 0.0, 1.0]])
+    return float(np.linalg.matrix_power(step, int(steps))[1, 2])

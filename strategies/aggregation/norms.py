@@ -18,7 +18,7 @@ def parameter_norm(layout: Layout, part: Submodel, reply: Accepted) -> float:
     the usual case, this is the norm that the guard has found already.
 
     What a lossy codec decodes has another norm than the difference: a quantiser's is longer, ‖Q(Δ)‖² is up to 1 + ω
-    times ‖Δ‖² (18 times with one level). There the client says what the norm was before encoding, and its word is taken
+    times ‖Δ‖². There the client says what the norm was before encoding, and its word is taken
     within what the codec allows (`Accepted.span`); beyond that the nearest number counts.
 
     Args:

@@ -32,7 +32,7 @@ class Candidates:
         loss_tiers: position of the tier that it trained in then.
         last_round: the round of that report; 0 is never.
         seconds: wall seconds of that training.
-        steps: optimiser steps of that training.
+        steps: optimiser steps that its tier plans, or where it plans epochs those of that training.
         selected: how many times it was chosen before, whether or not it replied.
         vectors: (K, p), what `Selector.vectors` asked for, or no columns; rows of NaN are unknown.
         round_number: the round to choose for, 1-based.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite, log
 from typing import Any
 
@@ -292,6 +292,32 @@ def test_effective_steps_are_what_our_sgd_moves_by(momentum: float, steps: int) 
         sgd.step()
     update = update_of(Reply(Plan(), torch.zeros(1), steps=steps), Optimiser(1.0, momentum))
     assert FedNova().effective_steps(update) == pytest.approx(-parameter.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("steps", [1, 2, 7, 300])
+def test_effective_steps_include_the_pull_of_the_regulariser(momentum: float, steps: int) -> None:
+    """A constant gradient with α(θ - θ₀) on top, as `client_app.dynamic` adds it; the paper's form without momentum."""
+    rate, alpha = 0.2, 0.3
+    parameter = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    sgd = SGD([parameter], Optimiser(rate, momentum))
+    for _ in range(steps):
+        parameter.grad = 1 + alpha * parameter.detach().clone()
+        sgd.step()
+    update = replace(
+        update_of(Reply(Plan(), torch.zeros(1), steps=steps), Optimiser(rate, momentum)), dynamic_alpha=alpha
+    )
+    found = FedNova().effective_steps(update)
+    assert found == pytest.approx(-parameter.item() / rate, rel=1e-9)
+    if not momentum:
+        assert found == pytest.approx((1 - (1 - alpha * rate) ** steps) / (alpha * rate), rel=1e-9)
+    assert FedNova().weigh(update, 1.0) == (pytest.approx(1 / found), 1.0)
+
+
+def test_a_pull_that_throws_clients_about_is_refused() -> None:
+    update = replace(update_of(Reply(Plan(), torch.zeros(1), steps=2), Optimiser(0.1)), dynamic_alpha=30.0)
+    with pytest.raises(ValueError, match=r"^2 steps with dynamic-alpha = 30 come to -1"):
+        FedNova().effective_steps(update)
 
 
 def test_fednova_ends_in_the_optimum_where_unequal_steps_pull_the_mean_away() -> None:

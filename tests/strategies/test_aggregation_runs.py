@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -245,3 +246,5 @@ def test_the_selections_weights_count_in_the_mean_number_of_steps() -> None:
         sent = Sent(node_of(i, examples=examples), "a", Plan(), part, "n", message, 0, weight)
         learnt.append(Learnt(sent, {"num-examples": float(examples), "steps": float(steps)}, None))
     assert strategy.scale(learnt, 1) == pytest.approx((10 * 3 * 2 + 40 * 0.5 * 8) / (10 * 3 + 40 * 0.5))
+    pulled = FedAvg(strategy.network, replace(strategy.settings, dynamic_alpha=0.1))
+    assert pulled.scale(learnt, 1) < strategy.scale(learnt, 1)  # the regulariser of FedDyn shortens the way

@@ -10,7 +10,7 @@ set -euo pipefail
 repository=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$(mktemp -d)}
 device=flotilla-edge-$$
-image=flotilla-debian:12
+image=flotilla-device:12
 say() { echo "== $*"; }
 
 lacking() { say "skipped: $*"; exit 0; }
@@ -54,7 +54,7 @@ printf 'Host pi\n HostName %s\n IdentityFile %s\n UserKnownHostsFile %s\n Strict
   "$address" "$work/key" "$work/known" >"$work/ssh"
 ssh() { command ssh -F "$work/ssh" "$@"; }
 scp() { command scp -F "$work/ssh" "$@"; }
-for _ in $(seq 60); do ssh root@pi true 2>/dev/null && break; sleep 1; done
+until ssh root@pi true 2>/dev/null; do sleep 1; [ $SECONDS -lt 600 ] || exit 1; done
 say "the device: $(ssh root@pi 'systemctl is-system-running; . /etc/os-release; echo "$PRETTY_NAME, $(uname -m), $(systemctl --version | head -1)"' | paste -sd' ')"
 
 git clone --quiet "$repository" "$work/flotilla"

@@ -6,6 +6,7 @@ What may be missing afterwards, and that the model is the one of a run in which 
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -64,6 +65,11 @@ class Running:
                 return psutil.Process(pid)
         raise AssertionError(f"no {program} {argument}")
 
+    def clients(self) -> list[int]:
+        """Process ids of node 0's ClientApps at work."""
+        first = min(children(self.one("executor.py").pid))  # it forks one process for each node, in their order
+        return children(first)
+
     @property
     def said(self) -> str:
         return self.log.read_text(errors="replace")[-6000:]
@@ -88,10 +94,8 @@ def test_the_superlink_is_restarted_mid_run(running: Running, tmp_path: Path) ->
 
 def test_a_supernode_is_restarted_mid_round(running: Running, tmp_path: Path) -> None:
     """Asked to end, as systemd and Docker do, while its ClientApp works: it signs off, and is back at once."""
-    running.wait(lambda: len(rows(running.run)) == 1)
-    executor = running.one("executor.py")
-    clients = sorted(children(executor.pid))[0]  # the process that forks node 0's ClientApps
-    running.wait(lambda: len(rows(running.run)) == 2 and bool(children(clients)))
+    running.wait(lambda: len(rows(running.run)) == 2)
+    running.wait(lambda: bool(running.clients()))
     node = running.one("flower-supernode", "partition-id=0 ")
     node.send_signal(signal.SIGTERM)
     running.diary.kills.append(Kill("SuperNode", 0, time.monotonic(), len(rows(running.run)) + 1, 0))
@@ -100,6 +104,18 @@ def test_a_supernode_is_restarted_mid_round(running: Running, tmp_path: Path) ->
     check(running, tmp_path)
     assert 0 in rows(running.run)[-1]["selected"]
     assert rows(running.run)[-1]["accepted"] == NODES
+
+
+def test_a_killed_clientapp_costs_one_reply_and_no_waiting(running: Running, tmp_path: Path) -> None:
+    running.wait(lambda: len(rows(running.run)) == 2)
+    running.wait(lambda: bool(running.clients()))
+    os.kill(running.clients()[0], signal.SIGKILL)
+    running.diary.kills.append(Kill("ClientApp", 0, time.monotonic(), len(rows(running.run)) + 1, 0))
+    running.finish()
+    check(running, tmp_path)
+    (row,) = (row for row in rows(running.run) if row["rejected"])
+    assert row["rejected"] == [{"node": 0, "reason": "error 8: The ClientApp was killed by signal 9."}]
+    assert row["waiting_seconds"]["train"]["replies"] == NODES  # the error is one of them: no deadline passed
 
 
 def check(running: Running, folder: Path) -> None:

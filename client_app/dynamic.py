@@ -3,21 +3,20 @@
     minimise  loss(θ) - ⟨g, θ⟩ + α/2·‖θ - θ₀‖²        after training  g ← g - α·(θ - θ₀)
 
 g is the device's own and stays on it, in the coordinates of the full network, so that a device whose part changes keeps
-what it knows of the rest. A device that lost it begins again at g = 0: its next rounds are FedProx-like until g has
-grown back, and its reply says so.
+what it knows of the rest; it is kept for what the device ever held, not for what it never did (`models.held`). A device
+that lost it begins again at g = 0: its next rounds are FedProx-like until g has grown back, and its reply says so.
 """
 
 from __future__ import annotations
-
-from math import prod
 
 import torch
 from torch import Tensor
 
 from client_app.memory import Memory
-from client_app.workspace import LocalModel, full_shapes
-from models.network import NetworkSpec
-from models.submodel import Submodel, flatten, split
+from client_app.workspace import LocalModel
+from models.held import Held
+from models.network import NetworkSpec, layout
+from models.submodel import Submodel
 
 NAME = "dynamic"
 
@@ -35,13 +34,12 @@ class DynamicRegulariser:
 
     def __init__(self, model: LocalModel, part: Submodel, spec: NetworkSpec, alpha: float, memory: Memory) -> None:
         self._model, self._part, self._alpha, self._memory = model, part, alpha, memory
-        self._shapes = full_shapes(spec)
-        total = sum(map(prod, self._shapes.values()))
         found = memory.read(NAME)
-        self.began_anew = found is None or found.numel() != total
-        self._whole = torch.zeros(total) if found is None or self.began_anew else found
+        known = None if found is None else Held.from_vector(found, layout(spec))
+        self.began_anew = known is None
+        self._held = (known or Held.nothing(layout(spec))).with_room(part)
         device = model.flat.device
-        self._own = flatten(part.gather(split(self._whole, self._shapes))).to(device)
+        self._own = self._held.take(part).to(device)
         linear, start = part.split(self._own), part.split(model.start.to(device))
         parameters = dict(model.module.named_parameters())
         self._terms: list[tuple[Tensor, Tensor, Tensor]] = [
@@ -60,8 +58,5 @@ class DynamicRegulariser:
         """Update g by what was trained, and remember it. To be called before the difference is asked for."""
         for parameter, linear, start in self._terms:
             linear.sub_(parameter - start, alpha=self._alpha)
-        whole = split(self._whole, self._shapes)
-        for name, values in self._part.split(self._own.cpu()).items():
-            block = self._part[name]
-            block.scatter(values, whole[block.source])
-        self._memory.write(NAME, self._whole)
+        self._held.put(self._part, self._own.cpu())
+        self._memory.write(NAME, self._held.to_vector())

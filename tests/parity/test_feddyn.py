@@ -7,6 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 from flwr.app import Context, RecordDict
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,9 +15,11 @@ from client_app.dynamic import NAME, DynamicRegulariser
 from client_app.memory import Memory
 from client_app.workspace import LocalModel
 from models import NetworkSpec, PartialAverage, Plan, completed, layout, submodel
+from models.held import Held
 from models.submodel import flatten, split
 from strategies.dynamic import Dynamic
 from tests.parity.rounds import state_of
+from tests.support import Player, configured, tier_of
 
 SPEC = completed(NetworkSpec("cnn", (1, 8, 8), 5, widths=(4, 6), exits="plain", norm="none"))
 ALPHA = 0.3
@@ -129,7 +132,7 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
     part, memory = submodel(SPEC, plan), Memory(_context(), 0, 2, 0)
     known = torch.randn(layout(SPEC).parameters, generator=draws)
     Memory_before = Memory(context := _context(), 0, 1, 0)
-    Memory_before.write(NAME, known)
+    Memory_before.write(NAME, Held(layout(SPEC), submodel(SPEC, Plan()), known).to_vector())
     memory = Memory(context, 0, 2, 0)
     model = LocalModel(SPEC, plan, torch.device("cpu"))
     model.load(SPEC, plan, flatten(state_of(SPEC)), sliced=False)
@@ -152,8 +155,11 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
             torch.testing.assert_close(parameter.grad, plain[name] + extra[name], rtol=1e-4, atol=1e-5)
 
     regulariser.keep()
-    kept = Memory(context, 0, 3, 0).read(NAME)
-    assert kept is not None
+    vector = Memory(context, 0, 3, 0).read(NAME)
+    assert vector is not None
+    held = Held.from_vector(vector, layout(SPEC))
+    assert held is not None
+    kept = held.values  # of everything, as it was before
     expected = linear - ALPHA * (model.flat - start)
     found = flatten(part.gather(split(kept, {n: t.shape for n, t in layout(SPEC).tensors.items()})))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -169,3 +175,23 @@ def test_a_device_that_lost_its_memory_begins_at_zero_and_says_so() -> None:
     model.load(SPEC, Plan(), flatten(state_of(SPEC)), sliced=False)
     regulariser = DynamicRegulariser(model, submodel(SPEC, Plan()), SPEC, ALPHA, Memory(_context(), 0, 5, 4))
     assert regulariser.began_anew
+
+
+def test_a_device_keeps_the_term_of_what_it_ever_held(play: Player) -> None:
+    """As many numbers as its part has, and which these are: an eighth of the units, or one stage of two."""
+    for keys, small in (
+        ({"method": "heterofl", "tiers": "a:1, b:1/8"}, 1 / 5),
+        ({"method": "depthfl", "tiers": "a:1@2, b:1@1", "widths": "8, 64"}, 1 / 2),
+    ):
+        out = play(dynamic_alpha="0.1", num_clients=4, **keys)
+        config = configured(num_clients=4, **keys)
+        strategy = config.strategy()
+        found: dict[str, list[int]] = {"a": [], "b": []}
+        for node in range(4):
+            tier = tier_of(strategy, node)
+            held = strategy.part(strategy.kept_plan(tier, 1)).numel
+            (newest, *_) = sorted((out.path / "clients" / str(node)).glob("dynamic@*"), reverse=True)
+            (vector,) = load_file(newest).values()
+            assert held < vector.numel() < held + 100  # and which coordinates these are
+            found[tier.name].append(vector.numel())
+        assert max(found["b"]) < small * min(found["a"])

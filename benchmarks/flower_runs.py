@@ -72,7 +72,7 @@ class Ended:
 
 
 # Of q-FedSGD's gradient there is one a round, and nothing else in the step.
-_ONE_STEP: Keys = {"local-steps": 1, "momentum": 0.0, "clip-norm": 0.0}
+_ONE_STEP: Keys = {"local-steps": 1, "momentum": 0.0, "clip-norm": 0.0, "weight-decay": 0.0}
 _HAR: Keys = {"dataset": "har", "model": "cnn1d", "partition": "natural", "num-clients": 21, "num-server-rounds": 5}
 _SST2: Keys = {
     "dataset": "sst2", "model": "transformer", "widths": "64, 128", "blocks": "4", "vocabulary-size": 4000,

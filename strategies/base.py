@@ -70,7 +70,7 @@ class PartialStrategy(Method):
         self._turn_to(self.clusters.main)
         self.fleet = Fleet(labels=self.needs_labels())
         self.chooser = Chooser(self.settings, self.layout)
-        self.decoding = Decoding(self.settings.codec, self.layout)
+        self.decoding = Decoding(self.settings.codec, self.layout, self.settings.nodes)
         self.downlink = Downlink(self.settings.codec_down, self.layout, self.settings.seed)
         self.limits, guard = Limits(self.settings.guard), self.settings.guard
         self.privacy = Privacy(guard, self.settings.nodes) if guard.dp_noise else None

@@ -14,10 +14,13 @@ from flwr.app import Array
 from torch import Tensor
 
 from models.axes import Layout
+from models.errors import SettingError
 from models.submodel import Submodel
 from protocol import NodeId
 from protocol.codecs import CodecSettings, Decoded, OfPart, codec_of
 from strategies.table import in_order
+
+MOST_KEPT_BYTES = 2 << 30
 
 
 class Decoding:
@@ -26,11 +29,18 @@ class Decoding:
     Args:
         settings: of the codec.
         layout: declaration of the full network.
+        nodes: that the run expects.
+
+    Raises:
+        SettingError: what would have to be kept of so many nodes does not fit the memory.
     """
 
-    def __init__(self, settings: CodecSettings, layout: Layout) -> None:
+    def __init__(self, settings: CodecSettings, layout: Layout, nodes: int) -> None:
         self.text = settings.to_text()
         self._codec = codec_of(settings)
+        if self._codec.REMEMBERS and 4 * layout.parameters * nodes > MOST_KEPT_BYTES:
+            kept = f"{layout.parameters:,} parameters of each of {nodes:,} nodes do not fit in 2 GiB"
+            raise SettingError("codec", settings.name, f"one that keeps nothing of a node at the server: {kept}")
         self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
         self._kept: dict[NodeId, dict[str, Tensor]] = {}
 

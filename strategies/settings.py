@@ -152,6 +152,9 @@ class Settings:
                 raise SettingError(key, share, "0 to 1")
         if not 1 <= self.over_selection <= 10:
             raise SettingError("over-selection", self.over_selection, "1 to 10")
+        if self.clustering.clustering == "ifca" and self.clustering.ifca_clusters > self.nodes:
+            most = f"1 to {self.nodes}: no more clusters than nodes"
+            raise SettingError("ifca-clusters", self.clustering.ifca_clusters, most)
         if self.guard.guard_mean != "mean" and self.clustering.clustering != "none":
             raise SettingError("guard-mean", self.guard.guard_mean, "mean where there are clusters")
         steps = self.tier_steps

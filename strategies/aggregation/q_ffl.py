@@ -17,6 +17,8 @@ the norm of client k's own part. Losses of narrow parts are higher by themselves
 
 ‖Δ_k‖ is the norm before encoding: that of a quantised difference is longer by the noise (`norms`).
 
+F_k is the loss without the term of weight decay, whose gradient is in Δ_k (the authors' code has the same).
+
 L = 1/η is the smoothness of plain SGD; with momentum ρ the steps are up to 1/(1-ρ) times as long, g_k is too large by
 as much, and the denominator damps more than the paper's would.
 """
@@ -81,7 +83,7 @@ class QFedAvg(Aggregation):
 
 @dataclass(frozen=True)
 class QFedSGD(QFedAvg):
-    """Algorithm 1: one gradient over all of a client's examples, so Δ_k = -η ∇F_k.
+    """Algorithm 1: one gradient over all of a client's examples, so Δ_k = -η ∇F_k, without weight decay.
 
     The formula is that of q-FedAvg. Only the work differs: one step on one batch of everything, whatever the batch
     size.
@@ -96,6 +98,8 @@ class QFedSGD(QFedAvg):
             raise SettingError("local-steps", work.local_steps, f"1 {needed}")
         if optimiser.clip_norm:
             raise SettingError("clip-norm", optimiser.clip_norm, f"0 {needed} and needs its norm")
+        if optimiser.weight_decay:
+            raise SettingError("weight-decay", optimiser.weight_decay, f"0 {needed}: of a loss without such a term")
 
     def work(self, work: Work) -> Work:
         """One batch of everything."""

@@ -59,8 +59,10 @@ class ClusterOptions:
         ):  # fmt: skip
             if getattr(self, key) < least:
                 raise SettingError(key.replace("_", "-"), getattr(self, key), f"a whole number of at least {least}")
-        if not 0 <= self.ifca_least_share * self.ifca_clusters <= 1:
-            allowed = f"0 to 1/{self.ifca_clusters}: every one of the clusters must be able to have it"
+        if not 0 <= self.ifca_least_share <= 1:
+            raise SettingError("ifca-least-share", self.ifca_least_share, "0 to 1")
+        if self.ifca_restarts and self.ifca_least_share * self.ifca_clusters > 1:
+            allowed = f"0 to 1/{self.ifca_clusters} with ifca-restarts: all {self.ifca_clusters} clusters must have it"
             raise SettingError("ifca-least-share", self.ifca_least_share, allowed)
         rule = SplitRule(self.cfl_mean_norm, self.cfl_largest_norm, self.cfl_gamma, self.cfl_linkage)
         object.__setattr__(self, "rule", rule)

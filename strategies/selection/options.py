@@ -6,17 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.errors import SettingError
-from strategies.selection.base import Selector
+from strategies.selection.base import Selector, one_of
+from strategies.selection.comparable import COMPARISONS
 from strategies.selection.divfl import DivFL
 from strategies.selection.oort import Oort
 from strategies.selection.sizes import BySize, BySizeWithReplacement
 from strategies.selection.uniform import Uniform
-from strategies.selection.utility import Utility
+from strategies.selection.utility import LOSSES, Utility
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionOptions:
-    """Settings of all selectors; each takes its own. See docs/configuration.md, and the selectors themselves."""
+    """Settings of all selectors; each takes its own. See docs/configuration.md, and the selectors themselves.
+
+    What the chosen selector does not look at is checked all the same.
+
+    Raises:
+        SettingError: names the key, the value and what is allowed.
+    """
 
     selection_candidates: int = 0
     selection_loss: str = "probe"
@@ -41,18 +48,29 @@ class SelectionOptions:
     oort_pacer_rounds: int = 20
     oort_pacer_step: float = 5.0
 
+    def __post_init__(self) -> None:
+        """Let every selector look at its own; which comparison one can make is looked at when it is made."""
+        one_of("selection-loss", self.selection_loss, LOSSES)
+        one_of("selection-compare", self.selection_compare, COMPARISONS)
+        _utility(self, "raw")
+        _divfl(self)
+        _oort(self, "raw")
 
-def _power_of_choice(losses: str) -> Callable[[SelectionOptions], Selector]:
+
+def _power_of_choice(name: str, losses: str) -> Callable[[SelectionOptions], Selector]:
     def make(o: SelectionOptions) -> Selector:
+        if o.selection_loss not in ("probe", losses):  # the first is the default
+            raise SettingError("selection-loss", o.selection_loss, f'for selection = "utility"; {name} is "{losses}"')
         return Utility(losses, o.selection_candidates, o.selection_batch, o.selection_compare, 0.0, 1.0, 0.0)
 
     return make
 
 
-def _utility(o: SelectionOptions) -> Selector:
+def _utility(o: SelectionOptions, compare: str = "") -> Selector:
     return Utility(
-        o.selection_loss, o.selection_candidates, o.selection_batch, o.selection_compare, o.selection_data_exponent,
-        o.selection_loss_exponent, o.selection_lateness_exponent, o.selection_preferred_seconds,
+        o.selection_loss, o.selection_candidates, o.selection_batch, compare or o.selection_compare,
+        o.selection_data_exponent, o.selection_loss_exponent, o.selection_lateness_exponent,
+        o.selection_preferred_seconds,
     )  # fmt: skip
 
 
@@ -60,11 +78,11 @@ def _divfl(o: SelectionOptions) -> Selector:
     return DivFL(o.divfl_greedy, o.divfl_sample, o.divfl_vectors, o.divfl_size, o.divfl_refresh, o.divfl_weights)
 
 
-def _oort(o: SelectionOptions) -> Selector:
+def _oort(o: SelectionOptions, compare: str = "") -> Selector:
     return Oort(
         o.oort_exploration, o.oort_exploration_decay, o.oort_exploration_least, o.oort_cutoff, o.oort_clip,
         o.selection_lateness_exponent, o.selection_preferred_seconds, o.oort_pacer_percent, o.oort_pacer_rounds,
-        o.oort_pacer_step, o.selection_compare,
+        o.oort_pacer_step, compare or o.selection_compare,
     )  # fmt: skip
 
 
@@ -73,9 +91,9 @@ SELECTORS: dict[str, Callable[[SelectionOptions], Selector]] = {
     "uniform": lambda _: Uniform(),
     "by-size": lambda _: BySize(),
     "by-size-replacement": lambda _: BySizeWithReplacement(),
-    "pow-d": _power_of_choice("probe"),
-    "cpow-d": _power_of_choice("batch"),
-    "rpow-d": _power_of_choice("last"),
+    "pow-d": _power_of_choice("pow-d", "probe"),
+    "cpow-d": _power_of_choice("cpow-d", "batch"),
+    "rpow-d": _power_of_choice("rpow-d", "last"),
     "divfl": _divfl,
     "oort": _oort,
     "utility": _utility,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from client_app.app import app
+from models.errors import SettingError
+from models.network import NetworkSpec
 from protocol import DIFFERENCE
-from protocol.codecs import CODECS
+from protocol.codecs import CODECS, CodecSettings
 from server_app import checkpoint
+from strategies import FedAvg, Settings
 from tests.support import Outcome, Player, trains, without
 
 VICTIM = 2
@@ -34,6 +38,16 @@ remembering = pytest.mark.parametrize("codec", ["topk", "ef21"])
 
 def keys(codec: str, **more: Any) -> dict[str, Any]:
     return TEN | EVERY[codec] | more
+
+
+def test_more_than_the_server_can_keep_is_refused_at_the_door() -> None:
+    """EF21 keeps a vector of every node, in every checkpoint too."""
+    network = NetworkSpec("mlp", (1, 28, 28), 10, (1024, 1024))
+    settings = Settings(nodes=500, codec=CodecSettings("ef21"))
+    with pytest.raises(SettingError, match=r"^codec = 'ef21': allowed is one that keeps nothing.* 500 nodes.* 2 GiB$"):
+        FedAvg(network, settings)
+    FedAvg(network, replace(settings, nodes=100))
+    FedAvg(network, replace(settings, codec=CodecSettings("topk")))
 
 
 def test_every_codec_is_here() -> None:

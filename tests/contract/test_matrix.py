@@ -28,7 +28,7 @@ AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
     "codec": [{"codec": name} for name in ("float32", "float16", "bfloat16", "ef21", "topk")]
     + [{"codec": "qsgd", "codec_entropy": entropy} for entropy in ("fixed", "elias", "range")],
     "aggregation": [{"aggregation": name} for name in ("method", "examples", "uniform", "q-fedavg", "fednova")]
-    + [{"aggregation": "q-fedsgd", "local_steps": 1, "momentum": 0.0, "clip_norm": 0.0}],
+    + [{"aggregation": "q-fedsgd", "local_steps": 1, "momentum": 0.0, "clip_norm": 0.0, "weight_decay": 0.0}],
     "clustering": [{"clustering": "none"}, {"clustering": "ifca", "ifca_clusters": 2}, {"clustering": "cfl"}],
 }  # fmt: skip
 SAMPLES = 48

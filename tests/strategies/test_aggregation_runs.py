@@ -24,7 +24,8 @@ from tests.support import Outcome, Player, configured, tier_of, trains, without
 
 KEYS: dict[str, dict[str, Any]] = {
     "method": {}, "examples": {}, "uniform": {}, "q-fedavg": {"aggregation_q": 2.0},
-    "q-fedsgd": {"aggregation_q": 0.5, "local_steps": 1, "clip_norm": 0.0}, "fednova": {"tier_steps": "7, 3, 2"},
+    "q-fedsgd": {"aggregation_q": 0.5, "local_steps": 1, "clip_norm": 0.0, "weight_decay": 0.0},
+    "fednova": {"tier_steps": "7, 3, 2"},
 }  # fmt: skip
 RULES = pytest.mark.parametrize("rule", list(AGGREGATIONS))
 

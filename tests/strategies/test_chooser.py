@@ -44,10 +44,11 @@ def settings_of(selector: Selector, **more: Any) -> Settings:
     return replace(Settings(tiers=(WIDE, NARROW), nodes=2, selector=selector), **more)
 
 
-def choose(chooser: Chooser, tiers: Mapping[NodeId, Tier], round_number: int) -> None:
-    nodes = [node_of(i, examples=500) for i in sorted(tiers, key=str)]
+def choose(chooser: Chooser, tiers: Mapping[int, Tier], round_number: int) -> None:
+    nodes = [node_of(i, examples=500) for i in sorted(tiers)]
+    known: dict[NodeId, Tier] = {i: tier for i, tier in tiers.items()}  # noqa: C416 (a dict of other keys)
     plan, objective = (lambda tier, number: Plan(tier.rate)), (lambda tier, number: Objective())
-    chooser.choose(NOBODY, NOBODY, nodes, tiers, plan, objective, RoundReport(round_number))
+    chooser.choose(NOBODY, NOBODY, nodes, known, plan, objective, RoundReport(round_number))
 
 
 def sent_to(node: int, tier: Tier) -> Sent:
@@ -82,7 +83,7 @@ def test_a_reply_that_does_not_say_its_steps_leaves_no_vector(metrics: dict[str,
     assert chooser.vector(sent_to(0, WIDE), reply) is None
 
 
-def processed(trained: bool, tiers: Mapping[NodeId, Tier], **more: Any) -> list[float]:
+def processed(trained: bool, tiers: Mapping[int, Tier], **more: Any) -> list[float]:
     """n_eff of two nodes of 500 examples, in the round after both trained 9 steps as wide ones, or before."""
     looker = Looker()
     chooser = Chooser(settings_of(looker, work=Work(batch_size=10), **more), layout(SPEC))
@@ -90,11 +91,11 @@ def processed(trained: bool, tiers: Mapping[NodeId, Tier], **more: Any) -> list[
     if trained:
         chooser.learn([Learnt(sent_to(i, WIDE), {"steps": 9.0}, None) for i in (0, 1)], 1)
         choose(chooser, tiers, 2)
-    return looker.seen[-1].processed.tolist()
+    return [float(number) for number in looker.seen[-1].processed]
 
 
 def test_planned_steps_are_those_of_the_present_tier() -> None:
-    tiers: dict[NodeId, Tier] = {0: WIDE, 1: NARROW}
+    tiers = {0: WIDE, 1: NARROW}
     assert processed(True, tiers, tier_steps=(9, 2)) == [90, 20]
     assert processed(False, tiers, tier_steps=(9, 2)) == [90, 90]
     assert processed(True, tiers) == [90, 90]  # epochs are what they were

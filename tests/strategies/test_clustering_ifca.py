@@ -370,7 +370,15 @@ def test_over_any_method_resumed_and_sliced_on_the_server(play: Player, keys: di
         ({"ifca_clusters": 0}, "ifca-clusters = 0: allowed is a whole number of at least 1"),
         ({"ifca_averaging": "median"}, "ifca-averaging = 'median': allowed is one of model, gradient"),
         ({"ifca_restarts": -1}, "ifca-restarts = -1"),
-        ({"ifca_clusters": 4, "ifca_least_share": 0.3}, "ifca-least-share = 0.3: allowed is 0 to 1/4"),
+        (
+            {"ifca_clusters": 4, "ifca_least_share": 0.3, "ifca_restarts": 1},
+            "ifca-least-share = 0.3: allowed is 0 to 1/4",
+        ),
+        ({"ifca_least_share": -0.1}, "ifca-least-share = -0.1: allowed is 0 to 1"),
+        (
+            {"clustering": "ifca", "ifca_clusters": 7},
+            "ifca-clusters = 7: allowed is 1 to 6: no more clusters than nodes",
+        ),
         ({"cfl_first_round": 0}, "cfl-first-round = 0"),
         ({"cfl_most_clusters": -1}, "cfl-most-clusters = -1"),
         ({"cfl_sample": 1}, "cfl-sample = 1"),
@@ -382,3 +390,12 @@ def test_settings_that_are_none(keys: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingError) as error:
         configured(**keys)
     assert named in str(error.value)
+
+
+def test_there_may_be_more_than_ten_clusters() -> None:
+    """The share that every cluster must have is looked at with restarts only."""
+    keys: dict[str, Any] = {"ifca_clusters": 12, "num_clients": 20}
+    assert len(configured(clustering="ifca", **keys).strategy().clusters.states) == 12
+    configured(**keys)
+    with pytest.raises(SettingError, match="ifca-least-share"):
+        configured(clustering="ifca", ifca_restarts=1, **keys)

@@ -108,28 +108,42 @@ def test_an_unknown_name() -> None:
         selector("best")
 
 
+WRONG: list[tuple[str, Any]] = [
+    ("selection_compare", "tier"), ("selection_candidates", -1), ("selection_batch", 0), ("selection_loss", "past"),
+    ("selection_data_exponent", -1.0), ("selection_loss_exponent", -0.5), ("selection_lateness_exponent", -2.0),
+    ("selection_preferred_seconds", -1.0), ("divfl_greedy", "exact"), ("divfl_vectors", "first-layer"),
+    ("divfl_size", 0), ("divfl_refresh", "never"), ("divfl_weights", "alpha"), ("divfl_sample", -1),
+    ("oort_exploration", 1.1), ("oort_exploration", -0.1), ("oort_exploration_decay", 1.5),
+    ("oort_exploration_least", 0.95), ("oort_cutoff", 1.2), ("oort_clip", -0.1), ("oort_pacer_percent", 101.0),
+    ("oort_pacer_rounds", 0), ("oort_pacer_step", -5.0), ("oort_exploration", float("nan")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_settings_that_cannot_be_whoever_is_chosen(key: str, value: Any) -> None:
+    with pytest.raises(SettingError) as caught:
+        SelectionOptions(**{key: value})
+    assert (caught.value.key, "\n" in str(caught.value)) == (key.replace("_", "-"), False)
+
+
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
-        *product(["pow-d", "utility"], ["selection_compare"], ["tier"]),
         *product(["oort", "rpow-d"], ["selection_compare"], ["common"]),
-        *product(["pow-d", "cpow-d", "rpow-d", "utility"], ["selection_candidates"], [-1]),
-        ("cpow-d", "selection_batch", 0), ("utility", "selection_loss", "past"),
-        ("utility", "selection_data_exponent", -1.0), ("utility", "selection_loss_exponent", -0.5),
-        ("utility", "selection_lateness_exponent", -2.0), ("oort", "selection_lateness_exponent", -2.0),
-        ("utility", "selection_preferred_seconds", -1.0), ("oort", "selection_preferred_seconds", -1.0),
-        ("divfl", "divfl_greedy", "exact"), ("divfl", "divfl_vectors", "first-layer"), ("divfl", "divfl_size", 0),
-        ("divfl", "divfl_refresh", "never"), ("divfl", "divfl_weights", "alpha"), ("divfl", "divfl_sample", -1),
-        ("oort", "oort_exploration", 1.1), ("oort", "oort_exploration", -0.1), ("oort", "oort_exploration_decay", 1.5),
-        ("oort", "oort_exploration_least", 0.95), ("oort", "oort_cutoff", 1.2), ("oort", "oort_clip", -0.1),
-        ("oort", "oort_pacer_percent", 101.0), ("oort", "oort_pacer_rounds", 0), ("oort", "oort_pacer_step", -5.0),
-        ("oort", "oort_exploration", float("nan")),
+        *product(["pow-d", "cpow-d"], ["selection_loss"], ["last"]), ("rpow-d", "selection_loss", "batch"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be(name: str, key: str, value: Any) -> None:
+def test_settings_that_a_selector_cannot_follow(name: str, key: str, value: Any) -> None:
+    options = SelectionOptions(**{key: value})
     with pytest.raises(SettingError) as caught:
-        selector(name, SelectionOptions(**{key: value}))
+        selector(name, options)
     assert (caught.value.key, "\n" in str(caught.value)) == (key.replace("_", "-"), False)
+    selector("uniform", options)
+
+
+def test_what_a_selector_is_anyway_may_be_said() -> None:
+    for name, loss in (("pow-d", "probe"), ("cpow-d", "batch"), ("rpow-d", "last")):
+        assert selector(name, SelectionOptions(selection_loss=loss)) == selector(name)
 
 
 # ---- the two ways to pick --------------------------------------------------------------------------------------------

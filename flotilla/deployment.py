@@ -134,9 +134,10 @@ class Deployment(SuperLink):
     def _start_executor(self, group: int) -> subprocess.Popen[bytes]:
         """Ours, for all nodes; or Flower's for one."""
         env = dict(self._env)
+        # That interval suits one simulation; here each look is a request over TLS to each node, which costs both CPU.
+        env.pop("FLWR_SUPEREXEC_TASK_POLL_INTERVAL")
         if self._superexec:
             command, ports = [script("flower-superexec")], [self._ports[group]]
-            env.pop("FLWR_SUPEREXEC_TASK_POLL_INTERVAL")
             path = env.get("PATH", os.defpath)
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"  # it starts `flwr-clientapp` by name
             env["FLWR_HOME"] = str(self._home / "flwr" / f"node-{group}")  # flwr unpacks bundles without any locking

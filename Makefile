@@ -5,7 +5,7 @@ BIN := .venv/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install run federation compose test test-slow test-compose trials audit fuzz lint format bench results clean
+.PHONY: help install run federation compose test test-slow test-compose test-edge trials audit fuzz lint format bench results clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,10 @@ ENGINE := ../shared/docker/engine
 test-compose: install ## Bring the compose file up as it is, run a job on it, take it down; skipped where no Docker engine is.
 	@if ! docker version >/dev/null 2>&1 && [ -x $(ENGINE) ]; then eval "$$($(ENGINE) up)"; fi; \
 	  $(BIN)/python -m pytest -rs -s -m compose tests/e2e/test_compose.py
+
+test-edge: install ## Run the commands of docs/edge.md on a clean Debian 12 with systemd, up to a run; skipped where no Docker engine is.
+	@if ! docker version >/dev/null 2>&1 && [ -x $(ENGINE) ]; then eval "$$($(ENGINE) up)"; fi; \
+	  edge/try.sh $(ARGS)
 
 trials: install ## Kill parts of a deployed federation with SIGKILL at random moments: make trials ARGS=50.
 	@$(BIN)/python -m tests.faults.trials $(ARGS)

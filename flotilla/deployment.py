@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from flotilla.keys import node_folder, public_keys
 from flotilla.superlink import SuperLink, SuperLinkError, free_port, healthy, script
 
 _LOOK = 0.2  # seconds between two looks at the processes
+_ASK = 0.5  # seconds between two questions to the SuperLink, each a connection of its own
 _PAUSE = 2.0  # seconds before a process that has ended is started again, at first
 # A SuperNode whose predecessor was killed is refused for up to 60 s, and each try costs seconds of CPU.
 _LONGEST_PAUSE = 16.0
@@ -158,16 +160,18 @@ class Deployment(SuperLink):
 
     def _wait_for_nodes(self) -> None:
         """Wait until every node is online: the run would begin with those that are there."""
+        import httpx
         from flwr.proto.control_pb2 import ListNodesRequest
 
         deadline, online = time.monotonic() + self._seconds, 0
         while online < len(self._tiers):
             if time.monotonic() > deadline:
                 raise SuperLinkError(f"{online} of {len(self._tiers)} nodes came within {self._seconds:.0f} s")
-            with self.control() as control:
+            # The SuperLink may be about to come back.
+            with suppress(httpx.TransportError), self.control() as control:
                 found = control.ListNodes(ListNodesRequest()).nodes_info
-            online = sum(node.status == "online" for node in found)
-            time.sleep(_LOOK)
+                online = sum(node.status == "online" for node in found)
+            time.sleep(_ASK)
 
     def _watch(self) -> None:
         """Start what has ended again, each part when its own pause is over, until the run is."""

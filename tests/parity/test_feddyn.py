@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
@@ -179,10 +180,11 @@ def test_a_device_that_lost_its_memory_begins_at_zero_and_says_so() -> None:
 
 def test_a_device_keeps_the_term_of_what_it_ever_held(play: Player) -> None:
     """As many numbers as its part has, and which these are: an eighth of the units, or one stage of two."""
-    for keys, small in (
+    cases: list[tuple[dict[str, Any], float]] = [
         ({"method": "heterofl", "tiers": "a:1, b:1/8"}, 1 / 5),
         ({"method": "depthfl", "tiers": "a:1@2, b:1@1", "widths": "8, 64"}, 1 / 2),
-    ):
+    ]
+    for keys, small in cases:
         out = play(dynamic_alpha="0.1", num_clients=4, **keys)
         config = configured(num_clients=4, **keys)
         strategy = config.strategy()

@@ -11,6 +11,7 @@ from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
 from protocol import Hello, PartRequest
+from protocol.codecs import CODECS
 from protocol.profile import AUTO, ProfileRequest
 
 
@@ -56,7 +57,7 @@ def hello(context: Context, *, labels: bool, profile: str = "") -> Hello:
         from client_app.profile import figures  # what it needs is loaded where it is needed
 
         found = figures(profile, context)
-    return Hello(node_id(context), len(examples.train), examples.labels if labels else (), tier, found)
+    return Hello(node_id(context), len(examples.train), examples.labels if labels else (), tier, found, tuple(CODECS))
 
 
 def attack_of(request: PartRequest, context: Context) -> Attack:

@@ -265,6 +265,7 @@ class Hello:
         labels: labels that occur among them, ascending.
         tier: the tier it was told by its node config; "" leaves it to the server, "auto" to what it measured.
         figures: what it measured of itself, by the names in `protocol.profile`; {} if it was not to.
+        codecs: names of those that it knows; () does not say, and is taken for all.
     """
 
     node: NodeId
@@ -272,10 +273,12 @@ class Hello:
     labels: tuple[int, ...] = ()
     tier: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
+    codecs: tuple[str, ...] = ()
 
     def to_record(self) -> RecordDict:
         """As records."""
         config = ConfigRecord({"version": VERSION, "node": self.node, "tier": self.tier, "labels": list(self.labels)})
+        config["codecs"] = list(self.codecs)
         return RecordDict({
             "config": config, "metrics": MetricRecord({**self.figures, "num-examples": self.examples})
         })  # fmt: skip
@@ -299,7 +302,10 @@ class Hello:
             if wrong := [key for key, value in figures.items() if not 0 <= value < inf]:
                 raise WireError(f"{wrong[0]} = {figures[wrong[0]]}")
             tier, held = str(config["tier"]), tuple(_int(x) for x in labels)
-            hello = Hello(node, _int(metrics["num-examples"]), held, tier, figures)
+            codecs = config.get("codecs", [])
+            if not isinstance(codecs, list):
+                raise WireError(f"codecs = {codecs!r}")
+            hello = Hello(node, _int(metrics["num-examples"]), held, tier, figures, tuple(map(str, codecs)))
         except (KeyError, TypeError) as error:
             raise WireError(f"unreadable hello: {error!r}") from None
         if hello.examples < 1:

@@ -62,7 +62,7 @@ class Membership:
             report: given when the round begins; else who was there then is not asked again.
 
         Raises:
-            NotEnoughNodes: there are nodes, but none of them has a tier, when the run begins.
+            NotEnoughNodes: there are nodes, but none of them has a tier and knows the codecs, when the run begins.
         """
         if self.number == round_number and report is None:
             return self.present
@@ -76,6 +76,7 @@ class Membership:
             tiers = {}
             for node in nodes:
                 try:
+                    self._check_codecs(node)
                     tiers[node.id] = self._tier(node, round_number)
                 except ValueError as error:
                     rejected.append(Rejection(node.id, str(error)))
@@ -86,9 +87,20 @@ class Membership:
             if self._fleet.waited is not None:
                 report.waiting["hello"] = self._fleet.waited.to_row()
             if self.number == -1 and nodes and not tiers:
-                raise NotEnoughNodes(f"none of {len(nodes)} nodes has a tier; the first one: {rejected[-1].reason}")
+                raise NotEnoughNodes(f"none of {len(nodes)} nodes can take part; one of them: {rejected[-1].reason}")
         self.number, self.present = round_number, (nodes, tiers)
         return self.present
+
+    def _check_codecs(self, node: Node) -> None:
+        """See that a node can read and write what the run sends.
+
+        Raises:
+            SettingError: it knows another set of codecs.
+        """
+        known, s = node.hello.codecs, self._settings
+        for key, name in (("codec", s.codec.name), ("codec-down", s.codec_down.name)):
+            if known and name not in known:
+                raise SettingError(key, name, f"what node {node.id} knows: {', '.join(known)}")
 
     def _tier(self, node: Node, round_number: int) -> Tier:
         if self._private and self._assignment.measures(node.hello.tier):

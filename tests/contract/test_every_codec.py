@@ -11,13 +11,15 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from client_app.app import app
+from flotilla.engine.grid import Faults
 from models.errors import SettingError
 from models.network import NetworkSpec
-from protocol import DIFFERENCE
+from protocol import DIFFERENCE, HELLO
 from protocol.codecs import CODECS, CodecSettings
 from server_app import checkpoint
 from strategies import FedAvg, Settings
-from tests.support import Outcome, Player, trains, without
+from strategies.fleet import NotEnoughNodes
+from tests.support import Outcome, Player, address_of, trains, without
 
 VICTIM = 2
 # FedRolex moves its window every round, so what is remembered belongs to other coordinates each time.
@@ -38,6 +40,40 @@ remembering = pytest.mark.parametrize("codec", ["topk", "ef21"])
 
 def keys(codec: str, **more: Any) -> dict[str, Any]:
     return TEN | EVERY[codec] | more
+
+
+def knowing(codecs: list[str], *nodes: int) -> Faults:
+    """These nodes say that they know these codecs only."""
+    addresses = set(map(address_of, nodes))
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if request.metadata.message_type == HELLO and request.metadata.dst_node_id in addresses:
+            config = reply.content["config"]
+            assert isinstance(config, ConfigRecord)
+            config["codecs"] = list(codecs)
+        return [reply]
+
+    return faults
+
+
+@pytest.mark.parametrize("key", ["codec", "codec-down"])
+def test_a_codec_that_nobody_speaks_ends_the_run_with_one_line(play: Player, key: str) -> None:
+    faults, wanted = knowing(["float32", "topk"], *range(6)), {key.replace("-", "_"): "qsgd"}
+    line = (
+        rf"^none of 6 nodes can take part; one of them: {key} = 'qsgd': allowed is what node \d knows: float32, topk$"
+    )
+    with pytest.raises(NotEnoughNodes, match=line):
+        play(faults, **wanted)
+    assert not play(faults, **{key.replace("-", "_"): "topk"}).rejected
+
+
+def test_who_does_not_speak_the_codec_is_named_and_left_out(play: Player) -> None:
+    out = play(knowing(["float32"], VICTIM), codec="qsgd")
+    assert [sorted(row["selected"]) for row in out.rows] == [[0, 1, 3, 4, 5]] * 2
+    assert {(r["node"], r["reason"]) for r in out.rejected} == {
+        (VICTIM, "codec = 'qsgd': allowed is what node 2 knows: float32")
+    }
+    assert out.summary["status"] == "finished"
 
 
 def test_more_than_the_server_can_keep_is_refused_at_the_door() -> None:

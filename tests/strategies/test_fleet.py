@@ -156,3 +156,11 @@ def test_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wait([3], 5, 2, 0.2) == 3
     with pytest.raises(NotEnoughNodes, match=r"1 nodes are online, the run needs 2.*num-supernodes=5"):
         wait([1], 5, 2, 0.2)
+
+
+def test_codecs_come_back_as_they_went_and_need_not_be_said() -> None:
+    hello = Hello("n", 3, codecs=("float32", "qsgd"))
+    assert Hello.from_record(hello.to_record()) == hello
+    silent = Hello("n", 3).to_record()
+    del silent.config_records["config"]["codecs"]  # as a client of another make
+    assert Hello.from_record(silent) == Hello("n", 3)

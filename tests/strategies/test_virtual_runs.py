@@ -213,5 +213,5 @@ def test_a_slow_line_keeps_a_device_in_its_tier(play: Player) -> None:
 
 
 def test_a_run_in_which_nobody_has_a_tier_does_not_begin(play: Player) -> None:
-    with pytest.raises(NotEnoughNodes, match=r"none of 4 nodes has a tier.*'huge'.*a, b, c, auto"):
+    with pytest.raises(NotEnoughNodes, match=r"none of 4 nodes can take part.*'huge'.*a, b, c, auto"):
         play(nodes=told("huge", "huge"), num_clients=4, tier_assignment="node")

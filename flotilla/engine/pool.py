@@ -235,7 +235,9 @@ class PoolGrid(EngineGrid):
 
     def _bury(self, worker: _Worker) -> None:
         """A worker died: its first task is lost, the others are done by a new one."""
-        worker.process.join(timeout=1)
+        worker.process.join(timeout=10)  # its pipe is closed: it is about to end
+        worker.process.kill()
+        worker.process.join()
         lost, rest = worker.tasks.popleft(), list(worker.tasks)
         for task in (lost, *rest):
             self._release(task)

@@ -17,9 +17,6 @@ from flotilla.engine.pool import PoolGrid
 from strategies.exchange import exchange
 from tests.support import configured
 
-# Every worker imports torch first, which takes a busy machine its time.
-pytestmark = pytest.mark.timeout(900)
-
 
 def hello(partition: int) -> Message:
     content = RecordDict({"config": ConfigRecord({"version": 1, "labels": False})})

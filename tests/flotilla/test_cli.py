@@ -14,8 +14,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.timeout(900)  # seconds on an idle machine; these bounds are for one that is not
-
 PYPROJECT = """
 [build-system]
 requires = ["hatchling"]

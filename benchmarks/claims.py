@@ -45,7 +45,7 @@ POW_D: Keys = {
     "selection-candidates": 16, "num-server-rounds": 40, "learning-rate-schedule": "constant", "evaluate-every": 5,
 }  # fmt: skip
 SELECTORS, RATES = ("uniform", "by-size", "pow-d", "cpow-d", "rpow-d"), (0.01, 0.03, 0.1, 0.3)
-# One full gradient a round: several local steps drift, and at the same number of rounds that hides everything else.
+# One full gradient a round, so that nothing but the rule differs from the plain mean.
 Q_FFL: Keys = {
     **QUIET, "method": "fedavg", "tiers": "a:1", "dataset": "har", "model": "mlp", "widths": "4", "norm": "none",
     "partition": "natural", "num-clients": 21, "local-test-fraction": 0.3, "fraction-evaluate": 1.0,

@@ -1,4 +1,4 @@
-"""Everything composes: a sample of methods x selectors x codecs x aggregations x clusters, two rounds each.
+"""Everything composes: methods x selectors x codecs, both ways x aggregations x clusters x slicing, two rounds each.
 
 Every value of every setting is in the sample, each with several others; a combination that is refused at the door is
 drawn again. A quarter of the sample runs with every change, the rest by `make test-slow`.
@@ -17,6 +17,7 @@ from models.errors import SettingError
 from models.randomness import generator
 from protocol import Scalar
 from strategies import METHODS
+from strategies.settings import DOWNLINK, SLICING
 from tests.support import Outcome, Player, configured, half_of
 
 AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
@@ -29,7 +30,13 @@ AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
     + [{"codec": "qsgd", "codec_entropy": entropy} for entropy in ("fixed", "elias", "range")],
     "aggregation": [{"aggregation": name} for name in ("method", "examples", "uniform", "q-fedavg", "fednova")]
     + [{"aggregation": "q-fedsgd", "local_steps": 1, "momentum": 0.0, "clip_norm": 0.0, "weight_decay": 0.0}],
-    "clustering": [{"clustering": "none"}, {"clustering": "ifca", "ifca_clusters": 2}, {"clustering": "cfl"}],
+    "clustering": [{"clustering": "none"}, {"clustering": "cfl"}]
+    + [
+        {"clustering": "ifca", "ifca_averaging": averaging, "ifca_shared": shared}
+        for averaging in ("model", "gradient") for shared in (False, True)
+    ],
+    "codec-down": [{"codec_down": name} for name in DOWNLINK],
+    "slice-at": [{"slice_at": where} for where in SLICING],
 }  # fmt: skip
 SAMPLES = 48
 COMMON: dict[str, Any] = {"fraction_train": 0.7, "codec_small": 10, "num_server_rounds": 2}
@@ -59,7 +66,7 @@ def drawn() -> list[dict[str, int]]:
     samples = []
     for i in range(SAMPLES):
         sample = {axis: deck[i] for axis, deck in decks.items()}
-        for axis in ("clustering", "codec", "aggregation", "selection"):
+        for axis in ("clustering", "codec-down", "codec", "aggregation", "selection"):
             if possible(keys_of(sample)):
                 break
             for place in draws.permutation(len(AXES[axis])).tolist():
@@ -74,7 +81,7 @@ DRAWN = drawn()
 
 
 def named(sample: dict[str, int]) -> str:
-    return "-".join(str(next(iter(AXES[axis][place].values()))) for axis, place in sample.items())
+    return "-".join(str(value) for axis, place in sample.items() for value in AXES[axis][place].values())
 
 
 def finite(value: Any) -> bool:

@@ -81,7 +81,30 @@ while sleep 0.1; do
 done
 watch
 
+check() {  # of the rounds of a run: this device was asked, and its reply counted
+  flwr ls sea --format json | grep -q 'finished:completed'
+  python - "$@" <<'python'
+import json, sys
+from pathlib import Path
+rows = [json.loads(line) for line in (Path(sys.argv[1]) / "metrics.jsonl").read_text().splitlines()]
+rows = [row for row in rows if row.get("selected")]
+for row in rows:
+    print({key: row[key] for key in ("round", "selected", "selected_tiers", "accepted", "rejected", "client_seconds")})
+assert len(rows) == int(sys.argv[2]) and all(row["selected"] == [2] and row["accepted"] == 1 for row in rows), rows
+python
+}
+
+online() { until flwr supernode list sea --format json | grep -q '"online"'; do sleep 1; done; }
+
 for block in "$work"/[0-9][0-9]-*; do
+  if grep -q 'supernode unregister' "$block"; then
+    say "after the updates: one more round"
+    online
+    flwr run . sea --stream --run-config \
+      'num-clients=5 min-nodes=1 tier-assignment="node" deadline=60.0 num-server-rounds=1 run-dir="runs/after"' | grep '^round'
+    check runs/after 1
+    NODE_ID=$(flwr supernode list sea --format json | grep -B9 '"online"' | sed -n 's/.*"node-id": "\([0-9]*\)".*/\1/p' | tail -1)
+  fi
   began=$SECONDS
   say "$(basename "$block")"
   sed 's/^/  $ /' "$block"
@@ -90,27 +113,21 @@ for block in "$work"/[0-9][0-9]-*; do
   *)
     scp "$block" root@pi:/tmp/block
     ssh root@pi 'bash -e /tmp/block </dev/null' >"$block.log" 2>&1 || { tail -20 "$block.log"; exit 1; }
-    tail -25 "$block.log"
+    tail -25 "$block.log" | cut -c1-200
     ;;
   esac
   say "took $((SECONDS - began)) s"
-  if grep -q 'enable --now' "$block"; then scp "$work/watch" root@pi:/tmp/watch; ssh root@pi 'bash /tmp/watch' >"$work/memory" 2>/dev/null & fi
+  if grep -q 'enable --now' "$block"; then
+    scp "$work/watch" root@pi:/tmp/watch
+    ssh root@pi 'bash /tmp/watch' >"$work/memory" 2>/dev/null &
+  fi
+  if grep -q 'flwr run' "$block"; then
+    check runs/edge 3
+    ssh root@pi systemctl is-active flotilla-supernode flotilla-clientapp
+    ssh root@pi 'pkill -f /tmp/watch' || true
+  fi
 done
-
-say "what came of it"
-ssh root@pi systemctl is-active flotilla-supernode flotilla-clientapp
-.venv/bin/flwr ls sea --format json | grep '"status"'
-.venv/bin/flwr ls sea --format json | grep -q 'finished:completed'
-.venv/bin/python - runs/edge <<'check'
-import json, sys
-from pathlib import Path
-folder = Path(sys.argv[1])
-rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-trained = [row for row in rows if row.get("selected")]
-for row in trained:
-    print({key: row[key] for key in ("round", "selected", "selected_tiers", "accepted", "rejected", "client_seconds")})
-assert len(trained) == 3 and all(row["selected"] == [2] and row["accepted"] == 1 for row in trained), rows
-check
+! flwr supernode list sea --format json | grep -q '"online"' || { say "the lost device is still there"; exit 1; }
 say "most resident memory, MiB (of a ClientApp: all, and what it does not share)"
 awk '{ if ($3 > most[$1]) most[$1] = $3; if ($4 > own[$1]) own[$1] = $4 }
   END { for (part in most) printf "%-10s %4d %4d\n", part, most[part] / 1024, own[part] / 1024 }' "$work/memory"

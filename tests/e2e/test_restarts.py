@@ -34,7 +34,7 @@ class Running:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.run, self.log, self.diary = folder / "run", folder / "run.log", Diary()
+        self.run, self.log, self.diary = folder / "run", folder / "output.txt", Diary()
         make_keys(folder / "keys", NODES)
         self.process = start(self.run, ROUNDS, self.log, folder / "keys", resume=False)
 

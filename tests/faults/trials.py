@@ -81,7 +81,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 def one_run(folder: Path, rounds: int, parts: list[str], keys: Path, draws: np.random.Generator) -> Diary:
     """Run to the end, killing these parts on the way, as many as there is time for."""
-    diary, log = Diary(), folder.with_suffix(".log")
+    diary, log = Diary(), folder.with_suffix(".txt")  # flotilla itself may write a .log
     process = start(folder, rounds, log, keys, resume=False)
     try:
         while True:

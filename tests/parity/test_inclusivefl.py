@@ -120,3 +120,22 @@ def test_a_size_that_nobody_trained_keeps_its_last_layer_bit_for_bit() -> None:
     for name in before:
         if name.startswith("private."):
             assert torch.equal(new[name], before[name])
+
+
+def test_the_largest_size_need_not_be_the_whole_network() -> None:
+    """Three of four layers are the deepest that anybody holds: its own copy of the third teaches the second."""
+    tiers = (Tier("large", Fraction(1), 3), Tier("small", Fraction(1), 2))
+    strategy = InclusiveFL(SPEC, Settings(tiers=tiers), momentum=1.0)
+    state = _state(strategy)
+    for tier in tiers:
+        part = strategy.part(strategy.kept_plan(tier, 1))
+        moved = {"private.1.stages.2.0.weight": 3.0}
+        values = [torch.full((block.numel,), moved.get(block.source, 0.5)) for block in part.values()]
+        strategy.average.add(part, torch.cat(values))
+    strategy.average.finish(strategy.state, out=strategy.state)
+    strategy.refine(state)
+    name = "private.0.stages.1.0.weight"
+    torch.testing.assert_close(strategy.state[name], state[name] + 3.0)
+    untrained = [name for name in state if name.startswith(("stages.3.", "exits.4."))]
+    assert untrained
+    assert all(torch.equal(strategy.state[name], state[name]) for name in untrained)

@@ -60,6 +60,12 @@ def test_inclusivefls_shared_exit_goes_with_a_shared_classifier() -> None:
     assert "auto, shared" in refusal(exits="plain", **keys).allowed
 
 
+def test_a_classifier_that_stages_cannot_share() -> None:
+    error = refusal(method="inclusivefl", inclusivefl_private_classifier=False, **CNN)
+    assert (error.key, error.value) == ("inclusivefl-private-classifier", False)
+    assert "'cnn', whose stages differ in width" in error.allowed
+
+
 def test_unknown_exits() -> None:
     assert refusal(exits="middle").allowed == "one of auto, last, plain, bottleneck, shared"
 

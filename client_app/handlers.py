@@ -11,7 +11,7 @@ from client_app.device import attack_of, data_of, node_id, settings_of
 from client_app.downlink import whole_state
 from client_app.dynamic import DynamicRegulariser
 from client_app.gradients import gradient
-from client_app.identity import fitting_the_test, load_fitting, received_states
+from client_app.identity import best_on_path, fitting_the_test, load_fitting, received_states
 from client_app.measuring import loss_before
 from client_app.memory import Memory
 from client_app.objectives import Setting, objective
@@ -148,8 +148,10 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
         with mixed(model.module, request.work.robust_mix):
             plain = evaluate(model.module, inputs, labels)
             own = evaluate(model.module, inputs, labels, allowed=examples.labels)
-        if said:
-            states = received_states(request, state)
+        states = received_states(request, state)
+        if request.path:
+            said = best_on_path(model, request, states, held_out, examples.train)
+        elif said:
             said["accuracy-test-identity"] = fitting_the_test(model, request, states, held_out, examples.train)
     return Reply(request.nonce, None, _scores(held_out, plain.loss, plain.accuracy, own.accuracy) | said)
 
@@ -173,7 +175,7 @@ def _loaded(request: PartRequest, state: Array, examples: Split) -> tuple[LocalM
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
     model = local_model(request.network, request.plan, device_named(request.work.device))
-    states = received_states(request, state)
+    states = received_states(request, state)[-1 if request.path else 0 :]
     if len(states) > 1:
         return model, {"cluster": float(load_fitting(model, request, states, examples))}
     model.load(request.network, request.plan, states[0], sliced=request.sliced)

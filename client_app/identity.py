@@ -76,3 +76,25 @@ def fitting_the_test(
         model.load(request.network, request.plan, state, sliced=request.sliced)
         scores.append(score(model, request, test, trained_on))
     return min(scores, key=lambda one: inf if isnan(one.loss) else one.loss).accuracy
+
+
+def best_on_path(
+    model: LocalModel, request: PartRequest, states: list[Tensor], test: Split, trained_on: Split
+) -> dict[str, float]:
+    """How the state does that this device would choose of those its cluster went through (CFL, §III-D).
+
+    Chosen by accuracy on every other test example, the younger one on ties, and scored on the rest; the last state's
+    score on that rest stands beside. Not by training examples: the last state was trained on them for longest.
+
+    Returns:
+        "accuracy-best-on-path" and "accuracy-end-of-path"; nothing where there is a single test example.
+    """
+    if len(test) < 2:
+        return {}
+    chosen_by, scored_on = (Split(test.inputs[i::2], test.labels[i::2]) for i in (0, 1))
+    found = []
+    for state in states:
+        model.load(request.network, request.plan, state, sliced=request.sliced)
+        found.append([score(model, request, half, trained_on).accuracy for half in (chosen_by, scored_on)])
+    best = max(range(len(found)), key=lambda i: (found[i][0], i))
+    return {"accuracy-best-on-path": found[best][1], "accuracy-end-of-path": found[-1][1]}

@@ -106,6 +106,8 @@ class PartRequest:
         clusters: how many states came along, in one vector (see `models.clusters`); of several the device takes the
             one with the lowest loss on its training examples, and its reply says which as "cluster".
         shared: whether they share everything but the exits.
+        path: whether they are the stages of one cluster, oldest first: the device takes the last one, and where it is
+            asked to score says how the one does that half of its test examples prefers.
     """
 
     round_number: int
@@ -117,6 +119,7 @@ class PartRequest:
     work: Work = Work()
     clusters: int = 1
     shared: bool = False
+    path: bool = False
 
     def to_config(self) -> dict[str, Scalar]:
         """Flat settings for a ConfigRecord."""
@@ -131,6 +134,7 @@ class PartRequest:
             "work": json.dumps(asdict(self.work)),
             "clusters": self.clusters,
             "shared": self.shared,
+            "path": self.path,
         }
 
     def to_record(self, state: ArrayRecord) -> RecordDict:
@@ -227,6 +231,7 @@ def read_part_request(content: RecordDict) -> tuple[PartRequest, Array]:
             work=Work(**json.loads(str(config["work"]))),
             clusters=_int(config["clusters"]),
             shared=bool(config["shared"]),
+            path=bool(config["path"]),
         )
         return request, _record(content, "arrays", ArrayRecord)[STATE]
     except (KeyError, TypeError, ValueError) as error:

@@ -79,10 +79,19 @@ class Outbox:
         message = self._message(request, arrays, TRAIN, node)
         return Sent(node, tier.name, plan, part, request.nonce, message, bytes_of(arrays), weight)
 
-    def ask(self, kind: str, node: Node, plan: Plan) -> tuple[str, Message]:
-        """A request of another kind about a part: its nonce and the message."""
-        request = PartRequest(**self._common(node.id, plan))
-        return request.nonce, self._message(request, self._arrays(node, plan), kind, node)
+    def ask(self, kind: str, node: Node, plan: Plan, *, on_path: bool = False) -> tuple[str, Message]:
+        """A request of another kind about a part: its nonce and the message.
+
+        Args:
+            kind: of the request.
+            node: whom to ask.
+            plan: which part.
+            on_path: whether the states that the node's cluster came from go along.
+        """
+        path = self._clusters.path(node.id) if on_path and self._cluster is None else ()
+        told = {"clusters": len(path), "path": True} if path else {}
+        request = PartRequest(**self._common(node.id, plan) | told)
+        return request.nonce, self._message(request, self._arrays(node, plan, path), kind, node)
 
     def ask_loss(self, kind: str, node: Node, plan: Plan, objective: Objective, batch: int = 0) -> tuple[str, Message]:
         """A request about the loss of a part (of a kind such as `LOSSES`): its nonce and the message."""
@@ -116,9 +125,9 @@ class Outbox:
             "shared": bool(self._clusters.shared),
         }
 
-    def _arrays(self, node: Node, plan: Plan) -> ArrayRecord:
+    def _arrays(self, node: Node, plan: Plan, path: tuple[int, ...] = ()) -> ArrayRecord:
         """The state, or the part of it; encoded once and shared by all messages with the same plan and clusters."""
-        key = plan if self._settings.slice_at == "server" else None, self._offered(node.id)
+        key = plan if self._settings.slice_at == "server" else None, path or self._offered(node.id)
         if key not in self._encoded:
             self._encoded[key] = ArrayRecord({STATE: encode(self._vector(*key))})
         return self._encoded[key]

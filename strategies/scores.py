@@ -16,7 +16,8 @@ from strategies.rounds import LocalScore
 from strategies.tiers import Tier
 
 SCORES = ("loss", "accuracy", "accuracy-own-labels")
-IF_ASKED = ("cluster", "accuracy-test-identity")  # of a node that was sent several states
+# Of a node that was sent several states, to choose from or that its cluster went through.
+IF_ASKED = ("cluster", "accuracy-test-identity", "accuracy-best-on-path", "accuracy-end-of-path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def score_requests(
     asked = []
     for node in nodes:
         tier = tiers[node.id].name
-        asked.append(ScoreRequest(node.id, tier, *outbox.ask(EVALUATE, node, kept[tier])))
+        asked.append(ScoreRequest(node.id, tier, *outbox.ask(EVALUATE, node, kept[tier], on_path=True)))
     return asked
 
 

@@ -93,6 +93,11 @@ class Clustering:
         del node
         return (0,)
 
+    def path(self, node: NodeId) -> tuple[int, ...]:
+        """The clusters that a node's own came from and itself, oldest first; () where there is nothing to choose."""
+        del node
+        return ()
+
     def counts(self, node: NodeId) -> bool:
         """Whether what a node is sent is a state that its reply changes."""
         del node
@@ -151,10 +156,14 @@ class Clustering:
             cluster = score.metrics.get("cluster", self.assigned(score.node))
             if cluster is not None and cluster in self.states:
                 found.setdefault(int(cluster), []).append(score)
-        keys = ("loss", "accuracy", "accuracy-test-identity")
+        keys = ("loss", "accuracy", "accuracy-test-identity", "accuracy-best-on-path", "accuracy-end-of-path")
         return {
             str(cluster): {"nodes": len(found[cluster])}
-            | {key.replace("-", "_"): _mean(found[cluster], key) for key in keys if key in found[cluster][0].metrics}
+            | {
+                key.replace("-", "_"): _mean(found[cluster], key)
+                for key in keys
+                if any(key in one.metrics for one in found[cluster])
+            }
             for cluster in sorted(found)
         }
 
@@ -168,8 +177,9 @@ class Clustering:
 
 
 def _mean(scores: Sequence[LocalScore], key: str) -> float:
-    """Over all their test examples."""
-    return sum(one.examples * one.metrics.get(key, 0.0) for one in scores) / sum(one.examples for one in scores)
+    """Over all test examples of those that say it."""
+    saying = [one for one in scores if key in one.metrics]
+    return sum(one.examples * one.metrics[key] for one in saying) / sum(one.examples for one in saying)
 
 
 def by_cluster(assignments: Mapping[NodeId, int], numbers: Sequence[int]) -> dict[int, list[NodeId]]:

@@ -82,6 +82,11 @@ class CFL(Clustering):
         """Where the node stands: its leaf, or the cut that it has to pass next."""
         return (self.tree.place(node),)
 
+    def path(self, node: NodeId) -> tuple[int, ...]:
+        """From the root's cut to the node's leaf; () before the first cut, and for nodes on their way."""
+        place = self.tree.place(node)
+        return self.tree.path(place) if place in self.states and self.tree.splits else ()
+
     def counts(self, node: NodeId) -> bool:
         """Not while the node is on its way."""
         return self.tree.place(node) in self.states

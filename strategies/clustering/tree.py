@@ -86,6 +86,14 @@ class Tree:
         """Where a node stands; one that is new stands at the root."""
         return self.places.get(node, ROOT)
 
+    def path(self, number: int) -> tuple[int, ...]:
+        """The clusters from the root down to this one."""
+        above = {child: parent for parent, split in self.splits.items() for child in split.children}
+        found = [number]
+        while found[0] != ROOT:
+            found.insert(0, above[found[0]])
+        return tuple(found)
+
     def members(self, leaf: int) -> list[NodeId]:
         """The nodes that are assigned to a leaf, in order of their ids."""
         return sorted((node for node, place in self.places.items() if place == leaf), key=in_order)

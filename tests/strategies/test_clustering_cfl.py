@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -370,6 +370,10 @@ def test_leaves_partition_the_ids_after_successive_cuts() -> None:
 def test_the_walk_leads_members_to_their_own_leaf_and_newcomers_to_their_group_s() -> None:
     tree, group, update, ids = grown(60)
     full = part_of()
+    for leaf in tree.leaves:
+        path = tree.path(leaf)
+        assert (path[0], path[-1]) == (0, leaf)
+        assert all(child in tree.splits[parent].children for parent, child in pairwise(path))
     leaf_of = {group[node]: tree.place(node) for node in ids}
     strangers: list[NodeId] = [10**7 + i for i in range(8)]
     group.update({node: i % 4 for i, node in enumerate(strangers)})

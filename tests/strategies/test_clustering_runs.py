@@ -9,8 +9,18 @@ import pytest
 import torch
 from flwr.app import Message, MetricRecord
 
+from client_app.device import data_of
+from client_app.identity import best_on_path, score
+from client_app.workspace import local_model
+from data import Split
 from data.planted import group_of
-from tests.support import Outcome, Player, configured, failed, trains, without
+from flotilla.engine.grid import contexts
+from models.network import initial_state
+from models.plans import Plan
+from models.randomness import torch_generator
+from models.submodel import flatten
+from protocol import PartRequest
+from tests.support import Outcome, Player, address_of, configured, failed, trains, without
 
 ONE: dict[str, Any] = {"method": "fedavg", "tiers": "a:1", "widths": "24", "num_clients": 8, "batch_size": 16}
 # Tests that always ask for a cut, as soon as there may be one.
@@ -176,6 +186,51 @@ def test_a_node_that_missed_the_cut_walks_to_its_group_s_leaf(play: Player) -> N
     leaf = next(ids for ids in last_assignments(out).values() if absent in ids)
     assert groups(leaf, TWO["planted"]) == {absent % 2}
     assert len(leaf) == 4
+
+
+def test_every_client_may_go_back_on_its_path(play: Player) -> None:
+    """F7: the best of the states that a cluster went through, by examples that it is not scored on."""
+    out, plain = play(**TWO, fraction_evaluate=1.0, local_test_fraction=0.3), play(**TWO, local_test_fraction=0.3)
+    assert out.hash == plain.hash
+    cut_in = next(row["round"] for row in out.rows if row["clusters"]["splits"])
+    for row in out.rows:
+        for local in row["clusters"]["local"].values():
+            assert ("accuracy_best_on_path" in local) == (row["round"] >= cut_in)
+    for local in out.rows[-1]["clusters"]["local"].values():  # opposed labels: nobody wants the common model back
+        assert local["accuracy_best_on_path"] == local["accuracy_end_of_path"] > 0.7
+
+
+@pytest.mark.parametrize("keys", [{"slice_at": "server", "method": "heterofl"}, {"method": "fiarse"}])
+def test_paths_of_parts(play: Player, keys: dict[str, Any]) -> None:
+    out = play(**EAGER, **keys, fraction_evaluate=1.0, num_server_rounds=3, local_test_fraction=0.3)
+    assert out.rejected == []
+    found = [local["accuracy_best_on_path"] for local in out.rows[-1]["clusters"]["local"].values()]
+    assert found
+    assert all(0 <= accuracy <= 1 for accuracy in found)
+
+
+def test_the_best_on_the_path_is_chosen_and_scored_on_different_halves() -> None:
+    config = configured(**ONE | {"num_clients": 3, "local_test_fraction": 0.4})
+    examples = data_of(contexts(config.flat, 3)[address_of(2)])
+    model = local_model(config.network, Plan(), torch.device("cpu"))
+    request = PartRequest(1, "n", 1, config.network, Plan(), clusters=5, path=True)
+    halves = [Split(examples.test.inputs[i::2], examples.test.labels[i::2]) for i in (0, 1)]
+    told_apart = 0
+    for trial in range(6):
+        states, found = [], []
+        for i in range(5):
+            drawn = initial_state(config.network, torch_generator(trial, i, "server", "initial state"))
+            states.append(flatten(drawn))
+            model.load(config.network, Plan(), states[-1], sliced=False)
+            found.append([score(model, request, half, examples.train).accuracy for half in halves])
+        said = best_on_path(model, request, states, examples.test, examples.train)
+        best = max(range(5), key=lambda i: (found[i][0], i))
+        assert found[best][0] >= found[0][0]  # never worse than the root's, where it is chosen
+        assert said == {"accuracy-best-on-path": found[best][1], "accuracy-end-of-path": found[-1][1]}
+        told_apart += found[best][1] != max(one[1] for one in found)
+    assert told_apart  # else the halves could be the same
+    one = Split(examples.test.inputs[:1], examples.test.labels[:1])
+    assert best_on_path(model, request, states, one, examples.train) == {}
 
 
 def test_a_walk_changes_no_state(play: Player) -> None:

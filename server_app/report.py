@@ -71,6 +71,12 @@ def _tier_table(last: Mapping[str, Any], best: Mapping[str, Any], tiers: Sequenc
     return _table(heads, lines, "numbers") if last else ""
 
 
+_UNASKED = (
+    "Not measured. With the key fraction-evaluate above 0 clients score on their own test data every round, whatever "
+    "the method: variance, worst and best 10 %, overall and by tier."
+)
+
+
 def _fairness(rows: Sequence[Row], tiers: Sequence[str]) -> str:
     """How evenly the clients are served, in the last round in which they scored on their own test data."""
     row: Row = next((row for row in reversed(rows) if isinstance(row.get("fairness"), Mapping)), {})
@@ -88,7 +94,9 @@ def _fairness(rows: Sequence[Row], tiers: Sequence[str]) -> str:
         f"<p>Accuracy of each client on its own test data, after round {row.get('round')}; every client counts once. "
         "Worst and best 10 % are means over that tenth of the clients, at least one.</p>"
     )
-    return _table(heads, lines, "numbers") + note if found else ""
+    if not found:
+        return f"<p>{_UNASKED}</p>"
+    return _table(heads, lines, "numbers") + note
 
 
 def _rejected(rows: Sequence[Row]) -> str:

@@ -98,6 +98,13 @@ def test_a_whole_run(tmp_path: Path) -> None:
         assert word in text
 
 
+def test_a_run_that_measured_no_fairness_says_how(tmp_path: Path) -> None:
+    text = write_report(write_run(tmp_path / "run", [metrics_row(1)])).read_text()
+    section = text[text.index("<h2>Fairness") : text.index("<h2>Rejected")]
+    assert "Not measured" in section
+    assert "fraction-evaluate" in section
+
+
 def test_fairness_of_the_last_round_that_has_it(tmp_path: Path) -> None:
     rows = [metrics_row(number) for number in (1, 2, 3)]
     rows[0] |= {"fairness": fairness_by_tier([("b", 0.1), ("x<y", 0.9)])}

@@ -55,10 +55,12 @@ def norms(values: Tensor, layout: Layout, kind: str) -> Tensor:
 def noise(layout: Layout, levels: int) -> Tensor:
     """ω of each group, float32."""
     sizes = torch.empty(layout.groups)
-    for piece in layout.pieces():
-        sizes[piece.groups] = (piece.stop - piece.start) / piece.rows
-    if not layout.width:
-        sizes = torch.tensor([float(stop - start) for start, stop in layout.spans()])
+    if layout.width:
+        for piece in layout.pieces():
+            sizes[piece.groups] = (piece.stop - piece.start) / piece.rows
+    else:
+        for group, (start, stop) in enumerate(layout.spans()):
+            sizes[group] = stop - start
     return torch.minimum(sizes / (4 * levels**2), sizes.sqrt() / levels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, inf, log, nan
 from typing import Any
 
@@ -69,6 +70,15 @@ def test_a_long_difference_is_rejected_and_moves_nothing() -> None:
     play(other, honest, honest, honest)
     assert rejected == [[], ["a"], []]
     assert limits.checkpoint() == other.checkpoint()
+
+
+def test_what_is_shortened_is_as_much_shorter_before_encoding() -> None:
+    limits = Limits(GuardOptions(guard_norm="clip", guard_clip_start=2.0))
+    limits.begin()
+    came = replace(reply(8.0), metrics={"num-examples": 10.0, "norm": 6.0}, span=(0.3, 2.0))
+    found = limits.limited("a", came)
+    assert (found.norm, found.metrics["norm"], found.span) == (2.0, 1.5, (0.3, 2.0))
+    assert "norm" not in limits.limited("a", reply(8.0)).metrics
 
 
 def test_a_bound_that_most_are_above_was_wrong() -> None:

@@ -20,6 +20,7 @@ from strategies.virtual.devices import VirtualFleet
 SCHEDULES = ("constant", "step", "cosine", "exponential")
 SLICING = ("client", "server")
 _LONGEST_WAIT = 3600.0  # seconds
+_LONG_LAG = 5.0  # rounds
 DOWNLINK = ("float32", "float16", "bfloat16", "qsgd", "topk")
 
 
@@ -179,6 +180,11 @@ class Settings:
                 "ef21": "updates are compared as the server has them, which follow the clients' by some rounds",
             }
             found.append(f'clustering = "cfl" with codec = "{self.codec.name}": {why[self.codec.name]}')
+        down = self.codec_down
+        omega = min(down.block / (4 * down.levels**2), down.block**0.5 / down.levels)
+        if down.name == "qsgd" and (down.scale != "block" or omega > _LONG_LAG):
+            lag = f"about {omega:.0f} rounds" if down.scale == "block" else "the more rounds the larger tensors are"
+            found.append(f'codec-down = "qsgd": with so few levels for a norm, clients are behind the state by {lag}')
         return found
 
     def work_of(self, tier: Tier) -> Work:

@@ -59,6 +59,17 @@ def test_the_default_levels_train_as_well_as_none(play: Player) -> None:
     assert losses[-1] < 1.1 * plain.rows[-1]["train_loss"]
 
 
+def test_clients_that_will_be_far_behind_are_told_of() -> None:
+    for more, lag in (
+        ({}, ""),
+        ({"codec_levels": 1}, "about 23 rounds"),
+        ({"codec_scale": "tensor"}, "larger tensors"),
+    ):
+        doubts = configured(codec_down="qsgd", **more).settings.doubts()
+        assert [lag in line for line in doubts] == ([True] if lag else [])
+        assert configured(codec_down="topk", **more).settings.doubts() == []
+
+
 def furthest(a: Outcome, b: Outcome) -> float:
     return max(float((a.state[name] - tensor).abs().max()) for name, tensor in b.state.items())
 

@@ -152,6 +152,11 @@ def test_codecs_under_which_updates_cannot_be_compared_are_named(codec: str, why
     assert configured(codec=codec).settings.doubts() == []
 
 
+def test_the_log_has_the_doubts(play: Player, caplog: pytest.LogCaptureFixture) -> None:
+    play(clustering="cfl", codec="topk", num_server_rounds=1)
+    assert "look orthogonal" in caplog.text
+
+
 def test_a_node_that_hides_its_norm_from_the_comparison_is_no_node(play: Player) -> None:
     def faults(request: Message, reply: Message) -> list[Message]:
         if trains(request, 1):

@@ -133,8 +133,8 @@ class Method(FlowerStrategy):
         return True
 
     def can_hold(self, tier: Tier, wanted: Tier) -> bool:
-        """Whether nodes of a tier can be asked about the part that another one keeps."""
-        return tier.rate >= wanted.rate and self.depth_of(tier) >= self.depth_of(wanted)
+        """Whether nodes of a tier can be asked about the part that another one keeps. Default: tiers differ in width."""
+        return tier.rate >= wanted.rate
 
     def depth_of(self, tier: Tier) -> int:
         """Number of stages that a tier can carry; for the network as a whole, as many as the deepest tier."""

@@ -51,6 +51,10 @@ class ScaleFL(PartialStrategy):
         del round_number
         return Plan(tier.rate, depth=self.depth_of(tier))
 
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+        """Tiers differ in width and depth."""
+        return tier.rate >= wanted.rate and self.depth_of(tier) >= self.depth_of(wanted)
+
     def objective(self, tier: Tier, round_number: int) -> Objective:
         """Deep supervision, deeper exits weighing more, with the last as teacher in later rounds."""
         del tier

@@ -15,7 +15,7 @@ from benchmarks.comparison import tables
 from benchmarks.document import replace_part
 from benchmarks.figure import draw
 from benchmarks.images import images
-from benchmarks.like_for_like import DEPTH, Comparison, Keys
+from benchmarks.like_for_like import COMPARISONS, DEPTH, Comparison, Keys
 from benchmarks.memory import memory
 from benchmarks.meshgrid import meshgrid_average
 from benchmarks.pfl import pfl
@@ -182,3 +182,15 @@ def test_a_row_is_as_large_as_it_says() -> None:
         sizes[row] = [size_of(strategy.network, plan).parameters for plan in plans]
     for ours, theirs in zip(*sizes.values(), strict=True):
         assert ours == pytest.approx(theirs, rel=0.05)
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_every_row_of_a_table_can_be_run(name: str) -> None:
+    compared = COMPARISONS[name]
+    plan = Plan(compared, list(compared.partitions), list(compared.methods), [1], compared.rounds)
+    for partition in plan.partitions:
+        tiers = {
+            tuple(tier.name for tier in resolve(plan.keys(partition, row, 1), check_files=False).settings.tiers)
+            for row in plan.methods
+        }
+        assert len(tiers) == 1  # a column for each

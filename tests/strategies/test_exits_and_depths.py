@@ -88,6 +88,15 @@ def test_a_depth_that_the_network_does_not_have(method: str) -> None:
     assert configured(method=method, tiers="a:1@4, b:1/2@1", **CNN).settings.tiers[1].depth == 1
 
 
+def test_depths_say_nothing_where_tiers_differ_in_width() -> None:
+    wide, narrow = parse_tiers("a:1@1, b:1/2@4")
+    settings = Settings(tiers=(wide, narrow))
+    assert HeteroFL(SPEC, settings).can_hold(wide, narrow)
+    for strategy in (ScaleFL(SPEC, settings), DepthFL(SPEC, settings)):
+        assert not strategy.can_hold(wide, narrow)
+    assert DepthFL(SPEC, settings).can_hold(narrow, wide)
+
+
 def test_the_global_network_is_as_deep_as_somebody_trains_it() -> None:
     tiers = parse_tiers("a:1@2, b:1@1")
     whole = Tier("global", Fraction(1))

@@ -133,7 +133,7 @@ class Method(FlowerStrategy):
         return True
 
     def can_hold(self, tier: Tier, wanted: Tier) -> bool:
-        """Whether nodes of a tier can be asked about the part that another one keeps. Default: tiers differ in width."""
+        """Whether nodes of a tier can be asked about another one's part. Default: as tiers that differ in width."""
         return tier.rate >= wanted.rate
 
     def depth_of(self, tier: Tier) -> int:

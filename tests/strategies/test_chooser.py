@@ -46,7 +46,7 @@ def settings_of(selector: Selector, **more: Any) -> Settings:
 
 def choose(chooser: Chooser, tiers: Mapping[int, Tier], round_number: int) -> None:
     nodes = [node_of(i, examples=500) for i in sorted(tiers)]
-    known: dict[NodeId, Tier] = {i: tier for i, tier in tiers.items()}  # noqa: C416 (a dict of other keys)
+    known: dict[NodeId, Tier] = {node.id: tiers[i] for i, node in zip(sorted(tiers), nodes, strict=True)}
     plan, objective = (lambda tier, number: Plan(tier.rate)), (lambda tier, number: Objective())
     chooser.choose(NOBODY, NOBODY, nodes, known, plan, objective, RoundReport(round_number))
 

@@ -106,6 +106,7 @@ def a_stranger_is_refused(env: dict[str, str]) -> None:
     assert done.returncode == 1, said
     assert "[code: 2001] SuperNode authentication is enabled" in said, said
     assert "SuperNode ID" not in said, said
+    print("a container without a key is refused: code 2001")
 
 
 def trains_what_the_simulation_trains(method: str, config: str, env: dict[str, str], folder: Path) -> None:

@@ -60,8 +60,9 @@ def lines(runs: Mapping[str, Sequence[Row]]) -> list[list[str]]:
         ("a client's own work, mean", _later(lambda row: row["client_seconds"]["local"])),
         ("**outside of it: flwr's share**, mean", _later(lambda row: row["client_seconds"]["outside"])),
         ("from a reply's making until it is in hand, longest", _later(_longest("travelled"))),
-        ("a reply at the SuperLink unfetched, at most", _later(_longest("unfetched"))),
-        ("the same, the worst round", lambda rows: max(map(_longest("unfetched"), rows))),
+        ("a reply at the SuperLink unasked, at most", _later(_longest("unfetched"))),
+        ("… the worst round", lambda rows: max(map(_longest("unfetched"), rows))),
+        ("… then fetched by flwr within", _later(_longest("fetching"))),
         ("**server idle in a phase, at most**, the worst round", lambda rows: max(map(_longest("idle"), rows))),
         ("a reply in hand waits for its turn, longest", _later(_longest("held"))),
     ]

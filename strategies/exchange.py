@@ -67,8 +67,9 @@ class Waited:
         first, last: from then until the first and the last reply were in hand; 0 without replies.
         taken: from then until the last one was taken.
         idle: longest sleep after which a reply was there: so long one may have lain at the SuperLink unasked.
-        unfetched: longest time from asking for a reply in vain until it was in hand, which is more than any reply lay
-            at the SuperLink. A reply beyond the window is not asked for, and counts from the sending of all.
+        unfetched: longest time from a look that did not find a reply to the look that did: so long one may have lain at
+            the SuperLink unasked, with the looks for others. One beyond the window counts from the sending of all.
+        fetching: longest look that found something, which is Flower's transfer; no reply lay there for longer than both.
         travelled: longest time from the making of a reply by its node until it was in hand, by the clocks of both; it
             says something only where these agree, as on one host.
         held: longest time that a reply in hand waited for its turn.
@@ -84,6 +85,7 @@ class Waited:
     taken: float = 0.0
     idle: float = 0.0
     unfetched: float = 0.0
+    fetching: float = 0.0
     travelled: float = 0.0
     held: float = 0.0
     arrived: dict[int, float] = field(default_factory=dict)
@@ -92,7 +94,8 @@ class Waited:
     def to_row(self) -> dict[str, float]:
         """For a line of metrics."""
         names = (
-            "messages", "replies", "sent", "first", "last", "taken", "idle", "unfetched", "travelled", "held"
+            "messages", "replies", "sent", "first", "last", "taken", "idle", "unfetched", "fetching", "travelled",
+            "held",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -219,7 +222,8 @@ class _Exchange:
             waited.first = now if not waited.replies else waited.first
             waited.replies += 1
             waited.idle = max(waited.idle, self._slept)
-            waited.unfetched = max(waited.unfetched, now - self._asked.get(i, 0.0))
+            waited.unfetched = max(waited.unfetched, asking - self._asked.get(i, 0.0))
+            waited.fetching = max(waited.fetching, now - asking)
             waited.travelled = max(waited.travelled, self._clock.date() - reply.metadata.created_at)
         self._asked.update((i, asking) for i in asked if i not in self._held)
         return bool(replies)

@@ -69,7 +69,7 @@ class Waited:
         idle: longest sleep after which a reply was there: so long one may have lain at the SuperLink unasked.
         unfetched: longest time from a look that did not find a reply to the look that did: so long one may have lain at
             the SuperLink unasked, with the looks for others. One beyond the window counts from the sending of all.
-        fetching: longest look that found something, which is Flower's transfer; no reply lay there for longer than both.
+        fetching: longest look that found something, which is Flower's transfer; no reply lay there longer than both.
         travelled: longest time from the making of a reply by its node until it was in hand, by the clocks of both; it
             says something only where these agree, as on one host.
         held: longest time that a reply in hand waited for its turn.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from flotilla.engine.identity import assume_identity
 from strategies.exchange import WINDOW, Clock, Waited, exchange
+from tests.support import Player
 
 PULL = 0.02  # seconds that a look takes
 
@@ -70,3 +71,12 @@ def test_who_is_not_asked_lies() -> None:
     link, waited = fetched([10.0] + [0.0] * WINDOW)
     assert link.lay[WINDOW] >= 10.0
     assert waited.unfetched >= 10.0 - PULL
+
+
+def test_hello_is_in_the_metrics_where_somebody_was_greeted(play: Player) -> None:
+    first, second = play.once(num_clients=4).rows
+    assert first["waiting_seconds"]["hello"]["replies"] == 4
+    assert "hello" not in second["waiting_seconds"]
+    for waited in first["waiting_seconds"].values():
+        assert 0 <= waited["unfetched"]
+        assert 0 < waited["fetching"] <= waited["last"]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from math import inf
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
+from strategies.exchange import WINDOW
 from strategies.measured import LONGEST_WAIT, Demand, Held, MeasuredTiers, Rule, first, missed, replied
+from strategies.rounds import Fold, Learnt, RoundReport
 
 RULE = Rule(deadline=10.0, margin=0.8, patience=3)
 # 10 steps of 2, 0.5 and 0.1 seconds; 100, 20 and 10 bytes; 1,000, 300 and 100 coordinates.
@@ -171,6 +175,15 @@ def test_less_memory_does_not_wipe_out_what_was_learnt() -> None:
         tiers.place("x", replace(wide, memory=5.0))
     assert tiers.place("x", wide) == 2  # it is back
     assert tiers.checkpoint() == [["x", before]]
+
+
+def test_what_passes_beside_a_device_is_known_of_those_who_were_looked_for_from_the_start() -> None:
+    sent: list[Any] = [SimpleNamespace(node=SimpleNamespace(id=1000 + i)) for i in range(WINDOW + 4)]
+    ignored: Any = None
+    fold = Fold(ignored, RoundReport(1), sent, ignored, ignored, ignored)
+    fold.learnt = [Learnt(one, {"seconds": 2.0}, None) for one in sent if one.node.id != 1003]
+    fold.note_transport({i: 2.5 + i for i in range(len(sent))} | {0: 1.9})
+    assert fold.outside == {1000: 0.0} | {1000 + i: 0.5 + i for i in range(1, WINDOW) if i != 3}
 
 
 def test_a_checkpoint_goes_on_as_if_nothing_had_happened() -> None:

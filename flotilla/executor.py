@@ -39,6 +39,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullAppMessagesRequest
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, pull_objects
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -52,6 +53,8 @@ from flwr.supernode.runtime.run_clientapp import push_message, push_task_output,
 _POLL = float(os.environ.get("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2"))  # seconds
 _PAUSE = 1.0  # seconds before a SuperNode that does not answer is asked again
 _PRELOADED = (torch, ClientApp)
+# Seconds of rest, at first and at most, where a request is there before its arrays are; flwr's are 1 and 10.
+_SOON = {"initial_backoff": 0.02, "backoff_cap": 0.1, "max_tries_per_object": None}
 _REPLIES = b"replies\n"  # the note of a ClientApp that begins to hand over its reply
 # What Flotilla's clients import as well, each where it is installed: up to five seconds of CPU for every message.
 _WORTH_LOADING = ("safetensors.torch", "sklearn.datasets", "flwr_datasets.partitioner")
@@ -75,6 +78,10 @@ def main() -> None:
     for name in _WORTH_LOADING:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    for pull in (pull_objects, pull_and_inflate_object_from_tree):  # see server_app/transport.py
+        defaults = pull.__kwdefaults__ or {}
+        if defaults.keys() >= _SOON.keys():
+            defaults.update(_SOON)
     gc.freeze()  # the collector must not touch, and so copy, what the children share
     addresses = options.runtime_api_address
     if len(addresses) == 1:

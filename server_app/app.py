@@ -9,6 +9,7 @@ from protocol import keep_large_buffers
 from server_app.config import resolve
 from server_app.run import Run
 from server_app.simulation import ask_waiting_nodes_only
+from server_app.transport import look_again_soon
 
 app = ServerApp()
 
@@ -18,4 +19,5 @@ def main(grid: Grid, context: Context) -> None:
     """Check the configuration, then run it."""
     keep_large_buffers()
     ask_waiting_nodes_only(grid)
+    look_again_soon()
     Run(resolve(context.run_config), grid).execute()

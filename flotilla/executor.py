@@ -55,7 +55,9 @@ _PAUSE = 1.0  # seconds before a SuperNode that does not answer is asked again
 _PRELOADED = (torch, ClientApp)
 # Seconds of rest, at first and at most, where a request is there before its arrays are; flwr's are 1 and 10.
 _SOON = {"initial_backoff": 0.02, "backoff_cap": 0.1, "max_tries_per_object": None}
-_REPLIES = b"replies\n"  # the note of a ClientApp that begins to hand over its reply
+# Notes of a ClientApp: that it begins to hand over the reply of this name, and that it has done so.
+_REPLIES, _REPLIED = b"replies ", b"replied"
+_SEES = 2.0  # seconds within which a SuperNode has surely seen that there is a reply; it looks every 0.5 s
 # What Flotilla's clients import as well, each where it is installed: up to five seconds of CPU for every message.
 _WORTH_LOADING = ("safetensors.torch", "sklearn.datasets", "flwr_datasets.partitioner")
 
@@ -146,8 +148,8 @@ def fork(work: Callable[..., None], *arguments: Any) -> int:
 
 
 def _run(address: str, root: bytes | None, token: str, notes: int) -> None:
-    """Be a ClientApp's process; what it has been asked, and that it has begun to reply, goes into a pipe."""
-    pull, push = RuntimeHttpClient.PullMessages, RuntimeHttpClient.PushMessages
+    """Be a ClientApp's process; what it has been asked, and how far it has come in replying, goes into a pipe."""
+    pull, push, end = RuntimeHttpClient.PullMessages, RuntimeHttpClient.PushMessages, RuntimeHttpClient.PushTaskOutput
 
     def pull_and_note(client: RuntimeHttpClient, request: Any) -> Any:
         answer = pull(client, request)
@@ -156,11 +158,16 @@ def _run(address: str, root: bytes | None, token: str, notes: int) -> None:
         return answer
 
     def note_and_push(client: RuntimeHttpClient, request: Any) -> Any:
-        os.write(notes, _REPLIES)
+        os.write(notes, _REPLIES + request.messages_list[0].metadata.message_id.encode() + b"\n")
         return push(client, request)
+
+    def note_and_end(client: RuntimeHttpClient, request: Any) -> Any:
+        os.write(notes, _REPLIED + b"\n")
+        return end(client, request)
 
     setattr(RuntimeHttpClient, "PullMessages", pull_and_note)  # noqa: B010 - theirs, and of this process only
     setattr(RuntimeHttpClient, "PushMessages", note_and_push)  # noqa: B010
+    setattr(RuntimeHttpClient, "PushTaskOutput", note_and_end)  # noqa: B010
     run_clientapp(
         runtime_api_address=address, token=token, insecure=root is None, certificates=root, parent_pid=os.getppid()
     )
@@ -185,26 +192,39 @@ def _killed(at_work: dict[int, tuple[str, int]]) -> Iterator[tuple[str, bytes, i
 def _answer(address: str, root: bytes | None, token: str, noted: bytes, number: int) -> None:
     """Reply with an error in place of a ClientApp that was killed, and end its task.
 
-    A task that is not ended would expire later, and flwr would then call another message's ClientApp dead.
+    A task that is not ended would expire later, and flwr would then call another message's ClientApp dead. Where the
+    ClientApp died while it handed its reply over, the SuperNode has a reply already and must not get two; but it would
+    wait for the rest of it for ever, and do nothing else. It is told to forget that reply, and then goes on; the
+    SuperLink gives the reply up when the upload has stood still for three minutes.
     """
     interceptors: list[Any] = [RuntimeVersionHttpInterceptor(component_name="flwr-clientapp")]
     interceptors.append(RuntimeTokenHttpInterceptor(token))
     client = RuntimeHttpClient.from_server_address(address, root is None, root, interceptors)
     reason = f"The ClientApp was killed by signal {number}."
-    if _REPLIES not in noted:  # otherwise the SuperNode has its reply, and must not get two
-        lines = noted.splitlines()
-        asked = [MessageProto.FromString(base64.b64decode(line)) for line in lines]
+    lines = noted.splitlines()
+    replies = [line.removeprefix(_REPLIES).decode() for line in lines if line.startswith(_REPLIES)]
+    requests = [line for line in lines if not line.startswith((_REPLIES, _REPLIED))]
+    asked = [MessageProto.FromString(base64.b64decode(line)) for line in requests]
+    if not replies:
         asked = asked or list(client.PullMessages(PullAppMessagesRequest()).messages_list)
-        if not asked:  # killed at the very moment of pulling: flwr finds out after 60 s
-            return
-        message = message_from_proto(asked[0])
-        run, node, name = message.metadata.run_id, message.metadata.dst_node_id, message.metadata.message_id
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, run, node
+    if not asked:  # killed at the very moment of pulling: flwr finds out after 60 s
+        return
+    message = message_from_proto(asked[0])
+    run, node = message.metadata.run_id, message.metadata.dst_node_id
+
+    def forget(name: str) -> None:
         client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=Node(node_id=node), run_id=run, message_object_id=name)
         )
+
+    if not replies:
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, run, node
+        forget(message.metadata.message_id)
         reply = Message(Error(ErrorCode.CLIENT_APP_CRASHED, reason), reply_to=message)
         push_message(client, reply, Context(run, node, {}, RecordDict(), {}))
+    elif _REPLIED not in lines:
+        time.sleep(_SEES)  # what it has not seen yet it would look for in vain, and end
+        forget(replies[0])
     push_task_output(client, None, SubStatus.FAILED, reason)
 
 

@@ -118,6 +118,52 @@ def test_a_killed_clientapp_costs_one_reply_and_no_waiting(running: Running, tmp
     assert row["waiting_seconds"]["train"]["replies"] == NODES  # the error is one of them: no deadline passed
 
 
+# For every Python of the federation: a ClientApp that finds the file dies when its SuperNode knows that there is a
+# reply and has nothing of it.
+HOOK = """
+import os, signal, sys
+
+def dying(real):
+    def push_objects(*arguments, **options):
+        try:
+            os.unlink(os.environ["DIES_ONCE"])
+        except FileNotFoundError:
+            return real(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return push_objects
+
+def forked():
+    module = sys.modules.get("flwr.supernode.runtime.run_clientapp")
+    if module and module.push_objects.__module__ != __name__:
+        module.push_objects = dying(module.push_objects)
+
+os.register_at_fork(after_in_child=forked)
+"""
+
+
+@pytest.fixture
+def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file which, when it is there, kills the next ClientApp that hands over a reply."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
+    monkeypatch.setenv("DIES_ONCE", str(tmp_path / "dies-once"))
+    return tmp_path / "dies-once"
+
+
+def test_a_clientapp_is_killed_while_it_hands_over_its_reply(dies_once: Path, running: Running, tmp_path: Path) -> None:
+    """Its SuperNode, which flwr would leave waiting for the rest, goes on; one reply is lost."""
+    running.wait(lambda: len(rows(running.run)) == 2)
+    dies_once.touch()
+    running.wait(lambda: not dies_once.exists())
+    at, number = time.monotonic(), len(rows(running.run)) + 1
+    running.finish()
+    (lost,) = (one for row in rows(running.run) for one in row["rejected"])
+    running.diary.kills.append(Kill("ClientApp", lost["node"], at, number, 0))
+    check(running, tmp_path)
+    assert rows(running.run)[-1]["accepted"] == NODES
+
+
 def check(running: Running, folder: Path) -> None:
     """Nothing is missing that was not in flight, and what is there counted once."""
     costs = running.diary.check(rows(running.run), NODES)

@@ -109,6 +109,7 @@ def exchange(
     odd: Odd | None = None,
     window: int = WINDOW,
     enough: Callable[[], bool] | None = None,
+    patient: bool = False,
     clock: Clock = _WALL,
 ) -> Waited:
     """Push messages and hand every reply to `take`.
@@ -122,9 +123,11 @@ def exchange(
         odd: called with a message that is no awaited reply, and why.
         window: replies asked for at a time.
         enough: if given, replies are taken as they come, until it says so; `take` hears nothing of the others then.
+        patient: with `enough`: `seconds` begin anew with every reply, for questions to so many nodes that nobody knows
+            how long all of them take.
         clock: where time comes from.
     """
-    life = min(seconds + _GRACE, _LONGEST_LIFE)
+    life = _LONGEST_LIFE if patient else min(seconds + _GRACE, _LONGEST_LIFE)
     for message in messages:
         message.metadata.ttl = life
     began = clock.now()
@@ -134,7 +137,7 @@ def exchange(
     if enough is None:
         run.in_order(seconds)
     else:
-        run.as_they_come(seconds, enough)
+        run.as_they_come(seconds, enough, patient)
     run.waited.taken = clock.now() - run.start
     if run.open and isinstance(grid, Withdrawing):
         grid.withdraw(run.open)
@@ -180,13 +183,15 @@ class _Exchange:
             if taken < count:
                 self._rest(something=taken > before or arrived, until=deadline)
 
-    def as_they_come(self, seconds: float, enough: Callable[[], bool]) -> None:
+    def as_they_come(self, seconds: float, enough: Callable[[], bool], patient: bool = False) -> None:
         """Take replies as they arrive until there are enough, and None for those that are missing at the deadline."""
         deadline, count = self.start + seconds, len(self._ids)
         for i in range(count):
             if not self._pushed[i]:
                 self._hand_over(i)
         while not all(self._done) and not enough():
+            if patient:
+                deadline = self.start + self.waited.last + seconds
             late, arrived = self._clock.now() >= deadline, False
             outstanding = [i for i in range(count) if not self._done[i]]
             for start in range(0, len(outstanding), self._window):

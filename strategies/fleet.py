@@ -43,7 +43,7 @@ class Fleet:
     """All nodes met so far.
 
     Attributes:
-        seconds: how long a hello may take.
+        seconds: how long a hello may take after the last one that came.
         labels: whether nodes are asked which labels they have; a node that is not asked does not tell.
         profile: what nodes are asked to measure of themselves, a `protocol.profile.ProfileRequest` as text; "" is
             nothing.
@@ -110,7 +110,13 @@ class Fleet:
             self._nodes[hello.node] = Node(new[i], hello)
 
         if messages:
-            self.waited = exchange(grid, messages, take, seconds=self.seconds)
+            # In whatever order they come: of thousands of nodes, the first ones may be the last to answer.
+            came: list[Message | None] = [None] * len(messages)
+            self.waited = exchange(
+                grid, messages, came.__setitem__, seconds=self.seconds, enough=lambda: False, patient=True
+            )  # fmt: skip
+            for i, reply in enumerate(came):
+                take(i, reply)
         nodes = [node for node in self._nodes.values() if node.address in online]
         self._online, self._present = online, sorted(nodes, key=lambda node: in_order(node.id))
         return self._present, rejections

@@ -89,6 +89,21 @@ def test_a_reply_is_taken_within_250_ms_of_its_arrival_or_of_its_turn(times: lis
     assert grid.withdrawn == {f"m{i}" for i, there, _ in taken if not there}
 
 
+def test_patience_lasts_as_long_as_somebody_answers() -> None:
+    """Many nodes take longer than any one of them may; the first one asked answers last, and one never does."""
+    times: list[float | None] = [500.0, None, *(5.0 * i for i in range(1, 100))]
+    grid, taken = TimedGrid(times), dict[int, bool]()
+    assume_identity()
+    messages = [Message(RecordDict(), dst_node_id=i + 1, message_type="query.hello") for i in range(len(times))]
+    exchange(
+        cast(Grid, grid), messages, lambda i, reply: taken.update({i: reply is not None}),
+        seconds=60.0, clock=grid.clock, enough=lambda: False, patient=True,
+    )  # fmt: skip
+    assert taken == {i: at is not None for i, at in enumerate(times)}
+    assert 560.0 <= grid.time <= 560.5  # 60 s after the last one
+    assert all(message.metadata.ttl > 660 for message in messages)
+
+
 @settings(max_examples=80, deadline=None)
 @given(arrivals, st.integers(1, 20))
 def test_a_round_that_has_enough_does_not_wait_for_the_rest(times: list[float | None], needed: int) -> None:

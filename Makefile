@@ -74,7 +74,7 @@ bench: install ## Measure speed and memory, as ratios within one run.
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 results: install ## Make the tables of docs/results.md (hours; needs Fashion-MNIST under FLOTILLA_DATA).
-	@$(BIN)/python -m benchmarks.results $(ARGS)
+	@$(BIN)/python -m benchmarks.experiments.results $(ARGS)
 
 clean: ## Remove .venv and caches; runs/ stays.
 	@rm -rf .venv .venv-audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

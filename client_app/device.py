@@ -57,11 +57,20 @@ def hello(context: Context, *, labels: bool, profile: str = "") -> Hello:
         from client_app.profile import figures  # what it needs is loaded where it is needed
 
         found = figures(profile, context)
-    return Hello(node_id(context), len(examples.train), examples.labels if labels else (), tier, found, tuple(CODECS))
+    return Hello(
+        node=node_id(context),
+        examples=len(examples.train),
+        labels=examples.labels if labels else (),
+        tier=tier,
+        figures=found,
+        codecs=tuple(CODECS),
+    )
 
 
 def attack_of(request: PartRequest, context: Context) -> Attack:
     """How this device attacks its own inputs; what a pixel can be is read off the training images."""
     low, high = load(settings_of(context)).limits
     draws = torch_generator(request.seed, request.round_number, node_id(context), "attack")
-    return Attack(request.work.adversarial_epsilon, request.work.adversarial_steps, low, high, draws)
+    return Attack(
+        epsilon=request.work.adversarial_epsilon, steps=request.work.adversarial_steps, low=low, high=high, draws=draws
+    )

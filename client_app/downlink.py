@@ -1,4 +1,4 @@
-"""The state as a difference against the one that this device got last (see `strategies/downlink.py`)."""
+"""The state as a difference against the one that this device got last (see `strategies/transport/downlink.py`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from math import prod
 
 from flwr.app import Array
 
-from client_app.memory import Memory
-from client_app.workspace import full_shapes
+from client_app.client_state import Memory
+from client_app.model_cache import full_shapes
 from protocol import TrainRequest, WireError, decode, encode
 from protocol.codecs import checksum, codec_from
 

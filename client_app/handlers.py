@@ -7,24 +7,24 @@ from time import perf_counter
 import torch
 from flwr.app import Array, Context
 
+from client_app.client_state import Memory
+from client_app.cluster_choice import best_on_path, fitting_the_test, load_fitting, received_states
 from client_app.device import attack_of, data_of, node_id, settings_of
 from client_app.downlink import whole_state
-from client_app.dynamic import DynamicRegulariser
+from client_app.feddyn import FedDynRegulariser
 from client_app.gradients import gradient
-from client_app.identity import best_on_path, fitting_the_test, load_fitting, received_states
-from client_app.measuring import loss_before
-from client_app.memory import Memory
+from client_app.initial_loss import loss_before
+from client_app.model_cache import LocalModel, full_shapes, local_model
 from client_app.objectives import Setting, objective
 from client_app.statistics import moments_of
 from client_app.training import train
-from client_app.workspace import LocalModel, full_shapes, local_model
 from data import AUGMENTATIONS, Split
 from models.device import device_named, threads
-from models.dual import mixed
 from models.evaluation import evaluate
-from models.network import submodel
+from models.networks.network import submodel
+from models.norms.dual_norm import mixed
+from models.norms.statistics import needs_statistics, set_statistics
 from models.randomness import generator, torch_generator
-from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
 
@@ -37,29 +37,43 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     """
     began = perf_counter()
     node, examples = node_id(context), data_of(context)
-    memory = Memory(context, node, request.round_number, request.checkpoint, request.counted)
+    memory = Memory(
+        context, node, round_number=request.round_number, checkpoint=request.checkpoint, counted=request.counted
+    )
     codec = codec_from(request.codec)
     if request.down:
         state = whole_state(request, state, memory)
     with threads(request.work.threads):
         model, measured = _loaded(request, state, examples.train)
         setting = Setting(
-            model.module, request.network, request.plan, examples.labels, request.objective.settings,
-            generator(request.seed, request.round_number, node, "objective"), memory,
-            request.work.adversarial, attack_of(request, context) if request.work.adversarial else None,
-        )  # fmt: skip
+            module=model.module,
+            spec=request.network,
+            plan=request.plan,
+            labels=examples.labels,
+            settings=request.objective.settings,
+            draws=generator(request.seed, request.round_number, node, "objective"),
+            memory=memory,
+            adversarial=request.work.adversarial,
+            attack=attack_of(request, context) if request.work.adversarial else None,
+        )
         if request.work.measure_loss:
             device = device_named(request.work.device)
             measured["loss-before"] = loss_before(request.objective.name, setting, examples.train, device)
         regulariser = None
         if request.dynamic_alpha:
-            regulariser = DynamicRegulariser(model, model.part, request.network, request.dynamic_alpha, memory)
+            regulariser = FedDynRegulariser(
+                model, model.part, spec=request.network, alpha=request.dynamic_alpha, memory=memory
+            )
         trained = train(
-            model.module, examples.train, objective(request.objective.name, setting), request.optimiser, request.work,
+            model.module,
+            examples.train,
+            objective(request.objective.name, setting),
+            request.optimiser,
+            request.work,
             draws=torch_generator(request.seed, request.round_number, node, "batches"),
             augmentation=AUGMENTATIONS[settings_of(context).augment],
             adjust=None if regulariser is None else regulariser.add_gradients,
-        )  # fmt: skip
+        )
         if regulariser is not None:
             regulariser.keep()
             measured["began-anew"] = float(regulariser.began_anew)
@@ -69,10 +83,12 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         if request.work.measure_norm:
             measured["norm"] = model.parameter_norm(difference)
         encoded = codec.encode(
-            difference, [block.numel for block in model.part.values()],
+            difference,
+            [block.numel for block in model.part.values()],
             generator(request.seed, request.round_number, node, "codec"),
-            OfPart(memory, model.part, full_shapes(request.network)), request.codec_base,
-        )  # fmt: skip
+            OfPart(memory, model.part, full_shapes(request.network)),
+            request.codec_base,
+        )
     metrics = {
         "num-examples": float(len(examples.train)),
         "loss": trained.loss,
@@ -124,10 +140,14 @@ def _setting(request: LossRequest, model: LocalModel, context: Context) -> Setti
     """What an objective may depend on, when nothing is going to be trained."""
     node = node_id(context)
     return Setting(
-        model.module, request.network, request.plan, data_of(context).labels, {},
-        generator(request.seed, request.round_number, node, "objective"),
-        Memory(context, node, request.round_number, 0),
-    )  # fmt: skip
+        module=model.module,
+        spec=request.network,
+        plan=request.plan,
+        labels=data_of(context).labels,
+        settings={},
+        draws=generator(request.seed, request.round_number, node, "objective"),
+        memory=Memory(context, node, request.round_number, 0),
+    )
 
 
 def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Reply:

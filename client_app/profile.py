@@ -12,17 +12,17 @@ import torch
 from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
 
 from client_app import hardware
-from client_app.memory import Memory
+from client_app.client_state import Memory
+from client_app.model_cache import local_model
 from client_app.objectives import Setting, objective
 from client_app.training import train
-from client_app.workspace import local_model
 from data import AUGMENTATIONS, Split
 from models.adversary import Attack
+from models.algebra.submodel import flatten
+from models.cost import size_of, training_bytes
 from models.device import device_named, threads
-from models.network import examples, initial_state, submodel
+from models.networks.network import examples, initial_state, submodel
 from models.randomness import generator, torch_generator
-from models.size import size_of, training_bytes
-from models.submodel import flatten
 from protocol import WireError
 from protocol.profile import (
     CONVOLUTION,
@@ -36,7 +36,7 @@ from protocol.profile import (
     STEP,
     Offered,
     ProfileRequest,
-)  # fmt: skip
+)
 
 _RECORD = "profile"
 _TURNS, _STEPS = 5, 2
@@ -82,9 +82,12 @@ def measure(request: ProfileRequest) -> dict[str, float]:
     with threads(works[0].threads):
         total, available = hardware.memory(device)
         found = {
-            MEMORY_TOTAL: float(total), MEMORY_AVAILABLE: float(available), CORES: hardware.cores(),
-            MATMUL: hardware.matmul_rate(device), CONVOLUTION: hardware.convolution_rate(device),
-        }  # fmt: skip
+            MEMORY_TOTAL: float(total),
+            MEMORY_AVAILABLE: float(available),
+            CORES: hardware.cores(),
+            MATMUL: hardware.matmul_rate(device),
+            CONVOLUTION: hardware.convolution_rate(device),
+        }
         ends, before = perf_counter() + request.seconds, (0.0, 0)
         for name, tier in sorted(request.tiers.items(), key=lambda item: _macs(request, item[1])):
             needed = training_bytes(request.network, tier.plan, tier.work.batch_size, whole=request.whole)
@@ -123,15 +126,32 @@ def _step(request: ProfileRequest, tier: Offered, device: torch.device, left: fl
     labels = torch.arange(count) % network.classes
     made_up = Split(examples(network, count), labels)
     least, most = torch.zeros((), device=device), torch.ones((), device=device)
-    attack = Attack(work.adversarial_epsilon, work.adversarial_steps, least, most, draws) if work.adversarial else None
+    attack = (
+        Attack(epsilon=work.adversarial_epsilon, steps=work.adversarial_steps, low=least, high=most, draws=draws)
+        if work.adversarial
+        else None
+    )
     setting = Setting(
-        model.module, network, plan, tuple(range(network.classes)), tier.objective.settings,
-        generator(0, 0, "server", "profile"), Memory(_nobody(), 0, 1, 0), work.adversarial, attack,
-    )  # fmt: skip
+        module=model.module,
+        spec=network,
+        plan=plan,
+        labels=tuple(range(network.classes)),
+        settings=tier.objective.settings,
+        draws=generator(0, 0, "server", "profile"),
+        memory=Memory(_nobody(), 0, 1, 0),
+        adversarial=work.adversarial,
+        attack=attack,
+    )
     run = partial(
-        train, model.module, made_up, objective(tier.objective.name, setting), request.optimiser, work,
-        draws=draws, augmentation=AUGMENTATIONS["none"],
-    )  # fmt: skip
+        train,
+        model.module,
+        made_up,
+        objective(tier.objective.name, setting),
+        request.optimiser,
+        work,
+        draws=draws,
+        augmentation=AUGMENTATIONS["none"],
+    )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     ends, times = perf_counter() + left, []

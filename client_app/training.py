@@ -15,11 +15,11 @@ from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from data import Augmentation, Split, batches
 from models.device import device_named
-from models.mixture import independent
+from models.variants.base_nets import independent
 from protocol import Optimiser, Work
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """What a round of local training came to.
 
@@ -39,9 +39,16 @@ class Trained:
 
 
 def train(
-    module: nn.Module, examples: Split, objective: LocalObjective, optimiser: Optimiser, work: Work, *,
-    draws: torch.Generator, augmentation: Augmentation, adjust: Callable[[], None] | None = None,
-) -> Trained:  # fmt: skip
+    module: nn.Module,
+    examples: Split,
+    objective: LocalObjective,
+    optimiser: Optimiser,
+    work: Work,
+    *,
+    draws: torch.Generator,
+    augmentation: Augmentation,
+    adjust: Callable[[], None] | None = None,
+) -> Trained:
     """Train a network in place.
 
     Args:
@@ -89,7 +96,13 @@ def train(
     for sgd in optimisers:
         sgd.zero_grad()
     square = squares.item() / max(1, seen) if work.measure_squares else None
-    return Trained(loss_sum.item() / max(1, seen), correct.item() / max(1, seen), steps, computing, square)
+    return Trained(
+        loss=loss_sum.item() / max(1, seen),
+        accuracy=correct.item() / max(1, seen),
+        steps=steps,
+        seconds_computing=computing,
+        loss_square=square,
+    )
 
 
 def _batch(inputs: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,7 @@ class Examples:
         return len(self.labels)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class DataSet:
     """A classification data set in memory; its tensors are shared by everybody in the process and never written to.
 

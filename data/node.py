@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from data.cache import ByteCache
 from data.examples import Split
 from data.partition import partition
-from data.planted import plant
 from data.sets import load
 from data.settings import DataSettings
+from data.synthetic_groups import plant
 from models.errors import SettingError
 from models.randomness import generator
 

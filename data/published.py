@@ -18,7 +18,7 @@ from data.vision import vision_datasets
 from models.errors import SettingError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Published:
     """A data set that torchvision can read and, where there is a network, download.
 

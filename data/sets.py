@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from data import planted
+from data import synthetic_groups as planted
 from data.examples import DataSet, Task
 from data.files import Files
 from data.settings import DataSettings
@@ -42,4 +42,4 @@ def inspect(settings: DataSettings) -> Task:
 def _load(name: str, files: Files) -> DataSet:
     source = SOURCES[name]
     train, test = source.read(files)
-    return DataSet(name, source.inspect(files), train, test)
+    return DataSet(name=name, task=source.inspect(files), train_examples=train, test_examples=test)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from data import planted
+from data import synthetic_groups as planted
 from data.augment import AUGMENTATIONS
 from data.files import Files
 from data.schemes import SCHEMES
@@ -21,7 +21,7 @@ def _default_root() -> str:
     return os.environ.get("FLOTILLA_DATA") or str(Path.home() / ".cache" / "flotilla" / "data")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """Which data, divided how; immutable and hashable, so that caches can be keyed by it.
 
@@ -41,7 +41,7 @@ class DataSettings:
         vocabulary_size: different words of "sst2", padding and unknown among them: 3 to 100,000.
         augment: what happens to training batches of images, a name in `AUGMENTATIONS`.
         local_test_fraction: share of each client's examples kept for its own test, at least 0 and below 1.
-        planted: "" or groups of clients that are made to differ; see `data.planted`.
+        planted: "" or groups of clients that are made to differ; see `data.synthetic_groups`.
         seed: seed of the run, at least 0.
 
     Raises:
@@ -112,7 +112,12 @@ class DataSettings:
     @property
     def files(self) -> Files:
         """What the tensors of the data set depend on."""
-        return Files(Path(self.data_root), self.image_size, self.sequence_length, self.vocabulary_size)
+        return Files(
+            root=Path(self.data_root),
+            image_size=self.image_size,
+            sequence_length=self.sequence_length,
+            vocabulary_size=self.vocabulary_size,
+        )
 
     @classmethod
     def from_config(cls, config: Mapping[str, bool | int | float | str]) -> Self:

@@ -42,7 +42,7 @@ while read -r up down; do
   limit "$up" "$down"
   echo -n "set $up up, $down down: "
   ip netns exec $name .venv/bin/python - "$work/keys/ca.crt" <<python
-import sys; from pathlib import Path; from flotilla.line import measure_line
+import sys; from pathlib import Path; from flotilla.device.bandwidth import measure_line
 found = measure_line("$here:18000", Path(sys.argv[1]))
 print(f"measured {found.up.text()} up, {found.down.text()} down, round trip {1e3 * found.round_trip:.1f} ms")
 python

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from flotilla import deploy_commands
+from flotilla.deploy import commands as deploy_commands
 from flotilla.settings import Settings, SettingsError, prepare
 
 app = typer.Typer(
@@ -85,7 +85,7 @@ def run(
         raise typer.Exit(2)
     if engine is Engine.local:
         raise typer.Exit(_run_local(settings, processes))
-    from flotilla.run import run_flower
+    from flotilla.superlink.run import run_flower
 
     code = run_flower(settings, processes=processes or None, gpus_per_client=gpus_per_client, verbose=verbose)
     raise typer.Exit(code)
@@ -124,7 +124,7 @@ def profile(
 
     A run measures the same of a node whose node config says tier="auto". Exit codes: 0, or 2 for a wrong setting.
     """
-    from flotilla.profile import profile as measured
+    from flotilla.device.profile import profile as measured
 
     try:
         found = measured(app_dir, run_config or [], examples=examples, server=server, root=root)
@@ -138,7 +138,7 @@ def profile(
 
 def _run_local(settings: Settings, processes: int | None) -> int:
     """Run in process, with the exit codes of a Flower run. A bug's traceback is for the user to see: 1."""
-    from flotilla.engine import run_local
+    from flotilla.local import run_local
 
     def terminate(signum: int, _frame: object) -> None:
         raise SystemExit(128 + signum)  # so that the engine's own cleaning up takes place

@@ -2,7 +2,7 @@
 
 The app's pyproject.toml names every setting and its default (`[tool.flwr.app.config]`). `--run-config` changes some,
 the command line's own options change a few more, paths become absolute (neither half of a Flower app has the user's
-working directory), and the app's own `server_app.config.resolve` has the last word on values.
+working directory), and the app's own `server_app.config.resolve.resolve` has the last word on values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SettingsError(ValueError):
     """A command line that cannot become a run; its text is one line for the user."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One run, ready to start.
 
@@ -103,7 +103,7 @@ def prepare(
         )
     overrides = {key: value for key, value in config.items() if defaults.get(key) != value}
     log = Path(f"{place}.log") if place else Path.cwd() / "flotilla.log"
-    return Settings(app_dir, config, overrides, nodes or clients, log)
+    return Settings(app_dir=app_dir, config=config, overrides=overrides, nodes=nodes or clients, log=log)
 
 
 def _recorded(resume: Path, known: Mapping[str, Value]) -> dict[str, Value]:
@@ -222,7 +222,7 @@ def _resolve(app_dir: Path, config: Mapping[str, Value]) -> int:
     # The app's folder may not be the one that is installed, and it is its own check that counts.
     sys.path.insert(0, str(app_dir))
     try:
-        resolve = importlib.import_module("server_app.config").resolve
+        resolve = importlib.import_module("server_app.config.resolve").resolve
     finally:
         sys.path.remove(str(app_dir))
     try:

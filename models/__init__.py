@@ -3,11 +3,13 @@
 Pure PyTorch: nothing else of Flotilla, no Flower, no files, no logging.
 """
 
-from models import cnn, mlp, recurrent, resnet, signal, transformer  # registers the networks
-from models.average import PartialAverage
-from models.axes import Along, Axis, Kind, Layout, declare, layout_of
+from models.algebra.average import PartialAverage
+from models.algebra.axes import Along, Axis, Kind, Layout, declare, layout_of
+from models.algebra.plans import Plan, kept_units
+from models.algebra.submodel import Block, Submodel, flatten, gather, split
 from models.errors import SettingError
-from models.network import (
+from models.networks import cnn, conv1d, mlp, recurrent, resnet, transformer  # registers the networks
+from models.networks.network import (
     NETWORKS,
     Builder,
     Network,
@@ -19,13 +21,40 @@ from models.network import (
     layout,
     submodel,
 )
-from models.plans import Plan, kept_units
 from models.randomness import generator, torch_generator
-from models.submodel import Block, Submodel, flatten, gather, split
 
 __all__ = [
-    "NETWORKS", "Along", "Axis", "Block", "Builder", "Kind", "Layout", "Network", "NetworkSpec", "PartialAverage",
-    "Plan", "SettingError", "Submodel", "build", "build_part", "cnn", "completed", "declare", "flatten", "gather",
-    "generator", "initial_state", "kept_units", "layout", "layout_of", "mlp", "recurrent", "resnet", "signal", "split",
-    "submodel", "torch_generator", "transformer",
-]  # fmt: skip
+    "NETWORKS",
+    "Along",
+    "Axis",
+    "Block",
+    "Builder",
+    "Kind",
+    "Layout",
+    "Network",
+    "NetworkSpec",
+    "PartialAverage",
+    "Plan",
+    "SettingError",
+    "Submodel",
+    "build",
+    "build_part",
+    "cnn",
+    "completed",
+    "conv1d",
+    "declare",
+    "flatten",
+    "gather",
+    "generator",
+    "initial_state",
+    "kept_units",
+    "layout",
+    "layout_of",
+    "mlp",
+    "recurrent",
+    "resnet",
+    "split",
+    "submodel",
+    "torch_generator",
+    "transformer",
+]

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.dual import mixed
-from models.norm import StaticBatchNorm
+from models.norms.dual_norm import mixed
+from models.norms.layers import StaticBatchNorm
 
 FINEST_STEP = 4 / 255
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Attack:
     """How inputs are attacked.
 
@@ -49,7 +49,7 @@ class Attack:
             network: what the loss depends on; its mode, its norms' share and its gradients are as before in the end.
             loss: inputs → number to raise, by running the network.
             x: (N, C, H, W), normalised; not written to.
-            share: of the noise norms while it is attacked (see `models.dual`).
+            share: of the noise norms while it is attacked (see `models.norms.dual_norm`).
 
         Returns:
             (N, C, H, W), constant.

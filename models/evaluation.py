@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.mixture import Mixture
-from models.staged import predictions
+from models.networks.staged import predictions
+from models.variants.base_nets import Mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Score:
     examples: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     """How a network predicts, and how its parts do.
 
@@ -48,17 +48,17 @@ def evaluate_each(network: nn.Module, inputs: Tensor, labels: Tensor, *, batch_s
     for x, y in pairs:
         logits = [part.float() for part in predictions(network, x)]
         if len(logits) == 1:
-            return Scores(evaluate(network, inputs, labels, batch_size=batch_size))
+            return Scores(own=evaluate(network, inputs, labels, batch_size=batch_size))
         several = [*logits, torch.stack(logits).mean(0)]
         losses = torch.stack([F.cross_entropy(part, y, reduction="sum") for part in several]).double().cpu()
         right = torch.stack([(part.argmax(1) == y).sum() for part in several]).double().cpu()
         batch = torch.stack([losses, right])
         sums = batch if sums is None else sums + batch
     if sums is None:
-        return Scores(Score(float("nan"), float("nan"), 0))
+        return Scores(own=Score(float("nan"), float("nan"), 0))
     count = len(labels)
     *each, ensemble = [Score(loss / count, correct / count, count) for loss, correct in sums.T.tolist()]
-    return Scores(ensemble if isinstance(network, Mixture) else each[-1], tuple(each), ensemble)
+    return Scores(own=ensemble if isinstance(network, Mixture) else each[-1], each=tuple(each), ensemble=ensemble)
 
 
 @torch.no_grad()

@@ -25,9 +25,11 @@ with (
     torch.from_numpy(np.frombuffer(b"\0\0\0\0", dtype="<f4"))
 
 _DTYPES = {
-    "float32": (torch.float32, "<f4"), "float64": (torch.float64, "<f8"), "float16": (torch.float16, "<f2"),
+    "float32": (torch.float32, "<f4"),
+    "float64": (torch.float64, "<f8"),
+    "float16": (torch.float16, "<f2"),
     "uint8": (torch.uint8, "|u1"),
-}  # fmt: skip
+}
 
 
 class WireError(ValueError):

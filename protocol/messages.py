@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from math import inf, isfinite
 from typing import Any, TypeVar
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from models.network import NetworkSpec
-from models.plans import Plan
+from models.algebra.plans import Plan
+from models.networks.network import NetworkSpec
 from protocol.arrays import WireError
 
 VERSION = 1
@@ -43,6 +43,7 @@ class Optimiser:
 
     learning_rate: float
     momentum: float = 0.0
+    _: KW_ONLY
     weight_decay: float = 0.0
     clip_norm: float = 0.0
 
@@ -55,7 +56,7 @@ class Objective:
     settings: Mapping[str, Scalar] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """How a client computes, and what it measures beside.
 
@@ -73,7 +74,7 @@ class Work:
         measure_squares: also reply with "loss-square": the mean over all steps of the squared loss per example.
         adversarial: weight of the loss on adversarial inputs, 0 to 1; 0 trains on clean ones only.
         adversarial_epsilon, adversarial_steps: see `models.adversary.Attack`.
-        robust_mix: share of the noise norms when a part is evaluated (see `models.dual`).
+        robust_mix: share of the noise norms when a part is evaluated (see `models.norms.dual_norm`).
     """
 
     local_epochs: int = 1
@@ -91,7 +92,7 @@ class Work:
     robust_mix: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartRequest:
     """What every request about a part of the network says.
 
@@ -103,8 +104,8 @@ class PartRequest:
         plan: which part the client gets.
         sliced: whether the state that came along is the part already (else the whole state).
         work: how to compute.
-        clusters: how many states came along, in one vector (see `models.clusters`); of several the device takes the
-            one with the lowest loss on its training examples, and its reply says which as "cluster".
+        clusters: how many states came along, in one vector (see `models.variants.cluster_states`); of several the
+            device takes the one with the lowest loss on its training examples, and its reply says which as "cluster".
         shared: whether they share everything but the exits.
         path: whether they are the stages of one cluster, oldest first: the device takes the last one, and where it is
             asked to score says how the one does that half of its test examples prefers.
@@ -142,7 +143,7 @@ class PartRequest:
         return RecordDict({"arrays": state, "config": ConfigRecord(dict(self.to_config()))})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest(PartRequest):
     """Train the part and reply with the difference.
 
@@ -183,7 +184,7 @@ class TrainRequest(PartRequest):
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LossRequest(PartRequest):
     """Score the part, or differentiate the score, on the device's own training examples.
 
@@ -260,7 +261,7 @@ def read_train_request(content: RecordDict) -> tuple[TrainRequest, Array]:
         raise WireError(f"unreadable request: {error!r}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """What a client says of itself when it is met.
 
@@ -284,9 +285,7 @@ class Hello:
         """As records."""
         config = ConfigRecord({"version": VERSION, "node": self.node, "tier": self.tier, "labels": list(self.labels)})
         config["codecs"] = list(self.codecs)
-        return RecordDict({
-            "config": config, "metrics": MetricRecord({**self.figures, "num-examples": self.examples})
-        })  # fmt: skip
+        return RecordDict({"config": config, "metrics": MetricRecord({**self.figures, "num-examples": self.examples})})
 
     @staticmethod
     def from_record(content: RecordDict) -> Hello:
@@ -310,7 +309,14 @@ class Hello:
             codecs = config.get("codecs", [])
             if not isinstance(codecs, list):
                 raise WireError(f"codecs = {codecs!r}")
-            hello = Hello(node, _int(metrics["num-examples"]), held, tier, figures, tuple(map(str, codecs)))
+            hello = Hello(
+                node=node,
+                examples=_int(metrics["num-examples"]),
+                labels=held,
+                tier=tier,
+                figures=figures,
+                codecs=tuple(map(str, codecs)),
+            )
         except (KeyError, TypeError) as error:
             raise WireError(f"unreadable hello: {error!r}") from None
         if hello.examples < 1:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from models.network import NetworkSpec
-from models.plans import Plan
+from models.algebra.plans import Plan
+from models.networks.network import NetworkSpec
 from protocol.arrays import WireError
 from protocol.messages import Objective, Optimiser, Work
 
@@ -34,7 +34,7 @@ class Offered:
     work: Work = Work()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileRequest:
     """Measure training steps of the part of every tier.
 
@@ -61,10 +61,16 @@ class ProfileRequest:
             name: {"plan": tier.plan.to_json(), "objective": asdict(tier.objective), "work": asdict(tier.work)}
             for name, tier in self.tiers.items()
         }
-        return json.dumps({
-            "network": self.network.to_json(), "tiers": tiers, "optimiser": asdict(self.optimiser),
-            "whole": self.whole, "everyone": self.everyone, "seconds": self.seconds,
-        })  # fmt: skip
+        return json.dumps(
+            {
+                "network": self.network.to_json(),
+                "tiers": tiers,
+                "optimiser": asdict(self.optimiser),
+                "whole": self.whole,
+                "everyone": self.everyone,
+                "seconds": self.seconds,
+            }
+        )
 
     @staticmethod
     def from_json(text: str) -> ProfileRequest:
@@ -81,7 +87,12 @@ class ProfileRequest:
             }
             network, optimiser = NetworkSpec.from_json(read["network"]), Optimiser(**read["optimiser"])
             return ProfileRequest(
-                network, tiers, optimiser, bool(read["whole"]), bool(read["everyone"]), float(read["seconds"])
+                network=network,
+                tiers=tiers,
+                optimiser=optimiser,
+                whole=bool(read["whole"]),
+                everyone=bool(read["everyone"]),
+                seconds=float(read["seconds"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise WireError(f"unreadable request: {error!r}") from error

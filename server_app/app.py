@@ -6,10 +6,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from protocol import keep_large_buffers
-from server_app.config import resolve
+from server_app.config.resolve import resolve
+from server_app.flwr_simulation import ask_waiting_nodes_only
+from server_app.flwr_transport import look_again_soon
 from server_app.run import Run
-from server_app.simulation import ask_waiting_nodes_only
-from server_app.transport import look_again_soon
 
 app = ServerApp()
 

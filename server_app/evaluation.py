@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from data import Split
 from models.adversary import Attack, robust_accuracy
-from models.dual import mixed
+from models.algebra.plans import Plan
+from models.algebra.submodel import Submodel
 from models.evaluation import Scores, evaluate_each
-from models.network import NetworkSpec, build_part
-from models.plans import Plan
-from models.statistics import needs_statistics, set_statistics
-from models.submodel import Submodel
+from models.networks.network import NetworkSpec, build_part
+from models.norms.dual_norm import mixed
+from models.norms.statistics import needs_statistics, set_statistics
 
 
 class Evaluator:
@@ -35,9 +35,15 @@ class Evaluator:
     """
 
     def __init__(
-        self, spec: NetworkSpec, test: Split, device: torch.device, *, mix: float = 0.0,
-        attack: Callable[[], Attack] | None = None, attacked: Tensor | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        spec: NetworkSpec,
+        test: Split,
+        device: torch.device,
+        *,
+        mix: float = 0.0,
+        attack: Callable[[], Attack] | None = None,
+        attacked: Tensor | None = None,
+    ) -> None:
         self._spec, self._device = spec, device
         self._mix, self._attack = mix, attack
         rows = torch.zeros(0, dtype=torch.int64) if attacked is None else attacked
@@ -52,7 +58,7 @@ class Evaluator:
             state: the global state.
             plan: which part of it.
             part: the same as blocks.
-            moments: pooled moments of the part (see `models.statistics`).
+            moments: pooled moments of the part (see `models.norms.statistics`).
         """
         bases = None if plan.bases is None else len(plan.bases)
         key = (plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, *sorted(part.sizes.items()))

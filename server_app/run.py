@@ -15,23 +15,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from data import load
+from models.cost import size_of
 from models.device import device_named
 from models.evaluation import Scores
-from models.network import build_part, initial_state
+from models.networks.network import build_part, initial_state
+from models.norms.statistics import needs_statistics
 from models.randomness import torch_generator
-from models.size import size_of
-from models.statistics import needs_statistics
 from protocol import record_of
-from server_app import checkpoint
-from server_app.config import RunConfig
+from server_app.config.resolve import RunConfig
 from server_app.evaluation import Evaluator
-from server_app.events import Events
-from server_app.progress import Progress, final_table, print_line
-from server_app.report import write_report
-from server_app.run_folder import RunFolder
+from server_app.folder import checkpoint
+from server_app.folder.events import Events
+from server_app.folder.progress import Progress, final_table, print_line
+from server_app.folder.run_folder import RunFolder
+from server_app.report.page import write_report
 from strategies import PartialStrategy, Tier
-from strategies.fairness import fairness_by_tier
-from strategies.rounds import RoundReport
+from strategies.round.aggregator import RoundReport
+from strategies.round.fairness import fairness_by_tier
 
 Row = dict[str, Any]
 
@@ -61,9 +61,13 @@ class Run:
         self.folder = _folder(config)
         data, robust = load(config.data), config.robust
         self._evaluator = Evaluator(
-            self.strategy.network, data.test, device_named(config.settings.work.device), mix=robust.mix,
-            attack=(lambda: robust.attack(data)) if robust.examples else None, attacked=robust.rows(len(data.test)),
-        )  # fmt: skip
+            self.strategy.network,
+            data.test,
+            device_named(config.settings.work.device),
+            mix=robust.mix,
+            attack=(lambda: robust.attack(data)) if robust.examples else None,
+            attacked=robust.rows(len(data.test)),
+        )
         self._progress = Progress(config.rounds, write)
         self._events = Events(self.folder.path / "events", self._warn)
         self._traffic: dict[str, Any] = {}
@@ -81,9 +85,12 @@ class Run:
                 first = self._first_round()
                 self._write(f"run folder: {self.folder.path}")
                 self.strategy.start(
-                    self.grid, record_of(self.strategy.state), self.config.rounds, first_round=first,
+                    self.grid,
+                    record_of(self.strategy.state),
+                    self.config.rounds,
+                    first_round=first,
                     after_round=self._after,
-                )  # fmt: skip
+                )
                 if first <= self.config.rounds and not self._accepted:
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
                 save_file(_contiguous(self.strategy.final_state()), self.folder.path / "model.safetensors")
@@ -184,9 +191,11 @@ class Run:
         tensors, values = self.strategy.checkpoint()
         try:
             checkpoint.save(
-                self.folder.checkpoints, number, tensors,
+                self.folder.checkpoints,
+                number,
+                tensors,
                 {"strategy": values, "row": row, "traffic": self._traffic, "accepted": self._accepted},
-            )  # fmt: skip
+            )
         except checkpoint.CheckpointError as error:  # a full disk must not end the training
             self._warn(str(error))
             row["checkpoint_error"] = str(error)

@@ -1,6 +1,7 @@
 """What a method says: which part a node gets, what it optimises there, how its reply weighs, what becomes of the mean.
 
-The round itself is in `strategies.base`. A method is a subclass of `PartialStrategy` there that overrides some of them.
+The round itself is in `strategies.round.runner`. A method is a subclass of `PartialStrategy` there that overrides
+some of them.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from models.algebra.plans import Plan
+from models.algebra.submodel import Submodel
 from models.errors import SettingError
-from models.network import NetworkSpec, completed, layout, submodel, with_exits
-from models.plans import Plan
-from models.submodel import Submodel
+from models.networks.network import NetworkSpec, completed, layout, submodel, with_exits
 from protocol import Objective, Scalar
 from strategies.aggregation import Update, parameter_norm
-from strategies.fleet import Node
-from strategies.flower import FlowerStrategy
-from strategies.guard import Accepted
-from strategies.rounds import Learnt, Sent
+from strategies.flower_adapter import FlowerStrategy
+from strategies.nodes.manager import Node
+from strategies.robustness.guard import ClientUpdate
+from strategies.round.aggregator import AcceptedUpdate, TrainAssignment
 from strategies.settings import Settings
-from strategies.tiers import Tier, depths_of
+from strategies.tiers.tier import Tier, depths_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preferences:
     """What a method's network looks like unless the user says otherwise.
 
     Attributes:
-        norm: one of `models.norm.NORMS`.
+        norm: one of `models.norms.layers.NORMS`.
         scaler: whether the Scaler is on.
-        exits: those of `models.staged.EXITS` that it trains; the first is what "auto" means.
+        exits: those of `models.networks.staged.EXITS` that it trains; the first is what "auto" means.
         dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
     """
 
@@ -151,7 +152,7 @@ class Method(FlowerStrategy):
         del tier, round_number
         return Objective()
 
-    def weigh(self, sent: Sent, reply: Accepted, round_number: int) -> tuple[float, float]:
+    def weigh(self, sent: TrainAssignment, reply: ClientUpdate, round_number: int) -> tuple[float, float]:
         """Numerator and denominator of a reply, by the aggregation rule; the selection's weight comes on top.
 
         Raises:
@@ -161,19 +162,27 @@ class Method(FlowerStrategy):
         norm = parameter_norm(self.layout, sent.part, reply) if rule.USES_NORM else reply.norm
         return rule.weigh(self._update(sent, reply.metrics, round_number), norm)
 
-    def scale(self, learnt: Sequence[Learnt], round_number: int) -> float:
+    def scale(self, learnt: Sequence[AcceptedUpdate], round_number: int) -> float:
         """What the whole step is multiplied by, from the accepted replies."""
         updates = [self._update(one.sent, one.metrics, round_number, one.sent.weight) for one in learnt]
         return self.settings.aggregation.scale(updates)
 
-    def _update(self, sent: Sent, metrics: Mapping[str, float], round_number: int, factor: float = 1.0) -> Update:
+    def _update(
+        self, sent: TrainAssignment, metrics: Mapping[str, float], round_number: int, factor: float = 1.0
+    ) -> Update:
         """What the aggregation rule is told of a reply."""
         by_examples = self.BY_EXAMPLES and not self.settings.selector.sets_weights
         weight = factor * (metrics["num-examples"] if by_examples else 1.0)
         optimiser = self.settings.schedule.optimiser(round_number)
-        return Update(sent.node.id, weight, metrics, optimiser, self.settings.dynamic_alpha)
+        return Update(
+            node=sent.node.id,
+            weight=weight,
+            metrics=metrics,
+            optimiser=optimiser,
+            dynamic_alpha=self.settings.dynamic_alpha,
+        )
 
-    def rows(self, sent: Sent) -> tuple[int, ...] | None:
+    def rows(self, sent: TrainAssignment) -> tuple[int, ...] | None:
         """Class rows that a reply may change; None for all."""
         del sent
         return None

@@ -10,11 +10,11 @@ from models.errors import SettingError
 from protocol import Optimiser, Work
 from protocol.codecs import CodecSettings
 from strategies.aggregation import Aggregation, ByMethod
+from strategies.aggregation.feddyn import SCALINGS
 from strategies.clustering.options import ClusterOptions
-from strategies.dynamic import SCALINGS
-from strategies.guard_options import GuardOptions
+from strategies.robustness.options import GuardOptions
 from strategies.selection import Selector, Uniform
-from strategies.tiers import ASSIGNMENTS, HALVING, Tier
+from strategies.tiers.tier import ASSIGNMENTS, HALVING, Tier
 from strategies.virtual.devices import VirtualFleet
 
 SCHEDULES = ("constant", "step", "cosine", "exponential")
@@ -24,7 +24,7 @@ _LONG_LAG = 5.0  # rounds
 DOWNLINK = ("float32", "float16", "bfloat16", "qsgd", "topk")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """The clients' optimiser by round.
 
@@ -61,10 +61,12 @@ class Schedule:
             factor = self.decay**done
         elif self.kind == "cosine":
             factor = 0.5 * (1 + cos(pi * min(1.0, done / self.rounds)))
-        return Optimiser(self.learning_rate * factor, self.momentum, self.weight_decay, self.clip_norm)
+        return Optimiser(
+            self.learning_rate * factor, self.momentum, weight_decay=self.weight_decay, clip_norm=self.clip_norm
+        )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings that do not depend on the method.
 
@@ -72,8 +74,8 @@ class Settings:
         seed: seed of every draw.
         tiers: classes of devices, widest first.
         tier_proportions: share of the nodes in each; () is equal shares.
-        tier_assignment: see `strategies.tiers.Assignment`.
-        tier_margin, tier_patience: of measured tiers, see `strategies.measured.Rule`.
+        tier_assignment: see `strategies.tiers.tier.Assignment`.
+        tier_margin, tier_patience: of measured tiers, see `strategies.tiers.adaptive.Rule`.
         fleet: virtual devices whose time counts in place of the wall's; None for real ones.
         nodes: number of nodes the run expects.
         min_nodes: fewer than this and the run does not start.
@@ -89,7 +91,7 @@ class Settings:
         codec: how differences are encoded.
         codec_down: how the state is, as a difference against the client's last one; float32 sends it whole.
         dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
-        dynamic_scaling: one of `strategies.dynamic.SCALINGS`.
+        dynamic_scaling: one of `strategies.aggregation.feddyn.SCALINGS`.
         aggregation: what replies count.
         clustering: whether there are several global states, and who trains which.
         guard: limits of what one reply, or too few of them, can do.

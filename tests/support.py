@@ -16,19 +16,27 @@ from flwr.app import Context, Error, Message
 from safetensors.torch import load_file
 
 from client_app.app import app
-from flotilla.engine.grid import Faults, LocalGrid, contexts
+from flotilla.local.grid import Faults, LocalGrid, contexts
 from protocol import TRAIN, Scalar
-from server_app.config import RunConfig, resolve
+from server_app.config.resolve import RunConfig, resolve
 from server_app.run import Run
 from strategies import PartialStrategy
-from strategies.exchange import Clock
-from strategies.tiers import Assignment, Tier
+from strategies.round.messaging import Clock
+from strategies.tiers.tier import Assignment, Tier
 
 TINY: dict[str, Scalar] = {
-    "model": "mlp", "widths": "16, 8", "tiers": "a:1, b:1/2, c:1/4", "num-clients": 6, "batch-size": 128,
-    "local-epochs": 1, "num-server-rounds": 2, "evaluate-every": 1000,
-    "learning-rate-schedule": "constant", "node-wait": 0.0, "device": "cpu",
-}  # fmt: skip
+    "model": "mlp",
+    "widths": "16, 8",
+    "tiers": "a:1, b:1/2, c:1/4",
+    "num-clients": 6,
+    "batch-size": 128,
+    "local-epochs": 1,
+    "num-server-rounds": 2,
+    "evaluate-every": 1000,
+    "learning-rate-schedule": "constant",
+    "node-wait": 0.0,
+    "device": "cpu",
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +86,15 @@ def configured(**keys: Scalar) -> RunConfig:
 
 
 def run_of(
-    folder: Path, faults: Faults | None = None, *, grid: Callable[..., LocalGrid] = LocalGrid,
-    client: Any = app, nodes: Mapping[int, Context] | None = None, lines: list[str] | None = None, **keys: Scalar,
-) -> Run:  # fmt: skip
+    folder: Path,
+    faults: Faults | None = None,
+    *,
+    grid: Callable[..., LocalGrid] = LocalGrid,
+    client: Any = app,
+    nodes: Mapping[int, Context] | None = None,
+    lines: list[str] | None = None,
+    **keys: Scalar,
+) -> Run:
     """A run that has not begun, in a new folder or (key `resume`) an old one."""
     config = configured(**({} if keys.get("resume") else {"run_dir": str(folder)}), **keys)
     flat = {**config.flat, "client-state": str(config.folder / "clients")}  # as `flotilla run` sets it
@@ -175,4 +189,6 @@ def without(node: int, rounds: Iterable[int] | None = None) -> Faults:
 def tier_of(strategy: PartialStrategy, node: int, round_number: int = 1) -> Tier:
     """The tier that is drawn for a node that says nothing of its own."""
     s = strategy.settings
-    return Assignment(s.tier_assignment, s.tiers, s.proportions, s.nodes, s.seed).tier_of(node, "", round_number)
+    return Assignment(s.tier_assignment, s.tiers, proportions=s.proportions, nodes=s.nodes, seed=s.seed).tier_of(
+        node, "", round_number
+    )

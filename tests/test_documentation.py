@@ -10,16 +10,16 @@ import pytest
 
 from data import AUGMENTATIONS, SCHEMES, SOURCES
 from models import NETWORKS
-from models.norm import NORMS
+from models.norms.layers import NORMS
 from protocol.codecs.settings import CODECS, ENTROPIES, SCALES
 from protocol.codecs.settings import NORMS as CODEC_NORMS
-from server_app.config import defaults
+from server_app.config.resolve import defaults
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
 from strategies.clustering import AVERAGING, CLUSTERINGS, LINKAGES
 from strategies.selection import SELECTORS
 from strategies.settings import SCHEDULES, SLICING
-from strategies.tiers import ASSIGNMENTS
+from strategies.tiers.tier import ASSIGNMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
@@ -35,9 +35,25 @@ def test_every_key_stands_in_the_table_with_its_default(key: str) -> None:
 
 
 CLOSED = (
-    METHODS, NETWORKS, NORMS, SOURCES, SCHEMES, AUGMENTATIONS, SELECTORS, AGGREGATIONS, SCHEDULES, SLICING,
-    ASSIGNMENTS, CODECS, CODEC_NORMS, SCALES, ENTROPIES, CLUSTERINGS, AVERAGING, LINKAGES,
-)  # fmt: skip
+    METHODS,
+    NETWORKS,
+    NORMS,
+    SOURCES,
+    SCHEMES,
+    AUGMENTATIONS,
+    SELECTORS,
+    AGGREGATIONS,
+    SCHEDULES,
+    SLICING,
+    ASSIGNMENTS,
+    CODECS,
+    CODEC_NORMS,
+    SCALES,
+    ENTROPIES,
+    CLUSTERINGS,
+    AVERAGING,
+    LINKAGES,
+)
 
 
 @pytest.mark.parametrize("names", CLOSED)
@@ -55,6 +71,6 @@ def test_links_and_named_files_exist(document: Path) -> None:
     text = document.read_text()
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
-    # Files of ours that are named in running text, such as `strategies/exchange.py`.
+    # Files of ours that are named in running text, such as `strategies/round/messaging.py`.
     named = re.findall(r"`((?:models|protocol|data|strategies|client_app|server_app|flotilla|tests)/[\w/]+\.py)`", text)
     assert [name for name in named if not (ROOT / name).exists()] == []

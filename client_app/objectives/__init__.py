@@ -11,7 +11,7 @@ from client_app.objectives.exits import deep_supervision
 from client_app.objectives.importance import importance_masked
 from client_app.objectives.nets import every_net
 from client_app.objectives.ordered_dropout import OrderedDropout
-from models.mixture import Mixture
+from models.variants.base_nets import Mixture
 from protocol import WireError
 
 OBJECTIVES: dict[str, ObjectiveFactory] = {

@@ -3,7 +3,8 @@
     L = (1 - λ)·L(x) + λ·L(x')
 
 x' is near x and raises the loss of the task, cross entropy of the network's own output, whatever terms the objective
-adds to it. It is found against the noise copies of dual norms, and only these see it (`models.dual`); without dual
+adds to it. It is found against the noise copies of dual norms, and only these see it (`models.norms.dual_norm`);
+without dual
 norms clean and adversarial batches go through the same ones. Where nets stand side by side every net has adversaries of
 its own, as in the authors' code.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from client_app.objectives.base import LocalObjective, Setting
-from models.dual import mixed
+from models.norms.dual_norm import mixed
 
 
 def adversarial(plain: LocalObjective, task: LocalObjective, setting: Setting) -> LocalObjective:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from client_app.memory import Memory
+from client_app.client_state import Memory
 from models.adversary import Attack
-from models.network import NetworkSpec
-from models.plans import Plan
+from models.algebra.plans import Plan
+from models.networks.network import NetworkSpec
 from protocol import Scalar
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """Everything that an objective may depend on.
 

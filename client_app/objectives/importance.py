@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from client_app.objectives.base import LocalObjective, Setting
 from client_app.objectives.cross_entropy import cross_entropy
-from models.importance import ranked, threshold
-from models.network import layout
+from models.networks.network import layout
+from models.variants.importance import ranked, threshold
 
 
 class _Steeper(torch.autograd.Function):

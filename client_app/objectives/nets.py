@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from client_app.objectives.base import LocalObjective, ObjectiveFactory, Setting
-from models.mixture import independent
+from models.variants.base_nets import independent
 
 
 def every_net(make: ObjectiveFactory, setting: Setting) -> LocalObjective:

@@ -17,11 +17,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from client_app.objectives.base import Setting
-from models.axes import Axis, Kind, layout_of
-from models.dual import mixed, share_of
-from models.network import NetworkSpec, build, layout, submodel
-from models.plans import Plan
-from models.plans import submodel as cut
+from models.algebra.axes import Axis, Kind, layout_of
+from models.algebra.plans import Plan
+from models.algebra.plans import submodel as cut
+from models.networks.network import NetworkSpec, build, layout, submodel
+from models.norms.dual_norm import mixed, share_of
 from protocol import WireError
 
 

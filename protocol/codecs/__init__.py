@@ -20,13 +20,26 @@ from protocol.codecs.settings import CODECS, CodecSettings
 from protocol.codecs.topk import TopK
 
 __all__ = [
-    "CODECS", "NOTHING", "Codec", "CodecSettings", "Decoded", "OfPart", "Remembering", "checksum", "codec_from",
+    "CODECS",
+    "NOTHING",
+    "Codec",
+    "CodecSettings",
+    "Decoded",
+    "OfPart",
+    "Remembering",
+    "checksum",
+    "codec_from",
     "codec_of",
-]  # fmt: skip
+]
 
 _CLASSES: dict[str, type[Codec]] = {
-    "float32": Plain, "float16": Half, "bfloat16": Half, "qsgd": Quantised, "topk": TopK, "ef21": EF21,
-}  # fmt: skip
+    "float32": Plain,
+    "float16": Half,
+    "bfloat16": Half,
+    "qsgd": Quantised,
+    "topk": TopK,
+    "ef21": EF21,
+}
 
 
 def codec_of(settings: CodecSettings) -> Codec:

@@ -46,7 +46,7 @@ def checksum(vector: Tensor | None) -> int:
     return 0 if vector is None else zlib.crc32(vector.contiguous().numpy().data) or 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
     """What the server takes from one array.
 

@@ -59,7 +59,7 @@ class EF21(Sparse):
         if base and checksum(known) != base:
             raise WireError(f"the frame adds to {base:08x}, the server holds {checksum(known):08x} of this node")
         state = self._moved(known, small, values, indices, sizes)
-        return Decoded(state, entropy, {STATE: state}, self._span)
+        return Decoded(flat=state, entropy_bytes=entropy, remember={STATE: state}, span=self._span)
 
     def base(self, memory: Remembering) -> int:
         """Checksum of this client's g; see `Codec.base`."""

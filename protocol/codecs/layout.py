@@ -14,7 +14,7 @@ from torch import Tensor
 _CHUNK = 1 << 15
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """Coordinates that are worked on in one go, as rows of equal width that have a scale each.
 
@@ -35,7 +35,7 @@ class Piece:
         return slice(self.first, self.first + self.rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """A part's coordinates in two: those of small tensors, sent as float32, and the others.
 
@@ -75,16 +75,18 @@ class Layout:
             stop = start + length
             if not self.width:
                 for at in range(start, stop, _CHUNK):
-                    yield Piece(at, min(at + _CHUNK, stop), group, 1)
+                    yield Piece(start=at, stop=min(at + _CHUNK, stop), first=group, rows=1)
                 start, group = stop, group + 1
                 continue
             step = max(1, _CHUNK // self.width)
             full, rest = divmod(length, self.width)
             for row in range(0, full, step):
                 rows = min(step, full - row)
-                yield Piece(start + row * self.width, start + (row + rows) * self.width, group + row, rows)
+                yield Piece(
+                    start=start + row * self.width, stop=start + (row + rows) * self.width, first=group + row, rows=rows
+                )
             if rest:
-                yield Piece(stop - rest, stop, group + full, 1)
+                yield Piece(start=stop - rest, stop=stop, first=group + full, rows=1)
             start, group = stop, group + full + bool(rest)
 
     def spans(self) -> list[tuple[int, int]]:
@@ -122,7 +124,13 @@ def _layout(sizes: tuple[int, ...], small: int, scale: str, block: int) -> Layou
     lengths = tuple(size for size in sizes if size and size >= small)
     if scale == "whole" and lengths:
         lengths = (sum(lengths),)
-    return Layout(at, tuple(stretches[True]), tuple(stretches[False]), lengths, block if scale == "block" else 0)
+    return Layout(
+        coordinates=at,
+        small=tuple(stretches[True]),
+        large=tuple(stretches[False]),
+        lengths=lengths,
+        width=block if scale == "block" else 0,
+    )
 
 
 def layout_of(sizes: Sequence[int], small: int, scale: str = "whole", block: int = 0) -> Layout:

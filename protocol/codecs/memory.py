@@ -19,7 +19,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from models.submodel import Submodel, flatten, split
+from models.algebra.submodel import Submodel, flatten, split
 from protocol.codecs.base import Remembering
 
 

@@ -39,7 +39,7 @@ class Plain(Codec):
     def decode(self, array: Array, sizes: Sequence[int], memory: Remembering) -> Decoded:
         """A view of the bytes; see `Codec.decode`."""
         del memory
-        return Decoded(decode(array, sum(sizes)), 4.0 * sum(sizes))
+        return Decoded(flat=decode(array, sum(sizes)), entropy_bytes=4.0 * sum(sizes))
 
 
 class Half(Codec):
@@ -64,4 +64,4 @@ class Half(Codec):
         del memory
         length = 2 * sum(sizes)
         payload, _ = self._open(array, sizes, length, length)
-        return Decoded(floats_of(payload, self._dtype).float(), float(length))
+        return Decoded(flat=floats_of(payload, self._dtype).float(), entropy_bytes=float(length))

@@ -58,7 +58,7 @@ class Quantised(Codec):
         out = torch.empty(layout.coordinates)
         layout.put(floats_of(payload[: 4 * layout.plain]), layout.small, out)
         if not layout.encoded:
-            return Decoded(out, float(raw))
+            return Decoded(flat=out, entropy_bytes=float(raw))
         scales = floats_of(payload[4 * layout.plain : raw])
         if not bool((scales >= 0).all() and scales.isfinite().all()):
             raise WireError("a norm is negative or not finite")
@@ -69,7 +69,7 @@ class Quantised(Codec):
         layout.put(dequantise(numbers, scales, layout, s.levels), layout.large, out)
         # E‖Q‖² is 1 to 1 + ω times ‖x‖²; twice that for one draw.
         span = 0.5 / sqrt(1 + float(variance.max())), 2.0
-        return Decoded(out, raw + entropy_bytes(numbers), span=span)
+        return Decoded(flat=out, entropy_bytes=raw + entropy_bytes(numbers), span=span)
 
     def _layout(self, sizes: Sequence[int]) -> Layout:
         return layout_of(sizes, self.settings.small, self.settings.scale, self.settings.block)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from models.errors import SettingError
 
@@ -18,8 +18,13 @@ _QUANTISER = ("levels", "norm", "scale", "block", "entropy", "small")
 _SPARSE = ("share", "small")
 # name → the other settings that it looks at; the order gives the frames their kind, so new ones go to the end
 CODECS: dict[str, tuple[str, ...]] = {
-    "float32": (), "float16": (), "bfloat16": (), "qsgd": _QUANTISER, "topk": _SPARSE, "ef21": _SPARSE,
-}  # fmt: skip
+    "float32": (),
+    "float16": (),
+    "bfloat16": (),
+    "qsgd": _QUANTISER,
+    "topk": _SPARSE,
+    "ef21": _SPARSE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class CodecSettings:
     """
 
     name: str = "float32"
+    _: KW_ONLY
     levels: int = 7
     norm: str = "l2"
     scale: str = "block"

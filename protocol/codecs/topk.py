@@ -81,4 +81,4 @@ class TopK(Sparse):
         large[indices] = values
         layout.put(small, layout.small, out)
         layout.put(large, layout.large, out)
-        return Decoded(out, entropy, span=self._span)
+        return Decoded(flat=out, entropy_bytes=entropy, span=self._span)

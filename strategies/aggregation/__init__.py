@@ -37,6 +37,17 @@ def aggregation_named(name: str, q: float = 1.0) -> Aggregation:
 
 
 __all__ = [
-    "AGGREGATIONS", "Aggregation", "ByExamples", "ByMethod", "FedNova", "QFedAvg", "QFedSGD", "Unweighted", "Update",
-    "aggregation_named", "effective_steps", "parameter_norm", "parameter_share",
-]  # fmt: skip
+    "AGGREGATIONS",
+    "Aggregation",
+    "ByExamples",
+    "ByMethod",
+    "FedNova",
+    "QFedAvg",
+    "QFedSGD",
+    "Unweighted",
+    "Update",
+    "aggregation_named",
+    "effective_steps",
+    "parameter_norm",
+    "parameter_share",
+]

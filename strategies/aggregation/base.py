@@ -10,7 +10,7 @@ from typing import ClassVar
 from protocol import NodeId, Optimiser, Work
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
     """What a rule is told of one reply, beside its difference.
 

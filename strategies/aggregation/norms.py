@@ -6,12 +6,12 @@ from math import sqrt
 
 import torch
 
-from models.axes import Layout
-from models.submodel import Submodel
-from strategies.guard import Accepted
+from models.algebra.axes import Layout
+from models.algebra.submodel import Submodel
+from strategies.robustness.guard import ClientUpdate
 
 
-def parameter_norm(layout: Layout, part: Submodel, reply: Accepted) -> float:
+def parameter_norm(layout: Layout, part: Submodel, reply: ClientUpdate) -> float:
     """L2 norm over all parameters of a part together.
 
     Running statistics of batch norm are in the difference too, but nobody descended along them. Without any, which is
@@ -19,7 +19,7 @@ def parameter_norm(layout: Layout, part: Submodel, reply: Accepted) -> float:
 
     What a lossy codec decodes has another norm than the difference: a quantiser's is longer, ‖Q(Δ)‖² is up to 1 + ω
     times ‖Δ‖². There the client says what the norm was before encoding, and its word is taken
-    within what the codec allows (`Accepted.span`); beyond that the nearest number counts.
+    within what the codec allows (`ClientUpdate.span`); beyond that the nearest number counts.
 
     Args:
         layout: of the global state; says which tensors are statistics.
@@ -39,7 +39,7 @@ def parameter_norm(layout: Layout, part: Submodel, reply: Accepted) -> float:
     return min(max(said, least * found), most * found)
 
 
-def parameter_share(layout: Layout, part: Submodel, reply: Accepted) -> float:
+def parameter_share(layout: Layout, part: Submodel, reply: ClientUpdate) -> float:
     """Norm of a difference before encoding over that of what arrived; 1 where nothing did.
 
     Raises:
@@ -49,7 +49,7 @@ def parameter_share(layout: Layout, part: Submodel, reply: Accepted) -> float:
     return parameter_norm(layout, part, reply) / found if found else 1.0
 
 
-def _found(layout: Layout, part: Submodel, reply: Accepted) -> float:
+def _found(layout: Layout, part: Submodel, reply: ClientUpdate) -> float:
     statistics = {name for name, block in part.items() if layout.tensors[block.source].buffer}
     if not statistics:
         return reply.norm

@@ -12,18 +12,18 @@ from typing import Any
 
 from torch import Tensor
 
-from models.axes import Layout
-from models.submodel import Submodel
+from models.algebra.axes import Layout
+from models.algebra.submodel import Submodel
 from protocol import NodeId
-from strategies.global_state import GlobalState
-from strategies.guard import Accepted
-from strategies.rounds import Learnt, LocalScore, Sent
-from strategies.table import in_order
+from strategies.aggregation.global_state import GlobalState
+from strategies.nodes.history import in_order
+from strategies.robustness.guard import ClientUpdate
+from strategies.round.aggregator import AcceptedUpdate, LocalScore, TrainAssignment
 
 Tensors = Mapping[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Basis:
     """What clusters are made of.
 
@@ -119,10 +119,10 @@ class Clustering:
         """Before round 1: `ask` gives the cluster and the loss of every node that answers, in the present states."""
         del ask
 
-    def begin(self, sent: Sequence[Sent]) -> None:
+    def begin(self, sent: Sequence[TrainAssignment]) -> None:
         """Begin a round with its requests."""
 
-    def place(self, sent: Sent, reply: Accepted) -> int | None:
+    def place(self, sent: TrainAssignment, reply: ClientUpdate) -> int | None:
         """The cluster whose state a reply changes; None for one that only says where its node belongs.
 
         Raises:
@@ -131,20 +131,20 @@ class Clustering:
         del sent, reply
         return 0
 
-    def note(self, sent: Sent, part: Submodel, reply: Accepted) -> None:
+    def note(self, sent: TrainAssignment, part: Submodel, reply: ClientUpdate) -> None:
         """Remember what an accepted reply says of its node; of no use if the round is abandoned."""
 
-    def close(self, learnt: Sequence[Learnt], round_number: int) -> None:
+    def close(self, learnt: Sequence[AcceptedUpdate], round_number: int) -> None:
         """All replies of a round that counts are in; states are still what they were."""
 
-    def learnt_by(self, number: int, learnt: Sequence[Learnt]) -> list[Learnt]:
+    def learnt_by(self, number: int, learnt: Sequence[AcceptedUpdate]) -> list[AcceptedUpdate]:
         """The replies that a cluster's step depends on; none leaves its state as it is."""
         return [one for one in learnt if one.cluster == number]
 
     def settle(self) -> None:
         """All states are what they are after the round; there may be new ones now."""
 
-    def report(self, learnt: Sequence[Learnt]) -> dict[str, Any]:
+    def report(self, learnt: Sequence[AcceptedUpdate]) -> dict[str, Any]:
         """What the round's line of metrics says; {} without clusters."""
         del learnt
         return {}

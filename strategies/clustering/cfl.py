@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.algebra.submodel import Submodel, split
 from models.randomness import generator
-from models.submodel import Submodel, split
 from protocol import NodeId
 from strategies.aggregation import parameter_share
 from strategies.clustering.base import Basis, Clustering, Tensors, by_cluster, named
@@ -29,14 +29,14 @@ from strategies.clustering.coordinates import Sample, choose
 from strategies.clustering.split import SplitRule, Verdict, judge
 from strategies.clustering.tree import ROOT, Tree
 from strategies.clustering.updates import Updates
-from strategies.guard import Accepted
-from strategies.rounds import Learnt, Sent
+from strategies.robustness.guard import ClientUpdate
+from strategies.round.aggregator import AcceptedUpdate, TrainAssignment
 
 _MOST_VALUES = 1 << 24  # of all updates of one cluster in one round: 64 MiB
 _LEAST_SAMPLE = 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Row:
     """An update at the coordinates of its cluster."""
 
@@ -103,7 +103,7 @@ class CFL(Clustering):
         flat = self.tree.splits[number].model
         return flat, split(flat, {name: tensor.shape for name, tensor in self.basis.layout.tensors.items()})
 
-    def begin(self, sent: Sequence[Sent]) -> None:
+    def begin(self, sent: Sequence[TrainAssignment]) -> None:
         """Choose, for every leaf, the coordinates on which its members' updates are compared."""
         self._samples, self._rows, self._walked, self._verdicts, self._cut = {}, {}, {}, {}, []
         parts: dict[int, list[Submodel]] = {}
@@ -115,7 +115,7 @@ class CFL(Clustering):
                 draws = generator(self.basis.seed, 0, "server", f"cfl coordinates {leaf}")
                 self._samples[leaf] = choose(self.basis.layout, parts[leaf], most, draws)
 
-    def place(self, sent: Sent, reply: Accepted) -> int | None:
+    def place(self, sent: TrainAssignment, reply: ClientUpdate) -> int | None:
         """The leaf that the node was sent; None for a node on its way.
 
         Raises:
@@ -125,7 +125,7 @@ class CFL(Clustering):
         place = self.tree.place(sent.node.id)
         return place if place in self.states else None
 
-    def note(self, sent: Sent, part: Submodel, reply: Accepted) -> None:
+    def note(self, sent: TrainAssignment, part: Submodel, reply: ClientUpdate) -> None:
         """Keep an update until the round ends, or see where a node on its way goes next."""
         node, place = sent.node.id, self.tree.place(sent.node.id)
         if place in self.tree.splits:
@@ -135,14 +135,20 @@ class CFL(Clustering):
                 self._walked[node] = cut.children[side]
         else:
             values, held = self._samples[place].read(part, reply.difference)
-            row = _Row(node, values, held, reply.metrics["num-examples"], self._share(part, reply))
+            row = _Row(
+                node=node,
+                values=values,
+                held=held,
+                weight=reply.metrics["num-examples"],
+                share=self._share(part, reply),
+            )
             self._rows.setdefault(place, []).append(row)
 
-    def _share(self, part: Submodel, reply: Accepted) -> float:
+    def _share(self, part: Submodel, reply: ClientUpdate) -> float:
         """Length of a difference before encoding over that of what arrived; see `Updates.shares`."""
         return parameter_share(self.basis.layout, part, reply) if self.basis.noisy else 1.0
 
-    def close(self, learnt: Sequence[Learnt], round_number: int) -> None:
+    def close(self, learnt: Sequence[AcceptedUpdate], round_number: int) -> None:
         """Test every leaf, and note those that are cut while their state is still what the updates refer to."""
         del learnt
         rate = self.basis.learning_rate(round_number)
@@ -172,7 +178,7 @@ class CFL(Clustering):
             self.states[first] = state
         self.states = dict(sorted(self.states.items()))
 
-    def report(self, learnt: Sequence[Learnt]) -> dict[str, Any]:
+    def report(self, learnt: Sequence[AcceptedUpdate]) -> dict[str, Any]:
         """Sizes, who trained what, the norms that the tests saw (over the reference), and the cuts of this round."""
         now = {one.sent.node.id: one.cluster for one in learnt if one.cluster is not None}
         norms = {
@@ -181,10 +187,13 @@ class CFL(Clustering):
             for leaf, v in self._verdicts.items()
         }
         return named(
-            main=self.main, sizes=self.sizes(), assignments=by_cluster(now, sorted(set(now.values()))), norms=norms,
+            main=self.main,
+            sizes=self.sizes(),
+            assignments=by_cluster(now, sorted(set(now.values()))),
+            norms=norms,
             splits={leaf: list(children) for leaf, children in self._cut},
             walked=by_cluster(self._walked, sorted(set(self._walked.values()))),
-        )  # fmt: skip
+        )
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tree, and what norms are measured by."""
@@ -202,6 +211,9 @@ class CFL(Clustering):
 def _updates(rows: Sequence[_Row]) -> Updates:
     held = np.stack([row.held for row in rows])
     return Updates(
-        [row.node for row in rows], np.stack([row.values for row in rows]), None if held.all() else held,
-        np.array([row.weight for row in rows]), np.array([row.share for row in rows]),
-    )  # fmt: skip
+        members=[row.node for row in rows],
+        values=np.stack([row.values for row in rows]),
+        held=None if held.all() else held,
+        weights=np.array([row.weight for row in rows]),
+        shares=np.array([row.share for row in rows]),
+    )

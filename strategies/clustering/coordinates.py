@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.axes import Layout, Runs
-from models.submodel import Submodel
+from models.algebra.axes import Layout, Runs
+from models.algebra.submodel import Submodel
 
 Places = NDArray[np.int64]
 _REMEMBERED = 8  # parts whose places are kept: tiers come again and again, draws never

@@ -7,19 +7,24 @@ from collections.abc import Sequence
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from models.plans import Plan
+from models.algebra.plans import Plan
 from protocol import LOSSES, Objective, bytes_of
-from strategies.exchange import exchange
-from strategies.fleet import Node
-from strategies.guard import Rejected, Rejection, cluster_of, content_of
-from strategies.outbox import Outbox
-from strategies.rounds import RoundReport
+from strategies.nodes.manager import Node
+from strategies.robustness.guard import Rejected, Rejection, cluster_of, content_of
+from strategies.round.aggregator import RoundReport
+from strategies.round.messaging import exchange
+from strategies.round.requests import RequestFactory
 
 
 def ask_identities(
-    grid: Grid, outbox: Outbox, nodes: Sequence[Node], plans: Sequence[Plan], clusters: int, seconds: float,
+    grid: Grid,
+    outbox: RequestFactory,
+    nodes: Sequence[Node],
+    plans: Sequence[Plan],
+    clusters: int,
+    seconds: float,
     report: RoundReport,
-) -> list[tuple[int, float]]:  # fmt: skip
+) -> list[tuple[int, float]]:
     """Let nodes say which state fits them best, and with what loss (nats), in the order of the nodes.
 
     Args:

@@ -24,12 +24,12 @@ from typing import Any
 from flwr.common import log
 from torch import Tensor
 
-from models.average import pool
-from models.clusters import trunk
+from models.algebra.average import pool
+from models.variants.cluster_states import trunk
 from protocol import NodeId
 from strategies.clustering.base import Basis, Clustering, by_cluster, initial_purpose, named
-from strategies.guard import Accepted, cluster_of
-from strategies.rounds import Learnt, Sent
+from strategies.robustness.guard import ClientUpdate, cluster_of
+from strategies.round.aggregator import AcceptedUpdate, TrainAssignment
 
 AVERAGING = ("model", "gradient")
 
@@ -47,9 +47,15 @@ class IFCA(Clustering):
     """
 
     def __init__(
-        self, basis: Basis, clusters: int, averaging: str = "model", *, shared: bool = False, restarts: int = 0,
+        self,
+        basis: Basis,
+        clusters: int,
+        averaging: str = "model",
+        *,
+        shared: bool = False,
+        restarts: int = 0,
         least_share: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(basis)
         self._averaging, self._restarts, self._least_share = averaging, restarts, least_share
         self._shared = trunk(basis.layout) if shared else frozenset()
@@ -115,7 +121,7 @@ class IFCA(Clustering):
         del node
         return tuple(self.states)
 
-    def place(self, sent: Sent, reply: Accepted) -> int | None:
+    def place(self, sent: TrainAssignment, reply: ClientUpdate) -> int | None:
         """The cluster that the node says it trained.
 
         Raises:
@@ -124,11 +130,11 @@ class IFCA(Clustering):
         del sent
         return cluster_of(reply.metrics, len(self.states)) if len(self.states) > 1 else 0
 
-    def learnt_by(self, number: int, learnt: Sequence[Learnt]) -> list[Learnt]:
+    def learnt_by(self, number: int, learnt: Sequence[AcceptedUpdate]) -> list[AcceptedUpdate]:
         """All replies where clusters share a trunk, so that it takes the same step in all of them."""
         return list(learnt) if self._shared else super().learnt_by(number, learnt)
 
-    def close(self, learnt: Sequence[Learnt], round_number: int) -> None:
+    def close(self, learnt: Sequence[AcceptedUpdate], round_number: int) -> None:
         """Remember who chose what, and put together what clusters have in common."""
         self._chosen.update({one.sent.node.id: one.cluster for one in learnt if one.cluster is not None})
         averages = [state.average for state in self.states.values()]
@@ -139,7 +145,7 @@ class IFCA(Clustering):
             pool(averages, sorted(self._shared))
         self._warn(round_number)
 
-    def report(self, learnt: Sequence[Learnt]) -> dict[str, Any]:
+    def report(self, learnt: Sequence[AcceptedUpdate]) -> dict[str, Any]:
         """Sizes, and who chose what in this round."""
         if len(self.states) == 1:
             return {}

@@ -12,7 +12,7 @@ from strategies.clustering.ifca import AVERAGING, IFCA
 from strategies.clustering.split import SplitRule
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
     """Settings of all clusterings; each takes its own. Thresholds of CFL: see `SplitRule`.
 
@@ -54,9 +54,12 @@ class ClusterOptions:
         if self.ifca_averaging not in AVERAGING:
             raise SettingError("ifca-averaging", self.ifca_averaging, AVERAGING)
         for key, least in (
-            ("ifca_clusters", 1), ("ifca_restarts", 0), ("cfl_first_round", 1), ("cfl_most_clusters", 0),
+            ("ifca_clusters", 1),
+            ("ifca_restarts", 0),
+            ("cfl_first_round", 1),
+            ("cfl_most_clusters", 0),
             ("cfl_sample", 2),
-        ):  # fmt: skip
+        ):
             if getattr(self, key) < least:
                 raise SettingError(key.replace("_", "-"), getattr(self, key), f"a whole number of at least {least}")
         if not 0 <= self.ifca_least_share <= 1:
@@ -64,7 +67,12 @@ class ClusterOptions:
         if self.ifca_restarts and self.ifca_least_share * self.ifca_clusters > 1:
             allowed = f"0 to 1/{self.ifca_clusters} with ifca-restarts: all {self.ifca_clusters} clusters must have it"
             raise SettingError("ifca-least-share", self.ifca_least_share, allowed)
-        rule = SplitRule(self.cfl_mean_norm, self.cfl_largest_norm, self.cfl_gamma, self.cfl_linkage)
+        rule = SplitRule(
+            mean_norm=self.cfl_mean_norm,
+            largest_norm=self.cfl_largest_norm,
+            gamma=self.cfl_gamma,
+            linkage=self.cfl_linkage,
+        )
         object.__setattr__(self, "rule", rule)
 
 
@@ -75,13 +83,17 @@ def clustering(options: ClusterOptions, basis: Basis) -> Clustering:
 
 def _ifca(o: ClusterOptions, basis: Basis) -> Clustering:
     return IFCA(
-        basis, o.ifca_clusters, o.ifca_averaging, shared=o.ifca_shared, restarts=o.ifca_restarts,
+        basis,
+        o.ifca_clusters,
+        o.ifca_averaging,
+        shared=o.ifca_shared,
+        restarts=o.ifca_restarts,
         least_share=o.ifca_least_share,
-    )  # fmt: skip
+    )
 
 
 def _cfl(o: ClusterOptions, basis: Basis) -> Clustering:
-    return CFL(basis, o.rule, o.cfl_first_round, o.cfl_most_clusters, o.cfl_sample)
+    return CFL(basis, o.rule, first_round=o.cfl_first_round, most_clusters=o.cfl_most_clusters, sample=o.cfl_sample)
 
 
 # Name in the run config → clustering.

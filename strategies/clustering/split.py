@@ -27,7 +27,7 @@ from strategies.clustering.updates import Updates
 _FEWEST = 3  # a pair is not cut: its halves would be clients alone (the authors' code has |c| > 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRule:
     """Thresholds of the three tests.
 
@@ -58,7 +58,7 @@ class SplitRule:
             raise SettingError("cfl-linkage", self.linkage, LINKAGES)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the tests found.
 
@@ -87,10 +87,10 @@ def judge(updates: Updates, rule: SplitRule, reference: float) -> Verdict:
     mean, largest = updates.mean_norm() / reference, float(norms.max(initial=0.0)) / reference
     moving = norms > 0  # a zero update has no direction
     if not (mean < rule.mean_norm and largest > rule.largest_norm and moving.sum() >= _FEWEST):
-        return Verdict(mean, largest)
+        return Verdict(mean=mean, largest=largest)
     members = [member for member, some in zip(updates.members, moving, strict=True) if some]
     cosines = updates.cosines()[np.ix_(moving, moving)]
     if not np.isfinite(cosines).all():  # a pair that shares no coordinate cannot be judged
-        return Verdict(mean, largest)
+        return Verdict(mean=mean, largest=largest)
     cut = bipartition(members, cosines, rule.linkage)
-    return Verdict(mean, largest, cut, cut.cross < 1 - 2 * rule.gamma**2)
+    return Verdict(mean=mean, largest=largest, cut=cut, accepted=cut.cross < 1 - 2 * rule.gamma**2)

@@ -18,18 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.axes import Layout
-from models.submodel import Submodel
+from models.algebra.axes import Layout
+from models.algebra.submodel import Submodel
 from protocol import NodeId
 from strategies.clustering.coordinates import Sample
 from strategies.clustering.linkage import Cut
 from strategies.clustering.updates import Updates, cosines_with
-from strategies.table import in_order
+from strategies.nodes.history import in_order
 
 ROOT = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
     """A cluster that was cut.
 
@@ -115,9 +115,14 @@ class Tree:
         rows = [i for i, node in enumerate(updates.members) if node in sides]
         children = (2 * len(self.splits) + 1, 2 * len(self.splits) + 2)
         self.splits[number] = Split(
-            round_number, model, sample, updates.values[rows], None if updates.held is None else updates.held[rows],
-            {updates.members[i]: sides[updates.members[i]] for i in rows}, children,
-        )  # fmt: skip
+            round_number=round_number,
+            model=model,
+            sample=sample,
+            values=updates.values[rows],
+            held=None if updates.held is None else updates.held[rows],
+            sides={updates.members[i]: sides[updates.members[i]] for i in rows},
+            children=children,
+        )
         for node, side in sides.items():
             self.places[node] = children[side]
         return children
@@ -144,8 +149,11 @@ class Tree:
         for number, round_number, children, sides in values["splits"]:
             held = tensors.get(f"tree/{number}/held")
             self.splits[number] = Split(
-                round_number, tensors[f"tree/{number}/model"],
-                Sample(layout, tensors[f"tree/{number}/places"].numpy()), tensors[f"tree/{number}/values"].numpy(),
-                None if held is None else held.numpy(), {node: int(side) for node, side in sides},
-                (children[0], children[1]),
-            )  # fmt: skip
+                round_number=round_number,
+                model=tensors[f"tree/{number}/model"],
+                sample=Sample(layout, tensors[f"tree/{number}/places"].numpy()),
+                values=tensors[f"tree/{number}/values"].numpy(),
+                held=None if held is None else held.numpy(),
+                sides={node: int(side) for node, side in sides},
+                children=(children[0], children[1]),
+            )

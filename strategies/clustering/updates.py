@@ -26,7 +26,7 @@ _CHUNK = 4096  # coordinates whose float64 copies are made at a time
 _ENOUGH = 1024  # shared coordinates that suffice, whatever share of the members' they are: noise is then about 0.03
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Updates:
     """Updates of m members on d coordinates.
 

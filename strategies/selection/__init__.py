@@ -11,6 +11,18 @@ from strategies.selection.uniform import Uniform
 from strategies.selection.utility import Utility
 
 __all__ = [
-    "SELECTORS", "BySize", "BySizeWithReplacement", "Candidates", "DivFL", "Oort", "Probe", "Selection",
-    "SelectionOptions", "Selector", "Uniform", "Utility", "Vectors", "selector",
-]  # fmt: skip
+    "SELECTORS",
+    "BySize",
+    "BySizeWithReplacement",
+    "Candidates",
+    "DivFL",
+    "Oort",
+    "Probe",
+    "Selection",
+    "SelectionOptions",
+    "Selector",
+    "Uniform",
+    "Utility",
+    "Vectors",
+    "selector",
+]

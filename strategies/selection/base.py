@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Positions = NDArray[np.intp]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Candidates:
     """What is known of the nodes that could take part: one entry a node, in order of their ids; NaN is unknown.
 
@@ -57,18 +57,29 @@ class Candidates:
 
     @staticmethod
     def of(
-        nodes: Sequence[NodeId], *, round_number: int = 1, batch_size: int = 1, notes: dict[str, Any] | None = None,
+        nodes: Sequence[NodeId],
+        *,
+        round_number: int = 1,
+        batch_size: int = 1,
+        notes: dict[str, Any] | None = None,
         **columns: ArrayLike,
-    ) -> Candidates:  # fmt: skip
+    ) -> Candidates:
         """Make candidates of which only some columns are known; a number stands for all nodes.
 
         Unless given, examples are 1, tiers 0, `loss_tiers` like `tiers`, counts 0, and the rest is unknown.
         """
         count = len(nodes)
         usual: dict[str, ArrayLike] = {
-            "examples": 1, "tiers": 0, "loss": np.nan, "loss_square": np.nan, "loss_tiers": columns.get("tiers", 0),
-            "last_round": 0, "seconds": np.nan, "steps": np.nan, "selected": 0,
-        }  # fmt: skip
+            "examples": 1,
+            "tiers": 0,
+            "loss": np.nan,
+            "loss_square": np.nan,
+            "loss_tiers": columns.get("tiers", 0),
+            "last_round": 0,
+            "seconds": np.nan,
+            "steps": np.nan,
+            "selected": 0,
+        }
         vectors = np.asarray(columns.pop("vectors", np.empty((count, 0))), dtype=np.float32)
         if unknown := set(columns) - set(usual):
             raise TypeError(f"candidates have no columns {sorted(unknown)}")
@@ -80,7 +91,7 @@ class Candidates:
         }
         remembered: dict[str, Any] = {} if notes is None else notes
         return Candidates(
-            nodes, vectors=vectors, round_number=round_number, batch_size=batch_size, notes=remembered, **full
+            nodes=nodes, vectors=vectors, round_number=round_number, batch_size=batch_size, notes=remembered, **full
         )
 
     def __len__(self) -> int:
@@ -142,7 +153,7 @@ class Vectors:
     """What a selector wants to know of every difference.
 
     Attributes:
-        kind: one of `strategies.vectors.KINDS`.
+        kind: one of `strategies.selection.update_sketch.KINDS`.
         size: number of coordinates of kind "projected".
         of_differences: whether the differences of training are to be remembered, or only gradients that are asked for.
     """

@@ -40,7 +40,7 @@ from strategies.selection.base import (
     one_of,
 )
 from strategies.selection.facility import distances, greedy, lazy, represented, stochastic
-from strategies.vectors import KINDS
+from strategies.selection.update_sketch import KINDS
 
 GREEDY = ("lazy", "greedy", "stochastic")
 REFRESH = ("updates", "participants", "everyone")
@@ -48,14 +48,14 @@ WEIGHTS = ("gamma", "plain", "size")
 MOST_NODES = 10_000  # distances of this many take 800 MB, and seconds every round
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DivFL(Selector):
     """Facility location over what is known of the nodes' gradients.
 
     Attributes:
         algorithm: one of `GREEDY`; the first two pick the same.
         sample: candidates that "stochastic" looks at for each pick; 0 is max(m, K/10), as in the authors' code.
-        kind: which coordinates vectors have, one of `strategies.vectors.KINDS`.
+        kind: which coordinates vectors have, one of `strategies.selection.update_sketch.KINDS`.
         size: coordinates of "projected" vectors.
         refresh: one of `REFRESH`.
         weights: one of `WEIGHTS`.

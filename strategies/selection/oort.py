@@ -33,7 +33,7 @@ from strategies.selection.utility import lateness
 _WINDOW = 5  # new devices among which one is drawn, as a multiple of how many are drawn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Oort(Selector):
     """Guided selection with exploration.
 
@@ -121,9 +121,15 @@ class Oort(Selector):
         return np.asarray(((np.minimum(own, bound) - least) / scale + waiting) * speed[tried])
 
     def _exploit(
-        self, candidates: Candidates, utilities: Floats, speed: Floats, tried: Positions, count: int, new: int,
+        self,
+        candidates: Candidates,
+        utilities: Floats,
+        speed: Floats,
+        tried: Positions,
+        count: int,
+        new: int,
         draws: np.random.Generator,
-    ) -> Positions:  # fmt: skip
+    ) -> Positions:
         share = self.epsilon(candidates.round_number) if new else 0.0
         wanted = min(int(count * (1 - share)), len(tried))
         if not wanted:

@@ -15,7 +15,7 @@ from strategies.selection.uniform import Uniform
 from strategies.selection.utility import LOSSES, Utility
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionOptions:
     """Settings of all selectors; each takes its own. See docs/configuration.md, and the selectors themselves.
 
@@ -61,29 +61,57 @@ def _power_of_choice(name: str, losses: str) -> Callable[[SelectionOptions], Sel
     def make(o: SelectionOptions) -> Selector:
         if o.selection_loss not in ("probe", losses):  # the first is the default
             raise SettingError("selection-loss", o.selection_loss, f'for selection = "utility"; {name} is "{losses}"')
-        return Utility(losses, o.selection_candidates, o.selection_batch, o.selection_compare, 0.0, 1.0, 0.0)
+        return Utility(
+            losses=losses,
+            candidates=o.selection_candidates,
+            batch=o.selection_batch,
+            compare=o.selection_compare,
+            data=0.0,
+            loss=1.0,
+            lateness=0.0,
+        )
 
     return make
 
 
 def _utility(o: SelectionOptions, compare: str = "") -> Selector:
     return Utility(
-        o.selection_loss, o.selection_candidates, o.selection_batch, compare or o.selection_compare,
-        o.selection_data_exponent, o.selection_loss_exponent, o.selection_lateness_exponent,
-        o.selection_preferred_seconds,
-    )  # fmt: skip
+        losses=o.selection_loss,
+        candidates=o.selection_candidates,
+        batch=o.selection_batch,
+        compare=compare or o.selection_compare,
+        data=o.selection_data_exponent,
+        loss=o.selection_loss_exponent,
+        lateness=o.selection_lateness_exponent,
+        preferred_seconds=o.selection_preferred_seconds,
+    )
 
 
 def _divfl(o: SelectionOptions) -> Selector:
-    return DivFL(o.divfl_greedy, o.divfl_sample, o.divfl_vectors, o.divfl_size, o.divfl_refresh, o.divfl_weights)
+    return DivFL(
+        algorithm=o.divfl_greedy,
+        sample=o.divfl_sample,
+        kind=o.divfl_vectors,
+        size=o.divfl_size,
+        refresh=o.divfl_refresh,
+        weights=o.divfl_weights,
+    )
 
 
 def _oort(o: SelectionOptions, compare: str = "") -> Selector:
     return Oort(
-        o.oort_exploration, o.oort_exploration_decay, o.oort_exploration_least, o.oort_cutoff, o.oort_clip,
-        o.selection_lateness_exponent, o.selection_preferred_seconds, o.oort_pacer_percent, o.oort_pacer_rounds,
-        o.oort_pacer_step, compare or o.selection_compare,
-    )  # fmt: skip
+        exploration=o.oort_exploration,
+        decay=o.oort_exploration_decay,
+        least=o.oort_exploration_least,
+        cutoff=o.oort_cutoff,
+        clip=o.oort_clip,
+        lateness=o.selection_lateness_exponent,
+        preferred_seconds=o.selection_preferred_seconds,
+        percent=o.oort_pacer_percent,
+        pacer_rounds=o.oort_pacer_rounds,
+        pacer_step=o.oort_pacer_step,
+        compare=compare or o.selection_compare,
+    )
 
 
 # Name in the run config → how it is made.

@@ -32,7 +32,7 @@ from strategies.selection.draws import in_proportion, largest
 LOSSES = ("probe", "batch", "last")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Utility(Selector):
     """The m candidates of the largest utility, of d drawn by size.
 

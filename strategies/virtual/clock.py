@@ -23,16 +23,16 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import Message
 
+from models.algebra.plans import Plan
+from models.cost import size_of, training_bytes
 from models.errors import SettingError
-from models.network import NetworkSpec
-from models.plans import Plan
+from models.networks.network import NetworkSpec
 from models.randomness import generator
-from models.size import size_of, training_bytes
 from protocol import NodeId, Reply, WireError
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
-from strategies.fleet import Node
-from strategies.guard import Accepted, Rejected
-from strategies.tiers import apportion
+from strategies.nodes.manager import Node
+from strategies.robustness.guard import ClientUpdate, Rejected
+from strategies.tiers.tier import apportion
 from strategies.virtual.devices import Device, VirtualFleet
 
 _BACKWARD = 3  # a training step over a forward pass
@@ -43,7 +43,7 @@ class Late(Rejected):
 
 
 class Request(Protocol):
-    """What the clock reads of a `strategies.rounds.Sent`."""
+    """What the clock reads of a `strategies.round.aggregator.Sent`."""
 
     @property
     def node(self) -> Node:
@@ -91,9 +91,16 @@ class VirtualClock:
     """
 
     def __init__(
-        self, fleet: VirtualFleet, network: NetworkSpec, nodes: int, seed: int, deadline: float, batch_size: int, *,
+        self,
+        fleet: VirtualFleet,
+        network: NetworkSpec,
+        nodes: int,
+        seed: int,
+        deadline: float,
+        batch_size: int,
+        *,
         whole: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._fleet, self._network, self._seed = fleet, network, seed
         self._deadline, self._batch, self._whole = deadline, batch_size, whole
         self.elapsed = self.seconds = 0.0
@@ -140,7 +147,7 @@ class VirtualClock:
         """Wait for a reply that does not come."""
         self._until(self._deadline)
 
-    def judge(self, sent: Request, round_number: int, reply: Accepted) -> None:
+    def judge(self, sent: Request, round_number: int, reply: ClientUpdate) -> None:
         """Say what a reply took: its "seconds" and "seconds-computing" become virtual.
 
         Raises:

@@ -41,7 +41,7 @@ BUNDLED = tuple(sorted(file.stem for file in _FOLDER.glob("*.toml")))
 _CHANCES = ("available", "failure", "busy")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """A class of devices; units are in the names, see above.
 

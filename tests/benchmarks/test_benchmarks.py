@@ -8,36 +8,42 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.__main__ import main, write
-from benchmarks.averaging import averaging
-from benchmarks.codecs import codecs
-from benchmarks.comparison import tables
-from benchmarks.document import replace_part
-from benchmarks.figure import draw
-from benchmarks.images import images
-from benchmarks.like_for_like import COMPARISONS, DEPTH, Comparison, Keys
-from benchmarks.memory import memory
-from benchmarks.meshgrid import meshgrid_average
-from benchmarks.pfl import pfl
-from benchmarks.probe.driver import probed_app
-from benchmarks.results import Plan, run_all
-from benchmarks.rows import HEADS, Row, row_of_turns, table
-from benchmarks.selection import selection
-from benchmarks.shapes import TINY, fleet
-from benchmarks.training import training
+from benchmarks.bench.__main__ import main, write
+from benchmarks.bench.averaging import averaging
+from benchmarks.bench.codecs import codecs
+from benchmarks.bench.images import images
+from benchmarks.bench.memory import memory
+from benchmarks.bench.meshgrid import meshgrid_average
+from benchmarks.bench.pfl import pfl
+from benchmarks.bench.rows import HEADS, Row, row_of_turns, table
+from benchmarks.bench.selection import selection
+from benchmarks.bench.shapes import TINY, fleet
+from benchmarks.bench.training import training
+from benchmarks.experiments.comparison import tables
+from benchmarks.experiments.document import replace_part
+from benchmarks.experiments.figure import draw
+from benchmarks.experiments.like_for_like import COMPARISONS, DEPTH, Comparison, Keys
+from benchmarks.experiments.results import Plan, run_all
+from benchmarks.probes.flower_overhead.driver import probed_app
 from data.files import Files
 from data.published import Published
 from data.sources import SOURCES
-from models.average import PartialAverage
-from models.network import layout
-from models.size import size_of
+from models.algebra.average import PartialAverage
+from models.cost import size_of
+from models.networks.network import layout
 from protocol import Scalar
-from server_app.config import resolve
+from server_app.config.resolve import resolve
 
 SMALL: dict[str, Scalar] = {
-    "dataset": "digits", "model": "mlp", "widths": "16, 8", "batch-size": 64, "local-epochs": 1, "device": "cpu",
-    "tiers": "a:1, b:1/2, c:1/4, d:1/8, e:1/8", "local-test-fraction": 0.0,
-}  # fmt: skip
+    "dataset": "digits",
+    "model": "mlp",
+    "widths": "16, 8",
+    "batch-size": 64,
+    "local-epochs": 1,
+    "device": "cpu",
+    "tiers": "a:1, b:1/2, c:1/4, d:1/8, e:1/8",
+    "local-test-fraction": 0.0,
+}
 
 
 def silent(line: str) -> None:
@@ -113,7 +119,7 @@ def test_synthetic_images_have_the_format_of_fashion_mnist() -> None:
     with images(synthetic=True) as found:
         source = SOURCES[found.dataset]
         assert isinstance(source, Published)
-        train, _ = source.read(Files(Path(found.data_root)))
+        train, _ = source.read(Files(root=Path(found.data_root)))
         assert tuple(train.values.shape) == (50_000, 1, 28, 28)
 
 
@@ -125,8 +131,20 @@ def test_the_probe_is_our_app_with_other_components(tmp_path: Path) -> None:
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    rows = [Row("averaging", "a / b", 1.0, 1.0, "s", 1.0, 1.5, note="said"), Row("x", "c / d", 2.0, 1.0, "s", 2.0, 1.5)]
-    monkeypatch.setattr("benchmarks.__main__.BENCHMARKS", {"one": lambda _: rows[:1], "two": lambda _: rows})
+    rows = [
+        Row(
+            benchmark="averaging",
+            what="a / b",
+            measured=1.0,
+            reference=1.0,
+            unit="s",
+            ratio=1.0,
+            limit=1.5,
+            note="said",
+        ),
+        Row(benchmark="x", what="c / d", measured=2.0, reference=1.0, unit="s", ratio=2.0, limit=1.5),
+    ]
+    monkeypatch.setattr("benchmarks.bench.__main__.BENCHMARKS", {"one": lambda _: rows[:1], "two": lambda _: rows})
     assert main(["one", "--json", str(tmp_path / "rows.json")]) == 0
     assert main([]) == 1
     assert "FAIL" in capsys.readouterr().out
@@ -148,9 +166,12 @@ def test_results(tmp_path: Path) -> None:
     other: Keys = {"method": "depthfl", "tiers": "a:1@2, b:1@2, c:1@1, d:1@1, e:1@1"}  # a row with tiers of its own
     made: dict[str, Keys] = {"heterofl": {"method": "heterofl"}, "depthfl": other}
     compared = Comparison(
-        "results", {**SMALL, "num-clients": 10, "fraction-train": 0.5}, {"iid": {"partition": "iid"}}, made
+        title="results",
+        common={**SMALL, "num-clients": 10, "fraction-train": 0.5},
+        partitions={"iid": {"partition": "iid"}},
+        methods=made,
     )
-    plan = Plan(compared, ["iid"], list(made), [1, 2], 2)
+    plan = Plan(compared, partitions=["iid"], methods=list(made), seeds=[1, 2], rounds=2)
     said: list[str] = []
     rows = run_all(plan, tmp_path, said.append, processes=0)
     assert len(rows) == 4
@@ -187,7 +208,13 @@ def test_a_row_is_as_large_as_it_says() -> None:
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_every_row_of_a_table_can_be_run(name: str) -> None:
     compared = COMPARISONS[name]
-    plan = Plan(compared, list(compared.partitions), list(compared.methods), [1], compared.rounds)
+    plan = Plan(
+        compared,
+        partitions=list(compared.partitions),
+        methods=list(compared.methods),
+        seeds=[1],
+        rounds=compared.rounds,
+    )
     for partition in plan.partitions:
         tiers = {
             tuple(tier.name for tier in resolve(plan.keys(partition, row, 1), check_files=False).settings.tiers)

@@ -12,15 +12,15 @@ from flwr.app import Context, RecordDict
 
 from client_app import hardware, profile
 from models import NetworkSpec, Plan, completed
-from models.size import training_bytes
+from models.cost import training_bytes
 from protocol import Objective, WireError, Work
 from protocol.profile import CORES, GUESSED, MEMORY_AVAILABLE, MEMORY_TOTAL, NEEDED, STEP, Offered, ProfileRequest
 
 CPU = torch.device("cpu")
-MLP = completed(NetworkSpec("mlp", (1, 8, 8), 10, (32, 16)))
+MLP = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(32, 16)))
 WORK = Work(batch_size=8, device="cpu")
 REQUEST = ProfileRequest(
-    MLP, {"a": Offered(Plan(), work=WORK), "b": Offered(Plan(Fraction(1, 4)), work=WORK)}, whole=False
+    network=MLP, tiers={"a": Offered(Plan(), work=WORK), "b": Offered(Plan(Fraction(1, 4)), work=WORK)}, whole=False
 )
 
 
@@ -43,7 +43,7 @@ def test_every_tier_is_timed() -> None:
 
 def test_no_time_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without time the larger tier is scaled from the smaller; without memory it is not run."""
-    hurried = ProfileRequest(MLP, REQUEST.tiers, seconds=0.0)
+    hurried = ProfileRequest(network=MLP, tiers=REQUEST.tiers, seconds=0.0)
     found = profile.measure(hurried)
     assert found[GUESSED + "a"] == 1
     assert GUESSED + "b" not in found
@@ -57,7 +57,7 @@ def test_no_time_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_objective_that_is_not_known() -> None:
-    odd = ProfileRequest(MLP, {"a": Offered(Plan(), Objective("nonsense"), WORK)})
+    odd = ProfileRequest(network=MLP, tiers={"a": Offered(Plan(), Objective("nonsense"), WORK)})
     with pytest.raises(WireError, match="nonsense"):
         profile.measure(odd)
 
@@ -77,7 +77,7 @@ def test_measured_once_and_remembered_by_the_node(monkeypatch: pytest.MonkeyPatc
     profile._known.clear()  # another process of the same node
     assert profile.figures(REQUEST.to_json(), context) == first
     assert len(calls) == 1
-    other = ProfileRequest(MLP, REQUEST.tiers, seconds=3.0)
+    other = ProfileRequest(network=MLP, tiers=REQUEST.tiers, seconds=3.0)
     assert profile.figures(other.to_json(), context) == {STEP + "a": 2.25}
     assert calls == [REQUEST, other]
 
@@ -94,17 +94,27 @@ def test_memory_of_control_groups(tmp_path: Path) -> None:
     process = tmp_path / "cgroup"
     process.write_text("0::/pods/one\n")
     two = tmp_path / "two"
-    write(two, {
-        "pods/memory.max": f"{64 * mb}\n", "pods/memory.current": f"{24 * mb}\n",
-        "pods/memory.stat": f"anon 1\ninactive_file {4 * mb}\n", "pods/one/memory.max": "max\n",
-    })  # fmt: skip
+    write(
+        two,
+        {
+            "pods/memory.max": f"{64 * mb}\n",
+            "pods/memory.current": f"{24 * mb}\n",
+            "pods/memory.stat": f"anon 1\ninactive_file {4 * mb}\n",
+            "pods/one/memory.max": "max\n",
+        },
+    )
     assert hardware.memory(CPU, two, process) == (64 * mb, 44 * mb)
     process.write_text("7:cpu,cpuacct:/x\n4:memory:/a/b\n0::/\n")
     one = tmp_path / "one"
-    write(one, {
-        "memory/a/b/memory.limit_in_bytes": f"{32 * mb}\n", "memory/a/b/memory.usage_in_bytes": f"{30 * mb}\n",
-        "memory/a/b/memory.stat": "total_inactive_file 0\n", "memory/memory.limit_in_bytes": f"{2**62}\n",
-    })  # fmt: skip
+    write(
+        one,
+        {
+            "memory/a/b/memory.limit_in_bytes": f"{32 * mb}\n",
+            "memory/a/b/memory.usage_in_bytes": f"{30 * mb}\n",
+            "memory/a/b/memory.stat": "total_inactive_file 0\n",
+            "memory/memory.limit_in_bytes": f"{2**62}\n",
+        },
+    )
     assert hardware.memory(CPU, one, process) == (32 * mb, 2 * mb)
     total, available = hardware.memory(CPU, tmp_path / "none", process)
     assert total == psutil.virtual_memory().total

@@ -11,10 +11,13 @@ from protocol import Optimiser
 @pytest.mark.parametrize(
     "rule",
     [
-        Optimiser(0.1), Optimiser(0.1, momentum=0.9), Optimiser(0.1, weight_decay=0.01), Optimiser(0.1, clip_norm=0.05),
-        Optimiser(0.03, 0.8, 5e-4, 1.0),
+        Optimiser(0.1),
+        Optimiser(0.1, momentum=0.9),
+        Optimiser(0.1, weight_decay=0.01),
+        Optimiser(0.1, clip_norm=0.05),
+        Optimiser(0.03, 0.8, weight_decay=5e-4, clip_norm=1.0),
     ],
-)  # fmt: skip
+)
 def test_it_is_the_rule_of_torch_optim(rule: Optimiser) -> None:
     """The same numbers as torch.optim.SGD with gradient clipping, over steps in which one layer goes unused."""
     draws = torch.Generator().manual_seed(1)
@@ -51,5 +54,5 @@ def test_momentum_begins_at_zero_every_round() -> None:
 
 def test_without_gradients_nothing_moves() -> None:
     parameter = nn.Parameter(torch.ones(3))
-    SGD([parameter], Optimiser(1.0, 0.9, 0.1, 1.0)).step()
+    SGD([parameter], Optimiser(1.0, 0.9, weight_decay=0.1, clip_norm=1.0)).step()
     assert torch.equal(parameter, torch.ones(3))

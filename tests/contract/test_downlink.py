@@ -51,8 +51,12 @@ def test_errors_do_not_add_up(play: Player) -> None:
 def test_the_default_levels_train_as_well_as_none(play: Player) -> None:
     """Levels in blocks of 512 have a variance above 1: as they are, they would carry the clients' state away."""
     same: dict[str, Any] = {
-        "codec_small": 100, "num_server_rounds": 30, "widths": "32, 16", "batch_size": 32, "momentum": 0.0,
-    }  # fmt: skip
+        "codec_small": 100,
+        "num_server_rounds": 30,
+        "widths": "32, 16",
+        "batch_size": 32,
+        "momentum": 0.0,
+    }
     out, plain = (play(**same | down) for down in ({"codec_down": "qsgd"}, {}))
     losses = [row["train_loss"] for row in out.rows]
     assert all(later < earlier for earlier, later in zip(losses, losses[5:], strict=False))

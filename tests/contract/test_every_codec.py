@@ -11,14 +11,14 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from client_app.app import app
-from flotilla.engine.grid import Faults
+from flotilla.local.grid import Faults
 from models.errors import SettingError
-from models.network import NetworkSpec
+from models.networks.network import NetworkSpec
 from protocol import DIFFERENCE, HELLO
 from protocol.codecs import CODECS, CodecSettings
-from server_app import checkpoint
+from server_app.folder import checkpoint
 from strategies import FedAvg, Settings
-from strategies.fleet import NotEnoughNodes
+from strategies.nodes.manager import NotEnoughNodes
 from tests.support import Outcome, Player, address_of, trains, without
 
 VICTIM = 2
@@ -78,7 +78,7 @@ def test_who_does_not_speak_the_codec_is_named_and_left_out(play: Player) -> Non
 
 def test_more_than_the_server_can_keep_is_refused_at_the_door() -> None:
     """EF21 keeps a vector of every node, in every checkpoint too."""
-    network = NetworkSpec("mlp", (1, 28, 28), 10, (1024, 1024))
+    network = NetworkSpec("mlp", (1, 28, 28), 10, widths=(1024, 1024))
     settings = Settings(nodes=500, codec=CodecSettings("ef21"))
     with pytest.raises(SettingError, match=r"^codec = 'ef21': allowed is one that keeps nothing.* 500 nodes.* 2 GiB$"):
         FedAvg(network, settings)

@@ -13,14 +13,14 @@ import torch
 from flwr.app import Message
 
 from client_app.app import app
-from flotilla.engine.grid import Faults, LocalGrid, contexts
+from flotilla.local.grid import Faults, LocalGrid, contexts
 from models.errors import SettingError
-from models.network import build_part, initial_state, submodel
-from models.norm import CHANNEL_NORMS
+from models.networks.network import build_part, initial_state, submodel
+from models.norms.layers import CHANNEL_NORMS
 from models.randomness import torch_generator
 from protocol import Scalar
-from server_app import checkpoint
-from server_app.config import defaults, method_keys
+from server_app.config.resolve import defaults, method_keys
+from server_app.folder import checkpoint
 from server_app.run import NothingLearnt
 from strategies import METHODS
 from tests.support import Outcome, Player, configured, failed, half_of, trains, without

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from models.network import NETWORKS
+from models.networks.network import NETWORKS
 from strategies import METHODS
 from tests.corpora import write_har, write_sst2
 from tests.support import Player
@@ -56,9 +56,16 @@ def test_the_list_is_of_all_networks() -> None:
 @pytest.mark.parametrize(("network", "method"), [_marks(i) for i in range(len(PAIRS))])
 def test_one_round(play: Player, root: Path, network: str, method: str) -> None:
     keys: dict[str, Any] = {
-        "num_clients": 3, **DATA.get(network, {}), "model": network, **SMALL[network], "method": method,
-        "data_root": str(root), "num_server_rounds": 1, "batch_size": 64, "tiers": "a:1, b:1/2, c:1/4",
-    }  # fmt: skip
+        "num_clients": 3,
+        **DATA.get(network, {}),
+        "model": network,
+        **SMALL[network],
+        "method": method,
+        "data_root": str(root),
+        "num_server_rounds": 1,
+        "batch_size": 64,
+        "tiers": "a:1, b:1/2, c:1/4",
+    }
     out = play(**keys)
     assert out.rejected == []
     assert all(tensor.isfinite().all() for tensor in out.state.values())

@@ -25,7 +25,8 @@ AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
     "selection": [
         {"selection": name}
         for name in ("uniform", "by-size", "by-size-replacement", "pow-d", "cpow-d", "rpow-d", "divfl")
-    ] + [{"selection": name, "selection_lateness_exponent": 0.0} for name in ("oort", "utility")],
+    ]
+    + [{"selection": name, "selection_lateness_exponent": 0.0} for name in ("oort", "utility")],
     "codec": [{"codec": name} for name in ("float32", "float16", "bfloat16", "ef21", "topk")]
     + [{"codec": "qsgd", "codec_entropy": entropy} for entropy in ("fixed", "elias", "range")],
     "aggregation": [{"aggregation": name} for name in ("method", "examples", "uniform", "q-fedavg", "fednova")]
@@ -33,11 +34,12 @@ AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
     "clustering": [{"clustering": "none"}, {"clustering": "cfl"}]
     + [
         {"clustering": "ifca", "ifca_averaging": averaging, "ifca_shared": shared}
-        for averaging in ("model", "gradient") for shared in (False, True)
+        for averaging in ("model", "gradient")
+        for shared in (False, True)
     ],
     "codec-down": [{"codec_down": name} for name in DOWNLINK],
     "slice-at": [{"slice_at": where} for where in SLICING],
-}  # fmt: skip
+}
 SAMPLES = 48
 COMMON: dict[str, Any] = {"fraction_train": 0.7, "codec_small": 10, "num_server_rounds": 2}
 

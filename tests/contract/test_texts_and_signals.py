@@ -23,9 +23,14 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "transformer": {"model": "transformer", "widths": "8, 16", "blocks": "2", "heads": 2},
 }
 COMBINATIONS = [
-    ("sst2", "gru"), ("sst2", "transformer"), ("shakespeare", "gru"), ("shakespeare", "transformer"),
-    ("har", "cnn1d"), ("har", "gru"), ("har", "mlp"),
-]  # fmt: skip
+    ("sst2", "gru"),
+    ("sst2", "transformer"),
+    ("shakespeare", "gru"),
+    ("shakespeare", "transformer"),
+    ("har", "cnn1d"),
+    ("har", "gru"),
+    ("har", "mlp"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -127,8 +127,11 @@ def test_damaged_texts(tmp_path: Path, damage: str) -> None:
         file.unlink()
     else:
         changed = {
-            "empty": "", "ragged": "\n".join([*lines[:-1], "1 2 3"]), "words": "x y\n", "short": "\n".join(lines[:-1]),
-        }  # fmt: skip
+            "empty": "",
+            "ragged": "\n".join([*lines[:-1], "1 2 3"]),
+            "words": "x y\n",
+            "short": "\n".join(lines[:-1]),
+        }
         file.write_text(changed[damage])
     assert "UCIHAR has undamaged files of UCI HAR" in _refusal(tmp_path).allowed
 

@@ -54,7 +54,7 @@ def test_normalised_per_channel_and_over_several_chunks() -> None:
     values[:, 1] //= 7
     values[:, 2] = 77
     examples = Examples(values, torch.zeros(1100, dtype=torch.int64))
-    data = DataSet("made", Task(1, (3, 4, 5)), examples, examples)
+    data = DataSet(name="made", task=Task(1, (3, 4, 5)), train_examples=examples, test_examples=examples)
     channels = data.train.inputs.double().transpose(0, 1).flatten(1)
     torch.testing.assert_close(channels.mean(1), torch.zeros(3, dtype=torch.float64), atol=1e-6, rtol=0)
     torch.testing.assert_close(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from flotilla.federation import tiers_of
+from flotilla.deploy.federation import tiers_of
 from flotilla.settings import app_defaults
-from flotilla.superlink import free_port
+from flotilla.superlink.superlink import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -31,9 +31,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(1500)]
 def sh(*command: str, env: dict[str, str], seconds: float = 900) -> str:
     """Run a command in the project's folder and return what it says."""
     began = time.monotonic()
-    done = subprocess.run(
-        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=seconds, check=False
-    )  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=seconds, check=False)
     print(f"{time.monotonic() - began:6.1f} s  {' '.join(command)[:120]}", flush=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
@@ -58,10 +56,14 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     if subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:
         pytest.skip("no Docker engine answers")
     env = {
-        **os.environ, **wheels(), "COMPOSE_PROJECT_NAME": PROJECT, "FLWR_HOME": str(tmp_path / "flwr"),
-        "FLWR_DISABLE_UPDATE_CHECK": "1", "FLWR_TELEMETRY_ENABLED": "0",
+        **os.environ,
+        **wheels(),
+        "COMPOSE_PROJECT_NAME": PROJECT,
+        "FLWR_HOME": str(tmp_path / "flwr"),
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
         "FLOTILLA_ADDRESS": f"127.0.0.1:{free_port()}",  # another federation may have the usual port
-    }  # fmt: skip
+    }
     kept = (ROOT / "keys").exists()
     yield env
     subprocess.run(["docker", "compose", "logs", "--tail", "20"], cwd=ROOT, env=env, check=False)
@@ -97,11 +99,27 @@ def test_the_compose_file_trains(environment: dict[str, str], tmp_path: Path) ->
 def a_stranger_is_refused(env: dict[str, str]) -> None:
     """A container like the nodes', in their network, that trusts the authority but has no key."""
     done = subprocess.run(
-        ["docker", "compose", "run", "--rm", "--no-deps", "-T", "supernode-0", "--superlink=superlink:8000",
-         "--root-certificates=/keys/ca.crt", "--isolation=process", "--max-retries=1",
-         '--node-config=partition-id=0 num-partitions=5 tier="a"'],
-        cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        [
+            "docker",
+            "compose",
+            "run",
+            "--rm",
+            "--no-deps",
+            "-T",
+            "supernode-0",
+            "--superlink=superlink:8000",
+            "--root-certificates=/keys/ca.crt",
+            "--isolation=process",
+            "--max-retries=1",
+            '--node-config=partition-id=0 num-partitions=5 tier="a"',
+        ],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
     assert "[code: 2001] SuperNode authentication is enabled" in said, said

@@ -111,10 +111,15 @@ def own_flower(tmp_path: Path) -> Iterator[dict[str, str]]:
 def test_plain_flwr_run_works(tmp_path: Path, own_flower: dict[str, str]) -> None:
     run = tmp_path / "run"
     command = [
-        str(BIN / "flwr"), "run", str(ROOT), "--stream",
-        "--federation-config", "num-supernodes=4 client-resources-num-cpus=1",
-        "--run-config", f'{SMALL} run-dir="{run}"',
-    ]  # fmt: skip
+        str(BIN / "flwr"),
+        "run",
+        str(ROOT),
+        "--stream",
+        "--federation-config",
+        "num-supernodes=4 client-resources-num-cpus=1",
+        "--run-config",
+        f'{SMALL} run-dir="{run}"',
+    ]
     done = subprocess.run(
         command, env=own_flower, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
     )

@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from flotilla.keys import make_keys
-from flotilla.superlink import free_port
+from flotilla.deploy.tls_keys import make_keys
+from flotilla.superlink.superlink import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -34,8 +34,11 @@ def simulated(run: Path, config: str) -> None:
     """The same configuration in process, with the tiers that the federation's nodes are told."""
     done = subprocess.run(
         command("run", "--engine", "local", "--processes", "0", "--run-dir", str(run), "-c", config),
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -119,10 +122,23 @@ def test_strangers_are_refused_and_the_run_is_the_simulated_one(
     def supernode(options: Sequence[str]) -> subprocess.Popen[str]:
         trust = [] if "--insecure" in options else ["--root-certificates", str(keys / "ca.crt")]
         return started(
-            [str(BIN / "flower-supernode"), "--superlink", superlink, "--port", str(free_port()), "--max-retries", "1",
-             "--isolation", "process", "--node-config", 'partition-id=0 num-partitions=5 tier="a"', *trust, *options],
+            [
+                str(BIN / "flower-supernode"),
+                "--superlink",
+                superlink,
+                "--port",
+                str(free_port()),
+                "--max-retries",
+                "1",
+                "--isolation",
+                "process",
+                "--node-config",
+                'partition-id=0 num-partitions=5 tier="a"',
+                *trust,
+                *options,
+            ],
             env={**env, "FLWR_DISABLE_UPDATE_CHECK": "1"},
-        )  # fmt: skip
+        )
 
     strangers = {
         name: (supernode([option.format(key=key) for option in options]), cause)
@@ -140,8 +156,11 @@ def test_strangers_are_refused_and_the_run_is_the_simulated_one(
     # The same command with the same key, once the SuperLink has been told of it: so nothing else was in its way.
     registered = subprocess.run(
         [sys.executable, "-m", "flotilla", "register", str(keys), "--superlink", superlink],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert "node 5: registered" in registered.stdout
     known = supernode(["--auth-supernode-private-key", key])
     said = until(known, "SuperNode ID: ")
@@ -181,8 +200,11 @@ def test_the_accuracy_is_that_of_the_simulation(method: str, tmp_path: Path) -> 
     began = time.monotonic()
     done = subprocess.run(
         command("federation", "--run-dir", str(tmp_path / "deployed"), "-c", config),
-        capture_output=True, text=True, timeout=850, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=850,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     print(f"{method}: {time.monotonic() - began:.0f} s\n{done.stdout}")
     simulated(tmp_path / "simulated", config)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flotilla.keys import make_keys
+from flotilla.deploy.tls_keys import make_keys
 from tests.faults.losses import Diary, Kill
 from tests.faults.parts import children
 from tests.faults.trials import NODES, end, replay, rows, start
@@ -86,7 +86,7 @@ def test_the_superlink_is_restarted_mid_run(running: Running, tmp_path: Path) ->
     running.wait(lambda: len(rows(running.run)) == 2)
     before = running.one("flower-superlink")
     before.send_signal(signal.SIGKILL)
-    running.diary.kills.append(Kill("SuperLink", None, time.monotonic(), 3, 0))
+    running.diary.kills.append(Kill(part="SuperLink", node=None, at=time.monotonic(), number=3, incarnation=0))
     running.finish()
     assert "the SuperLink ended with -9, starting it again" in running.said
     check(running, tmp_path)
@@ -98,7 +98,9 @@ def test_a_supernode_is_restarted_mid_round(running: Running, tmp_path: Path) ->
     running.wait(lambda: bool(running.clients()))
     node = running.one("flower-supernode", "partition-id=0 ")
     node.send_signal(signal.SIGTERM)
-    running.diary.kills.append(Kill("SuperNode", 0, time.monotonic(), len(rows(running.run)) + 1, 0))
+    running.diary.kills.append(
+        Kill(part="SuperNode", node=0, at=time.monotonic(), number=len(rows(running.run)) + 1, incarnation=0)
+    )
     running.finish()
     assert re.search(r"node 0 ended with \S+, starting it again", running.said)
     check(running, tmp_path)
@@ -110,7 +112,9 @@ def test_a_killed_clientapp_costs_one_reply_and_no_waiting(running: Running, tmp
     running.wait(lambda: len(rows(running.run)) == 2)
     running.wait(lambda: bool(running.clients()))
     os.kill(running.clients()[0], signal.SIGKILL)
-    running.diary.kills.append(Kill("ClientApp", 0, time.monotonic(), len(rows(running.run)) + 1, 0))
+    running.diary.kills.append(
+        Kill(part="ClientApp", node=0, at=time.monotonic(), number=len(rows(running.run)) + 1, incarnation=0)
+    )
     running.finish()
     check(running, tmp_path)
     (row,) = (row for row in rows(running.run) if row["rejected"])
@@ -159,7 +163,7 @@ def test_a_clientapp_is_killed_while_it_hands_over_its_reply(dies_once: Path, ru
     at, number = time.monotonic(), len(rows(running.run)) + 1
     running.finish()
     (lost,) = (one for row in rows(running.run) for one in row["rejected"])
-    running.diary.kills.append(Kill("ClientApp", lost["node"], at, number, 0))
+    running.diary.kills.append(Kill(part="ClientApp", node=lost["node"], at=at, number=number, incarnation=0))
     check(running, tmp_path)
     assert rows(running.run)[-1]["accepted"] == NODES
 

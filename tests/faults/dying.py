@@ -13,9 +13,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 from unittest.mock import patch
 
-from flotilla.engine import pool
-from flotilla.engine.pool import PoolGrid, _Worker
-from flotilla.engine.shared import Attached
+from flotilla.local import pool
+from flotilla.local.pool import PoolGrid, _Worker
+from flotilla.local.shared import Attached
 from protocol import TRAIN
 from tests.support import address_of
 

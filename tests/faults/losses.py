@@ -25,7 +25,7 @@ _WRITING = 1.0  # seconds between the end of a round and the moment at which we 
 _NOT_LOST = ("duplicate", "unknown", "two nodes say", "hello of node")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Kill:
     """One kill.
 
@@ -61,7 +61,7 @@ def lost_in(row: Mapping[str, Any]) -> set[int]:
     return lost
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Diary:
     """What was done to a run, and when its rounds were over.
 

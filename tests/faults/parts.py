@@ -14,9 +14,11 @@ import numpy as np
 import psutil
 
 _NAMES = {
-    "flower-superlink": "SuperLink", "flower-supernode": "SuperNode", "app_process.py": "ServerApp",
+    "flower-superlink": "SuperLink",
+    "flower-supernode": "SuperNode",
+    "app_process.py": "ServerApp",
     "executor.py": "executor",
-}  # fmt: skip
+}
 _PATIENCE = 60.0  # seconds to wait for something to kill
 _lives = [0.0]  # seconds that the ClientApps lived which were watched to their end
 

@@ -23,7 +23,12 @@ def row(number: int, lost: tuple[int, ...] = (), absent: tuple[int, ...] = (), n
 def diary(*kills: tuple[str, int | None, float], seconds: float = 10.0, rounds: int = 6) -> Diary:
     """Rounds of so many seconds from 0 on, and kills (part, node, at) in them."""
     ended = {number: (seconds * number, 0) for number in range(1, rounds + 1)}
-    return Diary([Kill(part, node, at, int(at // seconds) + 1, 0) for part, node, at in kills], ended)
+    return Diary(
+        kills=[
+            Kill(part=part, node=node, at=at, number=int(at // seconds) + 1, incarnation=0) for part, node, at in kills
+        ],
+        ended=ended,
+    )
 
 
 def test_nothing_lost_costs_nothing() -> None:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message
 
-from flotilla.engine.grid import LocalGrid
+from flotilla.local.grid import LocalGrid
 from protocol import DIFFERENCE, TRAIN
 from server_app.run import Run
 from tests.faults.dying import HALF, NOTHING, Dying

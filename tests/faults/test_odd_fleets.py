@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data import SCHEMES, DataSettings, node_data
-from flotilla.engine.grid import LocalGrid, contexts
-from models.network import initial_state, submodel
-from models.plans import Plan
+from flotilla.local.grid import LocalGrid, contexts
+from models.algebra.plans import Plan
+from models.networks.network import initial_state, submodel
 from models.randomness import torch_generator
 from protocol import TRAIN
 from strategies import METHODS
@@ -161,8 +161,11 @@ def test_a_device_whose_own_folder_has_no_images(play: Player, tmp_path: Path) -
                 grey = Image.new("L", (8, 8), 20 * number + (100 if name == "ant" else 0))
                 grey.save(tmp_path / owner / part / name / f"{number}.png")
     keys: dict[str, Any] = {
-        "num_clients": 4, "dataset": "image-folder", "data_root": str(tmp_path / "everybody"), "image_size": 8,
-    }  # fmt: skip
+        "num_clients": 4,
+        "dataset": "image-folder",
+        "data_root": str(tmp_path / "everybody"),
+        "image_size": 8,
+    }
     nodes = people(4, **keys)
     nodes[address_of(3)].node_config["data-root"] = str(tmp_path / "nobody")
     out = play(nodes=nodes, **keys)

@@ -33,7 +33,10 @@ MATRIX: dict[str, list[tuple[str, str]]] = {
     "NaN at one coordinate": [(BAD, "NaN")],
     "infinite norm": [(BAD, "infinity"), (BAD, "norm beyond float32")],
     "weight 0, -1, NaN, 1e30": [
-        (BAD, "no examples"), (BAD, "minus one example"), (BAD, "NaN examples"), (BAD, "1e30 examples"),
+        (BAD, "no examples"),
+        (BAD, "minus one example"),
+        (BAD, "NaN examples"),
+        (BAD, "1e30 examples"),
     ],
     "truncated frame": [(FRAME, "truncated"), (BAD, "truncated")],
     "flipped byte": [(FRAME, "flipped in the body"), ("test_every_single_flipped_bit_is_refused", "")],
@@ -43,7 +46,10 @@ MATRIX: dict[str, list[tuple[str, str]]] = {
     "quorum exactly met": [("test_quorum", "")],
     "tier with no client for the whole run": [("test_a_tier_without_clients_leaves_its_own_coordinates_alone", "")],
     "server killed": [
-        (KILLED, "before fold"), (KILLED, "during fold"), (KILLED, "during checkpoint write"), (KILLED, "after rename"),
+        (KILLED, "before fold"),
+        (KILLED, "during fold"),
+        (KILLED, "during checkpoint write"),
+        (KILLED, "after rename"),
     ],
     "corrupt newest checkpoint": [("test_a_damaged_newest_checkpoint_falls_back_one", "")],
     "disk full": [
@@ -53,11 +59,12 @@ MATRIX: dict[str, list[tuple[str, str]]] = {
     "node joins mid-run": [("test_a_node_joins_in_the_middle_of_a_run", "")],
     "node changes tier mid-run": [("test_a_node_changes_its_tier", "")],
     "partition empty": [
-        ("test_a_partition_without_examples", ""), ("test_a_device_whose_own_folder_has_no_images", ""),
+        ("test_a_partition_without_examples", ""),
+        ("test_a_device_whose_own_folder_has_no_images", ""),
     ],
     "partition with one class": [("test_one_class_per_client", "")],
     "batch of one example with batch norm": [("test_batches_of_one", "static-batch")],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("file", "test"), sorted(set(NAMED)))

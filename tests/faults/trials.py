@@ -35,8 +35,8 @@ from typing import Any
 import numpy as np
 from flwr.app import Message
 
-from flotilla.engine.grid import Faults, LocalGrid
-from flotilla.keys import make_keys
+from flotilla.deploy.tls_keys import make_keys
+from flotilla.local.grid import Faults, LocalGrid
 from models.randomness import generator
 from tests.faults.losses import Diary, Kill, lost_in
 from tests.faults.parts import Federation
@@ -47,10 +47,19 @@ PARTS = ("ClientApp", "SuperNode", "SuperLink", "ServerApp")
 NODES = 5
 LIMIT = 1200.0  # seconds that a run may take
 KEYS: dict[str, Any] = {
-    "method": "heterofl", "model": "mlp", "widths": "24, 12", "norm": "none", "num_clients": NODES,
-    "tiers": "a:1, b:1/2, c:1/4, d:1/8, e:1/16", "local_epochs": 1, "evaluate_every": 1000,
-    "learning_rate_schedule": "constant", "deadline": 20.0, "quorum": 0.2, "min_nodes": 1,
-}  # fmt: skip
+    "method": "heterofl",
+    "model": "mlp",
+    "widths": "24, 12",
+    "norm": "none",
+    "num_clients": NODES,
+    "tiers": "a:1, b:1/2, c:1/4, d:1/8, e:1/16",
+    "local_epochs": 1,
+    "evaluate_every": 1000,
+    "learning_rate_schedule": "constant",
+    "deadline": 20.0,
+    "quorum": 0.2,
+    "min_nodes": 1,
+}
 
 
 def order(kills: int, draws: np.random.Generator) -> list[str]:
@@ -97,9 +106,13 @@ def one_run(folder: Path, rounds: int, parts: list[str], keys: Path, draws: np.r
 
 
 def one_incarnation(
-    process: subprocess.Popen[bytes], folder: Path, parts: list[str], diary: Diary, draws: np.random.Generator,
+    process: subprocess.Popen[bytes],
+    folder: Path,
+    parts: list[str],
+    diary: Diary,
+    draws: np.random.Generator,
     log: Path,
-) -> None:  # fmt: skip
+) -> None:
     """Kill parts until the federation ends, which it does when it has finished or its ServerApp is dead."""
     federation, due, before = Federation(process.pid), float("inf"), log.read_bytes().count(b"run folder:")
     while process.poll() is None:
@@ -115,7 +128,15 @@ def one_incarnation(
             if found is None:
                 continue  # the run has ended meanwhile
             done = len(rows(folder))
-            diary.kills.append(Kill(parts[count], found.node, time.monotonic(), done + 1, diary.incarnation))
+            diary.kills.append(
+                Kill(
+                    part=parts[count],
+                    node=found.node,
+                    at=time.monotonic(),
+                    number=done + 1,
+                    incarnation=diary.incarnation,
+                )
+            )
             print(f"    {diary.kills[-1]}, {found.moment}", flush=True)
             due = time.monotonic() + draws.uniform(3, 15)
         time.sleep(0.1)

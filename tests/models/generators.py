@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models import Along, Axis, Kind, Layout, PartialAverage, Plan, Submodel
-from models.axes import Dim, TensorLayout
-from models.plans import submodel
+from models.algebra.axes import Dim, TensorLayout
+from models.algebra.plans import submodel
 
 RATES = tuple(Fraction(text) for text in ("1", "3/4", "3/5", "1/2", "1/3", "1/4", "1/8"))
 
@@ -30,7 +30,7 @@ def layouts(draw: st.DrawFn) -> Layout:
     tensors = {f"t{i}": draw(_tensors(axes, depth)) for i in range(draw(st.integers(1, 5)))}
     head = (Along(widths[-1].name), Along("classes"))
     for stage in range(1, depth + 1):
-        tensors[f"exit{stage}"] = TensorLayout((widths[-1].size, axes["classes"].size), head, exit=stage)
+        tensors[f"exit{stage}"] = TensorLayout(shape=(widths[-1].size, axes["classes"].size), dims=head, exit=stage)
     return Layout(axes, tensors)
 
 
@@ -45,7 +45,7 @@ def _tensors(draw: st.DrawFn, axes: Mapping[str, Axis], depth: int) -> TensorLay
         dims.append(dim)
         shape.append(draw(st.integers(1, 3)) if dim is None else dim.outer * axes[dim.axis].size * dim.inner)
     rate = draw(st.sampled_from((Fraction(0), Fraction(0), Fraction(1, 2), Fraction(1))))
-    return TensorLayout(tuple(shape), tuple(dims), stage=draw(st.integers(0, depth)), rate=rate)
+    return TensorLayout(shape=tuple(shape), dims=tuple(dims), stage=draw(st.integers(0, depth)), rate=rate)
 
 
 @st.composite
@@ -60,9 +60,12 @@ def plans(draw: st.DrawFn, layout: Layout) -> Plan:
     )
     can_floor = all(floor(axis.size * rate) for axis in widths)
     return Plan(
-        rate, draw(st.integers(-20, 20)), draw(st.sampled_from([None, *sorted(layout.exits)])), units,
-        can_floor and draw(st.booleans()),
-    )  # fmt: skip
+        rate,
+        shift=draw(st.integers(-20, 20)),
+        depth=draw(st.sampled_from([None, *sorted(layout.exits)])),
+        units=units,
+        floor=can_floor and draw(st.booleans()),
+    )
 
 
 def state_of(layout: Layout, seed: int) -> dict[str, Tensor]:
@@ -88,7 +91,7 @@ def all_bits(state: Mapping[str, Tensor]) -> dict[str, list[int]]:
     return {name: bits(tensor) for name, tensor in state.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Client:
     """One reply."""
 
@@ -111,7 +114,9 @@ def clients(draw: st.DrawFn, layout: Layout, *, most: int = 6) -> list[Client]:
         labels = draw(st.none() | st.lists(st.integers(0, classes - 1), unique=True).map(tuple))
         difference = torch.randn(submodel(layout, plan).numel, generator=draws)
         weights = st.sampled_from((1.0, 0.25, 3.0, 640.0))
-        replies.append(Client(plan, difference, draw(weights), draw(weights), labels))
+        replies.append(
+            Client(plan=plan, difference=difference, numerator=draw(weights), denominator=draw(weights), labels=labels)
+        )
     return replies
 
 

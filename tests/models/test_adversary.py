@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from models import NetworkSpec, Plan, build, build_part, completed, initial_state, layout, submodel, torch_generator
 from models.adversary import Attack, robust_accuracy
-from models.dual import duals, mixed, share_of
 from models.evaluation import evaluate
-from models.network import NETWORKS
-from models.norm import BatchNormPerWidth, Scaler, StaticBatchNorm
-from models.statistics import collect, set_statistics, static_norms
+from models.networks.network import NETWORKS
+from models.norms.dual_norm import duals, mixed, share_of
+from models.norms.layers import BatchNormPerWidth, Scaler, StaticBatchNorm
+from models.norms.statistics import collect, set_statistics, static_norms
 from tests.models.inputs import drawn, kind_of
 
 RATES = tuple(Fraction(1, n) for n in (4, 2, 1))
@@ -26,7 +26,7 @@ LOW, HIGH = torch.tensor([-1.5, -0.5]).view(2, 1, 1), torch.tensor([2.0, 4.0]).v
 
 
 def _attack(epsilon: float = 0.1, steps: int = 7, seed: int = 0) -> Attack:
-    return Attack(epsilon, steps, LOW, HIGH, torch.Generator().manual_seed(seed))
+    return Attack(epsilon=epsilon, steps=steps, low=LOW, high=HIGH, draws=torch.Generator().manual_seed(seed))
 
 
 def _images(count: int, seed: int = 0) -> Tensor:
@@ -36,7 +36,9 @@ def _images(count: int, seed: int = 0) -> Tensor:
 
 
 def _spec(norm: str, *, dual: bool = True) -> NetworkSpec:
-    return completed(NetworkSpec("cnn", (2, 8, 8), 5, (4, 6, 8, 8), norm=norm, scaler=True, rates=RATES, dual=dual))
+    return completed(
+        NetworkSpec("cnn", (2, 8, 8), 5, widths=(4, 6, 8, 8), norm=norm, scaler=True, rates=RATES, dual=dual)
+    )
 
 
 def _network(norm: str, *, dual: bool = True, plan: Plan | None = None) -> nn.Module:
@@ -52,9 +54,11 @@ def _network(norm: str, *, dual: bool = True, plan: Plan | None = None) -> nn.Mo
 
 @settings(max_examples=25, deadline=None)
 @given(
-    epsilon=st.floats(1e-3, 1), steps=st.integers(1, 4), seed=st.integers(0, 99),
+    epsilon=st.floats(1e-3, 1),
+    steps=st.integers(1, 4),
+    seed=st.integers(0, 99),
     norm=st.sampled_from(["static-batch", "batch-per-width", "group", "none"]),
-)  # fmt: skip
+)
 def test_it_stays_in_the_ball_and_in_the_range(epsilon: float, steps: int, seed: int, norm: str) -> None:
     network, x, y = _network(norm), _images(6, seed), torch.arange(6) % 5
     before = x.clone()
@@ -111,7 +115,7 @@ def test_it_leaves_no_trace(norm: str) -> None:
 def test_the_step_is_the_published_one() -> None:
     """min(1.25·8, 8 + 4)/7 of 255 at ε = 8/255; for large ε the second is less."""
     for epsilon, step in ((8, 10 / 7), (40, 44 / 7)):
-        attack = Attack(epsilon / 255, 7, LOW, HIGH, torch.Generator())
+        attack = Attack(epsilon=epsilon / 255, steps=7, low=LOW, high=HIGH, draws=torch.Generator())
         assert 255 * attack._step == pytest.approx(step)
 
 

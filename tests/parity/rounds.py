@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from models import NetworkSpec, Plan, Submodel, completed, initial_state, submodel, torch_generator
-from models.average import norm_of
+from models.algebra.average import norm_of
 from protocol import Hello
-from strategies.base import PartialStrategy
-from strategies.fleet import Node
-from strategies.guard import Accepted
-from strategies.rounds import Sent
-from strategies.tiers import Tier
+from strategies.nodes.manager import Node
+from strategies.robustness.guard import ClientUpdate
+from strategies.round.aggregator import TrainAssignment
+from strategies.round.runner import PartialStrategy
+from strategies.tiers.tier import Tier
 
 CLASSES = 7
 RESNET = completed(NetworkSpec("resnet", (3, 8, 8), CLASSES, widths=(6, 9, 10, 13)))
@@ -27,7 +27,7 @@ def state_of(spec: NetworkSpec) -> dict[str, Tensor]:
 
 
 def node(identity: int, examples: int = 10, labels: Sequence[int] = range(CLASSES)) -> Node:
-    return Node(1000 + identity, Hello(identity, examples, tuple(labels)))
+    return Node(1000 + identity, Hello(node=identity, examples=examples, labels=tuple(labels)))
 
 
 class Round:
@@ -55,9 +55,11 @@ class Round:
         start = part.gather(state)
         difference = torch.cat([(trained[name] - start[name]).flatten() for name in part])
         message: Any = None  # nothing here looks at it
-        sent = Sent(who, tier.name, plan, part, "nonce", message, 0)
+        sent = TrainAssignment(
+            node=who, tier=tier.name, plan=plan, part=part, nonce="nonce", message=message, bytes_down=0
+        )
         metrics = {"num-examples": float(who.hello.examples)}
-        accepted = Accepted(difference, metrics, 0, norm_of(difference))
+        accepted = ClientUpdate(difference=difference, metrics=metrics, bytes_up=0, norm=norm_of(difference))
         numerator, denominator = self.strategy.weigh(sent, accepted, self.number)
         self.average.add(part, difference, numerator, denominator, self.strategy.rows(sent))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models import Kind, layout
 from strategies import FedEcover, FederatedDropout, Settings
-from strategies.tiers import HALVING, Tier
+from strategies.tiers.tier import HALVING, Tier
 from tests.parity.rounds import RESNET, Round, node, noisy, state_of
 
 WIDTHS = {axis.name: axis.size for axis in layout(RESNET).axes.values() if axis.kind is Kind.WIDTH}

@@ -12,16 +12,24 @@ from flwr.app import Context, RecordDict
 from torch import Tensor
 from torch.nn import functional as F
 
-from client_app.memory import Memory
+from client_app.client_state import Memory
 from client_app.objectives import OBJECTIVES, LocalObjective, Setting
 from models import NetworkSpec, Plan, build_part, completed, generator, layout, submodel
-from models.staged import Staged
+from models.networks.staged import Staged
 from protocol import Scalar, WireError
 from strategies import DepthFL, ExclusiveDepth, ScaleFL, Schedule, Settings, Tier
 from tests.parity.rounds import CLASSES, Round, node, noisy, state_of
 
 DEEP = completed(
-    NetworkSpec("resnet-post", (3, 8, 8), CLASSES, (5, 6, 7, 8), (1, 1, 1, 1), "batch-per-width", exits="bottleneck")
+    NetworkSpec(
+        "resnet-post",
+        (3, 8, 8),
+        CLASSES,
+        widths=(5, 6, 7, 8),
+        blocks=(1, 1, 1, 1),
+        norm="batch-per-width",
+        exits="bottleneck",
+    )
 )
 TIERS = tuple(Tier(name, Fraction(1), depth) for name, depth in zip("abcd", (4, 3, 2, 1), strict=True))
 
@@ -36,7 +44,9 @@ def _loaded(plan: Plan, spec: NetworkSpec = DEEP) -> Staged:
 def _objective(network: Staged, settings: Mapping[str, Scalar]) -> LocalObjective:
     memory = Memory(Context(1, 1, {}, RecordDict(), {}), 0, 1, 0)
     draws = generator(0, 0, 0, "test")
-    return OBJECTIVES["deep-supervision"](Setting(network, DEEP, Plan(), (), settings, draws, memory))
+    return OBJECTIVES["deep-supervision"](
+        Setting(module=network, spec=DEEP, plan=Plan(), labels=(), settings=settings, draws=draws, memory=memory)
+    )
 
 
 def _batch() -> tuple[Tensor, Tensor]:
@@ -160,7 +170,7 @@ def test_scalefls_loss(depth: int) -> None:
 
 
 def test_scalefl_distils_after_its_first_rounds() -> None:
-    spec = NetworkSpec("cnn", (1, 8, 8), 5, (8, 8, 8, 8))
+    spec = NetworkSpec("cnn", (1, 8, 8), 5, widths=(8, 8, 8, 8))
     for options, after in (({}, 25), ({"distillation-after": 0.5}, 50), ({"distillation-after": 0.0}, 0)):
         strategy = ScaleFL(spec, Settings(tiers=TIERS, schedule=Schedule(rounds=100)), **options)
         named = [strategy.objective(TIERS[0], t).settings.get("distillation") for t in range(1, 101)]
@@ -171,7 +181,7 @@ def test_scalefl_distils_after_its_first_rounds() -> None:
 
 def test_scalefl_cuts_width_and_depth() -> None:
     tiers = (Tier("a", Fraction(1), 4), Tier("b", Fraction(3, 4), 3), Tier("c", Fraction(1, 2), 1))
-    strategy = ScaleFL(NetworkSpec("cnn", (1, 8, 8), 5, (8, 8, 8, 8)), Settings(tiers=tiers))
+    strategy = ScaleFL(NetworkSpec("cnn", (1, 8, 8), 5, widths=(8, 8, 8, 8)), Settings(tiers=tiers))
     held = [strategy.part(strategy.plan(node(0), tier, 1)) for tier in tiers]
     assert [part["stages.0.0.weight"].local_shape[0] for part in held] == [8, 6, 4]
     assert ["stages.3.0.weight" in part for part in held] == [True, False, False]

@@ -11,7 +11,7 @@ from torch import Tensor
 from models import Plan, submodel
 from strategies import Exclusive, FedAvg, HeteroFL, Settings, Smallest
 from strategies.aggregation import aggregation_named
-from strategies.tiers import HALVING
+from strategies.tiers.tier import HALVING
 from tests.parity.rounds import RESNET, Round, node, noisy, state_of
 
 EXAMPLES = (4, 100, 37, 1)

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from client_app.dynamic import NAME, DynamicRegulariser
-from client_app.memory import Memory
-from client_app.workspace import LocalModel
+from client_app.client_state import Memory
+from client_app.feddyn import NAME, FedDynRegulariser
+from client_app.model_cache import LocalModel
 from models import NetworkSpec, PartialAverage, Plan, completed, layout, submodel
-from models.held import Held
-from models.submodel import flatten, split
-from strategies.dynamic import Dynamic
+from models.algebra.box_vector import Held
+from models.algebra.submodel import flatten, split
+from strategies.aggregation.feddyn import FedDynCorrection
 from tests.parity.rounds import state_of
 from tests.support import Player, configured, tier_of
 
@@ -33,7 +33,7 @@ def _played(rounds: int, nodes: int, active: int, seed: int) -> tuple[list[Tenso
     ours = {name: tensor.clone() for name, tensor in state_of(SPEC).items()}
     theirs = flatten(ours).double()
     drift = torch.zeros(nodes, whole.numel, dtype=torch.float64)
-    dynamic, average = Dynamic(ALPHA, layout(SPEC), nodes), PartialAverage(layout(SPEC))
+    dynamic, average = FedDynCorrection(ALPHA, layout(SPEC), nodes), PartialAverage(layout(SPEC))
     found, expected = [], []
     for _ in range(rounds):
         chosen = torch.randperm(nodes, generator=draws)[:active]
@@ -70,7 +70,7 @@ def test_submodels_have_h_where_they_hold_something_and_nothing_else_moves() -> 
     """DepthFL's rule, transcribed: h by tensor, count of those who sent it over the number of all clients."""
     torch.manual_seed(0)
     nodes, plans = 8, [Plan(depth=1), Plan(depth=1), Plan(depth=1)]
-    dynamic, average = Dynamic(ALPHA, layout(SPEC), nodes), PartialAverage(layout(SPEC))
+    dynamic, average = FedDynCorrection(ALPHA, layout(SPEC), nodes), PartialAverage(layout(SPEC))
     state = {name: tensor.clone() for name, tensor in state_of(SPEC).items()}
     h = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
     for round_plans in ([*plans, Plan()], plans, [Plan(), Plan(depth=1)]):
@@ -94,7 +94,7 @@ def test_submodels_have_h_where_they_hold_something_and_nothing_else_moves() -> 
 
 def test_scaling_by_holders_counts_only_nodes_that_can_hold_a_coordinate() -> None:
     part, whole = submodel(SPEC, Plan(depth=1)), submodel(SPEC, Plan())
-    dynamic, average = Dynamic(ALPHA, layout(SPEC), 10, "holders"), PartialAverage(layout(SPEC))
+    dynamic, average = FedDynCorrection(ALPHA, layout(SPEC), 10, "holders"), PartialAverage(layout(SPEC))
     state = {name: tensor.clone() for name, tensor in state_of(SPEC).items()}
     before = {name: tensor.clone() for name, tensor in state.items()}
     average.add(whole, torch.ones(whole.numel))
@@ -109,7 +109,7 @@ def test_statistics_are_plain_means_without_h() -> None:
     spec = completed(NetworkSpec("mlp", (1, 2, 2), 3, widths=(4,), norm="batch-per-width", rates=(Fraction(1),)))
     whole, state = submodel(spec, Plan()), {n: t.clone() for n, t in state_of(spec).items()}
     before = {name: tensor.clone() for name, tensor in state.items()}
-    dynamic, average = Dynamic(ALPHA, layout(spec), 4), PartialAverage(layout(spec))
+    dynamic, average = FedDynCorrection(ALPHA, layout(spec), 4), PartialAverage(layout(spec))
     average.add(whole, torch.ones(whole.numel))
     average.finish(state, out=state)
     dynamic.correct(state, before, average, list)
@@ -138,7 +138,7 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
     model = LocalModel(SPEC, plan, torch.device("cpu"))
     model.load(SPEC, plan, flatten(state_of(SPEC)), sliced=False)
     start = model.flat.clone()
-    regulariser = DynamicRegulariser(model, part, SPEC, ALPHA, memory)
+    regulariser = FedDynRegulariser(model, part, spec=SPEC, alpha=ALPHA, memory=memory)
     assert not regulariser.began_anew
     model.flat += 0.1 * torch.randn(model.flat.shape, generator=draws)  # as if some steps had been made
     x, y = torch.randn(4, 1, 8, 8, generator=draws), torch.tensor([0, 1, 2, 3])
@@ -174,7 +174,9 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
 def test_a_device_that_lost_its_memory_begins_at_zero_and_says_so() -> None:
     model = LocalModel(SPEC, Plan(), torch.device("cpu"))
     model.load(SPEC, Plan(), flatten(state_of(SPEC)), sliced=False)
-    regulariser = DynamicRegulariser(model, submodel(SPEC, Plan()), SPEC, ALPHA, Memory(_context(), 0, 5, 4))
+    regulariser = FedDynRegulariser(
+        model, submodel(SPEC, Plan()), spec=SPEC, alpha=ALPHA, memory=Memory(_context(), 0, 5, 4)
+    )
     assert regulariser.began_anew
 
 

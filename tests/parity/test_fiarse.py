@@ -23,20 +23,20 @@ from torch.nn import functional as F
 
 from client_app.device import data_of
 from client_app.handlers import answer_train
+from client_app.model_cache import local_model
 from client_app.objectives import objective
 from client_app.objectives.base import Setting
 from client_app.objectives.importance import kept
-from client_app.workspace import local_model
 from models import NetworkSpec, Plan, Submodel, build, completed, flatten, initial_state, submodel, torch_generator
-from models.average import norm_of
-from models.importance import threshold
-from models.size import size_of
+from models.algebra.average import norm_of
+from models.cost import size_of
+from models.variants.importance import threshold
 from protocol import Objective, Optimiser, TrainRequest, Work, decode, encode
 from strategies import FIARSE, Settings
-from strategies.guard import Accepted
-from strategies.rounds import Sent
-from strategies.tiers import Tier
-from tests.client_app.test_workspace import device
+from strategies.robustness.guard import ClientUpdate
+from strategies.round.aggregator import TrainAssignment
+from strategies.tiers.tier import Tier
+from tests.client_app.test_model_cache import device
 from tests.models.generators import bits
 from tests.parity.rounds import node
 from tests.support import Player
@@ -142,13 +142,20 @@ def test_the_gradient_is_that_of_the_released_step(least: float) -> None:
 
 
 def _train(
-    spec: NetworkSpec, plan: Plan, state: Mapping[str, Tensor], optimiser: Optimiser, steps: int,
-    context: Context | None = None, **changes: Any,
-) -> Tensor:  # fmt: skip
+    spec: NetworkSpec,
+    plan: Plan,
+    state: Mapping[str, Tensor],
+    optimiser: Optimiser,
+    steps: int,
+    context: Context | None = None,
+    **changes: Any,
+) -> Tensor:
     """What the ClientApp replies; one batch of everything a step."""
     work = Work(batch_size=1000, device="cpu", local_steps=steps)
     through = Objective("importance-masked")
-    asked = TrainRequest(1, "n", 1, spec, plan, work=work, optimiser=optimiser, objective=through)
+    asked = TrainRequest(
+        round_number=1, nonce="n", seed=1, network=spec, plan=plan, work=work, optimiser=optimiser, objective=through
+    )
     reply = answer_train(replace(asked, **changes), encode(flatten(state)), context or device())
     assert reply.array is not None
     return decode(reply.array, submodel(spec, plan).numel).clone()
@@ -183,7 +190,7 @@ def test_a_device_trains_as_the_released_code_does(tier: Tier) -> None:
 def test_what_is_masked_stays_put_with_momentum_and_weight_decay_too() -> None:
     strategy = strategy_of(MLP)
     plan = strategy.plan(node(0), TIERS[1], 1)
-    difference = _train(MLP, plan, strategy.state, Optimiser(0.2, 0.9, 5e-4, 1.0), 8)
+    difference = _train(MLP, plan, strategy.state, Optimiser(0.2, 0.9, weight_decay=5e-4, clip_norm=1.0), 8)
     _assert_moved_inside(strategy.part(plan), difference)
 
 
@@ -197,7 +204,7 @@ def _assert_moved_inside(part: Submodel, difference: Tensor) -> None:
 def test_feddyns_regulariser_does_not_move_what_is_masked() -> None:
     """Not even by what it remembers of rounds in which it was not masked."""
     strategy, context = strategy_of(MLP), device()
-    optimiser = Optimiser(0.2, 0.9, 5e-4, 1.0)
+    optimiser = Optimiser(0.2, 0.9, weight_decay=5e-4, clip_norm=1.0)
     for number, tier in enumerate((TIERS[0], TIERS[1]), 1):
         plan = strategy.plan(node(0), tier, number)
         difference = _train(
@@ -215,7 +222,10 @@ def test_a_threshold_of_zero_trains_everything_plainly() -> None:
     model = local_model(MLP, plan, CPU)
     model.load(MLP, plan, flatten(state), sliced=False)
     none: Any = None
-    loss = objective("importance-masked", Setting(model.module, MLP, plan, (0,), {}, none, none))
+    loss = objective(
+        "importance-masked",
+        Setting(module=model.module, spec=MLP, plan=plan, labels=(0,), settings={}, draws=none, memory=none),
+    )
     value, _ = loss(torch.ones(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64))
     value.backward()  # type: ignore[no-untyped-call]
     gradient = model.module.get_parameter("stages.0.0.weight").grad
@@ -247,8 +257,21 @@ def test_several_rounds_are_the_authors(spec: NetworkSpec, seed: int) -> None:
                 count[name] += delta != 0
             who = node(i, examples=1 + 7 * i)
             message: Any = None  # nothing here looks at it
-            sent = Sent(who, tier.name, strategy.plan(who, tier, number), parts[tier], "nonce", message, 0)
-            reply = Accepted(flatten(moved), {"num-examples": float(who.hello.examples)}, 0, norm_of(flatten(moved)))
+            sent = TrainAssignment(
+                node=who,
+                tier=tier.name,
+                plan=strategy.plan(who, tier, number),
+                part=parts[tier],
+                nonce="nonce",
+                message=message,
+                bytes_down=0,
+            )
+            reply = ClientUpdate(
+                difference=flatten(moved),
+                metrics={"num-examples": float(who.hello.examples)},
+                bytes_up=0,
+                norm=norm_of(flatten(moved)),
+            )
             strategy.average.add(parts[tier], reply.difference, *strategy.weigh(sent, reply, number))
         untouched = {name: (count[name] == 0, bits(strategy.state[name][count[name] == 0])) for name in expected}
         strategy.average.finish(strategy.state, out=strategy.state)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from models import NetworkSpec, completed
-from models.norm import NORMS
+from models.norms.layers import NORMS
 from strategies import Fjord, Settings
-from strategies.tiers import Tier
+from strategies.tiers.tier import Tier
 from tests.parity.rounds import CLASSES, Round, node, noisy, state_of
 
 TIERS = tuple(Tier(f"p{i}", Fraction(i, 5)) for i in (5, 4, 3, 2, 1))

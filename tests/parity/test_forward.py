@@ -53,7 +53,7 @@ def cnn(x: Tensor, state: dict[str, Tensor], layers: int) -> Tensor:
 @pytest.mark.parametrize("blocks", [(1, 1, 1, 2), (2, 2, 2, 2), None], ids=["resnet 1112", "resnet 2222", "cnn"])
 def test_the_forward_pass_is_the_described_one(blocks: tuple[int, ...] | None) -> None:
     name = "resnet" if blocks else "cnn"
-    spec = completed(NetworkSpec(name, (3, 16, 16), CLASSES, (6, 9, 10, 13), blocks or (), scaler=True))
+    spec = completed(NetworkSpec(name, (3, 16, 16), CLASSES, widths=(6, 9, 10, 13), blocks=blocks or (), scaler=True))
     draws = torch.Generator().manual_seed(2)
     x = torch.randn(5, 3, 16, 16, generator=draws)
     # norms that do something, so that a missing or misplaced one shows

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models import NetworkSpec, submodel
 from strategies import FedRolex, HeteroFL, Settings
-from strategies.tiers import HALVING, Tier
+from strategies.tiers.tier import HALVING, Tier
 from tests.parity.rounds import CLASSES, CNN, RESNET, Round, node, noisy, state_of
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client_app.workspace import local_model
+from client_app.model_cache import local_model
 from models import (
     NetworkSpec,
     Plan,
@@ -31,9 +31,9 @@ from models import (
     submodel,
     torch_generator,
 )
-from models.scaling import root, scaled
+from models.networks.scaling import root, scaled
 from strategies import NeFL, Settings
-from strategies.tiers import Tier
+from strategies.tiers.tier import Tier
 from tests.models.generators import bits
 from tests.parity.rounds import CLASSES, Round, node, noisy, state_of
 from tests.support import Player, configured
@@ -67,9 +67,11 @@ def _box(name: str, shape: torch.Size, width: float) -> tuple[slice, ...]:
 
 
 def released_average(
-    shared: dict[str, Tensor], own: list[dict[str, Tensor]], models: list[tuple[float, set[int]]],
+    shared: dict[str, Tensor],
+    own: list[dict[str, Tensor]],
+    models: list[tuple[float, set[int]]],
     replies: list[tuple[int, dict[str, Tensor]]],
-) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:  # fmt: skip
+) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
     """A round.
 
     Args:

@@ -14,7 +14,7 @@ from flwr.app import Context, RecordDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client_app.memory import Memory
+from client_app.client_state import Memory
 from client_app.objectives import OBJECTIVES, LocalObjective, Setting
 from models import NetworkSpec, Plan, build_part, completed, generator, initial_state, submodel, torch_generator
 from protocol import Scalar, WireError
@@ -47,7 +47,17 @@ def _objective(
 ) -> LocalObjective:
     spec = SPEC if plan is not None else completed(NetworkSpec("mlp", (1, 1, 1), 4))
     numbers: np.random.Generator = draws or generator(0, 0, 0, "test")  # type: ignore[assignment]
-    return OBJECTIVES[name](Setting(module, spec, plan or Plan(), labels, settings or {}, numbers, NO_MEMORY))
+    return OBJECTIVES[name](
+        Setting(
+            module=module,
+            spec=spec,
+            plan=plan or Plan(),
+            labels=labels,
+            settings=settings or {},
+            draws=numbers,
+            memory=NO_MEMORY,
+        )
+    )
 
 
 # ---- masked cross entropy --------------------------------------------------------------------------------------------

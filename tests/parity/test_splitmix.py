@@ -18,8 +18,8 @@ from client_app.training import train
 from data import AUGMENTATIONS, DataSet, Examples, Split, Task
 from models import NetworkSpec, Plan, build_part, completed, generator, layout, submodel
 from models.adversary import Attack
-from models.dual import mixed
-from models.mixture import Mixture
+from models.norms.dual_norm import mixed
+from models.variants.base_nets import Mixture
 from protocol import Optimiser, Work
 from strategies import Settings, SplitMix, Tier
 from tests.parity.rounds import CNN as ANY_CNN
@@ -108,7 +108,7 @@ def test_the_draw_has_the_released_distribution() -> None:
 
 # ---- the device ------------------------------------------------------------------------------------------------------
 
-SPEC = completed(NetworkSpec("cnn", (2, 8, 8), 5, (4, 4, 4, 4), norm="batch-per-width", bases=5, dual=True))
+SPEC = completed(NetworkSpec("cnn", (2, 8, 8), 5, widths=(4, 4, 4, 4), norm="batch-per-width", bases=5, dual=True))
 RULE = Optimiser(0.1, momentum=0.9, weight_decay=5e-4, clip_norm=0.3)
 WORK = Work(local_epochs=2, batch_size=8, device="cpu")
 LOW, HIGH = torch.tensor([-1.5, -0.5]).view(2, 1, 1), torch.tensor([2.0, 4.0]).view(2, 1, 1)
@@ -127,9 +127,19 @@ def _loaded(bases: tuple[int, ...], spec: NetworkSpec = SPEC) -> Mixture:
 
 
 def _setting(module: nn.Module, weight: float = 0.0) -> Setting:
-    attack = Attack(8 / 255, 3, LOW, HIGH, torch.Generator().manual_seed(7))
+    attack = Attack(epsilon=8 / 255, steps=3, low=LOW, high=HIGH, draws=torch.Generator().manual_seed(7))
     draws = generator(0, 0, 0, "test")
-    return Setting(module, SPEC, Plan(), (), {}, draws, NO_MEMORY, weight, attack if weight else None)
+    return Setting(
+        module=module,
+        spec=SPEC,
+        plan=Plan(),
+        labels=(),
+        settings={},
+        draws=draws,
+        memory=NO_MEMORY,
+        adversarial=weight,
+        attack=attack if weight else None,
+    )
 
 
 def _examples() -> Split:
@@ -140,9 +150,14 @@ def _examples() -> Split:
 
 def _train(network: nn.Module, weight: float = 0.0) -> None:
     train(
-        network, _examples(), objective("cross-entropy", _setting(network, weight)), RULE, WORK,
-        draws=torch.Generator().manual_seed(1), augmentation=AUGMENTATIONS["none"],
-    )  # fmt: skip
+        network,
+        _examples(),
+        objective("cross-entropy", _setting(network, weight)),
+        RULE,
+        WORK,
+        draws=torch.Generator().manual_seed(1),
+        augmentation=AUGMENTATIONS["none"],
+    )
 
 
 def test_a_net_learns_the_same_whoever_stands_beside_it() -> None:
@@ -204,13 +219,15 @@ def test_the_attack_is_pgd_in_pixels(epsilon: float, steps: int) -> None:
     raw[:, 1] = raw[:, 1] // 2 + 8
     raw[0, 0, 0, 0], raw[0, 1, 0, 0] = 0, 16
     labels = torch.arange(12) % 5
-    data = DataSet("made", Task(5, (2, 8, 8)), Examples(raw, labels), Examples(raw, labels))
+    data = DataSet(
+        name="made", task=Task(5, (2, 8, 8)), train_examples=Examples(raw, labels), test_examples=Examples(raw, labels)
+    )
     mean, std = (part.double() / 16 for part in data.statistics)
     low, high = (limit.double() for limit in data.limits)
     torch.testing.assert_close(low, (0 - mean) / std)
     torch.testing.assert_close(high, (1 - mean) / std)
     (net,) = _loaded((2,)).double().bases
-    attack = Attack(epsilon, steps, low, high, torch.Generator().manual_seed(3))
+    attack = Attack(epsilon=epsilon, steps=steps, low=low, high=high, draws=torch.Generator().manual_seed(3))
     x = ((raw.double() / 16) - mean) / std
     found = attack.perturb(net, lambda a: F.cross_entropy(net(a), labels), x)
     start = torch.rand(x.shape, generator=torch.Generator().manual_seed(3)).double()
@@ -231,7 +248,7 @@ def test_the_adversarial_loss_and_who_learns_from_what(weight: float) -> None:
     for net in theirs.bases:
         frozen = copy.deepcopy(net).eval()
         with mixed(frozen, 1.0):
-            attack = Attack(8 / 255, 3, LOW, HIGH, draws)
+            attack = Attack(epsilon=8 / 255, steps=3, low=LOW, high=HIGH, draws=draws)
             found = attack.perturb(frozen, lambda a, f=frozen: F.cross_entropy(f(a), y), x)  # type: ignore[misc]
         clean = F.cross_entropy(net(x), y)
         with mixed(net, 1.0):

@@ -21,17 +21,25 @@ EVERY = [
     *(
         CodecSettings("qsgd", levels=levels, norm=norm, scale=scale, block=96, entropy=entropy, small=SMALL)
         for levels, norm, scale, entropy in (
-            (7, "l2", "block", "fixed"), (7, "l2", "tensor", "elias"), (7, "max", "whole", "range"),
-            (1, "l2", "whole", "fixed"), (1, "max", "block", "elias"), (1, "l2", "tensor", "range"),
-            (127, "max", "tensor", "fixed"), (128, "max", "block", "elias"), (255, "max", "block", "range"),
-            (5, "max", "whole", "fixed"), (2**20, "l2", "whole", "fixed"), (2**20, "max", "block", "elias"),
+            (7, "l2", "block", "fixed"),
+            (7, "l2", "tensor", "elias"),
+            (7, "max", "whole", "range"),
+            (1, "l2", "whole", "fixed"),
+            (1, "max", "block", "elias"),
+            (1, "l2", "tensor", "range"),
+            (127, "max", "tensor", "fixed"),
+            (128, "max", "block", "elias"),
+            (255, "max", "block", "range"),
+            (5, "max", "whole", "fixed"),
+            (2**20, "l2", "whole", "fixed"),
+            (2**20, "max", "block", "elias"),
         )
     ),
     CodecSettings("topk", share=0.01, small=SMALL),
     CodecSettings("topk", share=0.4, small=SMALL),
     CodecSettings("topk", share=1.0, small=SMALL),
     CodecSettings("ef21", share=0.05, small=SMALL),
-]  # fmt: skip
+]
 
 
 def named(settings: CodecSettings) -> str:

@@ -196,14 +196,24 @@ def test_a_frame_that_adds_to_something_else_is_refused() -> None:
 @pytest.mark.parametrize(
     ("key", "changed"),
     [
-        ("codec", {"name": "int8"}), ("codec-levels", {"levels": 0}), ("codec-levels", {"levels": -7}),
-        ("codec-levels", {"levels": 2**23}), ("codec-levels", {"levels": 5000, "entropy": "range"}),
-        ("codec-levels", {"levels": 2.5}), ("codec-levels", {"levels": True}), ("codec-norm", {"norm": "l1"}),
-        ("codec-scale", {"scale": "row"}), ("codec-block", {"block": 0}), ("codec-entropy", {"entropy": "huffman"}),
-        ("codec-share", {"share": 0.0}), ("codec-share", {"share": 1.01}), ("codec-share", {"share": float("nan")}),
-        ("codec-share", {"share": "all"}), ("codec-small", {"small": -1}),
+        ("codec", {"name": "int8"}),
+        ("codec-levels", {"levels": 0}),
+        ("codec-levels", {"levels": -7}),
+        ("codec-levels", {"levels": 2**23}),
+        ("codec-levels", {"levels": 5000, "entropy": "range"}),
+        ("codec-levels", {"levels": 2.5}),
+        ("codec-levels", {"levels": True}),
+        ("codec-norm", {"norm": "l1"}),
+        ("codec-scale", {"scale": "row"}),
+        ("codec-block", {"block": 0}),
+        ("codec-entropy", {"entropy": "huffman"}),
+        ("codec-share", {"share": 0.0}),
+        ("codec-share", {"share": 1.01}),
+        ("codec-share", {"share": float("nan")}),
+        ("codec-share", {"share": "all"}),
+        ("codec-small", {"small": -1}),
     ],
-)  # fmt: skip
+)
 def test_a_setting_that_cannot_be_used(key: str, changed: dict[str, object]) -> None:
     with pytest.raises(SettingError) as caught:
         CodecSettings(**changed)  # type: ignore[arg-type]
@@ -213,11 +223,21 @@ def test_a_setting_that_cannot_be_used(key: str, changed: dict[str, object]) -> 
 @pytest.mark.parametrize(
     "text",
     [
-        "int8", "", "qsgd", "{", "[]", "{}", '{"name": "qsgd"}', '{"name": "topk", "share": 2, "small": 0}',
-        '{"name": "topk", "share": 0.1, "small": 0, "more": 1}', '{"name": "float32", "levels": 3}',
-        '{"name": ["topk"]}', '{"name": "topk", "share": null, "small": 0}', "{" * 5000,
+        "int8",
+        "",
+        "qsgd",
+        "{",
+        "[]",
+        "{}",
+        '{"name": "qsgd"}',
+        '{"name": "topk", "share": 2, "small": 0}',
+        '{"name": "topk", "share": 0.1, "small": 0, "more": 1}',
+        '{"name": "float32", "levels": 3}',
+        '{"name": ["topk"]}',
+        '{"name": "topk", "share": null, "small": 0}',
+        "{" * 5000,
     ],
-)  # fmt: skip
+)
 def test_a_codec_that_this_end_does_not_speak(text: str) -> None:
     with pytest.raises(WireError) as caught:
         codec_from(text)

@@ -50,9 +50,12 @@ def test_the_width_of_a_level(most: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from(sorted(CODINGS)), st.sampled_from([1, 2, 3, 7, 8, 100, 127, 128, 4096]), st.integers(1, 600),
-    st.integers(0, 2**32), st.floats(0.01, 2),
-)  # fmt: skip
+    st.sampled_from(sorted(CODINGS)),
+    st.sampled_from([1, 2, 3, 7, 8, 100, 127, 128, 4096]),
+    st.integers(1, 600),
+    st.integers(0, 2**32),
+    st.floats(0.01, 2),
+)
 def test_every_coding_gives_back_what_it_got(entropy: str, most: int, count: int, seed: int, spread: float) -> None:
     drawn = np.random.default_rng(seed).normal(size=count) * spread * most
     levels = (np.clip(np.rint(drawn), -most, most) + most).astype(dtype_for(width(most)))

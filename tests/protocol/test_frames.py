@@ -29,11 +29,18 @@ def refused(target: Target, array: Array, sizes: tuple[int, ...] = SIZES) -> str
 @pytest.mark.parametrize(
     ("at", "form", "value", "word"),
     [
-        (0, "<I", 0, "magic"), (4, "<H", 2, "version"), (6, "<H", 4, "kind"), (8, "<I", 1, "settings"),
-        (12, "<I", 5, "tensors"), (16, "<Q", 2**62, "coordinates"), (16, "<Q", 239, "coordinates"),
-        (24, "<Q", 2**63, "payload"), (36, "<I", 0, "checksum"), (40, "<f", 1.0, "checksum"),
+        (0, "<I", 0, "magic"),
+        (4, "<H", 2, "version"),
+        (6, "<H", 4, "kind"),
+        (8, "<I", 1, "settings"),
+        (12, "<I", 5, "tensors"),
+        (16, "<Q", 2**62, "coordinates"),
+        (16, "<Q", 239, "coordinates"),
+        (24, "<Q", 2**63, "payload"),
+        (36, "<I", 0, "checksum"),
+        (40, "<f", 1.0, "checksum"),
     ],
-)  # fmt: skip
+)
 def test_a_field_that_says_something_else(at: int, form: str, value: float, word: str) -> None:
     frame = bytearray(QSGD.frame)
     struct.pack_into(form, frame, at, value)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.network import NetworkSpec, completed, layout, submodel
-from models.plans import Plan
-from models.submodel import Block, Submodel, flatten, split
+from models.algebra.plans import Plan
+from models.algebra.submodel import Block, Submodel, flatten, split
+from models.networks.network import NetworkSpec, completed, layout, submodel
 from protocol.codecs import CodecSettings, OfPart, codec_of
 from protocol.codecs.topk import RESIDUAL
 from tests.protocol.cases import Kept, draws
 
-SPEC = completed(NetworkSpec("mlp", (1, 8, 8), 10, (40, 25)))
+SPEC = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(40, 25)))
 SHAPES = {name: tensor.shape for name, tensor in layout(SPEC).tensors.items()}
 TOTAL = layout(SPEC).parameters
 PLANS = [
@@ -77,7 +77,9 @@ def test_a_masked_coordinate_is_neither_read_nor_written() -> None:
     name = next(name for name, block in whole.items() if len(block.shape) == 2)
     block = whole[name]
     mask = (torch.arange(block.numel).view(block.local_shape) % 3 == 0).float()
-    part = Submodel(dict(whole) | {name: Block(block.source, block.shape, block.runs, mask)}, whole.sizes)
+    part = Submodel(
+        dict(whole) | {name: Block(source=block.source, shape=block.shape, runs=block.runs, mask=mask)}, whole.sizes
+    )
     memory = Kept()
     memory.write("x", numbers())
     seen = OfPart(memory, part, SHAPES)

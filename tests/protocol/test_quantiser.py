@@ -97,9 +97,12 @@ def test_nonzeros_are_as_few_as_the_lemma_says(p: int, levels: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 300), st.integers(0, 99), st.sampled_from([1, 2, 3, 7, 8, 100, 255, 256]),
-    st.sampled_from(["l2", "max"]), st.integers(-40, 40),
-)  # fmt: skip
+    st.integers(1, 300),
+    st.integers(0, 99),
+    st.sampled_from([1, 2, 3, 7, 8, 100, 255, 256]),
+    st.sampled_from(["l2", "max"]),
+    st.integers(-40, 40),
+)
 def test_zero_sign_scale_and_range(p: int, seed: int, levels: int, norm: str, power: int) -> None:
     x = difference([p], seed)
     q = drawn(x, levels, seed, norm)

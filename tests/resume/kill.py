@@ -19,14 +19,17 @@ import torch
 from flwr.app import Message
 
 from client_app.app import app
-from models.average import PartialAverage
-from server_app.events import Events
+from models.algebra.average import PartialAverage
+from server_app.folder.events import Events
 from tests.support import Outcome, configured, play, trains
 
 KEYS: dict[str, Any] = {
-    "method": "fedecover", "tier_assignment": "dynamic", "fraction_train": 0.7, "num_server_rounds": 5,
+    "method": "fedecover",
+    "tier_assignment": "dynamic",
+    "fraction_train": 0.7,
+    "num_server_rounds": 5,
     "evaluate_every": 2,
-}  # fmt: skip
+}
 ROUND = 3
 MANIFEST = f"round-{ROUND:06d}.json"
 

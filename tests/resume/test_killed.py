@@ -57,11 +57,21 @@ def done(play: Player) -> Outcome:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("seed", 2), ("method", "fedrolex"), ("tiers", "a:1, b:1/2"), ("learning-rate", 0.0321), ("batch-size", 3),
-        ("num-clients", 4), ("widths", "16, 16"), ("norm", "none"), ("partition", "dirichlet"), ("quorum", 0.9),
-        ("fedrolex-step", 1), ("codec", "float16"), ("threads", 2),
+        ("seed", 2),
+        ("method", "fedrolex"),
+        ("tiers", "a:1, b:1/2"),
+        ("learning-rate", 0.0321),
+        ("batch-size", 3),
+        ("num-clients", 4),
+        ("widths", "16, 16"),
+        ("norm", "none"),
+        ("partition", "dirichlet"),
+        ("quorum", 0.9),
+        ("fedrolex-step", 1),
+        ("codec", "float16"),
+        ("threads", 2),
     ],
-)  # fmt: skip
+)
 def test_another_configuration_is_refused(play: Player, done: Outcome, key: str, value: Scalar) -> None:
     before = sorted((p, p.read_bytes()) for p in done.path.rglob("*") if p.is_file())
     keys: dict[str, Any] = {"num_server_rounds": 2, "num_clients": 3} | {key.replace("-", "_"): value}

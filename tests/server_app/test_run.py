@@ -15,8 +15,8 @@ import pytest
 import torch
 from flwr.app import Message
 
-from server_app import checkpoint
-from server_app.run_folder import RunFolder
+from server_app.folder import checkpoint
+from server_app.folder.run_folder import RunFolder
 from tests.support import Player, run_of, trains
 from tests.support import play as play_in
 
@@ -124,7 +124,7 @@ def test_a_run_goes_on_after_the_checkpoint_before_a_full_disk(tmp_path: Path, p
         return write(file, pieces)
 
     keys: dict[str, Any] = {"num_clients": 3, "num_server_rounds": 3}
-    with patch("server_app.checkpoint._write_synced", full):
+    with patch("server_app.folder.checkpoint._write_synced", full):
         out = play_in(tmp_path / "run", **keys | {"num_server_rounds": 2})
     assert os.fsync is fsync
     assert ["checkpoint_error" in row for row in out.rows] == [False, True]

@@ -14,8 +14,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 
 from client_app.app import app
-from flotilla.engine.grid import LocalGrid, contexts
-from models.network import build, initial_state
+from flotilla.local.grid import LocalGrid, contexts
+from models.networks.network import build, initial_state
 from strategies import METHODS, HeteroFL, NetworkSpec, PartialStrategy, Settings, parse_tiers
 from tests.support import TINY
 
@@ -81,9 +81,13 @@ def test_flowers_own_loop_gives_the_same_state(name: str) -> None:
 
     def make() -> PartialStrategy:
         network = NetworkSpec(
-            "mlp", (1, 8, 8), 10, (16, 8), norm=METHODS[name].PREFERENCES.norm,
+            "mlp",
+            (1, 8, 8),
+            10,
+            widths=(16, 8),
+            norm=METHODS[name].PREFERENCES.norm,
             rates=tuple(sorted(tier.rate for tier in TIERS)),
-        )  # fmt: skip
+        )
         return METHODS[name](network, Settings(tiers=TIERS, nodes=4, node_wait=0.0, fraction_evaluate=1.0))
 
     ours, flowers = make(), make()
@@ -165,9 +169,9 @@ from strategies import HeteroFL, NetworkSpec
 import torch
 from flwr.app import ArrayRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
-from models.network import build, layout
+from models.networks.network import build, layout
 from protocol import HELLO, TRAIN, Hello, Reply, encode, read_train_request
-from models.network import submodel
+from models.networks.network import submodel
 
 TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
 
@@ -208,8 +212,13 @@ def test_without_the_rest_of_this_project(tmp_path: Path) -> None:
     script = tmp_path / "their_app.py"
     script.write_text(ALONE)
     done = subprocess.run(
-        [sys.executable, str(script)], env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"}, cwd=tmp_path,
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        [sys.executable, str(script)],
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ALONE 3" in done.stdout

@@ -1,0 +1,118 @@
+"""Averaging: 20 clients in five tiers, ResNet-18 shape, against memory bandwidth and against the authors' way.
+
+Bytes that have to move: every upload is read (4 a coordinate) and added to a sum that does not stay in cache (8), and
+the end reads previous, numerator and denominator and writes the result (16 a coordinate of the network). What the
+memory does in that time is measured in turns with the averaging, by a sum of two arrays far larger than the caches.
+Everything with one thread, as a run folds: simulated clients have the other cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.bench.meshgrid import meshgrid_average
+from benchmarks.bench.rows import Row, Say, row_of_turns, seconds
+from benchmarks.bench.shapes import RESNET_18, Fleet, fleet
+from models.algebra.average import PartialAverage
+from models.algebra.submodel import flatten
+from models.networks.network import NetworkSpec, layout
+
+NAME = "averaging"
+# Every window wraps: it starts two units before the end of its axis.
+_SHIFT = -2
+
+
+def averaging(
+    say: Say = print, spec: NetworkSpec = RESNET_18, clients: int = 20, turns: int = 21, stream: int = 1 << 26
+) -> list[Row]:
+    """Measure the averaging.
+
+    Args:
+        say: takes progress.
+        spec: the network.
+        clients: in five tiers.
+        turns: of each pair.
+        stream: coordinates of each of the three arrays that measure bandwidth.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _rows(say, spec, clients, turns, stream)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _rows(say: Say, spec: NetworkSpec, clients: int, turns: int, stream: int) -> list[Row]:
+    leading, rolling = fleet(spec, clients), fleet(spec, clients, _SHIFT)
+    uploads, whole = sum(part.numel for part in leading.parts), layout(spec).parameters
+    case = f"{clients} clients, {whole:,} parameters"
+    prefixes, windows = _round(spec, leading), _round(spec, rolling)
+    bandwidth = _Bandwidth(stream)
+    moved = 4 * uploads + 8 * uploads + 16 * whole
+    limit, stated = 1.5, f"floor: {moved / 1e6:.0f} MB at the bandwidth of c = a + b on 3 x {4 * stream / 1e6:.0f} MB"
+
+    say("averaging: in turns with a bandwidth measurement")
+    pairs = [(seconds(prefixes), bandwidth.seconds_for(moved)) for _ in range(turns)]
+    rows = [_row(f"{case} / memory bandwidth", pairs, limit=limit, note=stated)]
+    say("averaging: rolling windows in turns with leading ones")
+    pairs = [(seconds(windows), seconds(prefixes)) for _ in range(turns)]
+    rows.append(_row("rolling windows that wrap / leading windows", pairs, limit=2.0))
+    say("averaging: the authors' way, five times")
+    pairs = [
+        (seconds(prefixes), seconds(lambda: meshgrid_average(leading.state, leading.parts, leading.differences)))
+        for _ in range(5)
+    ]
+    rows.append(_row("authors' meshgrid way, times as long", pairs, limit=25.0, at_least=True))
+    say("averaging: cutting the parts out")
+    gather = _gather(leading)
+    pairs = [(seconds(gather), bandwidth.seconds_for(8 * uploads)) for _ in range(turns)]
+    rows.append(_row(f"gather of {clients} parts / memory bandwidth", pairs, note="reported only"))
+    return rows
+
+
+def _row(
+    what: str, turns: list[tuple[float, float]], *, limit: float | None = None, at_least: bool = False, note: str = ""
+) -> Row:
+    return row_of_turns(NAME, what, turns, unit="ms", scale=1e3, limit=limit, at_least=at_least, note=note)
+
+
+def _round(spec: NetworkSpec, case: Fleet) -> Callable[[], dict[str, Tensor]]:
+    """One round's averaging, with buffers that live as long as a run's."""
+    average = PartialAverage(layout(spec))
+    out = {name: tensor.clone() for name, tensor in case.state.items()}
+
+    def work() -> dict[str, Tensor]:
+        average.reset()
+        for part, difference in zip(case.parts, case.differences, strict=True):
+            average.add(part, difference)
+        return average.finish(case.state, out=out)
+
+    work()  # finds the places once, as a run does
+    return work
+
+
+def _gather(case: Fleet) -> Callable[[], None]:
+    buffers = [torch.empty(part.numel) for part in case.parts]
+
+    def work() -> None:
+        for part, buffer in zip(case.parts, buffers, strict=True):
+            flatten(part.gather(case.state), out=buffer)
+
+    work()
+    return work
+
+
+class _Bandwidth:
+    """What the memory does, by c = a + b."""
+
+    def __init__(self, coordinates: int) -> None:
+        self._a, self._b, self._c = (torch.ones(coordinates) for _ in range(3))
+        self.seconds_for(1)
+
+    def seconds_for(self, count: int) -> float:
+        """Seconds in which the memory moves so many bytes, at the present rate."""
+        took = seconds(lambda: torch.add(self._a, self._b, out=self._c))
+        return took * count / (12 * self._c.numel())

@@ -1,0 +1,139 @@
+"""Server memory while folding: 100 clients of the ResNet shape within 3 global states, and no more than for 20.
+
+A process of its own makes the strategy and its state; what it holds then is the baseline. Then it runs rounds through
+the strategy's own `run_round`, on a grid that makes every reply when it is asked for and keeps none. (A grid that has
+more replies ready gives up to `exchange.WINDOW` at a time.)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from benchmarks.bench.rows import Row, Say
+from benchmarks.bench.shapes import RESNET_18, TINY
+from flotilla.local.grid import LocalGrid
+from models.networks.network import initial_state, layout
+from models.randomness import torch_generator
+from protocol import TRAIN, Hello, Reply, encode, keep_large_buffers
+from strategies import FedAvg, HeteroFL, PartialStrategy, Settings
+
+NAME = "memory"
+_METHODS: dict[str, type[PartialStrategy]] = {"heterofl": HeteroFL, "fedavg": FedAvg}
+_WHAT = {"heterofl": "five tiers", "fedavg": "all full"}
+
+
+def memory(
+    say: Say = print,
+    shape: str = "resnet-18",
+    few: int = 20,
+    many: int = 100,
+    methods: Sequence[str] = ("heterofl", "fedavg"),
+) -> list[Row]:
+    """Measure the growth of the server's resident memory.
+
+    Args:
+        say: takes progress.
+        shape: "resnet-18" or "tiny".
+        few: number of clients.
+        many: another number of clients.
+        methods: names in `_METHODS`.
+    """
+    size = 4 * layout(RESNET_18 if shape == "resnet-18" else TINY).parameters
+    rows = []
+    for method in methods:
+        what = _WHAT[method]
+        grown = {}
+        for clients in (few, many):
+            say(f"memory: {clients} clients, {what}")
+            grown[clients] = _in_a_process(shape, clients, method)
+        rows.append(
+            Row(
+                benchmark=NAME,
+                what=f"{many} clients, {what}: peak growth / one global state",
+                measured=grown[many] / 1e6,
+                reference=size / 1e6,
+                unit="MB",
+                ratio=grown[many] / size,
+                limit=3.0,
+                note="growth of the resident peak over the server before its first round",
+            )
+        )
+        rows.append(
+            Row(
+                benchmark=NAME,
+                what=f"{many} clients / {few} clients, {what}: peak growth",
+                measured=grown[many] / 1e6,
+                reference=grown[few] / 1e6,
+                unit="MB",
+                ratio=grown[many] / max(1, grown[few]),
+                limit=1.1,
+            )
+        )
+    return rows
+
+
+def _in_a_process(shape: str, clients: int, method: str) -> int:
+    """Bytes by which the peak of a server process exceeds what it held before its first round."""
+    command = [sys.executable, "-m", "benchmarks.bench.memory", shape, str(clients), method]
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
+    return int(json.loads(done.stdout.splitlines()[-1]))
+
+
+class _Replies(LocalGrid):
+    """Answers with made-up differences, one at a time, and keeps none."""
+
+    def __init__(self, strategy: PartialStrategy, clients: int) -> None:
+        everyone = {i: Context(1, i, {}, RecordDict(), {}) for i in range(1, clients + 1)}
+        super().__init__(ClientApp(), everyone)
+        self._strategy = strategy
+        self._numbers = torch.randn(layout(strategy.network).parameters)  # what the clients have, before the baseline
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Make the reply to the first of the asked requests."""
+        return super().pull_messages(list(message_ids)[:1])
+
+    def _answer(self, request: Message) -> Message:
+        if request.metadata.message_type != TRAIN:
+            hello = Hello(node=request.metadata.dst_node_id - 1, examples=50, labels=tuple(range(10)))
+            return Message(content=hello.to_record(), reply_to=request)
+        sent = next(sent for sent in self._strategy.sent if sent.message is request)
+        reply = Reply(sent.nonce, encode(self._numbers[: sent.part.numel]), {"num-examples": 50.0, "loss": 1.0})
+        return Message(content=reply.to_record(), reply_to=request)
+
+
+def grown(shape: str, clients: int, method: str, rounds: int = 2) -> int:
+    """Run rounds in this process and return how far its resident peak exceeds the start."""
+    keep_large_buffers()  # as the ServerApp does
+    torch.set_num_threads(1)
+    spec = RESNET_18 if shape == "resnet-18" else TINY
+    strategy = _METHODS[method](spec, Settings(nodes=clients))
+    for name, tensor in initial_state(strategy.network, torch_generator(1, 0, "server", "initial state")).items():
+        strategy.state[name].copy_(tensor)
+    grid = _Replies(strategy, clients)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
+    before = _status("VmRSS")
+    for number in range(1, rounds + 1):
+        if strategy.run_round(grid, number).accepted != clients:
+            raise RuntimeError(f"not all replies were accepted: {strategy.report.rejected[:3]}")
+    return _status("VmHWM") - before
+
+
+def _status(key: str) -> int:
+    """Ask the kernel for a size, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
+
+
+if __name__ == "__main__":
+    print(json.dumps(grown(sys.argv[1], int(sys.argv[2]), sys.argv[3])))

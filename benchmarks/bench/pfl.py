@@ -1,0 +1,134 @@
+"""pfl-research's CIFAR-10 benchmark, against the same optimiser steps in a bare loop.
+
+1,000 clients of 50 images, 50 a round, one epoch, batches of 10, plain SGD, a CNN of 1,626,442 weights, two processes
+of one thread. The in-process engine and the floor take turns, round by round. Under Ray they do so too: the run is an
+ordinary `flotilla run` of an app that is ours, but waits after each round until the floor has had its turn
+(`benchmarks.probes.flower_overhead`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from time import perf_counter
+
+from benchmarks.bench.floor import Floor, Steps, floor
+from benchmarks.bench.images import Images, images
+from benchmarks.bench.rows import Row, Say, row_of_turns
+from benchmarks.probes.flower_overhead.driver import Pause, Round, probed_run
+from data import load
+from flotilla.local.pool import PoolGrid
+from models.networks.network import initial_state
+from models.randomness import torch_generator
+from protocol import Scalar
+from server_app.config.resolve import RunConfig, resolve
+
+NAME = "pfl"
+PROCESSES = 2
+# What a round is: everything but hello to new nodes, evaluation and checkpoints.
+PHASES = ("select", "plan", "train", "fold", "finish")
+
+
+def pfl(
+    say: Say = print,
+    clients: int = 1000,
+    fraction: float = 0.05,
+    rounds: int = 9,
+    ray_rounds: int = 9,
+    processes: int = PROCESSES,
+    **changes: Scalar,
+) -> list[Row]:
+    """Measure rounds of the in-process engine and of the Ray simulation.
+
+    Args:
+        say: takes progress.
+        clients: into which the 50,000 training images are divided.
+        fraction: of them in a round.
+        rounds: turns of the in-process engine.
+        ray_rounds: turns under Ray; 0 leaves it out.
+        processes: of the in-process engine and of the floor; Ray takes one per core.
+        changes: other run settings, for a quick look.
+    """
+    with images() as found:
+        keys = {**_keys(found, clients, fraction), **changes}
+        config = resolve(keys)
+        steps = _steps(config)
+        data = "synthetic" if found.dataset != "cifar10" else found.what
+        note = f"{steps.clients} clients x {steps.examples} images ({data}), {processes} processes of one thread"
+        with floor(steps, processes) as bare:
+            say("pfl: the in-process engine in turns with the bare loop")
+            turns = _in_process(config, bare, rounds, processes)
+            rows = [_row("in-process engine / the same steps in a bare loop", turns, 1.1, note)]
+            if ray_rounds:
+                say("pfl: the Ray simulation in turns with the bare loop")
+                turns = _under_ray(keys, bare, ray_rounds)
+                rows.append(_row("`flotilla run` (Ray) / the same steps in a bare loop", turns, 1.4, note))
+    return rows
+
+
+def _row(what: str, turns: Sequence[tuple[float, float]], limit: float, note: str) -> Row:
+    return row_of_turns(NAME, what, turns, unit="s", limit=limit, note=note)
+
+
+def _keys(found: Images, clients: int, fraction: float) -> dict[str, Scalar]:
+    return {
+        "dataset": found.dataset,
+        "data-root": found.data_root,
+        "method": "fedavg",
+        "model": "cnn-flat",
+        "norm": "none",
+        "tiers": "a:1",
+        "num-clients": clients,
+        "fraction-train": fraction,
+        "local-epochs": 1,
+        "batch-size": 10,
+        "local-test-fraction": 0.0,
+        "momentum": 0.0,
+        "weight-decay": 0.0,
+        "clip-norm": 0.0,
+        "device": "cpu",
+        "evaluate-every": 10_000,
+        "checkpoint-every": 10_000,
+    }
+
+
+def _steps(config: RunConfig) -> Steps:
+    """Say how many steps of which size a round has; shards are of equal size here."""
+    clients = config.num_clients
+    per_round = max(1, ceil(clients * config.settings.fraction_train))
+    examples = len(load(config.data).train_examples) // clients
+    return Steps(
+        network=config.network.to_json(),
+        clients=per_round,
+        examples=examples,
+        batch_size=config.settings.work.batch_size,
+    )
+
+
+def _in_process(config: RunConfig, bare: Floor, rounds: int, processes: int) -> list[tuple[float, float]]:
+    """Take seconds of rounds of ours and of the floor's, in turns."""
+    strategy = config.strategy()
+    for name, tensor in initial_state(strategy.network, torch_generator(1, 0, "server", "initial state")).items():
+        strategy.state[name].copy_(tensor)
+    turns = []
+    with PoolGrid(config.flat, config.num_clients, processes) as grid:
+        strategy.run_round(grid, 1)  # meets the nodes, makes the models
+        for number in range(2, rounds + 2):
+            began = perf_counter()
+            report = strategy.run_round(grid, number)
+            took = perf_counter() - began
+            if report.rejected or report.abandoned:
+                raise RuntimeError(f"a benchmark round went wrong: {report.rejected[:3]}")
+            turns.append((took, bare.round()))
+    return turns
+
+
+def _under_ray(keys: dict[str, Scalar], bare: Floor, rounds: int) -> list[tuple[float, float]]:
+    """Do the same through the simulation."""
+    turns: list[tuple[float, float]] = []
+
+    def pause(ended: Round, _: Pause) -> None:
+        turns.append((sum(ended.phases[phase] for phase in PHASES), bare.round()))
+
+    probed_run(keys, rounds, pause)
+    return turns

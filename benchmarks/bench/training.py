@@ -1,0 +1,151 @@
+"""Training: how much of a client's wall time is forward, backward and optimiser, and how many models a process makes.
+
+Through the ClientApp itself, from the bytes of a request to the bytes of its reply; one thread, the ResNet, 50 images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from flwr.app import Context, Message
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+
+from benchmarks.bench.images import Images, images
+from benchmarks.bench.rows import Row, Say, row_of_turns
+from client_app import model_cache as workspace
+from client_app.app import app
+from flotilla.local.grid import contexts
+from flotilla.local.identity import assume_identity
+from models.networks.network import initial_state
+from models.randomness import torch_generator
+from protocol import TRAIN, Hello, Reply, Scalar
+from server_app.config.resolve import RunConfig, resolve
+from strategies.nodes.manager import Node
+from strategies.tiers.tier import HALVING, Tier
+
+NAME = "training"
+
+
+def training(say: Say = print, clients: int = 1000, turns: int = 5, **changes: Scalar) -> list[Row]:
+    """Measure local training.
+
+    Args:
+        say: takes progress.
+        clients: into which the training images are divided.
+        turns: clients that train the full network.
+        changes: other run settings, for a quick look.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assume_identity()
+    try:
+        with images() as found:
+            keys = _keys(found, clients) if not changes else {**changes, "num-clients": clients}
+            return _rows(say, _Client(keys), turns, found.what if not changes else str(changes.get("dataset")))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _keys(found: Images, clients: int) -> dict[str, Scalar]:
+    return {
+        "dataset": found.dataset,
+        "data-root": found.data_root,
+        "model": "resnet",
+        "num-clients": clients,
+        "local-epochs": 1,
+        "batch-size": 10,
+        "local-test-fraction": 0.0,
+        "device": "cpu",
+    }
+
+
+def _rows(say: Say, client: _Client, turns: int, data: str) -> list[Row]:
+    say("training: the full network, one client after the other")
+    client.train(HALVING[0], 0)  # makes the model and reads the data
+    timed = [client.train(HALVING[0], 1 + turn) for turn in range(turns)]
+    case = f"{client.config.network.name}, {client.examples} images in batches of 10 ({data}), one thread"
+    rows = [
+        row_of_turns(
+            NAME,
+            "share of a client's time in forward, backward, optimiser",
+            [(t.client, t.computing) for t in timed],
+            unit="s",
+            limit=0.9,
+            at_least=True,
+            note=f"{case}; measured: the ClientApp, from request to reply",
+        ),
+        row_of_turns(
+            NAME,
+            "the same with flwr's protobuf of request and reply",
+            [(t.with_wire, t.computing) for t in timed],
+            unit="s",
+            at_least=True,
+            note="reported only: the simulation pickles instead",
+        ),
+    ]
+    say("training: every tier, twice")
+    workspace._models.clear()
+    made: list[set[int]] = []
+    for _ in range(2):
+        for i, tier in enumerate(HALVING):
+            client.train(tier, i)
+        made.append({id(model) for model in workspace._models.values()})
+    same = made[0] == made[1]
+    rows.append(
+        Row(
+            benchmark=NAME,
+            what="model objects / shapes, after 10 clients of 5 tiers",
+            measured=len(made[1]),
+            reference=len(HALVING),
+            unit="",
+            ratio=len(made[1]) / len(HALVING) if same else float("inf"),
+            limit=1.0,
+        )
+    )
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """Wall seconds of a client: in forward, backward, optimiser; in the ClientApp; also with flwr's serialising."""
+
+    computing: float
+    client: float
+    with_wire: float
+
+
+class _Client:
+    """The ClientApp and what it needs to be asked."""
+
+    def __init__(self, keys: dict[str, Scalar]) -> None:
+        self.config: RunConfig = resolve(keys)
+        self.examples = 0
+        self._contexts: list[Context] = list(contexts(self.config.flat, self.config.num_clients).values())
+        self._strategy = self.config.strategy()
+        draws = torch_generator(1, 0, "server", "initial state")
+        for name, tensor in initial_state(self._strategy.network, draws).items():
+            self._strategy.state[name].copy_(tensor)
+        self._outbox = self._strategy.outbox(1)
+
+    def train(self, tier: Tier, node: int) -> _Timed:
+        """Ask one client, by a message that is serialised and parsed, and time its answer."""
+        context = self._contexts[node]
+        somebody = Node(context.node_id, Hello(node=node, examples=1))
+        sent = self._outbox.train(
+            somebody, tier, self._strategy.plan(somebody, tier, 1), self._strategy.objective(tier, 1)
+        )
+        data = recorddict_to_proto(sent.message.content).SerializeToString()
+        marks = [perf_counter()]
+        content = recorddict_from_proto(RecordDictProto.FromString(data))
+        request = Message(content=content, dst_node_id=context.node_id, message_type=TRAIN)
+        marks.append(perf_counter())
+        answer = app(request, context)
+        marks.append(perf_counter())
+        recorddict_to_proto(answer.content).SerializeToString()
+        marks.append(perf_counter())
+        metrics = Reply.from_record(answer.content).metrics
+        self.examples = int(metrics["num-examples"])
+        return _Timed(metrics["seconds-computing"], marks[2] - marks[1], marks[3] - marks[0])

@@ -1,0 +1,171 @@
+"""The like-for-like tables: `python -m benchmarks.experiments.results [width | depth | text]`.
+
+All rows of a table train on the same division of the data, with the same seed, rounds and number of clients, through
+the in-process engine. A finished run is kept in runs/results-…/ and not repeated; a stopped one is resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.experiments.comparison import Finished, Summary, tables
+from benchmarks.experiments.document import RESULTS, replace_part
+from benchmarks.experiments.figure import draw
+from benchmarks.experiments.like_for_like import COMPARISONS, Comparison
+from client_app.app import app
+from flotilla.local.base import EngineGrid
+from flotilla.local.grid import LocalGrid, contexts
+from flotilla.local.pool import PoolGrid
+from models.errors import SettingError
+from protocol import Scalar, keep_large_buffers
+from server_app.config.resolve import RunConfig, resolve
+from server_app.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is compared.
+
+    Attributes:
+        comparison: which table.
+        partitions, methods: names among those of the comparison.
+        seeds: of the runs; every row is run with each.
+        rounds: of every run.
+    """
+
+    comparison: Comparison
+    partitions: Sequence[str]
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    rounds: int
+
+    def keys(self, partition: str, method: str, seed: int) -> dict[str, Scalar]:
+        """Run settings of one row."""
+        every = max(1, self.rounds // 3)  # an evaluation passes over everybody's data
+        own = {"num-server-rounds": self.rounds, "evaluate-every": every, "checkpoint-every": every, "seed": seed}
+        table = self.comparison
+        return {**table.common, **table.partitions[partition], **table.methods[method], **own}
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of these runs; another comparison has another."""
+        text = json.dumps([self.comparison.common, self.rounds], sort_keys=True)
+        return f"results-{sha256(text.encode()).hexdigest()[:8]}"
+
+
+def run_all(plan: Plan, runs: Path, say: Callable[[str], None], processes: int | None = None) -> list[Finished]:
+    """Run what is not there yet, and return every row."""
+    rows = []
+    for partition in plan.partitions:
+        for seed in plan.seeds:
+            wanted = [name for name in plan.methods if not _finished(_place(plan, runs, partition, name, seed))]
+            if wanted:
+                _run(plan, runs, partition, wanted, seed, say, processes)
+            for name in plan.methods:
+                config = resolve(plan.keys(partition, name, seed), check_files=False)
+                found = Summary.read(_place(plan, runs, partition, name, seed), config)
+                rows.append(Finished(partition=partition, method=name, seed=seed, run=found))
+    return rows
+
+
+def _place(plan: Plan, runs: Path, partition: str, method: str, seed: int) -> Path:
+    # A row that is made differently has another folder, whatever it is called.
+    made = json.dumps([plan.comparison.partitions[partition], plan.comparison.methods[method]], sort_keys=True)
+    return runs / plan.folder / f"{partition}-{sha256(made.encode()).hexdigest()[:8]}-{seed}"
+
+
+def _finished(place: Path) -> bool:
+    try:
+        return bool(json.loads((place / "summary.json").read_text(encoding="utf-8"))["status"] == "finished")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _run(
+    plan: Plan,
+    runs: Path,
+    partition: str,
+    methods: Sequence[str],
+    seed: int,
+    say: Callable[[str], None],
+    processes: int | None,
+) -> None:
+    """Run methods on one division of the data. They share the workers: a client knows its data, not the method."""
+    shared = resolve(plan.keys(partition, methods[0], seed))
+    with _grid(shared, processes) as grid:
+        for method in methods:
+            place, began = _place(plan, runs, partition, method, seed), perf_counter()
+            stopped = (place / "config.json").is_file()
+            where: dict[str, Scalar] = {"resume": str(place)} if stopped else {"run-dir": str(place)}
+            grid.forget()
+            config = resolve({**plan.keys(partition, method, seed), **where})
+
+            def write(line: str, name: str = f"{partition} {method}") -> None:
+                if line.startswith("round") and " acc " in line:
+                    say(f"{name}: {line}")
+
+            Run(config, grid, write).execute()
+            say(f"{partition} {method}, seed {seed}: {perf_counter() - began:.0f} s")
+
+
+@contextmanager
+def _grid(config: RunConfig, processes: int | None) -> Iterator[EngineGrid]:
+    if processes == 0:
+        yield LocalGrid(app, contexts(config.flat, config.num_clients))
+        return
+    with PoolGrid(config.flat, config.num_clients, processes) as grid:
+        yield grid
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, run, and write the tables and the picture."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.results", description=__doc__)
+    parser.add_argument("table", nargs="?", choices=COMPARISONS, default="width")
+    parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--seeds", type=int, nargs="+", default=None)
+    parser.add_argument("--methods", nargs="+", default=None, metavar="NAME")
+    parser.add_argument("--partitions", nargs="+", default=None, metavar="NAME")
+    parser.add_argument("--processes", type=int, default=None, help="workers; default: one per core; 0: none")
+    parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ as it is")
+    options = parser.parse_args(arguments)
+    keep_large_buffers()
+    table = COMPARISONS[options.table]
+    plan = Plan(
+        table,
+        partitions=options.partitions or list(table.partitions),
+        methods=options.methods or list(table.methods),
+        seeds=options.seeds or table.seeds,
+        rounds=options.rounds or table.rounds,
+    )
+    if unknown := {*plan.partitions, *plan.methods} - {*table.partitions, *table.methods}:
+        allowed = ", ".join([*table.partitions, *table.methods])
+        parser.error(f"{', '.join(sorted(unknown))}: allowed is {allowed}")
+    try:
+        rows = run_all(plan, ROOT / "runs", lambda line: print(line, flush=True), options.processes)
+    except SettingError as error:
+        print(f"results: {error}", file=sys.stderr)
+        return 2
+    text = tables(rows, [_stated(plan)])
+    print(text)
+    if not options.no_write:
+        replace_part(RESULTS, table.title, text)
+        draw(rows, RESULTS.with_name(f"{table.title}.svg"))
+    return 0
+
+
+def _stated(plan: Plan) -> str:
+    return f"{plan.rounds} rounds; seeds {', '.join(map(str, plan.seeds))}; runs in `runs/{plan.folder}/`."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

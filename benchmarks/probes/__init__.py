@@ -1,0 +1,1 @@
+"""Where the seconds, the bytes and the calls go."""

@@ -1,0 +1,79 @@
+"""Our ServerApp; after every round it tells the benchmark what the round took, and waits for its word."""
+
+from __future__ import annotations
+
+import os
+from multiprocessing.connection import Client, Connection
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+import server_app.app as ours
+from server_app.run import Run
+from strategies.robustness.guard import ClientUpdate
+from strategies.round.aggregator import RoundReport, TrainAssignment
+from strategies.round.messaging import exchange
+
+from . import ADDRESS  # relative: in the bundle this package has no parent
+
+
+class Probed(Run):
+    """A run with a pause after every round."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._benchmark: Connection = Client(os.environ[ADDRESS])
+        self._computing: dict[int, float] = {}
+        self._weigh = self.strategy.weigh
+        self.strategy.weigh = self._noting  # type: ignore[method-assign]
+        self._began = perf_counter()
+
+    def _noting(self, sent: TrainAssignment, reply: ClientUpdate, round_number: int) -> tuple[float, float]:
+        """Weigh a reply, and note how long its client computed."""
+        self._computing[sent.node.address] = reply.metrics["seconds-computing"]
+        return self._weigh(sent, reply, round_number)
+
+    def _after(self, report: RoundReport) -> None:
+        super()._after(report)
+        whole = perf_counter() - self._began
+        self._benchmark.send(
+            {
+                "whole": whole,
+                "phases": dict(report.seconds),
+                "computing": dict(self._computing),
+                "accepted": report.accepted,
+                "selected": len(report.selected),
+            }
+        )
+        self._computing.clear()
+        while (order := self._benchmark.recv()) is not None:
+            self._benchmark.send(self._burn(order))
+        self._began = perf_counter()
+
+    def _burn(self, seconds: dict[int, float]) -> float:
+        """Run a round with clients that only burn CPU time, by node; pushed and pulled like one of ours."""
+        began = perf_counter()
+        arrays = ArrayRecord({"x": Array(np.zeros(1))})
+        messages = [
+            Message(
+                content=RecordDict({"arrays": arrays, "config": ConfigRecord({"seconds": amount})}),
+                dst_node_id=address,
+                message_type="train.burn",
+            )
+            for address, amount in seconds.items()
+        ]
+        lost = []
+        exchange(self.grid, messages, lambda i, reply: lost.append(i) if _failed(reply) else None, seconds=3600.0)
+        if lost:
+            raise RuntimeError(f"{len(lost)} of {len(messages)} clients did not burn")
+        return perf_counter() - began
+
+
+def _failed(reply: Message | None) -> bool:
+    return reply is None or reply.has_error()
+
+
+ours.Run = Probed  # type: ignore[attr-defined]
+app = ours.app

@@ -1,0 +1,63 @@
+"""The client half of FedDyn (Acar et al., ICLR 2021, Algorithm 1) on the part that the device holds.
+
+    minimise  loss(θ) - ⟨g, θ⟩ + α/2·‖θ - θ₀‖²        after training  g ← g - α·(θ - θ₀)
+
+g is the device's own and stays on it, in the coordinates of the full network, so that a device whose part changes keeps
+what it knows of the rest; it is kept for what the device ever held, not for what it never did
+(`models.algebra.box_vector`). A device
+that lost it begins again at g = 0: its next rounds are FedProx-like until g has grown back, and its reply says so.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from client_app.client_state import Memory
+from client_app.model_cache import LocalModel
+from models.algebra.box_vector import Held
+from models.algebra.submodel import Submodel
+from models.networks.network import NetworkSpec, layout
+
+NAME = "dynamic"
+
+
+class FedDynRegulariser:
+    """Adds FedDyn's gradient to that of the loss.
+
+    Args:
+        model: with the part loaded.
+        part: what it holds.
+        spec: the full network.
+        alpha: strength, above 0.
+        memory: of the device.
+    """
+
+    def __init__(self, model: LocalModel, part: Submodel, spec: NetworkSpec, alpha: float, memory: Memory) -> None:
+        self._model, self._part, self._alpha, self._memory = model, part, alpha, memory
+        found = memory.read(NAME)
+        known = None if found is None else Held.from_vector(found, layout(spec))
+        self.began_anew = known is None
+        self._held = (known or Held.nothing(layout(spec))).with_room(part)
+        device = model.flat.device
+        self._own = self._held.take(part).to(device)
+        linear, start = part.split(self._own), part.split(model.start.to(device))
+        parameters = dict(model.module.named_parameters())
+        self._terms: list[tuple[Tensor, Tensor, Tensor]] = [
+            (parameter, linear[name], start[name]) for name, parameter in parameters.items()
+        ]
+
+    @torch.no_grad()
+    def add_gradients(self) -> None:
+        """Add α·(θ - θ₀) - g to the gradient of every parameter that has one."""
+        for parameter, linear, start in self._terms:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start, alpha=self._alpha).sub_(linear)
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Update g by what was trained, and remember it. To be called before the difference is asked for."""
+        for parameter, linear, start in self._terms:
+            linear.sub_(parameter - start, alpha=self._alpha)
+        self._held.put(self._part, self._own.cpu())
+        self._memory.write(NAME, self._held.to_vector())

@@ -1,0 +1,121 @@
+"""One model object per shape and process, trained in place.
+
+All tensors of a local model are views of one flat vector in the submodel's order. Loading a part, taking the difference
+and encoding it are then one operation each, and nothing is allocated per client.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import lru_cache
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from models.algebra.plans import Plan
+from models.algebra.submodel import flatten, shapes_of, split
+from models.networks.network import NetworkSpec, build_part, layout, submodel
+from models.norms.statistics import static_norms
+from models.variants.importance import masked
+
+_KEPT = 16
+_models: OrderedDict[object, LocalModel] = OrderedDict()
+
+
+class LocalModel:
+    """A network whose whole state is one flat vector.
+
+    Args:
+        spec: the full network.
+        plan: the part; only its sizes and depth matter, not which units it keeps.
+        device: where it lives.
+
+    Attributes:
+        module: the network.
+        flat: its state (float32, on the device), which training changes in place.
+        start: the state that was loaded last (float32, on the CPU).
+        part: what was loaded last, as blocks; with element masks if the plan keeps only a share of the weights.
+    """
+
+    def __init__(self, spec: NetworkSpec, plan: Plan, device: torch.device) -> None:
+        self.module = build_part(spec, plan).to(device)
+        state = self.module.state_dict()
+        self.part = submodel(spec, plan)
+        expected = {name: block.local_shape for name, block in self.part.items()}
+        if shapes_of(state) != expected:
+            raise RuntimeError(f"{spec.name!r} built for {plan} does not have the shapes of its declaration")
+        self.flat = torch.empty(sum(tensor.numel() for tensor in state.values()), device=device)
+        self._buffer = torch.empty(self.flat.numel())
+        self.start = self._buffer
+        for name, view in split(self.flat, expected).items():
+            _point_at(self.module, name, view)
+        self._norms = list(static_norms(self.module).values())
+
+    def load(self, spec: NetworkSpec, plan: Plan, received: Tensor, *, sliced: bool) -> None:
+        """Load a part from the flat state that was received: the part itself, or the whole state to be sliced here.
+
+        What is received as it is held is not copied: it must stay as it is until `difference` has been asked.
+
+        Raises:
+            ValueError: the vector's length does not fit.
+        """
+        self.part = submodel(spec, plan)
+        if plan.keep != 1:  # what was masked before it was sent has the same mask
+            self.part = masked(self.part, split(received, full_shapes(spec)), layout(spec), plan.keep)
+        if plan.keep != 1 or not (sliced or _is_whole(spec, plan)):
+            received = flatten(self.part.gather(split(received, full_shapes(spec))), out=self._buffer)
+        if received.shape != self._buffer.shape:
+            raise ValueError(f"expected a part of {self._buffer.numel()} coordinates, got {tuple(received.shape)}")
+        self.start = received
+        self.flat.copy_(self.start)
+        for layer in self._norms:
+            layer.statistics = None  # they belonged to other weights
+
+    def difference(self) -> Tensor:
+        """Trained minus loaded state, flat, on the CPU, in a buffer that is used again; to be asked once per load."""
+        self.start = torch.sub(self.flat.cpu(), self.start, out=self._buffer)
+        return self.start
+
+    def parameter_norm(self, vector: Tensor) -> float:
+        """L2 norm of a vector of this part over all parameters together, in float64; without running statistics."""
+        names = dict(self.module.named_parameters()).keys()
+        pieces = [piece for name, piece in self.part.split(vector).items() if name in names]
+        return sqrt(sum(float(torch.linalg.vector_norm(p, dtype=torch.float64)) ** 2 for p in pieces))
+
+
+def full_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Shapes of the full state by name."""
+    return {name: tensor.shape for name, tensor in layout(spec).tensors.items()}
+
+
+@lru_cache(maxsize=128)
+def _is_whole(spec: NetworkSpec, plan: Plan) -> bool:
+    """Whether a part is the whole state in its own order, so that there is nothing to gather."""
+    blocks = submodel(spec, plan).values()
+    complete = all(block.runs == tuple(((0, size),) for size in block.shape) for block in blocks)
+    return complete and [block.source for block in blocks] == list(layout(spec).tensors)
+
+
+def local_model(spec: NetworkSpec, plan: Plan, device: torch.device) -> LocalModel:
+    """The process's model object of this shape; the caller has it until it asks for the same shape again."""
+    sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
+    bases = None if plan.bases is None else len(plan.bases)
+    key = (spec, sizes, plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, plan.keep, device)
+    if key not in _models:
+        while len(_models) >= _KEPT:
+            _models.popitem(last=False)
+        _models[key] = LocalModel(spec, plan, device)
+    _models.move_to_end(key)
+    return _models[key]
+
+
+def _point_at(module: nn.Module, name: str, view: Tensor) -> None:
+    """Make the named parameter or buffer a view of the flat vector."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    parameter = owner._parameters.get(leaf)
+    if parameter is None:
+        owner._buffers[leaf] = view
+    else:
+        parameter.data = view

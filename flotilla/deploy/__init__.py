@@ -1,0 +1,1 @@
+"""Real SuperNodes: keys, processes, registration."""

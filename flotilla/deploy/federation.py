@@ -1,0 +1,69 @@
+"""`flotilla federation`: a run on SuperNodes of all tiers, as processes of this host."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flotilla.deploy.deployment import Deployment
+from flotilla.deploy.tls_keys import make_keys
+from flotilla.settings import Settings, Value, app_defaults, parse_run_config, prepare
+from flotilla.superlink.run import run_on
+from server_app.config.resolve import resolve
+from strategies.tiers.tier import Assignment, parse_proportions, parse_tiers
+
+
+def prepare_federation(
+    app_dir: Path, run_config: Sequence[str], *, nodes: int | None, run_dir: Path | None, resume: Path | None
+) -> Settings:
+    """Resolve the settings of a federation: as many clients as nodes, and by default one node for each tier.
+
+    Raises:
+        SettingsError: as `flotilla.settings.prepare`.
+    """
+    tiers = {**app_defaults(app_dir), **parse_run_config(run_config)}.get("tiers", "")
+    preferred: dict[str, Value] = {
+        "num-clients": nodes or len(str(tiers).split(",")),
+        "tier-assignment": "node",
+    }
+    return prepare(app_dir, run_config, run_dir=run_dir, resume=resume, nodes=nodes, preferred=preferred)
+
+
+def run_federation(
+    settings: Settings, keys: Path | None, *, insecure: bool = False, verbose: bool = False, superexec: bool = False
+) -> int:
+    """Run an app on SuperNodes that are started for it.
+
+    Args:
+        settings: from `prepare_federation`.
+        keys: folder for keys, filled where some are missing; None: keys that go with the run.
+        insecure: neither TLS nor keys.
+        verbose: show also what Flower says.
+        superexec: ClientApps by Flower's own SuperExec, to compare with.
+
+    Returns:
+        0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
+    """
+    tiers = tiers_of(settings.config, settings.nodes)
+    how = "without TLS and keys" if insecure else "over TLS, a key per node"
+    print(f"federation: {len(tiers)} nodes of tiers {', '.join(tiers)}, {how}", file=sys.stderr, flush=True)
+    with TemporaryDirectory(prefix="flotilla-keys-") as own:
+        folder = None if insecure else (keys or Path(own)).expanduser().absolute()
+        if folder is not None:
+            make_keys(folder, len(tiers))
+        make = partial(Deployment, tiers=tiers, keys=folder, superexec=superexec)
+        return run_on(make, settings, {}, verbose=verbose)
+
+
+def tiers_of(config: Mapping[str, Value], nodes: int) -> list[str]:
+    """The tier that each node is told: what a simulation with fixed tiers gives it, so that the two can be compared."""
+    if "tiers" not in config:  # some other Flower app
+        return [""] * nodes
+    flat = resolve(dict(config), check_files=False).flat
+    tiers = parse_tiers(str(flat["tiers"]))
+    shares = parse_proportions(str(flat["tier-proportions"]), tiers)
+    assignment = Assignment("fixed", tiers, proportions=shares, nodes=int(flat["num-clients"]), seed=int(flat["seed"]))
+    return [assignment.tier_of(node, "", 1).name for node in range(nodes)]

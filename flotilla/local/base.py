@@ -1,0 +1,65 @@
+"""What both engines have in common: numbered nodes that are always online, and messages that get an id."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from uuid import uuid4
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from flotilla.local.identity import assume_identity
+
+
+def address_of(partition: int) -> int:
+    """Address of the node with a partition; not the partition itself, as in a real run."""
+    return 1000 + 7 * partition
+
+
+class EngineGrid(Grid):
+    """A Grid without a SuperLink.
+
+    Args:
+        addresses: of the nodes that exist.
+    """
+
+    def __init__(self, addresses: Iterable[int]) -> None:
+        assume_identity()
+        self._addresses = dict.fromkeys(addresses)
+
+    @abstractmethod
+    def accept(self, message: Message) -> None:
+        """Take a message to a node that exists; its reply will be pulled by the message's id."""
+
+    def forget(self) -> None:
+        """Begin another run on the same nodes: what they remembered belonged to the last one."""
+
+    def set_run(self, run: Run) -> None:
+        """Nothing to set: there is one run."""
+
+    @property
+    def run(self) -> Run:
+        """There is no SuperLink that would know a run."""
+        raise NotImplementedError("the local engine has no run record")
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Make a message (deprecated in flwr)."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Every node is always online."""
+        return list(self._addresses)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Accept messages to nodes that exist; others are dropped, as flwr's simulation drops them."""
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid4())
+            if message.metadata.dst_node_id in self._addresses:
+                self.accept(message)
+                ids.append(message.metadata.message_id)
+        return ids

@@ -1,0 +1,108 @@
+"""A Grid without a SuperLink: it calls the ClientApp in this process, through the same serialised records.
+
+For debugging, for fault injection in tests and, with a pool of processes (`flotilla.local.pool`), for sweeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+
+from flotilla.local.base import EngineGrid, address_of
+from protocol import Scalar
+
+Faults = Callable[[Message, Message], list[Message]]
+CLIENT_APP_RAISED = 2
+
+
+def through_the_wire(content: RecordDict) -> RecordDict:
+    """Serialise and parse, so that whatever would not survive the wire does not survive here."""
+    data = recorddict_to_proto(content).SerializeToString()
+    return recorddict_from_proto(RecordDictProto.FromString(data))
+
+
+def contexts(run_config: Mapping[str, Scalar], nodes: int) -> dict[int, Context]:
+    """One context per node, by address."""
+    return {
+        address_of(i): Context(
+            run_id=1,
+            node_id=address_of(i),
+            node_config={"partition-id": i, "num-partitions": nodes},
+            state=RecordDict(),
+            run_config=dict(run_config),
+        )
+        for i in range(nodes)
+    }
+
+
+class LocalGrid(EngineGrid):
+    """Runs a client when its reply is asked for.
+
+    Args:
+        app: the ClientApp.
+        nodes: flwr node id → context.
+        faults: given a request and its reply, the messages that really arrive: [] loses it, two are a duplicate.
+    """
+
+    def __init__(self, app: ClientApp, nodes: Mapping[int, Context], faults: Faults | None = None) -> None:
+        super().__init__(nodes)
+        self._app, self._nodes = app, dict(nodes)
+        self._faults = faults
+        self._pending: dict[str, Message] = {}
+
+    def accept(self, message: Message) -> None:
+        """Keep the message until its reply is asked for."""
+        self._pending[message.metadata.message_id] = message
+
+    def forget(self) -> None:
+        """Give every node an empty state."""
+        for context in self._nodes.values():
+            context.state.clear()
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Run the first of the asked clients that has not run yet, and return what arrives from it."""
+        for message_id in message_ids:
+            request = self._pending.pop(message_id, None)
+            if request is not None:
+                return self._arriving(request, self._answer(request))
+        return []
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Take back requests that no client has begun to work on."""
+        for message_id in message_ids:
+            self._pending.pop(message_id, None)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Push, then pull until everything has arrived or time is up."""
+        waiting = set(self.push_messages(messages))
+        replies: list[Message] = []
+        deadline = monotonic() + (timeout if timeout is not None else 1e9)
+        while waiting and monotonic() < deadline:
+            arrived = list(self.pull_messages(sorted(waiting)))
+            replies += arrived
+            waiting -= {message.metadata.reply_to_message_id for message in arrived}
+            if not arrived and not waiting & set(self._pending):
+                break
+        return replies
+
+    def _arriving(self, request: Message, reply: Message) -> list[Message]:
+        return [reply] if self._faults is None else self._faults(request, reply)
+
+    def _answer(self, request: Message) -> Message:
+        context = self._nodes[request.metadata.dst_node_id]
+        received = Message(
+            content=through_the_wire(request.content),
+            dst_node_id=request.metadata.dst_node_id,
+            message_type=request.metadata.message_type,
+            group_id=request.metadata.group_id,
+        )
+        try:
+            content = through_the_wire(self._app(received, context).content)
+        except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
+            return Message(Error(CLIENT_APP_RAISED, f"{type(error)}:<'{error}'>"), reply_to=request)
+        return Message(content, reply_to=request)

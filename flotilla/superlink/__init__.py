@@ -1,0 +1,1 @@
+"""A SuperLink of its own for one run, and the processes around it."""

@@ -1,0 +1,280 @@
+"""One private Flower SuperLink and the one run in it.
+
+`flwr run` leaves a SuperLink behind that keeps its first environment and directory for every later run. Here each run
+has its own: a free port, its own FLWR_HOME, state that goes with it. Flotilla also takes the SuperExec's part (Flower's
+`--isolation process`): it claims the run's task and hands it to an app process that has been importing in the meantime,
+so the run's output comes straight through a pipe and its end is seen at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flwr.supercore.control import ControlHttpClient
+    from flwr.supercore.runtime import RuntimeHttpClient
+
+_START_LIMIT = 180.0  # seconds; 1.2 on an idle machine, a minute on one that many others use
+
+
+class SuperLinkError(RuntimeError):
+    """Flower itself could not be started or asked; one line."""
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Make the environment of everything a run starts.
+
+    What the user has set wins where it is a matter of taste; what keeps runs apart is not.
+    """
+    env = {
+        "PYTHONUNBUFFERED": "1",
+        # glibc gives every block above 128 KB back at once, and fetching the pages again costs about as much as the
+        # copying itself (docs/flower.md has the measurement).
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+        # Workers that Ray starts ahead have another environment than the clients' and are never used.
+        "RAY_prestart_worker_first_driver": "0",
+        **os.environ,
+        "FLWR_HOME": str(home / "flwr"),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": str(home),
+    }
+    env.pop("RAY_ADDRESS", None)  # a cluster of someone else's would run our clients
+    return env
+
+
+def free_port() -> int:
+    """Find a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class SuperLink:
+    """The SuperLink process of one run, and the process that runs the app: the whole simulation.
+
+    Args:
+        home: a private empty folder; its processes work in `home/cwd`, which stays empty, because Ray's workers put
+            that directory before the app's bundle on their path.
+        env: from `environment`.
+        started: told the process id of every process started; each leads a session of its own.
+
+    Attributes:
+        process: the SuperLink.
+        app: the process that runs the app; its output is the run's.
+        root: certificate that vouches for the SuperLink; None is a SuperLink without TLS.
+    """
+
+    root: Path | None = None
+    task = "flwr-simulation"  # in Flower's words; flotilla/deploy/app_process.py knows them too
+
+    def __init__(self, home: Path, env: Mapping[str, str], started: Callable[[int], None]) -> None:
+        self._home, self._env, self._started = home, dict(env), started
+        self._cwd = home / "cwd"
+        self._cwd.mkdir()
+        (home / "flwr").mkdir()
+        self.log = home / "superlink.log"
+        self.port = free_port()
+        self._env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(self.port)
+        self._run_id: int | None = None
+        self.process = self._start_superlink()
+        self.app = self._start_app()
+
+    @property
+    def address(self) -> str:
+        """Where the SuperLink listens."""
+        return f"127.0.0.1:{self.port}"
+
+    def _options(self) -> list[str]:
+        """What the SuperLink is told beside where it listens."""
+        return ["--insecure", "--simulation"]
+
+    def _start_superlink(self) -> subprocess.Popen[bytes]:
+        command = [script("flower-superlink"), *self._options(), "--isolation", "process"]
+        command += ["--host", "127.0.0.1", "--port", str(self.port), "--disable-runtime-dependency-installation"]
+        with self.log.open("ab") as log:
+            return self._spawn(command, stdin=subprocess.DEVNULL, stdout=log)
+
+    def _start_app(self) -> subprocess.Popen[bytes]:
+        program = str(Path(__file__).with_name("app_process.py"))
+        command = [sys.executable, "-P", program, self.task, "--runtime-api-address", self.address]
+        command += ["--root-certificates", str(self.root)] if self.root else ["--insecure"]
+        command += ["--parent-pid", str(os.getpid())]
+        return self._spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def _spawn(
+        self, command: list[str], *, stdin: int, stdout: int | IO[bytes], env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C in the terminal must reach flotilla only, which then ends things in order.
+        process = subprocess.Popen(
+            command,
+            cwd=self._cwd,
+            env=env or self._env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._started(process.pid)
+        return process
+
+    def wait_ready(self) -> None:
+        """Wait until the SuperLink answers."""
+        deadline = time.monotonic() + _START_LIMIT
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                tail = self.log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise SuperLinkError(f"the SuperLink ended with {self.process.returncode}: {''.join(tail)}")
+            if healthy(self.address, self.root):
+                return
+            time.sleep(0.02)
+        raise SuperLinkError(f"the SuperLink did not answer within {_START_LIMIT:.0f} s")
+
+    def submit(self, app_dir: Path, overrides: Mapping[str, object], federation: Mapping[str, object]) -> int:
+        """Send the app's bundle, start its run and hand it to the app process.
+
+        Args:
+            app_dir: the Flower app's folder.
+            overrides: settings that differ from the app's own.
+            federation: what `--federation-config` takes, with underscores: `num_supernodes`, …; of a simulation only.
+
+        Returns:
+            The run's id.
+
+        Raises:
+            SuperLinkError: the app was refused.
+        """
+        from flwr.common.serde import fab_to_proto, user_config_to_proto
+        from flwr.proto.control_pb2 import StartRunRequest
+        from flwr.proto.federation_config_pb2 import SimulationConfig
+        from flwr.proto.runtime_pb2 import AcquireTaskRequest
+        from flwr.supercore.fab import Fab
+
+        bundle = build_bundle(app_dir)
+        self.wait_ready()
+        fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
+        request = StartRunRequest(
+            fab=fab_to_proto(fab),
+            override_config=user_config_to_proto(dict(overrides)),  # type: ignore[arg-type]
+        )
+        if federation:
+            request.override_federation_config.CopyFrom(SimulationConfig(**federation))  # type: ignore[arg-type]
+        with self.control() as control:
+            answer = control.StartRun(request)
+            if not answer.HasField("run_id"):
+                raise SuperLinkError("Flower refused the run")
+            self._run_id = answer.run_id
+        with self._runtime() as runtime:
+            task = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[self.task]))
+        if not task.token:
+            raise SuperLinkError("Flower started the run but has no task for it")
+        assert self.app.stdin is not None
+        try:
+            self.app.stdin.write(task.token.encode() + b"\n")
+            self.app.stdin.close()
+        except BrokenPipeError:  # it has died; its output says why
+            pass
+        return self._run_id
+
+    def status(self) -> str:
+        """Ask for the run's status as `flwr ls` shows it, `finished:completed` being the good one."""
+        from flwr.proto.control_pb2 import ListRunsRequest
+
+        if self._run_id is None:
+            return "not started"
+        with self.control() as control:
+            run = control.ListRuns(ListRunsRequest(run_id=self._run_id)).run_dict[self._run_id]
+        return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
+
+    def stop_run(self) -> None:
+        """Stop the run as `flwr stop` does."""
+        from flwr.proto.control_pb2 import StopRunRequest
+
+        if self._run_id is not None:
+            with self.control() as control:
+                control.StopRun(StopRunRequest(run_id=self._run_id))
+
+    def logs(self) -> list[Path]:
+        """Logs worth keeping when the run has failed, beside what the app says."""
+        return []
+
+    def close(self) -> None:
+        """Get ready for the end: from now on whatever dies is meant to."""
+
+    def control(self) -> closing[ControlHttpClient]:
+        """Open the SuperLink's Control API, which is what `flwr` on a command line talks to."""
+        return open_control(self.address, self.root)
+
+    def _runtime(self) -> closing[RuntimeHttpClient]:
+        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+        from flwr.supercore.runtime import RuntimeHttpClient
+
+        interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
+        root = self.root.read_bytes() if self.root else None
+        return closing(RuntimeHttpClient.from_server_address(self.address, root is None, root, interceptors))
+
+
+def open_control(address: str, root: Path | None) -> closing[ControlHttpClient]:
+    """Open the Control API of a SuperLink.
+
+    Args:
+        address: host and port.
+        root: certificate that vouches for it; None: without TLS.
+    """
+    from flwr.supercore.control import ControlHttpClient
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+    interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
+    certificate = root.read_bytes() if root else None
+    return closing(ControlHttpClient.from_server_address(address, root is None, certificate, interceptors))
+
+
+def healthy(address: str, root: Path | None, seconds: float = 1.0) -> bool:
+    """Whether the SuperLink or SuperNode at an address answers."""
+    if root:
+        trust = ssl.create_default_context(cafile=root)
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(address, timeout=seconds, context=trust)
+    else:
+        connection = http.client.HTTPConnection(address, timeout=seconds)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def build_bundle(app_dir: Path) -> bytes:
+    """Bundle the app as Flower ships it, after Flower's own check of its pyproject.toml."""
+    import click
+    from flwr.cli.build import build_fab_from_disk
+    from flwr.cli.config_utils import load_and_validate
+
+    try:
+        load_and_validate(app_dir / "pyproject.toml")
+        return build_fab_from_disk(app_dir)
+    except (click.ClickException, ValueError, OSError) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        raise SuperLinkError(f"{app_dir} cannot be bundled: {' '.join(text.split())}") from error
+
+
+def script(name: str) -> str:
+    """Find a console script of the very environment we run in, whatever PATH says."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else name

@@ -1,0 +1,1 @@
+"""How parts of a state are named, cut and averaged: axes, blocks, plans, ratios of sums."""

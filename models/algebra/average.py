@@ -1,0 +1,313 @@
+"""PartialAverage: the one aggregator, a ratio of sums per coordinate.
+
+    new = previous + Σ aₖ·Δₖ / Σ bₖ        over the clients k that held the coordinate
+
+A coordinate that nobody sent keeps its value, bit for bit. Every width and depth method of the field is this with other
+blocks; FedAvg by examples is a = b = examples, the unweighted mean a = b = 1.
+
+Cost: the work is memory traffic, so kept sets become boxes (slices) once per submodel, buffers live as long as the
+average, and denominators are kept per *unit*, not per coordinate (one number for a 3x3 kernel, one for the h·w inputs
+of a flattened channel).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from math import isfinite, prod, sqrt
+
+import torch
+from torch import Tensor
+
+from models.algebra.axes import Kind, Layout
+from models.algebra.block_scatter import NOTHING, Placement, Units
+from models.algebra.submodel import Block, Submodel, merged, split
+
+# How many submodels' placements are remembered; per-client draws come once, tiers every round.
+_REMEMBERED = 32
+# How many submodels of a round may have a sum of their own: as many as there are tiers, not as there are draws.
+_MOST_SUMS = 16
+_WHOLE = 0  # where the full network stands among the submodels' ids
+# Weights and weighted norms beyond this, or positive ones below its inverse, do not add up in float32.
+_LARGEST = 1e30
+
+
+def norm_of(difference: Tensor) -> float:
+    """L2 norm of a flat float32 vector, in one pass that finds NaN and infinity too: then it is not finite."""
+    return sqrt(torch.dot(difference, difference).item())
+
+
+class PartialAverage:
+    """Adds submodels' differences and divides per coordinate by what was added.
+
+    Args:
+        layout: declaration of the full network.
+        per_coordinate: keep one denominator per coordinate, which element masks need.
+
+    Clients of one submodel (one object) are summed in one flat buffer and scattered once, as long as these buffers are
+    few and together stay below one state; the full network needs none. Nothing of a round outlives `reset` but the
+    buffers themselves, so the same adds in the same order give the same bits whatever came before. Memory: two states
+    and the denominators, whatever the number of clients.
+    """
+
+    def __init__(self, layout: Layout, *, per_coordinate: bool = False) -> None:
+        self.per_coordinate = per_coordinate
+        self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
+        self._units = {
+            name: Units.of(tensor, layout, per_coordinate=per_coordinate) for name, tensor in layout.tensors.items()
+        }
+        classes = [axis.size for axis in layout.axes.values() if axis.kind is Kind.CLASS]
+        self._labels = min(classes, default=None)
+        self._flat = torch.full((layout.parameters,), NOTHING)
+        self._sums = torch.empty(layout.parameters)  # of submodels that are not the full network, one after the other
+        self._weights = torch.zeros(3, sum(prod(units.counts) for units in self._units.values()))
+        pairs = {name: units.pairs(self._shapes[name]) for name, units in self._units.items()}
+        shapes = {name: units.shape for name, units in self._units.items()}
+        self._numerators = split(self._flat, pairs)
+        self._denominators, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
+        self._added = self._weights[:2]  # what `add` changes: denominators and holders, side by side
+        self._placements: OrderedDict[int, tuple[Submodel, list[Placement]]] = OrderedDict()
+        self._parts: dict[int, _Part] = {}
+        self._used = 0  # coordinates of `_sums` that are taken
+        self._stale = False  # whether the numerators still hold the sums of a round before
+        self.added = 0  # submodels added since the last reset
+
+    def reset(self) -> None:
+        """Forget what was added."""
+        for known, (submodel, _) in list(self._placements.items()):
+            if any(block.mask is not None for block in submodel.values()):
+                del self._placements[known]  # large, and of one state only
+        self._added.zero_()
+        self._parts.clear()
+        self._used = self.added = 0
+        self._stale = True
+
+    def add(
+        self,
+        submodel: Submodel,
+        difference: Tensor,
+        numerator: float = 1.0,
+        denominator: float = 1.0,
+        labels: Collection[int] | None = None,
+        *,
+        norm: float | None = None,
+    ) -> float:
+        """Add one client's difference, or nothing at all if something is wrong with it.
+
+        Args:
+            submodel: what the client held.
+            difference: flat float32 vector of `submodel.numel` coordinates, in the submodel's order.
+            numerator: a in the formula.
+            denominator: b in the formula, from 1e-30 to 1e30.
+            labels: if given, class rows of other labels are not added (HeteroFL's masked classifier).
+            norm: `norm_of` the difference, where it is known already; weights may depend on it.
+
+        Returns:
+            The L2 norm of the difference.
+
+        Raises:
+            ValueError: wrong length or type, weights out of range, unknown labels, a difference with NaN or infinity
+                or with a norm (weighted or not) that float32 cannot hold, or a submodel of another network. Nothing
+                has been added then.
+        """
+        if difference.dtype != torch.float32 or difference.shape != (submodel.numel,):
+            raise ValueError(
+                f"expected {submodel.numel} float32 coordinates, got {tuple(difference.shape)} of {difference.dtype}"
+            )
+        if not (isfinite(numerator) and 1 / _LARGEST <= denominator <= _LARGEST):
+            raise ValueError(f"weights must be finite and the denominator positive, got {numerator} / {denominator}")
+        if labels is not None and not all(0 <= label < (self._labels or 0) for label in labels):
+            raise ValueError(f"labels must be among 0 to {(self._labels or 0) - 1}, got {sorted(labels)[:5]}")
+        if norm is None:  # small submodels are then still in cache
+            norm = norm_of(difference)
+        if not (isfinite(norm) and norm * abs(numerator) <= _LARGEST):
+            raise ValueError(f"the difference is not finite or too large (norm {norm:.3g}, weight {numerator:.3g})")
+        self._part(submodel).add(difference, numerator, denominator, labels)
+        self.added += 1
+        return norm
+
+    def finish(
+        self,
+        previous: Mapping[str, Tensor],
+        out: Mapping[str, Tensor] | None = None,
+        *,
+        scale: float = 1.0,
+        least: int = 1,
+    ) -> dict[str, Tensor]:
+        """Return previous + scale · Σ aΔ / Σ b; coordinates that nobody sent are bit-identical to `previous`.
+
+        Args:
+            previous: the state that the differences refer to.
+            out: optional tensors to write the result into; they may be `previous` itself.
+            scale: one factor for all coordinates, which may depend on who was added; positive.
+            least: coordinates with fewer holders than this count as if nobody had sent them.
+
+        Raises:
+            ValueError: the factor is not positive and finite.
+        """
+        if not (isfinite(scale) and scale > 0):
+            raise ValueError(f"the scale must be positive and finite, got {scale}")
+        self._scatter()
+        self._hide(least)
+        # Where nothing was added the numerator is -0.0, so any positive divisor leaves the coordinate alone.
+        torch.clamp(self._weights[0], min=1 / _LARGEST, out=self._weights[2])
+        result = {}
+        for name, numerators in self._numerators.items():
+            target = torch.empty(self._shapes[name]) if out is None else out[name]
+            view, before = target.view(numerators.shape), previous[name].view(numerators.shape)
+            torch.addcdiv(before, numerators, self._divisors[name], value=scale, out=view)
+            result[name] = target
+        return result
+
+    def coverage(self) -> dict[str, Tensor]:
+        """Per tensor, how many of the added submodels held each unit.
+
+        Returns:
+            float32 tensors with one entry per unit: a pair (number of units, 1) for every dimension of the tensor.
+            `unit_size` says how many coordinates an entry stands for.
+        """
+        self._scatter()
+        return {name: holders.clone() for name, holders in self._holders.items()}
+
+    def denominators(self) -> dict[str, Tensor]:
+        """Per tensor, the sum of the denominators that were added; shapes as of `coverage`."""
+        self._scatter()
+        return {name: denominators.clone() for name, denominators in self._denominators.items()}
+
+    def unit_size(self, name: str) -> int:
+        """Coordinates that one entry of `coverage()[name]` stands for."""
+        return prod(self._units[name].sizes)
+
+    def _freshen(self, *, overwritten: bool = False) -> None:
+        """Drop the sums of the round before, except where the full network's first difference overwrites them."""
+        if self._stale and not overwritten:
+            self._flat.fill_(NOTHING)
+        elif self._stale:
+            for name, units in self._units.items():
+                if units.classes is not None:
+                    self._numerators[name].fill_(NOTHING)
+        self._stale = False
+
+    def _scatter(self) -> None:
+        self._freshen()
+        for part in self._parts.values():
+            part.scatter()
+
+    def _hide(self, least: int) -> None:
+        """Forget what too few submodels held, in every sum."""
+        if least <= 1:
+            return
+        for name, holders in self._holders.items():
+            few = holders < least
+            self._numerators[name].masked_fill_(few, NOTHING)
+            self._denominators[name].masked_fill_(few, 0.0)
+            holders.masked_fill_(few, 0.0)
+
+    def _part(self, submodel: Submodel) -> _Part:
+        known = self._parts.get(id(submodel))
+        if known is not None:
+            return known
+        placements = self._placed(submodel)
+        whole = [block.source for block in submodel.values()] == list(self._shapes) and all(p.whole for p in placements)
+        key = _WHOLE if whole else id(submodel)
+        if key in self._parts:
+            return self._parts[key]
+        sums = None
+        if whole:
+            sums = self._flat
+        elif len(self._parts) < _MOST_SUMS and self._used + submodel.numel <= self._sums.numel():
+            sums = self._sums[self._used : self._used + submodel.numel]
+            self._used += submodel.numel
+        part = _Part(submodel, placements, sums, whole=whole, written=whole and not self._stale)
+        self._freshen(overwritten=whole)
+        if sums is not None:  # without sums of its own a part has nothing to remember
+            self._parts[key] = part
+        return part
+
+    def _placed(self, submodel: Submodel) -> list[Placement]:
+        """Find the submodel's placements, once; the submodel is kept with them so that its id stays its own."""
+        if id(submodel) not in self._placements:
+            self._placements[id(submodel)] = (submodel, [self._placement(block) for block in submodel.values()])
+            if len(self._placements) > _REMEMBERED:
+                self._placements.popitem(last=False)
+        self._placements.move_to_end(id(submodel))
+        return self._placements[id(submodel)][1]
+
+    def _placement(self, block: Block) -> Placement:
+        if block.shape != self._shapes.get(block.source):
+            raise ValueError(f"{block.source!r} {block.shape} is not a tensor of this network")
+        numerators, holders = self._numerators[block.source], self._holders[block.source]
+        start = holders.storage_offset() - self._weights.shape[1]  # in its row
+        weights = self._added[:, start : start + holders.numel()].view(2, *holders.shape)
+        return Placement(block, self._units[block.source], numerators, weights)
+
+
+def pool(averages: Sequence[PartialAverage], names: Collection[str], *, denominators_only: bool = False) -> None:
+    """Let averages of one network have some tensors in common, after the last `add`.
+
+    Args:
+        averages: each of them gets the sums over all.
+        names: of the tensors.
+        denominators_only: each keeps its own numerators and holders, so that it divides by what all were sent.
+    """
+    for average in averages:
+        average._scatter()
+    rows = [(average._denominators, average._holders, average._numerators) for average in averages]
+    for name in names:
+        for kind in range(1 if denominators_only else 3):
+            views = [row[kind][name] for row in rows]
+            total = views[0].clone()
+            for view in views[1:]:
+                total += view
+            for view in views:
+                view.copy_(total)
+
+
+class _Part:
+    """All clients of a round that hold one submodel: their sum in one flat buffer (if there is one), and its places.
+
+    Tensors with class rows go to their places client by client, because their rows differ.
+    """
+
+    def __init__(
+        self, submodel: Submodel, placements: list[Placement], sums: Tensor | None, *, whole: bool, written: bool
+    ) -> None:
+        self._submodel = submodel  # kept so that its id is not given to another one
+        self._placements, self._sums, self._whole = placements, sums, whole
+        self._sizes = [block.numel for block in submodel.values()]
+        ends = [sum(self._sizes[: i + 1]) for i in range(len(placements))]
+        self._summed = [sums is not None and not placement.has_classes for placement in placements]
+        stretches = [(end - n, n) for end, n, summed in zip(ends, self._sizes, self._summed, strict=True) if summed]
+        self._stretches = merged(tuple(stretches))
+        self._weight, self._count, self._written = 0.0, 0, written
+
+    def add(self, difference: Tensor, numerator: float, denominator: float, labels: Collection[int] | None) -> None:
+        if not all(self._summed):
+            weights = torch.tensor([denominator, 1.0])
+            for placement, piece, summed in zip(self._placements, self._pieces(difference), self._summed, strict=True):
+                if not summed:
+                    placement.add(piece, numerator, weights, labels)
+        if self._sums is None:
+            return
+        for start, length in self._stretches:
+            source, target = difference[start : start + length], self._sums[start : start + length]
+            if self._written:
+                target.add_(source, alpha=numerator)
+            else:
+                torch.mul(source, numerator, out=target)
+        self._written = True
+        self._weight += denominator
+        self._count += 1
+
+    def scatter(self) -> None:
+        """Put the sum in its place, after the last client."""
+        if self._sums is None or not self._count:
+            return
+        weights = torch.tensor([self._weight, self._count], dtype=torch.float32)
+        for placement, piece, summed in zip(self._placements, self._pieces(self._sums), self._summed, strict=True):
+            if summed:
+                placement.add(None if self._whole else piece, 1.0, weights)
+        self._weight, self._count, self._written = 0.0, 0, self._whole
+
+    def _pieces(self, flat: Tensor) -> tuple[Tensor, ...]:
+        return flat.split(self._sizes)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,230 @@
+"""Logical axes: which dimension of which tensor shrinks together with which.
+
+A network declares this where it builds its layers; nothing is ever inferred from a tensor's name. A *width axis* may be
+cut; a *class axis* lists labels; a *fixed axis* (image channels, vocabulary) never changes. A tensor's dimension runs
+along an axis, possibly with an inner unit (a channel that was flattened into h·w inputs) or an outer one (every head of
+an attention layer, each with the axis inside). Depth is declared likewise: the stage that owns a tensor and, for the
+tensors of an exit, the stage that the exit follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from functools import cached_property
+from math import prod
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+SHARED = -1  # an exit that every depth uses
+
+Run = tuple[int, int]  # start, length
+Runs = tuple[Run, ...]
+
+
+class Kind(Enum):
+    """What an axis counts, which decides who may cut it."""
+
+    WIDTH = "width"
+    CLASS = "class"
+    FIXED = "fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A named axis of `size` units at full width."""
+
+    name: str
+    size: int
+    kind: Kind = Kind.WIDTH
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """A dimension that runs along an axis; its coordinates are ordered (outer, axis, inner)."""
+
+    axis: str
+    outer: int = 1
+    inner: int = 1
+
+
+Dim = Along | None  # None: a dimension that nobody cuts, such as a kernel's height
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorLayout:
+    """Where one tensor of the full network stands.
+
+    Attributes:
+        shape: its shape at full width.
+        dims: what each dimension runs along.
+        stage: the stage that owns it, 1-based; 0 is held at every depth.
+        exit: the stage whose exit it belongs to; 0 is no exit, `SHARED` an exit that every depth uses.
+        block: the residual block that it belongs to, if that block can be left out (1-based); 0 if not.
+        role: what the tensor is for, where a method asks: "norm", "step" (the step size of a residual block), or "".
+        buffer: whether it is no parameter but a statistic.
+        rate: the narrowest width that holds it; for statistics that exist once per width. Such a tensor is kept whole.
+    """
+
+    shape: tuple[int, ...]
+    dims: tuple[Dim, ...]
+    stage: int = 0
+    exit: int = 0
+    rate: Fraction = Fraction(0)
+    block: int = 0
+    role: str = ""
+    buffer: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The declaration of a whole network: its axes and, in state order, its tensors."""
+
+    axes: Mapping[str, Axis]
+    tensors: Mapping[str, TensorLayout]
+
+    @cached_property
+    def depth(self) -> int:
+        """Number of stages (0 when the network declares none)."""
+        return max((tensor.stage for tensor in self.tensors.values()), default=0)
+
+    @cached_property
+    def exits(self) -> frozenset[int]:
+        """The stages that have an exit; the only depths at which the network can be cut."""
+        found = frozenset(tensor.exit for tensor in self.tensors.values() if tensor.exit)
+        return frozenset(range(1, self.depth + 1)) if SHARED in found else found
+
+    @cached_property
+    def blocks(self) -> frozenset[int]:
+        """The residual blocks that can be left out."""
+        return frozenset(tensor.block for tensor in self.tensors.values() if tensor.block)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of coordinates of the full state."""
+        return sum(prod(tensor.shape) for tensor in self.tensors.values())
+
+
+_DECLARATION = "_flotilla_declaration"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Declaration:
+    dims: dict[str, tuple[Dim, ...]]
+    rates: dict[str, Fraction]
+    stage: int | None
+    exit: int | None
+    block: int | None = None
+    role: str | None = None
+
+
+def along(axis: str | Dim) -> Dim:
+    """Read a plain axis name as a dimension that runs along it once."""
+    return Along(axis) if isinstance(axis, str) else axis
+
+
+def declare(
+    module: M,
+    dims: Mapping[str, tuple[str | Dim, ...]] | None = None,
+    *,
+    rates: Mapping[str, Fraction] | None = None,
+    stage: int | None = None,
+    exit_of: int | None = None,
+    block: int | None = None,
+    role: str | None = None,
+) -> M:
+    """Attach to a module what its own tensors run along, and which stage or exit everything below it belongs to.
+
+    A second declaration of the same module adds to the first.
+
+    Args:
+        module: the module that owns the tensors.
+        dims: local tensor name → one entry per dimension (axis name, `Along`, or None).
+        rates: local tensor name → narrowest width that holds the tensor.
+        stage: the stage that owns every tensor at and below this module.
+        exit_of: the stage whose exit this module is, or `SHARED`.
+        block: the residual block that this module is, if it can be left out.
+        role: what the tensors at and below this module are for.
+
+    Returns:
+        The module itself, so that a declaration can stand where the layer is built.
+    """
+    declaration = vars(module).setdefault(_DECLARATION, _Declaration(dims={}, rates={}, stage=None, exit=None))
+    declaration.dims |= {name: tuple(along(dim) for dim in entry) for name, entry in (dims or {}).items()}
+    declaration.rates |= rates or {}
+    declaration.stage = declaration.stage if stage is None else stage
+    declaration.exit = declaration.exit if exit_of is None else exit_of
+    declaration.block = declaration.block if block is None else block
+    declaration.role = declaration.role if role is None else role
+    return module
+
+
+def layout_of(network: nn.Module, axes: Mapping[str, Axis]) -> Layout:
+    """Collect the declarations of a network built at full width.
+
+    Raises:
+        ValueError: a tensor without a declaration, of the wrong rank, with an unknown axis, of a size other than its
+            axes say, or of an integer type (which cannot be averaged: register it as non-persistent).
+    """
+    tensors: dict[str, TensorLayout] = {}
+    state = network.state_dict()
+    for name, tensor in state.items():
+        path, _, leaf = name.rpartition(".")
+        tensors[name] = _layout_of_tensor(network, path, leaf, tensor, axes)
+    return Layout(dict(axes), tensors)
+
+
+def _layout_of_tensor(
+    network: nn.Module, path: str, leaf: str, tensor: Tensor, axes: Mapping[str, Axis]
+) -> TensorLayout:
+    name = f"{path}.{leaf}" if path else leaf
+    declaration: _Declaration | None = vars(network.get_submodule(path)).get(_DECLARATION)
+    if declaration is None or leaf not in declaration.dims:
+        raise ValueError(f"tensor {name!r} has no declared axes; declare them where the layer is built")
+    if not tensor.is_floating_point():
+        raise ValueError(f"tensor {name!r} is {tensor.dtype}; only floating-point tensors can be averaged")
+    dims = declaration.dims[leaf]
+    if len(dims) != tensor.ndim:
+        raise ValueError(f"tensor {name!r} has {tensor.ndim} dimensions, its declaration {len(dims)}")
+    for position, dim in enumerate(dims):
+        if dim is None:
+            continue
+        if dim.axis not in axes:
+            raise ValueError(f"tensor {name!r} runs along the undeclared axis {dim.axis!r}")
+        expected = dim.outer * axes[dim.axis].size * dim.inner
+        actual = tensor.shape[position]
+        if actual != expected:
+            raise ValueError(f"tensor {name!r} dimension {position} is {actual}, its axes say {expected}")
+    place = _position(network, path)
+    rate = declaration.rates.get(leaf, Fraction(0))
+    stage, exit_of, block = place.stage or 0, place.exit or 0, place.block or 0
+    buffer = leaf not in network.get_submodule(path)._parameters
+    return TensorLayout(
+        shape=tuple(tensor.shape),
+        dims=dims,
+        stage=stage,
+        exit=exit_of,
+        rate=rate,
+        block=block,
+        role=place.role or "",
+        buffer=buffer,
+    )
+
+
+def _position(network: nn.Module, path: str) -> _Declaration:
+    """What the modules on a path declare of everything below them; the nearest one has the last word."""
+    found = _Declaration(dims={}, rates={}, stage=None, exit=None)
+    parts = path.split(".") if path else []
+    for end in range(len(parts) + 1):
+        declaration = vars(network.get_submodule(".".join(parts[:end]))).get(_DECLARATION)
+        if declaration is not None:
+            found.stage = found.stage if declaration.stage is None else declaration.stage
+            found.exit = found.exit if declaration.exit is None else declaration.exit
+            found.block = found.block if declaration.block is None else declaration.block
+            found.role = found.role if declaration.role is None else declaration.role
+    return found

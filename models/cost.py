@@ -1,0 +1,96 @@
+"""What a part of a network costs: parameters, multiply-accumulates, and memory to train it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.algebra.plans import Plan
+from models.networks.network import NetworkSpec, build_part, examples, layout, submodel
+from models.networks.staged import predictions
+from models.variants.importance import ranked
+
+_BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a part costs to hold and to run.
+
+    Attributes:
+        parameters: number of trainable coordinates; where only the largest weights are kept, these and all norms.
+        macs: multiply-accumulate operations of one forward pass on one input, to the deepest exit or to all.
+    """
+
+    parameters: int
+    macs: int
+
+
+@lru_cache(maxsize=64)
+def size_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Size:
+    """Count parameters and MACs of a part (convolutions and matrix products, as PyTorch's counter has them).
+
+    Args:
+        spec: the full network.
+        plan: the part.
+        every_exit: whether everything that predicts is computed, as in training and for the ensemble, not only what
+            the deepest exit needs.
+    """
+    with torch.device("meta"):
+        network = build_part(spec, plan)
+        two = examples(spec, 2)
+    # Training mode: batch statistics are then not asked for. One input has none, so two are run and halved.
+    network.train()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        if every_exit:
+            predictions(network, two)
+        else:
+            network(two)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if plan.keep < 1:
+        competing = sum(submodel(spec, plan)[name].numel for name in ranked(layout(spec)))
+        parameters -= competing - ceil(plan.keep * competing)
+    return Size(parameters, counter.get_total_flops() // 4)
+
+
+@lru_cache(maxsize=64)
+def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: bool = False) -> int:
+    """Estimate the memory that training a part takes, beside the process itself.
+
+    Five vectors of the part's length (what was received, weights, gradients, momentum, difference), what one batch
+    keeps for its backward pass (counted), and as much again as its largest layer keeps, for the gradients under way.
+
+    Args:
+        spec: the full network.
+        plan: the part.
+        batch_size: examples a step.
+        whole: whether the whole state is received and sliced by the device, which holds it meanwhile.
+
+    Returns:
+        Bytes.
+    """
+    with torch.device("meta"):
+        network = build_part(spec, plan)
+        inputs = examples(spec, max(2, batch_size))  # a batch of one has no statistics
+    kept: dict[int, int] = {}
+    own = {tensor.untyped_storage()._cdata for tensor in network.state_dict().values()}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    network.train()
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        outputs = predictions(network, inputs)  # held, so that no storage's number is given twice
+    del outputs
+    numel = submodel(spec, plan).numel
+    state = layout(spec).parameters if whole else 0
+    return _BYTES * (5 * numel + state) + sum(kept.values()) + max(kept.values(), default=0)

@@ -1,0 +1,1 @@
+"""The networks, and how they declare their axes, stages and exits."""

@@ -1,0 +1,68 @@
+"""Convolutional networks.
+
+- `cnn`: HeteroFL's network for MNIST (§4): four times [3x3 convolution, scaler, norm, ReLU, 2x2 max-pool], the last
+  pool left out, global average pooling, classifier; 64-128-256-512 channels.
+- `cnn-flat`: two 3x3 convolutions without padding, one pool, a hidden layer on the flattened channels; 32-64-128 units.
+  With norm "none" on 32x32x3 inputs it is the CIFAR-10 network of pfl-research's benchmark (1,626,442 weights).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from models.algebra.axes import Along, Axis
+from models.networks.network import IMAGE, NETWORKS, Builder, Network, NetworkSpec, ends
+from models.networks.staged import Staged
+
+
+def _conv_axes(spec: NetworkSpec) -> dict[str, Axis]:
+    return ends(spec) | {f"conv{i}": Axis(f"conv{i}", width) for i, width in enumerate(spec.widths, 1)}
+
+
+class CNN(Staged):
+    """x (N, C, H, W) → logits (N, classes); one stage per convolution."""
+
+    def __init__(self, builder: Builder) -> None:
+        last = len(builder.spec.widths)
+        streams = [f"conv{i}" for i in range(1, last + 1)]
+
+        def stage(i: int) -> nn.Module:
+            conv = builder.conv(streams[i - 1] if i else IMAGE, streams[i], 3, padding=1, bias=True)
+            pool = nn.MaxPool2d(2) if i < last - 1 else nn.Identity()  # exits pool what is left
+            return nn.Sequential(conv, builder.norm(streams[i]), nn.ReLU(), pool)
+
+        super().__init__(builder, [partial(stage, i) for i in range(last)], streams, spatial=True)
+
+
+def _flat_axes(spec: NetworkSpec) -> dict[str, Axis]:
+    return ends(spec) | {name: Axis(name, width) for name, width in zip(_FLAT, spec.widths, strict=True)}
+
+
+_FLAT = ("conv1", "conv2", "hidden")
+
+
+class FlatCNN(Staged):
+    """x (N, C, H, W) → logits (N, classes); three stages."""
+
+    def __init__(self, builder: Builder) -> None:
+        _, height, width = builder.spec.input_shape
+        pixels = ((height - 4) // 2) * ((width - 4) // 2)
+
+        def first() -> nn.Module:
+            return nn.Sequential(builder.conv(IMAGE, "conv1", 3, bias=True), builder.norm("conv1"), nn.ReLU())
+
+        def second() -> nn.Module:
+            conv = builder.conv("conv1", "conv2", 3, bias=True)
+            return nn.Sequential(conv, builder.norm("conv2"), nn.ReLU(), nn.MaxPool2d(2))
+
+        def third() -> nn.Module:
+            hidden = builder.linear(Along("conv2", inner=pixels), "hidden")
+            return nn.Sequential(nn.Flatten(), hidden, builder.norm("hidden"), nn.ReLU())
+
+        super().__init__(builder, [first, second, third], _FLAT)
+
+
+NETWORKS["cnn"] = Network(axes=_conv_axes, build=CNN, widths=(64, 128, 256, 512), smallest=8, spatial=True)
+NETWORKS["cnn-flat"] = Network(axes=_flat_axes, build=FlatCNN, widths=(32, 64, 128), smallest=6, fixed_widths=True)

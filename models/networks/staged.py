@@ -1,0 +1,125 @@
+"""A network as stages and the exits that follow them: one description for every kind of exit and every depth.
+
+A network lists how its stages are made, the axis that its features run along after each, and what its features look
+like. Which stages a build has and which exits it ends in follows from the spec's `exits` and from the plan's depth:
+
+- "auto": what the method needs; where nobody says, as "last".
+- "last": one exit after the last stage. The network cannot be cut in depth.
+- "plain": an exit after every stage: what a stage's features need before they are pooled, pooling, a linear layer.
+- "bottleneck": DepthFL's (ICLR 2023, appendix): before the last stage an attention gate and a stride-2 separable
+  convolution for every stage that is skipped (`models.networks.bottleneck`), then as "plain".
+- "shared": one exit that every depth uses (InclusiveFL with a classifier for all); features must keep one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from models.algebra.axes import SHARED, declare
+from models.errors import SettingError
+from models.networks.bottleneck import Bottleneck
+
+if TYPE_CHECKING:
+    from models.networks.network import Builder
+
+EXITS = ("auto", "last", "plain", "bottleneck", "shared")
+
+
+class Exit(nn.Module):
+    """Features (N, C, ...) → logits (N, classes).
+
+    Args:
+        ready: what the features need before they are pooled, such as the norm of a pre-activation network; or what
+            pools them itself, for features of another form, and returns (N, C).
+        reduce: stands between the features and `ready`; a bottleneck.
+        classifier: (N, C) → logits.
+    """
+
+    def __init__(self, ready: nn.Module, reduce: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.reduce, self.ready, self.classifier = reduce, ready, classifier
+
+    def forward(self, features: Any) -> Tensor:
+        """Logits."""
+        ready_NCx: Tensor = self.ready(self.reduce(features))
+        pooled_NC = ready_NCx.flatten(2).mean(2) if ready_NCx.ndim > 2 else ready_NCx
+        return self.classifier(pooled_NC)  # type: ignore[no-any-return]
+
+
+class Staged(nn.Module):
+    """x → logits of the deepest exit that this build has; `predictions` gives those of all.
+
+    Args:
+        builder: makes the layers; knows the spec, and the depth and exits of this build.
+        stages: makes each stage of the full network; only those that are held are made.
+        streams: axis of the features after each stage.
+        stem: makes what stands before the first stage and belongs to it.
+        ready: axis → what features need before they are pooled, or what pools them; default nothing.
+        spatial: whether features are images, which a bottleneck needs.
+        classifier: axis → what makes logits of pooled features; default a linear layer.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        stages: Sequence[Callable[[], nn.Module]],
+        streams: Sequence[str],
+        *,
+        stem: Callable[[], nn.Module] = nn.Identity,
+        ready: Callable[[str], nn.Module] = lambda axis: nn.Identity(),
+        spatial: bool = False,
+        classifier: Callable[[str], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        kind, last = builder.spec.exits, len(stages)
+        depth, classifier = builder.depth or last, classifier or builder.classifier
+        if kind == "bottleneck" and not spatial:
+            raise SettingError("exits", kind, f"one of last, plain, shared for {builder.spec.name!r}")
+        if kind == "shared" and len(set(streams)) > 1:
+            raise SettingError("exits", kind, f"one of last, plain, bottleneck for {builder.spec.name!r}")
+        self.stem = declare(stem(), stage=1)
+        self.stages = nn.ModuleList(declare(make(), stage=i) for i, make in enumerate(stages[:depth], 1))
+        self.exits = nn.ModuleDict()
+        if kind == "shared":
+            end = streams[0]
+            exit_of_all = Exit(ready(end), nn.Identity(), classifier(end))
+            self.exits["shared"] = declare(exit_of_all, exit_of=SHARED)
+        for i in [] if kind == "shared" else self._places(builder, depth, last):
+            bottleneck = kind == "bottleneck" and i < last
+            reduce = Bottleneck(builder, streams[i - 1 :], ready(streams[i - 1])) if bottleneck else nn.Identity()
+            at_end = streams[-1] if bottleneck else streams[i - 1]
+            # What a bottleneck ends in is normalised already.
+            final = nn.Identity() if bottleneck else ready(at_end)
+            self.exits[str(i)] = declare(Exit(final, reduce, classifier(at_end)), exit_of=i)
+
+    @staticmethod
+    def _places(builder: Builder, depth: int, last: int) -> Sequence[int]:
+        """Stages whose exits this build has."""
+        if builder.spec.exits in ("auto", "last"):
+            return [last] if depth == last else []
+        return [depth] if builder.own_exit else range(1, depth + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of the deepest exit."""
+        features = self.stem(x)
+        for stage in self.stages:
+            features = stage(features)
+        return list(self.exits.values())[-1](features)  # type: ignore[no-any-return]
+
+    def predictions(self, x: Tensor) -> list[Tensor]:
+        """Logits of every exit, shallowest first."""
+        features, logits = self.stem(x), []
+        for i, stage in enumerate(self.stages, 1):
+            features = stage(features)
+            if str(i) in self.exits:
+                logits.append(self.exits[str(i)](features))
+        return logits or [self.exits["shared"](features)]
+
+
+def predictions(network: nn.Module, x: Tensor) -> list[Tensor]:
+    """Logits of everything in a network that predicts: its exits, or the nets of a mixture; else its only ones."""
+    several: Callable[[Tensor], list[Tensor]] | None = getattr(network, "predictions", None)
+    return [network(x)] if several is None else several(x)

@@ -1,0 +1,1 @@
+"""Normalisation layers and the statistics that they need."""

@@ -1,0 +1,1 @@
+"""States that are more than one network: copies by size, nets side by side, masks, clusters."""

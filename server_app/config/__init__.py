@@ -1,0 +1,1 @@
+"""The door: keys, their types and ranges, and what they mean."""

@@ -1,0 +1,1 @@
+"""The run folder: metrics, checkpoints, events, and the lock on it."""

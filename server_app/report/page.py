@@ -1,0 +1,197 @@
+"""One self-contained page about a run, made from its folder alone: ``report.html``.
+
+The same folder gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from server_app.folder.files import replace_text
+from server_app.folder.progress import count
+from server_app.folder.run_folder import CONFIG, SUMMARY, Row, read_metrics
+from server_app.report.figures import DARK, LIGHT, figures, finite
+
+_MOST_REJECTED = 200  # lines of the list of rejected replies
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run folder, whatever state that is in, and return its path.
+
+    Raises:
+        OSError: the folder cannot be read or written.
+        ValueError: its metrics are damaged (the message names file and line).
+    """
+    config, summary, rows = _read(folder / CONFIG), _read(folder / SUMMARY), read_metrics(folder)
+    last, best = summary.get("last") or {}, summary.get("best") or {}
+    tiers = list(
+        dict.fromkeys([*(last.get("tiers") or {}), *(name for row in rows for name in row.get("tiers") or {})])
+    )
+    state = f"{summary.get('status', 'not finished')} · {len(rows)} round{'s' * (len(rows) != 1)}"
+    if abandoned := sum(bool(row.get("abandoned")) for row in rows):
+        state += f" · {abandoned} abandoned"
+    parts = [
+        f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(state)}</p></header>",
+        f"<p class=error>{escape(str(summary['error']))}</p>" if summary.get("error") else "",
+        _section("Tiers", _tier_table(last, best, tiers)),
+        _section("Rounds", figures(rows, tiers, best.get("round"))) if rows else "<p>No round has ended yet.</p>",
+        _section("Fairness", _fairness(rows, tiers)),
+        _section("Rejected replies", _rejected(rows)),
+        _section("Configuration", _pairs(config.get("config") or {})),
+        _section("Environment", _pairs({key: value for key, value in config.items() if key != "config"})),
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(folder.resolve().name)} · Flotilla</title>\n<style>{_style()}</style></head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body></html>\n"
+    )
+    replace_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _tier_table(last: Mapping[str, Any], best: Mapping[str, Any], tiers: Sequence[str]) -> str:
+    heads = ["tier", "parameters", "MACs", "MB down", "MB up"]
+    heads += [f"accuracy, last (round {last.get('round', '–')})", f"accuracy, best (round {best.get('round', '–')})"]
+    lines = []
+    for name in tiers:
+        end, peak = ((of.get("tiers") or {}).get(name) or {} for of in (last, best))
+        parameters, macs = end.get("parameters"), end.get("macs")
+        costs = [f"{parameters:,}" if isinstance(parameters, int) else "–", "–" if macs is None else count(macs)]
+        costs += [
+            "–" if (size := finite(end.get(key))) is None else f"{size / 1e6:,.3f}"
+            for key in ("bytes_down", "bytes_up")
+        ]
+        lines.append([name, *costs, _share(end.get("accuracy")), _share(peak.get("accuracy"))])
+    lines.append(["global", "", "", "", "", _share(last.get("accuracy")), _share(best.get("accuracy"))])
+    return _table(heads, lines, "numbers") if last else ""
+
+
+_UNASKED = (
+    "Not measured. With the key fraction-evaluate above 0 clients score on their own test data every round, whatever "
+    "the method: variance, worst and best 10 %, overall and by tier."
+)
+
+
+def _fairness(rows: Sequence[Row], tiers: Sequence[str]) -> str:
+    """How evenly the clients are served, in the last round in which they scored on their own test data."""
+    row: Row = next((row for row in reversed(rows) if isinstance(row.get("fairness"), Mapping)), {})
+    found: Mapping[str, Any] = row.get("fairness") or {}
+    each = found.get("tiers") or {}
+    heads = [
+        "",
+        "clients",
+        "mean",
+        "variance (points²)",
+        "worst 10 %",
+        "best 10 %",
+        "10th percentile",
+        "angle (rad)",
+        "KL to uniform (nats)",
+    ]
+    lines = []
+    known = [*tiers, *(name for name in each if name not in tiers)]
+    for name, of in [("all", found), *((tier, each[tier]) for tier in known if tier in each)]:
+        shares = [_share(of.get(key)) for key in ("worst_10_percent_mean", "best_10_percent_mean", "percentile_10")]
+        lines.append(
+            [
+                name,
+                _plain(of.get("clients"), 0),
+                _share(of.get("mean")),
+                _plain(of.get("variance_points2"), 1),
+                *shares,
+                _plain(of.get("angle"), 3),
+                _plain(of.get("kl_uniform"), 4),
+            ]
+        )
+    note = (
+        f"<p>Accuracy of each client on its own test data, after round {row.get('round')}; every client counts once. "
+        "Worst and best 10 % are means over that tenth of the clients, at least one.</p>"
+    )
+    if not found:
+        return f"<p>{_UNASKED}</p>"
+    return _table(heads, lines, "numbers") + note
+
+
+def _rejected(rows: Sequence[Row]) -> str:
+    """Why and how often, then which."""
+    found = [(row["round"], reply) for row in rows for reply in row.get("rejected") or ()]
+    reasons = Counter(str(reply.get("reason")) for _, reply in found)
+    total = _table(["reason", "replies"], [[reason, str(n)] for reason, n in reasons.most_common()], "numbers")
+    lines = [[str(n), str(reply.get("node")), str(reply.get("reason"))] for n, reply in found[:_MOST_REJECTED]]
+    more = f"<p>and {len(found) - _MOST_REJECTED} more in metrics.jsonl</p>" if len(found) > _MOST_REJECTED else ""
+    each = f"<details><summary>each reply</summary>{_table(['round', 'node', 'reason'], lines)}{more}</details>"
+    return total + each if found else ""
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    lines = []
+    for key, value in values.items():
+        inner = value.items() if isinstance(value, Mapping) else [("", value)]
+        lines += [[f"{key} {part}".strip(), x if isinstance(x, str) else json.dumps(x)] for part, x in inner]
+    return _table([], lines, "pairs") if lines else ""
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], kind: str = "") -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>\n" for line in lines)
+    return (
+        f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    )
+
+
+def _section(title: str, inner: str) -> str:
+    return f"<section><h2>{title}</h2>{inner}</section>" if inner else ""
+
+
+def _share(value: object) -> str:
+    return "–" if (number := finite(value)) is None else f"{100 * number:.2f} %"
+
+
+def _plain(value: object, digits: int) -> str:
+    return "–" if (number := finite(value)) is None else f"{number:,.{digits}f}"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Read a JSON file of the folder; a run that was killed early lacks it, and a report is wanted all the same."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _style() -> str:
+    light = "".join(f"--c{n}:{colour};" for n, colour in enumerate(LIGHT))
+    dark = "".join(f"--c{n}:{colour};" for n, colour in enumerate(DARK))
+    return f"""
+:root{{color-scheme:light dark;--page:#fff;--ink:#1b1e23;--muted:#646b75;--line:#e4e7eb;{light}}}
+@media(prefers-color-scheme:dark){{:root{{--page:#14171b;--ink:#e8eaed;--muted:#9aa2ad;--line:#2b3037;{dark}}}}}
+*{{box-sizing:border-box}}
+body{{margin:0 auto;padding:2.2rem 1.5rem 4rem;max-width:74rem;background:var(--page);color:var(--ink);
+ font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",Arial,sans-serif}}
+header p,.wide+p{{margin:.1rem 0 0;color:var(--muted)}} h1{{font-size:1.55rem;margin:0;font-weight:600}}
+h2{{font-size:1.05rem;font-weight:600;margin:2.4rem 0 .7rem;padding-bottom:.35rem;border-bottom:1px solid var(--line)}}
+.error{{border-left:3px solid var(--c1);padding-left:.8rem}}
+.wide{{overflow-x:auto}} table{{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}}
+th,td{{text-align:left;vertical-align:top;padding:.28rem 1.6rem .28rem 0;border-bottom:1px solid var(--line)}}
+th{{font-weight:500;color:var(--muted)}} .numbers :is(th,td):not(:first-child){{text-align:right;white-space:nowrap}}
+.pairs td:first-child{{color:var(--muted);white-space:nowrap}} .pairs td{{overflow-wrap:anywhere}}
+.pairs thead{{display:none}} :is(th,td):last-child{{padding-right:0}}
+details{{margin-top:.8rem}} summary{{cursor:pointer;color:var(--muted)}}
+.figures{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));gap:1.6rem 2.2rem}}
+figure{{margin:0}} figcaption{{font-weight:500;display:flex;flex-wrap:wrap;gap:.1rem 1rem;align-items:baseline}}
+svg{{display:block;width:100%;height:auto;overflow:visible}}
+.key{{display:inline-flex;flex-wrap:wrap;gap:.1rem .95rem;font-size:.86rem;font-weight:400;color:var(--muted)}}
+p.key{{margin:.2rem 0 1rem}}
+.key i{{display:inline-block;width:.95em;height:.3em;border-radius:2px;margin:0 .4em .2em 0}}
+.key i.dot{{width:.75em;height:.75em;border:1.5px solid var(--muted);border-radius:50%;margin-bottom:-.05em}}
+.key i.full{{background:var(--muted);transform:scale(.7)}}
+@media print{{body{{max-width:none;padding:0}}section{{break-inside:avoid}}}}
+"""

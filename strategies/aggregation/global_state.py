@@ -1,0 +1,61 @@
+"""One global state and what belongs to it: what averages into it, which of it was ever trained, FedDyn's h."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from models.algebra.average import PartialAverage
+from models.algebra.axes import Layout
+from models.algebra.submodel import split
+from strategies.aggregation.feddyn import FedDynCorrection
+from strategies.round.aggregator import Coverage
+
+
+class GlobalState:
+    """A state of the network; a strategy has one, or one per cluster.
+
+    Args:
+        layout: of the network.
+        average: where replies are added; a plain one unless given.
+        dynamic: FedDyn's server half for this state, if it is on.
+
+    Attributes:
+        flat: the whole state as one vector.
+        tensors: the same by name (views).
+        average: see above.
+        coverage: what was ever held.
+        dynamic: see above.
+    """
+
+    def __init__(
+        self, layout: Layout, average: PartialAverage | None = None, dynamic: FedDynCorrection | None = None
+    ) -> None:
+        self.flat = torch.zeros(layout.parameters)
+        self.tensors = split(self.flat, {name: tensor.shape for name, tensor in layout.tensors.items()})
+        self.average = PartialAverage(layout) if average is None else average
+        self.coverage = Coverage(self.average)
+        self.dynamic = dynamic
+
+    def become(self, other: GlobalState) -> None:
+        """Take the values of another state of the same network."""
+        self.flat.copy_(other.flat)
+        self.coverage.restore({name: ever.clone() for name, ever in other.coverage.ever.items()})
+        if self.dynamic is not None and other.dynamic is not None:
+            self.dynamic.restore(other.dynamic.checkpoint())
+
+    def checkpoint(self) -> dict[str, Tensor]:
+        """Everything that the next rounds depend on."""
+        tensors = {f"state/{name}": tensor for name, tensor in self.tensors.items()}
+        tensors |= {f"coverage/{name}": ever.to(torch.uint8) for name, ever in self.coverage.ever.items()}
+        return tensors | ({} if self.dynamic is None else self.dynamic.checkpoint())
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up a `checkpoint`."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[f"state/{name}"])
+        self.coverage.restore({name: tensors[f"coverage/{name}"] for name in self.coverage.ever})
+        if self.dynamic is not None:
+            self.dynamic.restore(tensors)

@@ -1,0 +1,102 @@
+"""DepthFL (Kim et al., ICLR 2023) and FedDyn (Acar et al., ICLR 2021).
+
+- `DepthFL` (§3.1, eq. 1-2): a device of depth d holds the stem, stages 1..d and exits 1..d, each exit behind a
+  bottleneck. All exits learn by cross entropy and from each other, with the weight w(t) = exp(-5·(1 - min(t, T)/T)²),
+  t = round - 1, which is small at first and 1 from round T on. The server takes the plain mean per tensor over those
+  who sent it, and FedDyn's correction on top. T is 300 in the paper; shorter runs never reach w = 1, so it is a
+  setting.
+- `ExclusiveDepth` (Table 2): the same network cut at one depth for everybody; devices that cannot carry it do not take
+  part.
+- `FedDyn`: the full network for everybody, plain mean, FedDyn's correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp
+from typing import ClassVar
+
+from models.algebra.plans import Plan
+from models.errors import SettingError
+from protocol import Objective, Scalar
+from strategies.method import Preferences
+from strategies.methods.fedavg import FedAvg
+from strategies.nodes.manager import Node
+from strategies.round.runner import PartialStrategy
+from strategies.tiers.tier import Tier
+
+
+class DepthFL(PartialStrategy):
+    """The stages and exits up to a tier's depth; exits teach each other.
+
+    Options: `distillation` (True), `distillation-rounds` (300): T above.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Scalar]] = {"distillation": True, "distillation-rounds": 300}
+    RANGES = {"distillation-rounds": (1, 10**9)}
+    PREFERENCES = Preferences(norm="batch-per-width", exits=("bottleneck", "plain"), dynamic_alpha=0.1)
+    PER_WIDTH = True
+    WIDTHS = False
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """Everything up to the tier's depth."""
+        del node
+        return self.kept_plan(tier, round_number)
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """Likewise."""
+        del round_number
+        return Plan(depth=self.depth_of(tier))
+
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+        """Tiers differ in depth only."""
+        return self.depth_of(tier) >= self.depth_of(wanted)
+
+    def objective(self, tier: Tier, round_number: int) -> Objective:
+        """Deep supervision with mutual distillation of this round's weight."""
+        del tier
+        settings: dict[str, Scalar] = {"distillation": "mutual", "weight": self.distillation_weight(round_number)}
+        return Objective("deep-supervision", settings if self.options["distillation"] else {})
+
+    def distillation_weight(self, round_number: int) -> float:
+        """w(t) of a 1-based round."""
+        rounds = int(self.options["distillation-rounds"])
+        return exp(-5 * (1 - min(round_number - 1, rounds) / rounds) ** 2)
+
+
+class ExclusiveDepth(DepthFL):
+    """One depth for everybody who can carry it.
+
+    Options: `depth` (0: the deepest that a tier carries), and DepthFL's.
+    """
+
+    OPTIONS = {**DepthFL.OPTIONS, "depth": 0}
+    RANGES = {**DepthFL.RANGES, "depth": (0, 10**6)}
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """The same for all."""
+        del tier, round_number
+        return Plan(depth=self._only())
+
+    def eligible(self, tier: Tier) -> bool:
+        """Whether the tier can carry it."""
+        return self.depth_of(tier) >= self._only()
+
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+        """Whether the tier can carry it; there is but one part."""
+        del wanted
+        return self.eligible(tier)
+
+    def _only(self) -> int:
+        wanted, deepest = int(self.options["depth"]), max(self.depth_of(tier) for tier in self.settings.tiers)
+        if wanted > deepest:
+            allowed = f"1 to {deepest}, the deepest that a tier carries, or 0 for that one"
+            raise SettingError("depthfl-exclusive-depth", wanted, allowed)
+        return wanted or deepest
+
+
+class FedDyn(FedAvg):
+    """Everything for everyone, unweighted, corrected for drift. Its strength is `dynamic-alpha`."""
+
+    BY_EXAMPLES = False
+    PREFERENCES = Preferences(dynamic_alpha=0.01)

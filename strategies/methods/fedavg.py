@@ -1,0 +1,59 @@
+"""FedAvg and the two baselines that everybody forgets.
+
+- `FedAvg`: McMahan et al., AISTATS 2017, Algorithm 1. Everyone trains the full network; replies weigh by examples (or
+  equally, with aggregation "uniform"). It ignores what devices can carry: the ceiling, not a competitor.
+- `Smallest`: everyone trains the part of the smallest tier.
+- `Exclusive`: only nodes that can hold the full network take part (DepthFL, ICLR 2023, Table 2).
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from models.algebra.plans import Plan
+from strategies.nodes.manager import Node
+from strategies.round.runner import PartialStrategy
+from strategies.tiers.tier import Tier
+
+
+class FedAvg(PartialStrategy):
+    """Everything for everyone, weighted by examples."""
+
+    BY_EXAMPLES = True
+
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+        """Everybody trains the full network here, whatever they could carry."""
+        del tier, wanted
+        return True
+
+
+class Smallest(FedAvg):
+    """The smallest tier's part for everyone."""
+
+    PER_WIDTH = True
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The leading part of the smallest rate."""
+        del node, tier, round_number
+        return Plan(self.settings.tiers[-1].rate)
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """The same part: nothing wider was ever trained."""
+        del tier, round_number
+        return Plan(self.settings.tiers[-1].rate)
+
+    def global_rate(self) -> Fraction:
+        """The smallest tier's."""
+        return self.settings.tiers[-1].rate
+
+
+class Exclusive(FedAvg):
+    """The full network, by those who can hold it."""
+
+    def eligible(self, tier: Tier) -> bool:
+        """Whether the tier can hold the full network."""
+        return tier.rate == 1
+
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+        """As far as the tier goes."""
+        return tier.rate >= wanted.rate

@@ -1,0 +1,27 @@
+"""FedRolex (Alam et al., NeurIPS 2022, §3.2): HeteroFL with a window that moves by one unit a round and wraps.
+
+In the paper the window of round j starts at unit j mod n; the released code rolls the other way, so it starts at -j
+mod n. `step` = -1 is the code, 1 the paper; the two are mirror images. ceil(r·n) units as in the code. The published
+norm and bias weights grow with a counter that depends on the order of clients; here, as in the paper, every
+coordinate is a mean.
+"""
+
+from __future__ import annotations
+
+from models.algebra.plans import Plan
+from strategies.methods.heterofl import HeteroFL
+from strategies.tiers.tier import Tier
+
+
+class FedRolex(HeteroFL):
+    """Rolling windows.
+
+    Options: `step` (-1): units by which the window moves each round; `label-rows` as in HeteroFL.
+    """
+
+    OPTIONS = {**HeteroFL.OPTIONS, "step": -1}
+    PER_WIDTH = False
+
+    def window(self, tier: Tier, round_number: int) -> Plan:
+        """The window of a 1-based round; the first starts at unit 0."""
+        return Plan(tier.rate, shift=int(self.options["step"]) * (round_number - 1))

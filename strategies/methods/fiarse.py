@@ -1,0 +1,54 @@
+"""FIARSE (Wu, Wang, Wang, Liu, Su, Gao; NeurIPS 2024): submodels of the weights that are largest by magnitude.
+
+A device of rate r trains the r·n of all n weights and biases (those of norms do not count: everybody has them) whose
+magnitude reaches a threshold over the whole network. The mask is found anew every round, from nothing but the state, so
+server and device agree on it without sending it. On the device the gradient takes the mask's dependence on the weight
+into account (`client_app.objectives.importance`). The server averages every coordinate, unweighted, over those whose
+mask has it. The released code averages over those whose difference is not zero there, which leaves out, beside what is
+masked, weights in the mask that happened not to move; and it rounds r·n down, here it is rounded up.
+
+A mask says which weights count, not which are stored: devices hold, send and compute whole tensors with zeros in them.
+So MACs and bytes are those of the whole network. Reported parameters are those that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from models.algebra.plans import Plan
+from models.algebra.submodel import Submodel
+from models.variants.importance import masked
+from protocol import Objective
+from strategies.method import Preferences
+from strategies.nodes.manager import Node
+from strategies.round.runner import PartialStrategy
+from strategies.tiers.tier import Tier
+
+
+class FIARSE(PartialStrategy):
+    """The largest weights; a tier's rate is their share."""
+
+    PREFERENCES = Preferences(norm="static-batch")
+    WIDTHS = False
+    PER_COORDINATE = True
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The tier's share."""
+        del node
+        return self.kept_plan(tier, round_number)
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """Likewise."""
+        del round_number
+        return Plan(keep=tier.rate)
+
+    def part(self, plan: Plan, state: Mapping[str, Tensor] | None = None) -> Submodel:
+        """Everything, with the mask that the state gives."""
+        return masked(super().part(plan), self.state if state is None else state, self.layout, plan.keep)
+
+    def objective(self, tier: Tier, round_number: int) -> Objective:
+        """Cross entropy through the mask."""
+        del tier, round_number
+        return Objective("importance-masked")

@@ -1,0 +1,40 @@
+"""FjORD (Horvath et al., NeurIPS 2021): ordered dropout.
+
+A device of width p_max holds the leading ceil(p_max·n) units (§3.1) and redraws its width p ≤ p_max every batch, with
+the widest part as teacher if distillation is on (§3.3). Between two consecutive widths the server averages over the
+devices whose p_max reaches that ring, weighted by examples (§4.2, eq. 2); statistics of batch norm exist once per
+width.
+"""
+
+from __future__ import annotations
+
+from models.algebra.plans import Plan
+from protocol import Objective
+from strategies.method import Preferences
+from strategies.nodes.manager import Node
+from strategies.round.runner import PartialStrategy
+from strategies.tiers.tier import Tier
+
+
+class Fjord(PartialStrategy):
+    """Nested widths, redrawn every batch.
+
+    Options: `distillation` (False), `alpha` (1.0) and `temperature` (1.0) of the distillation.
+    """
+
+    OPTIONS = {"distillation": False, "alpha": 1.0, "temperature": 1.0}
+    RANGES = {"alpha": (0, 1), "temperature": (1e-3, 1e3)}
+    PREFERENCES = Preferences(norm="batch-per-width")
+    BY_EXAMPLES = True
+    PER_WIDTH = True
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The leading part of the tier's rate, which is the widest that the device draws."""
+        del node, round_number
+        return Plan(tier.rate)
+
+    def objective(self, tier: Tier, round_number: int) -> Objective:
+        """Ordered dropout over all widths; the device leaves out those above its own."""
+        del tier, round_number
+        rates = sorted(tier.rate for tier in self.settings.tiers)
+        return Objective("ordered-dropout", {"rates": ",".join(map(str, rates)), **self.options})

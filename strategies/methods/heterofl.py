@@ -1,0 +1,54 @@
+"""HeteroFL (Diao, Ding, Tarokh, ICLR 2021).
+
+Width: a device of rate r holds the leading ceil(r·n) units of every width axis (§3.1). The server takes the plain mean
+over those who held a coordinate (§3.1, eq. 3-5), classifier rows only over devices that have the label. Devices train
+with masked cross entropy, the Scaler and static batch norm (§3.3).
+"""
+
+from __future__ import annotations
+
+from models.algebra.plans import Plan
+from protocol import Objective
+from strategies.method import Preferences
+from strategies.nodes.manager import Node
+from strategies.round.aggregator import TrainAssignment
+from strategies.round.runner import PartialStrategy
+from strategies.tiers.tier import Tier
+
+
+class HeteroFL(PartialStrategy):
+    """Leading widths, unweighted mean by coordinate.
+
+    Options: `label-rows` (True): mask absent labels in the loss and leave their classifier rows alone.
+    """
+
+    OPTIONS = {"label-rows": True}
+    PREFERENCES = Preferences(norm="static-batch", scaler=True)
+    PER_WIDTH = True
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The leading part of the tier's rate."""
+        del node
+        return self.window(tier, round_number)
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """What the tier just trained."""
+        return self.window(tier, round_number)
+
+    def window(self, tier: Tier, round_number: int) -> Plan:
+        """Which units a tier holds in a round."""
+        del round_number
+        return Plan(tier.rate)
+
+    def objective(self, tier: Tier, round_number: int) -> Objective:
+        """Masked cross entropy, or plain."""
+        del tier, round_number
+        return Objective("masked-cross-entropy" if self.options["label-rows"] else "cross-entropy")
+
+    def needs_labels(self) -> bool:
+        """The server has to know them to leave the other rows alone."""
+        return bool(self.options["label-rows"])
+
+    def rows(self, sent: TrainAssignment) -> tuple[int, ...] | None:
+        """Rows of the labels that the device has."""
+        return sent.node.hello.labels if self.options["label-rows"] else None

@@ -1,0 +1,111 @@
+"""InclusiveFL (Liu et al., KDD 2022): a device holds the bottom layers of one deep network.
+
+The server averages every layer over those who hold it, by examples (§3.2). A size's classifier is its own or shared by
+all; with private last layers each size also has its own copy of its deepest layer. *Momentum distillation* (§3.3) lets
+the deeper layers of the largest model teach the last layer of a smaller one, see
+`strategies.aggregation.momentum_distillation`; its strength
+β = 0 is the plain average of layer prefixes. (The released code never uses its stored momentum; see
+docs/architecture.md.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from logging import INFO
+from typing import Any, ClassVar
+
+from flwr.common import log
+from torch import Tensor
+
+from models.algebra.plans import Plan
+from models.errors import SettingError
+from models.networks.network import NetworkSpec, completed, layout
+from protocol import Scalar
+from strategies.aggregation.momentum_distillation import Momentum
+from strategies.method import Preferences
+from strategies.nodes.manager import Node
+from strategies.round.runner import PartialStrategy
+from strategies.settings import Settings
+from strategies.tiers.tier import Tier, depths_of
+
+
+class InclusiveFL(PartialStrategy):
+    """Bottom layers; momentum distillation into the last layer of every smaller size.
+
+    Options: `momentum` ("auto"): β, which is 0.2 where the last layer of some smaller size has a layer of its shape
+    above it, else 0; `private-classifier` (True), `private-last-layer` (True).
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Scalar]] = {
+        "momentum": "auto",
+        "private-classifier": True,
+        "private-last-layer": True,
+    }
+    PREFERENCES = Preferences(norm="group", exits=("plain", "bottleneck"))
+    BY_EXAMPLES = True
+    PER_WIDTH = True
+    WIDTHS = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._teaching = Momentum(self.network, {d: self._size(d) for d in map(self.depth_of, self.settings.tiers)})
+        self.momentum = self._teaching.strength(self.options["momentum"])
+
+    @classmethod
+    def exits(cls, options: Mapping[str, Scalar]) -> tuple[str, ...]:
+        """One of its own for every size, or one for all."""
+        return cls.PREFERENCES.exits if options["private-classifier"] else ("shared",)
+
+    @classmethod
+    def fitted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """As every method's.
+
+        Raises:
+            SettingError: also where one classifier for all is asked of a network whose stages cannot share it.
+        """
+        try:
+            return super().fitted(network, settings, options)
+        except SettingError as error:
+            if error.key != "exits" or network.exits != "auto":
+                raise
+            allowed = f"true for {network.name!r}, whose stages differ in width"
+            raise SettingError("private-classifier", options["private-classifier"], allowed) from None
+
+    @classmethod
+    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """Private copies as the options say."""
+        if network.variants or not options["private-last-layer"]:
+            return network
+        whole, own_exit = layout(completed(network)), bool(options["private-classifier"])
+        depths = sorted(set(depths_of(settings.tiers, whole.exits).values()) | {whole.depth})
+        variants = tuple(Plan(depth=depth, own_exit=own_exit).to_json() for depth in depths)
+        return replace(network, private=("stage",), variants=variants)
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The bottom layers and the size's own exit."""
+        del node
+        return self.kept_plan(tier, round_number)
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """Likewise."""
+        del round_number
+        return self._size(self.depth_of(tier))
+
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+        """Tiers differ in depth only."""
+        return self.depth_of(tier) >= self.depth_of(wanted)
+
+    def _size(self, depth: int) -> Plan:
+        return Plan(depth=depth, own_exit=bool(self.options["private-classifier"]))
+
+    def refine(self, before: Mapping[str, Tensor]) -> None:
+        """Momentum distillation."""
+        if self.momentum:
+            self._teaching.mix(self.state, before, self.average.coverage(), self.momentum)
+
+    def summary(self) -> None:
+        """Log one line, and another where momentum distillation is off by itself."""
+        super().summary()
+        if self.options["momentum"] == "auto" and not self.momentum:
+            log(INFO, "no momentum distillation: above no smaller size's last layer there is one of its shape")

@@ -1,0 +1,81 @@
+"""NeFL (Kang, Cha, Shin, Lee, Kang; arXiv 2308.07761, IEEE TMC 2025): nested submodels, scaled in width and depth.
+
+A submodel is a leading width, some residual blocks left out, or both. Every block is x + s·F(x) with a learnt step size
+s. Step sizes and norms (affine part and running statistics) are *inconsistent* parameters: every submodel has its own,
+averaged among the devices that trained that submodel. All others are averaged ring by ring over those who held them,
+unweighted. A block that nobody trained keeps its value; the released code sets it to zero.
+
+A tier's rate is the share of the *parameters*. The paper lists the kept blocks of a few ResNets; here a rule makes
+them, after those lists (`models.networks.scaling`; "both" has about the square root of the rate left in width and in
+depth each). Networks without residual blocks, such as `mlp` and `cnn`, are scaled in width whatever "both" says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import ClassVar
+
+from models.algebra.plans import Plan
+from models.networks.network import NetworkSpec, completed
+from models.networks.scaling import scaled
+from models.randomness import generator
+from protocol import Scalar
+from strategies.method import Preferences
+from strategies.nodes.manager import Node
+from strategies.round.runner import PartialStrategy
+from strategies.settings import Settings
+from strategies.tiers.tier import Tier
+
+
+class NeFL(PartialStrategy):
+    """Nested widths and depths with norms and step sizes of their own.
+
+    Options: `mode` ("both"): what tiers differ in, one of `models.networks.scaling.MODES`; `spread` (0): a device
+    trains, each
+    round anew, the submodel of a tier at most so many places from its own, larger ones too (the authors' code has 2);
+    `step-sizes` (True): whether blocks have them.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Scalar]] = {"mode": "both", "spread": 0, "step-sizes": True}
+    RANGES = {"spread": (0, 100)}
+    PREFERENCES = Preferences(norm="batch-per-width")
+    PER_WIDTH = True
+
+    @classmethod
+    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """Step sizes, and copies of them and of the norms for the submodel of every tier.
+
+        Raises:
+            SettingError: unknown mode, or a tier that cannot be reached by leaving blocks out.
+        """
+        mode, steps = str(options["mode"]), bool(options["step-sizes"])
+        if network.variants:
+            return network
+        whole = completed(network)
+        if whole.norm == "batch-per-width":
+            whole = replace(whole, rates=())  # every submodel has its own statistics anyway
+        whole = replace(whole, step_sizes=steps)
+        rates = sorted({tier.rate for tier in settings.tiers}, reverse=True)
+        variants = dict.fromkeys(scaled(whole, rate, mode).to_json() for rate in rates)
+        return replace(whole, private=("norm", "step"), variants=tuple(variants))
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The submodel of the tier, or of one near it."""
+        tiers, spread = self.settings.tiers, int(self.options["spread"])
+        if spread:
+            place = tiers.index(tier)
+            draws = generator(self.settings.seed, round_number, node.id, "submodel")
+            tier = tiers[draws.integers(max(0, place - spread), min(len(tiers), place + spread + 1))]
+        return self.kept_plan(tier, round_number)
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """The submodel of the tier; of the largest one for the network as a whole, whose norms are trained."""
+        del round_number
+        rate = tier.rate if tier in self.settings.tiers else self.global_rate()
+        return scaled(replace(self.network, private=(), variants=()), rate, str(self.options["mode"]))
+
+    def global_rate(self) -> Fraction:
+        """Rate of the largest tier."""
+        return max(tier.rate for tier in self.settings.tiers)

@@ -1,0 +1,114 @@
+"""Split-Mix (Hong, Wang, Wang, Zhou; ICLR 2022): many narrow nets in place of one wide one.
+
+The global network is K = 1/atom independent nets, each with atom·n units in every layer, a stem, norms and a classifier
+of its own (§4.1). A device of rate r trains int(r/atom) of them (Algorithm 2): the first is the next one of
+a shuffled round-robin that all devices share, so that no net is left out for long; the others are drawn from the rest
+without replacement. The server averages every net by itself over those who trained it, weighted by examples; a net that
+nobody trained stays as it is. A device of rate r then uses the mean of the logits of the first int(r/atom) nets.
+
+K nets have about 1/K of the parameters of one K times as wide, so a tier's parameters are not those of other methods.
+The released code rounds atom·n down, which leaves units out where the atom does not divide a layer; here that is
+refused. It also divides activations by the atom in training and scales the initial weights accordingly, unless it keeps
+running statistics; here neither is done: every norm but "none" takes the scale out again.
+
+Adversarial training and dual norms (§4.3) are settings of the run, for every method: `adversarial`, `dual-norm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from models.algebra.plans import Plan
+from models.errors import SettingError
+from models.networks.network import NetworkSpec, completed, layout
+from models.randomness import generator
+from models.variants.base_nets import divisors, nets_of, widths_of
+from protocol import Scalar
+from strategies.nodes.manager import Node
+from strategies.round.runner import PartialStrategy
+from strategies.settings import Settings
+from strategies.tiers.tier import Tier
+
+
+class SplitMix(PartialStrategy):
+    """As many of the nets as a tier can carry.
+
+    Options: `atom` ("auto"): width of one net as a share of the whole, one divided by a whole number, such as "1/8";
+    "auto" is the widest that divides every layer and that the smallest tier can carry, with which the paper's tiers of
+    1 to 1/8 have its 1/8.
+    """
+
+    OPTIONS = {"atom": "auto"}
+    BY_EXAMPLES = True
+    PER_WIDTH = True
+    WIDTHS = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._turns = 0  # devices that have taken a net from the round-robin
+        super().__init__(*arguments, **options)
+
+    @classmethod
+    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """Many narrow nets.
+
+        Raises:
+            SettingError: an atom that does not divide 1 or a layer, or that a tier cannot carry.
+        """
+        if network.bases:
+            return network
+        atom, whole = str(options["atom"]), completed(network)
+        smallest = min(settings.tiers, key=lambda tier: tier.rate)
+        # Every net has all heads of attention, each narrower: what is divided is the coordinates of a head.
+        divided = layout(replace(whole, whole_heads=False))
+        enough = [count for count in divisors(divided) if smallest.rate * count >= 1]
+        count = next(iter(enough), divisors(divided)[-1]) if atom == "auto" else nets_of(atom)
+        if smallest.rate * count < 1:
+            allowed = f"rates of at least one net, 1/{count} of the width ({smallest.name!r} has {smallest.rate})"
+            raise SettingError("tiers", ", ".join(map(str, settings.tiers)), allowed)
+        if count > min(whole.widths):
+            allowed = f"at least 1/{min(whole.widths)}, for layers of {', '.join(map(str, whole.widths))} units"
+            raise SettingError("atom", atom, allowed)
+        if count not in divisors(divided):
+            axis = next(axis for axis in widths_of(divided) if axis.size % count)
+            fit = ", ".join(str(Fraction(1, count)) for count in divisors(divided))
+            raise SettingError("atom", atom, f"one of {fit}, which divide every layer ({axis.name!r} has {axis.size})")
+        return replace(whole, widths=tuple(width // count for width in whole.widths), bases=count)
+
+    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+        """The next net of the round-robin, and random others."""
+        first = self._next()
+        others = [base for base in range(self.network.bases) if base != first]
+        draws = generator(self.settings.seed, round_number, node.id, "bases")
+        more = draws.choice(others, self.carried(tier) - 1, replace=False).tolist() if others else []
+        return Plan(bases=tuple(sorted([first, *more])))
+
+    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+        """The first nets."""
+        del round_number
+        return Plan(bases=tuple(range(self.carried(tier))))
+
+    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+        """Tiers differ in the number of nets only."""
+        return self.carried(tier) >= self.carried(wanted)
+
+    def carried(self, tier: Tier) -> int:
+        """Number of nets that a tier can carry."""
+        return int(tier.rate * self.network.bases)
+
+    def method_state(self) -> dict[str, Any]:
+        """How far the round-robin has gone."""
+        return {"turns": self._turns}
+
+    def restore_method_state(self, values: Mapping[str, Any]) -> None:
+        """Go on with the round-robin of a checkpoint."""
+        self._turns = int(values["turns"])
+
+    def _next(self) -> int:
+        """The net whose turn it is; every cycle has an order of its own."""
+        cycle, place = divmod(self._turns, self.network.bases)
+        self._turns += 1
+        draws = generator(self.settings.seed, cycle, "server", "order of bases")
+        return int(draws.permutation(self.network.bases)[place])

@@ -1,0 +1,132 @@
+"""Who is there in a round, and in which tier: told, drawn or measured, on the wall's clock or on a virtual one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from models.errors import SettingError
+from protocol import NodeId
+from strategies.nodes.manager import Node, NodeManager, NotEnoughNodes
+from strategies.robustness.guard import Rejection
+from strategies.robustness.privacy import WHY_TOLD
+from strategies.round.aggregator import RoundAggregator, RoundReport
+from strategies.settings import Settings
+from strategies.tiers.adaptive import AdaptiveTiers
+from strategies.tiers.requirements import TierRequirements
+from strategies.tiers.tier import Assignment, Tier
+from strategies.virtual import VirtualClock
+
+Members = tuple[list[Node], dict[NodeId, Tier]]
+
+
+class Availability:
+    """The nodes of a round and their tiers.
+
+    Args:
+        settings: of the strategy.
+        fleet: says hello to nodes; told what they are to measure, if some may be.
+        offers: makes what the tiers would ask of a device.
+        clock: of a virtual fleet, whose devices are not always there and say what they would have measured.
+
+    Attributes:
+        number: of the round for which nodes were last asked; -1 before the first.
+        present: who was there then.
+    """
+
+    def __init__(
+        self, settings: Settings, fleet: NodeManager, offers: Callable[[], TierRequirements], clock: VirtualClock | None
+    ) -> None:
+        s = self._settings = settings
+        self._fleet, self._clock = fleet, clock
+        self._assignment = Assignment(s.tier_assignment, s.tiers, proportions=s.proportions, nodes=s.nodes, seed=s.seed)
+        self._private = bool(s.guard.dp_noise)  # then no tier is measured
+        self._offers = offers() if s.tier_assignment in ("node", "measured") and not self._private else None
+        if self._offers is not None and clock is None:
+            fleet.profile = self._offers.request().to_json()
+        names = [tier.name for tier in s.tiers]
+        self._measured = AdaptiveTiers(names, self._offers.rule) if self._offers is not None else None
+        self.number = -1
+        self.present: Members = ([], {})
+
+    def of(self, grid: Grid, round_number: int, report: RoundReport | None = None) -> Members:
+        """All nodes that are there, and the tiers of those that have one; the others are named in the report.
+
+        Lists and tiers are the same objects as long as nobody comes, goes or changes tier.
+
+        Args:
+            grid: where the nodes are.
+            round_number: 1-based.
+            report: given when the round begins; else who was there then is not asked again.
+
+        Raises:
+            NotEnoughNodes: there are nodes, but none of them has a tier and knows the codecs, when the run begins.
+        """
+        if self.number == round_number and report is None:
+            return self.present
+        nodes, rejected = self._fleet.greet(grid)
+        clock = self._clock
+        if clock is not None:
+            nodes = [node for node in nodes if clock.online(node.id, round_number)]
+            nodes = self.present[0] if nodes == self.present[0] else nodes
+        tiers, moved = self.present[1], self._measured is not None and self._measured.changed
+        if nodes is not self.present[0] or len(tiers) < len(nodes) or not self._assignment.lasting or moved:
+            tiers = {}
+            for node in nodes:
+                try:
+                    self._check_codecs(node)
+                    tiers[node.id] = self._tier(node, round_number)
+                except ValueError as error:
+                    rejected.append(Rejection(node.id, str(error)))
+            if self._measured is not None:
+                self._measured.changed = False
+        if report is not None:
+            report.rejected += rejected
+            if self._fleet.waited is not None:
+                report.waiting["hello"] = self._fleet.waited.to_row()
+            if self.number == -1 and nodes and not tiers:
+                raise NotEnoughNodes(f"none of {len(nodes)} nodes can take part; one of them: {rejected[-1].reason}")
+        self.number, self.present = round_number, (nodes, tiers)
+        return self.present
+
+    def _check_codecs(self, node: Node) -> None:
+        """See that a node can read and write what the run sends.
+
+        Raises:
+            SettingError: it knows another set of codecs.
+        """
+        known, s = node.hello.codecs, self._settings
+        for key, name in (("codec", s.codec.name), ("codec-down", s.codec_down.name)):
+            if known and name not in known:
+                raise SettingError(key, name, f"what node {node.id} knows: {', '.join(known)}")
+
+    def _tier(self, node: Node, round_number: int) -> Tier:
+        if self._private and self._assignment.measures(node.hello.tier):
+            raise SettingError("tier", node.hello.tier, f"{', '.join(t.name for t in self._settings.tiers)} {WHY_TOLD}")
+        if self._measured is None or self._offers is None or not self._assignment.measures(node.hello.tier):
+            return self._assignment.tier_of(node.id, node.hello.tier, round_number)
+        figures: Mapping[str, float] = node.hello.figures
+        if self._clock is not None:
+            figures = self._clock.figures(node.id, self._offers.names, self._offers.plans)
+        demand = self._offers.demand(figures, node.hello.examples)
+        return self._settings.tiers[self._measured.place(node.id, demand)]
+
+    def learn(self, fold: RoundAggregator) -> None:
+        """Note whose replies came and whose did not, also in a round that is abandoned."""
+        if self._measured is not None:
+            for sent in fold.missed:
+                self._measured.missed(sent.node.id)
+            for one in fold.learnt:
+                rest = fold.outside.get(one.sent.node.id)
+                self._measured.replied(one.sent.node.id, one.sent.tier, one.metrics, rest)
+
+    def checkpoint(self) -> list[list[Any]]:
+        """What the next tiers depend on, as JSON."""
+        return [] if self._measured is None else self._measured.checkpoint()
+
+    def restore(self, values: list[list[Any]]) -> None:
+        """Take up a `checkpoint`."""
+        if self._measured is not None:
+            self._measured.restore(values)

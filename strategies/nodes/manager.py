@@ -1,0 +1,131 @@
+"""The fleet: which nodes there are and what they said of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from protocol import HELLO, VERSION, Hello, NodeId, WireError
+from strategies.nodes.history import in_order
+from strategies.robustness.guard import Rejection
+from strategies.round.messaging import WaitTimes, exchange
+
+_SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
+
+
+class NotEnoughNodes(RuntimeError):
+    """Fewer nodes came than the run needs."""
+
+
+@dataclass(slots=True)
+class Node:
+    """A node that said hello.
+
+    Attributes:
+        address: flwr's node id, which is drawn anew in every run.
+        hello: what it said.
+    """
+
+    address: int
+    hello: Hello
+
+    @property
+    def id(self) -> NodeId:
+        """Stable id."""
+        return self.hello.node
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeManager:
+    """All nodes met so far.
+
+    Attributes:
+        seconds: how long a hello may take after the last one that came.
+        labels: whether nodes are asked which labels they have; a node that is not asked does not tell.
+        profile: what nodes are asked to measure of themselves, a `protocol.profile.ProfileRequest` as text; "" is
+            nothing.
+        waited: where the seconds of the last `greet` went; None if it had nobody to ask.
+    """
+
+    seconds: float = 60.0
+    labels: bool = False
+    profile: str = ""
+    waited: WaitTimes | None = None
+    _nodes: dict[NodeId, Node] = field(default_factory=dict)
+    _online: frozenset[int] = frozenset()  # addresses of `_present`
+    _present: list[Node] = field(default_factory=list)
+
+    def wait(self, grid: Grid, expected: int, least: int, seconds: float) -> int:
+        """Wait until the expected number of nodes is online, or at least `least` and no more are coming.
+
+        Raises:
+            NotEnoughNodes: fewer than `least` after `seconds`.
+        """
+        began = changed = monotonic()
+        count = len(list(grid.get_node_ids()))
+        while count < expected:
+            now = monotonic()
+            if count >= least and now - changed >= min(_SETTLE, seconds):
+                break
+            if now - began >= seconds:
+                raise NotEnoughNodes(
+                    f"{count} nodes are online, the run needs {least}; in a simulation start it with "
+                    f"`flotilla run`, or `flwr run . --federation-config 'num-supernodes={expected}'`"
+                )
+            sleep(0.05)
+            seen = len(list(grid.get_node_ids()))
+            changed = now if seen != count else changed
+            count = seen
+        return count
+
+    def greet(self, grid: Grid) -> tuple[list[Node], list[Rejection]]:
+        """Say hello to nodes that are new and return all that are online, in order of their ids.
+
+        The list is the same object as long as nobody comes or goes.
+        """
+        self.waited = None
+        online = frozenset(grid.get_node_ids())
+        if online == self._online and len(online) == len(self._present):
+            return self._present, []
+        rejections: list[Rejection] = []
+        new = sorted(online - {node.address for node in self._nodes.values()})
+        record = RecordDict(
+            {"config": ConfigRecord({"version": VERSION, "labels": self.labels, "profile": self.profile})}
+        )
+        messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in new]
+
+        def take(i: int, reply: Message | None) -> None:
+            try:
+                hello = _read(reply)
+            except WireError as error:
+                rejections.append(Rejection(None, f"hello of node {new[i]}: {error}"))
+                return
+            known = self._nodes.get(hello.node)
+            if known is not None and known.address in online:
+                rejections.append(Rejection(hello.node, f"two nodes say they are {hello.node!r}; one is left out"))
+                return
+            self._nodes[hello.node] = Node(new[i], hello)
+
+        if messages:
+            # In whatever order they come: of thousands of nodes, the first ones may be the last to answer.
+            came: list[Message | None] = [None] * len(messages)
+            self.waited = exchange(
+                grid, messages, came.__setitem__, seconds=self.seconds, enough=lambda: False, patient=True
+            )
+            for i, reply in enumerate(came):
+                take(i, reply)
+        nodes = [node for node in self._nodes.values() if node.address in online]
+        self._online, self._present = online, sorted(nodes, key=lambda node: in_order(node.id))
+        return self._present, rejections
+
+
+def _read(reply: Message | None) -> Hello:
+    if reply is None:
+        raise WireError("no answer in time")
+    if reply.has_error():
+        reason = (reply.error.reason or "").strip().splitlines()
+        raise WireError(f"error {reply.error.code}: {reason[-1][:200] if reason else 'no reason given'}")
+    return Hello.from_record(reply.content)

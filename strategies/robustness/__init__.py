@@ -1,0 +1,1 @@
+"""What one reply, or too few of them, can do: checks, bounds, differential privacy."""

@@ -1,0 +1,179 @@
+"""Central differential privacy of the sequence of global states, by node (McMahan, Ramage, Talwar, Zhang, ICLR 2018).
+
+Every difference is clipped to the L2 norm C (`dp-clip`). What is released is
+
+    new = old + (Σ clip(Δ) + N(0, (z·C)²)) / n        per coordinate,
+
+with z the noise multiplier (`dp-noise`) and n the number of nodes that were *asked* to train the coordinate. n is
+fixed before any reply is seen: a reply that is missing or rejected counts as zero. One node's whole contribution then
+moves the sum by at most C, over all coordinates together, whatever the part it holds; the guarantee is about that
+contribution being there or not. A ratio of sums whose denominators depend on the data has no such bound, which is why
+so much is refused here: weights by examples, label rows, q-FFL, FedNova, clusters, measured tiers (they follow from the
+number of examples and from what earlier replies took), and selections that look at losses, sizes or updates.
+
+Epsilon is that of flwr's accountant, without amplification by sampling (it asks for that with fixed clipping, too). An
+abandoned round releases nothing and costs nothing.
+
+Not covered: the metrics (losses, accuracies, who replied), and the moments of static batch norm, which are asked for to
+score. Noise comes from a key that the server draws itself, because clients are told the run's seed; it stands in the
+checkpoints, so that a resumed run draws the same noise. NumPy's generator is not made for cryptography, and
+floating-point noise has known attacks (Mironov, CCS 2012): flwr's own noise has both limits as well.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.serverapp import GaussianPrivacyEvent, NeighboringRelation, PrivacyConfig, SamplingMethod
+from torch import Tensor
+
+from models.algebra.average import PartialAverage
+from models.errors import SettingError
+from models.randomness import generator
+from strategies.aggregation import AGGREGATIONS, ByMethod, Unweighted
+from strategies.robustness.options import GuardOptions
+from strategies.selection import Uniform
+from strategies.settings import Settings
+
+WHY = "with dp-noise, because the sum's sensitivity is bounded only if weights and denominators depend on nobody's data"
+
+
+WHY_TOLD = (
+    "with dp-noise, because a measured tier depends on the number of examples and on past replies, and so would who is "
+    "asked to train which coordinate"
+)
+
+
+class BudgetSpent(RuntimeError):
+    """Another release would cost more than `dp-epsilon` allows."""
+
+
+class Privacy:
+    """The noise of a run, and what it has cost.
+
+    Args:
+        options: of the guard; the noise must be on.
+        nodes: number of nodes.
+
+    Attributes:
+        key: what the noise is drawn from; secret.
+        releases: states that were released.
+    """
+
+    def __init__(self, options: GuardOptions, nodes: int) -> None:
+        self._options, self._nodes = options, nodes
+        self.key = secrets.randbits(128)
+        self.releases = 0
+
+    def add_noise(self, state: Mapping[str, Tensor], average: PartialAverage, factor: float, round_number: int) -> None:
+        """Add noise to a state that was just averaged, wherever somebody was asked to train, and count the release.
+
+        Args:
+            state: changed in place.
+            average: what made it.
+            factor: by which differences were multiplied.
+            round_number: 1-based.
+
+        Raises:
+            BudgetSpent: nothing has been added then.
+        """
+        limit = self._options.dp_epsilon
+        if limit and epsilon(self._options, self._nodes, self.releases + 1) > limit:
+            raise BudgetSpent(f"a release more than {self.releases} would cost more than dp-epsilon = {limit:g}")
+        draws = generator(self.key, round_number, "server", "privacy")
+        deviation = self._options.dp_noise * self._options.dp_clip * factor
+        for name, asked in average.denominators().items():
+            tensor = state[name]
+            noise = torch.from_numpy(draws.standard_normal(tuple(tensor.shape), dtype=np.float32).reshape(-1))
+            shape = tuple(
+                part
+                for size, units in zip(tensor.shape, asked.shape[::2], strict=True)
+                for part in (units, size // units)
+            )
+            added = torch.where(asked > 0, noise.view(shape) * deviation / asked.clamp_min(1), -0.0)
+            tensor.add_(added.view(tensor.shape))
+        self.releases += 1
+
+    def report(self) -> dict[str, Any]:
+        """What was spent so far."""
+        spent = epsilon(self._options, self._nodes, self.releases)
+        return {"epsilon": spent, "delta": self._options.dp_delta, "releases": self.releases}
+
+    def checkpoint(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"key": hex(self.key), "releases": self.releases}
+
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Take up a `checkpoint`."""
+        self.key, self.releases = int(values["key"], 16), int(values["releases"])
+
+
+def epsilon(options: GuardOptions, nodes: int, releases: int) -> float:
+    """Epsilon at `dp-delta` of so many releases."""
+    if not releases:
+        return 0.0
+    from flwr.serverapp import RdpAccountant  # two seconds of imports
+
+    relation, sampling = NeighboringRelation.ADD_OR_REMOVE_ONE, SamplingMethod.NO_AMPLIFICATION
+    accountant = RdpAccountant(PrivacyConfig(options.dp_delta, nodes, relation, sampling))
+    accountant.compose(GaussianPrivacyEvent(options.dp_noise, nodes, nodes), releases)
+    return accountant.get_epsilon(options.dp_delta)
+
+
+def check(settings: Settings, *, by_examples: bool, label_rows: bool, norm: str) -> None:
+    """Refuse what the guarantee would not hold for.
+
+    Args:
+        settings: of the strategy; nothing is refused without noise.
+        by_examples: whether the method weighs replies by examples.
+        label_rows: whether it leaves the class rows alone of labels that a device does not have.
+        norm: of the network.
+
+    Raises:
+        SettingError: names the key, the value and the reason.
+    """
+    options = settings.guard
+    if not options.dp_noise:
+        return
+    if find_spec("dp_accounting") is None:
+        allowed = "0 without the package that flwr's accountant needs: pip install 'dp-accounting>=0.6,<0.7'"
+        raise SettingError("dp-noise", options.dp_noise, allowed)
+    rule = settings.aggregation
+    if not isinstance(rule, ByMethod | Unweighted) or (by_examples and not isinstance(rule, Unweighted)):
+        named = next((name for name, kind in AGGREGATIONS.items() if type(rule) is kind), type(rule).__name__)
+        raise SettingError("aggregation", named, f"uniform {WHY}")
+    if label_rows:
+        raise SettingError("label-rows", True, f"false {WHY}")
+    if not isinstance(settings.selector, Uniform):
+        raise SettingError("selection", type(settings.selector).__name__, f"uniform {WHY}")
+    if settings.tier_assignment == "measured":
+        raise SettingError("tier-assignment", "measured", f"fixed, dynamic or node {WHY_TOLD}")
+    for key, value, fits, allowed in (
+        ("clustering", settings.clustering.clustering, settings.clustering.clustering == "none", "none"),
+        ("dynamic-alpha", settings.dynamic_alpha, not settings.dynamic_alpha, "0"),
+        ("guard-mean", options.guard_mean, options.guard_mean == "mean", "mean"),
+        ("guard-norm", options.guard_norm, options.guard_norm == "off", "off (dp-clip is the bound)"),
+        ("over-selection", settings.over_selection, settings.over_selection == 1, "1"),
+    ):
+        if not fits:
+            raise SettingError(key, value, f"{allowed} {WHY}")
+    if norm == "batch-per-width":
+        raise SettingError("norm", norm, "another norm with dp-noise: noise makes running variances negative")
+    rounds, limit = settings.schedule.rounds, options.dp_epsilon
+    if limit and epsilon(options, settings.nodes, rounds) > limit:
+        fit = affordable(options, settings.nodes, rounds)
+        raise SettingError("num-server-rounds", rounds, f"at most {fit} with dp-epsilon = {limit:g}, or more dp-noise")
+
+
+def affordable(options: GuardOptions, nodes: int, most: int) -> int:
+    """How many releases `dp-epsilon` pays for, at most `most`."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if epsilon(options, nodes, middle) <= options.dp_epsilon else (low, middle - 1)
+    return low

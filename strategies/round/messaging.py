@@ -1,0 +1,275 @@
+"""Send messages, take the replies in the round's own order, as they arrive.
+
+Float sums depend on order, and a resumed run has to repeat the uninterrupted one bit for bit. So replies are taken in
+the order in which the messages were made, whatever the order of arrival: only the next few outstanding ones are asked
+for, the others wait at the SuperLink, and memory is bounded by that window.
+
+A round that ends when it has enough replies is another matter: which ones these are is decided by the wall's clock, so
+no order would make it repeatable. There replies are taken as they come, and nobody waits for the slowest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, sleep, time
+from typing import Protocol, runtime_checkable
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+WINDOW = 16
+# The longest that a reply lies at the SuperLink because nobody looks. Flower's own loop sleeps 3 s.
+LONGEST_PAUSE = 0.1  # seconds
+_FIRST_PAUSE = 0.005
+# How long after a deadline the SuperLink keeps what belongs to it: a device whose clock is ahead by more than the time
+# to live could not reply at all, so it is not as short as it might be; and at most flwr's own default.
+_GRACE, _LONGEST_LIFE = 600.0, 43200.0
+
+Taker = Callable[[int, Message | None], None]
+Odd = Callable[[Message, str], None]
+
+
+@runtime_checkable
+class Withdrawing(Protocol):
+    """A grid that can take back requests which nobody has begun to work on."""
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Take back requests, and forget the replies to those that have begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where time comes from, so that tests need none.
+
+    Attributes:
+        now: seconds.
+        sleep: waits.
+        date: seconds since 1970, which nodes have too.
+    """
+
+    now: Callable[[], float] = monotonic
+    sleep: Callable[[float], None] = sleep
+    date: Callable[[], float] = time
+
+
+_WALL = Clock()
+
+
+@dataclass(slots=True, kw_only=True)
+class WaitTimes:
+    """Where the seconds of an exchange went.
+
+    Attributes:
+        messages: that were sent.
+        replies: that came in time.
+        sent: seconds to hand all messages to the SuperLink.
+        first, last: from then until the first and the last reply were in hand; 0 without replies.
+        taken: from then until the last one was taken.
+        idle: longest sleep after which a reply was there: so long one may have lain at the SuperLink unasked.
+        unfetched: longest time from a look that did not find a reply to the look that did: so long one may have lain at
+            the SuperLink unasked, with the looks for others. One beyond the window counts from the sending of all.
+        fetching: longest look that found something, which is Flower's transfer; no reply lay there longer than both.
+        travelled: longest time from the making of a reply by its node until it was in hand, by the clocks of both; it
+            says something only where these agree, as on one host.
+        held: longest time that a reply in hand waited for its turn.
+        arrived: position of a message → seconds from the sending of all until its reply was in hand.
+        left: positions of the messages that were not waited for, because there were enough replies.
+    """
+
+    messages: int = 0
+    replies: int = 0
+    sent: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
+    taken: float = 0.0
+    idle: float = 0.0
+    unfetched: float = 0.0
+    fetching: float = 0.0
+    travelled: float = 0.0
+    held: float = 0.0
+    arrived: dict[int, float] = field(default_factory=dict)
+    left: list[int] = field(default_factory=list)
+
+    def to_row(self) -> dict[str, float]:
+        """For a line of metrics."""
+        names = (
+            "messages",
+            "replies",
+            "sent",
+            "first",
+            "last",
+            "taken",
+            "idle",
+            "unfetched",
+            "fetching",
+            "travelled",
+            "held",
+        )
+        return {name: getattr(self, name) for name in names}
+
+
+def exchange(
+    grid: Grid,
+    messages: Sequence[Message],
+    take: Taker,
+    *,
+    seconds: float,
+    odd: Odd | None = None,
+    window: int = WINDOW,
+    enough: Callable[[], bool] | None = None,
+    patient: bool = False,
+    clock: Clock = _WALL,
+) -> WaitTimes:
+    """Push messages and hand every reply to `take`.
+
+    Args:
+        grid: where the nodes are. What is still open in the end is withdrawn, where it can be.
+        messages: what to send.
+        take: called once per message with its position and its reply, or None if it was not delivered or did not come
+            in time; in the order of the messages.
+        seconds: how long to wait for all of them.
+        odd: called with a message that is no awaited reply, and why.
+        window: replies asked for at a time.
+        enough: if given, replies are taken as they come, until it says so; `take` hears nothing of the others then.
+        patient: with `enough`: `seconds` begin anew with every reply, for questions to so many nodes that nobody knows
+            how long all of them take.
+        clock: where time comes from.
+    """
+    life = _LONGEST_LIFE if patient else min(seconds + _GRACE, _LONGEST_LIFE)
+    for message in messages:
+        message.metadata.ttl = life
+    began = clock.now()
+    pushed = set(grid.push_messages(messages))
+    ids = [message.metadata.message_id for message in messages]
+    run = _Exchange(
+        grid,
+        ids,
+        pushed=pushed,
+        take=take,
+        odd=odd,
+        window=window,
+        clock=clock,
+        waited=WaitTimes(messages=len(ids), sent=clock.now() - began),
+    )
+    if enough is None:
+        run.in_order(seconds)
+    else:
+        run.as_they_come(seconds, enough, patient)
+    run.waited.taken = clock.now() - run.start
+    if run.open and isinstance(grid, Withdrawing):
+        grid.withdraw(run.open)
+    return run.waited
+
+
+class _Exchange:
+    """One exchange under way."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        ids: list[str],
+        pushed: set[str],
+        take: Taker,
+        odd: Odd | None,
+        window: int,
+        clock: Clock,
+        waited: WaitTimes,
+    ) -> None:
+        self._grid, self._ids, self._take, self._odd, self._window = grid, ids, take, odd, window
+        self._clock, self.waited = clock, waited
+        self._position = {message_id: i for i, message_id in enumerate(ids)}
+        self._pushed = [message_id in pushed for message_id in ids]
+        self._done = [False] * len(ids)  # taken
+        self._held: dict[int, Message] = {}
+        self._asked: dict[int, float] = {}  # position → when it was last asked for in vain
+        self._pause, self._slept = _FIRST_PAUSE, 0.0
+        self.start = clock.now()
+
+    @property
+    def open(self) -> list[str]:
+        """Messages that were delivered and have no reply."""
+        arrived = self.waited.arrived
+        return [name for i, name in enumerate(self._ids) if self._pushed[i] and i not in arrived]
+
+    def in_order(self, seconds: float) -> None:
+        """Take replies in the order of the messages, and None for those that are missing at the deadline."""
+        taken, count, deadline = 0, len(self._ids), self.start + seconds
+        while taken < count:
+            late = self._clock.now() >= deadline
+            reach = range(taken, min(taken + self._window, count))
+            arrived = self._receive([i for i in reach if self._pushed[i] and i not in self._held])
+            before = taken
+            while taken < count and (taken in self._held or not self._pushed[taken] or late):
+                self._hand_over(taken)
+                taken += 1
+                if late and taken - before >= self._window:  # ask once for the next ones, they may have arrived
+                    break
+            if taken < count:
+                self._rest(something=taken > before or arrived, until=deadline)
+
+    def as_they_come(self, seconds: float, enough: Callable[[], bool], patient: bool = False) -> None:
+        """Take replies as they arrive until there are enough, and None for those that are missing at the deadline."""
+        deadline, count = self.start + seconds, len(self._ids)
+        for i in range(count):
+            if not self._pushed[i]:
+                self._hand_over(i)
+        while not all(self._done) and not enough():
+            if patient:
+                deadline = self.start + self.waited.last + seconds
+            late, arrived = self._clock.now() >= deadline, False
+            outstanding = [i for i in range(count) if not self._done[i]]
+            for start in range(0, len(outstanding), self._window):
+                arrived |= self._receive(outstanding[start : start + self._window])
+                for i in sorted(self._held):
+                    if not enough():
+                        self._hand_over(i)
+                if enough():
+                    break
+            if late:
+                for i in outstanding:
+                    if not self._done[i] and not enough():
+                        self._hand_over(i)
+                break
+            if not enough():
+                self._rest(something=arrived, until=deadline)
+        self.waited.left = [i for i in range(count) if not self._done[i]]
+        self._held.clear()
+
+    def _receive(self, asked: list[int]) -> bool:
+        """Hold what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""
+        asking = self._clock.now() - self.start
+        replies = list(self._grid.pull_messages([self._ids[i] for i in asked])) if asked else []
+        now, waited = self._clock.now() - self.start, self.waited
+        for reply in replies:
+            i = self._position.get(reply.metadata.reply_to_message_id, -1)
+            if i in self._held or i not in asked:
+                if self._odd is not None:
+                    self._odd(reply, "duplicate" if i in self._held or (i >= 0 and self._done[i]) else "unknown")
+                continue
+            self._held[i] = reply
+            waited.arrived[i] = waited.last = now
+            waited.first = now if not waited.replies else waited.first
+            waited.replies += 1
+            waited.idle = max(waited.idle, self._slept)
+            waited.unfetched = max(waited.unfetched, asking - self._asked.get(i, 0.0))
+            waited.fetching = max(waited.fetching, now - asking)
+            waited.travelled = max(waited.travelled, self._clock.date() - reply.metadata.created_at)
+        self._asked.update((i, asking) for i in asked if i not in self._held)
+        return bool(replies)
+
+    def _hand_over(self, i: int) -> None:
+        """Let a reply be taken, or its absence."""
+        if i in self._held:
+            self.waited.held = max(self.waited.held, self._clock.now() - self.start - self.waited.arrived[i])
+        self._done[i] = True
+        self._take(i, self._held.pop(i, None))
+
+    def _rest(self, *, something: bool, until: float) -> None:
+        """Sleep, longer and longer while nothing comes, but not beyond a point in time."""
+        if something:
+            self._pause, self._slept = _FIRST_PAUSE, 0.0
+            return
+        self._slept = min(self._pause, max(until - self._clock.now(), 0.0))
+        self._clock.sleep(self._slept)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)

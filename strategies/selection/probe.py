@@ -1,0 +1,111 @@
+"""What a selector may ask before it decides: losses and gradients of the present state, by QUERY messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+from numpy.typing import NDArray
+
+from models.algebra.plans import Plan
+from protocol import GRADIENT, GRADIENTS, LOSSES, Objective, Reply, WireError, bytes_of, decode
+from strategies.nodes.history import NodeHistory
+from strategies.nodes.manager import Node
+from strategies.robustness.guard import Rejected, Rejection, content_of
+from strategies.round.aggregator import RoundReport
+from strategies.round.messaging import exchange
+from strategies.round.requests import RequestFactory
+from strategies.selection import Probe
+from strategies.selection.base import Floats, Positions
+from strategies.selection.update_sketch import UpdateSketcher
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridProbe(Probe):
+    """Asks the candidates of one round over the grid.
+
+    Attributes:
+        grid: where the nodes are.
+        outbox: messages about the present state.
+        nodes: the candidates, in their order.
+        plan: by position, the part that its tier keeps.
+        common: the part that the smallest tier keeps.
+        objective: by position, what its tier optimises.
+        seconds: how long to wait for all replies to one question.
+        report: where bytes are counted and replies that are not used are named.
+        table: where vectors are remembered.
+        vectoriser: makes vectors of gradients; None if the selector has no use for them.
+    """
+
+    grid: Grid
+    outbox: RequestFactory
+    nodes: Sequence[Node]
+    plan: Callable[[int], Plan]
+    common: Plan
+    objective: Callable[[int], Objective]
+    seconds: float
+    report: RoundReport
+    table: NodeHistory
+    vectoriser: UpdateSketcher | None
+
+    def losses(self, positions: Positions, *, batch: int = 0, common: bool = False) -> Floats:
+        """See `Probe.losses`."""
+        found = np.full(len(positions), np.nan)
+
+        def take(i: int, plan: Plan, reply: Reply) -> None:
+            del plan
+            loss = reply.metrics.get("loss")
+            if loss is None or loss < 0:
+                raise Rejected(f"loss = {loss}: allowed is 0 or more")
+            found[i] = loss
+
+        self._ask(LOSSES, positions, [self.common if common else self.plan(i) for i in positions.tolist()], take, batch)
+        return found
+
+    def gradients(self, positions: Positions) -> NDArray[np.float32]:
+        """See `Probe.gradients`."""
+        vectoriser = self.vectoriser
+        assert vectoriser is not None  # a selector that asks for gradients has said what it makes of them
+        found = np.full((len(positions), vectoriser.size), np.nan, dtype=np.float32)
+
+        def take(i: int, plan: Plan, reply: Reply) -> None:
+            assert reply.array is not None  # it was asked for
+            part = self.outbox.part(plan, self.nodes[positions[i]])
+            gradient = decode(reply.array, part.numel)
+            if not gradient.isfinite().all():
+                raise Rejected("the gradient is not finite")
+            self.report.survey_bytes["up"] += len(reply.array.data)
+            found[i] = vectoriser.vector(part, gradient)
+
+        self._ask(GRADIENTS, positions, [self.plan(i) for i in positions.tolist()], take)
+        known = np.flatnonzero(~np.isnan(found[:, 0]))
+        rows = self.table.rows([self.nodes[i].id for i in positions[known].tolist()])
+        self.table.vectors[rows] = found[known]
+        return found
+
+    def _ask(
+        self,
+        kind: str,
+        positions: Positions,
+        plans: Sequence[Plan],
+        take: Callable[[int, Plan, Reply], None],
+        batch: int = 0,
+    ) -> None:
+        whom = positions.tolist()
+        asked = [
+            self.outbox.ask_loss(kind, self.nodes[i], plan, self.objective(i), batch)
+            for i, plan in zip(whom, plans, strict=True)
+        ]
+
+        def answer(i: int, message: Message | None) -> None:
+            try:
+                take(i, plans[i], content_of(message, asked[i][0], GRADIENT if kind == GRADIENTS else None))
+            except (Rejected, WireError) as error:
+                self.report.rejected.append(Rejection(self.nodes[whom[i]].id, f"probe: {error}"))
+
+        messages = [message for _, message in asked]
+        self.report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
+        self.report.waiting["probe"] = exchange(self.grid, messages, answer, seconds=self.seconds).to_row()

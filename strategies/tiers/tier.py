@@ -1,0 +1,156 @@
+"""Tiers: how much of the network a device can carry, and who is in which tier."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from models.errors import SettingError
+from models.randomness import generator
+from protocol import NodeId
+from protocol.profile import AUTO
+
+ASSIGNMENTS = ("fixed", "dynamic", "node", "measured")
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A class of devices.
+
+    Attributes:
+        name: what node configs and tables call it.
+        rate: share of the units of every width axis that it can carry, in (0, 1].
+        depth: number of stages that it can carry; None leaves that to the method.
+    """
+
+    name: str
+    rate: Fraction
+    depth: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.rate}" + ("" if self.depth is None else f"@{self.depth}")
+
+
+HALVING = tuple(Tier(name, Fraction(1, 2**i)) for i, name in enumerate("abcde"))
+
+
+def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
+    """Read "a:1, b:1/2, c:1/4" (or "1, 1/2, 1/4": names are then a, b, c). The widest comes first in the result.
+
+    "b:1/2@3" says that tier b carries three stages as well; without it the method spreads the depths over the tiers.
+
+    Raises:
+        SettingError: unreadable, a rate that is not in (0, 1], a depth below 1, or a name twice.
+    """
+    tiers = []
+    for position, item in enumerate(part.strip() for part in text.split(",")):
+        name, _, size = item.rpartition(":")
+        rate_text, _, depth_text = size.partition("@")
+        try:
+            rate = Fraction(rate_text.strip())
+            depth = int(depth_text) if depth_text else None
+        except (ValueError, ZeroDivisionError):
+            raise SettingError(key, text, 'a list such as "a:1, b:1/2, c:1/4" or "a:1@4, b:1@2"') from None
+        if depth is not None and depth < 1:
+            raise SettingError(key, text, f"depths of at least 1 ({item!r} is not)")
+        if not 0 < rate <= 1:
+            raise SettingError(key, text, f"rates above 0 and at most 1 ({item!r} is not)")
+        tiers.append(Tier(name.strip() or chr(ord("a") + position), rate, depth))
+    # Words that results use for the whole network, and that node configs use for a tier that is to be measured.
+    names = ["global", AUTO, *(tier.name for tier in tiers)]
+    if len(set(names)) != len(names):
+        raise SettingError(key, text, 'every name once, and none of them "global" or "auto"')
+    return tuple(sorted(tiers, key=lambda tier: (-tier.rate, -(tier.depth or 0))))
+
+
+def parse_proportions(text: str, tiers: Sequence[Tier], key: str = "tier-proportions") -> tuple[Fraction, ...]:
+    """Read one non-negative number per tier, in the order of `tiers`; "" is equal shares. The result sums to 1.
+
+    Raises:
+        SettingError: unreadable, negative, all zero, or not one per tier.
+    """
+    if not text.strip():
+        return tuple(Fraction(1, len(tiers)) for _ in tiers)
+    try:
+        shares = [Fraction(part.strip()) for part in text.split(",")]
+    except (ValueError, ZeroDivisionError):
+        raise SettingError(key, text, 'numbers such as "1, 1, 2"') from None
+    if len(shares) != len(tiers) or min(shares) < 0 or not sum(shares):
+        raise SettingError(key, text, f"{len(tiers)} numbers (one per tier), none negative, not all 0")
+    return tuple(share / sum(shares) for share in shares)
+
+
+def depths_of(tiers: Sequence[Tier], depths: Collection[int]) -> dict[str, int]:
+    """Depth of every tier, by name: its own, or else the depths of the network spread evenly over the tiers.
+
+    Args:
+        tiers: widest first.
+        depths: at which the network can be cut.
+    """
+    known, count = sorted(depths), len(tiers)
+    spread = [known[-(-len(known) * (count - i) // count) - 1] for i in range(count)]
+    return {tier.name: tier.depth or even for tier, even in zip(tiers, spread, strict=True)}
+
+
+class Assignment:
+    """Says which tier a node is in.
+
+    Args:
+        kind: "fixed" draws once by proportion and keeps it; "dynamic" redraws every round (HeteroFL's default); "node"
+            uses what the node told; "measured" what it measured, see `strategies.tiers.adaptive`.
+        tiers: all tiers.
+        proportions: share of the nodes in each, summing to 1.
+        nodes: how many nodes the configuration expects; with "fixed" their tiers have exactly these proportions.
+        seed: seed of the run.
+    """
+
+    def __init__(
+        self, kind: str, tiers: Sequence[Tier], proportions: Sequence[Fraction], nodes: int, seed: int
+    ) -> None:
+        if kind not in ASSIGNMENTS:
+            raise SettingError("tier-assignment", kind, ASSIGNMENTS)
+        self._kind, self._tiers, self._seed = kind, tuple(tiers), seed
+        self._shares = np.array([float(share) for share in proportions])
+        counts = apportion(proportions, nodes)
+        ordered = [tier for tier, count in zip(tiers, counts, strict=True) for _ in range(count)]
+        order = generator(seed, 0, "server", "tiers").permutation(nodes)
+        self._fixed: Mapping[NodeId, Tier] = {i: ordered[place] for i, place in enumerate(order.tolist())}
+        self._by_name = {tier.name: tier for tier in tiers}
+
+    @property
+    def lasting(self) -> bool:
+        """Whether a node keeps its tier from round to round."""
+        return self._kind != "dynamic"
+
+    def measures(self, told: str) -> bool:
+        """Whether the tier of a node that told this one is to be found by what it measured."""
+        return self._kind == "measured" or (self._kind == "node" and told == AUTO)
+
+    def tier_of(self, node: NodeId, told: str, round_number: int) -> Tier:
+        """The tier of a node in a round.
+
+        Raises:
+            SettingError: the node told a tier that does not exist, or none although it has to.
+        """
+        if self._kind == "node":
+            if told not in self._by_name:
+                raise SettingError("tier", told, [*self._by_name, AUTO])
+            return self._by_name[told]
+        if self._kind == "fixed" and node in self._fixed:
+            return self._fixed[node]
+        # A node that was not counted on draws for itself, so it changes nobody else's tier.
+        draws = generator(self._seed, 0 if self._kind == "fixed" else round_number, node, "tier")
+        return self._tiers[int(draws.choice(len(self._tiers), p=self._shares / self._shares.sum()))]
+
+
+def apportion(proportions: Sequence[Fraction], total: int) -> list[int]:
+    """Whole numbers in the given proportions that sum to `total` (largest remainders; ties to the first)."""
+    exact = [share * total for share in proportions]
+    counts = [int(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda i: (counts[i] - exact[i], i))
+    for i in by_remainder[: total - sum(counts)]:
+        counts[i] += 1
+    return counts

@@ -1,0 +1,1 @@
+"""The state on its way down and the differences on their way up."""

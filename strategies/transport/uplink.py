@@ -1,0 +1,96 @@
+"""The server's half of the codec: what it keeps of each client, and how an array becomes a difference.
+
+Only a codec that asks for it (EF21) has something kept: one vector of the full network's size for every client that has
+taken part, part of every checkpoint. It changes when a round ends well, never for a reply that is rejected or a round
+that is abandoned, because the client is told which of its replies counted and forgets the others as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flwr.app import Array
+from torch import Tensor
+
+from models.algebra.axes import Layout
+from models.algebra.submodel import Submodel
+from models.errors import SettingError
+from protocol import NodeId
+from protocol.codecs import CodecSettings, Decoded, OfPart, codec_of
+from strategies.nodes.history import in_order
+
+MOST_KEPT_BYTES = 2 << 30
+
+
+class UplinkDecoder:
+    """Decodes replies.
+
+    Args:
+        settings: of the codec.
+        layout: declaration of the full network.
+        nodes: that the run expects.
+
+    Raises:
+        SettingError: what would have to be kept of so many nodes does not fit the memory.
+    """
+
+    def __init__(self, settings: CodecSettings, layout: Layout, nodes: int) -> None:
+        self.text = settings.to_text()
+        self._codec = codec_of(settings)
+        if self._codec.REMEMBERS and 4 * layout.parameters * nodes > MOST_KEPT_BYTES:
+            kept = f"{layout.parameters:,} parameters of each of {nodes:,} nodes do not fit in 2 GiB"
+            raise SettingError("codec", settings.name, f"one that keeps nothing of a node at the server: {kept}")
+        self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
+        self._kept: dict[NodeId, dict[str, Tensor]] = {}
+
+    def base(self, node: NodeId, part: Submodel) -> int:
+        """What a request to a node has to say of what is kept of it."""
+        return self._codec.base(self._memory(node, part)) if self._codec.REMEMBERS else 0
+
+    def decode(self, node: NodeId, part: Submodel, array: Array) -> Decoded:
+        """Read what a node sent.
+
+        Raises:
+            WireError: it is not exactly what the codec and the part imply.
+        """
+        return self._codec.decode(array, sizes_of(part), self._memory(node, part))
+
+    def keep(self, node: NodeId, part: Submodel, vectors: Mapping[str, Tensor]) -> None:
+        """Keep what `decode` said is to be remembered, now that the reply has counted."""
+        memory = self._memory(node, part)
+        for name, vector in vectors.items():
+            memory.write(name, vector)
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], list[Any]]:
+        """Tensors, and whose they are."""
+        rows = [(node, name) for node in sorted(self._kept, key=in_order) for name in sorted(self._kept[node])]
+        tensors = {f"codec/{i}": self._kept[node][name] for i, (node, name) in enumerate(rows)}
+        return tensors, [list(row) for row in rows]
+
+    def restore(self, tensors: Mapping[str, Tensor], rows: Sequence[Sequence[Any]]) -> None:
+        """Take up a `checkpoint`."""
+        self._kept = {}
+        for i, (node, name) in enumerate(rows):
+            self._kept.setdefault(node, {})[name] = tensors[f"codec/{i}"]
+
+    def _memory(self, node: NodeId, part: Submodel) -> OfPart:
+        return OfPart(_OfNode(self._kept, node), part, self._shapes)
+
+
+class _OfNode:
+    """The vectors of one node."""
+
+    def __init__(self, kept: dict[NodeId, dict[str, Tensor]], node: NodeId) -> None:
+        self._kept, self._node = kept, node
+
+    def read(self, name: str) -> Tensor | None:
+        return self._kept.get(self._node, {}).get(name)
+
+    def write(self, name: str, vector: Tensor) -> None:
+        self._kept.setdefault(self._node, {})[name] = vector
+
+
+def sizes_of(part: Submodel) -> list[int]:
+    """Coordinates of a part's tensors, in order."""
+    return [block.numel for block in part.values()]

@@ -1,0 +1,49 @@
+"""The edge guide's commands and units fit together; `make test-edge` really runs them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+GUIDE = (ROOT / "docs" / "edge.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```sh (server|device)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+UNITS = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "edge").glob("*.service")}
+
+
+def test_every_block_of_commands_says_where_it_runs() -> None:
+    fences = re.findall(r"^```(.*)$", GUIDE, re.MULTILINE)[::2]
+    assert set(fences) <= {"sh server", "sh device", "text"}
+    assert [where for where, _ in BLOCKS if where == "server"]
+    assert not re.search(r"\n\n    \S", GUIDE), "an indented block, which edge/try.sh does not run"
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_every_block_is_bash(number: int) -> None:
+    done = subprocess.run(["bash", "-n"], input=BLOCKS[number][1], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_units_start_what_the_guide_installs() -> None:
+    """The folder of the bundle, its environment, the certificate and the device's own keys."""
+    device = "".join(text for where, text in BLOCKS if where == "device")
+    assert "tar -xf /tmp/flotilla.tar -C /opt" in device
+    assert "python3.11 -m venv /opt/flotilla/.venv" in device
+    assert len(UNITS) == 2
+    for unit in UNITS.values():
+        for path in re.findall(r"/opt/flotilla/(\S+)", unit):
+            assert path.startswith(".venv/bin/") or (ROOT / path).is_file(), path
+        for path in re.findall(r"/etc/flotilla/(ca\.crt|own|node\.env)", unit):
+            assert f"/etc/flotilla/{path}" in device
+        assert "User=flotilla" in unit
+    assert "useradd --system --home-dir /var/lib/flotilla" in device
+
+
+def test_the_node_file_is_the_one_that_the_guide_writes() -> None:
+    written = re.search(r"cat > /etc/flotilla/node\.env <<'end'\n(.*?)^end$", GUIDE, re.MULTILINE | re.DOTALL)
+    assert written is not None
+    kept = (ROOT / "edge" / "node.env").read_text(encoding="utf-8").splitlines()
+    assert written[1].splitlines() == [line for line in kept if not line.startswith("#")]

@@ -1,0 +1,122 @@
+"""What selectors are told: gradients that differences stand for, and what a node will get through in a round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.algebra.plans import Plan
+from models.networks.network import NetworkSpec, completed, layout, submodel
+from protocol import NodeId, Objective, Work
+from strategies import Schedule, Settings
+from strategies.aggregation import Aggregation, ByMethod, QFedSGD, effective_steps
+from strategies.robustness.guard import ClientUpdate
+from strategies.round.aggregator import AcceptedUpdate, RoundReport, TrainAssignment
+from strategies.selection import Candidates, Probe, Selection, Selector
+from strategies.selection.divfl import DivFL
+from strategies.selection.runner import SelectionRunner
+from strategies.tiers.tier import Tier
+from tests.parity.rounds import node as node_of
+
+SPEC = completed(NetworkSpec("mlp", (1, 4, 4), 5, widths=(12, 8), norm="none"))
+WIDE, NARROW = Tier("a", Fraction(1)), Tier("b", Fraction(1, 2))
+NOBODY: Any = None  # nothing here is asked or sent
+
+
+@dataclass(frozen=True)
+class Looker(Selector):
+    """Chooses everybody, and remembers what it was told."""
+
+    seen: list[Candidates] = field(default_factory=list)
+
+    def select(self, candidates: Candidates, count: int, draws: np.random.Generator, probe: Probe) -> Selection:
+        self.seen.append(candidates)
+        return candidates.selection(np.arange(count))
+
+
+def settings_of(selector: Selector, **more: Any) -> Settings:
+    return replace(Settings(tiers=(WIDE, NARROW), nodes=2, selector=selector), **more)
+
+
+def choose(chooser: SelectionRunner, tiers: Mapping[int, Tier], round_number: int) -> None:
+    nodes = [node_of(i, examples=500) for i in sorted(tiers)]
+    known: dict[NodeId, Tier] = {node.id: tiers[i] for i, node in zip(sorted(tiers), nodes, strict=True)}
+    plan, objective = (lambda tier, number: Plan(tier.rate)), (lambda tier, number: Objective())
+    chooser.choose(NOBODY, NOBODY, nodes, known, plan, objective, RoundReport(number=round_number))
+
+
+def sent_to(node: int, tier: Tier) -> TrainAssignment:
+    return TrainAssignment(
+        node=node_of(node),
+        tier=tier.name,
+        plan=Plan(),
+        part=submodel(SPEC, Plan()),
+        nonce="n",
+        message=NOBODY,
+        bytes_down=0,
+    )
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_same_gradient_is_the_same_vector_whatever_the_rate_and_the_steps(momentum: float) -> None:
+    """(w - w_k)/(ητ): a difference of five small steps in round 7 and one of two large steps in round 1."""
+    schedule = Schedule(learning_rate=0.2, momentum=momentum, kind="exponential", decay=0.5)
+    chooser = SelectionRunner(settings_of(DivFL(), schedule=schedule), layout(SPEC))
+    part, vectors = submodel(SPEC, Plan()), []
+    gradient = torch.randn(part.numel, generator=torch.Generator().manual_seed(1))
+    for round_number, steps in ((1, 2), (7, 5)):
+        choose(chooser, {0: WIDE, 1: WIDE}, round_number)
+        optimiser = schedule.optimiser(round_number)
+        difference = -optimiser.learning_rate * effective_steps(steps, momentum) * gradient
+        reply = ClientUpdate(
+            difference=difference, metrics={"steps": float(steps)}, bytes_up=0, norm=float(difference.norm())
+        )
+        vectors.append(chooser.vector(sent_to(0, WIDE), reply))
+    first, second = vectors
+    assert first is not None
+    assert second is not None
+    np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
+    assert float(first @ first) == pytest.approx(float(gradient @ gradient), rel=0.5)
+
+
+@pytest.mark.parametrize("metrics", [{}, {"steps": 0.0}, {"steps": -4.0}])
+def test_a_reply_that_does_not_say_its_steps_leaves_no_vector(metrics: dict[str, float]) -> None:
+    chooser = SelectionRunner(settings_of(DivFL()), layout(SPEC))
+    choose(chooser, {0: WIDE, 1: WIDE}, 1)
+    reply = ClientUpdate(difference=torch.ones(submodel(SPEC, Plan()).numel), metrics=metrics, bytes_up=0, norm=1.0)
+    assert chooser.vector(sent_to(0, WIDE), reply) is None
+
+
+def processed(trained: bool, tiers: Mapping[int, Tier], **more: Any) -> list[float]:
+    """n_eff of two nodes of 500 examples, in the round after both trained 9 steps as wide ones, or before."""
+    looker = Looker()
+    chooser = SelectionRunner(settings_of(looker, work=Work(batch_size=10), **more), layout(SPEC))
+    choose(chooser, {0: WIDE, 1: WIDE}, 1)
+    if trained:
+        chooser.learn([AcceptedUpdate(sent=sent_to(i, WIDE), metrics={"steps": 9.0}, vector=None) for i in (0, 1)], 1)
+        choose(chooser, tiers, 2)
+    return [float(number) for number in looker.seen[-1].processed]
+
+
+def test_planned_steps_are_those_of_the_present_tier() -> None:
+    tiers = {0: WIDE, 1: NARROW}
+    assert processed(True, tiers, tier_steps=(9, 2)) == [90, 20]
+    assert processed(False, tiers, tier_steps=(9, 2)) == [90, 90]
+    assert processed(True, tiers) == [90, 90]  # epochs are what they were
+    assert processed(False, tiers) == [500, 500]
+
+
+@pytest.mark.parametrize(("rule", "expected"), [(ByMethod(), 10.0), (QFedSGD(), 500.0)])
+def test_the_batch_is_the_one_that_the_aggregation_makes_of_it(rule: Aggregation, expected: float) -> None:
+    """q-FedSGD's single step goes over all examples, whatever the batch size."""
+    looker, plain = Looker(), Schedule(learning_rate=0.1, momentum=0.0, weight_decay=0.0, clip_norm=0.0)
+    work = Work(batch_size=10, local_steps=1)
+    chooser = SelectionRunner(settings_of(looker, work=work, aggregation=rule, schedule=plain), layout(SPEC))
+    choose(chooser, {0: WIDE, 1: NARROW}, 1)
+    assert looker.seen[-1].processed.tolist() == [expected] * 2

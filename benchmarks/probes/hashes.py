@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
@@ -92,9 +93,9 @@ def main() -> int:
         if given.names and name not in given.names:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            options = {"num_server_rounds": 3} | dict(keys)
+            options: dict[str, Any] = {"num_server_rounds": 3} | dict(keys)
             if name == "default job":
-                options = {key: value for key, value in _default_keys().items()}
+                options = dict(_default_keys())
             found[name] = hash_of(play(Path(folder) / "run", **options).path / "model.safetensors")
         if known and known.get(name) != found[name]:
             different.append(name)

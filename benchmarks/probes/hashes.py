@@ -39,7 +39,7 @@ MORE: dict[str, Keys] = {
     "float16": {"method": "depthfl", "codec": "float16"},
     "codec-down": {"method": "fedavg", "codec_down": "qsgd"},
     "q-fedavg": {"method": "fedavg", "aggregation": "q-fedavg"},
-    "q-fedsgd": {"method": "fedavg", "aggregation": "q-fedsgd", "local_steps": 1},
+    "q-fedsgd": {"method": "fedavg", "aggregation": "q-fedsgd", "local_steps": 1, "clip_norm": 0.0},
     "fednova": {"method": "heterofl", "aggregation": "fednova"},
     "uniform": {"method": "fedavg", "aggregation": "uniform"},
     "ifca": {"method": "heterofl", "clustering": "ifca"},

@@ -17,8 +17,8 @@ from data import Split
 from models.algebra.submodel import flatten
 from models.device import device_named
 from models.evaluation import Score, evaluate
-from models.networks.network import layout, submodel
-from models.norms.statistics import collect, needs_statistics, set_statistics
+from models.networks.build import layout, submodel
+from models.statistics import collect, needs_statistics, set_statistics
 from models.variants.cluster_states import apart, length, shared_names, trunk
 from protocol import PartRequest, WireError, decode
 

@@ -17,7 +17,8 @@ from client_app.client_state import Memory
 from client_app.model_cache import LocalModel
 from models.algebra.box_vector import Held
 from models.algebra.submodel import Submodel
-from models.networks.network import NetworkSpec, layout
+from models.networks.build import layout
+from models.networks.spec import NetworkSpec
 
 NAME = "dynamic"
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from client_app.objectives.base import Setting
 from client_app.objectives.cross_entropy import task_of
 from data import Split
-from models.norms.statistics import collect, needs_statistics, set_statistics
+from models.statistics import collect, needs_statistics, set_statistics
 
 _BATCH = 500
 

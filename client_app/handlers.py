@@ -21,10 +21,10 @@ from client_app.training import train
 from data import AUGMENTATIONS, Split
 from models.device import device_named, threads
 from models.evaluation import evaluate
-from models.networks.network import submodel
+from models.networks.build import submodel
 from models.norms.dual_norm import mixed
-from models.norms.statistics import needs_statistics, set_statistics
 from models.randomness import generator, torch_generator
+from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
 

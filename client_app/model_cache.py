@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten, shapes_of, split
-from models.networks.network import NetworkSpec, build_part, layout, submodel
-from models.norms.statistics import static_norms
+from models.networks.build import build_part, layout, submodel
+from models.networks.spec import NetworkSpec
+from models.statistics import static_norms
 from models.variants.importance import masked
 
 _KEPT = 16

@@ -21,7 +21,8 @@ from models.adversary import Attack
 from models.algebra.submodel import flatten
 from models.cost import size_of, training_bytes
 from models.device import device_named, threads
-from models.networks.network import examples, initial_state, submodel
+from models.networks.build import initial_state, submodel
+from models.networks.complete import examples
 from models.randomness import generator, torch_generator
 from protocol import WireError
 from protocol.profile import (

@@ -11,7 +11,7 @@ from client_app.device import attack_of
 from data import Split
 from models.adversary import Attack
 from models.device import device_named
-from models.norms.statistics import collect
+from models.statistics import collect
 from models.variants.base_nets import independent
 from protocol import PartRequest
 
@@ -19,7 +19,7 @@ _BATCH = 500
 
 
 def moments_of(module: nn.Module, examples: Split, request: PartRequest, context: Context) -> Tensor:
-    """Moments of every static batch norm of a part (see `models.norms.statistics.collect`).
+    """Moments of every static batch norm of a part (see `models.statistics.collect`).
 
     Where the request mixes noise norms in, they are estimated on adversarial inputs, as they are trained: each net of a
     mixture on its own. Where it does not, they see clean inputs, since nobody is going to use them.

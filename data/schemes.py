@@ -8,28 +8,47 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SettingError
 
-if TYPE_CHECKING:
-    from data.settings import DataSettings
-
 Rows = NDArray[np.int64]
-Scheme = Callable[[Rows, "DataSettings", int], list[Rows]]
 
 
-def _iid(labels: Rows, settings: DataSettings, seed: int) -> list[Rows]:
+class Division(Protocol):
+    """What schemes read of a run's settings; `data.settings.DataSettings` says what each of them means."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set, for messages."""
+
+    @property
+    def num_clients(self) -> int:
+        """Number of parts."""
+
+    @property
+    def dirichlet_alpha(self) -> float:
+        """Concentration of "dirichlet"."""
+
+    @property
+    def labels_per_client(self) -> int:
+        """Classes of a part of "labels"."""
+
+
+Scheme = Callable[[Rows, Division, int], list[Rows]]
+
+
+def _iid(labels: Rows, settings: Division, seed: int) -> list[Rows]:
     """Cut equal shares, give or take one. Flower's partitioner cuts in order: who calls has shuffled."""
     from flwr_datasets.partitioner import IidPartitioner
 
     return _divide(labels, IidPartitioner(settings.num_clients))
 
 
-def _dirichlet(labels: Rows, settings: DataSettings, seed: int) -> list[Rows]:
+def _dirichlet(labels: Rows, settings: Division, seed: int) -> list[Rows]:
     """Divide each class by proportions from Dirichlet(alpha): Yurochkin et al., ICML 2019, arXiv 1905.12022.
 
     Drawn again, up to ten times, until everybody has an example.
@@ -53,7 +72,7 @@ def _dirichlet(labels: Rows, settings: DataSettings, seed: int) -> list[Rows]:
         ) from error
 
 
-def _labels(labels: Rows, settings: DataSettings, seed: int) -> list[Rows]:
+def _labels(labels: Rows, settings: Division, seed: int) -> list[Rows]:
     """Give each client a number of classes, each shared equally by those who have it: Li et al., arXiv 2102.02079.
 
     A client's first class goes round in turn, so no class is left over where there are as many clients as classes.
@@ -107,7 +126,7 @@ def _divide(labels: Rows, partitioner: Any) -> list[Rows]:
     return [partitioner.load_partition(number) for number in range(partitioner.num_partitions)]
 
 
-def natural(owners: Rows, settings: DataSettings, seed: int) -> list[Rows]:
+def natural(owners: Rows, settings: Division, seed: int) -> list[Rows]:
     """Give each client the examples of one owner; with fewer clients than owners, of several owners.
 
     Owners with fewer than two examples are left out. The others are taken in the order of their numbers: client p has

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from models.networks.network import PADDING
+from models.networks.spec import PADDING
 
 # The first two numbers of every vocabulary: what fills a short sequence up (`PADDING`), and what it does not have.
 UNKNOWN = PADDING + 1

@@ -9,18 +9,11 @@ from models.algebra.plans import Plan, kept_units
 from models.algebra.submodel import Block, Submodel, flatten, gather, split
 from models.errors import SettingError
 from models.networks import cnn, conv1d, mlp, recurrent, resnet, transformer  # registers the networks
-from models.networks.network import (
-    NETWORKS,
-    Builder,
-    Network,
-    NetworkSpec,
-    build,
-    build_part,
-    completed,
-    initial_state,
-    layout,
-    submodel,
-)
+from models.networks.build import build, build_part, initial_state, layout, submodel
+from models.networks.builder import Builder
+from models.networks.complete import completed
+from models.networks.registry import NETWORKS, Network
+from models.networks.spec import NetworkSpec
 from models.randomness import generator, torch_generator
 
 __all__ = [

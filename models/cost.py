@@ -12,8 +12,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec, build_part, examples, layout, submodel
-from models.networks.staged import predictions
+from models.networks.build import build_part, layout, submodel
+from models.networks.complete import examples
+from models.networks.spec import NetworkSpec
+from models.predictions import predictions
 from models.variants.importance import ranked
 
 _BYTES = 4  # of a float32

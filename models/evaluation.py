@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.staged import predictions
+from models.predictions import predictions
 from models.variants.base_nets import Mixture
 
 

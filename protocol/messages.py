@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from protocol.arrays import WireError
 
 VERSION = 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from protocol.arrays import WireError
 from protocol.messages import Objective, Optimiser, Work
 

@@ -17,9 +17,10 @@ from models.adversary import Attack, robust_accuracy
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from models.evaluation import Scores, evaluate_each
-from models.networks.network import NetworkSpec, build_part
+from models.networks.build import build_part
+from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import mixed
-from models.norms.statistics import needs_statistics, set_statistics
+from models.statistics import needs_statistics, set_statistics
 
 
 class Evaluator:
@@ -58,7 +59,7 @@ class Evaluator:
             state: the global state.
             plan: which part of it.
             part: the same as blocks.
-            moments: pooled moments of the part (see `models.norms.statistics`).
+            moments: pooled moments of the part (see `models.statistics`).
         """
         bases = None if plan.bases is None else len(plan.bases)
         key = (plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, *sorted(part.sizes.items()))

@@ -18,9 +18,9 @@ from data import load
 from models.cost import size_of
 from models.device import device_named
 from models.evaluation import Scores
-from models.networks.network import build_part, initial_state
-from models.norms.statistics import needs_statistics
+from models.networks.build import build_part, initial_state
 from models.randomness import torch_generator
+from models.statistics import needs_statistics
 from protocol import record_of
 from server_app.config.resolve import RunConfig
 from server_app.evaluation import Evaluator

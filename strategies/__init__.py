@@ -4,7 +4,7 @@ from strategies import HeteroFL, NetworkSpec
 HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
 """
 
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from strategies.method import Preferences
 from strategies.methods.depthfl import DepthFL, ExclusiveDepth, FedDyn
 from strategies.methods.dropout import FedEcover, FederatedDropout

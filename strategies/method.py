@@ -16,7 +16,10 @@ from torch import Tensor
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from models.errors import SettingError
-from models.networks.network import NetworkSpec, completed, layout, submodel, with_exits
+from models.networks.build import layout, submodel
+from models.networks.complete import completed
+from models.networks.registry import with_exits
+from models.networks.spec import NetworkSpec
 from protocol import Objective, Scalar
 from strategies.aggregation import Update, parameter_norm
 from strategies.flower_adapter import FlowerStrategy
@@ -34,7 +37,7 @@ class Preferences:
     Attributes:
         norm: one of `models.norms.layers.NORMS`.
         scaler: whether the Scaler is on.
-        exits: those of `models.networks.staged.EXITS` that it trains; the first is what "auto" means.
+        exits: those of `models.networks.spec.EXITS` that it trains; the first is what "auto" means.
         dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
     """
 

@@ -18,7 +18,8 @@ from benchmarks.bench.rows import Row, Say, row_of_turns, seconds
 from benchmarks.bench.shapes import RESNET_18, Fleet, fleet
 from models.algebra.average import PartialAverage
 from models.algebra.submodel import flatten
-from models.networks.network import NetworkSpec, layout
+from models.networks.build import layout
+from models.networks.spec import NetworkSpec
 
 NAME = "averaging"
 # Every window wraps: it starts two units before the end of its axis.

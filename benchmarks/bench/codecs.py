@@ -19,7 +19,8 @@ from torch import Tensor
 from benchmarks.bench.rows import Row, Say, row_of_turns
 from benchmarks.bench.shapes import RESNET_18
 from models.device import threads
-from models.networks.network import NetworkSpec, layout
+from models.networks.build import layout
+from models.networks.spec import NetworkSpec
 from models.randomness import generator, torch_generator
 from protocol.codecs import NOTHING, Codec, CodecSettings, codec_of
 from protocol.codecs.frame import HEADER

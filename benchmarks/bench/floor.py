@@ -16,7 +16,8 @@ from time import perf_counter
 import torch
 from torch.nn import functional as F
 
-from models.networks.network import NetworkSpec, build
+from models.networks.build import build
+from models.networks.spec import NetworkSpec
 from protocol import keep_large_buffers
 
 _POOL = 64  # clients' data that a worker holds; more than fit a cache

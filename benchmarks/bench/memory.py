@@ -20,7 +20,7 @@ from flwr.clientapp import ClientApp
 from benchmarks.bench.rows import Row, Say
 from benchmarks.bench.shapes import RESNET_18, TINY
 from flotilla.local.grid import LocalGrid
-from models.networks.network import initial_state, layout
+from models.networks.build import initial_state, layout
 from models.randomness import torch_generator
 from protocol import TRAIN, Hello, Reply, encode, keep_large_buffers
 from strategies import FedAvg, HeteroFL, PartialStrategy, Settings

@@ -18,7 +18,7 @@ from benchmarks.bench.rows import Row, Say, row_of_turns
 from benchmarks.probes.flower_overhead.driver import Pause, Round, probed_run
 from data import load
 from flotilla.local.pool import PoolGrid
-from models.networks.network import initial_state
+from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import Scalar
 from server_app.config.resolve import RunConfig, resolve

@@ -21,7 +21,8 @@ from benchmarks.bench.rows import Row, Say, row_of_turns, seconds
 from benchmarks.bench.shapes import RESNET_18
 from models.algebra.plans import Plan
 from models.device import threads
-from models.networks.network import NetworkSpec, layout, submodel
+from models.networks.build import layout, submodel
+from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from protocol import Hello, NodeId, Objective
 from strategies import HALVING, Settings, Tier

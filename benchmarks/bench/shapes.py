@@ -9,7 +9,9 @@ from torch import Tensor
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
-from models.networks.network import NetworkSpec, completed, initial_state, submodel
+from models.networks.build import initial_state, submodel
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from strategies.tiers.tier import HALVING
 

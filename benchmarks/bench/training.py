@@ -19,7 +19,7 @@ from client_app import model_cache as workspace
 from client_app.app import app
 from flotilla.local.grid import contexts
 from flotilla.local.identity import assume_identity
-from models.networks.network import initial_state
+from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import TRAIN, Hello, Reply, Scalar
 from server_app.config.resolve import RunConfig, resolve

@@ -28,7 +28,7 @@ from benchmarks.bench.rows import table
 from benchmarks.experiments.document import replace_part
 from benchmarks.experiments.plot import picture, plain
 from benchmarks.experiments.runs import Keys, metrics_of, spread
-from models.networks.network import layout
+from models.networks.build import layout
 from models.randomness import generator, torch_generator
 from protocol.codecs import NOTHING, CodecSettings, codec_of
 from server_app.config.resolve import resolve

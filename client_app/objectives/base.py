@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from client_app.client_state import Memory
 from models.adversary import Attack
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from protocol import Scalar
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client_app.objectives.base import LocalObjective, Setting
-from models.networks.staged import predictions
+from models.predictions import predictions
 from protocol import WireError
 
 _EPSILON = 1e-7

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from client_app.objectives.base import LocalObjective, Setting
 from client_app.objectives.cross_entropy import cross_entropy
-from models.networks.network import layout
+from models.networks.build import layout
 from models.variants.importance import ranked, threshold
 
 

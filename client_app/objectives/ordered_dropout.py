@@ -20,7 +20,8 @@ from client_app.objectives.base import Setting
 from models.algebra.axes import Axis, Kind, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
-from models.networks.network import NetworkSpec, build, layout, submodel
+from models.networks.build import build, layout, submodel
+from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import mixed, share_of
 from protocol import WireError
 

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from models.algebra.axes import Along, Axis
 from models.errors import SettingError
-from models.networks.network import Builder, NetworkSpec
+from models.networks.builder import Builder
+from models.networks.spec import NetworkSpec
 
 
 class Tokens(NamedTuple):

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from models.networks.network import Builder
+from models.networks.builder import Builder
 
 
 def separable(builder: Builder, inputs: str, outputs: str, stride: int) -> nn.Sequential:

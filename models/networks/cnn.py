@@ -13,7 +13,9 @@ from functools import partial
 from torch import nn
 
 from models.algebra.axes import Along, Axis
-from models.networks.network import IMAGE, NETWORKS, Builder, Network, NetworkSpec, ends
+from models.networks.builder import IMAGE, Builder, ends
+from models.networks.registry import NETWORKS, Network
+from models.networks.spec import NetworkSpec
 from models.networks.staged import Staged
 
 

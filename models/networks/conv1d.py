@@ -10,7 +10,9 @@ from functools import partial
 from torch import nn
 
 from models.algebra.axes import Axis, declare
-from models.networks.network import IMAGE, NETWORKS, Builder, Network, NetworkSpec, ends
+from models.networks.builder import IMAGE, Builder, ends
+from models.networks.registry import NETWORKS, Network
+from models.networks.spec import NetworkSpec
 from models.networks.staged import Staged
 
 _KERNEL = 5  # steps of time

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec, layout, submodel
+from models.networks.build import layout, submodel
+from models.networks.spec import NetworkSpec
 
 
 def places(network: NetworkSpec, size: Plan, stage: int) -> list[str]:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from models.algebra.axes import Along, Axis, Kind, declare
 from models.errors import SettingError
-from models.networks.network import IMAGE, NETWORKS, PADDING, Builder, Network, NetworkSpec, ends
+from models.networks.builder import IMAGE, Builder, ends
+from models.networks.registry import NETWORKS, Network
+from models.networks.spec import PADDING, NetworkSpec
 from models.networks.staged import Staged
 
 _EMBEDDING, _VOCABULARY = "embedding", "vocabulary"

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.algebra.axes import Axis, declare
-from models.networks.network import IMAGE, NETWORKS, Builder, Network, NetworkSpec, ends
+from models.networks.builder import IMAGE, Builder, ends
+from models.networks.registry import NETWORKS, Network
+from models.networks.spec import NetworkSpec
 from models.networks.staged import Staged
 
 

@@ -17,7 +17,8 @@ from math import isqrt, prod
 from models.algebra.axes import Layout
 from models.algebra.plans import FULL, Plan
 from models.errors import SettingError
-from models.networks.network import NetworkSpec, layout
+from models.networks.build import layout
+from models.networks.spec import NetworkSpec
 
 MODES = ("width", "depth", "both")
 _PRECISION = 10**6

@@ -14,18 +14,14 @@ like. Which stages a build has and which exits it ends in follows from the spec'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from models.algebra.axes import SHARED, declare
 from models.errors import SettingError
 from models.networks.bottleneck import Bottleneck
-
-if TYPE_CHECKING:
-    from models.networks.network import Builder
-
-EXITS = ("auto", "last", "plain", "bottleneck", "shared")
+from models.networks.builder import Builder
 
 
 class Exit(nn.Module):
@@ -117,9 +113,3 @@ class Staged(nn.Module):
             if str(i) in self.exits:
                 logits.append(self.exits[str(i)](features))
         return logits or [self.exits["shared"](features)]
-
-
-def predictions(network: nn.Module, x: Tensor) -> list[Tensor]:
-    """Logits of everything in a network that predicts: its exits, or the nets of a mixture; else its only ones."""
-    several: Callable[[Tensor], list[Tensor]] | None = getattr(network, "predictions", None)
-    return [network(x)] if several is None else several(x)

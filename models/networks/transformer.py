@@ -28,7 +28,9 @@ from torch.nn import functional as F
 from models.algebra.axes import Axis, Kind, declare
 from models.errors import SettingError
 from models.networks.attention import Layer, Tokens, width_axes
-from models.networks.network import CLASSES, IMAGE, NETWORKS, PADDING, Builder, Network, NetworkSpec, ends
+from models.networks.builder import CLASSES, IMAGE, Builder, ends
+from models.networks.registry import NETWORKS, Network
+from models.networks.spec import PADDING, NetworkSpec
 from models.networks.staged import Staged
 
 STREAM, POSITION, VOCABULARY = "stream", "position", "vocabulary"

@@ -1,7 +1,7 @@
 """Normalisation for networks that are cut, and the Scaler.
 
 - `StaticBatchNorm` (HeteroFL §3.3): batch statistics while training, no running statistics in the state. Before
-  evaluation the statistics are estimated on training data (`models.norms.statistics`) and set; never the test batch.
+  evaluation the statistics are estimated on training data (`models.statistics`) and set; never the test batch.
 - `BatchNormPerWidth` (FjORD, footnote on batch norm): one set of running statistics per width, one shared affine part.
   Without widths it is ordinary batch norm whose statistics are cut as its weights are, which is right where every
   submodel has norms of its own (NeFL).

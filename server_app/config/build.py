@@ -8,7 +8,9 @@ from math import inf
 from data import DataSettings, inspect
 from models.algebra.plans import FULL
 from models.errors import SettingError
-from models.networks.network import NETWORKS, NetworkSpec, completed
+from models.networks.complete import completed
+from models.networks.registry import NETWORKS
+from models.networks.spec import NetworkSpec
 from models.norms.layers import NORMS
 from protocol import Work
 from protocol.codecs import CodecSettings

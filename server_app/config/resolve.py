@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data import SOURCES, DataSettings, shards
 from models.errors import SettingError
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from protocol import Scalar
 from server_app.adversarial import Robustness, robustness
 from server_app.config.build import network_of, settings_of

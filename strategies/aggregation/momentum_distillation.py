@@ -17,7 +17,7 @@ from torch import Tensor
 from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.layers import alike, places
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from protocol import Scalar
 
 USUAL = 0.2  # the paper's β

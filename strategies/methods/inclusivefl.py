@@ -20,7 +20,9 @@ from torch import Tensor
 
 from models.algebra.plans import Plan
 from models.errors import SettingError
-from models.networks.network import NetworkSpec, completed, layout
+from models.networks.build import layout
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from protocol import Scalar
 from strategies.aggregation.momentum_distillation import Momentum
 from strategies.method import Preferences

@@ -18,8 +18,9 @@ from fractions import Fraction
 from typing import ClassVar
 
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec, completed
+from models.networks.complete import completed
 from models.networks.scaling import scaled
+from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from protocol import Scalar
 from strategies.method import Preferences

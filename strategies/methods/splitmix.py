@@ -23,7 +23,9 @@ from typing import Any
 
 from models.algebra.plans import Plan
 from models.errors import SettingError
-from models.networks.network import NetworkSpec, completed, layout
+from models.networks.build import layout
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from models.variants.base_nets import divisors, nets_of, widths_of
 from protocol import Scalar

@@ -10,8 +10,9 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec, build_part
-from models.norms.statistics import channels_of, check_moments, moments_length
+from models.networks.build import build_part
+from models.networks.spec import NetworkSpec
+from models.statistics import channels_of, check_moments, moments_length
 from protocol import MOMENTS, STATISTICS, NodeId, bytes_of, decode
 from strategies.nodes.manager import Node
 from strategies.robustness.guard import Rejected, Rejection, content_of

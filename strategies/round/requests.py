@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel, flatten
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from models.variants.cluster_states import shared_names, together
 from protocol import STATE, TRAIN, LossRequest, NodeId, Objective, PartRequest, TrainRequest, bytes_of, encode
 from strategies.clustering.base import Clustering

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from models.algebra.submodel import Submodel, split
 from models.errors import SettingError
-from models.networks.network import NetworkSpec, initial_state, submodel
+from models.networks.build import initial_state, submodel
+from models.networks.spec import NetworkSpec
 from models.randomness import generator, torch_generator
 from protocol import NodeId, Scalar
 from strategies.aggregation.feddyn import FedDynCorrection

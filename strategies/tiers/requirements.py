@@ -9,7 +9,8 @@ from math import prod
 import torch
 
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec, layout, submodel
+from models.networks.build import layout, submodel
+from models.networks.spec import NetworkSpec
 from models.randomness import generator, torch_generator
 from protocol import Objective
 from protocol.codecs import NOTHING, codec_of

@@ -26,7 +26,7 @@ from flwr.app import Message
 from models.algebra.plans import Plan
 from models.cost import size_of, training_bytes
 from models.errors import SettingError
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from protocol import NodeId, Reply, WireError
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP

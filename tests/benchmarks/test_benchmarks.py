@@ -30,7 +30,7 @@ from data.published import Published
 from data.sources import SOURCES
 from models.algebra.average import PartialAverage
 from models.cost import size_of
-from models.networks.network import layout
+from models.networks.build import layout
 from protocol import Scalar
 from server_app.config.resolve import resolve
 

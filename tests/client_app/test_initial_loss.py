@@ -15,9 +15,10 @@ from client_app.handlers import answer_train
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten
 from models.evaluation import evaluate
-from models.networks.network import NetworkSpec, build_part, submodel
+from models.networks.build import build_part, submodel
+from models.networks.spec import NetworkSpec
 from models.norms.layers import StaticBatchNorm
-from models.norms.statistics import collect, set_statistics
+from models.statistics import collect, set_statistics
 from protocol import Objective, Optimiser, Reply, TrainRequest, Work, encode
 from tests.client_app.test_model_cache import HALF, RATES, SPECS, device, difference, state_of
 

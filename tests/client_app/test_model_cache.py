@@ -17,9 +17,11 @@ from flotilla.local.grid import contexts
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten
 from models.evaluation import evaluate
-from models.networks.network import NetworkSpec, build_part, completed, initial_state, layout, submodel
-from models.norms.statistics import collect, set_statistics
+from models.networks.build import build_part, initial_state, layout, submodel
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
+from models.statistics import collect, set_statistics
 from protocol import Objective, Optimiser, Reply, Scalar, TrainRequest, WireError, Work, decode, encode
 from protocol.codecs import codec_from
 from tests.protocol.cases import Kept

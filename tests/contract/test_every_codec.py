@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 from client_app.app import app
 from flotilla.local.grid import Faults
 from models.errors import SettingError
-from models.networks.network import NetworkSpec
+from models.networks.spec import NetworkSpec
 from protocol import DIFFERENCE, HELLO
 from protocol.codecs import CODECS, CodecSettings
 from server_app.folder import checkpoint

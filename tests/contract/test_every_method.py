@@ -15,7 +15,7 @@ from flwr.app import Message
 from client_app.app import app
 from flotilla.local.grid import Faults, LocalGrid, contexts
 from models.errors import SettingError
-from models.networks.network import build_part, initial_state, submodel
+from models.networks.build import build_part, initial_state, submodel
 from models.norms.layers import CHANNEL_NORMS
 from models.randomness import torch_generator
 from protocol import Scalar

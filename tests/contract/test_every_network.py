@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from models.networks.network import NETWORKS
+from models.networks.registry import NETWORKS
 from strategies import METHODS
 from tests.corpora import write_har, write_sst2
 from tests.support import Player

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data import DataSettings, Task, inspect, load
 from data.text import UNKNOWN, tokens, vocabulary
 from models.errors import SettingError
-from models.networks.network import PADDING
+from models.networks.spec import PADDING
 from tests.corpora import write_sst2
 
 

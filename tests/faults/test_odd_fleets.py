@@ -18,7 +18,7 @@ from PIL import Image
 from data import SCHEMES, DataSettings, node_data
 from flotilla.local.grid import LocalGrid, contexts
 from models.algebra.plans import Plan
-from models.networks.network import initial_state, submodel
+from models.networks.build import initial_state, submodel
 from models.randomness import torch_generator
 from protocol import TRAIN
 from strategies import METHODS

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models import NetworkSpec, torch_generator
-from models.networks.network import NETWORKS
+from models.networks.registry import NETWORKS
 
 _SHAPES: dict[int, tuple[int, ...]] = {3: (3, 16, 16), 2: (3, 16), 1: (12,)}
 

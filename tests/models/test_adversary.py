@@ -15,10 +15,10 @@ from torch.nn import functional as F
 from models import NetworkSpec, Plan, build, build_part, completed, initial_state, layout, submodel, torch_generator
 from models.adversary import Attack, robust_accuracy
 from models.evaluation import evaluate
-from models.networks.network import NETWORKS
+from models.networks.registry import NETWORKS
 from models.norms.dual_norm import duals, mixed, share_of
 from models.norms.layers import BatchNormPerWidth, Scaler, StaticBatchNorm
-from models.norms.statistics import collect, set_statistics, static_norms
+from models.statistics import collect, set_statistics, static_norms
 from tests.models.inputs import drawn, kind_of
 
 RATES = tuple(Fraction(1, n) for n in (4, 2, 1))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from models import NetworkSpec, Plan, build, build_part, completed, generator, initial_state, layout, torch_generator
-from models.networks.network import NETWORKS
+from models.networks.registry import NETWORKS
 from tests.models.inputs import kind_of
 
 SPECS = [completed(NetworkSpec(name=name, classes=10, **kind_of(name))) for name in NETWORKS]  # type: ignore[arg-type]

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import Block, Submodel, flatten, split
-from models.networks.network import NetworkSpec, completed, layout, submodel
+from models.networks.build import layout, submodel
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from protocol.codecs import CodecSettings, OfPart, codec_of
 from protocol.codecs.topk import RESIDUAL
 from tests.protocol.cases import Kept, draws

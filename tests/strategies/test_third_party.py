@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from client_app.app import app
 from flotilla.local.grid import LocalGrid, contexts
-from models.networks.network import build, initial_state
+from models.networks.build import build, initial_state
 from strategies import METHODS, HeteroFL, NetworkSpec, PartialStrategy, Settings, parse_tiers
 from tests.support import TINY
 
@@ -169,9 +169,9 @@ from strategies import HeteroFL, NetworkSpec
 import torch
 from flwr.app import ArrayRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
-from models.networks.network import build, layout
+from models.networks.build import build, layout
 from protocol import HELLO, TRAIN, Hello, Reply, encode, read_train_request
-from models.networks.network import submodel
+from models.networks.build import submodel
 
 TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
 

@@ -28,7 +28,7 @@ from data.synthetic_groups import group_of
 from flotilla.local.base import address_of
 from flotilla.local.grid import LocalGrid, contexts
 from models.cost import size_of
-from models.networks.network import build_part
+from models.networks.build import build_part
 from models.randomness import generator
 from protocol import LOSSES
 from server_app.config.resolve import RunConfig, resolve

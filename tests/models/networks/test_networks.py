@@ -25,7 +25,7 @@ from models import (
     submodel,
     torch_generator,
 )
-from models.networks.network import NETWORKS
+from models.networks.registry import NETWORKS
 from tests.models.inputs import drawn
 
 RATES = tuple(Fraction(1, n) for n in (4, 3, 2, 1))

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from models import NetworkSpec, Plan, SettingError, build_part, completed, initial_state, layout, submodel
 from models.cost import size_of, training_bytes
-from models.networks.network import with_exits
-from models.networks.staged import Staged, predictions
-from models.norms.statistics import collect, needs_statistics, set_statistics
+from models.networks.registry import with_exits
+from models.networks.staged import Staged
+from models.predictions import predictions
+from models.statistics import collect, needs_statistics, set_statistics
 from models.variants.base_nets import Mixture
 from tests.models.generators import bits
 

@@ -31,8 +31,9 @@ from models import (
 )
 from models.cost import size_of
 from models.networks.attention import Layer, Tokens
-from models.networks.staged import Staged, predictions
+from models.networks.staged import Staged
 from models.networks.transformer import patch_of
+from models.predictions import predictions
 from tests.models.inputs import drawn
 from tests.models.networks.test_networks import _loaded, _only, _plans
 

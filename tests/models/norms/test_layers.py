@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models import NetworkSpec, Plan, build_part, completed, initial_state, submodel, torch_generator
 from models.evaluation import evaluate
 from models.norms.layers import BatchNormPerWidth, Scaler, StaticBatchNorm, groups_of, norm_layer
-from models.norms.statistics import collect, set_statistics
+from models.statistics import collect, set_statistics
 
 RATES = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
 

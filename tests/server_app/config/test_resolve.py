@@ -10,7 +10,7 @@ import pytest
 
 from data import SCHEMES, SOURCES
 from models.errors import SettingError
-from models.networks.network import NETWORKS
+from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
 from protocol import Scalar
 from protocol.codecs import CODECS

@@ -13,7 +13,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flotilla.local.grid import Faults
 from models.algebra.axes import Layout
 from models.algebra.plans import FULL, Plan
-from models.networks.network import NetworkSpec, completed, initial_state, layout, submodel
+from models.networks.build import initial_state, layout, submodel
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from strategies import FedAvg, Schedule, Settings
 from strategies.aggregation import AGGREGATIONS, FedNova, parameter_norm

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel, flatten, split
 from models.errors import SettingError
-from models.networks.network import NetworkSpec, completed, layout, submodel
+from models.networks.build import layout, submodel
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from protocol import NodeId
 from protocol.codecs import NOTHING, CodecSettings, codec_of
 from strategies.clustering.coordinates import Sample, choose

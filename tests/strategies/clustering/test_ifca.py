@@ -18,7 +18,7 @@ from flotilla.local.grid import LocalGrid, contexts
 from models.algebra.axes import Layout
 from models.algebra.submodel import flatten, shapes_of
 from models.errors import SettingError
-from models.networks.network import layout
+from models.networks.build import layout
 from models.variants.cluster_states import apart, length, together, trunk
 from protocol import LOSSES, Objective, PartRequest, bytes_of, read_part_request
 from server_app.config.resolve import RunConfig

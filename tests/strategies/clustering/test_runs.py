@@ -17,7 +17,7 @@ from data.synthetic_groups import group_of
 from flotilla.local.grid import contexts
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten
-from models.networks.network import initial_state
+from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import PartRequest
 from tests.support import Outcome, Player, address_of, configured, failed, trains, without

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from data.node import node_data
 from models import Plan, build_part, initial_state, submodel, torch_generator
-from models.networks.staged import predictions
+from models.predictions import predictions
 from strategies import DepthFL
 from tests.corpora import write_sst2
 from tests.support import Player, configured, half_of

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flotilla.local.grid import Faults
 from models.algebra.plans import Plan
 from models.errors import SettingError
-from models.networks.network import initial_state, submodel
+from models.networks.build import initial_state, submodel
 from models.randomness import torch_generator
 from protocol import DIFFERENCE
 from tests.support import Player, configured, trains, without

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from models.algebra.plans import Plan
 from models.algebra.submodel import split
 from models.errors import SettingError
-from models.networks.network import NetworkSpec, completed, layout, submodel
+from models.networks.build import layout, submodel
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from strategies import Settings
 from strategies.nodes.history import COLUMNS, NodeHistory
 from strategies.selection import Candidates, DivFL

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from models.algebra.plans import Plan
-from models.networks.network import NetworkSpec, completed, layout, submodel
+from models.networks.build import layout, submodel
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from protocol import NodeId, Objective, Work
 from strategies import Schedule, Settings
 from strategies.aggregation import Aggregation, ByMethod, QFedSGD, effective_steps

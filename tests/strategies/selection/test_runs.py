@@ -21,9 +21,9 @@ from models.algebra.plans import Plan
 from models.algebra.submodel import flatten
 from models.errors import SettingError
 from models.evaluation import evaluate
-from models.networks.network import build_part, initial_state, submodel
-from models.norms.statistics import collect, needs_statistics, set_statistics
+from models.networks.build import build_part, initial_state, submodel
 from models.randomness import torch_generator
+from models.statistics import collect, needs_statistics, set_statistics
 from protocol import GRADIENTS, LOSSES, TRAIN, LossRequest, Scalar, decode, encode
 from server_app.config.resolve import resolve
 from strategies import FedAvg, Settings

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.networks.staged import predictions
 from models.norms.dual_norm import duals, mixed
 from models.norms.layers import Moments, StaticBatchNorm
+from models.predictions import predictions
 
 
 def static_norms(network: nn.Module) -> dict[str, StaticBatchNorm]:

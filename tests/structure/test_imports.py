@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ["models", "protocol", "data", "strategies", "client_app", "server_app", "flotilla"]
-FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+from tests.structure.packages import PACKAGES as EVERY
+from tests.structure.packages import ROOT, modules, tree
+
+PACKAGES = tuple(package for package in EVERY if package != "benchmarks")
+FILES = list(modules(*PACKAGES).values())
 
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 # Global generators, by how they are called. Generators of one's own are made by models.randomness.
@@ -54,10 +56,7 @@ def test_import_contracts_hold() -> None:
 
 
 def test_models_import_nothing_of_ours_and_no_flwr() -> None:
-    modules = ", ".join(
-        f"models.{file.stem}" for file in sorted((ROOT / "models").glob("*.py")) if file.stem != "__init__"
-    )
-    found = {name.partition(".")[0] for name in imported_after(f"import models, {modules}")}
+    found = {name.partition(".")[0] for name in imported_after(f"import {', '.join(modules('models'))}")}
     assert "models" in found
     assert "torch" in found
     assert not found & ({"flwr", "sklearn", "ray", "tensorboard", "benchmarks"} | set(PACKAGES) - {"models"})
@@ -86,13 +85,13 @@ def test_there_is_something_to_check(package: str) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_nothing_forbidden_is_used(file: Path) -> None:
-    assert list(forbidden(ast.parse(file.read_text()))) == []
+    assert list(forbidden(tree(file))) == []
 
 
-def forbidden(tree: ast.Module) -> Iterator[str]:
+def forbidden(module: ast.Module) -> Iterator[str]:
     """Lines that use a pickle or a global generator, under whatever name it was imported."""
     names: dict[str, str] = {}
-    for node in ast.walk(tree):
+    for node in ast.walk(module):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 names[alias.asname or alias.name.partition(".")[0]] = (
@@ -105,7 +104,7 @@ def forbidden(tree: ast.Module) -> Iterator[str]:
                 names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                 if node.module.partition(".")[0] in PICKLES - {"pickle"} or banned(f"{node.module}.{alias.name}"):
                     yield f"line {node.lineno}: from {node.module} import {alias.name}"
-    for node in ast.walk(tree):
+    for node in ast.walk(module):
         if isinstance(node, ast.Attribute):
             path = dotted(node)
             first, _, rest = path.partition(".")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models import NetworkSpec, Plan, build_part, completed, initial_state, submodel, torch_generator
 from models.norms.layers import Moments, StaticBatchNorm
-from models.norms.statistics import collect, needs_statistics, set_statistics, static_norms
+from models.statistics import collect, needs_statistics, set_statistics, static_norms
 
 SPEC = completed(NetworkSpec("cnn", (2, 8, 8), 3, widths=(4, 6)))
 

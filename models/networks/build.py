@@ -1,0 +1,102 @@
+"""From a spec to modules: the whole network, its declaration, its parts, and the state that training starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from models.algebra.axes import Layout, layout_of
+from models.algebra.plans import Plan
+from models.algebra.plans import submodel as cut
+from models.algebra.submodel import Submodel
+from models.networks.builder import Builder, Embedding
+from models.networks.registry import NETWORKS
+from models.networks.spec import NetworkSpec
+from models.variants.base_nets import Mixture, chosen, copied, side_by_side
+from models.variants.per_size_parameters import copies, redirected, with_private
+
+WHOLE = Plan()
+
+
+def build(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, plan: Plan = WHOLE) -> nn.Module:
+    """Build a network, full or at the sizes of a submodel.
+
+    Its convolutions and linear layers hold no values yet, only memory: load a state before you use them.
+
+    Args:
+        spec: a completed spec.
+        sizes: kept units per width axis.
+        plan: what those sizes stand for.
+    """
+    network = NETWORKS[spec.name]
+    if spec.bases:
+        alone = replace(spec, bases=0)
+        count = spec.bases if plan.bases is None else len(plan.bases)
+        return Mixture([build(alone, sizes, plan) for _ in range(count)])
+    return network.build(Builder(spec, network.axes(spec), sizes or {}, plan))
+
+
+@lru_cache(maxsize=64)
+def layout(spec: NetworkSpec) -> Layout:
+    """Collect the declaration of a completed spec's whole state."""
+    if spec.bases:
+        return side_by_side(layout(replace(spec, bases=0)), spec.bases)
+    with torch.device("meta"):
+        network = layout_of(build(spec), NETWORKS[spec.name].axes(spec))
+    return with_private(network, spec.private, _variants(spec))
+
+
+@lru_cache(maxsize=64)
+def _variants(spec: NetworkSpec) -> tuple[Plan, ...]:
+    return tuple(map(Plan.from_json, spec.variants))
+
+
+@lru_cache(maxsize=128)
+def submodel(spec: NetworkSpec, plan: Plan) -> Submodel:
+    """Cut a completed spec's network by a plan (cached; see `models.algebra.plans.submodel`)."""
+    if spec.bases:
+        bases = tuple(range(spec.bases)) if plan.bases is None else plan.bases
+        if max(bases) >= spec.bases or min(bases) < 0:
+            raise ValueError(f"bases = {bases}: allowed is 0 to {spec.bases - 1}")
+        return chosen(submodel(replace(spec, bases=0), replace(plan, bases=None)), bases)
+    if not spec.private:
+        return cut(layout(spec), plan)
+    alone = layout(_without_copies(spec))
+    return redirected(cut(alone, plan), alone, spec.private, _variants(spec), plan)
+
+
+def _without_copies(spec: NetworkSpec) -> NetworkSpec:
+    return replace(spec, private=(), variants=())
+
+
+def build_part(spec: NetworkSpec, plan: Plan) -> nn.Module:
+    """Build the network that a device with this plan holds. Its state has the submodel's names and shapes."""
+    return build(spec, submodel(spec, plan).sizes, plan)
+
+
+def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Tensor]:
+    """Draw the initial global state: Kaiming-uniform weights as PyTorch's layers have, from our own generator.
+
+    Tensors of two or more dimensions are drawn from U(-b, b), b = 1/sqrt(fan_in); biases of those layers likewise
+    (fan_in of their weight); embeddings from N(0, 0.02²) unless the network says otherwise; norms start at weight 1,
+    bias 0, statistics at mean 0 and variance 1.
+    """
+    if spec.bases:
+        return copied([initial_state(replace(spec, bases=0), generator) for _ in range(spec.bases)])
+    network = build(spec)
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            bound = 1 / sqrt(module.weight[0].numel())
+            for parameter in module.parameters(recurse=False):
+                with torch.no_grad():
+                    parameter.uniform_(-bound, bound, generator=generator)
+        elif isinstance(module, Embedding):
+            with torch.no_grad():
+                module.weight.normal_(std=module.deviation, generator=generator)
+    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    return copies(state, layout(_without_copies(spec)), spec.private, _variants(spec))

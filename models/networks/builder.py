@@ -1,0 +1,117 @@
+"""Makes layers of the size that one build keeps, and declares their axes in the same step."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from torch import nn
+
+from models.algebra.axes import Along, Axis, Kind, declare
+from models.algebra.plans import Plan
+from models.networks.spec import NetworkSpec
+from models.norms import layers as norm
+from models.norms.dual_norm import Dual
+
+IMAGE, CLASSES = "image", "classes"
+_EMBEDDING_DEVIATION = 0.02
+
+
+def ends(spec: NetworkSpec) -> dict[str, Axis]:
+    """Make the two axes that every network has and nobody cuts: image channels and classes."""
+    return {
+        IMAGE: Axis(IMAGE, spec.input_shape[0], Kind.FIXED),
+        CLASSES: Axis(CLASSES, spec.classes, Kind.CLASS),
+    }
+
+
+class _Conv2d(nn.Conv2d):
+    def reset_parameters(self) -> None:
+        """Leave the weights: a default draw would take numbers from the global generator, only to be overwritten."""
+
+
+class _Linear(nn.Linear):
+    def reset_parameters(self) -> None:
+        """Leave the weights, as `_Conv2d` does."""
+
+
+class Embedding(nn.Embedding):
+    """Embedding that says how its weights are drawn; it does not draw them itself, as `_Conv2d`."""
+
+    deviation: float  # of the weights, at first
+
+    def reset_parameters(self) -> None:
+        """Leave the weights, as `_Conv2d` does."""
+
+
+class Builder:
+    """Makes layers of the size that one build keeps, and declares what each dimension runs along.
+
+    Args:
+        spec: the network's scalars.
+        axes: its axes at full width.
+        sizes: kept units per width axis; axes that are absent are full.
+        plan: of this build: its rate is what the scaler and per-width statistics need, its depth, exits and blocks
+            say which stages are made.
+    """
+
+    def __init__(self, spec: NetworkSpec, axes: Mapping[str, Axis], sizes: Mapping[str, int], plan: Plan) -> None:
+        self.spec, self.axes, self.rate = spec, axes, plan.rate
+        self.depth, self.own_exit = plan.depth, plan.own_exit
+        self._sizes, self._dropped = sizes, frozenset(plan.dropped)
+
+    def holds(self, block: int) -> bool:
+        """Whether this build has a residual block."""
+        return block not in self._dropped
+
+    def size(self, axis: str | Along) -> int:
+        """Coordinates of a dimension in this build."""
+        if isinstance(axis, Along):
+            return axis.outer * self.size(axis.axis) * axis.inner
+        return self._sizes.get(axis, self.axes[axis].size)
+
+    def conv(
+        self, inputs: str, outputs: str, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool
+    ) -> nn.Conv2d:
+        """2-d convolution from one axis to another."""
+        layer = _Conv2d(self.size(inputs), self.size(outputs), kernel, stride, padding, bias=bias)
+        return declare(layer, {"weight": (outputs, inputs, None, None), "bias": (outputs,)})
+
+    def depthwise(self, axis: str, kernel: int, *, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+        """2-d convolution of every channel by itself."""
+        size = self.size(axis)
+        layer = _Conv2d(size, size, kernel, stride, padding, groups=size, bias=False)
+        return declare(layer, {"weight": (axis, None, None, None)})
+
+    def classifier(self, inputs: str) -> nn.Linear:
+        """Linear layer to the classes."""
+        return self.linear(inputs, CLASSES)
+
+    def linear(self, inputs: str | Along, outputs: str | Along) -> nn.Linear:
+        """Linear layer from one axis to another."""
+        layer = _Linear(self.size(inputs), self.size(outputs))
+        return declare(layer, {"weight": (outputs, inputs), "bias": (outputs,)})
+
+    def embedding(self, rows: str, features: str, *, deviation: float = _EMBEDDING_DEVIATION) -> nn.Embedding:
+        """One learnt vector along `features` for every unit of `rows`, at first from N(0, deviation²)."""
+        layer = Embedding(self.size(rows), self.size(features))
+        layer.deviation = deviation
+        return declare(layer, {"weight": (rows, features)})
+
+    def step(self) -> nn.Module:
+        """What the branch of a residual block goes through: a learnt step size, or nothing."""
+        if not self.spec.step_sizes:
+            return nn.Identity()
+        return declare(norm.StepSize(), {"size": (None,)}, role="step")
+
+    def norm(self, axis: str) -> nn.Module:
+        """Normalisation over an axis, with the Scaler before it where the spec asks for it."""
+        size = self.axes[axis].size
+
+        def make() -> nn.Module:
+            return norm.norm_layer(self.spec.norm, axis, size, self.size(axis), self.rate, self.spec.rates)
+
+        layer = Dual(make(), make()) if self.spec.dual else make()
+        scale = norm.Scaler(self.rate) if self.spec.scaler else nn.Identity()
+        both = nn.Sequential(OrderedDict(scale=scale, norm=layer))  # one set of names, scaled or not
+        return declare(both, role="norm")

@@ -1,0 +1,98 @@
+"""What a network is made from: a few scalars that cross the wire.
+
+The same spec builds the full network, any submodel of it (given the kept units per axis) and the declaration of its
+tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import KW_ONLY, asdict, dataclass
+from fractions import Fraction
+
+from models.algebra.plans import FULL
+
+# What a network ends in; see `models.networks.staged`.
+EXITS = ("auto", "last", "plain", "bottleneck", "shared")
+PADDING = 0  # the token that fills a short text up, at its end
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Everything that a network's shape depends on.
+
+    Attributes:
+        name: a registered network, see `NETWORKS`.
+        input_shape: of one input: (channels, height, width) of an image, (channels, time) of a signal, (length,) of
+            a text.
+        classes: number of labels.
+        widths: units per layer or stage at full width; () takes the network's default, half of it for inputs below 16
+            pixels, which have a quarter of the positions to fill.
+        blocks: residual blocks per stage; () takes the network's default. Networks without blocks ignore it.
+        norm: one of `models.norms.layers.NORMS` that the network can use; "" takes its usual one.
+        scaler: whether HeteroFL's Scaler stands before every normalisation.
+        rates: the widths that keep statistics of their own, ascending (norm "batch-per-width" only); () where every
+            submodel has norms of its own.
+        vocabulary: number of different tokens of a text; 0 where inputs are no text.
+        exits: one of `EXITS`.
+        step_sizes: whether the branch of a residual block is multiplied by a learnt step size (NeFL).
+        heads: attention heads of a transformer.
+        whole_heads: whether its width axis counts heads; else every head stays and gets narrower.
+        tied: whether a transformer's classifier has the token embedding as its weight (the answer is the next token).
+        pooler: whether a transformer has a tanh layer before its classifier.
+        private: what every submodel of `variants` has a copy of its own of, among
+            `models.variants.per_size_parameters.PRIVATE`.
+        variants: plans of the submodels that have such copies, as JSON.
+        bases: number of independent nets that stand side by side (Split-Mix); 0 is one ordinary network.
+        dual: whether every norm exists twice, for clean and for adversarial inputs (see `models.norms.dual_norm`).
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    classes: int
+    _: KW_ONLY
+    widths: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+    norm: str = ""
+    scaler: bool = False
+    rates: tuple[Fraction, ...] = (FULL,)
+    vocabulary: int = 0
+    exits: str = "auto"
+    step_sizes: bool = False
+    heads: int = 4
+    whole_heads: bool = False
+    tied: bool = False
+    pooler: bool = False
+    private: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    bases: int = 0
+    dual: bool = False
+
+    def to_json(self) -> str:
+        """Serialise."""
+        return json.dumps({**asdict(self), "rates": [str(rate) for rate in self.rates]})
+
+    @staticmethod
+    def from_json(text: str) -> NetworkSpec:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: not a network.
+        """
+        fields = json.loads(text)
+        try:
+            shape = tuple(map(int, fields.pop("input_shape")))
+            widths, blocks = tuple(map(int, fields.pop("widths"))), tuple(map(int, fields.pop("blocks")))
+            rates = tuple(Fraction(rate) for rate in fields.pop("rates"))
+            private, variants = tuple(map(str, fields.pop("private"))), tuple(map(str, fields.pop("variants")))
+            return NetworkSpec(
+                input_shape=shape,
+                widths=widths,
+                blocks=blocks,
+                rates=rates,
+                private=private,
+                variants=variants,
+                **fields,
+            )
+        except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+            raise ValueError(f"not a network: {text[:80]!r} ({error!r})") from None

@@ -30,7 +30,7 @@ from server_app.folder.progress import Progress, final_table, print_line
 from server_app.folder.run_folder import RunFolder
 from server_app.report.page import write_report
 from strategies import PartialStrategy, Tier
-from strategies.round.aggregator import RoundReport
+from strategies.exchange.report import RoundReport
 from strategies.round.fairness import fairness_by_tier
 
 Row = dict[str, Any]

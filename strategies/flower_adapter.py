@@ -18,10 +18,12 @@ from torch import Tensor
 
 from models.device import threads
 from protocol import bytes_of, record_of, state_of
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.messaging import WaitTimes, exchange
+from strategies.exchange.report import LocalScore, RoundReport
 from strategies.nodes.manager import NodeManager, NotEnoughNodes
-from strategies.round.aggregator import LocalScore, RoundAggregator, RoundReport, TrainAssignment
+from strategies.round.aggregator import RoundAggregator
 from strategies.round.federated_evaluation import ScoreRequest, mean_scores, read_score
-from strategies.round.messaging import WaitTimes, exchange
 from strategies.settings import Settings
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]

@@ -22,10 +22,10 @@ from models.networks.registry import with_exits
 from models.networks.spec import NetworkSpec
 from protocol import Objective, Scalar
 from strategies.aggregation import Update, parameter_norm
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import Node
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.flower_adapter import FlowerStrategy
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import AcceptedUpdate, TrainAssignment
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier, depths_of
 

@@ -12,7 +12,7 @@ with warnings.catch_warnings():  # flwr's typer uses what its click calls deprec
     warnings.simplefilter("ignore", DeprecationWarning)
     import flwr.app  # noqa: F401
 
-from strategies.round.messaging import exchange
+from strategies.exchange.messaging import exchange
 from tests.support import Player, Time
 
 # Two busy cores: time says nothing about an example, nor about how it was drawn.

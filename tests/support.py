@@ -21,7 +21,7 @@ from protocol import TRAIN, Scalar
 from server_app.config.resolve import RunConfig, resolve
 from server_app.run import Run
 from strategies import PartialStrategy
-from strategies.round.messaging import Clock
+from strategies.exchange.messaging import Clock
 from strategies.tiers.tier import Assignment, Tier
 
 TINY: dict[str, Scalar] = {

@@ -16,7 +16,9 @@ from protocol.codecs.settings import NORMS as CODEC_NORMS
 from server_app.config.resolve import defaults
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
-from strategies.clustering import AVERAGING, CLUSTERINGS, LINKAGES
+from strategies.clustering.ifca import AVERAGING
+from strategies.clustering.linkage import LINKAGES
+from strategies.clustering.options import CLUSTERINGS
 from strategies.selection import SELECTORS
 from strategies.settings import SCHEDULES, SLICING
 from strategies.tiers.tier import ASSIGNMENTS
@@ -71,6 +73,6 @@ def test_links_and_named_files_exist(document: Path) -> None:
     text = document.read_text()
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
-    # Files of ours that are named in running text, such as `strategies/round/messaging.py`.
+    # Files of ours that are named in running text, such as `strategies/exchange/messaging.py`.
     named = re.findall(r"`((?:models|protocol|data|strategies|client_app|server_app|flotilla|tests)/[\w/]+\.py)`", text)
     assert [name for name in named if not (ROOT / name).exists()] == []

@@ -26,12 +26,12 @@ from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from protocol import Hello, NodeId, Objective
 from strategies import HALVING, Settings, Tier
-from strategies.nodes.manager import Node
-from strategies.round.aggregator import RoundReport
+from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
 from strategies.round.requests import RequestFactory
+from strategies.round.selection import SelectionRunner
 from strategies.selection import SelectionOptions, selector
 from strategies.selection.facility import distances, greedy, lazy
-from strategies.selection.runner import SelectionRunner
 from strategies.selection.update_sketch import UpdateSketcher
 
 NAME = "selection"
@@ -101,7 +101,7 @@ class _Rounds:
 
     def __call__(self, people: list[Node] | None = None) -> None:
         self._number += 1
-        with patch("strategies.selection.runner.GridProbe", _Answers):
+        with patch("strategies.round.selection.GridProbe", _Answers):
             chosen = self._chooser.choose(
                 cast(Grid, None),
                 cast(RequestFactory, None),

@@ -23,7 +23,7 @@ from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import TRAIN, Hello, Reply, Scalar
 from server_app.config.resolve import RunConfig, resolve
-from strategies.nodes.manager import Node
+from strategies.exchange.node import Node
 from strategies.tiers.tier import HALVING, Tier
 
 NAME = "training"

@@ -26,7 +26,7 @@ from protocol.codecs import CODECS
 from protocol.codecs.settings import ENTROPIES
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
-from strategies.clustering import CLUSTERINGS
+from strategies.clustering.options import CLUSTERINGS
 from strategies.selection import SELECTORS
 from strategies.settings import DOWNLINK
 

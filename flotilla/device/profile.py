@@ -161,7 +161,7 @@ def profile(
         raise SettingsError(" ".join(str(error).split())) from None
 
     from client_app.profile import measure
-    from strategies.tiers.requirements import TierRequirements
+    from strategies.nodes.requirements import TierRequirements
 
     offers = TierRequirements(strategy.network, strategy.settings, strategy.kept_plan, strategy.objective)
     line = None if server is None else measure_line(server, root)

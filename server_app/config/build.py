@@ -17,11 +17,11 @@ from protocol.codecs import CodecSettings
 from server_app.config.schema import Keys
 from strategies import PartialStrategy, Preferences, Schedule, Settings, parse_proportions, parse_tiers
 from strategies.aggregation import aggregation_named
-from strategies.clustering import ClusterOptions
+from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
 from strategies.selection import SelectionOptions, selector
 from strategies.settings import DOWNLINK
-from strategies.virtual import read_fleet
+from strategies.virtual.devices import read_fleet
 
 
 def _numbers(key: str, text: str, least: int = 1) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from pydantic import Field as Bound
 from models.errors import SettingError
 from protocol import Scalar
 from strategies import METHODS
-from strategies.clustering import ClusterOptions
+from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
 from strategies.selection import SelectionOptions
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
 from models.algebra.submodel import split
+from strategies.aggregation.coverage import Coverage
 from strategies.aggregation.feddyn import FedDynCorrection
-from strategies.round.aggregator import Coverage
 
 
 class GlobalState:

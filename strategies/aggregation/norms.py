@@ -8,7 +8,7 @@ import torch
 
 from models.algebra.axes import Layout
 from models.algebra.submodel import Submodel
-from strategies.robustness.guard import ClientUpdate
+from strategies.exchange.update import ClientUpdate
 
 
 def parameter_norm(layout: Layout, part: Submodel, reply: ClientUpdate) -> float:

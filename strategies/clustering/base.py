@@ -16,9 +16,10 @@ from models.algebra.axes import Layout
 from models.algebra.submodel import Submodel
 from protocol import NodeId
 from strategies.aggregation.global_state import GlobalState
-from strategies.nodes.history import in_order
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import AcceptedUpdate, LocalScore, TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import in_order
+from strategies.exchange.report import LocalScore
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 
 Tensors = Mapping[str, Tensor]
 

@@ -29,8 +29,8 @@ from strategies.clustering.coordinates import Sample, choose
 from strategies.clustering.split import SplitRule, Verdict, judge
 from strategies.clustering.tree import ROOT, Tree
 from strategies.clustering.updates import Updates
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import AcceptedUpdate, TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 
 _MOST_VALUES = 1 << 24  # of all updates of one cluster in one round: 64 MiB
 _LEAST_SAMPLE = 1024

@@ -28,8 +28,8 @@ from models.algebra.average import pool
 from models.variants.cluster_states import trunk
 from protocol import NodeId
 from strategies.clustering.base import Basis, Clustering, by_cluster, initial_purpose, named
-from strategies.robustness.guard import ClientUpdate, cluster_of
-from strategies.round.aggregator import AcceptedUpdate, TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate, cluster_of
 
 AVERAGING = ("model", "gradient")
 

@@ -24,7 +24,7 @@ from protocol import NodeId
 from strategies.clustering.coordinates import Sample
 from strategies.clustering.linkage import Cut
 from strategies.clustering.updates import Updates, cosines_with
-from strategies.nodes.history import in_order
+from strategies.exchange.node import in_order
 
 ROOT = 0
 

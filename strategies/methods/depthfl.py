@@ -19,9 +19,9 @@ from typing import ClassVar
 from models.algebra.plans import Plan
 from models.errors import SettingError
 from protocol import Objective, Scalar
+from strategies.exchange.node import Node
 from strategies.method import Preferences
 from strategies.methods.fedavg import FedAvg
-from strategies.nodes.manager import Node
 from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 

@@ -19,9 +19,9 @@ import numpy as np
 from models.algebra.axes import Axis, Kind
 from models.algebra.plans import Plan, kept_units
 from models.randomness import generator
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import Node
+from strategies.exchange.update import ClientUpdate
 from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 

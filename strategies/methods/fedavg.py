@@ -11,7 +11,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from models.algebra.plans import Plan
-from strategies.nodes.manager import Node
+from strategies.exchange.node import Node
 from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 

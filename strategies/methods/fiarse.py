@@ -21,8 +21,8 @@ from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from models.variants.importance import masked
 from protocol import Objective
+from strategies.exchange.node import Node
 from strategies.method import Preferences
-from strategies.nodes.manager import Node
 from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from models.algebra.plans import Plan
 from protocol import Objective
+from strategies.exchange.node import Node
 from strategies.method import Preferences
-from strategies.nodes.manager import Node
 from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 

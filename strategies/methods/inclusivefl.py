@@ -25,8 +25,8 @@ from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
 from protocol import Scalar
 from strategies.aggregation.momentum_distillation import Momentum
+from strategies.exchange.node import Node
 from strategies.method import Preferences
-from strategies.nodes.manager import Node
 from strategies.round.runner import PartialStrategy
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier, depths_of

@@ -23,8 +23,8 @@ from models.networks.scaling import scaled
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from protocol import Scalar
+from strategies.exchange.node import Node
 from strategies.method import Preferences
-from strategies.nodes.manager import Node
 from strategies.round.runner import PartialStrategy
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier

@@ -13,8 +13,8 @@ from fractions import Fraction
 
 from models.algebra.plans import Plan
 from protocol import Objective, Scalar
+from strategies.exchange.node import Node
 from strategies.method import Preferences
-from strategies.nodes.manager import Node
 from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 

@@ -29,7 +29,7 @@ from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from models.variants.base_nets import divisors, nets_of, widths_of
 from protocol import Scalar
-from strategies.nodes.manager import Node
+from strategies.exchange.node import Node
 from strategies.round.runner import PartialStrategy
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier

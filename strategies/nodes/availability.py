@@ -9,15 +9,17 @@ from flwr.serverapp import Grid
 
 from models.errors import SettingError
 from protocol import NodeId
-from strategies.nodes.manager import Node, NodeManager, NotEnoughNodes
-from strategies.robustness.guard import Rejection
+from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import Rejection
+from strategies.nodes.manager import NodeManager, NotEnoughNodes
+from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.privacy import WHY_TOLD
-from strategies.round.aggregator import RoundAggregator, RoundReport
+from strategies.round.aggregator import RoundAggregator
 from strategies.settings import Settings
 from strategies.tiers.adaptive import AdaptiveTiers
-from strategies.tiers.requirements import TierRequirements
 from strategies.tiers.tier import Assignment, Tier
-from strategies.virtual import VirtualClock
+from strategies.virtual.clock import VirtualClock
 
 Members = tuple[list[Node], dict[NodeId, Tier]]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol import NodeId
+from strategies.exchange.node import Node
 from strategies.nodes.history import NodeHistory
-from strategies.nodes.manager import Node
 from strategies.tiers.tier import Tier
 
 

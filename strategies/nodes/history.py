@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from protocol import NodeId
+from strategies.exchange.node import in_order
 
 # Column → its value for a node of which nothing is known. All are float64, which holds whole numbers up to 2^53.
 COLUMNS = {
@@ -103,8 +104,3 @@ class NodeHistory:
         vectors = np.full((capacity, self._vectors.shape[1]), np.nan, dtype=np.float32)
         vectors[: len(self._vectors)] = self._vectors
         self._values, self._vectors = values, vectors
-
-
-def in_order(node: NodeId) -> tuple[bool, int, str]:
-    """Sort key of ids: numbers by value, then names."""
-    return (True, 0, node) if isinstance(node, str) else (False, node, "")

@@ -9,33 +9,15 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from protocol import HELLO, VERSION, Hello, NodeId, WireError
-from strategies.nodes.history import in_order
-from strategies.robustness.guard import Rejection
-from strategies.round.messaging import WaitTimes, exchange
+from strategies.exchange.messaging import WaitTimes, exchange
+from strategies.exchange.node import Node, in_order
+from strategies.exchange.update import Rejection
 
 _SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
 
 
 class NotEnoughNodes(RuntimeError):
     """Fewer nodes came than the run needs."""
-
-
-@dataclass(slots=True)
-class Node:
-    """A node that said hello.
-
-    Attributes:
-        address: flwr's node id, which is drawn anew in every run.
-        hello: what it said.
-    """
-
-    address: int
-    hello: Hello
-
-    @property
-    def id(self) -> NodeId:
-        """Stable id."""
-        return self.hello.node
 
 
 @dataclass(slots=True, kw_only=True)

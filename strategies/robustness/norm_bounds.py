@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from math import exp, isfinite, log
 from typing import Any
 
-from strategies.robustness.guard import ClientUpdate, Rejected
+from strategies.exchange.update import ClientUpdate, Rejected
 from strategies.robustness.options import GuardOptions
 
 ZERO_RATE, ZERO_MULTIPLE = log(10), 2.0

@@ -9,7 +9,7 @@ from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
 from models.algebra.robust_average import MEANS, Kind, RobustAverage
 from models.errors import SettingError
-from strategies.robustness.guard import MOST_EXAMPLES
+from strategies.exchange.update import MOST_EXAMPLES
 
 NORM_GUARDS = ("off", "zero", "clip", "both")
 

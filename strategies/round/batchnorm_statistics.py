@@ -14,10 +14,10 @@ from models.networks.build import build_part
 from models.networks.spec import NetworkSpec
 from models.statistics import channels_of, check_moments, moments_length
 from protocol import MOMENTS, STATISTICS, NodeId, bytes_of, decode
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import Rejected, Rejection, content_of
-from strategies.round.aggregator import RoundReport
-from strategies.round.messaging import exchange
+from strategies.exchange.messaging import exchange
+from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import Rejected, Rejection, content_of
 from strategies.round.requests import RequestFactory
 from strategies.tiers.tier import Tier
 

@@ -9,9 +9,9 @@ from flwr.app import Message
 
 from models.algebra.plans import Plan
 from protocol import EVALUATE, NodeId
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import Rejected, content_of
-from strategies.round.aggregator import LocalScore
+from strategies.exchange.node import Node
+from strategies.exchange.report import LocalScore
+from strategies.exchange.update import Rejected, content_of
 from strategies.round.requests import RequestFactory
 from strategies.tiers.tier import Tier
 

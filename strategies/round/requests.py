@@ -14,8 +14,8 @@ from models.networks.spec import NetworkSpec
 from models.variants.cluster_states import shared_names, together
 from protocol import STATE, TRAIN, LossRequest, NodeId, Objective, PartRequest, TrainRequest, bytes_of, encode
 from strategies.clustering.base import Clustering
-from strategies.nodes.manager import Node
-from strategies.round.aggregator import TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import Node
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier
 from strategies.transport.downlink import Downlink

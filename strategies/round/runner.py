@@ -30,32 +30,29 @@ from models.randomness import generator, torch_generator
 from protocol import NodeId, Scalar
 from strategies.aggregation.feddyn import FedDynCorrection
 from strategies.aggregation.global_state import GlobalState
-from strategies.clustering import Basis, clustering
-from strategies.clustering.identities import ask_identities
+from strategies.clustering.base import Basis
+from strategies.clustering.options import clustering
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.method import Method
 from strategies.nodes.availability import Availability
-from strategies.nodes.manager import Node, NodeManager
-from strategies.robustness.guard import ClientUpdate
+from strategies.nodes.manager import NodeManager
+from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.norm_bounds import NormBounds
 from strategies.robustness.privacy import Privacy, check
-from strategies.round.aggregator import (
-    AcceptedUpdate,
-    RoundAggregator,
-    RoundReport,
-    TrainAssignment,
-    UpdateTarget,
-    share_of,
-)
+from strategies.round.aggregator import RoundAggregator, UpdateTarget
 from strategies.round.batchnorm_statistics import ask_statistics
+from strategies.round.cluster_identities import ask_identities
 from strategies.round.federated_evaluation import ScoreRequest, score_requests
 from strategies.round.requests import RequestFactory
-from strategies.selection.runner import SelectionRunner
+from strategies.round.selection import SelectionRunner
 from strategies.settings import Settings
-from strategies.tiers.requirements import TierRequirements
-from strategies.tiers.tier import Tier
+from strategies.tiers.tier import Tier, share_of
 from strategies.transport.downlink import Downlink
 from strategies.transport.uplink import UplinkDecoder
-from strategies.virtual import VirtualClock
+from strategies.virtual.clock import VirtualClock
 
 
 class PartialStrategy(Method):

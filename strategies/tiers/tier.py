@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 
@@ -154,3 +155,8 @@ def apportion(proportions: Sequence[Fraction], total: int) -> list[int]:
     for i in by_remainder[: total - sum(counts)]:
         counts[i] += 1
     return counts
+
+
+def share_of(share: float, count: int) -> int:
+    """A share of a whole number, rounded up; 0.07 of 100 is 7, which it is not in floating point."""
+    return ceil(Fraction(str(share)) * count)

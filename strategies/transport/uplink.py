@@ -18,7 +18,7 @@ from models.algebra.submodel import Submodel
 from models.errors import SettingError
 from protocol import NodeId
 from protocol.codecs import CodecSettings, Decoded, OfPart, codec_of
-from strategies.nodes.history import in_order
+from strategies.exchange.node import in_order
 
 MOST_KEPT_BYTES = 2 << 30
 

@@ -30,8 +30,8 @@ from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from protocol import NodeId, Reply, WireError
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import ClientUpdate, Rejected
+from strategies.exchange.node import Node
+from strategies.exchange.update import ClientUpdate, Rejected
 from strategies.tiers.tier import apportion
 from strategies.virtual.devices import Device, VirtualFleet
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from models import NetworkSpec, Plan, Submodel, completed, initial_state, submodel, torch_generator
 from models.algebra.average import norm_of
 from protocol import Hello
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import Node
+from strategies.exchange.update import ClientUpdate
 from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 

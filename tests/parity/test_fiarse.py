@@ -33,8 +33,8 @@ from models.cost import size_of
 from models.variants.importance import threshold
 from protocol import Objective, Optimiser, TrainRequest, Work, decode, encode
 from strategies import FIARSE, Settings
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.update import ClientUpdate
 from strategies.tiers.tier import Tier
 from tests.client_app.test_model_cache import device
 from tests.models.generators import bits

@@ -12,9 +12,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 import server_app.app as ours
 from server_app.run import Run
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import RoundReport, TrainAssignment
-from strategies.round.messaging import exchange
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.messaging import exchange
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import ClientUpdate
 
 from . import ADDRESS  # relative: in the bundle this package has no parent
 

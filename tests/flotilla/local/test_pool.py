@@ -14,7 +14,7 @@ from flwr.common.serde import recorddict_to_proto
 
 from flotilla.local.base import address_of
 from flotilla.local.pool import PoolGrid
-from strategies.round.messaging import exchange
+from strategies.exchange.messaging import exchange
 from tests.support import configured
 
 

@@ -19,8 +19,8 @@ from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from strategies import FedAvg, Schedule, Settings
 from strategies.aggregation import AGGREGATIONS, FedNova, parameter_norm
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import AcceptedUpdate, TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from tests.parity.rounds import node as node_of
 from tests.support import Outcome, Player, configured, tier_of, trains, without
 

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from flotilla.local.grid import LocalGrid
 from protocol import Hello
-from strategies.nodes.history import in_order
+from strategies.exchange.node import in_order
 from strategies.nodes.manager import NodeManager, NotEnoughNodes
 from tests.support import Time
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from models.algebra.average import norm_of
 from models.errors import SettingError
-from strategies.robustness.guard import ClientUpdate, Rejected
+from strategies.exchange.update import ClientUpdate, Rejected
 from strategies.robustness.norm_bounds import CLIP_RATE, ZERO_RATE, NormBounds, moved
 from strategies.robustness.options import GuardOptions
 

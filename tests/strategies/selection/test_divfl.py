@@ -19,9 +19,9 @@ from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
 from strategies import Settings
 from strategies.nodes.history import COLUMNS, NodeHistory
+from strategies.round.selection import SelectionRunner
 from strategies.selection import Candidates, DivFL
 from strategies.selection.facility import distances, lazy, represented
-from strategies.selection.runner import SelectionRunner
 from strategies.selection.update_sketch import UpdateSketcher
 from tests.strategies.selection.test_rules import Told, choose
 

@@ -13,8 +13,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
-from strategies.round.aggregator import AcceptedUpdate, RoundAggregator, RoundReport
-from strategies.round.messaging import WINDOW
+from strategies.exchange.messaging import WINDOW
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import AcceptedUpdate
+from strategies.round.aggregator import RoundAggregator
 from strategies.tiers.adaptive import LONGEST_WAIT, AdaptiveTiers, Demand, Held, Rule, first, missed, replied
 
 RULE = Rule(deadline=10.0, margin=0.8, patience=3)

@@ -17,9 +17,10 @@ from models.cost import size_of, training_bytes
 from models.errors import SettingError
 from protocol import Hello
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import ClientUpdate
-from strategies.virtual import BUNDLED, Device, Late, VirtualClock, VirtualFleet, read_fleet
+from strategies.exchange.node import Node
+from strategies.exchange.update import ClientUpdate
+from strategies.virtual.clock import Late, VirtualClock
+from strategies.virtual.devices import BUNDLED, Device, VirtualFleet, read_fleet
 
 MLP = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(32, 16)))
 HALF = Plan(Fraction(1, 2))

@@ -142,7 +142,7 @@ def test_a_device_that_slows_down_gets_less_and_more_again(play: Player, tmp_pat
     """Everybody is busy in rounds 3 to 5 only, by a fleet that is told so."""
     file = tmp_path / "fleet.toml"
     file.write_text('[[device]]\nname = "phone"\ngmacs = 0.001\nstep-ms = 5.0\n')
-    from strategies.virtual import VirtualClock
+    from strategies.virtual.clock import VirtualClock
 
     calm = VirtualClock.load
     with pytest.MonkeyPatch.context() as patch:

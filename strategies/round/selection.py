@@ -17,17 +17,18 @@ from models.errors import SettingError
 from models.randomness import generator
 from protocol import NodeId, Objective
 from strategies.aggregation import effective_steps
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.nodes.candidate_index import CandidateIndex
 from strategies.nodes.history import NodeHistory
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import AcceptedUpdate, RoundReport, TrainAssignment, share_of
+from strategies.round.probe import GridProbe
 from strategies.round.requests import RequestFactory
 from strategies.selection import Candidates
-from strategies.selection.probe import GridProbe
 from strategies.selection.update_sketch import UpdateSketcher
 from strategies.settings import Settings
-from strategies.tiers.tier import Tier
+from strategies.tiers.tier import Tier, share_of
 
 MOST_VECTOR_BYTES = 2 << 30
 

@@ -16,7 +16,7 @@ from flotilla.local.grid import LocalGrid, contexts
 from flotilla.local.identity import assume_identity
 from models.errors import SettingError
 from protocol import TRAIN, record_of
-from strategies.round.messaging import LONGEST_PAUSE, Clock, WaitTimes, exchange
+from strategies.exchange.messaging import LONGEST_PAUSE, Clock, WaitTimes, exchange
 from tests.support import Player, Time, address_of, configured, failed, trains
 
 FOUR: dict[str, Any] = {"num_clients": 4}

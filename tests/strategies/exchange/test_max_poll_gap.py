@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flotilla.local.identity import assume_identity
-from strategies.round.messaging import WINDOW, Clock, WaitTimes, exchange
+from strategies.exchange.messaging import WINDOW, Clock, WaitTimes, exchange
 from tests.support import Player
 
 PULL = 0.02  # seconds that a look takes

@@ -9,10 +9,10 @@ from flwr.serverapp import Grid
 
 from models.algebra.plans import Plan
 from protocol import LOSSES, Objective, bytes_of
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import Rejected, Rejection, cluster_of, content_of
-from strategies.round.aggregator import RoundReport
-from strategies.round.messaging import exchange
+from strategies.exchange.messaging import exchange
+from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import Rejected, Rejection, cluster_of, content_of
 from strategies.round.requests import RequestFactory
 
 

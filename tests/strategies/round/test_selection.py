@@ -18,11 +18,12 @@ from models.networks.spec import NetworkSpec
 from protocol import NodeId, Objective, Work
 from strategies import Schedule, Settings
 from strategies.aggregation import Aggregation, ByMethod, QFedSGD, effective_steps
-from strategies.robustness.guard import ClientUpdate
-from strategies.round.aggregator import AcceptedUpdate, RoundReport, TrainAssignment
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate
+from strategies.round.selection import SelectionRunner
 from strategies.selection import Candidates, Probe, Selection, Selector
 from strategies.selection.divfl import DivFL
-from strategies.selection.runner import SelectionRunner
 from strategies.tiers.tier import Tier
 from tests.parity.rounds import node as node_of
 

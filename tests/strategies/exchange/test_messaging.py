@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flotilla.local.identity import assume_identity
-from strategies.round.messaging import LONGEST_PAUSE, exchange
+from strategies.exchange.messaging import LONGEST_PAUSE, exchange
 from tests.support import Time
 
 Arrivals = Callable[[list[str]], list[Message]]

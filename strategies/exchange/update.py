@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from flwr.app import Array, Message
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.algebra.average import norm_of
 from protocol import DIFFERENCE, NodeId, Reply, WireError
 from protocol.codecs import Decoded
+from strategies.exchange.assignment import TrainAssignment
 
 MOST_EXAMPLES = 10**9
 
@@ -63,6 +66,25 @@ class ClientUpdate:
     def nothing() -> ClientUpdate:
         """A reply that changes nothing."""
         return ClientUpdate(difference=torch.zeros(0), metrics={"num-examples": 1.0}, bytes_up=0, norm=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedUpdate:
+    """What an accepted reply said of its node.
+
+    Attributes:
+        sent: the request.
+        metrics: the reply's numbers.
+        vector: of its difference, if the selector wants one.
+        cluster: whose state it changed; None for a reply that changed none.
+        remember: what the codec wants kept of the node.
+    """
+
+    sent: TrainAssignment
+    metrics: Mapping[str, float]
+    vector: NDArray[np.float32] | None
+    cluster: int | None = 0
+    remember: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:

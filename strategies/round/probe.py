@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from models.algebra.plans import Plan
 from protocol import GRADIENT, GRADIENTS, LOSSES, Objective, Reply, WireError, bytes_of, decode
+from strategies.exchange.messaging import exchange
+from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import Rejected, Rejection, content_of
 from strategies.nodes.history import NodeHistory
-from strategies.nodes.manager import Node
-from strategies.robustness.guard import Rejected, Rejection, content_of
-from strategies.round.aggregator import RoundReport
-from strategies.round.messaging import exchange
 from strategies.round.requests import RequestFactory
 from strategies.selection import Probe
 from strategies.selection.base import Floats, Positions

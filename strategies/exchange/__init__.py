@@ -1,0 +1,1 @@
+"""One exchange with a node: whom we ask, what was asked, what came back, and the messages between."""

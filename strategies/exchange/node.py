@@ -1,0 +1,30 @@
+"""A node that said hello, and the order of nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol import Hello, NodeId
+
+
+@dataclass(slots=True)
+class Node:
+    """A node that said hello.
+
+    Attributes:
+        address: flwr's node id, which is drawn anew in every run.
+        hello: what it said.
+    """
+
+    address: int
+    hello: Hello
+
+    @property
+    def id(self) -> NodeId:
+        """Stable id."""
+        return self.hello.node
+
+
+def in_order(node: NodeId) -> tuple[bool, int, str]:
+    """Sort key of ids: numbers by value, then names."""
+    return (True, 0, node) if isinstance(node, str) else (False, node, "")

@@ -5,7 +5,7 @@ BIN := .venv/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install run federation compose test test-slow test-compose test-edge trials audit fuzz lint format bench results clean
+.PHONY: help install wheel run federation compose test test-slow test-compose test-edge trials audit fuzz lint format bench results clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ compose: install ## Bring docker-compose.yml up: keys, images, SuperLink, five S
 	@$(BIN)/flotilla register keys
 	@docker compose up -d --wait
 	@$(BIN)/flotilla connect compose --run-config 'num-clients=5 tier-assignment="node"'
+
+wheel: install ## Build dist/flotilla-*.whl and the sdist: one name to import, the command, its app.
+	@$(BIN)/python -m build --no-isolation --outdir dist .
 
 test: install ## Run the tests (minutes), through real Flower processes too.
 	@$(TEST) -m "not slow and not compose"
@@ -77,5 +80,5 @@ results: install ## Make the tables of docs/results.md (hours; needs Fashion-MNI
 	@$(BIN)/python -m benchmarks.experiments.results $(ARGS)
 
 clean: ## Remove .venv and caches; runs/ stays.
-	@rm -rf .venv .venv-audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

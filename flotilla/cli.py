@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from flotilla.deploy import commands as deploy_commands
+from flotilla.own_app import APP_DIR, chosen_app
 from flotilla.settings import Settings, SettingsError, prepare
 
 app = typer.Typer(
@@ -41,7 +42,7 @@ def _flotilla() -> None:
 
 @app.command()
 def run(
-    app_dir: Annotated[Path, typer.Argument(help="Folder of the Flower app (its pyproject.toml).")] = Path("."),
+    app_dir: Annotated[Path | None, APP_DIR] = None,
     run_config: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,7 +76,7 @@ def run(
     Ctrl-C and by SIGTERM. No process and no temporary file is left behind.
     """
     try:
-        settings = prepare(app_dir, run_config or [], run_dir=run_dir, resume=resume, nodes=nodes)
+        settings = prepare(chosen_app(app_dir), run_config or [], run_dir=run_dir, resume=resume, nodes=nodes)
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -96,7 +97,7 @@ deploy_commands.add_to(app)
 
 @app.command()
 def profile(
-    app_dir: Annotated[Path, typer.Argument(help="Folder of the Flower app (its pyproject.toml).")] = Path("."),
+    app_dir: Annotated[Path | None, APP_DIR] = None,
     run_config: Annotated[
         list[str] | None,
         typer.Option("--run-config", "-c", metavar="'KEY=VALUE …'", help="Settings to change, as `flotilla run`."),
@@ -127,7 +128,7 @@ def profile(
     from flotilla.device.profile import profile as measured
 
     try:
-        found = measured(app_dir, run_config or [], examples=examples, server=server, root=root)
+        found = measured(chosen_app(app_dir), run_config or [], examples=examples, server=server, root=root)
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -19,6 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flotilla.own_app import runs_our_server
+
 Value = int | float | bool | str
 
 # One `key=value`: a quoted string may hold spaces and, in double quotes, escaped quotes; anything else ends at a space.
@@ -216,7 +218,7 @@ def free_name(parent: Path, name: str) -> Path:
 
 def _resolve(app_dir: Path, config: Mapping[str, Value]) -> int:
     """Let the app check its settings; return how many clients it wants."""
-    if not (app_dir / "server_app" / "config.py").is_file():  # some other Flower app: nothing to ask
+    if not runs_our_server(app_dir):  # some other Flower app: nothing to ask
         clients = config.get("num-clients", 2)
         return clients if isinstance(clients, int) and clients > 0 else 2
     # The app's folder may not be the one that is installed, and it is its own check that counts.

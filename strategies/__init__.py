@@ -1,6 +1,6 @@
 """The server half of every method: ordinary Flower strategies.
 
-from strategies import HeteroFL, NetworkSpec
+from flotilla.strategies import HeteroFL, NetworkSpec
 HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
 """
 

@@ -9,13 +9,14 @@ from typing import Annotated
 
 import typer
 
+from flotilla.own_app import APP_DIR, chosen_app
 from flotilla.settings import SettingsError
 
 _KEYS = typer.Option("--keys", help="Folder of keys, made where missing; default: keys that go with the run.")
 
 
 def federation(
-    app_dir: Annotated[Path, typer.Argument(help="Folder of the Flower app (its pyproject.toml).")] = Path("."),
+    app_dir: Annotated[Path | None, APP_DIR] = None,
     run_config: Annotated[
         list[str] | None,
         typer.Option("--run-config", "-c", metavar="'KEY=VALUE …'", help="Settings to change, as `flotilla run`."),
@@ -35,7 +36,9 @@ def federation(
     from flotilla.deploy.federation import prepare_federation, run_federation
 
     try:
-        settings = prepare_federation(app_dir, run_config or [], nodes=nodes, run_dir=run_dir, resume=resume)
+        settings = prepare_federation(
+            chosen_app(app_dir), run_config or [], nodes=nodes, run_dir=run_dir, resume=resume
+        )
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

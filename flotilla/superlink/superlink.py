@@ -21,6 +21,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from flotilla.own_app import code_beside
+
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient
     from flwr.supercore.runtime import RuntimeHttpClient
@@ -111,7 +113,7 @@ class SuperLink:
             return self._spawn(command, stdin=subprocess.DEVNULL, stdout=log)
 
     def _start_app(self) -> subprocess.Popen[bytes]:
-        program = str(Path(__file__).with_name("app_process.py"))
+        program = str(Path(__file__).parents[1] / "deploy" / "app_process.py")
         command = [sys.executable, "-P", program, self.task, "--runtime-api-address", self.address]
         command += ["--root-certificates", str(self.root)] if self.root else ["--insecure"]
         command += ["--parent-pid", str(os.getpid())]
@@ -263,12 +265,14 @@ def healthy(address: str, root: Path | None, seconds: float = 1.0) -> bool:
 def build_bundle(app_dir: Path) -> bytes:
     """Bundle the app as Flower ships it, after Flower's own check of its pyproject.toml."""
     import click
-    from flwr.cli.build import build_fab_from_disk
+    from flwr.cli.build import build_fab_from_files
     from flwr.cli.config_utils import load_and_validate
+    from flwr.cli.utils import collect_files
 
     try:
         load_and_validate(app_dir / "pyproject.toml")
-        return build_fab_from_disk(app_dir)
+        bundle, _ = build_fab_from_files({**collect_files(app_dir), **code_beside(app_dir)})
+        return bundle
     except (click.ClickException, ValueError, OSError) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
         raise SuperLinkError(f"{app_dir} cannot be bundled: {' '.join(text.split())}") from error

@@ -1,0 +1,62 @@
+"""Which Flower app a command is about, and what belongs to Flotilla's own.
+
+Given none, it is the one in the working directory, and where there is none Flotilla's own: in a checkout the folder of
+the repository, in an installed wheel a folder of the package that holds a pyproject.toml and no code. The code of the
+wheel's app is the package itself, so it is put into the bundle beside that file: a device needs no wheel to run it, and
+what runs is what is installed where the run was started.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import typer
+
+APP_DIR = typer.Argument(
+    metavar="[APP]", help="Folder of the Flower app; default: the working directory if it is one, else Flotilla's own."
+)
+_PACKAGE = Path(__file__).resolve().parent
+_INSTALLED = _PACKAGE / "app_folder"  # made by build_hooks/wheel.py; a checkout has none
+_SERVER_APPS = {"server_app.app:app", "flotilla.server_app.app:app"}  # in a checkout, from a wheel
+
+
+def own_app() -> Path:
+    """Find the folder of Flotilla's own Flower app."""
+    return _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent
+
+
+def chosen_app(given: Path | None) -> Path:
+    """Find the folder of the app that is meant; absolute.
+
+    Args:
+        given: what the user said; None: the working directory if it holds a Flower app, else Flotilla's own.
+    """
+    if given is not None:
+        return given.expanduser().resolve()
+    here = Path.cwd()
+    return here if _flower(here) else own_app()
+
+
+def runs_our_server(app_dir: Path) -> bool:
+    """Whether an app's server half is Flotilla's, so that Flotilla's settings and checks are the app's."""
+    components = _flower(app_dir).get("components", {})
+    return isinstance(components, dict) and components.get("serverapp") in _SERVER_APPS
+
+
+def code_beside(app_dir: Path) -> dict[str, Path]:
+    """List the files that an app's bundle has beside those in its folder, by their place in the bundle."""
+    if app_dir != _INSTALLED:
+        return {}
+    files = (path for path in _PACKAGE.rglob("*") if path.suffix in (".py", ".toml") and path.parent != _INSTALLED)
+    return {f"{_PACKAGE.name}/{path.relative_to(_PACKAGE).as_posix()}": path for path in files}
+
+
+def _flower(folder: Path) -> dict[str, Any]:
+    """Read `[tool.flwr.app]` of a folder's pyproject.toml; empty where there is none to be read."""
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        return dict(project["tool"]["flwr"]["app"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

@@ -20,6 +20,7 @@ from models.networks.build import layout, submodel
 from models.networks.complete import completed
 from models.networks.registry import with_exits
 from models.networks.spec import NetworkSpec
+from models.settings import Setting, read_options
 from protocol import Objective, Scalar
 from strategies.aggregation import Update, parameter_norm
 from strategies.exchange.assignment import TrainAssignment
@@ -61,8 +62,7 @@ class Method(FlowerStrategy):
         layout: declaration of the network's whole state.
     """
 
-    OPTIONS: ClassVar[Mapping[str, Scalar]] = {}
-    RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {}  # least and most of options that are numbers
+    OPTIONS: ClassVar[Mapping[str, Setting]] = {}
     PREFERENCES: ClassVar[Preferences] = Preferences()
     BY_EXAMPLES: ClassVar[bool] = False
     PER_WIDTH: ClassVar[bool] = False  # whether a width always is the same units, as statistics per width need
@@ -73,11 +73,8 @@ class Method(FlowerStrategy):
         self.settings = settings or Settings()
         if unknown := set(options) - set(self.OPTIONS):
             raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {sorted(self.OPTIONS)}")
-        self.options: dict[str, Scalar] = {**self.OPTIONS, **options}
+        self.options = read_options(self.OPTIONS, options)
         self.network = self.fitted(network, self.settings, self.options)
-        for option, (least, most) in self.RANGES.items():
-            if not least <= float(self.options[option]) <= most:
-                raise SettingError(option, self.options[option], f"{least:g} to {most:g}")
         self.layout = layout(self.network)
 
     @classmethod

@@ -13,7 +13,7 @@ from models.networks.spec import NetworkSpec
 from protocol import Scalar
 from server_app.adversarial import Robustness, robustness
 from server_app.config.build import network_of, settings_of
-from server_app.config.schema import checked, defaults, method_keys, option
+from server_app.config.schema import checked, defaults, method_keys
 from server_app.folder.run_folder import RunFolder
 from strategies import METHODS, PartialStrategy, Settings
 
@@ -105,7 +105,10 @@ def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConf
     if keys.method not in METHODS:
         raise SettingError("method", keys.method, METHODS)
     method = METHODS[keys.method]
-    values = {key: option(key, given.get(key, default), default) for key, (_, _, default) in own.items()}
+    values = {
+        key: METHODS[name].OPTIONS[own_name].read(key, given.get(key, default))
+        for key, (name, own_name, default) in own.items()
+    }
     options = {own_name: values[key] for key, (name, own_name, _) in own.items() if name == keys.method}
     flat: dict[str, Scalar] = {**keys.model_dump(by_alias=True), **values}
     data = DataSettings.from_config(flat)

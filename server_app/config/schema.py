@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from difflib import get_close_matches
-from math import isfinite
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -144,9 +143,9 @@ _ALL: type[Keys] = create_model("_ALL", __base__=Keys, **{k: v for kind in OPTIO
 def method_keys() -> dict[str, tuple[str, str, Scalar]]:
     """Run-config key → (method, option, default) of every method's own settings."""
     return {
-        f"{name}-{option}": (name, option, default)
+        f"{name}-{option}": (name, option, setting.default)
         for name, method in METHODS.items()
-        for option, default in method.OPTIONS.items()
+        for option, setting in method.OPTIONS.items()
     }
 
 
@@ -176,20 +175,3 @@ def checked(given: Mapping[str, Scalar]) -> Keys:
             hint = f"(did you mean {close[0]!r}?) " if close else ""
             raise SettingError(key, given[key], f"{hint}one of the keys {', '.join(known)}") from None
         raise SettingError(key, given[key], first["msg"].removeprefix("Input should be ")) from None
-
-
-def option(key: str, value: object, default: Scalar) -> Scalar:
-    """Check the type of a method's own setting.
-
-    Raises:
-        SettingError: another type than the default's, or not finite.
-    """
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    if default == "auto" and type(value) in (int, float):  # a number stands where a word can, too
-        value = str(value)
-    if type(value) is not type(default):
-        raise SettingError(key, value, f"a {type(default).__name__}, such as {default!r}")
-    if isinstance(value, float) and not isfinite(value):
-        raise SettingError(key, value, "a finite number")
-    return value

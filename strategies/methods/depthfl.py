@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from models.algebra.plans import Plan
 from models.errors import SettingError
+from models.settings import Setting, between
 from protocol import Objective, Scalar
 from strategies.exchange.node import Node
 from strategies.method import Preferences
@@ -32,8 +33,12 @@ class DepthFL(PartialStrategy):
     Options: `distillation` (True), `distillation-rounds` (300): T above.
     """
 
-    OPTIONS: ClassVar[Mapping[str, Scalar]] = {"distillation": True, "distillation-rounds": 300}
-    RANGES = {"distillation-rounds": (1, 10**9)}
+    OPTIONS: ClassVar[Mapping[str, Setting]] = {
+        "distillation": Setting(
+            True, "exits teach each other, with the weight exp(−5·(1 − min(t, T)/T)²) in round t + 1"
+        ),
+        "distillation-rounds": Setting(300, "T; a run much shorter than T hardly distils", between(1, 10**9)),
+    }
     PREFERENCES = Preferences(norm="batch-per-width", exits=("bottleneck", "plain"), dynamic_alpha=0.1)
     PER_WIDTH = True
     WIDTHS = False
@@ -70,8 +75,12 @@ class ExclusiveDepth(DepthFL):
     Options: `depth` (0: the deepest that a tier carries), and DepthFL's.
     """
 
-    OPTIONS = {**DepthFL.OPTIONS, "depth": 0}
-    RANGES = {**DepthFL.RANGES, "depth": (0, 10**6)}
+    OPTIONS = {
+        **DepthFL.OPTIONS,
+        "depth": Setting(
+            0, "the one depth that is trained, by those who can carry it; 0: the deepest", between(0, 10**6)
+        ),
+    }
 
     def kept_plan(self, tier: Tier, round_number: int) -> Plan:
         """The same for all."""

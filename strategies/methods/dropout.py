@@ -19,6 +19,7 @@ import numpy as np
 from models.algebra.axes import Axis, Kind
 from models.algebra.plans import Plan, kept_units
 from models.randomness import generator
+from models.settings import Setting, between
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import ClientUpdate
@@ -51,12 +52,11 @@ class FedEcover(FederatedDropout):
     Options: `server-learning-rate` (1.0), `decay` (0.9), `decay-every` (10), `decay-until` (200); 0 rounds is no decay.
     """
 
-    OPTIONS = {"server-learning-rate": 1.0, "decay": 0.9, "decay-every": 10, "decay-until": 200}
-    RANGES = {
-        "server-learning-rate": (1e-6, 10),
-        "decay": (1e-6, 1),
-        "decay-every": (0, 10**9),
-        "decay-until": (0, 10**9),
+    OPTIONS = {
+        "server-learning-rate": Setting(1.0, "η of the server at round 1", between(1e-6, 10)),
+        "decay": Setting(0.9, "what η is multiplied by every so many rounds", between(1e-6, 1)),
+        "decay-every": Setting(10, "so many; 0 is never", between(0, 10**9)),
+        "decay-until": Setting(200, "the round from which η stays as it is", between(0, 10**9)),
     }
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -9,6 +9,7 @@ coordinate is a mean.
 from __future__ import annotations
 
 from models.algebra.plans import Plan
+from models.settings import Setting
 from strategies.methods.heterofl import HeteroFL
 from strategies.tiers.tier import Tier
 
@@ -19,7 +20,12 @@ class FedRolex(HeteroFL):
     Options: `step` (-1): units by which the window moves each round; `label-rows` as in HeteroFL.
     """
 
-    OPTIONS = {**HeteroFL.OPTIONS, "step": -1}
+    OPTIONS = {
+        **HeteroFL.OPTIONS,
+        "step": Setting(
+            -1, "units by which the window moves each round; −1 as in the authors' code, 1 as in the paper"
+        ),
+    }
     PER_WIDTH = False
 
     def window(self, tier: Tier, round_number: int) -> Plan:

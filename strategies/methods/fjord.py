@@ -9,6 +9,7 @@ width.
 from __future__ import annotations
 
 from models.algebra.plans import Plan
+from models.settings import Setting, between
 from protocol import Objective
 from strategies.exchange.node import Node
 from strategies.method import Preferences
@@ -22,8 +23,13 @@ class Fjord(PartialStrategy):
     Options: `distillation` (False), `alpha` (1.0) and `temperature` (1.0) of the distillation.
     """
 
-    OPTIONS = {"distillation": False, "alpha": 1.0, "temperature": 1.0}
-    RANGES = {"alpha": (0, 1), "temperature": (1e-3, 1e3)}
+    OPTIONS = {
+        "distillation": Setting(False, "the widest part teaches the drawn one"),
+        "alpha": Setting(
+            1.0, "share of that teaching in the loss of the drawn part, beside the labels; 0 is none", between(0, 1)
+        ),
+        "temperature": Setting(1.0, "of that teaching", between(1e-3, 1e3)),
+    }
     PREFERENCES = Preferences(norm="batch-per-width")
     BY_EXAMPLES = True
     PER_WIDTH = True

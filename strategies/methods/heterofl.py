@@ -8,6 +8,7 @@ with masked cross entropy, the Scaler and static batch norm (§3.3).
 from __future__ import annotations
 
 from models.algebra.plans import Plan
+from models.settings import Setting
 from protocol import Objective
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import Node
@@ -22,7 +23,9 @@ class HeteroFL(PartialStrategy):
     Options: `label-rows` (True): mask absent labels in the loss and leave their classifier rows alone.
     """
 
-    OPTIONS = {"label-rows": True}
+    OPTIONS = {
+        "label-rows": Setting(True, "mask absent labels in the loss, and leave their classifier rows alone"),
+    }
     PREFERENCES = Preferences(norm="static-batch", scaler=True)
     PER_WIDTH = True
 

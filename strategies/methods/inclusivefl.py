@@ -23,6 +23,7 @@ from models.errors import SettingError
 from models.networks.build import layout
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
+from models.settings import Setting, Text
 from protocol import Scalar
 from strategies.aggregation.momentum_distillation import Momentum
 from strategies.exchange.node import Node
@@ -39,10 +40,16 @@ class InclusiveFL(PartialStrategy):
     above it, else 0; `private-classifier` (True), `private-last-layer` (True).
     """
 
-    OPTIONS: ClassVar[Mapping[str, Scalar]] = {
-        "momentum": "auto",
-        "private-classifier": True,
-        "private-last-layer": True,
+    OPTIONS: ClassVar[Mapping[str, Setting]] = {
+        "momentum": Setting(
+            "auto",
+            "β: how much of a small model's last layer's update comes from the layers above it in the largest model."
+            " Only layers of one shape can teach: `auto` is 0.2 where there are such (`transformer`, `vit`, an `mlp` of"
+            " equal layers), else 0; anything above 0 is refused where it could do nothing",
+            Text('"auto", or 0 to 1 in quotes, such as "0.2"'),
+        ),
+        "private-classifier": Setting(True, "every size has a classifier of its own"),
+        "private-last-layer": Setting(True, "every size has a last layer of its own"),
     }
     PREFERENCES = Preferences(norm="group", exits=("plain", "bottleneck"))
     BY_EXAMPLES = True

@@ -19,9 +19,10 @@ from typing import ClassVar
 
 from models.algebra.plans import Plan
 from models.networks.complete import completed
-from models.networks.scaling import scaled
+from models.networks.scaling import MODES, scaled
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
+from models.settings import Names, Setting, between
 from protocol import Scalar
 from strategies.exchange.node import Node
 from strategies.method import Preferences
@@ -39,8 +40,21 @@ class NeFL(PartialStrategy):
     `step-sizes` (True): whether blocks have them.
     """
 
-    OPTIONS: ClassVar[Mapping[str, Scalar]] = {"mode": "both", "spread": 0, "step-sizes": True}
-    RANGES = {"spread": (0, 100)}
+    OPTIONS: ClassVar[Mapping[str, Setting]] = {
+        "mode": Setting(
+            "both",
+            "what tiers differ in: `width`, `depth` (residual blocks left out), `both`. Their rates are shares of the"
+            " *parameters* (`fiarse`'s are, too), not of the units",
+            Names(MODES),
+        ),
+        "spread": Setting(
+            0,
+            "a device trains the submodel of a tier at most so many places from its own, drawn each round (2 in the"
+            " authors' code)",
+            between(0, 100),
+        ),
+        "step-sizes": Setting(True, "whether residual blocks have learnt step sizes"),
+    }
     PREFERENCES = Preferences(norm="batch-per-width")
     PER_WIDTH = True
 

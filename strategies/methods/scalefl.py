@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from models.algebra.plans import Plan
+from models.settings import Setting, between
 from protocol import Objective, Scalar
 from strategies.exchange.node import Node
 from strategies.method import Preferences
@@ -26,8 +27,16 @@ class ScaleFL(PartialStrategy):
     the run's rounds (`Schedule.rounds`) that goes by without it first, in the paper a quarter.
     """
 
-    OPTIONS = {"distillation": 0.05, "temperature": 3.0, "distillation-after": 0.25}
-    RANGES = {"distillation": (0, 1e3), "temperature": (1e-3, 1e3), "distillation-after": (0, 1)}
+    OPTIONS = {
+        "distillation": Setting(0.05, "γ: weight of the last exit's teaching; 0 is off", between(0, 1e3)),
+        "temperature": Setting(3.0, "of that teaching", between(1e-3, 1e3)),
+        "distillation-after": Setting(
+            0.25,
+            "the share of `num-server-rounds` that goes by before it begins; 1 is never. Between 0 and 1, a run cannot"
+            " be resumed with more rounds",
+            between(0, 1),
+        ),
+    }
     PREFERENCES = Preferences(norm="static-batch", scaler=True, exits=("plain", "bottleneck"))
     PER_WIDTH = True
 

@@ -27,6 +27,7 @@ from models.networks.build import layout
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
+from models.settings import Setting, Text
 from models.variants.base_nets import divisors, nets_of, widths_of
 from protocol import Scalar
 from strategies.exchange.node import Node
@@ -43,7 +44,14 @@ class SplitMix(PartialStrategy):
     1 to 1/8 have its 1/8.
     """
 
-    OPTIONS = {"atom": "auto"}
+    OPTIONS = {
+        "atom": Setting(
+            "auto",
+            'width of one net as a share of the whole (`"1/8"` in the paper); `auto` is the widest that the smallest'
+            " tier can carry. It must divide every layer's units (of attention, those of a head)",
+            Text('"auto", or 1 divided by a whole number, such as "1/8"'),
+        ),
+    }
     BY_EXAMPLES = True
     PER_WIDTH = True
     WIDTHS = False

@@ -186,11 +186,13 @@ def test_what_every_tier_keeps_can_be_cut_and_run(play: Player, method: str) -> 
 
 def test_its_options_are_run_config_keys(method: str) -> None:
     known = defaults()
-    assert {f"{method}-{option}": default for option, default in METHODS[method].OPTIONS.items()} == {
+    assert {f"{method}-{name}": option.default for name, option in METHODS[method].OPTIONS.items()} == {
         key: known[key] for key, (name, _, _) in method_keys().items() if name == method
     }
     options = {key.replace("-", "_"): value for key, value in known.items() if key.startswith(f"{method}-")}
-    assert configured(method=method, **options).options == dict(METHODS[method].OPTIONS)
+    assert configured(method=method, **options).options == {
+        name: option.default for name, option in METHODS[method].OPTIONS.items()
+    }
 
 
 @pytest.mark.parametrize("norm", CHANNEL_NORMS)

@@ -168,4 +168,4 @@ def _step(request: ProfileRequest, tier: Offered, device: torch.device, left: fl
 
 def _nobody() -> Context:
     """A device that remembers nothing."""
-    return Context(0, 0, {}, RecordDict(), {})
+    return Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={})

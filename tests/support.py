@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from safetensors.torch import load_file
 
 from client_app.app import app
@@ -168,6 +168,23 @@ def trains(request: Message, node: int | None = None, rounds: Iterable[int] | No
         request.metadata.message_type == TRAIN
         and (node is None or request.metadata.dst_node_id == address_of(node))
         and (rounds is None or int(request.metadata.group_id) in rounds)
+    )
+
+
+def context_of(
+    node: int = 1,
+    state: RecordDict | None = None,
+    *,
+    node_config: Mapping[str, Scalar] | None = None,
+    run_config: Mapping[str, Scalar] | None = None,
+) -> Context:
+    """What a ClientApp is called with: of a node that has nothing and is told nothing, or what is given here."""
+    return Context(
+        run_id=1,
+        node_id=node,
+        node_config=dict(node_config or {}),
+        state=RecordDict() if state is None else state,
+        run_config=dict(run_config or {}),
     )
 
 

@@ -94,7 +94,10 @@ class _Replies(LocalGrid):
     """Answers with made-up differences, one at a time, and keeps none."""
 
     def __init__(self, strategy: PartialStrategy, clients: int) -> None:
-        everyone = {i: Context(1, i, {}, RecordDict(), {}) for i in range(1, clients + 1)}
+        everyone = {
+            i: Context(run_id=1, node_id=i, node_config={}, state=RecordDict(), run_config={})
+            for i in range(1, clients + 1)
+        }
         super().__init__(ClientApp(), everyone)
         self._strategy = strategy
         self._numbers = torch.randn(layout(strategy.network).parameters)  # what the clients have, before the baseline

@@ -32,7 +32,7 @@ from server_app.run import Run
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is compared.
 
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_large_buffers()
     table = COMPARISONS[options.table]
     plan = Plan(
-        table,
+        comparison=table,
         partitions=options.partitions or list(table.partitions),
         methods=options.methods or list(table.methods),
         seeds=options.seeds or table.seeds,

@@ -221,7 +221,9 @@ def _answer(address: str, root: bytes | None, token: str, noted: bytes, number: 
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, run, node
         forget(message.metadata.message_id)
         reply = Message(Error(ErrorCode.CLIENT_APP_CRASHED, reason), reply_to=message)
-        push_message(client, reply, Context(run, node, {}, RecordDict(), {}))
+        push_message(
+            client, reply, Context(run_id=run, node_id=node, node_config={}, state=RecordDict(), run_config={})
+        )
     elif _REPLIED not in lines:
         time.sleep(_SEES)  # what it has not seen yet it would look for in vain, and end
         forget(replies[0])

@@ -74,13 +74,13 @@ class Builder:
         self, inputs: str, outputs: str, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool
     ) -> nn.Conv2d:
         """2-d convolution from one axis to another."""
-        layer = _Conv2d(self.size(inputs), self.size(outputs), kernel, stride, padding, bias=bias)
+        layer = _Conv2d(self.size(inputs), self.size(outputs), kernel, stride=stride, padding=padding, bias=bias)
         return declare(layer, {"weight": (outputs, inputs, None, None), "bias": (outputs,)})
 
     def depthwise(self, axis: str, kernel: int, *, stride: int = 1, padding: int = 0) -> nn.Conv2d:
         """2-d convolution of every channel by itself."""
         size = self.size(axis)
-        layer = _Conv2d(size, size, kernel, stride, padding, groups=size, bias=False)
+        layer = _Conv2d(size, size, kernel, stride=stride, padding=padding, groups=size, bias=False)
         return declare(layer, {"weight": (axis, None, None, None)})
 
     def classifier(self, inputs: str) -> nn.Linear:

@@ -171,7 +171,7 @@ def test_results(tmp_path: Path) -> None:
         partitions={"iid": {"partition": "iid"}},
         methods=made,
     )
-    plan = Plan(compared, partitions=["iid"], methods=list(made), seeds=[1, 2], rounds=2)
+    plan = Plan(comparison=compared, partitions=["iid"], methods=list(made), seeds=[1, 2], rounds=2)
     said: list[str] = []
     rows = run_all(plan, tmp_path, said.append, processes=0)
     assert len(rows) == 4
@@ -209,7 +209,7 @@ def test_a_row_is_as_large_as_it_says() -> None:
 def test_every_row_of_a_table_can_be_run(name: str) -> None:
     compared = COMPARISONS[name]
     plan = Plan(
-        compared,
+        comparison=compared,
         partitions=list(compared.partitions),
         methods=list(compared.methods),
         seeds=[1],

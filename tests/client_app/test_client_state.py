@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from client_app.client_state import KEY, Memory
+from tests.support import context_of
 
 
 @pytest.fixture(params=["state", "files"])
 def context(request: pytest.FixtureRequest, tmp_path: Path) -> Context:
-    return Context(1, 1, {}, RecordDict(), {KEY: str(tmp_path) if request.param == "files" else ""})
+    return context_of(run_config={KEY: str(tmp_path) if request.param == "files" else ""})
 
 
 def value(number: float) -> torch.Tensor:
@@ -71,14 +72,14 @@ def test_names_and_nodes_do_not_mix(context: Context) -> None:
 
 
 def test_the_state_survives_the_wire() -> None:
-    context = Context(1, 1, {}, RecordDict(), {})
+    context = context_of()
     write(context, 1)
     moved = recorddict_from_proto(recorddict_to_proto(context.state))
-    assert read(Context(1, 1, {}, moved, {}), 2) == 1
+    assert read(context_of(state=moved), 2) == 1
 
 
 def test_a_damaged_file_is_a_lost_one_and_the_version_before_it_serves(tmp_path: Path) -> None:
-    context = Context(1, 1, {}, RecordDict(), {KEY: str(tmp_path)})
+    context = context_of(run_config={KEY: str(tmp_path)})
     write(context, 1)
     write(context, 2)
     newest = max(tmp_path.rglob("*.safetensors"))
@@ -88,7 +89,7 @@ def test_a_damaged_file_is_a_lost_one_and_the_version_before_it_serves(tmp_path:
 
 
 def test_a_devices_own_folder_wins(tmp_path: Path) -> None:
-    context = Context(1, 1, {KEY: str(tmp_path / "own")}, RecordDict(), {KEY: str(tmp_path / "runs")})
+    context = context_of(node_config={KEY: str(tmp_path / "own")}, run_config={KEY: str(tmp_path / "runs")})
     write(context, 1)
     assert (tmp_path / "own" / "7").is_dir()
     assert not (tmp_path / "runs").exists()

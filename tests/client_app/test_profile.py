@@ -8,13 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from flwr.app import Context, RecordDict
 
 from client_app import hardware, profile
 from models import NetworkSpec, Plan, completed
 from models.cost import training_bytes
 from protocol import Objective, WireError, Work
 from protocol.profile import CORES, GUESSED, MEMORY_AVAILABLE, MEMORY_TOTAL, NEEDED, STEP, Offered, ProfileRequest
+from tests.support import context_of
 
 CPU = torch.device("cpu")
 MLP = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(32, 16)))
@@ -71,7 +71,7 @@ def test_measured_once_and_remembered_by_the_node(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(profile, "measure", measure)
     monkeypatch.setattr(profile, "_known", {})
-    context = Context(1, 1, {}, RecordDict(), {})
+    context = context_of()
     first = profile.figures(REQUEST.to_json(), context)
     assert profile.figures(REQUEST.to_json(), context) == first == {STEP + "a": 1.25}
     profile._known.clear()  # another process of the same node

@@ -8,7 +8,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from flwr.app import Context, RecordDict
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from models.networks.staged import Staged
 from protocol import Scalar, WireError
 from strategies import DepthFL, ExclusiveDepth, ScaleFL, Schedule, Settings, Tier
 from tests.parity.rounds import CLASSES, Round, node, noisy, state_of
+from tests.support import context_of
 
 DEEP = completed(
     NetworkSpec(
@@ -42,7 +42,7 @@ def _loaded(plan: Plan, spec: NetworkSpec = DEEP) -> Staged:
 
 
 def _objective(network: Staged, settings: Mapping[str, Scalar]) -> LocalObjective:
-    memory = Memory(Context(1, 1, {}, RecordDict(), {}), 0, 1, 0)
+    memory = Memory(context_of(), 0, 1, 0)
     draws = generator(0, 0, 0, "test")
     return OBJECTIVES["deep-supervision"](
         Setting(module=network, spec=DEEP, plan=Plan(), labels=(), settings=settings, draws=draws, memory=memory)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +20,7 @@ from models.algebra.box_vector import Held
 from models.algebra.submodel import flatten, split
 from strategies.aggregation.feddyn import FedDynCorrection
 from tests.parity.rounds import state_of
-from tests.support import Player, configured, tier_of
+from tests.support import Player, configured, context_of, tier_of
 
 SPEC = completed(NetworkSpec("cnn", (1, 8, 8), 5, widths=(4, 6), exits="plain", norm="none"))
 ALPHA = 0.3
@@ -124,7 +124,7 @@ def test_statistics_are_plain_means_without_h() -> None:
 
 
 def _context() -> Context:
-    return Context(1, 1, {}, RecordDict(), {})
+    return context_of()
 
 
 @pytest.mark.parametrize("plan", [Plan(), Plan(depth=1), Plan(Fraction(1, 2))])

@@ -10,7 +10,6 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, RecordDict
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,9 +17,10 @@ from client_app.client_state import Memory
 from client_app.objectives import OBJECTIVES, LocalObjective, Setting
 from models import NetworkSpec, Plan, build_part, completed, generator, initial_state, submodel, torch_generator
 from protocol import Scalar, WireError
+from tests.support import context_of
 
 RATES = tuple(Fraction(i, 5) for i in range(1, 6))
-NO_MEMORY = Memory(Context(1, 1, {}, RecordDict(), {}), 0, 1, 0)
+NO_MEMORY = Memory(context_of(), 0, 1, 0)
 SPEC = completed(
     NetworkSpec("resnet", (1, 8, 8), 5, widths=(10, 10), blocks=(1, 1), norm="batch-per-width", rates=RATES)
 )

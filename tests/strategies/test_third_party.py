@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 
@@ -17,7 +17,7 @@ from client_app.app import app
 from flotilla.local.grid import LocalGrid, contexts
 from models.networks.build import build, initial_state
 from strategies import METHODS, HeteroFL, NetworkSpec, PartialStrategy, Settings, parse_tiers
-from tests.support import TINY
+from tests.support import TINY, context_of
 
 ROOT = Path(__file__).parents[2]
 NETWORK = NetworkSpec("mlp", (1, 8, 8), 10, widths=(16, 8))
@@ -71,7 +71,7 @@ def test_start_inside_a_server_app() -> None:
             )
         )
 
-    server(grid(), Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+    server(grid(), context_of())
     assert set(results[0].train_metrics_clientapp) == {1, 2}
 
 

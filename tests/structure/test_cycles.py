@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.structure.packages import PACKAGES, cycles, imported, modules, tree
+from benchmarks.probes.structure import PACKAGES, cycles, imported, modules, tree
 
 
 def test_no_import_goes_round() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.structure.packages import PACKAGES as EVERY
-from tests.structure.packages import ROOT, modules, tree
+from benchmarks.probes.structure import PACKAGES as EVERY
+from benchmarks.probes.structure import ROOT, modules, tree
 
 PACKAGES = tuple(package for package in EVERY if package != "benchmarks")
 FILES = list(modules(*PACKAGES).values())

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from tests.structure.packages import PACKAGES, ROOT, modules
+from benchmarks.probes.structure import PACKAGES, ROOT, modules
 
 
 def lint(folder: Path) -> tuple[int, dict[str, str]]:

@@ -194,7 +194,9 @@ def test_a_layer_is_pytorchs_encoder_layer(padded: bool) -> None:
     network = _loaded(build(spec), _state(spec))
     ours = network.get_submodule("stages.0")
     assert isinstance(ours, Layer)
-    theirs = nn.TransformerEncoderLayer(24, 4, 10, 0.0, "gelu", 1e-5, batch_first=True, norm_first=True)
+    theirs = nn.TransformerEncoderLayer(
+        24, 4, dim_feedforward=10, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
     pairs = {
         "self_attn.in_proj_": "attention.queries_keys_values.",
         "self_attn.out_proj.": "attention.output.",

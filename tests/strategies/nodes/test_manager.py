@@ -11,7 +11,7 @@ from flotilla.local.grid import LocalGrid
 from protocol import Hello
 from strategies.exchange.node import in_order
 from strategies.nodes.manager import NodeManager, NotEnoughNodes
-from tests.support import Time
+from tests.support import Time, context_of
 
 Say = Callable[[int], RecordDict]
 
@@ -28,7 +28,7 @@ class People(LocalGrid):
             return Message(say(context.node_id), reply_to=message)
 
         def context(node: int) -> Context:
-            return Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+            return context_of(node)
 
         super().__init__(cast(Any, client), {node: context(node) for node in range(1000, 4000)})
 

@@ -73,11 +73,11 @@ format: install ## Format the code.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: install ## Measure speed and memory, as ratios within one run.
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: install ## Measure speed and memory, as ratios within one run: make bench ARGS="averaging pfl"; the rest: python -m benchmarks.
+	@$(BIN)/python -m benchmarks bench $(ARGS)
 
-results: install ## Make the tables of docs/results.md (hours; needs Fashion-MNIST under FLOTILLA_DATA).
-	@$(BIN)/python -m benchmarks.experiments.results $(ARGS)
+results: install ## Make a table of docs/results.md (hours; Fashion-MNIST under FLOTILLA_DATA): make results ARGS="depth --write".
+	@$(BIN)/python -m benchmarks experiments $(or $(ARGS),width --write)
 
 clean: ## Remove .venv and caches; runs/ stays.
 	@rm -rf .venv .venv-audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info

@@ -1,5 +1,4 @@
-"""Speed and memory, each against a floor that is measured in the same run: `python -m benchmarks` (`make bench`).
+"""What is measured: `bench` (speed and memory, with limits), `experiments` (docs/ tables), `probes` (what runs do).
 
-Bare seconds say more about a machine and its neighbours than about the code, so every claim is a ratio. Measured and
-floor are taken in turns, and a ratio is the median over the turns.
+`python -m benchmarks` lists everything and runs it.
 """

@@ -1,6 +1,88 @@
-"""Every benchmark by one command."""
+"""Everything that measures, by one command: `python -m benchmarks [FOLDER [NAME …] [OPTION …]]`.
 
-from benchmarks.bench.__main__ import main
+Without arguments it lists what there is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from benchmarks.task import Task
+
+# Folder → name → (module, what it is). Modules are imported when they are run: a list of names needs no PyTorch.
+TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "bench": {
+        "averaging": ("run", "sums and scatters of a round against memory bandwidth and against index grids"),
+        "codecs": ("run", "encoding and decoding against a copy, and their sizes and errors"),
+        "memory": ("run", "what the server grows by, against the state"),
+        "training": ("run", "a client's round against its bare steps"),
+        "pfl": ("run", "a whole simulated round against the bare steps in as many processes"),
+        "engine": ("run", "a round under Ray against Flower's own overhead"),
+        "selection": ("run", "choosing among 100,000 nodes against one pass over them"),
+        "startup": ("run", "from the command to the first round"),
+    },
+    "experiments": {
+        "width": ("results", "like for like: methods that differ in width (docs/results.md)"),
+        "depth": ("results", "like for like: methods that differ in depth (docs/results.md)"),
+        "text": ("results", "like for like: methods on texts (docs/results.md)"),
+        "robustness": ("robustness", "Split-Mix between accurate and robust (docs/results.md)"),
+        "claims": ("claims", "what papers say of selection, fairness and compression, tried (docs/claims.md)"),
+        "clusters": ("clusters", "do clusters find planted groups? (docs/clusters.md)"),
+        "fleet": ("fleet", "measured tiers against fixed proportions (docs/fleet.md)"),
+        "study": ("study.study", "which exponents of the utility rule pay, and a regression (docs/study.md)"),
+        "flower-runs": ("flower_runs", "everything that can be configured, once, through Flower itself (docs/runs.md)"),
+    },
+    "probes": {
+        "hashes": ("hashes", "final models of small runs as hashes, to compare two checkouts"),
+        "house": ("house", "the code in figures: files per room, long files, keys, cycles"),
+        "load": ("load", "thousands of nodes: memory and seconds (docs/deploy.md)"),
+        "phases": ("phases", "where the seconds of a deployed round go (docs/deploy.md)"),
+    },
+}
+SEVERAL = frozenset({"bench"})  # folders whose tasks are parts of one, and give one table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line names, or list what there is; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command = "python -m benchmarks"
+    if not given or given[0] in ("-h", "--help"):
+        print(listing())
+        return 0
+    folder = given.pop(0)
+    if folder not in TASKS:
+        return _refuse(f"there is no folder {folder!r}; there are {', '.join(TASKS)}")
+    if folder in SEVERAL:
+        return _task(folder, "run")(given, f"{command} {folder}", f"{import_module(f'benchmarks.{folder}').__doc__}")
+    if not given or given[0] not in TASKS[folder]:
+        asked = repr(given[0]) if given else "nothing"
+        return _refuse(f"{asked} is not in {folder}; there are {', '.join(TASKS[folder])}")
+    name = given.pop(0)
+    module, about = TASKS[folder][name]
+    return _task(folder, module, name)(given, f"{command} {folder} {name}", about)
+
+
+def listing() -> str:
+    """Every task on a line of its own, by folder."""
+    lines = [(__doc__ or "").partition("\n")[0]]
+    for folder, tasks in TASKS.items():
+        lines += ["", f"{folder}:", *(f"  {name:<12} {about}" for name, (_, about) in tasks.items())]
+    return "\n".join(lines)
+
+
+def _task(folder: str, module: str, name: str = "") -> Task:
+    """The task of a module: `TASK`, or the one of this name among `TASKS`."""
+    found = import_module(f"benchmarks.{folder}.{module}")
+    task: Task = found.TASKS[name] if hasattr(found, "TASKS") else found.TASK
+    return task
+
+
+def _refuse(line: str) -> int:
+    print(f"benchmarks: {line}", file=sys.stderr)
+    return 2
+
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -16,8 +16,9 @@ import torch
 from flwr.app import Array
 from torch import Tensor
 
-from benchmarks.bench.rows import Row, Say, row_of_turns
+from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.shapes import RESNET_18
+from benchmarks.document import Say
 from models.device import threads
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec

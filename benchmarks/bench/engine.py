@@ -1,6 +1,6 @@
 """A whole round through `flotilla run` against the engine's floor: the same round with clients that only burn CPU time.
 
-Both under Ray, in one run and in turns (`benchmarks.probes.flower_overhead`). After every round of ours, each node
+Both under Ray, in one run and in turns (`benchmarks.bench.flower_overhead`). After every round of ours, each node
 that took part gets
 one more message: to burn as many seconds of CPU time as it has just spent in forward, backward and optimiser. That
 message and its reply carry one number instead of the network; it is pushed and pulled in the same way, to the same
@@ -10,10 +10,11 @@ a row of its own, also evaluating every tier's network after every round, checkp
 
 from __future__ import annotations
 
-from benchmarks.bench.images import images
+from benchmarks.bench.flower_overhead.driver import Pause, Round, probed_run
 from benchmarks.bench.pfl import PHASES
-from benchmarks.bench.rows import Row, Say, row_of_turns
-from benchmarks.probes.flower_overhead.driver import Pause, Round, probed_run
+from benchmarks.bench.rows import Row, row_of_turns
+from benchmarks.document import Say
+from benchmarks.images import images
 from protocol import Scalar
 
 NAME = "engine"

@@ -17,8 +17,9 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from benchmarks.bench.rows import Row, Say
+from benchmarks.bench.rows import Row
 from benchmarks.bench.shapes import RESNET_18, TINY
+from benchmarks.document import Say
 from flotilla.local.grid import LocalGrid
 from models.networks.build import initial_state, layout
 from models.randomness import torch_generator

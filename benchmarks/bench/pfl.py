@@ -3,7 +3,7 @@
 1,000 clients of 50 images, 50 a round, one epoch, batches of 10, plain SGD, a CNN of 1,626,442 weights, two processes
 of one thread. The in-process engine and the floor take turns, round by round. Under Ray they do so too: the run is an
 ordinary `flotilla run` of an app that is ours, but waits after each round until the floor has had its turn
-(`benchmarks.probes.flower_overhead`).
+(`benchmarks.bench.flower_overhead`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from math import ceil
 from time import perf_counter
 
 from benchmarks.bench.floor import Floor, Steps, floor
-from benchmarks.bench.images import Images, images
-from benchmarks.bench.rows import Row, Say, row_of_turns
-from benchmarks.probes.flower_overhead.driver import Pause, Round, probed_run
+from benchmarks.bench.flower_overhead.driver import Pause, Round, probed_run
+from benchmarks.bench.rows import Row, row_of_turns
+from benchmarks.document import Say
+from benchmarks.images import Images, images
 from data import load
 from flotilla.local.pool import PoolGrid
 from models.networks.build import initial_state

@@ -8,8 +8,6 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -98,19 +96,6 @@ def row_of_turns(
         turns=len(turns),
         note=note,
     )
-
-
-def table(heads: Sequence[str], lines: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
-    """Lay out cells in columns: with aligned spaces, or as Markdown."""
-    if markdown:
-        rule = ["---" for _ in heads]
-        return "\n".join(f"| {' | '.join(line)} |" for line in [heads, rule, *lines])
-    widths = [max(len(line[i]) for line in [heads, *lines]) for i in range(len(heads))]
-    rule = ["-" * width for width in widths]
-    shown = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in [heads, rule, *lines]
-    ]
-    return "\n".join(line.rstrip() for line in shown)
 
 
 def seconds(work: Callable[[], object]) -> float:

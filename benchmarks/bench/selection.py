@@ -17,8 +17,9 @@ import torch
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from benchmarks.bench.rows import Row, Say, row_of_turns, seconds
+from benchmarks.bench.rows import Row, row_of_turns, seconds
 from benchmarks.bench.shapes import RESNET_18
+from benchmarks.document import Say
 from models.algebra.plans import Plan
 from models.device import threads
 from models.networks.build import layout, submodel
@@ -117,8 +118,7 @@ class _Rounds:
 class _Answers:
     """Stands for the devices."""
 
-    def __init__(self, *arguments: Any) -> None:
-        del arguments
+    def __init__(self, **_: Any) -> None: ...
 
     def losses(self, positions: NDArray[np.intp], *, batch: int = 0, common: bool = False) -> NDArray[np.float64]:
         del batch, common

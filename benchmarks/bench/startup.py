@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.bench.rows import Row, Say
+from benchmarks.bench.rows import Row
+from benchmarks.document import Say
 
 NAME = "startup"
 LIMIT = 60.0  # seconds

@@ -13,8 +13,9 @@ from flwr.app import Context, Message
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
-from benchmarks.bench.images import Images, images
-from benchmarks.bench.rows import Row, Say, row_of_turns
+from benchmarks.bench.rows import Row, row_of_turns
+from benchmarks.document import Say
+from benchmarks.images import Images, images
 from client_app import model_cache as workspace
 from client_app.app import app
 from flotilla.local.grid import contexts

@@ -1,7 +1,5 @@
 """What the papers of selection, fairness and compression say, tried.
 
-`python -m benchmarks.experiments.claims [NAME …]`
-
 - pow-d: Power-of-Choice against uniform draws at several learning rates (Cho, Wang, Joshi 2022: faster, more so with
   skewed labels).
 - q-ffl: q-FedAvg against the plain mean (Li et al., ICLR 2020: less variance at little cost in the mean). HAR by
@@ -13,8 +11,6 @@ Tables and the plot go into docs/claims.md.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from math import prod
@@ -24,16 +20,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.bench.rows import table
-from benchmarks.experiments.document import replace_part
+from benchmarks.document import DOCS, replace_part, table
 from benchmarks.experiments.plot import picture, plain
 from benchmarks.experiments.runs import Keys, metrics_of, spread
+from benchmarks.task import Options, Task
 from models.networks.build import layout
 from models.randomness import generator, torch_generator
 from protocol.codecs import NOTHING, CodecSettings, codec_of
 from server_app.config.resolve import resolve
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "claims.md"
+DOCUMENT = DOCS / "claims.md"
 FIGURE = DOCUMENT.with_name("fedpaq.svg")
 Row = Mapping[str, Any]
 
@@ -197,22 +193,14 @@ def draw(curves: Mapping[str, Sequence[tuple[float, float]]], file: Path) -> Non
 CLAIMS: dict[str, Callable[[Sequence[int]], str]] = {"pow-d": pow_d, "q-ffl": q_ffl, "fedpaq": fedpaq}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, print, and write the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.claims", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CLAIMS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ as it is")
-    options = parser.parse_args(arguments)
-    if unknown := set(options.names) - set(CLAIMS):
-        parser.error(f"{', '.join(sorted(unknown))}: allowed is {', '.join(CLAIMS)}")
-    for name in options.names or CLAIMS:
+def _run(options: Options) -> int:
+    """Run, print, and write the tables."""
+    for name in options.parts:
         text = f"Seeds {', '.join(map(str, options.seeds))}.\n\n{CLAIMS[name](options.seeds)}"
         print(f"\n{text}\n")
-        if not options.no_write:
+        if options.write:
             replace_part(DOCUMENT, name, text)
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+TASK = Task(_run, parts=CLAIMS, defaults={"seeds": [1, 2, 3], "write": False})

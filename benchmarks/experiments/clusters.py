@@ -1,4 +1,4 @@
-"""Do clusters find planted groups? `python -m benchmarks.experiments.clusters [PART …] [--data-root DIR] [--write]`.
+"""Whether clusters find planted groups.
 
 Clients whose images are turned (IFCA) or whose labels are permuted (CFL), clients of one distribution, and what CFL's
 tests see of each. Digits needs nothing; Fashion-MNIST is added where `--data-root` has it.
@@ -6,19 +6,17 @@ tests see of each. Digits needs nothing; Fashion-MNIST is added where `--data-ro
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from benchmarks.bench.rows import table
-from benchmarks.experiments.document import replace_part
+from benchmarks.document import DOCS, replace_part, table
 from benchmarks.experiments.runs import Keys, metrics_of, spread
+from benchmarks.task import Options, Task
 from data.synthetic_groups import group_of
 from protocol import Scalar, keep_large_buffers
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "clusters.md"
+DOCUMENT = DOCS / "clusters.md"
 
 COMMON: Keys = {
     "method": "fedavg",
@@ -185,27 +183,19 @@ def curves(seed: int = 1) -> str:
     return table(["clients", "‖mean Δ‖", "max ‖Δ‖", "α_cross^max", "α_intra^min"], lines, markdown=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, print, and write the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.clusters", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["curves", "permutations", "rotations"], metavar="PART")
-    parser.add_argument("--data-root", type=Path, default=None, help="has Fashion-MNIST; without it digits only")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/clusters.md")
-    options = parser.parse_args(arguments)
+def _run(options: Options) -> int:
+    """Run, print, and write the tables."""
     keep_large_buffers()
     data = {
-        name: {**keys, "data-root": str(options.data_root or "")}
+        name: {**keys, "data-root": options.data_root}
         for name, keys in DATA.items()
-        if name == "digits" or options.data_root is not None
+        if name == "digits" or options.data_root
     }
     makers: dict[str, Callable[[], str]] = {
         "curves": curves,
         "permutations": lambda: permutations(data, options.seeds),
         "rotations": lambda: rotations(data, options.seeds),
     }
-    if unknown := set(options.parts) - set(makers):
-        parser.error(f"{', '.join(sorted(unknown))}: allowed is {', '.join(makers)}")
     for name in options.parts:
         text = makers[name]()
         print(f"\n{text}")
@@ -214,5 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+TASK = Task(
+    _run,
+    parts=("curves", "permutations", "rotations"),
+    defaults={"data_root": "", "seeds": [1, 2, 3, 4, 5], "write": False},
+)

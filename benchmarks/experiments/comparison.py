@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.bench.rows import table
+from benchmarks.document import table
 from models.cost import size_of
 from server_app.config.resolve import RunConfig
 

@@ -1,4 +1,4 @@
-"""Do measured tiers beat fixed proportions in time to accuracy? `python -m benchmarks.experiments.fleet [--write]`.
+"""Whether measured tiers beat fixed proportions in time to accuracy.
 
 HeteroFL on digits, a hundred virtual devices of the bundled fleet, twenty of them a round. Time is the fleet's: the
 same devices, draws and first state in every run of a seed.
@@ -6,7 +6,6 @@ same devices, draws and first state in every run of a seed.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ from time import process_time
 
 import torch
 
-from benchmarks.bench.rows import table
-from benchmarks.experiments.document import replace_part
+from benchmarks.document import DOCS, replace_part, table
 from benchmarks.experiments.plot import picture, plain
 from benchmarks.experiments.runs import Keys, metrics_of
+from benchmarks.task import Options, Task
 from protocol import Scalar, keep_large_buffers
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "fleet.md"
+DOCUMENT = DOCS / "fleet.md"
 PICTURE = DOCUMENT.with_suffix(".svg")
 
 COMMON: Keys = {
@@ -172,16 +171,11 @@ def draw(found: Mapping[str, Sequence[Course]], file: Path = PICTURE) -> None:
         plain(axes)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.fleet", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--write", action="store_true", help="write docs/fleet.md's table and docs/fleet.svg")
-    options = parser.parse_args(arguments)
+def _run(options: Options) -> int:
+    """Run, print, and write the table and the picture."""
     keep_large_buffers()
     torch.set_num_threads(1)
-    found = compare(range(1, options.seeds + 1), options.rounds)
+    found = compare(options.seeds, options.rounds)
     print(text(found))
     if options.write:
         replace_part(DOCUMENT, "fleet", text(found))
@@ -189,5 +183,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+TASK = Task(_run, defaults={"seeds": [1, 2, 3], "rounds": 25, "write": False})

@@ -1,26 +1,23 @@
 """Everything that can be configured, once, through Flower itself.
 
-`python -m benchmarks.experiments.flower_runs [TABLE …]`
-
 Each row is a `flotilla run` from the command to the prompt: a SuperLink, Ray, the bundle that Flower ships. The rows
 come from the registries, so a new method, selector, codec, aggregation or clustering has its row the moment it exists.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.bench.rows import table
-from benchmarks.experiments.document import replace_part
+from benchmarks.document import DOCS, ROOT, replace_part, table
+from benchmarks.task import Options, Task
 from protocol import Scalar
 from protocol.codecs import CODECS
 from protocol.codecs.settings import ENTROPIES
@@ -30,8 +27,7 @@ from strategies.clustering.options import CLUSTERINGS
 from strategies.selection import SELECTORS
 from strategies.settings import DOWNLINK
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "runs.md"
+DOCUMENT = DOCS / "runs.md"
 Keys = Mapping[str, Scalar]
 
 
@@ -144,16 +140,10 @@ def run(keys: Keys, patience: float = 600.0) -> Ended:
     return Ended(code=done.returncode, seconds=seconds, last=last, said=said[-2000:])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tables, print them, and write them into docs/runs.md; 1 if a run failed or took longer than it may."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.flower_runs", description=__doc__)
-    parser.add_argument("tables", nargs="*", default=list(TABLES), metavar="TABLE", help=", ".join(TABLES))
-    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows whose name has one of these; nothing is written")
-    options = parser.parse_args(arguments)
-    if unknown := set(options.tables) - set(TABLES):
-        parser.error(f"{', '.join(sorted(unknown))}: allowed is {', '.join(TABLES)}")
+def _run(options: Options) -> int:
+    """Run the tables, print and write them; 1 if a run failed or took longer than it may."""
     failed = []
-    for title in options.tables:
+    for title in options.parts:
         wanted, lines = TABLES[title], []
         for name, own in wanted.rows.items():
             if options.only and not any(part in name for part in options.only):
@@ -164,11 +154,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if ended.code or not ended.last or (wanted.limit and ended.seconds > wanted.limit):
                 failed.append(f"{title}: {name}\n{ended.said}")
         heads = ["run", "exit code", "seconds", "global", "tiers"]
-        if not options.only:
+        if options.write and not options.only:  # some rows are no table
             replace_part(DOCUMENT, title, table(heads, lines, markdown=True))
     print("\n".join(failed) or "all finished within their time")
     return 1 if failed else 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+TASK = Task(_run, parts=TABLES, defaults={"only": (), "write": False})

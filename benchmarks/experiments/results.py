@@ -1,4 +1,4 @@
-"""The like-for-like tables: `python -m benchmarks.experiments.results [width | depth | text]`.
+"""The like-for-like tables.
 
 All rows of a table train on the same division of the data, with the same seed, rounds and number of clients, through
 the in-process engine. A finished run is kept in runs/results-…/ and not repeated; a stopped one is resumed.
@@ -6,20 +6,21 @@ the in-process engine. A finished run is kept in runs/results-…/ and not repea
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 
+from benchmarks.document import RESULTS, ROOT, replace_part
 from benchmarks.experiments.comparison import Finished, Summary, tables
-from benchmarks.experiments.document import RESULTS, replace_part
 from benchmarks.experiments.figure import draw
 from benchmarks.experiments.like_for_like import COMPARISONS, Comparison
+from benchmarks.task import Options, Task
 from client_app.app import app
 from flotilla.local.base import EngineGrid
 from flotilla.local.grid import LocalGrid, contexts
@@ -28,8 +29,6 @@ from models.errors import SettingError
 from protocol import Scalar, keep_large_buffers
 from server_app.config.resolve import RunConfig, resolve
 from server_app.run import Run
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,19 +126,13 @@ def _grid(config: RunConfig, processes: int | None) -> Iterator[EngineGrid]:
         yield grid
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, and write the tables and the picture."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.results", description=__doc__)
-    parser.add_argument("table", nargs="?", choices=COMPARISONS, default="width")
-    parser.add_argument("--rounds", type=int, default=None)
-    parser.add_argument("--seeds", type=int, nargs="+", default=None)
-    parser.add_argument("--methods", nargs="+", default=None, metavar="NAME")
-    parser.add_argument("--partitions", nargs="+", default=None, metavar="NAME")
-    parser.add_argument("--processes", type=int, default=None, help="workers; default: one per core; 0: none")
-    parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ as it is")
-    options = parser.parse_args(arguments)
+def _stated(plan: Plan) -> str:
+    return f"{plan.rounds} rounds; seeds {', '.join(map(str, plan.seeds))}; runs in `runs/{plan.folder}/`."
+
+
+def _compare(table: Comparison, options: Options) -> int:
+    """Run, print, and write the tables and the picture."""
     keep_large_buffers()
-    table = COMPARISONS[options.table]
     plan = Plan(
         comparison=table,
         partitions=options.partitions or list(table.partitions),
@@ -149,23 +142,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if unknown := {*plan.partitions, *plan.methods} - {*table.partitions, *table.methods}:
         allowed = ", ".join([*table.partitions, *table.methods])
-        parser.error(f"{', '.join(sorted(unknown))}: allowed is {allowed}")
+        print(f"{', '.join(sorted(unknown))}: allowed is {allowed}", file=sys.stderr)
+        return 2
     try:
         rows = run_all(plan, ROOT / "runs", lambda line: print(line, flush=True), options.processes)
     except SettingError as error:
-        print(f"results: {error}", file=sys.stderr)
+        print(f"{table.title}: {error}", file=sys.stderr)
         return 2
     text = tables(rows, [_stated(plan)])
     print(text)
-    if not options.no_write:
+    if options.write:
         replace_part(RESULTS, table.title, text)
         draw(rows, RESULTS.with_name(f"{table.title}.svg"))
     return 0
 
 
-def _stated(plan: Plan) -> str:
-    return f"{plan.rounds} rounds; seeds {', '.join(map(str, plan.seeds))}; runs in `runs/{plan.folder}/`."
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+TASKS = {
+    name: Task(
+        partial(_compare, table),
+        defaults={"rounds": 0, "seeds": (), "methods": (), "partitions": (), "processes": None, "write": False},
+    )
+    for name, table in COMPARISONS.items()
+}

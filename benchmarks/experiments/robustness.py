@@ -1,4 +1,4 @@
-"""Split-Mix between accurate and robust: `python -m benchmarks.experiments.robustness`.
+"""Split-Mix between accurate and robust.
 
 Three runs of Split-Mix on the same devices: on clean inputs, on clean and adversarial ones through the same norms, and
 with dual norms. The last one's network is then run with every share λ_t of its noise norms, on the whole test set as it
@@ -7,8 +7,6 @@ is and attacked. Nothing is trained for that: it is one network, and the curve i
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,8 +16,8 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from benchmarks.bench.rows import Say, table
-from benchmarks.experiments.document import RESULTS, replace_part
+from benchmarks.document import RESULTS, Say, replace_part, table
+from benchmarks.task import Options, Task
 from client_app.app import app
 from data import load
 from flotilla.local.grid import LocalGrid, contexts
@@ -197,23 +195,19 @@ def draw(points: Sequence[Point], file: Path) -> None:
         pyplot.close(figure)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, and write the table and the picture."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.robustness", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--processes", type=int, default=None, help="workers; default: one per core; 0: none")
-    parser.add_argument("--no-write", action="store_true", help="print the table, leave docs/ as it is")
-    options = parser.parse_args(arguments)
+def _run(options: Options) -> int:
+    """Run, print, and write the table and the picture."""
     keep_large_buffers()
-    points = measure(lambda line: print(line, flush=True), options.rounds, options.processes, seed=options.seed)
-    text = f"{options.rounds} rounds; seed {options.seed}; clean / attacked accuracy in %.\n\n{as_table(points)}"
-    print(text)
-    if not options.no_write:
-        replace_part(RESULTS, "robustness", text)
-        draw(points, FIGURE)
+    blocks = []
+    for seed in options.seeds:
+        points = measure(lambda line: print(line, flush=True), options.rounds, options.processes, seed=seed)
+        blocks.append(f"{options.rounds} rounds; seed {seed}; clean / attacked accuracy in %.\n\n{as_table(points)}")
+        print(blocks[-1])
+        if options.write:
+            draw(points, FIGURE)
+    if options.write:
+        replace_part(RESULTS, "robustness", "\n\n".join(blocks))
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+TASK = Task(_run, defaults={"rounds": ROUNDS, "seeds": [1], "processes": None, "write": False})

@@ -1,23 +1,24 @@
-"""The final model of small runs as hashes, to hold one checkout against another: `python -m benchmarks.probes.hashes`.
+"""The final model of small runs as hashes, to hold one checkout against another.
 
 Every method's contract run, and one run for every selector, codec, aggregation, clustering and guard that changes what
 is averaged. A change that should not alter results prints the same table before and after; `--against FILE` compares
-with a table of another checkout and exits with 1 where they differ. The default job (`--default`) takes half a minute.
+with a table of another checkout and exits with 1 where they differ. The default job (`--default-job`) takes half a
+minute.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 
+from benchmarks.task import Options, Task
 from strategies import METHODS
 from tests.support import play
 
@@ -67,13 +68,13 @@ MORE: dict[str, Keys] = {
 }
 
 
-def runs(*, default: bool) -> Iterator[tuple[str, Keys]]:
+DEFAULT = "default job"
+
+
+def runs(*, default: bool) -> dict[str, Keys]:
     """Every run by name."""
-    for method in METHODS:
-        yield method, {"method": method}
-    yield from MORE.items()
-    if default:
-        yield "default job", {}
+    found: dict[str, Keys] = {method: {"method": method} for method in METHODS}
+    return found | MORE | ({DEFAULT: {}} if default else {})
 
 
 def hash_of(path: Path) -> str:
@@ -86,21 +87,25 @@ def hash_of(path: Path) -> str:
     return found.hexdigest()[:16]
 
 
-def main() -> int:
+def _default_keys() -> dict[str, bool | int | float | str]:
+    """The keys that the tests' tiny runs change, as the default job has them."""
+    from server_app.config.resolve import defaults
+    from tests.support import TINY
+
+    every = defaults()
+    return {key.replace("-", "_"): every[key] for key in TINY}
+
+
+def _run(given: Options) -> int:
     """Print the table as JSON, or hold it against another."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="of runs; all of them unless given")
-    parser.add_argument("--against", type=Path, help="a table of another checkout")
-    parser.add_argument("--default", action="store_true", help="also the default job, 20 rounds")
-    given = parser.parse_args()
     known = json.loads(given.against.read_text()) if given.against else {}
     found, different = {}, []
-    for name, keys in runs(default=given.default):
-        if given.names and name not in given.names:
+    for name, keys in runs(default=given.default_job).items():
+        if name not in given.parts and not (name == DEFAULT and given.default_job):
             continue
         with tempfile.TemporaryDirectory() as folder:
             options: dict[str, Any] = {"num_server_rounds": 3} | dict(keys)
-            if name == "default job":
+            if name == DEFAULT:
                 options = dict(_default_keys())
             found[name] = hash_of(play(Path(folder) / "run", **options).path / "model.safetensors")
         if known and known.get(name) != found[name]:
@@ -112,14 +117,7 @@ def main() -> int:
     return 1 if different else 0
 
 
-def _default_keys() -> dict[str, bool | int | float | str]:
-    """The keys that the tests' tiny runs change, as the default job has them."""
-    from server_app.config.resolve import defaults
-    from tests.support import TINY
-
-    every = defaults()
-    return {key.replace("-", "_"): every[key] for key in TINY}
-
+TASK = Task(_run, parts=tuple(runs(default=False)), defaults={"against": None, "default_job": False})
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(TASK(sys.argv[1:], "python -m benchmarks.probes.hashes", None))

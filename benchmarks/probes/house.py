@@ -1,18 +1,17 @@
-"""The house in figures: files of every room, long files, keys, arguments by place: `python -m benchmarks.probes.house`.
+"""The house in figures: files of every room, long files, keys, arguments by place.
 
 Reads a checkout (`--root`, default this one) as text, so that two of them can be held against each other; runs nothing
-of it. "Switches" of a request between files are counted by `benchmarks.probes.trace`.
+of it. "Switches" of a request between files are counted by the probe `trace`.
 """
 
 from __future__ import annotations
 
-import argparse
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.probes.structure import PACKAGES, ROOT, Names, constructions, cycles, imported, modules, tree
+from benchmarks.task import Options, Task
 
 LONG, POSITIONAL = 300, 4  # lines of a file; positional arguments of a construction
 
@@ -51,11 +50,9 @@ def figures(root: Path) -> dict[str, int]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def _run(options: Options) -> int:
     """Print the figures of a checkout."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.probes.house", description=__doc__)
-    parser.add_argument("--root", type=Path, default=ROOT, help="a checkout; default: this one")
-    root = parser.parse_args(arguments).root.resolve()
+    root = options.root.resolve()
     print("files per room")
     for room, count in sorted(rooms(root).items()):
         print(f"  {room:<40} {count:>4}")
@@ -63,10 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, lines in long_files(root).items():
         print(f"  {name:<40} {lines:>4}")
     print("in all")
-    for what, count in figures(root).items():
-        print(f"  {what:<50} {count:>5}")
+    for what, number in figures(root).items():
+        print(f"  {what:<50} {number:>5}")
     return 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+TASK = Task(_run, defaults={"root": ROOT})

@@ -1,4 +1,4 @@
-"""Load: many nodes. `python -m benchmarks.probes.load [simulated] [deployed]`, each a whole run; writes docs/deploy.md.
+"""Load: many nodes, simulated and deployed, each a whole run.
 
 *simulated*: 5,000 nodes under Flower's simulation, 100 of them a round, for 200 rounds; the ServerApp's memory must not
 grow. *deployed*: as many SuperNodes as this machine holds, each a process of its own with a key and TLS.
@@ -6,7 +6,6 @@ grow. *deployed*: as many SuperNodes as this machine holds, each a process of it
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -20,13 +19,12 @@ from typing import Any
 
 import psutil
 
-from benchmarks.bench.images import images
-from benchmarks.bench.rows import table
-from benchmarks.experiments.document import replace_part
+from benchmarks.document import DOCS, ROOT, replace_part, table
+from benchmarks.images import images
+from benchmarks.task import Options, Task
 from protocol import Scalar
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "deploy.md"
+DOCUMENT = DOCS / "deploy.md"
 GROWTH = 1.1  # of the ServerApp's memory, from a tenth of the rounds to the last
 _HEADS = ["run", "nodes", "a round", "rounds", "all", "s a round", "MB a round, down / up", "ServerApp, MB", "all, MB"]
 # Small on purpose: what is tried is the number of nodes, not the arithmetic.
@@ -117,25 +115,18 @@ def _line(what: str, nodes: int, rows: Sequence[Mapping[str, Any]], seconds: flo
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+_PARTS = {"simulated": (simulated, 5000, 200), "deployed": (deployed, 40, 20)}
+
+
+def _tables(options: Options) -> int:
     """Run, print the table, write it into docs/deploy.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.probes.load", description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["simulated", "deployed"], metavar="PART")
-    parser.add_argument("--nodes", type=int, help="default: 5,000 simulated, 40 deployed")
-    parser.add_argument("--rounds", type=int, help="default: 200 simulated, 20 deployed")
-    parser.add_argument("--no-write", action="store_true", help="print the table only")
-    options = parser.parse_args(arguments)
-    makers = {"simulated": (simulated, 5000, 200), "deployed": (deployed, 40, 20)}
-    if unknown := set(options.parts) - set(makers):
-        parser.error(f"{', '.join(sorted(unknown))}: allowed is {', '.join(makers)}")
     for part in options.parts:
-        make, nodes, rounds = makers[part]
+        make, nodes, rounds = _PARTS[part]
         text = table(_HEADS, [make(options.nodes or nodes, options.rounds or rounds)], markdown=True)
         print(f"\n{text}", flush=True)
-        if not options.no_write:
+        if options.write:
             replace_part(DOCUMENT, f"load-{part}", text)
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+TASK = Task(_tables, parts=_PARTS, defaults={"nodes": 0, "rounds": 0, "write": False})

@@ -1,4 +1,4 @@
-"""Where the seconds of a deployed round go: `python -m benchmarks.probes.phases`; writes its table into docs/deploy.md.
+"""Where the seconds of a deployed round go.
 
 The same five-node federation twice, over TLS with keys: with Flower's own SuperExec, which starts a Python for each
 message, and with our executor, which forks one. All figures are from the runs' own metrics; the first round is apart,
@@ -7,9 +7,7 @@ since nodes say hello in it and Flower hands them the app.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +15,12 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.bench.machine import machine
-from benchmarks.bench.rows import table
-from benchmarks.experiments.document import replace_part
+from benchmarks.document import DOCS, ROOT, replace_part, table
+from benchmarks.machine import machine
+from benchmarks.task import Options, Task
 from flotilla.deploy.federation import prepare_federation, run_federation
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENT = ROOT / "docs" / "deploy.md"
+DOCUMENT = DOCS / "deploy.md"
 _CONFIG = "num-clients=5 local-epochs=1 evaluate-every=1000 num-server-rounds={rounds}"
 _LOOKED_AT = 0.25  # seconds that the server may be idle in a phase while there is something to do
 
@@ -82,12 +79,8 @@ def _serving(row: Row) -> float:
     return float(sum(row["seconds"].get(name, 0.0) for name in ("fold", "finish", "checkpoint")))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run both, print the table, write it into docs/deploy.md."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.probes.phases", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--no-write", action="store_true", help="print the table only")
-    options = parser.parse_args(arguments)
+def _run(options: Options) -> int:
+    """Run both, print the table, write it into docs/deploy.md; 1 if the server idled while there was work."""
     runs: dict[str, Sequence[Row]] = {}
     whole: list[str] = []
     for name, superexec in (("before: flower-superexec", True), ("after: our executor", False)):
@@ -97,11 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = table(["seconds", *runs], [*found, ["the whole command", *whole]], markdown=True)
     text += f"\n\nMedians of rounds 2 to {options.rounds}, where it says nothing else. {machine()}."
     print(f"\n{text}")
-    if not options.no_write:
+    if options.write:
         replace_part(DOCUMENT, "phases", text)
     idle = max(max(map(_longest("idle"), rows)) for rows in runs.values())
     return 0 if idle <= _LOOKED_AT else 1
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+TASK = Task(_run, defaults={"rounds": 8, "write": False})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from statistics import fmean, median, stdev
 
-from benchmarks.bench.rows import table
+from benchmarks.document import table
 from benchmarks.experiments.study.regression import NAMES, Fit
 from benchmarks.experiments.study.runs import CLIENTS, ROUNDS, SPEEDS, Case, Outcome
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from benchmarks.probes.flower_overhead import ADDRESS
+from benchmarks.bench.flower_overhead import ADDRESS
+from benchmarks.document import ROOT
 from protocol import Scalar
 
-ROOT = Path(__file__).resolve().parents[3]
 _PACKAGES = ("models", "protocol", "data", "strategies", "client_app", "server_app")
 
 
@@ -115,7 +115,7 @@ def probed_app(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=leave_out)
     (folder / "probe").mkdir()
     for name in ("__init__.py", "server.py", "client.py"):
-        shutil.copyfile(ROOT / "benchmarks" / "probe" / name, folder / "probe" / name)
+        shutil.copyfile(Path(__file__).with_name(name), folder / "probe" / name)
     shutil.copyfile(ROOT / "LICENSE", folder / "LICENSE")
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     changes = {'"/server_app/**/*.py",': '"/server_app/**/*.py", "/probe/**/*.py",'}

@@ -1,4 +1,4 @@
-"""The study: `python -m benchmarks.experiments.study [--seeds N …] [--processes N]`.
+"""The study: which exponents of the utility rule pay.
 
 Every combination of the exponents a, b, c with three correlations of size and tier, with and without label noise, then
 the regression; tables and plots go into docs/study.md. Finished runs are kept in runs/study-…/ and not repeated.
@@ -6,9 +6,7 @@ the regression; tables and plots go into docs/study.md. Finished runs are kept i
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
@@ -17,14 +15,13 @@ from hashlib import sha256
 from itertools import product
 from multiprocessing import get_context
 from os import cpu_count
-from pathlib import Path
 
-from benchmarks.experiments.document import replace_part
+from benchmarks.document import DOCS, ROOT, replace_part
 from benchmarks.experiments.study import figures, regression, tables
 from benchmarks.experiments.study.runs import COMMON, SPEEDS, SPREAD, Case, Outcome, run
+from benchmarks.task import Options, Task
 
-ROOT = Path(__file__).resolve().parents[3]
-DOCUMENT = ROOT / "docs" / "study.md"
+DOCUMENT = DOCS / "study.md"
 EXPONENTS = ((0.0, 0.5, 1.0), (0.0, 1.0), (0.0, 2.0))
 CONDITIONS = [(correlation, noise) for noise in (False, True) for correlation in (-1, 0, 1)]
 
@@ -64,15 +61,10 @@ def outcomes(wanted: Sequence[Case], processes: int) -> dict[Case, Outcome]:
     return {case: found[case] for case in wanted}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, print, and write tables and plots."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.experiments.study", description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--regression-seeds", type=int, default=10, metavar="N", help="seeds 1 to N")
-    parser.add_argument("--processes", type=int, default=cpu_count() or 1)
-    parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ as it is")
-    options = parser.parse_args(arguments)
-    found = outcomes(list(cases(options.seeds, options.regression_seeds)), options.processes)
+def _run(options: Options) -> int:
+    """Run, print, and write tables and plots."""
+    processes = cpu_count() or 1 if options.processes is None else options.processes
+    found = outcomes(list(cases(options.seeds, options.more_seeds)), max(1, processes))
     rules = {case: one for case, one in found.items() if not case.everybody}
     fits = {
         which: regression.fit(
@@ -89,18 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     blocks += [f"**{tables.condition(*which)}**\n\n{tables.rules(rules, *which)}" for which in CONDITIONS]
     parts = {
         "effects": f"Seeds {seeds}.\n\n{tables.effects(rules)}",
-        "regression": f"Seeds 1 to {options.regression_seeds}.\n\n{tables.regressions(fits)}",
+        "regression": f"Seeds 1 to {options.more_seeds}.\n\n{tables.regressions(fits)}",
         "rules": "\n\n".join(blocks),
     }
     for name, text in parts.items():
         print(f"\n{text}")
-        if not options.no_write:
+        if options.write:
             replace_part(DOCUMENT, name, text)
-    if not options.no_write:
+    if options.write:
         figures.rules(rules, CONDITIONS, DOCUMENT.with_name("study-rules.svg"))
         figures.coefficients(fits, DOCUMENT.with_name("study-regression.svg"))
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+TASK = Task(_run, defaults={"seeds": [1, 2, 3, 4, 5], "more_seeds": 10, "processes": None, "write": False})

@@ -1,0 +1,77 @@
+"""Measure what was asked for, print one table, answer 1 when a limit is missed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.bench.averaging import averaging
+from benchmarks.bench.codecs import codecs
+from benchmarks.bench.engine import engine
+from benchmarks.bench.memory import memory
+from benchmarks.bench.pfl import pfl
+from benchmarks.bench.rows import HEADS, Row
+from benchmarks.bench.selection import selection
+from benchmarks.bench.startup import startup
+from benchmarks.bench.training import training
+from benchmarks.document import RESULTS, replace_part, table
+from benchmarks.machine import machine
+from benchmarks.task import Options, Task
+
+BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
+    "averaging": averaging,
+    "codecs": codecs,
+    "memory": memory,
+    "training": training,
+    "pfl": pfl,
+    "engine": engine,
+    "selection": selection,
+    "startup": startup,
+}
+
+
+def _run(options: Options) -> int:
+    """Measure, or read what was measured; print one table; 1 when a limit is missed."""
+    if options.rows:
+        made_on, rows = read(options.rows)
+    else:
+        made_on, rows = machine(), []
+        for name in options.parts:
+            began = perf_counter()
+            rows += BENCHMARKS[name](_say)
+            _say(f"{name}: {perf_counter() - began:.0f} s")
+    if options.json:
+        found = {"machine": made_on, "rows": [row.to_json() for row in rows]}
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if options.write:
+        write(made_on, rows)
+    print(f"\n{made_on}\n\n{table(HEADS, [row.cells() for row in rows])}\n")
+    for row in rows:
+        if row.note:
+            print(f"{row.benchmark}: {row.what}: {row.note}")
+    missed = [row for row in rows if not row.passed]
+    print(f"\n{len(missed)} of {sum(row.limit is not None for row in rows)} limits missed")
+    return 1 if missed else 0
+
+
+def read(source: Path) -> tuple[str, list[Row]]:
+    """The machine and the rows of a file that `--json` wrote."""
+    found = json.loads(source.read_text(encoding="utf-8"))
+    return found["machine"], [Row.from_json(values) for values in found["rows"]]
+
+
+def write(made_on: str, rows: Sequence[Row], document: Path = RESULTS) -> None:
+    """Put the table into the document."""
+    notes = [f"- {row.benchmark}, {row.what}: {row.note}." for row in rows if row.note]
+    parts = [made_on + ".", table(HEADS, [row.cells() for row in rows], markdown=True), "\n".join(notes)]
+    replace_part(document, "bench", "\n\n".join(parts))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+TASK = Task(_run, parts=BENCHMARKS, defaults={"json": None, "rows": None, "write": False})

@@ -1,0 +1,105 @@
+"""Every benchmark, small enough for a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from benchmarks.bench.averaging import averaging
+from benchmarks.bench.codecs import codecs
+from benchmarks.bench.flower_overhead.driver import probed_app
+from benchmarks.bench.memory import memory
+from benchmarks.bench.meshgrid import meshgrid_average
+from benchmarks.bench.pfl import pfl
+from benchmarks.bench.rows import Row, row_of_turns
+from benchmarks.bench.selection import selection
+from benchmarks.bench.shapes import TINY, fleet
+from benchmarks.bench.training import training
+from benchmarks.images import images
+from data.files import Files
+from data.published import Published
+from data.sources import SOURCES
+from models.algebra.average import PartialAverage
+from models.networks.build import layout
+from tests.benchmarks.cases import SMALL
+
+
+def silent(line: str) -> None:
+    del line
+
+
+def test_the_ratio_is_the_median_of_the_turns() -> None:
+    turns = [(1.0, 1.0), (30.0, 10.0), (2.0, 1.0)]
+    row = row_of_turns("b", "what", turns, unit="ms", scale=1e3, limit=2.5)
+    assert (row.ratio, row.measured, row.reference, row.turns) == (2.0, 2000.0, 1000.0, 3)
+    assert row.passed
+    times = row_of_turns("b", "what", [(1.0, 20.0)], unit="s", limit=25, at_least=True)
+    assert times.ratio == 20.0
+    assert not times.passed
+    assert times.cells()[-3:-1] == ["≥ 25", "FAIL"]
+    assert Row.from_json(json.loads(json.dumps(times.to_json()))) == times
+
+
+def test_averaging() -> None:
+    rows = averaging(silent, TINY, clients=5, turns=2, stream=1 << 12)
+    assert len(rows) == 4
+    assert all(row.ratio > 0 for row in rows)
+    assert [row.limit for row in rows] == [1.5, 2.0, 25.0, None]
+
+
+def test_codecs() -> None:
+    rows = codecs(silent, TINY, turns=1)
+    assert len(rows) == 2 * 6 + 1 + 5
+    assert all(row.ratio > 0 for row in rows)
+    assert [row.limit for row in rows[:4]] == [1.0, 1.0, None, None]
+    assert all(row.passed for row in rows[-5:])  # the variance bound
+
+
+def test_the_authors_way_gives_the_same() -> None:
+    case, average = fleet(TINY, 5), PartialAverage(layout(TINY))
+    for part, difference in zip(case.parts, case.differences, strict=True):
+        average.add(part, difference)
+    ours, theirs = average.finish(case.state), meshgrid_average(case.state, case.parts, case.differences)
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name])
+
+
+def test_memory() -> None:
+    rows = memory(silent, "tiny", few=2, many=4, methods=("heterofl",))
+    assert [row.limit for row in rows] == [3.0, 1.1]
+    assert all(row.measured >= 0 for row in rows)
+
+
+def test_selection() -> None:
+    rows = selection(silent, nodes=2000, clients=60, spec=TINY, turns=1)
+    assert [row.limit for row in rows] == [1.0] * 8 + [None, 1.0, None, None, None]
+    assert all(row.measured > 0 for row in rows)
+
+
+def test_training() -> None:
+    rows = training(silent, clients=6, turns=1, **SMALL)
+    assert 0 < rows[0].ratio <= 1
+    assert rows[2].passed
+
+
+def test_pfl() -> None:
+    rows = pfl(silent, clients=10, fraction=0.2, rounds=1, ray_rounds=0, processes=1, **{**SMALL, "tiers": "a:1"})
+    assert [row.limit for row in rows] == [1.1]
+    assert rows[0].turns == 1
+
+
+def test_synthetic_images_have_the_format_of_fashion_mnist() -> None:
+    with images(synthetic=True) as found:
+        source = SOURCES[found.dataset]
+        assert isinstance(source, Published)
+        train, _ = source.read(Files(root=Path(found.data_root)))
+        assert tuple(train.values.shape) == (50_000, 1, 28, 28)
+
+
+def test_the_probe_is_our_app_with_other_components(tmp_path: Path) -> None:
+    folder = probed_app(tmp_path / "app")
+    text = (folder / "pyproject.toml").read_text()
+    assert 'serverapp = "probe.server:app"' in text
+    assert (folder / "probe" / "client.py").is_file()

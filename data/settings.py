@@ -66,7 +66,7 @@ class DataSettings:
         # Resolved here, so that equal settings mean equal files even if the environment changes in between.
         root = Path(self.data_root or _default_root()).expanduser().absolute()
         object.__setattr__(self, "data_root", str(root))
-        _require("dataset", self.dataset, self.dataset in SOURCES, "one of " + ", ".join(SOURCES))
+        source = SOURCES[self.dataset]  # or an error that says what there is
         _require("partition", self.partition, self.partition in SCHEMES, "one of " + ", ".join(SCHEMES))
         _require("num-clients", self.num_clients, self.num_clients >= 1, "a whole number of at least 1")
         _require(
@@ -86,7 +86,6 @@ class DataSettings:
             "a whole number from 3 to 100000",
         )
         _require("augment", self.augment, self.augment in AUGMENTATIONS, "one of " + ", ".join(AUGMENTATIONS))
-        source = SOURCES[self.dataset]
         _require(
             "augment",
             self.augment,

@@ -1,8 +1,8 @@
-"""The data sets that the `dataset` setting can name. A new one is an entry here."""
+"""The data sets that the `dataset` setting can name: a new one is an entry here, or somebody else's `Source`."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 from data.digits import Digits
 from data.examples import Examples, Task
@@ -12,6 +12,7 @@ from data.image_folder import ImageFolder
 from data.published import Published
 from data.shakespeare import Shakespeare
 from data.sst2 import SST2
+from models.registry import Registry
 
 
 class Source(Protocol):
@@ -35,7 +36,7 @@ class Source(Protocol):
 _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 _BATCHES = ("batches.meta", *(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 
-SOURCES: dict[str, Source] = {
+_BUILT_IN: dict[str, Source] = {
     "digits": Digits(),
     "mnist": Published(
         loader="MNIST",
@@ -74,3 +75,19 @@ SOURCES: dict[str, Source] = {
     "shakespeare": Shakespeare(),
     "har": HAR(),
 }
+
+
+def _source(found: object) -> Source | None:
+    made = found() if isinstance(found, type) else found
+    methods = all(callable(getattr(made, name, None)) for name in ("inspect", "read"))
+    said = all(isinstance(getattr(made, name, None), bool) for name in ("images", "owned"))
+    return cast(Source, made) if methods and said else None
+
+
+SOURCES: Registry[Source] = Registry(
+    "dataset",
+    group="flotilla.datasets",
+    expected="a data.Source (images, owned, inspect, read) or a class of one",
+    check=_source,
+    built_in=_BUILT_IN,
+)

@@ -5,6 +5,7 @@ HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
 """
 
 from models.networks.spec import NetworkSpec
+from models.registry import Registry
 from strategies.method import Preferences
 from strategies.methods.depthfl import DepthFL, ExclusiveDepth, FedDyn
 from strategies.methods.dropout import FedEcover, FederatedDropout
@@ -22,7 +23,7 @@ from strategies.settings import Schedule, Settings
 from strategies.tiers.tier import HALVING, Tier, parse_proportions, parse_tiers
 
 # Name in the run config → method. A method that stands here is covered by the contract test.
-METHODS: dict[str, type[PartialStrategy]] = {
+_BUILT_IN: dict[str, type[PartialStrategy]] = {
     "fedavg": FedAvg,
     "smallest": Smallest,
     "exclusive": Exclusive,
@@ -40,6 +41,19 @@ METHODS: dict[str, type[PartialStrategy]] = {
     "splitmix": SplitMix,
     "fiarse": FIARSE,
 }
+
+
+def _method(found: object) -> type[PartialStrategy] | None:
+    return found if isinstance(found, type) and issubclass(found, PartialStrategy) else None
+
+
+METHODS: Registry[type[PartialStrategy]] = Registry(
+    "method",
+    group="flotilla.methods",
+    expected="a subclass of strategies.PartialStrategy",
+    check=_method,
+    built_in=_BUILT_IN,
+)
 
 __all__ = [
     "FIARSE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 from client_app.objectives.adversarial import adversarial
 from client_app.objectives.base import LocalObjective, ObjectiveFactory, Setting
@@ -11,16 +12,29 @@ from client_app.objectives.exits import deep_supervision
 from client_app.objectives.importance import importance_masked
 from client_app.objectives.nets import every_net
 from client_app.objectives.ordered_dropout import OrderedDropout
+from models.errors import SettingError
+from models.registry import Registry
 from models.variants.base_nets import Mixture
 from protocol import WireError
 
-OBJECTIVES: dict[str, ObjectiveFactory] = {
-    "cross-entropy": cross_entropy,
-    "masked-cross-entropy": masked_cross_entropy,
-    "ordered-dropout": OrderedDropout,
-    "deep-supervision": deep_supervision,
-    "importance-masked": importance_masked,
-}
+
+def _factory(found: object) -> ObjectiveFactory | None:
+    return cast(ObjectiveFactory, found) if callable(found) else None
+
+
+OBJECTIVES: Registry[ObjectiveFactory] = Registry(
+    "objective",
+    group="flotilla.objectives",
+    expected="a function or class that takes a client_app.objectives.Setting and gives (inputs, labels) → loss, logits",
+    check=_factory,
+    built_in={
+        "cross-entropy": cross_entropy,
+        "masked-cross-entropy": masked_cross_entropy,
+        "ordered-dropout": OrderedDropout,
+        "deep-supervision": deep_supervision,
+        "importance-masked": importance_masked,
+    },
+)
 
 
 def objective(name: str, setting: Setting) -> LocalObjective:
@@ -29,11 +43,13 @@ def objective(name: str, setting: Setting) -> LocalObjective:
     Raises:
         WireError: unknown objective or settings it does not take.
     """
-    if name not in OBJECTIVES:
-        raise WireError(f"objective {name!r}: this client knows {', '.join(OBJECTIVES)}")
+    try:
+        factory = OBJECTIVES[name]
+    except SettingError as error:
+        raise WireError(f"this client: {error}") from None
     if isinstance(setting.module, Mixture):
         return every_net(partial(objective, name), setting)
-    return adversarial(OBJECTIVES[name](setting), task_of(name)(setting), setting)
+    return adversarial(factory(setting), task_of(name)(setting), setting)
 
 
 __all__ = ["OBJECTIVES", "LocalObjective", "ObjectiveFactory", "Setting", "objective"]

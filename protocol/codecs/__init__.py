@@ -10,6 +10,8 @@ implies before anything is allocated, and a frame that is not exactly right is r
 
 from __future__ import annotations
 
+from typing import cast
+
 from protocol.arrays import WireError
 from protocol.codecs.base import NOTHING, Codec, Decoded, Remembering, checksum
 from protocol.codecs.ef21 import EF21
@@ -32,7 +34,7 @@ __all__ = [
     "codec_of",
 ]
 
-_CLASSES: dict[str, type[Codec]] = {
+_BUILT_IN: dict[str, type[Codec]] = {
     "float32": Plain,
     "float16": Half,
     "bfloat16": Half,
@@ -40,11 +42,14 @@ _CLASSES: dict[str, type[Codec]] = {
     "topk": TopK,
     "ef21": EF21,
 }
+for _name, _class in _BUILT_IN.items():
+    CODECS[_name] = _class
 
 
 def codec_of(settings: CodecSettings) -> Codec:
     """The codec of these settings."""
-    return _CLASSES[settings.name](settings)
+    kind = cast(type[Codec], CODECS[settings.name])
+    return kind(settings)
 
 
 def codec_from(text: str) -> Codec:
@@ -56,4 +61,4 @@ def codec_from(text: str) -> Codec:
     try:
         return codec_of(CodecSettings.from_text(text))
     except (ValueError, TypeError) as error:
-        raise WireError(f"codec {text[:200]!r}: this client knows {', '.join(CODECS)} ({error})") from None
+        raise WireError(f"codec {text[:200]!r}: this client knows {', '.join(CODECS.names())} ({error})") from None

@@ -74,7 +74,11 @@ class Codec(ABC):
         settings: what both ends were told.
     """
 
+    SETTINGS: ClassVar[tuple[str, ...]] = ()  # the fields of `CodecSettings` that it looks at, beside the name
     REMEMBERS: ClassVar[bool] = False  # whether the server, too, has to keep something of each client
+    # Whether what arrives may be much longer or shorter than the difference; rounding to 16 bits hardly is.
+    LOSSY: ClassVar[bool] = True
+    NOISY: ClassVar[bool] = False  # whether it is the difference and noise of mean zero, which is each client's own
 
     def __init__(self, settings: CodecSettings) -> None:
         self.settings = settings

@@ -29,6 +29,8 @@ def floats_of(data: Octets, dtype: torch.dtype = torch.float32) -> Tensor:
 class Plain(Codec):
     """Codec "float32": the vector as an ordinary array, not framed, so that any Flower app can read it."""
 
+    LOSSY = False
+
     def encode(
         self, flat: Tensor, sizes: Sequence[int], draws: np.random.Generator, memory: Remembering, base: int = 0
     ) -> Array:
@@ -44,6 +46,8 @@ class Plain(Codec):
 
 class Half(Codec):
     """Codecs "float16" and "bfloat16": two bytes a coordinate, rounded to nearest, whatever its tensor."""
+
+    LOSSY = False
 
     @property
     def _dtype(self) -> torch.dtype:

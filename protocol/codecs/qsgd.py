@@ -22,10 +22,14 @@ from protocol.codecs.layout import Layout, layout_of
 from protocol.codecs.levels import CODINGS, entropy_bytes
 from protocol.codecs.plain import floats, floats_of
 from protocol.codecs.quantiser import dequantise, noise, norms, quantise
+from protocol.codecs.settings import QUANTISER
 
 
 class Quantised(Codec):
     """Codec "qsgd"."""
+
+    SETTINGS = QUANTISER
+    NOISY = True
 
     def encode(
         self, flat: Tensor, sizes: Sequence[int], draws: np.random.Generator, memory: Remembering, base: int = 0

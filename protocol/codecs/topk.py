@@ -21,6 +21,7 @@ from torch import Tensor
 from protocol.codecs.base import Codec, Decoded, Remembering
 from protocol.codecs.layout import Layout, layout_of
 from protocol.codecs.plain import floats, floats_of
+from protocol.codecs.settings import SPARSE
 from protocol.codecs.sparse import indices_entropy, indices_length, kept, largest, read_indices, write_indices
 
 RESIDUAL = "residual"
@@ -28,6 +29,8 @@ RESIDUAL = "residual"
 
 class Sparse(Codec):
     """What codecs of k coordinates share: the payload."""
+
+    SETTINGS = SPARSE
 
     def _layout(self, sizes: Sequence[int]) -> Layout:
         return layout_of(sizes, self.settings.small)

@@ -102,8 +102,6 @@ def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConf
     """
     own = method_keys()
     keys = checked({key: value for key, value in given.items() if key not in own})
-    if keys.method not in METHODS:
-        raise SettingError("method", keys.method, METHODS)
     method = METHODS[keys.method]
     values = {
         key: METHODS[name].OPTIONS[own_name].read(key, given.get(key, default))

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from models.errors import SettingError
+from models.registry import Registry
 from strategies.aggregation.base import Aggregation, Update
 from strategies.aggregation.fednova import FedNova, effective_steps
 from strategies.aggregation.norms import parameter_norm, parameter_share
 from strategies.aggregation.q_ffl import QFedAvg, QFedSGD
 from strategies.aggregation.weights import ByExamples, ByMethod, Unweighted
 
-# Name in the run config → rule.
-AGGREGATIONS: dict[str, type[Aggregation]] = {
-    "method": ByMethod,
-    "examples": ByExamples,
-    "uniform": Unweighted,
-    "q-fedavg": QFedAvg,
-    "q-fedsgd": QFedSGD,
-    "fednova": FedNova,
-}
+
+def _rule(found: object) -> type[Aggregation] | None:
+    return found if isinstance(found, type) and issubclass(found, Aggregation) else None
+
+
+AGGREGATIONS: Registry[type[Aggregation]] = Registry(
+    "aggregation",
+    group="flotilla.aggregations",
+    expected="a subclass of strategies.aggregation.Aggregation, made without arguments",
+    check=_rule,
+    built_in={
+        "method": ByMethod,
+        "examples": ByExamples,
+        "uniform": Unweighted,
+        "q-fedavg": QFedAvg,
+        "q-fedsgd": QFedSGD,
+        "fednova": FedNova,
+    },
+)
 
 
 def aggregation_named(name: str, q: float = 1.0) -> Aggregation:
     """Make a rule.
 
     Args:
-        name: one of `AGGREGATIONS`.
+        name: one of `AGGREGATIONS`, an entry point or an import path.
         q: of the two q-rules; the others have no use for it.
 
     Raises:
         SettingError: unknown name, or q is negative.
     """
-    if name not in AGGREGATIONS:
-        raise SettingError("aggregation", name, AGGREGATIONS)
     rule = AGGREGATIONS[name]
     return rule(q) if issubclass(rule, QFedAvg) else rule()
 

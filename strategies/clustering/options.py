@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from models.errors import SettingError
+from models.registry import Registry
 from strategies.clustering.base import Basis, Clustering
 from strategies.clustering.cfl import CFL
 from strategies.clustering.ifca import AVERAGING, IFCA
@@ -49,8 +50,7 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         """Check ranges and closed sets."""
-        if self.clustering not in CLUSTERINGS:
-            raise SettingError("clustering", self.clustering, CLUSTERINGS)
+        CLUSTERINGS[self.clustering]  # or an error that says what there is
         if self.ifca_averaging not in AVERAGING:
             raise SettingError("ifca-averaging", self.ifca_averaging, AVERAGING)
         for key, least in (
@@ -96,9 +96,20 @@ def _cfl(o: ClusterOptions, basis: Basis) -> Clustering:
     return CFL(basis, o.rule, first_round=o.cfl_first_round, most_clusters=o.cfl_most_clusters, sample=o.cfl_sample)
 
 
-# Name in the run config → clustering.
-CLUSTERINGS: dict[str, Callable[[ClusterOptions, Basis], Clustering]] = {
-    "none": lambda options, basis: Clustering(basis),
-    "ifca": _ifca,
-    "cfl": _cfl,
-}
+Maker = Callable[[ClusterOptions, Basis], Clustering]
+
+
+def _foreign(found: object) -> Maker | None:
+    if not (isinstance(found, type) and issubclass(found, Clustering)):
+        return None
+    kind: type[Clustering] = found
+    return lambda _, basis: kind(basis)
+
+
+CLUSTERINGS: Registry[Maker] = Registry(
+    "clustering",
+    group="flotilla.clusterings",
+    expected="a subclass of strategies.clustering.Clustering, made with its basis alone",
+    check=_foreign,
+    built_in={"none": lambda _, basis: Clustering(basis), "ifca": _ifca, "cfl": _cfl},
+)

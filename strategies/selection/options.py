@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from models.errors import SettingError
+from models.registry import Registry
+from protocol import Scalar
 from strategies.selection.base import Selector, one_of
 from strategies.selection.comparable import COMPARISONS
 from strategies.selection.divfl import DivFL
@@ -114,8 +116,8 @@ def _oort(o: SelectionOptions, compare: str = "") -> Selector:
     )
 
 
-# Name in the run config → how it is made.
-SELECTORS: dict[str, Callable[[SelectionOptions], Selector]] = {
+Maker = Callable[[SelectionOptions], Selector]
+_BUILT_IN: dict[str, Maker | type[Selector]] = {
     "uniform": lambda _: Uniform(),
     "by-size": lambda _: BySize(),
     "by-size-replacement": lambda _: BySizeWithReplacement(),
@@ -128,12 +130,33 @@ SELECTORS: dict[str, Callable[[SelectionOptions], Selector]] = {
 }
 
 
-def selector(name: str, options: SelectionOptions | None = None) -> Selector:
+def _selector(found: object) -> type[Selector] | None:
+    return found if isinstance(found, type) and issubclass(found, Selector) else None
+
+
+# How a selector is made: one of ours from the settings of all, another's class from its own `OPTIONS` by keyword.
+SELECTORS: Registry[Maker | type[Selector]] = Registry(
+    "selection",
+    group="flotilla.selectors",
+    expected="a subclass of strategies.selection.Selector",
+    check=_selector,
+    built_in=_BUILT_IN,
+)
+
+
+def selector(name: str, options: SelectionOptions | None = None, own: Mapping[str, Scalar] | None = None) -> Selector:
     """Make a selector.
+
+    Args:
+        name: one of `SELECTORS`, an entry point or an import path.
+        options: settings of the selectors that are built in.
+        own: those of another one, by the names of its `OPTIONS`.
 
     Raises:
         SettingError: an unknown name, or a setting that it cannot use.
     """
-    if name not in SELECTORS:
-        raise SettingError("selection", name, SELECTORS)
-    return SELECTORS[name](options or SelectionOptions())
+    kind = SELECTORS[name]
+    if isinstance(kind, type):
+        foreign: type[Selector] = kind
+        return foreign(**{option.replace("-", "_"): value for option, value in (own or {}).items()})
+    return kind(options or SelectionOptions())

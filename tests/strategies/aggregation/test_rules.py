@@ -358,7 +358,7 @@ def test_names() -> None:
     assert aggregation_named("q-fedavg", 2.0) == QFedAvg(2.0)
     assert aggregation_named("q-fedsgd", 0.5) == QFedSGD(0.5)
     assert {name: type(aggregation_named(name)) for name in AGGREGATIONS} == AGGREGATIONS
-    with pytest.raises(SettingError, match=r"^aggregation = 'q-fed': allowed is one of method, examples, uniform, q-"):
+    with pytest.raises(SettingError, match=r"^aggregation = 'q-fed': allowed is one of q-fedsgd, q-fedavg, "):
         aggregation_named("q-fed")
     for q in (-0.1, float("nan"), float("inf")):
         with pytest.raises(SettingError, match=r"^aggregation-q = .*: allowed is a number of at least 0"):

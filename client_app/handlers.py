@@ -20,6 +20,7 @@ from client_app.statistics import moments_of
 from client_app.training import train
 from data import AUGMENTATIONS, Split
 from models.device import device_named, threads
+from models.errors import SettingError
 from models.evaluation import evaluate
 from models.networks.build import submodel
 from models.norms.dual_norm import mixed
@@ -192,6 +193,8 @@ def _loaded(request: PartRequest, state: Array, examples: Split) -> tuple[LocalM
     """
     try:
         submodel(request.network, request.plan)
+    except SettingError as error:  # a network that is not known here, or not allowed
+        raise WireError(f"this client: {error}") from None
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
     model = local_model(request.network, request.plan, device_named(request.work.device))

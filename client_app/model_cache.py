@@ -46,8 +46,8 @@ class LocalModel:
         expected = {name: block.local_shape for name, block in self.part.items()}
         if shapes_of(state) != expected:
             raise RuntimeError(f"{spec.name!r} built for {plan} does not have the shapes of its declaration")
-        self.flat = torch.empty(sum(tensor.numel() for tensor in state.values()), device=device)
-        self._buffer = torch.empty(self.flat.numel())
+        self.flat = torch.zeros(sum(tensor.numel() for tensor in state.values()), device=device)
+        self._buffer = torch.zeros(self.flat.numel())
         self.start = self._buffer
         for name, view in split(self.flat, expected).items():
             _point_at(self.module, name, view)

@@ -9,7 +9,7 @@ from models.algebra.plans import Plan, kept_units
 from models.algebra.submodel import Block, Submodel, flatten, gather, split
 from models.errors import SettingError
 from models.networks import cnn, conv1d, mlp, recurrent, resnet, transformer  # registers the networks
-from models.networks.build import build, build_part, initial_state, layout, submodel
+from models.networks.build import build, build_part, initial_state, layout, part_of, submodel
 from models.networks.builder import Builder
 from models.networks.complete import completed
 from models.networks.registry import NETWORKS, Network
@@ -44,6 +44,7 @@ __all__ = [
     "layout",
     "layout_of",
     "mlp",
+    "part_of",
     "recurrent",
     "resnet",
     "split",

@@ -20,7 +20,7 @@ from client_app.objectives.base import Setting
 from models.algebra.axes import Axis, Kind, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
-from models.networks.build import build, layout, submodel
+from models.networks.build import blank, layout, submodel
 from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import mixed, share_of
 from protocol import WireError
@@ -78,8 +78,8 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -
         for name, axis in layout(spec).axes.items()
     }
     with torch.device("meta"):  # a shape to run, never weights of its own
-        local_layout = layout_of(build(spec, own, plan), axes)
-        skeleton = build(spec, sizes, Plan(rate))
+        local_layout = layout_of(blank(spec, own, plan), axes)
+        skeleton = blank(spec, sizes, Plan(rate))
     leading = tuple((name, tuple(range(size))) for name, size in sizes.items())
     part = cut(local_layout, Plan(rate, units=leading))
     tensors = dict(module.state_dict(keep_vars=True))

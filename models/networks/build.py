@@ -17,27 +17,39 @@ from models.algebra.submodel import Submodel
 from models.networks.builder import Builder, Embedding
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
+from models.randomness import torch_generator
 from models.variants.base_nets import Mixture, chosen, copied, side_by_side
 from models.variants.per_size_parameters import copies, redirected, with_private
 
 WHOLE = Plan()
 
 
-def build(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, plan: Plan = WHOLE) -> nn.Module:
-    """Build a network, full or at the sizes of a submodel.
-
-    Its convolutions and linear layers hold no values yet, only memory: load a state before you use them.
+def build(
+    spec: NetworkSpec,
+    sizes: Mapping[str, int] | None = None,
+    plan: Plan = WHOLE,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Build a network, full or at the sizes of a submodel, ready to be trained.
 
     Args:
         spec: a completed spec.
         sizes: kept units per width axis.
         plan: what those sizes stand for.
+        generator: of the weights, drawn as `initial_state` says; None: one of its own, always the same.
     """
+    network = blank(spec, sizes, plan)
+    _draw(network, torch_generator(0, 0, "server", "build") if generator is None else generator)
+    return network
+
+
+def blank(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, plan: Plan = WHOLE) -> nn.Module:
+    """Build a network as `build` does, with weights of zero: for who loads a state next."""
     network = NETWORKS[spec.name]
     if spec.bases:
         alone = replace(spec, bases=0)
         count = spec.bases if plan.bases is None else len(plan.bases)
-        return Mixture([build(alone, sizes, plan) for _ in range(count)])
+        return Mixture([blank(alone, sizes, plan) for _ in range(count)])
     return network.build(Builder(spec, network.axes(spec), sizes or {}, plan))
 
 
@@ -47,7 +59,7 @@ def layout(spec: NetworkSpec) -> Layout:
     if spec.bases:
         return side_by_side(layout(replace(spec, bases=0)), spec.bases)
     with torch.device("meta"):
-        network = layout_of(build(spec), NETWORKS[spec.name].axes(spec))
+        network = layout_of(blank(spec), NETWORKS[spec.name].axes(spec))
     return with_private(network, spec.private, _variants(spec))
 
 
@@ -75,8 +87,27 @@ def _without_copies(spec: NetworkSpec) -> NetworkSpec:
 
 
 def build_part(spec: NetworkSpec, plan: Plan) -> nn.Module:
-    """Build the network that a device with this plan holds. Its state has the submodel's names and shapes."""
-    return build(spec, submodel(spec, plan).sizes, plan)
+    """Build the network that a device with this plan holds, with weights of zero: for who loads a state next.
+
+    Its state has the submodel's names and shapes.
+    """
+    return blank(spec, submodel(spec, plan).sizes, plan)
+
+
+def part_of(spec: NetworkSpec, plan: Plan, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network that a device with this plan holds, with its part of a global state in it.
+
+    Args:
+        spec: a completed spec, such as a strategy's `network`.
+        plan: such as a strategy's `kept_plan(tier, round)`.
+        state: the global state by name; it is copied.
+
+    Raises:
+        KeyError, ValueError: the state is not this network's.
+    """
+    network = build_part(spec, plan)
+    network.load_state_dict(submodel(spec, plan).gather(state))
+    return network
 
 
 def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -88,15 +119,19 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
     """
     if spec.bases:
         return copied([initial_state(replace(spec, bases=0), generator) for _ in range(spec.bases)])
-    network = build(spec)
+    network = blank(spec)
+    _draw(network, generator)
+    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    return copies(state, layout(_without_copies(spec)), spec.private, _variants(spec))
+
+
+@torch.no_grad()
+def _draw(network: nn.Module, generator: torch.Generator) -> None:
+    """Give every layer its first weights."""
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
             bound = 1 / sqrt(module.weight[0].numel())
             for parameter in module.parameters(recurse=False):
-                with torch.no_grad():
-                    parameter.uniform_(-bound, bound, generator=generator)
+                parameter.uniform_(-bound, bound, generator=generator)
         elif isinstance(module, Embedding):
-            with torch.no_grad():
-                module.weight.normal_(std=module.deviation, generator=generator)
-    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    return copies(state, layout(_without_copies(spec)), spec.private, _variants(spec))
+            module.weight.normal_(std=module.deviation, generator=generator)

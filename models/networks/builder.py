@@ -27,12 +27,14 @@ def ends(spec: NetworkSpec) -> dict[str, Axis]:
 
 class _Conv2d(nn.Conv2d):
     def reset_parameters(self) -> None:
-        """Leave the weights: a default draw would take numbers from the global generator, only to be overwritten."""
+        """Begin at zero: a default draw would take numbers from the global generator, only to be overwritten."""
+        _zero(self)
 
 
 class _Linear(nn.Linear):
     def reset_parameters(self) -> None:
-        """Leave the weights, as `_Conv2d` does."""
+        """Begin at zero, as `_Conv2d` does."""
+        _zero(self)
 
 
 class Embedding(nn.Embedding):
@@ -41,7 +43,13 @@ class Embedding(nn.Embedding):
     deviation: float  # of the weights, at first
 
     def reset_parameters(self) -> None:
-        """Leave the weights, as `_Conv2d` does."""
+        """Begin at zero, as `_Conv2d` does."""
+        _zero(self)
+
+
+def _zero(module: nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        nn.init.zeros_(parameter)
 
 
 class Builder:
@@ -56,9 +64,28 @@ class Builder:
     """
 
     def __init__(self, spec: NetworkSpec, axes: Mapping[str, Axis], sizes: Mapping[str, int], plan: Plan) -> None:
-        self.spec, self.axes, self.rate = spec, axes, plan.rate
+        self.spec, self.axes, self.rate = spec, dict(axes), plan.rate
         self.depth, self.own_exit = plan.depth, plan.own_exit
         self._sizes, self._dropped = sizes, frozenset(plan.dropped)
+
+    def axis(self, name: str, size: int, kind: Kind = Kind.WIDTH) -> str:
+        """Declare an axis where it is first used, for a network that is a plain function of a builder.
+
+        Args:
+            name: of the axis; the same one may be declared again.
+            size: units at full width, which must not depend on the build.
+            kind: a width, which tiers cut, or something that nobody cuts.
+
+        Returns:
+            The name.
+
+        Raises:
+            ValueError: it was declared with another size.
+        """
+        known = self.axes.setdefault(name, Axis(name, size, kind))
+        if known != Axis(name, size, kind):
+            raise ValueError(f"axis {name!r} is {known.size} units of kind {known.kind.value}, not {size} {kind.value}")
+        return name
 
     def holds(self, block: int) -> bool:
         """Whether this build has a residual block."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.errors import SettingError
-from models.networks.build import build
+from models.networks.build import blank
 from models.networks.registry import NETWORKS
 from models.networks.spec import EXITS, NetworkSpec
 from models.variants.per_size_parameters import PRIVATE
@@ -24,8 +24,6 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
     Raises:
         SettingError: unknown network or norm, widths or blocks of the wrong length, too small an input.
     """
-    if spec.name not in NETWORKS:
-        raise SettingError("model", spec.name, NETWORKS)
     network = NETWORKS[spec.name]
     usual_norm = spec.norm or network.norms[0]
     if usual_norm not in network.norms:
@@ -44,7 +42,9 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
     small = dimensions == 3 and min(sides) < SMALL
     usual = tuple(width // 2 for width in network.widths) if small else network.widths
     widths, blocks = spec.widths or usual, spec.blocks or network.blocks
-    if min(widths) < 1 or (network.fixed_widths and len(widths) != len(network.widths)):
+    if spec.widths and not network.widths:
+        raise SettingError("widths", spec.widths, f'"" for {spec.name!r}, which has widths of its own')
+    if min(widths, default=1) < 1 or (network.fixed_widths and len(widths) != len(network.widths)):
         raise SettingError("widths", spec.widths, f"{len(network.widths)} positive whole numbers for {spec.name!r}")
     stages = len(network.blocks) if network.fixed_widths else len(widths)
     if spec.blocks and (not network.blocks or len(blocks) != stages or min(blocks) < 1):
@@ -58,7 +58,7 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
     full = replace(spec, widths=widths, blocks=blocks, norm=usual_norm)
     try:
         with torch.device("meta"):  # shapes only
-            build(full).train()(examples(full, 2))
+            blank(full).train()(examples(full, 2))
     except RuntimeError as error:
         allowed = f"a network whose layers fit inputs of {spec.input_shape} ({error})"
         raise SettingError("widths", spec.widths, allowed) from None

@@ -1,16 +1,21 @@
-"""The networks that the `model` setting can name: each file of a network adds its own."""
+"""The networks that the `model` setting can name: each file of a network adds its own, others are found elsewhere."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
+import torch
 from torch import nn
 
 from models.algebra.axes import Axis
-from models.networks.builder import Builder
+from models.algebra.plans import Plan
+from models.networks.builder import Builder, ends
 from models.networks.spec import NetworkSpec
 from models.norms.layers import CHANNEL_NORMS
+from models.registry import Registry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +25,7 @@ class Network:
     Attributes:
         axes: spec → its axes at full width.
         build: builder → the module.
-        widths: default units per layer or stage.
+        widths: default units per layer or stage; () where the network has its own and nobody sets them.
         blocks: default blocks per stage; () for networks without blocks.
         dimensions: of one input: 3 for images, 2 for signals, 1 for texts; a network may take several.
         smallest: smallest side of an input that it can take (height and width, or time).
@@ -31,7 +36,7 @@ class Network:
 
     axes: Callable[[NetworkSpec], dict[str, Axis]]
     build: Callable[[Builder], nn.Module]
-    widths: tuple[int, ...]
+    widths: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
     dimensions: tuple[int, ...] = (3,)
     smallest: int = 1
@@ -40,7 +45,36 @@ class Network:
     spatial: bool = False
 
 
-NETWORKS: dict[str, Network] = {}
+def of_function(make: Callable[[Builder], nn.Module]) -> Network:
+    """A network that is a plain function of a builder and declares its axes where it uses them (`Builder.axis`)."""
+
+    def axes(spec: NetworkSpec) -> dict[str, Axis]:
+        builder = Builder(spec, ends(spec), {}, Plan())
+        with torch.device("meta"):
+            make(builder)
+        return builder.axes
+
+    return Network(axes=axes, build=make, dimensions=(1, 2, 3))
+
+
+def _network(found: object) -> Network | None:
+    if isinstance(found, Network):
+        return found
+    if not callable(found):
+        return None
+    try:
+        inspect.signature(found).bind(None)
+    except (TypeError, ValueError):
+        return None
+    return of_function(cast(Callable[[Builder], nn.Module], found))
+
+
+NETWORKS: Registry[Network] = Registry(
+    "model",
+    group="flotilla.networks",
+    expected="a models.Network, or a function that takes a models.Builder and gives a module",
+    check=_network,
+)
 
 
 def with_exits(spec: NetworkSpec, wanted: str) -> NetworkSpec:

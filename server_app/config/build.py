@@ -131,8 +131,6 @@ def network_of(keys: Keys, data: DataSettings, settings: Settings, method: type[
     norm = likes.norm if keys.norm == "auto" else keys.norm
     if norm not in NORMS:
         raise SettingError("norm", keys.norm, ["auto", *NORMS])
-    if keys.model not in NETWORKS:
-        raise SettingError("model", keys.model, NETWORKS)
     if keys.norm == "auto" and norm not in NETWORKS[keys.model].norms:
         norm = NETWORKS[keys.model].norms[0]
     task = inspect(data)

@@ -189,7 +189,8 @@ class Devices:
         return [self.answer(self.open[i]) for i in ids]
     def answer(self, message):
         if message.metadata.message_type == HELLO:
-            return Message(Hello(node=f"device-{message.metadata.dst_node_id}", examples=10).to_record(), reply_to=message)
+            said = Hello(node=f"device-{message.metadata.dst_node_id}", examples=10)
+            return Message(said.to_record(), reply_to=message)
         assert message.metadata.message_type == TRAIN
         request, state = read_train_request(message.content)
         part = submodel(request.network, request.plan)

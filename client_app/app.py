@@ -7,7 +7,16 @@ from flwr.clientapp import ClientApp
 
 from client_app.device import hello
 from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
-from protocol import GRADIENT, MOMENTS, keep_large_buffers, read_loss_request, read_part_request, read_train_request
+from protocol import (
+    GRADIENT,
+    MOMENTS,
+    HelloRequest,
+    LossRequest,
+    PartRequest,
+    TrainRequest,
+    keep_large_buffers,
+    read_request,
+)
 
 keep_large_buffers()
 
@@ -17,41 +26,40 @@ app = ClientApp()
 @app.query("hello")
 def say_hello(message: Message, context: Context) -> Message:
     """Say who this device is."""
-    config = message.content.config_records["config"]
-    said = hello(context, labels=bool(config["labels"]), profile=str(config.get("profile", "")))
-    return Message(content=said.to_record(), reply_to=message)
+    request = HelloRequest.from_record(message.content)
+    return Message(content=hello(context, request).to_record(), reply_to=message)
 
 
 @app.query("statistics")
 def gather_statistics(message: Message, context: Context) -> Message:
     """Estimate normalisation statistics of the part on this device's training examples."""
-    request, state = read_part_request(message.content)
+    request, state = read_request(PartRequest, message.content)
     return Message(content=answer_statistics(request, state, context).to_record(MOMENTS), reply_to=message)
 
 
 @app.query("losses")
 def score_training_examples(message: Message, context: Context) -> Message:
     """Score the part on this device's own training examples, before anybody decides who trains."""
-    request, state = read_loss_request(message.content)
+    request, state = read_request(LossRequest, message.content)
     return Message(content=answer_losses(request, state, context).to_record(), reply_to=message)
 
 
 @app.query("gradients")
 def differentiate(message: Message, context: Context) -> Message:
     """Reply with the gradient of the part's loss on this device's own training examples."""
-    request, state = read_loss_request(message.content)
+    request, state = read_request(LossRequest, message.content)
     return Message(content=answer_gradients(request, state, context).to_record(GRADIENT), reply_to=message)
 
 
 @app.train("part")
 def train_part(message: Message, context: Context) -> Message:
     """Train the part and reply with the difference."""
-    request, state = read_train_request(message.content)
+    request, state = read_request(TrainRequest, message.content)
     return Message(content=answer_train(request, state, context).to_record(), reply_to=message)
 
 
 @app.evaluate("part")
 def evaluate_part(message: Message, context: Context) -> Message:
     """Score the part on this device's own test examples."""
-    request, state = read_part_request(message.content)
+    request, state = read_request(PartRequest, message.content)
     return Message(content=answer_evaluate(request, state, context).to_record(), reply_to=message)

@@ -20,7 +20,7 @@ from models.evaluation import Score, evaluate
 from models.networks.build import layout, submodel
 from models.statistics import collect, needs_statistics, set_statistics
 from models.variants.cluster_states import apart, length, shared_names, trunk
-from protocol import PartRequest, WireError, decode
+from protocol import ClusterStates, PartRequest, decode
 
 _BATCH = 500
 
@@ -31,19 +31,18 @@ def received_states(request: PartRequest, state: Array) -> list[Tensor]:
     Raises:
         WireError: the vector's length does not fit the plan and the number of clusters.
     """
-    if request.clusters < 1:
-        raise WireError(f"clusters = {request.clusters}: allowed is 1 or more")
+    clusters = request.clusters or ClusterStates()
     if request.sliced:
         part = submodel(request.network, request.plan)
         shapes = {name: block.local_shape for name, block in part.items()}
-        shared = shared_names(part, trunk(layout(request.network))) if request.shared else []
+        shared = shared_names(part, trunk(layout(request.network))) if clusters.shared else []
     else:
         shapes = full_shapes(request.network)
-        shared = list(trunk(layout(request.network))) if request.shared else []
-    flat = decode(state, length(shapes, request.clusters, shared))
-    if request.clusters == 1 or not shared:
-        return list(flat.chunk(request.clusters))
-    return [flatten(tensors) for tensors in apart(flat, shapes, request.clusters, shared)]
+        shared = list(trunk(layout(request.network))) if clusters.shared else []
+    flat = decode(state, length(shapes, clusters.count, shared))
+    if clusters.count == 1 or not shared:
+        return list(flat.chunk(clusters.count))
+    return [flatten(tensors) for tensors in apart(flat, shapes, clusters.count, shared)]
 
 
 def load_fitting(model: LocalModel, request: PartRequest, states: list[Tensor], examples: Split) -> int:

@@ -10,7 +10,7 @@ from data import DataSettings, NodeData, load, node_data
 from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
-from protocol import Hello, PartRequest
+from protocol import AdversarialTraining, Hello, HelloRequest, PartRequest
 from protocol.codecs import CODECS
 from protocol.profile import AUTO, ProfileRequest
 
@@ -40,37 +40,30 @@ def data_of(context: Context) -> NodeData:
     return node_data(settings_of(context), node_id(context))
 
 
-def hello(context: Context, *, labels: bool, profile: str = "") -> Hello:
+def hello(context: Context, request: HelloRequest) -> Hello:
     """What this device says of itself: id, examples, its labels if asked, and the tier that its node config tells.
 
     Where that is "auto", or everybody is to be measured, also what it measures of itself.
-
-    Args:
-        context: of the device.
-        labels: whether to tell the labels.
-        profile: what to measure, a `protocol.profile.ProfileRequest` as text; "" is nothing.
     """
     examples = data_of(context)
     tier = str(context.node_config.get("tier", ""))
     found: Mapping[str, float] = {}
-    if profile and (tier == AUTO or ProfileRequest.from_json(profile).everyone):
+    if request.profile and (tier == AUTO or ProfileRequest.from_text(request.profile).everyone):
         from client_app.profile import figures  # what it needs is loaded where it is needed
 
-        found = figures(profile, context)
+        found = figures(request.profile, context)
     return Hello(
         node=node_id(context),
         examples=len(examples.train),
-        labels=examples.labels if labels else (),
+        labels=examples.labels if request.labels else (),
         tier=tier,
         figures=found,
         codecs=tuple(CODECS),
     )
 
 
-def attack_of(request: PartRequest, context: Context) -> Attack:
+def attack_of(training: AdversarialTraining, request: PartRequest, context: Context) -> Attack:
     """How this device attacks its own inputs; what a pixel can be is read off the training images."""
     low, high = load(settings_of(context)).limits
     draws = torch_generator(request.seed, request.round_number, node_id(context), "attack")
-    return Attack(
-        epsilon=request.work.adversarial_epsilon, steps=request.work.adversarial_steps, low=low, high=high, draws=draws
-    )
+    return Attack(epsilon=training.epsilon, steps=training.steps, low=low, high=high, draws=draws)

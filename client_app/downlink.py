@@ -8,25 +8,26 @@ from flwr.app import Array
 
 from client_app.client_state import Memory
 from client_app.model_cache import full_shapes
-from protocol import TrainRequest, WireError, decode, encode
+from models.networks.spec import NetworkSpec
+from protocol import CompressedState, WireError, decode, encode
 from protocol.codecs import checksum, codec_from
 
 NAME = "received"
 
 
-def whole_state(request: TrainRequest, array: Array, memory: Memory) -> Array:
+def whole_state(compressed: CompressedState, network: NetworkSpec, array: Array, memory: Memory) -> Array:
     """The whole state of a request, which the device keeps for the next one.
 
     Raises:
         WireError: it adds to a state that this device does not have, or no longer.
     """
-    sizes = [prod(shape) for shape in full_shapes(request.network).values()]
-    if not request.down_base:
+    sizes = [prod(shape) for shape in full_shapes(network).values()]
+    if not compressed.base:
         memory.write(NAME, decode(array, sum(sizes)))
         return array
     held = memory.read(NAME)
-    if held is None or held.numel() != sum(sizes) or checksum(held) != request.down_base:
+    if held is None or held.numel() != sum(sizes) or checksum(held) != compressed.base:
         raise WireError("this device does not have the state that the request adds to: it needs a whole one")
-    state = held + codec_from(request.down).contracted(array, sizes)
+    state = held + codec_from(compressed.codec).contracted(array, sizes)
     memory.write(NAME, state)
     return encode(state)

@@ -41,9 +41,9 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     memory = Memory(
         context, node, round_number=request.round_number, checkpoint=request.checkpoint, counted=request.counted
     )
-    codec = codec_from(request.codec)
-    if request.down:
-        state = whole_state(request, state, memory)
+    codec, training = codec_from(request.codec), request.work.adversarial
+    if request.compressed is not None:
+        state = whole_state(request.compressed, request.network, state, memory)
     with threads(request.work.threads):
         model, measured = _loaded(request, state, examples.train)
         setting = Setting(
@@ -54,16 +54,16 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
             settings=request.objective.settings,
             draws=generator(request.seed, request.round_number, node, "objective"),
             memory=memory,
-            adversarial=request.work.adversarial,
-            attack=attack_of(request, context) if request.work.adversarial else None,
+            adversarial=0.0 if training is None else training.weight,
+            attack=None if training is None else attack_of(training, request, context),
         )
-        if request.work.measure_loss:
+        if request.work.measure.initial_loss:
             device = device_named(request.work.device)
             measured["loss-before"] = loss_before(request.objective.name, setting, examples.train, device)
         regulariser = None
-        if request.dynamic_alpha:
+        if request.feddyn is not None:
             regulariser = FedDynRegulariser(
-                model, model.part, spec=request.network, alpha=request.dynamic_alpha, memory=memory
+                model, model.part, spec=request.network, alpha=request.feddyn.alpha, memory=memory
             )
         trained = train(
             model.module,
@@ -81,7 +81,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         if trained.loss_square is not None:
             measured["loss-square"] = trained.loss_square
         difference = model.difference()
-        if request.work.measure_norm:
+        if request.work.measure.norm:
             measured["norm"] = model.parameter_norm(difference)
         encoded = codec.encode(
             difference,
@@ -166,11 +166,12 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
         device = device_named(request.work.device)
         inputs, labels = held_out.inputs.to(device), held_out.labels.to(device)
-        with mixed(model.module, request.work.robust_mix):
+        training = request.work.adversarial
+        with mixed(model.module, 0.0 if training is None else training.noise_share):
             plain = evaluate(model.module, inputs, labels)
             own = evaluate(model.module, inputs, labels, allowed=examples.labels)
         states = received_states(request, state)
-        if request.path:
+        if request.clusters is not None and request.clusters.path:
             said = best_on_path(model, request, states, held_out, examples.train)
         elif said:
             said["accuracy-test-identity"] = fitting_the_test(model, request, states, held_out, examples.train)
@@ -198,7 +199,9 @@ def _loaded(request: PartRequest, state: Array, examples: Split) -> tuple[LocalM
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
     model = local_model(request.network, request.plan, device_named(request.work.device))
-    states = received_states(request, state)[-1 if request.path else 0 :]
+    states = received_states(request, state)
+    if request.clusters is not None and request.clusters.path:
+        del states[:-1]
     if len(states) > 1:
         return model, {"cluster": float(load_fitting(model, request, states, examples))}
     model.load(request.network, request.plan, states[0], sliced=request.sliced)

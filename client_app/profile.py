@@ -35,8 +35,8 @@ from protocol.profile import (
     MEMORY_TOTAL,
     NEEDED,
     STEP,
-    Offered,
     ProfileRequest,
+    TierWork,
 )
 
 _RECORD = "profile"
@@ -54,7 +54,7 @@ def figures(text: str, context: Context) -> dict[str, float]:
     """
     key = blake2b(text.encode(), digest_size=16).hexdigest()
     if key not in _known:
-        _known[key] = _remembered(context, key) or measure(ProfileRequest.from_json(text))
+        _known[key] = _remembered(context, key) or measure(ProfileRequest.from_text(text))
     found = _known[key]
     context.state[_RECORD] = ConfigRecord({"key": key})
     context.state[f"{_RECORD}-figures"] = MetricRecord(dict(found))
@@ -107,11 +107,11 @@ def measure(request: ProfileRequest) -> dict[str, float]:
     return found
 
 
-def _macs(request: ProfileRequest, tier: Offered) -> int:
+def _macs(request: ProfileRequest, tier: TierWork) -> int:
     return max(1, size_of(request.network, tier.plan, every_exit=True).macs * tier.work.batch_size)
 
 
-def _step(request: ProfileRequest, tier: Offered, device: torch.device, left: float) -> tuple[float, int | None]:
+def _step(request: ProfileRequest, tier: TierWork, device: torch.device, left: float) -> tuple[float, int | None]:
     """Median seconds of a step (forward, backward, optimiser) on made-up examples; and its peak memory on a GPU."""
     network, plan, work = request.network, tier.plan, replace(tier.work, local_steps=_STEPS)
     try:
@@ -127,10 +127,11 @@ def _step(request: ProfileRequest, tier: Offered, device: torch.device, left: fl
     labels = torch.arange(count) % network.classes
     made_up = Split(examples(network, count), labels)
     least, most = torch.zeros((), device=device), torch.ones((), device=device)
+    training = work.adversarial
     attack = (
-        Attack(epsilon=work.adversarial_epsilon, steps=work.adversarial_steps, low=least, high=most, draws=draws)
-        if work.adversarial
-        else None
+        None
+        if training is None
+        else Attack(epsilon=training.epsilon, steps=training.steps, low=least, high=most, draws=draws)
     )
     setting = Setting(
         module=model.module,
@@ -140,7 +141,7 @@ def _step(request: ProfileRequest, tier: Offered, device: torch.device, left: fl
         settings=tier.objective.settings,
         draws=generator(0, 0, "server", "profile"),
         memory=Memory(_nobody(), 0, 1, 0),
-        adversarial=work.adversarial,
+        adversarial=0.0 if training is None else training.weight,
         attack=attack,
     )
     run = partial(

@@ -32,7 +32,9 @@ def moments_of(module: nn.Module, examples: Split, request: PartRequest, context
     """
     device = device_named(request.work.device)
     inputs, labels = (torch.split(tensor.to(device), _BATCH) for tensor in (examples.inputs, examples.labels))
-    attack = attack_of(request, context) if request.network.dual and request.work.robust_mix else None
+    training = request.work.adversarial
+    noisy = training is not None and training.noise_share and request.network.dual
+    attack = attack_of(training, request, context) if training is not None and noisy else None
     parts = [
         collect(net, inputs, None if attack is None else _attacked(net, attack, inputs, labels))
         for net in independent(module)

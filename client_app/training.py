@@ -89,13 +89,13 @@ def train(
             sgd.step()
         loss_sum += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()
-        if work.measure_squares:
+        if work.measure.squared_loss:
             squares += F.cross_entropy(logits.detach().float(), y, reduction="none").square().sum()
         computing += perf_counter() - began
         steps, seen = steps + 1, seen + len(y)
     for sgd in optimisers:
         sgd.zero_grad()
-    square = squares.item() / max(1, seen) if work.measure_squares else None
+    square = squares.item() / max(1, seen) if work.measure.squared_loss else None
     return Trained(
         loss=loss_sum.item() / max(1, seen),
         accuracy=correct.item() / max(1, seen),

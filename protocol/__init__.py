@@ -2,31 +2,31 @@
 
 from protocol.allocator import keep_large_buffers
 from protocol.arrays import WireError, bytes_of, decode, encode, record_of, state_of
-from protocol.messages import (
-    DIFFERENCE,
+from protocol.records import VERSION
+from protocol.replies import DIFFERENCE, GRADIENT, MOMENTS, Hello, NodeId, Reply
+from protocol.requests import (
     EVALUATE,
-    GRADIENT,
     GRADIENTS,
     HELLO,
     LOSSES,
-    MOMENTS,
+    REQUEST,
     STATE,
     STATISTICS,
     TRAIN,
-    VERSION,
-    Hello,
+    AdversarialTraining,
+    ClusterStates,
+    CompressedState,
+    FedDyn,
+    HelloRequest,
     LossRequest,
-    NodeId,
+    Measurements,
     Objective,
     Optimiser,
     PartRequest,
-    Reply,
     Scalar,
     TrainRequest,
     Work,
-    read_loss_request,
-    read_part_request,
-    read_train_request,
+    read_request,
 )
 
 __all__ = [
@@ -37,12 +37,19 @@ __all__ = [
     "HELLO",
     "LOSSES",
     "MOMENTS",
+    "REQUEST",
     "STATE",
     "STATISTICS",
     "TRAIN",
     "VERSION",
+    "AdversarialTraining",
+    "ClusterStates",
+    "CompressedState",
+    "FedDyn",
     "Hello",
+    "HelloRequest",
     "LossRequest",
+    "Measurements",
     "NodeId",
     "Objective",
     "Optimiser",
@@ -56,9 +63,7 @@ __all__ = [
     "decode",
     "encode",
     "keep_large_buffers",
-    "read_loss_request",
-    "read_part_request",
-    "read_train_request",
+    "read_request",
     "record_of",
     "state_of",
 ]

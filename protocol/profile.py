@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
 from models.algebra.plans import Plan
 from models.networks.spec import NetworkSpec
-from protocol.arrays import WireError
-from protocol.messages import Objective, Optimiser, Work
+from protocol.records import from_text, to_text
+from protocol.requests import Objective, Optimiser, Work
 
 AUTO = "auto"  # the tier that a node config tells if the device is to be measured
 # Figures; those of a tier are followed by its name.
@@ -20,8 +19,8 @@ GUESSED, MEASURED_PEAK = "guessed:", "measured-peak:"  # 1 if the step was scale
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
-    """What a tier would train.
+class TierWork:
+    """What a device of a tier would train.
 
     Attributes:
         plan: the part.
@@ -40,7 +39,7 @@ class ProfileRequest:
 
     Attributes:
         network: the full network.
-        tiers: what each would train, by name, widest first.
+        tiers: what each would train, by name, widest first; at least one.
         optimiser: of the first round.
         whole: whether devices get the whole state and slice it themselves.
         everyone: whether all devices are to measure, not only those whose node config says so.
@@ -49,50 +48,21 @@ class ProfileRequest:
     """
 
     network: NetworkSpec
-    tiers: Mapping[str, Offered]
-    optimiser: Optimiser = field(default_factory=lambda: Optimiser(0.01))
+    tiers: Mapping[str, TierWork]
+    optimiser: Optimiser = Optimiser(0.01)
     whole: bool = True
     everyone: bool = False
     seconds: float = 15.0
 
-    def to_json(self) -> str:
-        """Serialise."""
-        tiers = {
-            name: {"plan": tier.plan.to_json(), "objective": asdict(tier.objective), "work": asdict(tier.work)}
-            for name, tier in self.tiers.items()
-        }
-        return json.dumps(
-            {
-                "network": self.network.to_json(),
-                "tiers": tiers,
-                "optimiser": asdict(self.optimiser),
-                "whole": self.whole,
-                "everyone": self.everyone,
-                "seconds": self.seconds,
-            }
-        )
+    def to_text(self) -> str:
+        """As JSON."""
+        return to_text(self)
 
     @staticmethod
-    def from_json(text: str) -> ProfileRequest:
-        """Read what `to_json` wrote.
+    def from_text(text: str) -> ProfileRequest:
+        """Read what `to_text` wrote.
 
         Raises:
             WireError: it is something else.
         """
-        try:
-            read = json.loads(text)
-            tiers = {
-                str(name): Offered(Plan.from_json(tier["plan"]), Objective(**tier["objective"]), Work(**tier["work"]))
-                for name, tier in read["tiers"].items()
-            }
-            network, optimiser = NetworkSpec.from_json(read["network"]), Optimiser(**read["optimiser"])
-            return ProfileRequest(
-                network=network,
-                tiers=tiers,
-                optimiser=optimiser,
-                whole=bool(read["whole"]),
-                everyone=bool(read["everyone"]),
-                seconds=float(read["seconds"]),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise WireError(f"unreadable request: {error!r}") from error
+        return from_text(ProfileRequest, text)

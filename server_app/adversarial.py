@@ -12,7 +12,7 @@ from data import DataSet
 from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
-from protocol import Scalar, Work
+from protocol import AdversarialTraining, Scalar, Work
 
 DUAL = ("auto", "on", "off")
 
@@ -38,13 +38,12 @@ class Robustness:
 
     def told(self, work: Work) -> Work:
         """What devices are told, with this in it."""
-        return replace(
-            work,
-            adversarial=self.adversarial,
-            adversarial_epsilon=self.epsilon,
-            adversarial_steps=self.steps,
-            robust_mix=self.mix,
+        if not self.adversarial:
+            return work
+        training = AdversarialTraining(
+            weight=self.adversarial, epsilon=self.epsilon, steps=self.steps, noise_share=self.mix
         )
+        return replace(work, adversarial=training)
 
     def attack(self, data: DataSet) -> Attack:
         """The attack on test examples: always the same random starts, whatever the run's seed."""

@@ -132,7 +132,7 @@ class FlowerStrategy(Strategy):
             initial_arrays: the global state before `first_round`, one array per tensor.
             num_rounds: the last round.
             timeout: seconds that a round waits for replies, in place of `settings.deadline`.
-            train_config: what else training requests shall say, for clients of your own; our fields win.
+            train_config: what else training requests shall say, for clients of your own: their record "config".
             evaluate_config: likewise for requests to score on a node's own data.
             evaluate_fn: called before the first round and after every round, as Flower does.
             first_round: where to go on (with a restored state).
@@ -249,10 +249,7 @@ def _note(result: Result, round_number: int, evaluate_fn: EvaluateFunction | Non
 
 
 def _with_config(messages: list[Message], config: ConfigRecord | None) -> list[Message]:
-    """Add what the caller of Flower's loop wants clients to read; our own fields win."""
+    """Add what the caller of Flower's loop wants clients to read, where Flower has it; ours is another record."""
     for message in messages if config else ():
-        own = message.content["config"]
-        assert isinstance(own, ConfigRecord)  # we made it
-        for key, value in (config or {}).items():
-            own.setdefault(key, value)
+        message.content["config"] = ConfigRecord(dict(config or {}))
     return messages

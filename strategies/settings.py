@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import cos, inf, pi
 
 from models.errors import SettingError
-from protocol import Optimiser, Work
+from protocol import Measurements, Optimiser, Work
 from protocol.codecs import CodecSettings
 from strategies.aggregation import Aggregation, ByMethod
 from strategies.aggregation.feddyn import SCALINGS
@@ -194,7 +194,8 @@ class Settings:
         steps = dict(zip(self.tiers, self.tier_steps, strict=False)).get(tier, self.work.local_steps)
         codec, compared = self.codec, self.clustering.clustering == "cfl"
         norm = (codec.lossy and self.aggregation.USES_NORM) or (codec.noisy and compared)
-        work = replace(self.work, local_steps=steps, measure_squares=self.selector.squares, measure_norm=norm)
+        measure = Measurements(squared_loss=self.selector.squares, norm=norm)
+        work = replace(self.work, local_steps=steps, measure=measure)
         return self.aggregation.work(work)
 
     @property

@@ -65,7 +65,7 @@ class QFedAvg(Aggregation):
 
     def work(self, work: Work) -> Work:
         """The client measures its loss first."""
-        return replace(work, measure_loss=True)
+        return replace(work, measure=replace(work.measure, initial_loss=True))
 
     def weigh(self, update: Update, norm: float) -> tuple[float, float]:
         """The a and b of the module."""

@@ -47,7 +47,7 @@ class Availability:
         self._private = bool(s.guard.dp_noise)  # then no tier is measured
         self._offers = offers() if s.tier_assignment in ("node", "measured") and not self._private else None
         if self._offers is not None and clock is None:
-            fleet.profile = self._offers.request().to_json()
+            fleet.profile = self._offers.request().to_text()
         names = [tier.name for tier in s.tiers]
         self._measured = AdaptiveTiers(names, self._offers.rule) if self._offers is not None else None
         self.number = -1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message
 from flwr.serverapp import Grid
 
-from protocol import HELLO, VERSION, Hello, NodeId, WireError
+from protocol import HELLO, Hello, HelloRequest, NodeId, WireError
 from strategies.exchange.messaging import WaitTimes, exchange
 from strategies.exchange.node import Node, in_order
 from strategies.exchange.update import Rejection
@@ -74,9 +74,7 @@ class NodeManager:
             return self._present, []
         rejections: list[Rejection] = []
         new = sorted(online - {node.address for node in self._nodes.values()})
-        record = RecordDict(
-            {"config": ConfigRecord({"version": VERSION, "labels": self.labels, "profile": self.profile})}
-        )
+        record = HelloRequest(labels=self.labels, profile=self.profile).to_record()
         messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in new]
 
         def take(i: int, reply: Message | None) -> None:

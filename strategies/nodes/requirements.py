@@ -12,10 +12,10 @@ from models.algebra.plans import Plan
 from models.networks.build import layout, submodel
 from models.networks.spec import NetworkSpec
 from models.randomness import generator, torch_generator
-from protocol import Objective
+from protocol import Measurements, Objective
 from protocol.codecs import NOTHING, codec_of
 from protocol.codecs.settings import CodecSettings
-from protocol.profile import Offered, ProfileRequest
+from protocol.profile import ProfileRequest, TierWork
 from strategies.settings import Settings
 from strategies.tiers.adaptive import Demand, Rule
 from strategies.tiers.tier import Tier
@@ -42,9 +42,9 @@ class TierRequirements:
         self._network, self._settings = network, settings
         self.names = [tier.name for tier in settings.tiers]
         self.plans = [kept_plan(tier, 1) for tier in settings.tiers]
-        works = [replace(settings.work_of(tier), measure_squares=False) for tier in settings.tiers]
+        works = [replace(settings.work_of(tier), measure=Measurements()) for tier in settings.tiers]
         self._offered = [
-            Offered(plan, objective(tier, 1), work)
+            TierWork(plan, objective(tier, 1), work)
             for tier, plan, work in zip(settings.tiers, self.plans, works, strict=True)
         ]
         state = layout(network).parameters

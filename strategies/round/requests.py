@@ -12,7 +12,20 @@ from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel, flatten
 from models.networks.spec import NetworkSpec
 from models.variants.cluster_states import shared_names, together
-from protocol import STATE, TRAIN, LossRequest, NodeId, Objective, PartRequest, TrainRequest, bytes_of, encode
+from protocol import (
+    STATE,
+    TRAIN,
+    ClusterStates,
+    CompressedState,
+    FedDyn,
+    LossRequest,
+    NodeId,
+    Objective,
+    PartRequest,
+    TrainRequest,
+    bytes_of,
+    encode,
+)
 from strategies.clustering.base import Clustering
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import Node
@@ -71,17 +84,17 @@ class RequestFactory:
         down = self._downlink
         part = self._part(plan, down.tensors) if down.on else self.part(plan, node)
         arrays, base = down.arrays(counted) if down.on else (self._arrays(node, plan), 0)
+        alpha = self._settings.dynamic_alpha if self._clusters.counts(node.id) else 0.0
         request = TrainRequest(
             **self._common(node.id, plan) | {"work": self._settings.work_of(tier)},
             objective=objective,
             optimiser=self._settings.schedule.optimiser(self._round),
             codec=self._decoding.text,
             codec_base=self._decoding.base(node.id, part),
-            down=down.text,
-            down_base=base,
             checkpoint=self._checkpoint,
             counted=counted,
-            dynamic_alpha=self._settings.dynamic_alpha if self._clusters.counts(node.id) else 0.0,
+            compressed=CompressedState(codec=down.text, base=base) if down.on else None,
+            feddyn=FedDyn(alpha=alpha) if alpha else None,
         )
         message = self._message(request, arrays, TRAIN, node)
         return TrainAssignment(
@@ -105,8 +118,10 @@ class RequestFactory:
             on_path: whether the states that the node's cluster came from go along.
         """
         path = self._clusters.path(node.id) if on_path and self._cluster is None else ()
-        told = {"clusters": len(path), "path": True} if path else {}
-        request = PartRequest(**self._common(node.id, plan) | told)
+        common = self._common(node.id, plan)
+        if path:
+            common["clusters"] = ClusterStates(count=len(path), shared=bool(self._clusters.shared), path=True)
+        request = PartRequest(**common)
         return request.nonce, self._message(request, self._arrays(node, plan, path), kind, node)
 
     def ask_loss(self, kind: str, node: Node, plan: Plan, objective: Objective, batch: int = 0) -> tuple[str, Message]:
@@ -128,7 +143,7 @@ class RequestFactory:
         return self._clusters.offered(node) if self._cluster is None else (self._cluster,)
 
     def _common(self, node: NodeId, plan: Plan) -> dict[str, Any]:
-        seed = self._settings.seed
+        seed, offered = self._settings.seed, len(self._offered(node))
         return {
             "round_number": self._round,
             "nonce": f"{seed}-{self._round}-{node}",
@@ -137,8 +152,7 @@ class RequestFactory:
             "plan": plan,
             "sliced": self._settings.slice_at == "server",
             "work": self._settings.work,
-            "clusters": len(self._offered(node)),
-            "shared": bool(self._clusters.shared),
+            "clusters": ClusterStates(count=offered, shared=bool(self._clusters.shared)) if offered > 1 else None,
         }
 
     def _arrays(self, node: Node, plan: Plan, path: tuple[int, ...] = ()) -> ArrayRecord:

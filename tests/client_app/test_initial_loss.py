@@ -19,7 +19,7 @@ from models.networks.build import build_part, submodel
 from models.networks.spec import NetworkSpec
 from models.norms.layers import StaticBatchNorm
 from models.statistics import collect, set_statistics
-from protocol import Objective, Optimiser, Reply, TrainRequest, Work, encode
+from protocol import Measurements, Objective, Optimiser, Reply, TrainRequest, Work, encode
 from tests.client_app.test_model_cache import HALF, RATES, SPECS, device, difference, state_of
 
 EACH = pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
@@ -27,7 +27,8 @@ LABELS: dict[str, Any] = {"partition": "labels", "labels-per-client": 3}
 
 
 def asked(spec: NetworkSpec, plan: Plan = HALF, objective: str = "cross-entropy", **work: int | bool) -> TrainRequest:
-    computing = replace(Work(local_epochs=1, batch_size=64, device="cpu"), measure_loss=True, **work)  # type: ignore[arg-type]
+    common: dict[str, Any] = {"local_epochs": 1, "batch_size": 64, "device": "cpu"}
+    computing = Work(**common | work, measure=Measurements(initial_loss=True))
     return TrainRequest(
         round_number=1,
         nonce="n",
@@ -59,7 +60,7 @@ def test_it_is_the_evaluation_of_the_received_part(spec: NetworkSpec) -> None:
 @pytest.mark.parametrize("objective", ["cross-entropy", "masked-cross-entropy"])
 def test_measuring_changes_nothing(spec: NetworkSpec, objective: str) -> None:
     measured = asked(spec, objective=objective)
-    plain = replace(measured, work=replace(measured.work, measure_loss=False))
+    plain = replace(measured, work=replace(measured.work, measure=Measurements()))
     one, other = train(measured, **LABELS), train(plain, **LABELS)
     assert torch.equal(difference(one, measured), difference(other, plain))
     untimed = [{k: v for k, v in reply.metrics.items() if "seconds" not in k} for reply in (one, other)]
@@ -70,7 +71,7 @@ def test_ordered_dropout_measures_the_whole_part_and_draws_nothing() -> None:
     spec = SPECS["mlp-per-width"]
     ordered = replace(asked(spec), objective=Objective("ordered-dropout", {"rates": ",".join(map(str, RATES))}))
     assert train(ordered).metrics["loss-before"] == train(asked(spec)).metrics["loss-before"]
-    plain = replace(ordered, work=replace(ordered.work, measure_loss=False))
+    plain = replace(ordered, work=replace(ordered.work, measure=Measurements()))
     assert torch.equal(difference(train(ordered), ordered), difference(train(plain), plain))
 
 

@@ -13,22 +13,22 @@ from client_app import hardware, profile
 from models import NetworkSpec, Plan, completed
 from models.cost import training_bytes
 from protocol import Objective, WireError, Work
-from protocol.profile import CORES, GUESSED, MEMORY_AVAILABLE, MEMORY_TOTAL, NEEDED, STEP, Offered, ProfileRequest
+from protocol.profile import CORES, GUESSED, MEMORY_AVAILABLE, MEMORY_TOTAL, NEEDED, STEP, ProfileRequest, TierWork
 from tests.support import context_of
 
 CPU = torch.device("cpu")
 MLP = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(32, 16)))
 WORK = Work(batch_size=8, device="cpu")
 REQUEST = ProfileRequest(
-    network=MLP, tiers={"a": Offered(Plan(), work=WORK), "b": Offered(Plan(Fraction(1, 4)), work=WORK)}, whole=False
+    network=MLP, tiers={"a": TierWork(Plan(), work=WORK), "b": TierWork(Plan(Fraction(1, 4)), work=WORK)}, whole=False
 )
 
 
 def test_a_request_survives_the_wire() -> None:
-    assert ProfileRequest.from_json(REQUEST.to_json()) == REQUEST
-    for text in ("", "{}", "[]", REQUEST.to_json().replace("rate", "rat")):
+    assert ProfileRequest.from_text(REQUEST.to_text()) == REQUEST
+    for text in ("", "{}", "[]", REQUEST.to_text().replace("rate", "rat")):
         with pytest.raises(WireError):
-            ProfileRequest.from_json(text)
+            ProfileRequest.from_text(text)
 
 
 def test_every_tier_is_timed() -> None:
@@ -57,7 +57,7 @@ def test_no_time_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_objective_that_is_not_known() -> None:
-    odd = ProfileRequest(network=MLP, tiers={"a": Offered(Plan(), Objective("nonsense"), WORK)})
+    odd = ProfileRequest(network=MLP, tiers={"a": TierWork(Plan(), Objective("nonsense"), WORK)})
     with pytest.raises(WireError, match="nonsense"):
         profile.measure(odd)
 
@@ -72,13 +72,13 @@ def test_measured_once_and_remembered_by_the_node(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(profile, "measure", measure)
     monkeypatch.setattr(profile, "_known", {})
     context = context_of()
-    first = profile.figures(REQUEST.to_json(), context)
-    assert profile.figures(REQUEST.to_json(), context) == first == {STEP + "a": 1.25}
+    first = profile.figures(REQUEST.to_text(), context)
+    assert profile.figures(REQUEST.to_text(), context) == first == {STEP + "a": 1.25}
     profile._known.clear()  # another process of the same node
-    assert profile.figures(REQUEST.to_json(), context) == first
+    assert profile.figures(REQUEST.to_text(), context) == first
     assert len(calls) == 1
     other = ProfileRequest(network=MLP, tiers=REQUEST.tiers, seconds=3.0)
-    assert profile.figures(other.to_json(), context) == {STEP + "a": 2.25}
+    assert profile.figures(other.to_text(), context) == {STEP + "a": 2.25}
     assert calls == [REQUEST, other]
 
 

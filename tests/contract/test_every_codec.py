@@ -14,7 +14,7 @@ from client_app.app import app
 from flotilla.local.grid import Faults
 from models.errors import SettingError
 from models.networks.spec import NetworkSpec
-from protocol import DIFFERENCE, HELLO
+from protocol import DIFFERENCE, HELLO, REQUEST
 from protocol.codecs import CODECS, CodecSettings
 from server_app.folder import checkpoint
 from strategies import FedAvg, Settings
@@ -192,8 +192,8 @@ def test_a_mutated_reply_is_no_reply_and_named(play: Player, codec: str) -> None
 def test_a_client_that_does_not_speak_the_codec_says_so(play: Player) -> None:
     def client(message: Message, context: Context) -> Message:
         if trains(message, VICTIM):
-            config = message.content.config_records["config"]
-            message.content["config"] = ConfigRecord(dict(config) | {"codec": "zstd"})
+            config = message.content.config_records[REQUEST]
+            message.content[REQUEST] = ConfigRecord(dict(config) | {"codec": "zstd"})
         return app(message, context)
 
     out = play(client=client, **TEN)

@@ -125,7 +125,7 @@ def test_a_node_that_cannot_say_hello(play: Player, how: str) -> None:
             return [reply]
         if how == "error":
             return [failed(request)]
-        reply.content.metric_records["metrics"]["num-examples"] = 0
+        reply.content.config_records["config"]["examples"] = 0
         return [reply]
 
     out, reference = play(faults, num_clients=4), play(nodes=people(4, [0, 1, 2]), num_clients=4)

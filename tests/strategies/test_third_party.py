@@ -170,7 +170,7 @@ import torch
 from flwr.app import ArrayRecord, Message
 from flwr.supercore.task_identity import TaskIdentity
 from models.networks.build import build, layout
-from protocol import HELLO, TRAIN, Hello, Reply, encode, read_train_request
+from protocol import HELLO, TRAIN, Hello, Reply, TrainRequest, encode, read_request
 from models.networks.build import submodel
 
 TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
@@ -192,7 +192,7 @@ class Devices:
             said = Hello(node=f"device-{message.metadata.dst_node_id}", examples=10)
             return Message(said.to_record(), reply_to=message)
         assert message.metadata.message_type == TRAIN
-        request, state = read_train_request(message.content)
+        request, state = read_request(TrainRequest, message.content)
         part = submodel(request.network, request.plan)
         reply = Reply(request.nonce, encode(torch.ones(part.numel)), {"num-examples": 10.0})
         return Message(reply.to_record(), reply_to=message)

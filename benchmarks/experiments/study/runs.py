@@ -30,7 +30,7 @@ from flotilla.local.grid import LocalGrid, contexts
 from models.cost import size_of
 from models.networks.build import build_part
 from models.randomness import generator
-from protocol import LOSSES
+from protocol import LOSSES, REQUEST
 from server_app.config.resolve import RunConfig, resolve
 from server_app.run import Run
 from strategies.round.fairness import fairness
@@ -171,9 +171,9 @@ class Devices:
     def arriving(self, request: Message, reply: Message) -> list[Message]:
         """What the server gets for a request; see `LocalGrid`."""
         content: Any = reply.content
-        if "config" in request.content and "metrics" in content and not reply.has_error():
-            asked: Any = request.content["config"]
-            number, client = int(asked.get("round", 0)), self._client[request.metadata.dst_node_id]
+        if REQUEST in request.content and "metrics" in content and not reply.has_error():
+            asked: Any = request.content[REQUEST]
+            number, client = int(asked.get("round-number", 0)), self._client[request.metadata.dst_node_id]
             metrics = content["metrics"]
             if "steps" in metrics:
                 examples = metrics["num-examples"]

@@ -9,17 +9,18 @@ from threading import Timer
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
 from flotilla.local.base import address_of
 from flotilla.local.pool import PoolGrid
+from protocol import HelloRequest
 from strategies.exchange.messaging import exchange
 from tests.support import configured
 
 
 def hello(partition: int) -> Message:
-    content = RecordDict({"config": ConfigRecord({"version": 1, "labels": False})})
+    content = HelloRequest().to_record()
     return Message(content=content, message_type="query.hello", dst_node_id=address_of(partition))
 
 

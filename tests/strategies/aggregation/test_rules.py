@@ -394,8 +394,8 @@ def test_what_cannot_be_is_one_line(keys: dict[str, str | int | float], line: st
 def test_work_by_tier() -> None:
     each = configured(aggregation="q-fedavg", local_steps=5, tier_steps="9, 4, 1").settings
     assert [each.work_of(tier).local_steps for tier in each.tiers] == [9, 4, 1]
-    assert all(each.work_of(tier).measure_loss for tier in each.tiers)
+    assert all(each.work_of(tier).measure.initial_loss for tier in each.tiers)
     plain = configured(local_steps=5).settings
-    assert [(w.local_steps, w.measure_loss) for w in map(plain.work_of, plain.tiers)] == [(5, False)] * 3
+    assert [(w.local_steps, w.measure.initial_loss) for w in map(plain.work_of, plain.tiers)] == [(5, False)] * 3
     whole = configured(**SGD_KEYS).settings
     assert all(whole.work_of(tier).batch_size >= 10**9 for tier in whole.tiers)

@@ -243,9 +243,9 @@ def test_only_lossy_codecs_ask_for_the_norm() -> None:
     for codec, asked in (("float32", False), ("float16", False), ("qsgd", True), ("topk", True), ("ef21", True)):
         for keys, wanted in (({"aggregation": "q-fedavg"}, asked), ({"clustering": "cfl"}, codec == "qsgd")):
             given = configured(codec=codec, **keys).settings
-            assert given.work_of(given.tiers[0]).measure_norm == wanted
+            assert given.work_of(given.tiers[0]).measure.norm == wanted
         given = configured(codec=codec).settings
-        assert not given.work_of(given.tiers[0]).measure_norm
+        assert not given.work_of(given.tiers[0]).measure.norm
 
 
 def test_the_selections_weights_count_in_the_mean_number_of_steps() -> None:

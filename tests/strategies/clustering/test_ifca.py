@@ -20,7 +20,7 @@ from models.algebra.submodel import flatten, shapes_of
 from models.errors import SettingError
 from models.networks.build import layout
 from models.variants.cluster_states import apart, length, together, trunk
-from protocol import LOSSES, Objective, PartRequest, bytes_of, read_part_request
+from protocol import LOSSES, ClusterStates, Objective, TrainRequest, bytes_of, read_request
 from server_app.config.resolve import RunConfig
 from strategies import PartialStrategy
 from strategies.clustering.base import initial_purpose
@@ -283,9 +283,8 @@ def test_requests_say_how_many_states_came_along() -> None:
     strategy, grid, _ = started(clustering="ifca", ifca_clusters=3, ifca_shared=True)
     strategy.prepare(grid, 1)
     content: RecordDict = strategy.sent[0].message.content
-    request, state = read_part_request(content)
-    assert (request.clusters, request.shared) == (3, True)
-    assert isinstance(request, PartRequest)
+    request, state = read_request(TrainRequest, content)
+    assert request.clusters == ClusterStates(count=3, shared=True)
     record = content["arrays"]
     assert isinstance(record, ArrayRecord)
     assert bytes_of(record) == len(state.data)

@@ -19,7 +19,7 @@ from models.algebra.plans import Plan
 from models.algebra.submodel import flatten
 from models.networks.build import initial_state
 from models.randomness import torch_generator
-from protocol import PartRequest
+from protocol import ClusterStates, PartRequest
 from tests.support import Outcome, Player, address_of, configured, failed, trains, without
 
 ONE: dict[str, Any] = {"method": "fedavg", "tiers": "a:1", "widths": "24", "num_clients": 8, "batch_size": 16}
@@ -222,7 +222,8 @@ def test_the_best_on_the_path_is_chosen_and_scored_on_different_halves() -> None
     config = configured(**ONE | {"num_clients": 3, "local_test_fraction": 0.4})
     examples = data_of(contexts(config.flat, 3)[address_of(2)])
     model = local_model(config.network, Plan(), torch.device("cpu"))
-    request = PartRequest(round_number=1, nonce="n", seed=1, network=config.network, plan=Plan(), clusters=5, path=True)
+    stages = ClusterStates(count=5, path=True)
+    request = PartRequest(round_number=1, nonce="n", seed=1, network=config.network, plan=Plan(), clusters=stages)
     halves = [Split(examples.test.inputs[i::2], examples.test.labels[i::2]) for i in (0, 1)]
     told_apart = 0
     for trial in range(6):

@@ -1,0 +1,128 @@
+"""What a device answers: who it is, or one encoded vector and numbers.
+
+Nothing of the plan comes back: the server decodes against what it remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+
+from protocol.arrays import WireError
+from protocol.records import from_config, record_in, to_config
+
+# Records of a reply, and what its array is called.
+CONFIG, METRICS, ARRAYS = "config", "metrics", "arrays"
+DIFFERENCE, MOMENTS, GRADIENT = "difference", "moments", "gradient"
+
+NodeId = int | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What a client says of itself when it is met.
+
+    Attributes:
+        node: stable id (partition id or registered name).
+        examples: number of training examples, at least 1.
+        labels: labels that occur among them, ascending.
+        tier: the tier it was told by its node config; "" leaves it to the server, "auto" to what it measured.
+        figures: what it measured of itself, by the names in `protocol.profile`; {} if it was not to.
+        codecs: names of those that it knows; () does not say, and is taken for all.
+    """
+
+    node: NodeId
+    examples: int
+    labels: tuple[int, ...] = ()
+    tier: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    codecs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.examples < 1:
+            raise ValueError(f"node {self.node!r} has {self.examples} examples")
+        if negative := [name for name, value in self.figures.items() if not value >= 0]:
+            raise ValueError(f"{negative[0]} = {self.figures[negative[0]]}")
+
+    def to_record(self) -> RecordDict:
+        """As records."""
+        return RecordDict({CONFIG: to_config(self)})
+
+    @staticmethod
+    def from_record(content: RecordDict) -> Hello:
+        """Read a hello.
+
+        Raises:
+            WireError: fields missing, unknown or of the wrong type, or no examples.
+        """
+        try:
+            return from_config(Hello, record_in(content, CONFIG))
+        except WireError as error:
+            raise WireError(f"unreadable hello: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back for one request: the array by its expected name, and the numbers.
+
+    Attributes:
+        nonce: the nonce of the request.
+        array: the encoded vector; None where the request asked for numbers only.
+        metrics: finite numbers by name.
+    """
+
+    nonce: str
+    array: Array | None
+    metrics: Mapping[str, float]
+
+    def to_record(self, name: str = DIFFERENCE) -> RecordDict:
+        """As records; `name` is what the array is called."""
+        content = RecordDict({CONFIG: to_config(_Answer(nonce=self.nonce)), METRICS: MetricRecord(dict(self.metrics))})
+        if self.array is not None:
+            content[ARRAYS] = ArrayRecord({name: self.array})
+        return content
+
+    @staticmethod
+    def from_record(content: RecordDict, name: str | None = DIFFERENCE) -> Reply:
+        """Read a reply that must hold exactly one array called `name` (None: no array).
+
+        Raises:
+            WireError: missing, additional or unreadable records.
+        """
+        expected = {CONFIG, METRICS} | ({ARRAYS} if name is not None else set())
+        if set(content) != expected:
+            raise WireError(f"expected the records {sorted(expected)}, got {sorted(content)}")
+        try:
+            answer = from_config(_Answer, record_in(content, CONFIG))
+            array = None if name is None else _array(content[ARRAYS], name)
+            metrics = _numbers(content[METRICS])
+        except WireError as error:
+            raise WireError(f"unreadable reply: {error}") from None
+        return Reply(answer.nonce, array, metrics)
+
+
+def _array(record: object, name: str) -> Array:
+    if not isinstance(record, ArrayRecord):
+        raise WireError(f"expected arrays, got {type(record).__name__}")
+    if list(record) != [name]:
+        raise WireError(f"expected the array {name!r}, got {sorted(record)[:5]}")
+    return record[name]
+
+
+def _numbers(record: object) -> dict[str, float]:
+    if not isinstance(record, MetricRecord):
+        raise WireError(f"expected metrics, got {type(record).__name__}")
+    found = {}
+    for key, value in record.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise WireError(f"{key} = {value!r}: expected a finite number")
+        found[key] = float(value)
+    return found

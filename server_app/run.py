@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 from flwr.common import log
 from flwr.serverapp import Grid
-from safetensors.torch import save_file
 from torch import Tensor
 
 from data import load
@@ -28,6 +27,7 @@ from server_app.folder import checkpoint
 from server_app.folder.events import Events
 from server_app.folder.progress import Progress, final_table, print_line
 from server_app.folder.run_folder import RunFolder
+from server_app.folder.settle import settle
 from server_app.report.page import write_report
 from strategies import PartialStrategy, Tier
 from strategies.exchange.report import RoundReport
@@ -69,9 +69,9 @@ class Run:
             attacked=robust.rows(len(data.test)),
         )
         self._progress = Progress(config.rounds, write)
-        self._events = Events(self.folder.path / "events", self._warn)
+        self._events = Events(self.folder.path, self._warn)
         self._traffic: dict[str, Any] = {}
-        self._accepted = self._in_vain = 0
+        self._accepted = self._in_vain = self._ended = 0
         self._unwritten: list[Row] = []
 
     def execute(self) -> Row:
@@ -93,12 +93,15 @@ class Run:
                 )
                 if first <= self.config.rounds and not self._accepted:
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
-                save_file(_contiguous(self.strategy.final_state()), self.folder.path / "model.safetensors")
+                if self.folder.model.round != self._ended:  # the last checkpoint could not be written, or there is none
+                    self.folder.model.write(self._ended, self.strategy.final_state())
                 summary = self.folder.write_summary("finished", self._costs())  # last: who reads it finds the model
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-                with suppress(OSError):  # the error itself matters more than a full disk
+                with suppress(OSError, ValueError):  # the error itself matters more than a full disk
+                    settle(self.folder, checkpoint.newest(self.folder.checkpoints))
                     self.folder.write_summary("stopped" if stopped else "failed", self._costs(), _one_line(error))
+                    write_report(self.folder.path)
                 raise
             finally:
                 self._events.close()
@@ -117,21 +120,29 @@ class Run:
             for name, tensor in initial_state(strategy.network, draws).items():
                 strategy.state[name].copy_(tensor)
             self.folder.truncate_metrics(0)
+            self.folder.model.remove()
+            if self.config.resume:
+                self.folder.go_on(self.config.flat, 0)
             return 1
         strategy.restore(found.tensors, found.values["strategy"])
         strategy.saved_round = found.round_number
         self._traffic = found.values["traffic"]
         self._accepted = int(found.values["accepted"])
-        self.folder.truncate_metrics(found.round_number)
-        rows = self.folder.metrics()
-        if not rows or rows[-1]["round"] < found.round_number:  # killed between the checkpoint and its line
-            self.folder.append_metrics(found.values["row"])
-        self._write(f"resuming after round {found.round_number}")
-        return found.round_number + 1
+        self._ended = found.round_number
+        self.folder.truncate_metrics(self._ended)
+        for line in settle(self.folder, found):
+            self._write(line)
+        if self.folder.model.round != self._ended:
+            self.folder.model.write(self._ended, strategy.final_state())
+            self._write(f"model.safetensors was not that of round {self._ended}: made again from the checkpoint")
+        self.folder.go_on(self.config.flat, self._ended)
+        self._write(f"resuming after round {self._ended}")
+        return self._ended + 1
 
     def _after(self, report: RoundReport) -> None:
         """Evaluate, save, and write the round's line."""
         number, last = report.number, report.number >= self.config.rounds
+        self._ended = number
         self._accepted += report.accepted if not report.abandoned else 0
         self._in_vain = self._in_vain + 1 if report.abandoned else 0
         self._traffic.update(report.traffic)
@@ -188,15 +199,21 @@ class Run:
         return {**overall, "tiers": as_row}
 
     def _save(self, number: int, row: Row) -> None:
+        """Write model and checkpoint in the order that `server_app.folder.settle` relies on."""
         tensors, values = self.strategy.checkpoint()
         try:
-            checkpoint.save(
-                self.folder.checkpoints,
-                number,
-                tensors,
-                {"strategy": values, "row": row, "traffic": self._traffic, "accepted": self._accepted},
-            )
-        except checkpoint.CheckpointError as error:  # a full disk must not end the training
+            saved: dict[str, checkpoint.JSON] = {
+                "strategy": values,
+                "traffic": self._traffic,
+                "accepted": self._accepted,
+                "costs": self._costs(),
+                "rows": [*self._unwritten, row],
+                "model": self.folder.model.stage(self.strategy.final_state()),
+            }
+            checkpoint.save(self.folder.checkpoints, number, tensors, saved)
+            self.folder.model.commit(number)
+        except (checkpoint.CheckpointError, OSError) as error:  # a full disk must not end the training
+            self.folder.model.discard()
             self._warn(str(error))
             row["checkpoint_error"] = str(error)
         else:
@@ -271,10 +288,6 @@ def _scores(scores: Scores) -> Row:
     if scores.robust is not None:
         row["robust"] = scores.robust
     return row
-
-
-def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in state.items()}  # safetensors refuses views of one buffer
 
 
 def _one_line(error: BaseException) -> str:

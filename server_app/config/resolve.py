@@ -80,9 +80,18 @@ class RunConfig:
     @property
     def free(self) -> frozenset[str]:
         """Keys in which a resumed run may differ from the run that it continues."""
-        # A cosine falls over the whole run: another length would be another schedule. So it is for some methods.
-        by_length = self.settings.schedule.kind == "cosine" or self.method.by_length(self.options)
-        return FREE - ({"num-server-rounds"} if by_length else set())
+        return FREE - ({"num-server-rounds"} if self.fixed_length else set())
+
+    @property
+    def fixed_length(self) -> str:
+        """Why a resumed run must have the same number of rounds, and what works instead; "" where it need not."""
+        anew = "a new run of as many rounds works"
+        if self.settings.schedule.kind == "cosine":  # another length would be another schedule
+            works = 'as does any other learning-rate-schedule, such as "constant", in a run that has it from the start'
+            return f"the cosine of the learning rate falls over the whole run; {anew}, {works}"
+        if self.method.by_length(self.options):
+            return f"by its options {self.flat['method']} trains by shares of the whole run; {anew}"
+        return ""
 
     def strategy(self) -> PartialStrategy:
         """A new strategy of this configuration."""
@@ -142,7 +151,7 @@ def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConf
     except ValueError as error:  # a plan that leaves a layer empty
         raise SettingError("tiers", keys.tiers, f"rates and depths that the network can be cut at ({error})") from None
     if check_files and config.resume:
-        RunFolder(config.folder).check_same(config.flat, config.free)
+        RunFolder(config.folder).check_same(config.flat, config.free, {"num-server-rounds": config.fixed_length})
     elif check_files and config.run_dir:
         RunFolder(config.folder).check_new()
     return config

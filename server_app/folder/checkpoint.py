@@ -18,35 +18,21 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from server_app.folder.files import sync_folder
+from server_app.folder.tensor_file import serialised, write_hashed
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 _MANIFEST = re.compile(r"round-(\d{6,})\.json")
 _OURS = re.compile(r"round-\d{6,}(\.json|-[0-9a-f]{12}\.safetensors)|\.tmp-.*")
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.complex64: "C64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 class CheckpointError(RuntimeError):
@@ -95,10 +81,10 @@ def save(
     temporary = folder / f".tmp-{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        body["bytes"], body["sha256"] = _write_synced(temporary, _safetensors(tensors))
+        body["bytes"], body["sha256"] = write_hashed(temporary, serialised(tensors))
         body["tensors"] = f"round-{round_number:06d}-{body['sha256'][:12]}.safetensors"
         os.replace(temporary, folder / body["tensors"])
-        _write_synced(temporary, [json.dumps({**body, "self": _digest(body)}, allow_nan=False).encode()])
+        write_hashed(temporary, [json.dumps({**body, "self": _digest(body)}, allow_nan=False).encode()])
         os.replace(temporary, manifest)
         sync_folder(folder)  # before anything older goes
         _clean(folder, round_number, keep, pin)
@@ -122,6 +108,11 @@ def newest(folder: Path, warn: Callable[[str], None] = lambda line: None) -> Che
         except (OSError, ValueError) as error:
             warn(f"checkpoint {manifest} is passed over: {error}")
     return None
+
+
+def newest_round(folder: Path) -> int:
+    """The newest round that has a manifest, by name alone; 0 if there is none."""
+    return max((number for number, _ in _manifests(folder)), default=0)
 
 
 def load(folder: Path, round_number: int) -> Checkpoint:
@@ -178,53 +169,8 @@ def _clean(folder: Path, newest_round: int, keep: int, pin: int | None) -> None:
             path.unlink(missing_ok=True)
 
 
-def _safetensors(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
-    """Yield a safetensors file piece by piece, without a copy; names that share memory are written twice.
-
-    The format (https://huggingface.co/docs/safetensors): the header's length as 8 bytes, little endian; a JSON header
-    of dtype, shape and offsets, padded with spaces to 8 bytes; then the data, widest dtypes first to stay aligned.
-    """
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {}
-    end = 0
-    for name in order:
-        tensor = tensors[name]
-        if tensor.dtype not in _DTYPES:
-            raise TypeError(f"checkpoint tensor {name} is {tensor.dtype}, which safetensors cannot hold")
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for name in order:
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-        if flat.numel():  # an empty tensor from NumPy has a stride of 0, which cannot be seen as bytes
-            yield flat.view(torch.uint8).numpy().data
-
-
-def _write_synced(file: Path, pieces: Iterable[bytes | memoryview]) -> tuple[int, str]:
-    """Write a new file, sync it, and return its size in bytes and its SHA-256."""
-    pieces = list(pieces)
-    # Hashing takes as long as writing and both let go of the GIL, so one hides behind the other.
-    with ThreadPoolExecutor(1) as pool, open(file, "wb", buffering=0) as stream:
-        sha256 = pool.submit(_sha256, pieces)
-        for piece in pieces:
-            rest = memoryview(piece)
-            while rest:  # a disk about to be full takes a part, and fails at the next
-                rest = rest[stream.write(rest) :]
-        os.fsync(stream.fileno())
-        return stream.tell(), sha256.result()
-
-
-def _sha256(pieces: Iterable[bytes | memoryview]) -> str:
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
-
-
 def _digest(body: dict[str, Any]) -> str:
-    return _sha256([json.dumps(_to_json(body), sort_keys=True, allow_nan=False).encode()])
+    return hashlib.sha256(json.dumps(_to_json(body), sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _to_json(value: Any) -> Any:

@@ -37,12 +37,14 @@ class Progress:
     ) -> None:
         self.rounds = rounds
         self._write, self._clock = write or print_line, clock
-        self._ends = deque([clock()], maxlen=_MEMORY + 1)
+        self._end = clock()
+        self._took: deque[float] = deque(maxlen=_MEMORY)
 
     def round(self, row: Mapping[str, Any]) -> None:
         """Print the line of a round that has just ended, from its metrics row."""
-        self._ends.append(self._clock())
-        number, took = int(row["round"]), self._ends[-1] - self._ends[-2]
+        before, self._end = self._end, self._clock()
+        number, took = int(row["round"]), self._end - before
+        self._took.append(took if self._took else _first_pace(row, took))
         width = len(str(self.rounds))
         parts = [f"round {number:>{width}}/{self.rounds}"]
         if "accuracy" in row:
@@ -61,9 +63,14 @@ class Progress:
         parts.append(f"{_mb(row.get('bytes_down'))}/{_mb(row.get('bytes_up'))} MB down/up")
         parts.append(f"{took:.1f} s")
         if left := max(self.rounds - number, 0):
-            pace = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
-            parts.append(f"{_clock_face(left * pace)} left")
+            parts.append(f"{_clock_face(left * sum(self._took) / len(self._took))} left")
         self._write(" | ".join(parts))
+
+
+def _first_pace(row: Mapping[str, Any], took: float) -> float:
+    """Seconds that another round may take: without the wait for nodes and their hello, which come once."""
+    phases = {phase: seconds for phase, seconds in (row.get("seconds") or {}).items() if phase != "hello"}
+    return min(took, sum(phases.values())) if phases else took
 
 
 def final_table(
@@ -81,21 +88,21 @@ def final_table(
     table = Table(box=_PLAIN, pad_edge=False, show_edge=False)
     table.add_column("tier")
     heads = ["parameters", "MACs", "MB down", "MB up", f"last, r{last.get('round', '-')}"]
-    for head in (["rate"] if rates else []) + [*heads, f"best, r{best.get('round', '-')}"]:
+    for head in (["rate"] if rates else []) + [*heads, "own best", "in"]:
         table.add_column(head, justify="right")
-    ends, peaks = last.get("tiers") or {}, best.get("tiers") or {}
-    for name, cost in {**peaks, **ends}.items():
+    ends, peaks = last.get("tiers") or {}, summary.get("best_of_tier") or {}
+    for name, cost in ends.items():
         costs = [_exact(cost.get("parameters")), count(cost.get("macs"))]
         costs += [_mb(cost.get("bytes_down")), _mb(cost.get("bytes_up"))]
-        results = [_share(of.get(name, {}).get("accuracy")) for of in (ends, peaks)]
+        results = [_share(cost.get("accuracy")), *_peak(peaks.get(name) or {})]
         table.add_row(name, *([str(rates.get(name, "-"))] if rates else []), *costs, *results)
     gap = [""] * (len(heads) - (0 if rates else 1))
-    table.add_row("global", *gap, _share(last.get("accuracy")), _share(best.get("accuracy")))
+    table.add_row("global", *gap, _share(last.get("accuracy")), *_peak(best))
     stream = StringIO()
     Console(file=stream, width=width, color_system=None, force_terminal=False, markup=False, emoji=False).print(table)
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     state = f"{summary.get('status', 'stopped')} after {summary.get('rounds', 0)} rounds"
-    units = "MB: one device, one round. Accuracy: whole test set, at the last and at the best evaluated round."
+    units = "MB: one device, one round. Accuracy: whole test set, last round and each line's own best one."
     return "\n".join([state, "", *lines, "", units, f"run folder: {folder}"])
 
 
@@ -124,6 +131,11 @@ def _percent(share: float | None) -> str:
 
 def _share(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _peak(best: Mapping[str, Any]) -> list[str]:
+    """The best accuracy of a line, and the round that it is of."""
+    return [_share(best.get("accuracy")), f"r{best['round']}" if best else "-"]
 
 
 def _number(value: float | None) -> str:

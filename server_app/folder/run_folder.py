@@ -4,7 +4,10 @@
 
     runs/<name>/config.json      settings as resolved, versions, threads, platform, commit of the code
                 metrics.jsonl    one JSON object a round
-                summary.json     status, last and best round
+                checkpoints/     state at the end of some rounds
+                model.safetensors  the global state at the newest checkpoint
+                summary.json     status, last and best round; there when the run has ended, not while it runs
+                report.html      likewise
                 lock             who is writing here; gone when the run is
     runs/latest -> <name>
 
@@ -17,18 +20,21 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import SettingError
 from server_app.environment import compared, surroundings
+from server_app.folder.checkpoint import newest_round
 from server_app.folder.files import dumps, plain, replace_text
 from server_app.folder.lock import RunLock
-
-Row = dict[str, Any]
+from server_app.folder.model_file import ModelFile
+from server_app.folder.summary import Row, summary_of
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS = "config.json", "metrics.jsonl", "summary.json", "checkpoints"
+REPORT = "report.html"
+_NAMES = ("run-dir", "resume")
 
 
 class RunFolder:
@@ -37,6 +43,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / CHECKPOINTS
+        self.model = ModelFile(path)
         self._lock = RunLock(path)
 
     @classmethod
@@ -75,16 +82,20 @@ class RunFolder:
             allowed = "a new folder: this one holds a run (resume it, or name another)"
             raise SettingError("run-dir", str(self.path), allowed)
 
-    def check_same(self, config: Mapping[str, Any], free: frozenset[str] = frozenset()) -> None:
+    def check_same(
+        self, config: Mapping[str, Any], free: frozenset[str] = frozenset(), why: Mapping[str, str] | None = None
+    ) -> None:
         """See whether a run of this configuration can go on here, changing nothing.
 
         Args:
             config: the settings of the run that is about to start, as given to :meth:`write_config`.
             free: keys that may differ; "versions.torch" or "threads.torch" name the surroundings, which count as well
                 because bits depend on them.
+            why: by key, why it is not free and what works instead.
 
         Raises:
-            SettingError: "resume", if this is no run folder, another process uses it, or a key differs.
+            SettingError: "resume", if this is no run folder, another process uses it, or a key differs;
+                "num-server-rounds", if the run has done more.
         """
         try:
             before = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
@@ -96,7 +107,11 @@ class RunFolder:
             a, b = (json.dumps(have[key], sort_keys=True) if key in have else "not set" for have in (old, new))
             if key not in free and a != b:
                 allowed = f"a run of the same configuration: {key} is {a} there, {b} now"
-                raise SettingError("resume", str(self.path), allowed)
+                reason = (why or {}).get(key)
+                raise SettingError("resume", str(self.path), f"{allowed}; {reason}" if reason else allowed)
+        rounds, done = new.get("num-server-rounds"), newest_round(self.checkpoints)
+        if isinstance(rounds, int) and rounds < done:
+            raise SettingError("num-server-rounds", rounds, f"{done} or more: this run has done {done} rounds")
         if owner := self._lock.other_owner():
             raise SettingError("resume", str(self.path), f"a folder that no run uses: {owner}")
 
@@ -114,17 +129,42 @@ class RunFolder:
         run = cls(path.resolve())
         run.check_same(config, free)
         try:
-            run._lock.take("resume")
-            run._drop_torn_line()
+            run.take()
         except OSError as error:
             run.close()
             raise SettingError("resume", str(run.path), f"a folder that can be written ({error})") from None
         run._point_latest_here()
         return run
 
+    def take(self) -> None:
+        """Take a folder that is there; the torn last line of its metrics is dropped.
+
+        Raises:
+            SettingError: "resume", if another process uses it.
+            OSError: it cannot be written.
+        """
+        self._lock.take("resume")
+        self._drop_torn_line()
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved settings together with the surroundings that the results depend on."""
         replace_text(self.path / CONFIG, dumps({"config": config, **surroundings()}, indent=2) + "\n")
+
+    def go_on(self, config: Mapping[str, Any], after_round: int) -> None:
+        """Begin to write to a reopened folder: what it says of an end is no longer so, its settings are the new ones.
+
+        What the run was called with to find its folder stays as it was in the first place, and so do versions and
+        commit; "resumed" lists what has changed since.
+        """
+        for name in (REPORT, SUMMARY):
+            (self.path / name).unlink(missing_ok=True)
+        before = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+        settings = {**plain(config), **{key: before["config"][key] for key in _NAMES if key in before["config"]}}
+        resumed = before.get("resumed", [])
+        if after_round < settings.get("num-server-rounds", 0):
+            resumed = [*resumed, {"after_round": after_round, "commit": surroundings()["commit"]}]
+        after = {**before, "config": settings, **({"resumed": resumed} if resumed else {})}
+        replace_text(self.path / CONFIG, dumps(after, indent=2) + "\n")
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add one round's line, on the disk when this returns. An OSError (disk full) leaves no half line behind."""
@@ -156,26 +196,17 @@ class RunFolder:
         tiers: Mapping[str, Mapping[str, Any]],
         error: str | None = None,
     ) -> Row:
-        """Write ``summary.json`` from the metrics and return it.
-
-        ``last`` is the last evaluated round, ``best`` the one of highest global test accuracy, the first on ties;
-        either is null if there is none.
+        """Write ``summary.json`` and return it: how the run ended, what its metrics say, which round the model is of.
 
         Args:
             status: how the run ended.
-            tiers: by tier name, what one device of it costs: "parameters" and "macs" (counts; MACs an example),
-                "bytes_down" and "bytes_up" (bytes a round). What is missing becomes null.
+            tiers: by tier name, what one device of it costs; see :func:`summary_of`.
             error: one line on why the run failed.
         """
-        rows = self.metrics()
-        evaluated = [row for row in rows if "accuracy" in row]
-        ranked = [row for row in evaluated if row["accuracy"] is not None]
-        best = max(ranked, key=lambda row: row["accuracy"], default=None)  # max keeps the first of equals
         summary = {
             "status": status,
-            "rounds": max((row["round"] for row in rows), default=0),
-            "last": _result(evaluated[-1], tiers) if evaluated else None,
-            "best": _result(best, tiers) if best else None,
+            **summary_of(self.metrics(), tiers),
+            "model": self.model.facts,
             **({"error": error} if error else {}),
         }
         replace_text(self.path / SUMMARY, dumps(summary, indent=2) + "\n")
@@ -223,26 +254,3 @@ def read_metrics(path: Path) -> list[Row]:
             raise ValueError(f"{file}, line {number}: no JSON object with a round") from None
         rows.append(row)
     return rows
-
-
-def _result(row: Row, tiers: Mapping[str, Mapping[str, Any]]) -> Row:
-    """One round as the summary gives it; tiers in the order of ``tiers``, then any that only the row knows."""
-    seen: Mapping[str, Mapping[str, Any]] = row.get("tiers") or {}
-    names: Sequence[str] = [*tiers, *(name for name in seen if name not in tiers)]
-    costs = ("parameters", "macs", "bytes_down", "bytes_up")
-    return {
-        "round": row["round"],
-        "loss": row.get("loss"),
-        "accuracy": row["accuracy"],
-        **{key: row[key] for key in ("robust",) if key in row},
-        "tiers": {
-            name: {
-                "accuracy": (seen.get(name) or {}).get("accuracy"),
-                **{cost: tiers.get(name, {}).get(cost) for cost in costs},
-                # Of exits or nets by their mean of logits, where there are several; never mixed up with the last exit.
-                # "robust" is of attacked examples.
-                **{key: seen[name][key] for key in ("ensemble", "robust") if key in (seen.get(name) or {})},
-            }
-            for name in names
-        },
-    }

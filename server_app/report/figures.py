@@ -13,7 +13,7 @@ from html import escape
 from io import StringIO
 from typing import Any, NamedTuple
 
-from server_app.folder.run_folder import Row
+from server_app.folder.summary import Row
 
 # Okabe and Ito's colours, told apart with any colour vision; darker (light page) and lighter (dark page) variants.
 LIGHT = ("#0072b2", "#d55e00", "#008c69", "#b4578f", "#b98500", "#3c9fd6", "#6b6f76", "#a9adb5")
@@ -84,7 +84,8 @@ def figures(rows: Sequence[Row], tiers: Sequence[str], best: int | None) -> str:
                 pictures.append((panel.title, key, _lines(rows, panel, tiers, given_up)))
         if phases:
             pictures.append(("Seconds a round, by phase", phase_lines, _stacked(rows, phase_lines)))
-    legend = _key(tier_lines) + '<span><i class="dot"></i>best round</span><span><i class="dot full"></i>last</span>'
+    legend = _key(tier_lines) + "<span><i class='dot'></i>best round of the global network</span>"
+    legend += '<span><i class="dot full"></i>last</span>'
     if given_up:
         legend += "<span><b>×</b> abandoned round</span>"
     return (

@@ -14,7 +14,8 @@ from typing import Any
 
 from server_app.folder.files import replace_text
 from server_app.folder.progress import count
-from server_app.folder.run_folder import CONFIG, SUMMARY, Row, read_metrics
+from server_app.folder.run_folder import CONFIG, REPORT, SUMMARY, read_metrics
+from server_app.folder.summary import Row, summary_of
 from server_app.report.figures import DARK, LIGHT, figures, finite
 
 _MOST_REJECTED = 200  # lines of the list of rejected replies
@@ -27,18 +28,21 @@ def write_report(folder: Path) -> Path:
         OSError: the folder cannot be read or written.
         ValueError: its metrics are damaged (the message names file and line).
     """
-    config, summary, rows = _read(folder / CONFIG), _read(folder / SUMMARY), read_metrics(folder)
+    config, rows = _read(folder / CONFIG), read_metrics(folder)
+    summary = _read(folder / SUMMARY) or summary_of(rows, {})  # there is none while the run runs
     last, best = summary.get("last") or {}, summary.get("best") or {}
     tiers = list(
         dict.fromkeys([*(last.get("tiers") or {}), *(name for row in rows for name in row.get("tiers") or {})])
     )
-    state = f"{summary.get('status', 'not finished')} · {len(rows)} round{'s' * (len(rows) != 1)}"
+    state = f"{summary.get('status', 'not finished')} · {_rounds(rows, config)}"
+    if model := summary.get("model"):
+        state += f" · model of round {model['round']}"
     if abandoned := sum(bool(row.get("abandoned")) for row in rows):
         state += f" · {abandoned} abandoned"
     parts = [
         f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(state)}</p></header>",
         f"<p class=error>{escape(str(summary['error']))}</p>" if summary.get("error") else "",
-        _section("Tiers", _tier_table(last, best, tiers)),
+        _section("Tiers", _tier_table(summary, tiers)),
         _section("Rounds", figures(rows, tiers, best.get("round"))) if rows else "<p>No round has ended yet.</p>",
         _section("Fairness", _fairness(rows, tiers)),
         _section("Rejected replies", _rejected(rows)),
@@ -52,25 +56,36 @@ def write_report(folder: Path) -> Path:
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
-    replace_text(folder / "report.html", page)
-    return folder / "report.html"
+    replace_text(folder / REPORT, page)
+    return folder / REPORT
 
 
-def _tier_table(last: Mapping[str, Any], best: Mapping[str, Any], tiers: Sequence[str]) -> str:
+def _rounds(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
+    """How many rounds have ended, and of how many."""
+    planned = (config.get("config") or {}).get("num-server-rounds")
+    return f"{len(rows)} round{'s' * (len(rows) != 1)}" + (f" of {planned}" if planned else "")
+
+
+def _tier_table(summary: Mapping[str, Any], tiers: Sequence[str]) -> str:
+    last, best = summary.get("last") or {}, summary.get("best") or {}
     heads = ["tier", "parameters", "MACs", "MB down", "MB up"]
-    heads += [f"accuracy, last (round {last.get('round', '–')})", f"accuracy, best (round {best.get('round', '–')})"]
+    heads += [f"accuracy, last (round {last.get('round', '–')})", "accuracy, own best", "in round"]
     lines = []
     for name in tiers:
-        end, peak = ((of.get("tiers") or {}).get(name) or {} for of in (last, best))
+        end, peak = (last.get("tiers") or {}).get(name) or {}, (summary.get("best_of_tier") or {}).get(name) or {}
         parameters, macs = end.get("parameters"), end.get("macs")
         costs = [f"{parameters:,}" if isinstance(parameters, int) else "–", "–" if macs is None else count(macs)]
         costs += [
             "–" if (size := finite(end.get(key))) is None else f"{size / 1e6:,.3f}"
             for key in ("bytes_down", "bytes_up")
         ]
-        lines.append([name, *costs, _share(end.get("accuracy")), _share(peak.get("accuracy"))])
-    lines.append(["global", "", "", "", "", _share(last.get("accuracy")), _share(best.get("accuracy"))])
+        lines.append([name, *costs, _share(end.get("accuracy")), *_peak(peak)])
+    lines.append(["global", "", "", "", "", _share(last.get("accuracy")), *_peak(best)])
     return _table(heads, lines, "numbers") if last else ""
+
+
+def _peak(best: Mapping[str, Any]) -> list[str]:
+    return [_share(best.get("accuracy")), str(best.get("round", "–"))]
 
 
 _UNASKED = (

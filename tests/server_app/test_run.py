@@ -15,7 +15,7 @@ import pytest
 import torch
 from flwr.app import Message
 
-from server_app.folder import checkpoint
+from server_app.folder import checkpoint, tensor_file
 from server_app.folder.run_folder import RunFolder
 from tests.support import Player, run_of, trains
 from tests.support import play as play_in
@@ -23,7 +23,7 @@ from tests.support import play as play_in
 
 def test_a_run_without_a_model_has_not_finished(tmp_path: Path) -> None:
     with (
-        patch("server_app.run.save_file", side_effect=OSError(28, "No space left on device")),
+        patch("server_app.folder.model_file.write_hashed", side_effect=OSError(28, "No space left on device")),
         pytest.raises(OSError, match="No space left"),
     ):
         play_in(tmp_path / "run", num_server_rounds=1, num_clients=3)
@@ -115,7 +115,7 @@ def test_lines_that_a_full_disk_did_not_take_are_written_when_it_has_room(tmp_pa
 
 def test_a_run_goes_on_after_the_checkpoint_before_a_full_disk(tmp_path: Path, play: Player) -> None:
     """The disk filled up while the tensors were written, and the server was killed before it had room again."""
-    write, fsync = checkpoint._write_synced, os.fsync
+    write, fsync = tensor_file.write_hashed, os.fsync
 
     def full(file: Path, pieces: Any) -> Any:
         if list((file.parent).glob("round-000001.json")):
@@ -124,7 +124,7 @@ def test_a_run_goes_on_after_the_checkpoint_before_a_full_disk(tmp_path: Path, p
         return write(file, pieces)
 
     keys: dict[str, Any] = {"num_clients": 3, "num_server_rounds": 3}
-    with patch("server_app.folder.checkpoint._write_synced", full):
+    with patch("server_app.folder.checkpoint.write_hashed", full):
         out = play_in(tmp_path / "run", **keys | {"num_server_rounds": 2})
     assert os.fsync is fsync
     assert ["checkpoint_error" in row for row in out.rows] == [False, True]

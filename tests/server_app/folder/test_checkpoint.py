@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from server_app.folder import checkpoint
+from server_app.folder import checkpoint, tensor_file
 from server_app.folder.checkpoint import Checkpoint, CheckpointError, load, newest, save
 
 
@@ -263,7 +263,7 @@ def at_replace(number: int, before: bool) -> None:
 
 def in_tensor_write() -> None:
     real = open
-    checkpoint.open = lambda *a, **k: Killing(real(*a, **k))  # type: ignore[attr-defined]
+    tensor_file.open = lambda *a, **k: Killing(real(*a, **k))  # type: ignore[attr-defined]
 
 
 def patched(name: str) -> Callable[[], None]:
@@ -272,7 +272,7 @@ def patched(name: str) -> Callable[[], None]:
 
 # Where the process dies, and the newest valid round after it.
 DEATHS: Mapping[str, tuple[Callable[[], None], int]] = {
-    "before the write": (patched("_write_synced"), 2),
+    "before the write": (patched("write_hashed"), 2),
     "during the tensor write": (in_tensor_write, 2),
     "tensors written, not renamed": (lambda: at_replace(1, before=True), 2),
     "tensors renamed, no manifest": (lambda: at_replace(1, before=False), 2),

@@ -302,7 +302,8 @@ def test_summary_of_a_run_that_was_never_evaluated(run: RunFolder, rows: list[di
     for line in rows:
         run.append_metrics(line)
     summary = run.write_summary("failed", {}, error="no data")
-    assert summary == {"status": "failed", "rounds": len(rows), "last": None, "best": None, "error": "no data"}
+    nothing: dict[str, Any] = {"last": None, "best": None, "best_of_tier": {}, "model": None}
+    assert summary == {"status": "failed", "rounds": len(rows), "error": "no data", **nothing}
 
 
 def test_an_accuracy_that_is_nan_is_last_but_never_best(run: RunFolder) -> None:

@@ -202,7 +202,7 @@ class Run:
         """Write model and checkpoint in the order that `server_app.folder.settle` relies on."""
         tensors, values = self.strategy.checkpoint()
         try:
-            saved: dict[str, checkpoint.JSON] = {
+            saved: dict[str, Any] = {
                 "strategy": values,
                 "traffic": self._traffic,
                 "accepted": self._accepted,

@@ -60,6 +60,17 @@ def test_the_estimate_counts_only_the_rounds_of_this_process() -> None:
     assert [line.split(" | ")[-1] for line in said] == ["1:40:00 left", "1:39:00 left"]
 
 
+def test_the_first_estimate_leaves_the_hello_out() -> None:
+    """Nodes come and say hello once, in 3600 of the first round's 3700 seconds; the other rounds take 100."""
+    phases = {"hello": 3500.0, "train": 90.0, "evaluate": 10.0}  # beside 100 s of waiting for nodes
+    said: list[str] = []
+    now = iter([0, 3700, 3800])
+    progress = Progress(11, said.append, lambda: next(now))
+    progress.round({"round": 1, "seconds": phases})
+    progress.round({"round": 2, "seconds": {**phases, "hello": 0.0}})
+    assert [line.split(" | ")[-2:] for line in said] == [["3700.0 s", "16:40 left"], ["100.0 s", "15:00 left"]]
+
+
 def test_lines_are_flushed_and_survive_a_narrow_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
@@ -74,7 +85,8 @@ def result(number: int, accuracy: float) -> dict[str, Any]:
 
 
 def test_the_final_table() -> None:
-    summary = {"status": "finished", "rounds": 20, "last": result(20, 0.97), "best": result(17, 0.98)}
+    summary: dict[str, Any] = {"status": "finished", "rounds": 20, "last": result(20, 0.97), "best": result(17, 0.98)}
+    summary["best_of_tier"] = {"a": {"round": 12, "accuracy": 0.99}}
     text = final_table(summary, Path("runs/x"), {"a": "1", "b [red]": "1/2"})
     table = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert table["tier"] == [
@@ -88,12 +100,13 @@ def test_the_final_table() -> None:
         "up",
         "last,",
         "r20",
-        "best,",
-        "r17",
+        "own",
+        "best",
+        "in",
     ]
-    assert table["a"] == ["a", "1", "9,622,090", "330", "M", "38.5", "-", "97.00", "%", "98.00", "%"]
-    assert table["b [red]"] == ["b", "[red]", "1/2", "9,622,090", "330", "M", "38.5", "-", "-", "-"]
-    assert table["global"] == ["global", "97.00", "%", "98.00", "%"]
+    assert table["a"] == ["a", "1", "9,622,090", "330", "M", "38.5", "-", "97.00", "%", "99.00", "%", "r12"]
+    assert table["b [red]"] == ["b", "[red]", "1/2", "9,622,090", "330", "M", "38.5", "-", "-", "-", "-"]
+    assert table["global"] == ["global", "97.00", "%", "98.00", "%", "r17"]
     assert text.splitlines()[0] == "finished after 20 rounds"
     assert text.splitlines()[-1] == "run folder: runs/x"
     assert text.isascii()

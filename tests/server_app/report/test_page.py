@@ -174,6 +174,18 @@ def test_a_killed_run_without_summary_or_with_a_torn_line(tmp_path: Path) -> Non
     assert "not finished · 1 round" in text
 
 
+def test_each_tiers_best_is_its_own(tmp_path: Path) -> None:
+    """Where the global network is best, tier b is at its worst."""
+    rows = [
+        metrics_row(n) | {"accuracy": whole, "tiers": {"a": {"accuracy": whole}, "b": {"accuracy": part}}}
+        for n, whole, part in ((1, 0.5, 0.75), (2, 0.9, 0.4167), (3, 0.8, 0.7))
+    ]
+    text = write_report(write_run(tmp_path / "run", rows)).read_text()
+    lines = dict(re.findall(r"<tr><td>(\w+)</td>.*?((?:<td>[^<]*</td>){3})</tr>", text))
+    assert re.findall(r"<td>([^<]*)</td>", lines["b"]) == ["70.00 %", "75.00 %", "1"]
+    assert re.findall(r"<td>([^<]*)</td>", lines["global"]) == ["80.00 %", "90.00 %", "2"]
+
+
 def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", [metrics_row(n) for n in range(1, 5)])
     here = write_report(folder).read_bytes()

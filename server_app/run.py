@@ -31,16 +31,13 @@ from server_app.folder.settle import settle
 from server_app.report.page import write_report
 from strategies import PartialStrategy, Tier
 from strategies.exchange.report import RoundReport
+from strategies.flower_adapter import NothingLearnt
 from strategies.round.fairness import fairness_by_tier
 
 Row = dict[str, Any]
 
 
 PATIENCE = 5  # rounds in a row without enough replies after which a run gives up: dead actors stay dead
-
-
-class NothingLearnt(RuntimeError):
-    """No round, or for too long none, had the replies it needed."""
 
 
 class Run:
@@ -91,7 +88,7 @@ class Run:
                     first_round=first,
                     after_round=self._after,
                 )
-                if first <= self.config.rounds and not self._accepted:
+                if first <= self.config.rounds and not self._accepted:  # nor before it was resumed
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
                 if self.folder.model.round != self._ended:  # the last checkpoint could not be written, or there is none
                     self.folder.model.write(self._ended, self.strategy.final_state())

@@ -29,6 +29,10 @@ from strategies.settings import Settings
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
+class NothingLearnt(RuntimeError):
+    """No round, or for too long none, had the replies it needed."""
+
+
 class FlowerStrategy(Strategy):
     """The rounds; what happens in one is in `strategies.round.runner`.
 
@@ -143,7 +147,8 @@ class FlowerStrategy(Strategy):
 
         Raises:
             WireError: the arrays do not fit the network.
-            NotEnoughNodes: too few nodes came.
+            NotEnoughNodes: too few nodes came, or none of them answered hello.
+            NothingLearnt: no round had the replies it needed.
         """
         self._timeout, self._train_config, self._evaluate_config = timeout, train_config, evaluate_config
         self.load(initial_arrays)
@@ -151,8 +156,10 @@ class FlowerStrategy(Strategy):
         result = Result(arrays=initial_arrays)
         _note(result, first_round - 1, evaluate_fn, initial_arrays)
         self._wait_for_nodes(grid)
+        learnt = first_round > min(1, num_rounds)  # a run that goes on has learnt, or its caller knows better
         for round_number in range(first_round, num_rounds + 1):
             report = self.run_round(grid, round_number)
+            learnt = learnt or (report.accepted > 0 and not report.abandoned)
             if report.accepted:
                 result.train_metrics_clientapp[round_number] = self._train_metrics()
             if report.local:
@@ -161,6 +168,9 @@ class FlowerStrategy(Strategy):
                 _note(result, round_number, evaluate_fn, record_of(self.state))
             if after_round is not None:
                 after_round(report)
+        if not learnt:
+            said = self.report.rejected[0].reason if self.report.rejected else "nobody replied"
+            raise NothingLearnt(f"no round had the replies it needed; in the last one, for example: {said}")
         result.arrays = record_of(self.state)
         return result
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 
@@ -16,8 +18,27 @@ from strategies.exchange.update import Rejection
 _SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
 
 
+_SILENT = "no answer in time"
+
+
 class NotEnoughNodes(RuntimeError):
     """Fewer nodes came than the run needs."""
+
+
+class NobodyAnswered(NotEnoughNodes):
+    """Nodes are there, and every one of them refused to say hello.
+
+    Args:
+        reasons: what each of them said.
+    """
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        told = "; ".join(f"{count} said: {reason}" for reason, count in Counter(reasons).most_common(3))
+        unknown = any(
+            "registered" in reason for reason in reasons
+        )  # as flwr says of a type that an app does not answer
+        hint = "; a ClientApp has to answer `hello` and `train.part`: docs/clients.md says how" if unknown else ""
+        super().__init__(f"none of {len(reasons)} nodes answered hello; {told}{hint}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,12 +88,16 @@ class NodeManager:
         """Say hello to nodes that are new and return all that are online, in order of their ids.
 
         The list is the same object as long as nobody comes or goes.
+
+        Raises:
+            NobodyAnswered: no node has ever said hello, and those that are online refuse to.
         """
         self.waited = None
         online = frozenset(grid.get_node_ids())
         if online == self._online and len(online) == len(self._present):
             return self._present, []
         rejections: list[Rejection] = []
+        refusals: dict[int, str | None] = {}  # by address; None: silent, perhaps only for now
         new = sorted(online - {node.address for node in self._nodes.values()})
         record = HelloRequest(labels=self.labels, profile=self.profile).to_record()
         messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in new]
@@ -82,6 +107,7 @@ class NodeManager:
                 hello = _read(reply)
             except WireError as error:
                 rejections.append(Rejection(None, f"hello of node {new[i]}: {error}"))
+                refusals[new[i]] = None if reply is None else str(error)
                 return
             known = self._nodes.get(hello.node)
             if known is not None and known.address in online:
@@ -98,13 +124,15 @@ class NodeManager:
             for i, reply in enumerate(came):
                 take(i, reply)
         nodes = [node for node in self._nodes.values() if node.address in online]
+        if not self._nodes and online and all(reason is not None for reason in refusals.values()):
+            raise NobodyAnswered([reason for reason in refusals.values() if reason])
         self._online, self._present = online, sorted(nodes, key=lambda node: in_order(node.id))
         return self._present, rejections
 
 
 def _read(reply: Message | None) -> Hello:
     if reply is None:
-        raise WireError("no answer in time")
+        raise WireError(_SILENT)
     if reply.has_error():
         reason = (reply.error.reason or "").strip().splitlines()
         raise WireError(f"error {reply.error.code}: {reason[-1][:200] if reason else 'no reason given'}")

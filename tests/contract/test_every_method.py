@@ -21,8 +21,8 @@ from models.randomness import torch_generator
 from protocol import Scalar
 from server_app.config.resolve import defaults, method_keys
 from server_app.folder import checkpoint
-from server_app.run import NothingLearnt
 from strategies import METHODS
+from strategies.flower_adapter import NothingLearnt
 from tests.support import Outcome, Player, configured, failed, half_of, trains, without
 from tests.support import play as play_in
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from client_app.app import app
 from protocol import DIFFERENCE, WireError, decode
-from server_app.run import NothingLearnt
+from strategies.flower_adapter import NothingLearnt
 from tests.support import Outcome, Player, address_of, failed, trains, without
 
 VICTIM = 2

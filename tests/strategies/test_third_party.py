@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 
 from client_app.app import app
 from flotilla.local.grid import LocalGrid, contexts
 from models.networks.build import build, initial_state
+from protocol import Hello
 from strategies import METHODS, HeteroFL, NetworkSpec, PartialStrategy, Settings, parse_tiers
+from strategies.flower_adapter import NothingLearnt
+from strategies.nodes.manager import NobodyAnswered
 from tests.support import TINY, context_of
 
 ROOT = Path(__file__).parents[2]
@@ -115,15 +119,32 @@ def test_flowers_own_loop_with_an_evaluate_function_and_settings() -> None:
         assert len({metrics["parameters"] for metrics in result.evaluate_metrics_serverapp.values()}) == 1
 
 
-def test_flowers_own_loop_without_replies_keeps_the_state() -> None:
-    method = strategy()
-    before = arrays(method)
+def test_without_a_node_that_answers_hello_it_is_said_why() -> None:
+    """In our loop and in Flower's; what a foreign ClientApp must answer is said where its nodes know no hello."""
     broken = LocalGrid(app, contexts({**TINY, "num-clients": 4, "dataset": "nothing"}, 4))
-    for start in (HeteroFL.start, Strategy.start):
-        result = start(method, broken, before, 1)
-        assert not result.train_metrics_clientapp
-        assert numbers(result.arrays) in ({}, numbers(before))
-    assert {name: tensor.tolist() for name, tensor in method.state.items()} == numbers(before)
+    strange = LocalGrid(ClientApp(), contexts({}, 4))
+    for where, reason, page in ((broken, "dataset = 'nothing': allowed is", False), (strange, "hello", True)):
+        for start in (HeteroFL.start, Strategy.start):
+            method = strategy()
+            before = arrays(method)
+            with pytest.raises(NobodyAnswered, match="none of 4 nodes answered hello; 4 said: ") as caught:
+                start(method, where, before, 1)
+            assert reason in str(caught.value)
+            assert ("docs/clients.md" in str(caught.value)) is page
+            assert {name: tensor.tolist() for name, tensor in method.state.items()} == numbers(before)
+
+
+def test_a_run_that_learnt_nothing_is_an_error() -> None:
+    """Nodes that say hello and never train: as a run of a foreign app that must not exit 0."""
+    client = ClientApp()
+
+    @client.query("hello")
+    def hello(message: Message, context: Context) -> Message:
+        return Message(Hello(node=context.node_id, examples=3).to_record(), reply_to=message)
+
+    method = strategy()
+    with pytest.raises(NothingLearnt, match="No train function registered with name 'part'"):
+        method.start(LocalGrid(client, contexts({}, 4)), arrays(method), num_rounds=2)
 
 
 def test_aggregate_train_takes_any_order_and_names_what_is_odd() -> None:

@@ -51,7 +51,11 @@ def test_an_image_gets_only_what_is_listed() -> None:
     assert lines[0] == "*"
     allowed = [line.removeprefix("!") for line in lines[1:]]
     assert all(line.startswith("!") for line in lines[1:])
-    assert allowed == ["pyproject.toml", *(f"flotilla/{name}.py" for name in ("__init__", "executor", "keys"))]
+    assert allowed == [
+        "pyproject.toml",
+        "flotilla/__init__.py",
+        *(f"flotilla/deploy/{name}.py" for name in ("__init__", "executor", "tls_keys")),
+    ]
     for name in allowed:
         assert not SECRETS.search((ROOT / name).read_bytes())
     # ADD and COPY take nothing else, and no secret comes in as an argument.

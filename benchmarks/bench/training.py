@@ -10,16 +10,15 @@ from time import perf_counter
 
 import torch
 from flwr.app import Context, Message
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.document import Say
 from benchmarks.images import Images, images
 from client_app import model_cache as workspace
 from client_app.app import app
+from flotilla.flwr_compat.identity import assume_identity
+from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from flotilla.local.grid import contexts
-from flotilla.local.identity import assume_identity
 from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import TRAIN, Hello, Reply, Scalar
@@ -138,14 +137,14 @@ class _Client:
         sent = self._outbox.train(
             somebody, tier, self._strategy.plan(somebody, tier, 1), self._strategy.objective(tier, 1)
         )
-        data = recorddict_to_proto(sent.message.content).SerializeToString()
+        data = to_bytes(sent.message.content)
         marks = [perf_counter()]
-        content = recorddict_from_proto(RecordDictProto.FromString(data))
+        content = from_bytes(data)
         request = Message(content=content, dst_node_id=context.node_id, message_type=TRAIN)
         marks.append(perf_counter())
         answer = app(request, context)
         marks.append(perf_counter())
-        recorddict_to_proto(answer.content).SerializeToString()
+        to_bytes(answer.content)
         marks.append(perf_counter())
         metrics = Reply.from_record(answer.content).metrics
         self.examples = int(metrics["num-examples"])

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from flotilla.deploy.tls_keys import node_folder, public_keys
-from flotilla.superlink.superlink import SuperLink, SuperLinkError, free_port, healthy, script
+from flotilla.superlink.superlink import PROGRAMS, SuperLink, SuperLinkError, free_port, healthy, script
 
 _LOOK = 0.2  # seconds between two looks at the processes
 _ASK = 0.5  # seconds between two questions to the SuperLink, each a connection of its own
@@ -112,13 +112,11 @@ class Deployment(SuperLink):
         return self._home / f"node-{node}.log"
 
     def _register(self, keys: Mapping[int, bytes]) -> None:
-        from flwr.proto.control_pb2 import RegisterNodeRequest
-
         with self.control() as control:
             for node in range(len(self._tiers)):
                 if node not in keys:
                     raise SuperLinkError(f"{self._keys} has no key for node {node}")
-                control.RegisterNode(RegisterNodeRequest(public_key=keys[node], name=f"node-{node}"))
+                control.register(keys[node], f"node-{node}")
 
     def _start_node(self, node: int) -> subprocess.Popen[bytes]:
         command = [script("flower-supernode"), "--superlink", self.address, "--port", str(self._ports[node])]
@@ -144,7 +142,7 @@ class Deployment(SuperLink):
             env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"  # it starts `flwr-clientapp` by name
             env["FLWR_HOME"] = str(self._home / "flwr" / f"node-{group}")  # flwr unpacks bundles without any locking
         else:
-            command, ports = [sys.executable, "-P", str(Path(__file__).with_name("executor.py"))], self._ports
+            command, ports = [sys.executable, "-P", str(PROGRAMS / "executor.py")], self._ports
         for port in ports:
             command += ["--runtime-api-address", f"127.0.0.1:{port}"]
         command += ["--root-certificates", str(self.root)] if self.root else ["--insecure"]
@@ -161,7 +159,6 @@ class Deployment(SuperLink):
     def _wait_for_nodes(self) -> None:
         """Wait until every node is online: the run would begin with those that are there."""
         import httpx
-        from flwr.proto.control_pb2 import ListNodesRequest
 
         deadline, online = time.monotonic() + self._seconds, 0
         while online < len(self._tiers):
@@ -169,8 +166,7 @@ class Deployment(SuperLink):
                 raise SuperLinkError(f"{online} of {len(self._tiers)} nodes came within {self._seconds:.0f} s")
             # The SuperLink may be about to come back.
             with suppress(httpx.TransportError), self.control() as control:
-                found = control.ListNodes(ListNodesRequest()).nodes_info
-                online = sum(node.status == "online" for node in found)
+                online = sum(node.online for node in control.nodes())
             time.sleep(_ASK)
 
     def _watch(self) -> None:

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from flotilla.deploy.tls_keys import public_keys
-from flotilla.superlink.superlink import open_control
+from flotilla.flwr_compat.control import open_control
 
 
 def register_nodes(keys: Path, superlink: str) -> dict[int, bool]:
@@ -20,14 +20,12 @@ def register_nodes(keys: Path, superlink: str) -> dict[int, bool]:
     Returns:
         Whether the SuperLink knew the key already, by node.
     """
-    from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
-
     with open_control(superlink, keys / "ca.crt") as control:
-        known = {node.public_key for node in control.ListNodes(ListNodesRequest()).nodes_info}
+        known = {node.public_key for node in control.nodes()}
         found = public_keys(keys)
         for node, key in found.items():
             if key not in known:
-                control.RegisterNode(RegisterNodeRequest(public_key=key, name=f"node-{node}"))
+                control.register(key, f"node-{node}")
     return {node: key in known for node, key in found.items()}
 
 

@@ -25,9 +25,10 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+from flotilla.flwr_compat.objects import PUSH_PATH, push_request
 from flotilla.settings import SettingsError
 
-_PUSH, _PAGE = "/v1/fleet/push-object", "/openapi.json"
+_PAGE = "/openapi.json"
 _UNKNOWN_NODE = 401  # what a SuperLink says once it has read all of a request without credentials
 _TURNS = 5
 _LONG = 0.5  # seconds that a transfer is to take at least
@@ -146,10 +147,8 @@ class _Connection:
 
     def push(self, count: int) -> bytes:
         """The request to push an object of so many random bytes, which nothing on the way can make fewer of."""
-        from flwr.proto.message_pb2 import PushObjectRequest
-
-        body: bytes = PushObjectRequest(object_content=os.urandom(count)).SerializeToString()
-        head = f"POST {_PUSH} HTTP/1.1\r\nHost: {self._server}\r\nContent-Type: application/protobuf\r\n"
+        body = push_request(os.urandom(count))
+        head = f"POST {PUSH_PATH} HTTP/1.1\r\nHost: {self._server}\r\nContent-Type: application/protobuf\r\n"
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def _answer(self) -> tuple[float, int, int]:
@@ -204,7 +203,7 @@ def measure_line(server: str, root: Path | None = None) -> Line:
                 f"server = {server!r}: no answer over {'TLS' if root else 'HTTP'} ({lost}){hint}"
             ) from None
         if turns[-1].status != _UNKNOWN_NODE:
-            raise SettingsError(f"server = {server!r}: it is no SuperLink ({_PUSH} answers {turns[-1].status})")
+            raise SettingsError(f"server = {server!r}: it is no SuperLink ({PUSH_PATH} answers {turns[-1].status})")
         empty = median(turn.seconds for turn in turns[1:])  # the first finds the server's own caches empty
         up = _tried(lambda: _up(connection, empty))
     with closing(_Connection(server, root)) as other:  # what has gone wrong with the first is of no concern
@@ -226,7 +225,7 @@ def _up(connection: _Connection, empty: float) -> Rate:
         answer = connection.ask(request)
         if answer.status != _UNKNOWN_NODE:  # such as a proxy's limit on the size of a request
             if not count:
-                raise _Lost(f"{_PUSH} answers {answer.status} to {size} bytes")
+                raise _Lost(f"{PUSH_PATH} answers {answer.status} to {size} bytes")
             break
         count, seconds = size, answer.seconds
         if seconds >= _LONG:

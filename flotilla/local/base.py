@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import Any, NoReturn
 from uuid import uuid4
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from flotilla.local.identity import assume_identity
+from flotilla.flwr_compat.identity import assume_identity
+from flotilla.flwr_compat.messages import give_id
 
 
 def address_of(partition: int) -> int:
@@ -36,11 +37,11 @@ class EngineGrid(Grid):
     def forget(self) -> None:
         """Begin another run on the same nodes: what they remembered belonged to the last one."""
 
-    def set_run(self, run: Run) -> None:
+    def set_run(self, run: Any) -> None:
         """Nothing to set: there is one run."""
 
     @property
-    def run(self) -> Run:
+    def run(self) -> NoReturn:
         """There is no SuperLink that would know a run."""
         raise NotImplementedError("the local engine has no run record")
 
@@ -58,7 +59,7 @@ class EngineGrid(Grid):
         """Accept messages to nodes that exist; others are dropped, as flwr's simulation drops them."""
         ids = []
         for message in messages:
-            message.metadata.__dict__["_message_id"] = str(uuid4())
+            give_id(message, str(uuid4()))
             if message.metadata.dst_node_id in self._addresses:
                 self.accept(message)
                 ids.append(message.metadata.message_id)

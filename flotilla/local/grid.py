@@ -10,20 +10,17 @@ from time import monotonic
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
+from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, from_bytes, to_bytes
 from flotilla.local.base import EngineGrid, address_of
 from protocol import Scalar
 
 Faults = Callable[[Message, Message], list[Message]]
-CLIENT_APP_RAISED = 2
 
 
 def through_the_wire(content: RecordDict) -> RecordDict:
     """Serialise and parse, so that whatever would not survive the wire does not survive here."""
-    data = recorddict_to_proto(content).SerializeToString()
-    return recorddict_from_proto(RecordDictProto.FromString(data))
+    return from_bytes(to_bytes(content))
 
 
 def contexts(run_config: Mapping[str, Scalar], nodes: int) -> dict[int, Context]:

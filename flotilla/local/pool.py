@@ -22,17 +22,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from flwr.app import Array, Context, Error, Message
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
+from flotilla.flwr_compat.identity import assume_identity
+from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED, from_bytes, to_bytes
 from flotilla.local.base import EngineGrid, address_of
-from flotilla.local.identity import assume_identity
 from flotilla.local.shared import Attached, Segment, Slots, attach, detach
 from protocol import Scalar
 
 _AHEAD = 2  # tasks a worker has at hand, so that it never waits for the parent
 _WAIT = 0.05  # seconds that a pull waits for something to arrive
-_RAISED, _CRASHED = 2, 8  # flwr's error codes
 # First byte of where a reply goes, as long as nobody has begun to write it there.
 _WANTED, _WITHDRAWN = 0, 1
 
@@ -232,7 +230,7 @@ class PoolGrid(EngineGrid):
             return
         if "error" in head:
             self._slots.give(task.up)
-            reply = Message(Error(_RAISED, head["error"]), reply_to=task.request)
+            reply = Message(Error(CLIENT_APP_RAISED, head["error"]), reply_to=task.request)
         else:
             self._states[node] = state
             view = self._slots.view(task.up, head["length"])
@@ -251,7 +249,9 @@ class PoolGrid(EngineGrid):
             self._slots.give(task.up)
         reason = f"the client's process ended with {worker.process.exitcode}"
         if not lost.withdrawn:
-            self._replies[lost.request.metadata.message_id] = Message(Error(_CRASHED, reason), reply_to=lost.request)
+            self._replies[lost.request.metadata.message_id] = Message(
+                Error(CLIENT_APP_CRASHED, reason), reply_to=lost.request
+            )
         self._queue.extendleft(task.request for task in reversed(rest) if not task.withdrawn)
         worker.pipe.close()
         self._workers[self._workers.index(worker)] = self._start()
@@ -308,7 +308,7 @@ def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached)
         run_id=1,
         node_id=head["node"],
         node_config={"partition-id": head["partition"], "num-partitions": common["nodes"]},
-        state=recorddict_from_proto(RecordDictProto.FromString(state)),
+        state=from_bytes(state),
         run_config=common["run_config"],
     )
     try:
@@ -326,5 +326,5 @@ def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached)
             end += len(array.data)
     except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
         return _framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b"")
-    new_state = recorddict_to_proto(context.state).SerializeToString()
+    new_state = to_bytes(context.state)
     return _framed(json.dumps({"up": places, "length": end}).encode(), new_state, answer)

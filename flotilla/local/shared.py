@@ -14,9 +14,9 @@ from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from numpy.typing import NDArray
+
+from flotilla.flwr_compat.messages import from_bytes, to_bytes
 
 _KEPT = 32  # segments that a worker keeps open
 
@@ -41,12 +41,12 @@ def detach(content: RecordDict) -> tuple[bytes, dict[str, Array]]:
             light[key] = hollow
         else:
             light[key] = record
-    return recorddict_to_proto(light).SerializeToString(), arrays
+    return to_bytes(light), arrays
 
 
 def attach(light: bytes, data: dict[str, memoryview]) -> RecordDict:
     """Put a record together again; the arrays' data are views, not copies."""
-    content = recorddict_from_proto(RecordDictProto.FromString(light))
+    content = from_bytes(light)
     for path, view in data.items():
         key, name = json.loads(path)
         record = content[key]  # not `content.array_records`, whose views are cycles that keep the data alive

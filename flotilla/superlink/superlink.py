@@ -8,7 +8,6 @@ so the run's output comes straight through a pipe and its end is seen at once.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import socket
@@ -19,14 +18,14 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from flotilla.flwr_compat.bundle import BundleError, build_bundle
+from flotilla.flwr_compat.control import Control, open_control
+from flotilla.flwr_compat.runtime import claim_task
 from flotilla.own_app import code_beside
 
-if TYPE_CHECKING:
-    from flwr.supercore.control import ControlHttpClient
-    from flwr.supercore.runtime import RuntimeHttpClient
-
+PROGRAMS = Path(__file__).parents[1] / "flwr_compat"  # which are started by path and never imported
 _START_LIMIT = 180.0  # seconds; 1.2 on an idle machine, a minute on one that many others use
 
 
@@ -83,7 +82,7 @@ class SuperLink:
     """
 
     root: Path | None = None
-    task = "flwr-simulation"  # in Flower's words; flotilla/deploy/app_process.py knows them too
+    task = "flwr-simulation"  # in Flower's words; flotilla/flwr_compat/app_process.py knows them too
 
     def __init__(self, home: Path, env: Mapping[str, str], started: Callable[[int], None]) -> None:
         self._home, self._env, self._started = home, dict(env), started
@@ -113,7 +112,7 @@ class SuperLink:
             return self._spawn(command, stdin=subprocess.DEVNULL, stdout=log)
 
     def _start_app(self) -> subprocess.Popen[bytes]:
-        program = str(Path(__file__).parents[1] / "deploy" / "app_process.py")
+        program = str(PROGRAMS / "app_process.py")
         command = [sys.executable, "-P", program, self.task, "--runtime-api-address", self.address]
         command += ["--root-certificates", str(self.root)] if self.root else ["--insecure"]
         command += ["--parent-pid", str(os.getpid())]
@@ -161,33 +160,21 @@ class SuperLink:
         Raises:
             SuperLinkError: the app was refused.
         """
-        from flwr.common.serde import fab_to_proto, user_config_to_proto
-        from flwr.proto.control_pb2 import StartRunRequest
-        from flwr.proto.federation_config_pb2 import SimulationConfig
-        from flwr.proto.runtime_pb2 import AcquireTaskRequest
-        from flwr.supercore.fab import Fab
-
-        bundle = build_bundle(app_dir)
+        try:
+            bundle = build_bundle(app_dir, code_beside(app_dir))
+        except BundleError as error:
+            raise SuperLinkError(str(error)) from error
         self.wait_ready()
-        fab = Fab(hashlib.sha256(bundle).hexdigest(), bundle, {})
-        request = StartRunRequest(
-            fab=fab_to_proto(fab),
-            override_config=user_config_to_proto(dict(overrides)),  # type: ignore[arg-type]
-        )
-        if federation:
-            request.override_federation_config.CopyFrom(SimulationConfig(**federation))  # type: ignore[arg-type]
         with self.control() as control:
-            answer = control.StartRun(request)
-            if not answer.HasField("run_id"):
-                raise SuperLinkError("Flower refused the run")
-            self._run_id = answer.run_id
-        with self._runtime() as runtime:
-            task = runtime.AcquireTask(AcquireTaskRequest(supported_task_types=[self.task]))
-        if not task.token:
+            self._run_id = control.start_run(bundle, overrides, federation)
+        if self._run_id is None:
+            raise SuperLinkError("Flower refused the run")
+        token = claim_task(self.address, self.root, self.task)
+        if not token:
             raise SuperLinkError("Flower started the run but has no task for it")
         assert self.app.stdin is not None
         try:
-            self.app.stdin.write(task.token.encode() + b"\n")
+            self.app.stdin.write(token.encode() + b"\n")
             self.app.stdin.close()
         except BrokenPipeError:  # it has died; its output says why
             pass
@@ -195,21 +182,16 @@ class SuperLink:
 
     def status(self) -> str:
         """Ask for the run's status as `flwr ls` shows it, `finished:completed` being the good one."""
-        from flwr.proto.control_pb2 import ListRunsRequest
-
         if self._run_id is None:
             return "not started"
         with self.control() as control:
-            run = control.ListRuns(ListRunsRequest(run_id=self._run_id)).run_dict[self._run_id]
-        return f"{run.status.status}:{run.status.sub_status}".rstrip(":")
+            return control.status(self._run_id)
 
     def stop_run(self) -> None:
         """Stop the run as `flwr stop` does."""
-        from flwr.proto.control_pb2 import StopRunRequest
-
         if self._run_id is not None:
             with self.control() as control:
-                control.StopRun(StopRunRequest(run_id=self._run_id))
+                control.stop(self._run_id)
 
     def logs(self) -> list[Path]:
         """Logs worth keeping when the run has failed, beside what the app says."""
@@ -218,32 +200,9 @@ class SuperLink:
     def close(self) -> None:
         """Get ready for the end: from now on whatever dies is meant to."""
 
-    def control(self) -> closing[ControlHttpClient]:
+    def control(self) -> closing[Control]:
         """Open the SuperLink's Control API, which is what `flwr` on a command line talks to."""
         return open_control(self.address, self.root)
-
-    def _runtime(self) -> closing[RuntimeHttpClient]:
-        from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-        from flwr.supercore.runtime import RuntimeHttpClient
-
-        interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
-        root = self.root.read_bytes() if self.root else None
-        return closing(RuntimeHttpClient.from_server_address(self.address, root is None, root, interceptors))
-
-
-def open_control(address: str, root: Path | None) -> closing[ControlHttpClient]:
-    """Open the Control API of a SuperLink.
-
-    Args:
-        address: host and port.
-        root: certificate that vouches for it; None: without TLS.
-    """
-    from flwr.supercore.control import ControlHttpClient
-    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-
-    interceptors = [RuntimeVersionHttpInterceptor(component_name="flwr CLI")]
-    certificate = root.read_bytes() if root else None
-    return closing(ControlHttpClient.from_server_address(address, root is None, certificate, interceptors))
 
 
 def healthy(address: str, root: Path | None, seconds: float = 1.0) -> bool:
@@ -260,22 +219,6 @@ def healthy(address: str, root: Path | None, seconds: float = 1.0) -> bool:
         return False
     finally:
         connection.close()
-
-
-def build_bundle(app_dir: Path) -> bytes:
-    """Bundle the app as Flower ships it, after Flower's own check of its pyproject.toml."""
-    import click
-    from flwr.cli.build import build_fab_from_files
-    from flwr.cli.config_utils import load_and_validate
-    from flwr.cli.utils import collect_files
-
-    try:
-        load_and_validate(app_dir / "pyproject.toml")
-        bundle, _ = build_fab_from_files({**collect_files(app_dir), **code_beside(app_dir)})
-        return bundle
-    except (click.ClickException, ValueError, OSError) as error:
-        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        raise SuperLinkError(f"{app_dir} cannot be bundled: {' '.join(text.split())}") from error
 
 
 def script(name: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import Context
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 
 from client_app.client_state import KEY, Memory
+from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from tests.support import context_of
 
 
@@ -74,7 +74,7 @@ def test_names_and_nodes_do_not_mix(context: Context) -> None:
 def test_the_state_survives_the_wire() -> None:
     context = context_of()
     write(context, 1)
-    moved = recorddict_from_proto(recorddict_to_proto(context.state))
+    moved = from_bytes(to_bytes(context.state))
     assert read(context_of(state=moved), 2) == 1
 
 

@@ -53,8 +53,7 @@ def test_an_image_gets_only_what_is_listed() -> None:
     assert all(line.startswith("!") for line in lines[1:])
     assert allowed == [
         "pyproject.toml",
-        "flotilla/__init__.py",
-        *(f"flotilla/deploy/{name}.py" for name in ("__init__", "executor", "tls_keys")),
+        *(f"flotilla/{name}.py" for name in ("__init__", "deploy/__init__", "flwr_compat/executor", "deploy/tls_keys")),
     ]
     for name in allowed:
         assert not SECRETS.search((ROOT / name).read_bytes())
@@ -67,6 +66,6 @@ def test_an_image_gets_only_what_is_listed() -> None:
 
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # in flwr's own builder
 def test_a_bundle_gets_code_only() -> None:
-    from flotilla.superlink.superlink import build_bundle
+    from flotilla.flwr_compat.bundle import build_bundle
 
-    assert not SECRETS.search(build_bundle(ROOT))
+    assert not SECRETS.search(build_bundle(ROOT, {}))

@@ -10,8 +10,8 @@ from threading import Timer
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
-from flwr.common.serde import recorddict_to_proto
 
+from flotilla.flwr_compat.messages import to_bytes
 from flotilla.local.base import address_of
 from flotilla.local.pool import PoolGrid
 from protocol import HelloRequest
@@ -91,7 +91,7 @@ def test_states_larger_than_a_pipe_do_not_block() -> None:
     """A worker sends a client's state back while the next client's is on its way to it."""
     config = configured(num_clients=4)
     state = RecordDict({"memory": ArrayRecord({"gradient": Array(np.zeros(2**20, dtype=np.float32))})})
-    blob = recorddict_to_proto(state).SerializeToString()
+    blob = to_bytes(state)
     with PoolGrid(config.flat, 4, processes=1) as grid:
         assert len(list(grid.send_and_receive([hello(0)]))) == 1  # it is up
         grid._states = {address_of(i): blob for i in range(4)}

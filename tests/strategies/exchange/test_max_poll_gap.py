@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flotilla.local.identity import assume_identity
+from flotilla.flwr_compat.identity import assume_identity
 from strategies.exchange.messaging import WINDOW, Clock, WaitTimes, exchange
 from tests.support import Player
 

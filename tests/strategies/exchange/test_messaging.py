@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flotilla.local.identity import assume_identity
+from flotilla.flwr_compat.identity import assume_identity
 from strategies.exchange.messaging import LONGEST_PAUSE, exchange
 from tests.support import Time
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client_app.app import app
+from flotilla.flwr_compat.identity import assume_identity
 from flotilla.local.grid import LocalGrid, contexts
-from flotilla.local.identity import assume_identity
 from models.errors import SettingError
 from protocol import TRAIN, HelloRequest, record_of
 from strategies.exchange.messaging import LONGEST_PAUSE, Clock, WaitTimes, exchange

@@ -80,7 +80,7 @@ def main() -> None:
     for name in _WORTH_LOADING:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    for pull in (pull_objects, pull_and_inflate_object_from_tree):  # see server_app/flwr_transport.py
+    for pull in (pull_objects, pull_and_inflate_object_from_tree):  # see server_app/flwr_patches/transport.py
         defaults = pull.__kwdefaults__ or {}
         if defaults.keys() >= _SOON.keys():
             defaults.update(_SOON)

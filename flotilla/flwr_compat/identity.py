@@ -6,7 +6,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 
 def assume_identity() -> None:
-    """Make messages possible outside of a Flower run. Internal to flwr 1.41, so it stands in one place."""
+    """Make messages possible outside of a Flower run."""
     try:
         known = TaskIdentity.run_id is not None
     except RuntimeError:

@@ -10,7 +10,7 @@ import pytest
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError, pull_objects
 
-from server_app.flwr_transport import look_again_soon
+from server_app.flwr_patches.transport import look_again_soon
 
 
 @pytest.fixture(autouse=True)

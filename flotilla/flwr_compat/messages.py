@@ -1,0 +1,27 @@
+"""Messages and records outside of a SuperLink: their bytes, their ids, and the codes of their errors."""
+
+from __future__ import annotations
+
+from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+
+CLIENT_APP_RAISED = int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
+CLIENT_APP_CRASHED = int(ErrorCode.CLIENT_APP_CRASHED)
+
+
+def to_bytes(content: RecordDict) -> bytes:
+    """Serialise a record as flwr does on the wire."""
+    data: bytes = recorddict_to_proto(content).SerializeToString()
+    return data
+
+
+def from_bytes(data: bytes) -> RecordDict:
+    """Parse what `to_bytes` made."""
+    return recorddict_from_proto(RecordDictProto.FromString(data))
+
+
+def give_id(message: Message, name: str) -> None:
+    """Name a message, as a grid does when it pushes it; flwr has no public way."""
+    message.metadata.__dict__["_message_id"] = name

@@ -1,0 +1,132 @@
+"""What goes through the door behaves as the rest relies on; a real SuperLink is met in tests/e2e and tests/flotilla."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.proto.control_pb2 import ListNodesResponse, ListRunsResponse, StartRunResponse
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.proto.run_pb2 import Run, RunStatus
+
+from flotilla.flwr_compat.bundle import BundleError, build_bundle
+from flotilla.flwr_compat.control import Control
+from flotilla.flwr_compat.identity import assume_identity
+from flotilla.flwr_compat.messages import from_bytes, give_id, to_bytes
+
+APP = """
+[project]
+name = "theirs"
+version = "1.0.0"
+license = {file = "LICENSE"}
+dependencies = ["flwr>=1.41.0"]
+[tool.flwr.app]
+publisher = "them"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+[tool.flwr.app.components]
+serverapp = "theirs:app"
+clientapp = "theirs:app"
+[tool.flwr.app.config]
+rounds = 3
+"""
+
+
+def test_records_survive_the_wire() -> None:
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord({"x": Array(np.arange(6, dtype=np.float32).reshape(2, 3))}),
+            "config": ConfigRecord({"a": 1, "b": 0.5, "c": "d", "e": True, "f": b"\x00\xff", "g": [1, 2]}),
+            "metrics": MetricRecord({"loss": 1.25}),
+        }
+    )
+    again = from_bytes(to_bytes(content))
+    assert again == content
+    assert to_bytes(again) == to_bytes(content)
+
+
+def test_a_message_needs_an_identity_and_an_id_can_be_given() -> None:
+    make = "from flwr.app import Message, RecordDict; Message(RecordDict(), 1, 'train')"
+    without = subprocess.run([sys.executable, "-c", make], capture_output=True, text=True, timeout=600, check=False)
+    assert "run_id is not set" in without.stderr  # else `identity` is needed no more
+    assume_identity()
+    message = Message(RecordDict(), 1, "train")
+    assert message.metadata.message_id == ""
+    give_id(message, "seven")
+    assert message.metadata.message_id == "seven"
+
+
+@pytest.fixture
+def an_app(tmp_path: Path) -> Path:
+    (tmp_path / "pyproject.toml").write_text(APP)
+    (tmp_path / "LICENSE").write_text("free\n")
+    (tmp_path / "theirs.py").write_text("app = 1\n")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # in flwr's own builder
+def test_a_bundle_has_the_app_and_what_is_beside_it(an_app: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = tmp_path_factory.mktemp("other") / "lab.py"
+    other.write_text("x = 2\n")
+    bundle = build_bundle(an_app, {"my_lab/nets.py": other})
+    with zipfile.ZipFile(BytesIO(bundle)) as archive:
+        assert {"pyproject.toml", "theirs.py", "my_lab/nets.py", "LICENSE"} <= set(archive.namelist())
+        assert archive.read("my_lab/nets.py") == b"x = 2\n"
+    assert build_bundle(an_app, {"my_lab/nets.py": other}) == bundle  # so a SuperLink knows it again
+
+
+def test_an_app_that_flower_refuses_is_refused_in_one_line(an_app: Path) -> None:
+    (an_app / "pyproject.toml").write_text(APP.replace("theirs:app", "nowhere:app"))
+    with pytest.raises(BundleError, match=r"cannot be bundled: .*nowhere") as refused:
+        build_bundle(an_app, {})
+    assert "\n" not in str(refused.value)
+
+
+class FakeClient:
+    """Keeps what it is asked and answers with flwr's own messages."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.asked: dict[str, Any] = {}
+        self._answers = answers
+
+    def __getattr__(self, name: str) -> Any:
+        def call(request: Any) -> Any:
+            self.asked[name] = request
+            return self._answers.get(name, SimpleNamespace())
+
+        return call
+
+
+def test_a_run_is_started_with_what_differs() -> None:
+    client = FakeClient(StartRun=StartRunResponse(run_id=7))
+    assert Control(client).start_run(b"bundle", {"rounds": 5, "method": "x"}, {"num_supernodes": 4}) == 7  # type: ignore[arg-type]
+    request = client.asked["StartRun"]
+    assert request.fab.content == b"bundle"
+    assert request.override_config["rounds"].sint64 == 5
+    assert request.override_config["method"].string == "x"
+    assert request.override_federation_config.num_supernodes == 4
+    refusing = FakeClient(StartRun=StartRunResponse())
+    assert Control(refusing).start_run(b"bundle", {}, {}) is None  # type: ignore[arg-type]
+    assert not refusing.asked["StartRun"].HasField("override_federation_config")
+
+
+def test_status_and_nodes() -> None:
+    runs = {1: Run(run_id=1, status=RunStatus(status="finished", sub_status="completed")), 2: Run(run_id=2)}
+    runs[2].status.status = "running"
+    nodes = [NodeInfo(public_key=b"a", status="online"), NodeInfo(public_key=b"b", status="offline")]
+    client = FakeClient(ListRuns=ListRunsResponse(run_dict=runs), ListNodes=ListNodesResponse(nodes_info=nodes))
+    control = Control(client)  # type: ignore[arg-type]
+    assert [control.status(run) for run in (1, 2)] == ["finished:completed", "running"]
+    assert [(node.public_key, node.online) for node in control.nodes()] == [(b"a", True), (b"b", False)]
+    control.stop(2)
+    control.register(b"key", "node-0")
+    assert client.asked["StopRun"].run_id == 2
+    assert (client.asked["RegisterNode"].public_key, client.asked["RegisterNode"].name) == (b"key", "node-0")

@@ -1,0 +1,171 @@
+"""What is borrowed of flwr is there and is what is relied on; each failure names the symbol."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flotilla.flwr_compat import app_process
+from tests.flotilla.flwr_compat.borrowed import private_imports
+
+ROOT = Path(__file__).parents[3]
+ROOMS = [ROOT / "flotilla" / "flwr_compat", ROOT / "server_app" / "flwr_patches"]
+SYMBOLS = sorted({found for room in ROOMS for file in room.glob("*.py") for found in private_imports(file.read_text())})
+
+# Fields of flwr's protobuf messages that are written or read.
+FIELDS = {
+    "control_pb2.StartRunRequest": {"fab", "override_config", "override_federation_config"},
+    "control_pb2.StartRunResponse": {"run_id"},
+    "control_pb2.ListRunsRequest": {"run_id"},
+    "control_pb2.ListRunsResponse": {"run_dict"},
+    "control_pb2.StopRunRequest": {"run_id"},
+    "control_pb2.RegisterNodeRequest": {"public_key", "name"},
+    "control_pb2.ListNodesResponse": {"nodes_info"},
+    "federation_config_pb2.SimulationConfig": {
+        "num_supernodes",
+        "client_resources_num_cpus",
+        "client_resources_num_gpus",
+        "init_args_num_cpus",
+    },
+    "message_pb2.ConfirmMessageReceivedRequest": {"node", "run_id", "message_object_id"},
+    "message_pb2.PushObjectRequest": {"object_content"},
+    "node_pb2.Node": {"node_id"},
+    "node_pb2.NodeInfo": {"public_key", "status"},
+    "run_pb2.Run": {"status"},
+    "run_pb2.RunStatus": {"status", "sub_status"},
+    "runtime_pb2.AcquireTaskRequest": {"supported_task_types"},
+    "runtime_pb2.AcquireTaskResponse": {"token"},
+    "runtime_pb2.PullAppMessagesResponse": {"messages_list"},
+}
+# Parameters by which flwr's functions are called, in their order.
+PARAMETERS = {
+    "flwr.cli.build:build_fab_from_files": ["files"],
+    "flwr.cli.config_utils:load_and_validate": ["path"],
+    "flwr.cli.utils:collect_files": ["root"],
+    "flwr.supercore.auth:load_superexec_auth_secret": ["secret_file"],
+    "flwr.supercore.control:ControlHttpClient.from_server_address": [
+        "server_address",
+        "insecure",
+        "root_certificates",
+        "interceptors",
+    ],
+    "flwr.supercore.fab:Fab": ["hash_str", "content", "verifications"],
+    "flwr.supercore.interceptors:RuntimeTokenHttpInterceptor": ["token"],
+    "flwr.supercore.interceptors:RuntimeVersionHttpInterceptor": ["component_name"],
+    "flwr.supercore.interceptors:SuperExecAuthHttpInterceptor": ["master_secret", "protected_methods"],
+    "flwr.supercore.runtime:RuntimeHttpClient.from_server_address": [
+        "server_address",
+        "insecure",
+        "root_certificates",
+        "interceptors",
+    ],
+    "flwr.supernode.runtime.run_clientapp:push_message": ["client", "message", "context"],
+    "flwr.supernode.runtime.run_clientapp:push_task_output": ["client", "context", "sub_status", "details"],
+    "flwr.supernode.runtime.run_clientapp:run_clientapp": [
+        "runtime_api_address",
+        "token",
+        "insecure",
+        "certificates",
+        "parent_pid",
+    ],
+}
+# Methods of flwr's classes that are called or replaced.
+METHODS = {
+    "flwr.supercore.control:ControlHttpClient": {
+        "StartRun",
+        "ListRuns",
+        "StopRun",
+        "RegisterNode",
+        "ListNodes",
+        "close",
+    },
+    "flwr.supercore.runtime:RuntimeHttpClient": {
+        "AcquireTask",
+        "ConfirmMessageReceived",
+        "PullMessages",
+        "PushMessages",
+        "PushTaskOutput",
+        "close",
+    },
+}
+
+
+def borrowed(path: str) -> Any:
+    module, _, name = path.partition(":")
+    thing = importlib.import_module(module)
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    return thing
+
+
+@pytest.mark.parametrize(("module", "name"), SYMBOLS, ids=lambda text: text)
+def test_is_there(module: str, name: str) -> None:
+    found = importlib.import_module(module)
+    if name and not hasattr(found, name):
+        importlib.import_module(f"{module}.{name}")
+
+
+@pytest.mark.parametrize("message", FIELDS)
+def test_has_the_fields(message: str) -> None:
+    module, _, name = message.partition(".")
+    descriptor = getattr(importlib.import_module(f"flwr.proto.{module}"), name).DESCRIPTOR
+    assert FIELDS[message] <= set(descriptor.fields_by_name)
+
+
+@pytest.mark.parametrize("path", PARAMETERS)
+def test_takes_these_arguments(path: str) -> None:
+    assert list(inspect.signature(borrowed(path)).parameters)[: len(PARAMETERS[path])] == PARAMETERS[path]
+    for name, parameter in list(inspect.signature(borrowed(path)).parameters.items())[len(PARAMETERS[path]) :]:
+        assert parameter.default is not inspect.Parameter.empty, f"{name} must be given"
+
+
+@pytest.mark.parametrize("path", METHODS)
+def test_has_these_methods(path: str) -> None:
+    assert {name for name in METHODS[path] if not callable(getattr(borrowed(path), name, None))} == set()
+
+
+@pytest.mark.parametrize("task", app_process._COMMANDS)
+def test_flowers_commands_are_where_the_app_process_looks(task: str) -> None:
+    command, runner, flusher = app_process._COMMANDS[task]
+    assert callable(borrowed(":".join(command)))
+    assert callable(borrowed(":".join(runner)))
+    assert callable(borrowed(f"{flusher}:flush_logs"))
+
+
+def test_words_and_codes() -> None:
+    from flwr.common.constant import ErrorCode, SubStatus
+    from flwr.supercore.constant import TaskType
+
+    from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED
+
+    assert (CLIENT_APP_RAISED, CLIENT_APP_CRASHED) == (2, 8)  # docs and logs name these numbers
+    assert ErrorCode.CLIENT_APP_CRASHED == CLIENT_APP_CRASHED
+    assert str(TaskType.CLIENT_APP) == "flwr-clientapp"
+    assert SubStatus.FAILED == "failed"
+
+
+@pytest.mark.parametrize("name", ["pull_objects", "pull_and_inflate_object_from_tree"])
+def test_rests_of_a_transfer_can_be_set(name: str) -> None:
+    pull = borrowed(f"flwr.supercore.inflatable.inflatable_utils:{name}")
+    assert pull.__kwdefaults__.keys() >= {"initial_backoff", "backoff_cap", "max_tries_per_object"}
+
+
+def test_the_simulations_grid_and_store_are_what_is_patched() -> None:
+    from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+    from flwr.superlink.grid.inmemory_grid import InMemoryGrid
+
+    assert "self.state = " in inspect.getsource(InMemoryGrid.__init__)
+    assert list(inspect.signature(InMemoryLinkState.get_message_ins).parameters)[:2] == ["self", "node_id"]
+    assert list(inspect.signature(InMemoryLinkState.store_message_ins).parameters) == ["self", "message"]
+
+
+def test_a_superlink_has_the_address_that_objects_are_pushed_to() -> None:
+    from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+
+    from flotilla.flwr_compat.objects import PUSH_PATH
+
+    assert ("POST", PUSH_PATH) in PROTOBUF_REQUEST_TYPES

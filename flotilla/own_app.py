@@ -19,7 +19,7 @@ APP_DIR = typer.Argument(
 )
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "app_folder"  # made by build_hooks/wheel.py; a checkout has none
-_SERVER_APPS = {"server_app.app:app", "flotilla.server_app.app:app"}  # in a checkout, from a wheel
+_SERVER_APP = "flotilla.server_app.app:app"  # as an app names it that uses the installed package
 
 
 def own_app() -> Path:
@@ -42,7 +42,8 @@ def chosen_app(given: Path | None) -> Path:
 def runs_our_server(app_dir: Path) -> bool:
     """Whether an app's server half is Flotilla's, so that Flotilla's settings and checks are the app's."""
     components = _flower(app_dir).get("components", {})
-    return isinstance(components, dict) and components.get("serverapp") in _SERVER_APPS
+    installed = isinstance(components, dict) and components.get("serverapp") == _SERVER_APP
+    return installed or (app_dir / "server_app" / "config" / "resolve.py").is_file()  # a checkout
 
 
 def code_beside(app_dir: Path) -> dict[str, Path]:

@@ -38,7 +38,7 @@ def test_an_app_is_the_given_one_else_the_one_here_else_ours(tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     ("server", "ours"),
-    [("server_app.app:app", True), ("flotilla.server_app.app:app", True), ("their.server:app", False)],
+    [("server_app.app:app", False), ("flotilla.server_app.app:app", True), ("their.server:app", False)],
 )
 def test_whose_server_an_app_runs(tmp_path: Path, server: str, ours: bool) -> None:
     assert runs_our_server(an_app(tmp_path / "app", server)) is ours

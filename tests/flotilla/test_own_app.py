@@ -45,7 +45,7 @@ def test_whose_server_an_app_runs(tmp_path: Path, server: str, ours: bool) -> No
     assert not runs_our_server(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["strategies", "models.networks.network", "protocol.codecs.frame", "data.vision"])
+@pytest.mark.parametrize("name", ["strategies", "models.networks.spec", "protocol.codecs.frame", "data.vision"])
 def test_both_names_are_one_module(name: str) -> None:
     module = importlib.import_module(f"flotilla.{name}")
     assert module is importlib.import_module(name)

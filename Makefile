@@ -5,7 +5,7 @@ BIN := .venv/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel run federation compose test test-slow test-compose test-edge trials audit fuzz lint format bench results clean
+.PHONY: help install wheel run federation compose test test-slow test-compose test-edge trials audit fuzz lint format keys bench results clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ lint: install ## Lint, format check, types, import contracts.
 format: install ## Format the code.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+keys: install ## Write pyproject's defaults and the tables of docs/configuration.md from the settings.
+	@$(BIN)/python -m server_app.config --write
 
 bench: install ## Measure speed and memory, as ratios within one run: make bench ARGS="averaging pfl"; the rest: python -m benchmarks.
 	@$(BIN)/python -m benchmarks bench $(ARGS)

@@ -14,7 +14,7 @@ from data.examples import Split
 from data.partition import partition
 from data.sets import load
 from data.settings import DataSettings
-from data.synthetic_groups import plant
+from data.synthetic_groups import regroup
 from models.errors import SettingError
 from models.randomness import generator
 
@@ -57,7 +57,9 @@ def _make(settings: DataSettings, partition_id: int) -> NodeData:
     data = load(settings)
     test_rows, train_rows = shuffled[:tested], shuffled[tested:]
     test, train = (
-        plant(settings.planted, data.select(part), partition_id, data.classes, settings.seed, tested=held_out)
+        regroup(
+            settings.synthetic_groups, data.select(part), partition_id, data.classes, settings.seed, tested=held_out
+        )
         for part, held_out in ((test_rows, True), (train_rows, False))
     )
     return NodeData(train, test, tuple(np.unique(train.labels.numpy()).tolist()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from data import synthetic_groups as planted
+from data import synthetic_groups
 from data.examples import DataSet, Task
 from data.files import Files
 from data.settings import DataSettings
@@ -30,10 +30,10 @@ def inspect(settings: DataSettings) -> Task:
 
     Raises:
         SettingError: (key data-root) the folder of an image folder is missing or not laid out as it must be; (key
-            planted) groups that these data cannot have.
+            synthetic-groups) groups that these data cannot have.
     """
     task = SOURCES[settings.dataset].inspect(settings.files)
-    planted.check(settings.planted, task.classes, task.input_shape)
+    synthetic_groups.check(settings.synthetic_groups, task.classes, task.input_shape)
     return task
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from data import synthetic_groups as planted
+from data import synthetic_groups
 from data.augment import AUGMENTATIONS
 from data.files import Files
 from data.schemes import SCHEMES
 from data.sources import SOURCES
 from models.errors import SettingError
+from models.settings import ELSEWHERE, Names, Range, Text, at_least, between, check, read, setting
 
 
 def _default_root() -> str:
@@ -41,72 +42,92 @@ class DataSettings:
         vocabulary_size: different words of "sst2", padding and unknown among them: 3 to 100,000.
         augment: what happens to training batches of images, a name in `AUGMENTATIONS`.
         local_test_fraction: share of each client's examples kept for its own test, at least 0 and below 1.
-        planted: "" or groups of clients that are made to differ; see `data.synthetic_groups`.
+        synthetic_groups: "" or groups of clients that are made to differ; see `data.synthetic_groups`.
         seed: seed of the run, at least 0.
 
     Raises:
         SettingError: a value that is not allowed; names its key.
     """
 
-    dataset: str = "digits"
-    data_root: str = ""
-    partition: str = "iid"
-    num_clients: int = 20
-    dirichlet_alpha: float = 0.5
-    labels_per_client: int = 2
-    image_size: int = 32
-    sequence_length: int = 0
-    vocabulary_size: int = 8000
-    augment: str = "none"
-    local_test_fraction: float = 0.1
-    planted: str = ""
-    seed: int = 1
+    dataset: str = setting(
+        "digits",
+        "`digits` (ships with scikit-learn), `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `image-folder`; texts:"
+        " `sst2` (sentences of reviews), `shakespeare` (the next of 80 characters, by speaker); signals: `har` (UCI"
+        " HAR, 9x128, by subject). See below",
+        Names(SOURCES, ELSEWHERE),
+    )
+    data_root: str = setting(
+        "",
+        "folder of the files; empty is `$FLOTILLA_DATA`, else `~/.cache/flotilla/data`. A node config may name its own",
+    )
+    partition: str = setting(
+        "iid",
+        "`iid`, `dirichlet`, `labels`; `natural`: everybody has what is theirs (`shakespeare`: 246 speakers, `har`: 21"
+        " subjects); with fewer clients, consecutive people share one; people with a single example are left out",
+        Names(SCHEMES),
+    )
+    num_clients: int = setting(
+        20, "clients that the data are divided among, and nodes that a simulation needs", at_least(1)
+    )
+    dirichlet_alpha: float = setting(
+        0.5,
+        "concentration of `dirichlet`; small means unlike clients",
+        Range(0, math.inf, above=True, below=True),
+        read_by="partition = dirichlet",
+    )
+    labels_per_client: int = setting(
+        2, "classes of each client under `labels`", at_least(1), read_by="partition = labels"
+    )
+    local_test_fraction: float = setting(
+        0.1, "share of a client's examples kept for its own test", Range(0, 1, below=True)
+    )
+    image_size: int = setting(
+        32, "side to which images of `image-folder` are resized", at_least(1), read_by="dataset = image-folder"
+    )
+    sequence_length: int = setting(
+        0,
+        "tokens of a text; 0 is its own: 56 words (`sst2`, cuts none), 80 characters (`shakespeare`)",
+        between(0, 4096),
+        read_by="dataset = sst2, shakespeare",
+    )
+    vocabulary_size: int = setting(
+        8000,
+        "words of `sst2`, the most frequent of the train split, with padding (0) and unknown (1) among them; at most"
+        " 14830 there are",
+        between(3, 100_000),
+        read_by="dataset = sst2",
+    )
+    augment: str = setting(
+        "none",
+        "what happens to training batches of images: `none`; `crop-flip` is a random crop with padding 4, and a"
+        " horizontal flip",
+        Names(AUGMENTATIONS),
+    )
+    synthetic_groups: str = setting(
+        "",
+        "an experiment aid for clusters: `rotations:2`, `rotations:4` or `label-permutations:n` puts client p in"
+        " group p mod n, whose examples (its own test part too) are turned or relabelled; `label-noise:n` redraws"
+        " half of the training labels of the last group",
+        Text(synthetic_groups.ALLOWED),
+        advanced=True,
+    )
+    seed: int = setting(1, "every draw comes from (seed, round, node, purpose)", at_least(0), listed=False)
 
     def __post_init__(self) -> None:
         # Resolved here, so that equal settings mean equal files even if the environment changes in between.
         root = Path(self.data_root or _default_root()).expanduser().absolute()
         object.__setattr__(self, "data_root", str(root))
+        check(self)
+        synthetic_groups.parse(self.synthetic_groups)
         source = SOURCES[self.dataset]  # or an error that says what there is
-        _require("partition", self.partition, self.partition in SCHEMES, "one of " + ", ".join(SCHEMES))
-        _require("num-clients", self.num_clients, self.num_clients >= 1, "a whole number of at least 1")
-        _require(
-            "dirichlet-alpha", self.dirichlet_alpha, 0 < self.dirichlet_alpha < math.inf, "a finite number above 0"
-        )
-        _require(
-            "labels-per-client", self.labels_per_client, self.labels_per_client >= 1, "a whole number of at least 1"
-        )
-        _require("image-size", self.image_size, self.image_size >= 1, "a whole number of at least 1")
-        _require(
-            "sequence-length", self.sequence_length, 0 <= self.sequence_length <= 4096, "a whole number from 0 to 4096"
-        )
-        _require(
-            "vocabulary-size",
-            self.vocabulary_size,
-            3 <= self.vocabulary_size <= 100_000,
-            "a whole number from 3 to 100000",
-        )
-        _require("augment", self.augment, self.augment in AUGMENTATIONS, "one of " + ", ".join(AUGMENTATIONS))
-        _require(
-            "augment",
-            self.augment,
-            source.images or self.augment == "none",
-            f'"none" with dataset {self.dataset!r}, whose inputs are no images',
-        )
-        _require(
-            "partition",
-            self.partition,
-            source.owned or self.partition != "natural",
-            f"one of {', '.join(name for name in SCHEMES if name != 'natural')} with dataset {self.dataset!r},"
-            " which does not say who its examples are from",
-        )
-        _require(
-            "local-test-fraction",
-            self.local_test_fraction,
-            0 <= self.local_test_fraction < 1,
-            "a number from 0 to below 1",
-        )
-        planted.parse(self.planted)
-        _require("seed", self.seed, self.seed >= 0, "a whole number of at least 0")
+        if self.augment != "none" and not source.images:
+            raise SettingError(
+                "augment", self.augment, f'"none" with dataset {self.dataset!r}, whose inputs are no images'
+            )
+        if self.partition == "natural" and not source.owned:
+            others = ", ".join(name for name in SCHEMES if name != "natural")
+            allowed = f"one of {others} with dataset {self.dataset!r}, which does not say who its examples are from"
+            raise SettingError("partition", self.partition, allowed)
 
     @property
     def files(self) -> Files:
@@ -125,25 +146,4 @@ class DataSettings:
         Raises:
             SettingError: a value of the wrong type or outside what is allowed.
         """
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            key = field.name.replace("_", "-")
-            values[field.name] = _typed(key, config.get(key, field.default), type(field.default))
-        return cls(**values)
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "text"}
-
-
-def _typed(key: str, value: object, kind: type) -> object:
-    """Return `value` as `kind`; a whole number will do for a number, but true and false are neither."""
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise SettingError(key, value, _KINDS[kind])
-    return value
-
-
-def _require(key: str, value: object, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise SettingError(key, value, allowed)
+        return read(cls, config)

@@ -1,4 +1,4 @@
-"""Planted groups: clients whose data really come from different distributions, to see whether clusters find them.
+"""Synthetic groups: clients whose data really come from different distributions, to see whether clusters find them.
 
 An experiment aid, never part of a benchmark that means to be realistic. Partition p is in group p mod n. All examples
 of a client, its own test part as well, are changed alike; the server's test set is not, so it is group 0's.
@@ -20,7 +20,7 @@ from models.randomness import generator
 
 KINDS = ("rotations", "label-permutations", "label-noise")
 NOISE = 0.5
-_ALLOWED = '"", "rotations:2", "rotations:4", or "label-permutations:n" or "label-noise:n" with n of 2 or more'
+ALLOWED = '"", "rotations:2", "rotations:4", or "label-permutations:n" or "label-noise:n" with n of 2 or more'
 
 
 def parse(text: str) -> tuple[str, int]:
@@ -34,17 +34,17 @@ def parse(text: str) -> tuple[str, int]:
     kind, _, count = text.partition(":")
     groups = int(count) if count.isdecimal() and len(count) < 7 else 0
     if kind not in KINDS or groups < 2 or (kind == "rotations" and groups not in (2, 4)):
-        raise SettingError("planted", text, _ALLOWED)
+        raise SettingError("synthetic-groups", text, ALLOWED)
     return kind, groups
 
 
 def group_of(text: str, partition_id: int) -> int:
-    """Which planted group a partition is in, from 0."""
+    """Which group a partition is in, from 0."""
     return partition_id % parse(text)[1]
 
 
 def check(text: str, classes: int, shape: tuple[int, ...]) -> None:
-    """Refuse what a data set cannot be planted with.
+    """Refuse groups that a data set cannot have.
 
     Args:
         text: the setting.
@@ -56,12 +56,12 @@ def check(text: str, classes: int, shape: tuple[int, ...]) -> None:
     """
     kind, groups = parse(text)
     if kind == "rotations" and (len(shape) != 3 or shape[1] != shape[2]):
-        raise SettingError("planted", text, f"rotations of square images only; an input is {shape} here")
+        raise SettingError("synthetic-groups", text, f"rotations of square images only; an input is {shape} here")
     if kind == "label-permutations" and groups > classes:
-        raise SettingError("planted", text, f"at most {classes} groups, as many as there are classes")
+        raise SettingError("synthetic-groups", text, f"at most {classes} groups, as many as there are classes")
 
 
-def plant(text: str, split: Split, partition_id: int, classes: int, seed: int, *, tested: bool = False) -> Split:
+def regroup(text: str, split: Split, partition_id: int, classes: int, seed: int, *, tested: bool = False) -> Split:
     """Change a client's examples as its group wants.
 
     Args:

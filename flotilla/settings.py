@@ -91,8 +91,8 @@ def prepare(
     for key in _PATH_KEYS:
         if isinstance(value := config.get(key), str) and value:
             config[key] = str(Path(value).expanduser().absolute())
-    if str(fleet := config.get("fleet", "")).endswith(".toml"):  # else it is one of the app's own
-        config["fleet"] = str(Path(str(fleet)).expanduser().absolute())
+    if str(devices := config.get("simulated-devices", "")).endswith(".toml"):  # else it is one of the app's own
+        config["simulated-devices"] = str(Path(str(devices)).expanduser().absolute())
 
     place = config.get("run-dir") or config.get("resume")
     if config.get("client-state") == "" and place:  # so that a resumed run finds what its devices knew

@@ -10,7 +10,7 @@ A *section* is a frozen keyword-only dataclass whose fields are settings:
             check(self)
 
 `read(Rounds, config)` makes one of a flat configuration (`{"quorum": 1}`), in which a field's key is its name with
-hyphens; `settings_of(Rounds)` lists what it has, from which the documents are written. What a method can be told is a
+hyphens; `declared(Rounds)` lists what it has, from which the documents are written. What a method can be told is a
 mapping of `Setting`s instead (`OPTIONS`), because it is known by name only: `read_options` reads one.
 """
 
@@ -106,6 +106,9 @@ class Names:
 
     def __str__(self) -> str:
         return "one of " + ", ".join(self) + (f", or {self.more}" if self.more else "")
+
+
+ELSEWHERE = "an entry point, or an import path such as my_lab.module:name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +216,7 @@ class Placed:
 _KNOWN: dict[type[Any], tuple[Placed, ...]] = {}
 
 
-def settings_of(section: type[Any]) -> tuple[Placed, ...]:
+def declared(section: type[Any]) -> tuple[Placed, ...]:
     """The settings of a section, its own first, then those of the sections that it extends."""
     if section not in _KNOWN:
         fields = {field.name: field.metadata["setting"] for field in dataclasses.fields(section) if field.metadata}
@@ -237,7 +240,7 @@ def read(section: type[Section], config: Mapping[str, Scalar], **more: Any) -> S
     Raises:
         SettingError: a value of the wrong type, or not allowed.
     """
-    found = {one.field: one.setting.read(one.key, config[one.key]) for one in settings_of(section) if one.key in config}
+    found = {one.field: one.setting.read(one.key, config[one.key]) for one in declared(section) if one.key in config}
     return section(**found, **more)
 
 
@@ -247,7 +250,7 @@ def check(section: object) -> None:
     Raises:
         SettingError: names the key, the value and what is allowed.
     """
-    for one in settings_of(type(section)):
+    for one in declared(type(section)):
         one.setting.check(one.key, getattr(section, one.field))
 
 

@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import cos, inf, pi
 
 from models.errors import SettingError
+from models.settings import Names, at_least, between, check, more_than, setting
 from protocol import Measurements, Optimiser, Work
 from protocol.codecs import CodecSettings
 from strategies.aggregation import Aggregation, ByMethod
@@ -14,11 +15,12 @@ from strategies.aggregation.feddyn import SCALINGS
 from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
 from strategies.selection import Selector, Uniform
-from strategies.tiers.tier import ASSIGNMENTS, HALVING, Tier
+from strategies.tiers.tier import ASSIGNMENTS, HALVING, Tier, share_of
 from strategies.virtual.devices import VirtualFleet
 
 SCHEDULES = ("constant", "step", "cosine", "exponential")
 SLICING = ("client", "server")
+_MEASURED = "tier-assignment = measured, node"
 _LONGEST_WAIT = 3600.0  # seconds
 _LONG_LAG = 5.0  # rounds
 DOWNLINK = ("float32", "float16", "bfloat16", "qsgd", "topk")
@@ -66,8 +68,79 @@ class Schedule:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class TierRules:
+    """Which tier a node is in."""
+
+    tier_assignment: str = setting(
+        "fixed",
+        "`fixed` draws once in exact proportion; `dynamic` redraws each round; `node` uses the node config's `tier`,"
+        " which may be `auto`: that node is measured; `measured`: all are. See [fleet.md](fleet.md)",
+        Names(ASSIGNMENTS),
+    )
+    tier_margin: float = setting(
+        0.8, "share of `deadline` that a measured tier may be expected to take", more_than(0, 1), read_by=_MEASURED
+    )
+    tier_patience: int = setting(
+        3,
+        "rounds in a row in which the next larger tier must have fitted before a measured device gets it; every miss"
+        " doubles it",
+        at_least(1),
+        read_by=_MEASURED,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRules:
+    """Who is asked in a round, what is sent, and when the round ends."""
+
+    fraction_train: float = setting(1.0, "share of the nodes that train each round (rounded up)", more_than(0, 1))
+    fraction_evaluate: float = setting(
+        0.0,
+        "share of the nodes that score their tier's network on their own test examples each round; **fairness is"
+        " measured with this only**, for every method. Off by default: it costs a state down for every node that is"
+        " asked and a wait for the slowest of them, and tells the server each client's accuracy",
+        between(0, 1),
+    )
+    slice_at: str = setting(
+        "client",
+        "`client`: everyone gets the whole state and slices it; `server`: only the part is sent. Same results",
+        Names(SLICING),
+    )
+    over_selection: float = setting(
+        1.0,
+        "so many times the nodes are asked that `fraction-train` says, such as 1.3; the round ends when as many as it"
+        " says have replied, and the others' replies are not used. Who is among the first is a matter of the wall's"
+        " clock, so such a run cannot be repeated bit for bit. Not with simulated devices",
+        between(1, 10),
+    )
+    quorum: float = setting(
+        0.5,
+        "share of the nodes that must reply, without those asked beyond need, else the round is abandoned",
+        between(0, 1),
+    )
+    deadline: float = setting(3600.0, "seconds a round waits for replies", more_than(0))
+    node_wait: float = setting(
+        60.0,
+        "seconds to wait for nodes, at the start and when fewer than `min-nodes` are left before a round",
+        at_least(0),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregationRules:
+    """What becomes of replies, beside the rule itself."""
+
+    dynamic_scaling: str = setting(
+        "all",
+        "what FedDyn's h is scaled by: `all` nodes, as in the paper, or the `holders` of a coordinate",
+        Names(SCALINGS),
+        read_by="dynamic-alpha above 0",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(TierRules, RoundRules, AggregationRules):
     """Settings that do not depend on the method.
 
     Attributes:
@@ -101,30 +174,19 @@ class Settings:
     seed: int = 1
     tiers: tuple[Tier, ...] = HALVING
     tier_proportions: tuple[Fraction, ...] = ()
-    tier_assignment: str = "fixed"
-    tier_margin: float = 0.8
-    tier_patience: int = 3
     fleet: VirtualFleet | None = None
     nodes: int = 2
     min_nodes: int = 2
-    node_wait: float = 60.0
-    fraction_train: float = 1.0
-    fraction_evaluate: float = 0.0
-    quorum: float = 0.5
-    deadline: float = 3600.0
     selector: Selector = field(default_factory=Uniform)
     schedule: Schedule = Schedule()
     work: Work = Work()
     tier_steps: tuple[int, ...] = ()
-    slice_at: str = "client"
     codec: CodecSettings = CodecSettings()
     codec_down: CodecSettings = CodecSettings()
     dynamic_alpha: float = 0.0
-    dynamic_scaling: str = "all"
     aggregation: Aggregation = ByMethod()
     clustering: ClusterOptions = ClusterOptions()
     guard: GuardOptions = GuardOptions()
-    over_selection: float = 1.0
 
     def __post_init__(self) -> None:
         """Check what has a closed set or a range.
@@ -132,29 +194,12 @@ class Settings:
         Raises:
             SettingError: names the key, the value and what is allowed.
         """
-        for key, value, allowed in (
-            ("tier-assignment", self.tier_assignment, ASSIGNMENTS),
-            ("slice-at", self.slice_at, SLICING),
-            ("dynamic-scaling", self.dynamic_scaling, SCALINGS),
-        ):
-            if value not in allowed:
-                raise SettingError(key, value, allowed)
+        check(self)
         self._check_downlink()
         if not 0 <= self.dynamic_alpha < inf:
             raise SettingError("dynamic-alpha", self.dynamic_alpha, "0 (off) or more, and finite")
         if not self.tiers:
             raise SettingError("tiers", self.tiers, "at least one tier")
-        if not 0 < self.tier_margin <= 1:
-            raise SettingError("tier-margin", self.tier_margin, "more than 0 and at most 1")
-        if self.tier_patience < 1:
-            raise SettingError("tier-patience", self.tier_patience, "a whole number of at least 1")
-        if not 0 < self.fraction_train <= 1:
-            raise SettingError("fraction-train", self.fraction_train, "more than 0 and at most 1")
-        for key, share in (("fraction-evaluate", self.fraction_evaluate), ("quorum", self.quorum)):
-            if not 0 <= share <= 1:
-                raise SettingError(key, share, "0 to 1")
-        if not 1 <= self.over_selection <= 10:
-            raise SettingError("over-selection", self.over_selection, "1 to 10")
         if self.clustering.clustering == "ifca" and self.clustering.ifca_clusters > self.nodes:
             most = f"1 to {self.nodes}: no more clusters than nodes"
             raise SettingError("ifca-clusters", self.clustering.ifca_clusters, most)
@@ -197,6 +242,11 @@ class Settings:
         measure = Measurements(squared_loss=self.selector.squares, norm=norm)
         work = replace(self.work, local_steps=steps, measure=measure)
         return self.aggregation.work(work)
+
+    @property
+    def trained_at_most(self) -> int:
+        """How many nodes train in a round, without those asked beyond need."""
+        return max(1, share_of(self.fraction_train, self.nodes))
 
     @property
     def wait(self) -> float:

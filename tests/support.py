@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from client_app.app import app
 from flotilla.local.grid import Faults, LocalGrid, contexts
 from protocol import TRAIN, Scalar
-from server_app.config.resolve import RunConfig, resolve
+from server_app.config import RunConfig, resolve
 from server_app.run import Run
 from strategies import PartialStrategy
 from strategies.exchange.messaging import Clock
@@ -82,7 +82,8 @@ def keys_of(**keys: Scalar) -> dict[str, Scalar]:
 
 
 def configured(**keys: Scalar) -> RunConfig:
-    return resolve(keys_of(**keys))
+    """Checked; also with settings that no configuration has, because these are given in Python."""
+    return resolve({}, overrides=keys_of(**keys))
 
 
 def run_of(

@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import pytest
 
-from data import AUGMENTATIONS, SCHEMES, SOURCES
-from models import NETWORKS
-from models.norms.layers import NORMS
-from protocol.codecs.settings import CODECS, ENTROPIES, SCALES
-from protocol.codecs.settings import NORMS as CODEC_NORMS
-from server_app.config.resolve import defaults
+from server_app.config import Key, keys
+from server_app.config.document import current
 from strategies import METHODS
-from strategies.aggregation import AGGREGATIONS
-from strategies.clustering.ifca import AVERAGING
-from strategies.clustering.linkage import LINKAGES
-from strategies.clustering.options import CLUSTERINGS
-from strategies.selection import SELECTORS
-from strategies.settings import SCHEDULES, SLICING
-from strategies.tiers.tier import ASSIGNMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 
 
-@pytest.mark.parametrize("key", defaults())
-def test_every_key_stands_in_the_table_with_its_default(key: str) -> None:
-    rows = [line for line in CONFIGURATION.splitlines() if line.startswith("|") and f"`{key}`" in line.split("|")[1]]
-    assert len(rows) == 1
-    default = defaults()[key]
-    shown = default if isinstance(default, str) and default and " " not in default else json.dumps(default)
-    assert f"`{shown}`" in rows[0].split("|")[2]
+@pytest.mark.parametrize(("path", "text"), current(ROOT).items(), ids=lambda part: getattr(part, "name", ""))
+def test_what_is_written_from_the_settings_is_up_to_date(path: Path, text: str) -> None:
+    assert path.read_text(encoding="utf-8") == text, "run `make keys`"
 
 
-CLOSED = (
-    METHODS,
-    NETWORKS,
-    NORMS,
-    SOURCES,
-    SCHEMES,
-    AUGMENTATIONS,
-    SELECTORS,
-    AGGREGATIONS,
-    SCHEDULES,
-    SLICING,
-    ASSIGNMENTS,
-    CODECS,
-    CODEC_NORMS,
-    SCALES,
-    ENTROPIES,
-    CLUSTERINGS,
-    AVERAGING,
-    LINKAGES,
-)
-
-
-@pytest.mark.parametrize("names", CLOSED)
-def test_every_value_of_a_closed_set_is_named(names: list[str]) -> None:
-    assert [name for name in names if f"`{name}`" not in CONFIGURATION] == []
+@pytest.mark.parametrize("key", keys(), ids=lambda key: key.name)
+def test_every_value_of_a_closed_set_is_explained(key: Key) -> None:
+    by_hand = re.sub(
+        r"<!-- (.*):begin -->.*?<!-- \1:end -->", "", (ROOT / "docs/configuration.md").read_text(), flags=re.S
+    )
+    told = (ROOT / "README.md").read_text() if key.name == "method" else key.words + by_hand
+    assert [name for name in key.names if f"`{name}`" not in told] == []
+    assert key.words
 
 
 def test_the_readme_lists_every_method() -> None:

@@ -25,13 +25,13 @@ from models.device import threads
 from models.networks.build import layout, submodel
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
-from protocol import Hello, NodeId, Objective
+from protocol import Hello, NodeId, Objective, Scalar
 from strategies import HALVING, Settings, Tier
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.round.requests import RequestFactory
 from strategies.round.selection import SelectionRunner
-from strategies.selection import SelectionOptions, selector
+from strategies.selection import selector
 from strategies.selection.facility import distances, greedy, lazy
 from strategies.selection.update_sketch import UpdateSketcher
 
@@ -57,7 +57,8 @@ def selection(
 
 
 def _choices(say: Say, count: int, spec: NetworkSpec, turns: int) -> list[Row]:
-    few, every = SelectionOptions(), SelectionOptions(selection_candidates=count, selection_loss="last")
+    few: Mapping[str, Scalar] = {}
+    every: Mapping[str, Scalar] = {"selection-candidates": count, "selection-loss": "last"}
     cases = [
         ("uniform", few),
         ("by-size", few),
@@ -86,7 +87,12 @@ class _Rounds:
     """Chooses one in a thousand, round after round; every node has trained before."""
 
     def __init__(
-        self, name: str, options: SelectionOptions, people: list[Node], tiers: Mapping[NodeId, Tier], spec: NetworkSpec
+        self,
+        name: str,
+        options: Mapping[str, Scalar],
+        people: list[Node],
+        tiers: Mapping[NodeId, Tier],
+        spec: NetworkSpec,
     ) -> None:
         count = len(people)
         settings = Settings(nodes=count, fraction_train=0.001, selector=selector(name, options))

@@ -56,9 +56,9 @@ CFL: Keys = {"clustering": "cfl"}
 PERMUTED = ("label-permutations:2", "label-permutations:4", "")
 ALWAYS_TESTED: Keys = {**CFL, "cfl-mean-norm": 1e9, "cfl-largest-norm": 0.0, "cfl-gamma": 1.0}  # and never cut
 CURVES: dict[str, Keys] = {
-    "two label permutations": {"planted": "label-permutations:2"},
-    "four label permutations": {"planted": "label-permutations:4"},
-    "two rotations": {"planted": "rotations:2"},
+    "two label permutations": {"synthetic-groups": "label-permutations:2"},
+    "four label permutations": {"synthetic-groups": "label-permutations:4"},
+    "two rotations": {"synthetic-groups": "rotations:2"},
     "IID": {},
     "Dirichlet 0.5": {"partition": "dirichlet"},
 }
@@ -100,7 +100,7 @@ def found(keys: Mapping[str, Scalar]) -> Found:
     rows = metrics_of(keys)
     last = rows[-1].get("clusters", {})
     assignments = last.get("assignments") or {"0": rows[-1]["selected"]}
-    share, exact = purity(assignments.values(), str(keys.get("planted", "")))
+    share, exact = purity(assignments.values(), str(keys.get("synthetic-groups", "")))
     local = last.get("local", {}).values()
     optimistic = [one["accuracy_test_identity"] * one["nodes"] for one in local if "accuracy_test_identity" in one]
     cuts = [row["round"] for row in rows for _ in row.get("clusters", {}).get("splits", {})]
@@ -119,7 +119,7 @@ def rotations(data: Mapping[str, Keys], seeds: Sequence[int]) -> str:
     lines = []
     for name, own in data.items():
         for what, keys in ROTATIONS.items():
-            runs = [found({**COMMON, **own, **keys, "planted": "rotations:4", "seed": seed}) for seed in seeds]
+            runs = [found({**COMMON, **own, **keys, "synthetic-groups": "rotations:4", "seed": seed}) for seed in seeds]
             optimistic = [one.optimistic for one in runs if one.optimistic is not None]
             hits = f"{sum(one.exact for one in runs)} of {len(runs)}" if keys else "-"
             best = "-" if not keys else "yes" if min(runs, key=lambda one: one.loss).exact else "no"
@@ -143,8 +143,8 @@ def permutations(data: Mapping[str, Keys], seeds: Sequence[int]) -> str:
     lines = []
     for name, own in data.items():
         for planted in PERMUTED:
-            plain = [found({**COMMON, **own, "planted": planted, "seed": seed}) for seed in seeds]
-            cut = [found({**COMMON, **own, **CFL, "planted": planted, "seed": seed}) for seed in seeds]
+            plain = [found({**COMMON, **own, "synthetic-groups": planted, "seed": seed}) for seed in seeds]
+            cut = [found({**COMMON, **own, **CFL, "synthetic-groups": planted, "seed": seed}) for seed in seeds]
             rounds = "; ".join(", ".join(map(str, one.cuts)) or "none" for one in cut)
             hits = f"{sum(one.exact for one in cut)} of {len(cut)}"
             lines.append(
@@ -161,7 +161,7 @@ def permutations(data: Mapping[str, Keys], seeds: Sequence[int]) -> str:
             print(" | ".join(lines[-1]), flush=True)
     heads = [
         "data",
-        "planted",
+        "synthetic-groups",
         "seeds with the groups",
         "rounds of the cuts, by seed",
         "purity",

@@ -38,7 +38,7 @@ COMMON: Keys = {
     "learning-rate-schedule": "constant",
     "learning-rate": 0.1,
     "local-epochs": 5,
-    "fleet": "mixed",
+    "simulated-devices": "mixed",
     "quorum": 0.1,
     "checkpoint-every": 1000,
     "device": "cpu",

@@ -108,7 +108,7 @@ TABLES = {
         },
     ),
     "choices": Table(
-        {"model": "mlp", "widths": "64, 32", "num-server-rounds": 3, "fraction-train": 0.5, "codec-small": 100},
+        {"model": "mlp", "widths": "64, 32", "num-server-rounds": 3, "fraction-train": 0.5},
         {
             **{f"selection = {name}": {"selection": name} for name in SELECTORS},
             **dict(_codecs()),

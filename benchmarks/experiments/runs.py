@@ -12,16 +12,16 @@ from typing import Any
 from client_app.app import app
 from flotilla.local.grid import LocalGrid, contexts
 from protocol import Scalar
-from server_app.config.resolve import resolve
+from server_app.config import resolve
 from server_app.run import Run
 
 Keys = dict[str, Scalar]
 
 
 def metrics_of(keys: Mapping[str, Scalar]) -> list[dict[str, Any]]:
-    """Run a configuration and return its metrics, one object a round."""
+    """Run with these settings, also those that no configuration has; return the metrics, one object a round."""
     with tempfile.TemporaryDirectory() as folder:
-        config = resolve({**keys, "run-dir": f"{folder}/run"})
+        config = resolve({}, overrides={**keys, "run-dir": f"{folder}/run"})
         Run(config, LocalGrid(app, contexts(config.flat, config.num_clients)), write=lambda line: None).execute()
         lines = Path(f"{folder}/run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]

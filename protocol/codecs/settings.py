@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Protocol
 
 from models.errors import SettingError
 from models.registry import Registry
+from models.settings import ELSEWHERE, Names, between, declared, more_than, setting
 
 NORMS = ("l2", "max")
 SCALES = ("whole", "tensor", "block")
@@ -18,6 +18,7 @@ MOST_LEVELS_RANGE = 2**12  # range coding sends a count for each of the 2s + 1 s
 
 QUANTISER = ("levels", "norm", "scale", "block", "entropy", "small")
 SPARSE = ("share", "small")
+_QSGD = "codec = qsgd"
 _FOREIGN = 2**16 - 1  # kind in the frames of codecs that are not built in; what tells them apart is their settings
 
 
@@ -58,37 +59,67 @@ class CodecSettings:
         SettingError: a value that is not allowed.
     """
 
-    name: str = "float32"
+    name: str = setting(
+        "float32",
+        "the difference on the wire: `float32`, `float16`, `bfloat16`, `qsgd` (FedPAQ's quantiser), `topk` (with"
+        " error feedback), `ef21` (top-k against a copy that the server keeps of every client, also in every"
+        " checkpoint: at most 2 GiB together)",
+        Names(CODECS, ELSEWHERE),
+        key="codec",
+    )
     _: KW_ONLY
-    levels: int = 7
-    norm: str = "l2"
-    scale: str = "block"
-    block: int = 512
-    entropy: str = "fixed"
-    share: float = 0.01
-    small: int = 1000
+    levels: int = setting(
+        7,
+        "s of `qsgd`: magnitudes 0 to s, ceil(log2(s + 1)) + 1 bits a coordinate before entropy coding",
+        between(1, MOST_LEVELS),
+        key="codec-levels",
+        read_by=_QSGD,
+    )
+    block: int = setting(
+        512,
+        "coordinates of a block of `qsgd`; its norm costs 32 bits",
+        between(1, 2**31),
+        key="codec-block",
+        read_by=_QSGD,
+    )
+    entropy: str = setting(
+        "fixed",
+        "how `qsgd` writes levels: `fixed` width, `elias` (Elias gamma), `range` (range coding, at most 4096 levels)",
+        Names(ENTROPIES),
+        key="codec-entropy",
+        read_by=_QSGD,
+    )
+    share: float = setting(
+        0.01,
+        "share of the coordinates that `topk` and `ef21` send",
+        more_than(0, 1),
+        key="codec-share",
+        read_by="codec = topk, ef21",
+    )
+    norm: str = setting("l2", "of `qsgd`: `l2`, `max`", Names(NORMS), key="codec-norm", advanced=True, read_by=_QSGD)
+    scale: str = setting(
+        "block",
+        "what shares one norm under `qsgd`: `whole` (all quantised tensors), `tensor`, `block`",
+        Names(SCALES),
+        key="codec-scale",
+        advanced=True,
+        read_by=_QSGD,
+    )
+    small: int = setting(
+        1000,
+        "tensors of fewer coordinates are sent as float32 by `qsgd`, `topk` and `ef21`",
+        between(0, 2**62),
+        key="codec-small",
+        advanced=True,
+        read_by="codec = qsgd, topk, ef21",
+    )
 
     def __post_init__(self) -> None:
-        closed: tuple[tuple[str, str, Collection[str]], ...] = (
-            ("codec-norm", self.norm, NORMS),
-            ("codec-scale", self.scale, SCALES),
-            ("codec-entropy", self.entropy, ENTROPIES),
-        )
-        for key, value, allowed in closed:
-            if value not in allowed:
-                raise SettingError(key, value, allowed)
+        for one in declared(CodecSettings):  # it may have come over the wire, so types are looked at as well
+            one.setting.read(one.key, getattr(self, one.field))
+        if self.entropy == "range" and self.levels > MOST_LEVELS_RANGE:
+            raise SettingError("codec-levels", self.levels, f"1 to {MOST_LEVELS_RANGE} with codec-entropy = range")
         CODECS[self.name]  # or an error that says what there is
-        most = MOST_LEVELS_RANGE if self.entropy == "range" else MOST_LEVELS
-        whole = (
-            ("codec-levels", self.levels, 1, most),
-            ("codec-block", self.block, 1, 2**31),
-            ("codec-small", self.small, 0, 2**62),
-        )
-        for key, number, least, limit in whole:
-            if type(number) is not int or not least <= number <= limit:
-                raise SettingError(key, number, f"a whole number, {least} to {limit}")
-        if not isinstance(self.share, int | float) or not 0 < self.share <= 1:  # NaN is not either
-            raise SettingError("codec-share", self.share, "more than 0 and at most 1")
 
     @property
     def kind(self) -> int:

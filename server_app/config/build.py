@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 from data import DataSettings, inspect
 from models.algebra.plans import FULL
@@ -11,16 +13,16 @@ from models.errors import SettingError
 from models.networks.complete import completed
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
-from models.norms.layers import NORMS
+from models.settings import Scalar, declared, read
 from protocol import Work
 from protocol.codecs import CodecSettings
-from server_app.config.schema import Keys
+from server_app.config.sections import Aggregation, Down, Model, Rounds, Selection, Tiers, Training
 from strategies import PartialStrategy, Preferences, Schedule, Settings, parse_proportions, parse_tiers
 from strategies.aggregation import aggregation_named
 from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
-from strategies.selection import SelectionOptions, selector
-from strategies.settings import DOWNLINK
+from strategies.selection import selector
+from strategies.settings import AggregationRules, RoundRules, TierRules
 from strategies.virtual.devices import read_fleet
 
 
@@ -34,124 +36,128 @@ def _numbers(key: str, text: str, least: int = 1) -> tuple[int, ...]:
     return numbers
 
 
-def _alpha(keys: Keys, likes: Preferences) -> float:
+def _alpha(told: str, likes: Preferences) -> float:
     """Strength of FedDyn's regulariser."""
-    if keys.dynamic_alpha == "auto":
+    if told == "auto":
         return likes.dynamic_alpha
     try:
-        alpha = float(keys.dynamic_alpha)
+        alpha = float(told)
     except ValueError:
         alpha = -1.0
     if not 0 <= alpha < inf:  # nor is nan
-        raise SettingError("dynamic-alpha", keys.dynamic_alpha, '"auto", or 0 (off) or more in quotes, such as "0.1"')
+        raise SettingError("dynamic-alpha", told, '"auto", or 0 (off) or more in quotes, such as "0.1"')
     return alpha
 
 
-def _downlink(name: str, codec: CodecSettings) -> CodecSettings:
-    """The codec of the way down: another name, the same further settings."""
-    if name not in DOWNLINK:
-        raise SettingError("codec-down", name, DOWNLINK)
-    return replace(codec, name=name)
+def _least_nodes(told: int, clients: int) -> int:
+    """How many nodes a run needs to start."""
+    if told > clients:
+        raise SettingError("min-nodes", told, f"at most num-clients ({clients}), or 0 for two, or the only one")
+    return told or min(2, clients)
 
 
-def settings_of(keys: Keys, method: type[PartialStrategy]) -> Settings:
+def _check_cover(settings: Settings) -> None:
+    """Refuse guards that would keep every coordinate as it is, in every round."""
+    guard, asked = settings.guard, settings.trained_at_most
+    wanted = 2 * guard.guard_faulty + 1
+    if guard.guard_mean != "mean" and wanted > asked:
+        allowed = f"mean where {asked} nodes train in a round: others need 2 guard-faulty + 1 = {wanted} of them"
+        raise SettingError("guard-mean", guard.guard_mean, allowed)
+    if guard.min_cover > asked:
+        raise SettingError("min-cover", guard.min_cover, f"1 to {asked}, the number of nodes that train in a round")
+
+
+def _taken(base: type, section: object) -> dict[str, Any]:
+    """The fields that a section has from one that it extends."""
+    return {one.field: getattr(section, one.field) for one in declared(base)}
+
+
+def build_settings(values: Mapping[str, Scalar], method: type[PartialStrategy]) -> Settings:
     """Everything that a strategy is told beside its own options.
+
+    Args:
+        values: every key with its value, of the right type.
+        method: the strategy's class.
 
     Raises:
         SettingError: names the key.
     """
-    chosen = selector(keys.selection, keys.options(SelectionOptions))
-    tiers = parse_tiers(keys.tiers)
+    tiering, rounds, training = read(Tiers, values), read(Rounds, values), read(Training, values)
+    counted, clients = read(Aggregation, values), int(values["num-clients"])
+    tiers = parse_tiers(tiering.tiers)
     schedule = Schedule(
-        learning_rate=keys.learning_rate,
-        momentum=keys.momentum,
-        weight_decay=keys.weight_decay,
-        clip_norm=keys.clip_norm,
-        kind=keys.learning_rate_schedule,
-        milestones=_numbers("learning-rate-milestones", keys.learning_rate_milestones),
-        decay=keys.learning_rate_decay,
-        rounds=keys.num_server_rounds,
-    )
-    codec = CodecSettings(
-        keys.codec,
-        levels=keys.codec_levels,
-        norm=keys.codec_norm,
-        scale=keys.codec_scale,
-        block=keys.codec_block,
-        entropy=keys.codec_entropy,
-        share=keys.codec_share,
-        small=keys.codec_small,
+        learning_rate=training.learning_rate,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+        clip_norm=training.clip_norm,
+        kind=training.learning_rate_schedule,
+        milestones=_numbers("learning-rate-milestones", training.learning_rate_milestones),
+        decay=training.learning_rate_decay,
+        rounds=rounds.num_server_rounds,
     )
     work = Work(
-        local_epochs=keys.local_epochs,
-        batch_size=keys.batch_size,
-        mixed_precision=keys.mixed_precision,
-        threads=keys.threads,
-        device=keys.device,
-        local_steps=keys.local_steps,
+        local_epochs=training.local_epochs,
+        batch_size=training.batch_size,
+        mixed_precision=training.mixed_precision,
+        threads=training.threads,
+        device=training.device,
+        local_steps=training.local_steps,
     )
-    return Settings(
-        seed=keys.seed,
+    codec = read(CodecSettings, values)
+    settings = Settings(
+        **_taken(TierRules, tiering),
+        **_taken(RoundRules, rounds),
+        **_taken(AggregationRules, counted),
+        seed=int(values["seed"]),
         tiers=tiers,
-        tier_proportions=parse_proportions(keys.tier_proportions, tiers),
-        tier_assignment=keys.tier_assignment,
-        tier_margin=keys.tier_margin,
-        tier_patience=keys.tier_patience,
-        fleet=read_fleet(keys.fleet),
-        nodes=keys.num_clients,
-        min_nodes=min(keys.min_nodes, keys.num_clients),
-        node_wait=keys.node_wait,
-        fraction_train=keys.fraction_train,
-        fraction_evaluate=keys.fraction_evaluate,
-        quorum=keys.quorum,
-        deadline=keys.deadline,
-        selector=chosen,
+        tier_proportions=parse_proportions(tiering.tier_proportions, tiers),
+        fleet=read_fleet(tiering.simulated_devices),
+        nodes=clients,
+        min_nodes=_least_nodes(rounds.min_nodes, clients),
+        selector=selector(read(Selection, values).selection, values),
         schedule=schedule,
         work=work,
-        slice_at=keys.slice_at,
+        tier_steps=_numbers("tier-steps", training.tier_steps),
         codec=codec,
-        codec_down=_downlink(keys.codec_down, codec),
-        aggregation=aggregation_named(keys.aggregation, keys.aggregation_q),
-        clustering=keys.options(ClusterOptions),
-        guard=keys.options(GuardOptions),
-        over_selection=keys.over_selection,
-        tier_steps=_numbers("tier-steps", keys.tier_steps),
-        dynamic_alpha=_alpha(keys, method.PREFERENCES),
-        dynamic_scaling=keys.dynamic_scaling,
+        codec_down=replace(codec, name=read(Down, values).codec_down),  # another name, the same further settings
+        aggregation=aggregation_named(counted.aggregation, counted.aggregation_q),
+        dynamic_alpha=_alpha(counted.dynamic_alpha, method.PREFERENCES),
+        clustering=read(ClusterOptions, values),
+        guard=read(GuardOptions, values),
     )
+    _check_cover(settings)
+    return settings
 
 
-def network_of(keys: Keys, data: DataSettings, settings: Settings, method: type[PartialStrategy]) -> NetworkSpec:
+def build_network(model: Model, data: DataSettings, settings: Settings, method: type[PartialStrategy]) -> NetworkSpec:
     """The network that the keys describe, before the method adapts it.
 
     Raises:
         SettingError: names the key.
     """
     likes = method.PREFERENCES
-    norm = likes.norm if keys.norm == "auto" else keys.norm
-    if norm not in NORMS:
-        raise SettingError("norm", keys.norm, ["auto", *NORMS])
-    if keys.norm == "auto" and norm not in NETWORKS[keys.model].norms:
-        norm = NETWORKS[keys.model].norms[0]
+    norm = likes.norm if model.norm == "auto" else model.norm
+    if model.norm == "auto" and norm not in NETWORKS[model.model].norms:
+        norm = NETWORKS[model.model].norms[0]
     task = inspect(data)
     rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
     if norm != "batch-per-width" or not method.WIDTHS:
         rates = (FULL,)
     return completed(
         NetworkSpec(
-            keys.model,
+            model.model,
             task.input_shape,
             task.classes,
-            widths=_numbers("widths", keys.widths),
-            blocks=_numbers("blocks", keys.blocks),
+            widths=_numbers("widths", model.widths),
+            blocks=_numbers("blocks", model.blocks),
             norm=norm,
-            scaler=likes.scaler if keys.scaler == "auto" else keys.scaler == "on",
+            scaler=likes.scaler if model.scaler == "auto" else model.scaler == "on",
             rates=rates,
             vocabulary=task.vocabulary,
-            exits=keys.exits,
-            heads=keys.heads,
-            whole_heads=keys.whole_heads,
-            tied=keys.tied,
-            pooler=keys.pooler,
+            exits=model.exits,
+            heads=model.heads,
+            whole_heads=model.whole_heads,
+            tied=model.tied,
+            pooler=model.pooler,
         )
     )

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 
 from data import SOURCES, DataSettings, shards
 from models.errors import SettingError
 from models.networks.spec import NetworkSpec
+from models.settings import read
 from protocol import Scalar
-from server_app.adversarial import Robustness, robustness
-from server_app.config.build import network_of, settings_of
-from server_app.config.schema import checked, defaults, method_keys
+from server_app.adversarial import Adversarial, Robustness, robustness
+from server_app.config.build import build_network, build_settings
+from server_app.config.catalogue import defaults, moved, option_keys, settings_by_key
+from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
 from strategies import METHODS, PartialStrategy, Settings
 
-__all__ = ["RunConfig", "defaults", "method_keys", "resolve"]
+__all__ = ["RunConfig", "defaults", "resolve"]
 
 # A resumed run may differ in these from the run it continues; in nothing else.
 FREE = frozenset(
@@ -39,7 +42,7 @@ class RunConfig:
     """A checked configuration.
 
     Attributes:
-        flat: every key with its value, as the run folder records it.
+        flat: every key with its value, and what was overridden in Python, as the run folder records it.
         method: the strategy's class.
         options: the method's own settings.
         network: the global network, completed.
@@ -98,36 +101,36 @@ class RunConfig:
         return self.method(self.network, self.settings, **self.options)
 
 
-def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConfig:
+def resolve(
+    given: Mapping[str, Scalar], *, overrides: Mapping[str, Scalar] | None = None, check_files: bool = True
+) -> RunConfig:
     """Check a flat configuration; keys that are absent take their default.
 
     Args:
         given: flat keys as in pyproject's `[tool.flwr.app.config]` and `--run-config`.
+        overrides: settings that only Python can set, and others, by key, such as {"oort-cutoff": 0.5} (for what
+            `Oort(cutoff=0.5)` is); docs/configuration.md lists them. They are recorded with the keys. Clients in this
+            process see them, those that Flower starts do not.
         check_files: also read the data set and divide it, and look at the run folder, so that missing data, too many
             clients or a folder in use show now.
 
     Raises:
         SettingError: names the key, the value and what is allowed.
     """
-    own = method_keys()
-    keys = checked({key: value for key, value in given.items() if key not in own})
-    method = METHODS[keys.method]
-    values = {
-        key: METHODS[name].OPTIONS[own_name].read(key, given.get(key, default))
-        for key, (name, own_name, default) in own.items()
-    }
-    options = {own_name: values[key] for key, (name, own_name, _) in own.items() if name == keys.method}
-    flat: dict[str, Scalar] = {**keys.model_dump(by_alias=True), **values}
+    flat = _flat(given, overrides or {})
+    model, rounds, own = read(Model, flat), read(Rounds, flat), read(RunSettings, flat)
+    method, names = METHODS[model.method], option_keys().get(model.method, {})
+    options = {option: flat[key] for option, key in names.items()}
     data = DataSettings.from_config(flat)
-    robust = robustness(flat, images=SOURCES[data.dataset].images)
-    settings = settings_of(keys, method)
+    robust = robustness(read(Adversarial, flat), data.dataset, images=SOURCES[data.dataset].images)
+    settings = build_settings(flat, method)
     settings = replace(settings, work=robust.told(settings.work))
-    if keys.fraction_evaluate and not keys.local_test_fraction:
-        raise SettingError("fraction-evaluate", keys.fraction_evaluate, "0 where local-test-fraction is 0")
+    if settings.fraction_evaluate and not data.local_test_fraction:
+        raise SettingError("fraction-evaluate", settings.fraction_evaluate, "0 where local-test-fraction is 0")
     if check_files:
         shards(data)
     try:
-        plain = replace(network_of(keys, data, settings, method), dual=robust.dual)
+        plain = replace(build_network(model, data, settings, method), dual=robust.dual)
         network = method.fitted(plain, settings, options)
         config = RunConfig(
             flat=flat,
@@ -136,22 +139,38 @@ def resolve(given: Mapping[str, Scalar], *, check_files: bool = True) -> RunConf
             network=network,
             data=data,
             settings=settings,
-            rounds=keys.num_server_rounds,
-            evaluate_every=keys.evaluate_every,
-            checkpoint_every=keys.checkpoint_every,
-            run_dir=keys.run_dir,
-            resume=keys.resume,
+            rounds=rounds.num_server_rounds,
+            evaluate_every=own.evaluate_every,
+            checkpoint_every=own.checkpoint_every,
+            run_dir=own.run_dir,
+            resume=own.resume,
             robust=robust,
         )
         config.strategy()
     except SettingError as error:
         if error.key in options:  # a strategy does not know its name here
-            raise SettingError(f"{keys.method}-{error.key}", error.value, error.allowed) from None
+            raise SettingError(names[error.key], error.value, error.allowed) from None
         raise
     except ValueError as error:  # a plan that leaves a layer empty
-        raise SettingError("tiers", keys.tiers, f"rates and depths that the network can be cut at ({error})") from None
+        allowed = f"rates and depths that the network can be cut at ({error})"
+        raise SettingError("tiers", flat["tiers"], allowed) from None
     if check_files and config.resume:
         RunFolder(config.folder).check_same(config.flat, config.free, {"num-server-rounds": config.fixed_length})
     elif check_files and config.run_dir:
         RunFolder(config.folder).check_new()
     return config
+
+
+def _flat(given: Mapping[str, Scalar], overrides: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Every key with its value, and what was overridden beside, each of its type and in its range."""
+    known, found = settings_by_key(), defaults()
+    for key, value in (*given.items(), *overrides.items()):
+        if key not in known or (known[key].advanced and key not in overrides):
+            raise SettingError(key, value, moved(key) or _nearest(key, found))
+        found[key] = known[key].read(key, value)
+    return found
+
+
+def _nearest(key: str, known: Mapping[str, Scalar]) -> str:
+    close = get_close_matches(key, known, 1)
+    return (f"(did you mean {close[0]!r}?) " if close else "") + f"one of the keys {', '.join(known)}"

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 from models.errors import SettingError
 from models.registry import Registry
+from models.settings import ELSEWHERE, Names, at_least, between, check, setting
 from strategies.clustering.base import Basis, Clustering
 from strategies.clustering.cfl import CFL
 from strategies.clustering.ifca import AVERAGING, IFCA
+from strategies.clustering.linkage import LINKAGES
 from strategies.clustering.split import SplitRule
+
+_IFCA, _CFL = "clustering = ifca", "clustering = cfl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,37 +37,69 @@ class ClusterOptions:
         SettingError: names the key, the value and what is allowed.
     """
 
-    clustering: str = "none"
-    ifca_clusters: int = 2
-    ifca_averaging: str = "model"
-    ifca_shared: bool = False
-    ifca_restarts: int = 0
-    ifca_least_share: float = 0.1
-    cfl_mean_norm: float = 0.35
-    cfl_largest_norm: float = 0.5
-    cfl_gamma: float = 0.72
-    cfl_linkage: str = "single"
-    cfl_first_round: int = 5
-    cfl_most_clusters: int = 8
-    cfl_sample: int = 65536
+    clustering: str = setting(
+        "none",
+        "`none`; `ifca`: a fixed number of states, every node trains the one that fits its examples best; `cfl`: one"
+        " cluster, cut in two where updates disagree",
+        Names(lambda: CLUSTERINGS, ELSEWHERE),
+    )
+    ifca_clusters: int = setting(
+        2,
+        "number of states, at most as many as nodes; the downlink is as many times as large",
+        at_least(1),
+        read_by=_IFCA,
+    )
+    ifca_averaging: str = setting(
+        "model",
+        "`model`: the mean over those who chose a cluster; `gradient`: divided by all participants",
+        Names(AVERAGING),
+        read_by=_IFCA,
+    )
+    ifca_shared: bool = setting(False, "the clusters share everything but the exits", read_by=_IFCA)
+    ifca_restarts: int = setting(
+        0, "how often the initial states may be drawn again before round 1", at_least(0), read_by=_IFCA
+    )
+    ifca_least_share: float = setting(
+        0.1,
+        "share of the nodes that every cluster must have then; looked at with `ifca-restarts` only",
+        between(0, 1),
+        read_by=_IFCA,
+    )
+    cfl_mean_norm: float = setting(
+        0.35,
+        "ε1: a cluster is cut only if its mean update is below this share of the first round's norm; 0 never cuts",
+        at_least(0),
+        read_by=_CFL,
+    )
+    cfl_largest_norm: float = setting(
+        0.5, "ε2: and only if some member's update is above this share", at_least(0), read_by=_CFL
+    )
+    cfl_gamma: float = setting(
+        0.72,
+        "γ: and only if the similarity across the cut is below 1 − 2γ²; 0 takes every cut, 1 none",
+        between(0, 1),
+        read_by=_CFL,
+    )
+    cfl_first_round: int = setting(5, "no cut before this round", at_least(1), read_by=_CFL)
+    cfl_linkage: str = setting(
+        "single",
+        "how the cut is found: `single` (exact), `complete` (the authors' code)",
+        Names(LINKAGES),
+        advanced=True,
+        read_by=_CFL,
+    )
+    cfl_most_clusters: int = setting(
+        8, "no cut beyond this number of clusters; 0 is no limit", at_least(0), advanced=True, read_by=_CFL
+    )
+    cfl_sample: int = setting(
+        65536, "coordinates on which updates are compared, at most", at_least(2), advanced=True, read_by=_CFL
+    )
     rule: SplitRule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check ranges and closed sets."""
+        check(self)
         CLUSTERINGS[self.clustering]  # or an error that says what there is
-        if self.ifca_averaging not in AVERAGING:
-            raise SettingError("ifca-averaging", self.ifca_averaging, AVERAGING)
-        for key, least in (
-            ("ifca_clusters", 1),
-            ("ifca_restarts", 0),
-            ("cfl_first_round", 1),
-            ("cfl_most_clusters", 0),
-            ("cfl_sample", 2),
-        ):
-            if getattr(self, key) < least:
-                raise SettingError(key.replace("_", "-"), getattr(self, key), f"a whole number of at least {least}")
-        if not 0 <= self.ifca_least_share <= 1:
-            raise SettingError("ifca-least-share", self.ifca_least_share, "0 to 1")
         if self.ifca_restarts and self.ifca_least_share * self.ifca_clusters > 1:
             allowed = f"0 to 1/{self.ifca_clusters} with ifca-restarts: all {self.ifca_clusters} clusters must have it"
             raise SettingError("ifca-least-share", self.ifca_least_share, allowed)

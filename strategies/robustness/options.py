@@ -9,9 +9,11 @@ from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
 from models.algebra.robust_average import MEANS, Kind, RobustAverage
 from models.errors import SettingError
+from models.settings import Names, Range, Text, at_least, check, more_than, setting
 from strategies.exchange.update import MOST_EXAMPLES
 
 NORM_GUARDS = ("off", "zero", "clip", "both")
+_ZERO, _CLIP = "guard-norm = zero, both", "guard-norm = clip, both"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,43 +35,73 @@ class GuardOptions:
         SettingError: names the key, the value and what is allowed.
     """
 
-    guard_norm: str = "off"
-    guard_zero_quantile: float = 0.98
-    guard_zero_start: float = 10.0
-    guard_clip_quantile: float = 0.8
-    guard_clip_start: float = 1.0
-    guard_examples: str = ""
-    guard_mean: str = "mean"
-    guard_faulty: int = 1
-    min_cover: int = 1
-    dp_noise: float = 0.0
-    dp_clip: float = 1.0
-    dp_delta: float = 1e-5
-    dp_epsilon: float = 0.0
+    guard_norm: str = setting(
+        "off",
+        "`off`, or L2 norm of a difference against a running quantile of its tier: `zero` rejects what is longer than"
+        " twice the one, `clip` shortens what is longer than the other, `both`",
+        Names(NORM_GUARDS),
+    )
+    guard_examples: str = setting(
+        "",
+        '`"least, most"`: a reply weighs as if it had at least and at most so many examples, such as `"10, 500"`; empty'
+        " takes its word",
+        Text('"", or two whole numbers, least and most, such as "10, 500"'),
+    )
+    guard_mean: str = setting(
+        "mean",
+        "what a coordinate moves by: `mean` is the method's; `trimmed-mean` (without the f lowest and highest) and"
+        " `median` are taken over those who hold it, unweighted, if these are at least 2f + 1, else it keeps its value."
+        " The server then holds every reply of a round. Not with clusters, nor where fewer than 2f + 1 nodes train in a"
+        " round",
+        Names(MEANS),
+    )
+    guard_faulty: int = setting(
+        1, "f: how many wrong replies a coordinate bears", at_least(0), read_by="guard-mean = trimmed-mean, median"
+    )
+    min_cover: int = setting(
+        1,
+        "a coordinate with fewer holders than this in a round keeps its value, bit for bit; at most as many as train in"
+        " a round",
+        at_least(1),
+    )
+    dp_noise: float = setting(
+        0.0,
+        "z: noise N(0, (z·`dp-clip`)²) on every sum of differences, for central differential privacy of the global"
+        " states by node; 0 is off",
+        at_least(0),
+    )
+    dp_clip: float = setting(
+        1.0, "L2 norm to which every difference is then clipped", more_than(0), read_by="dp-noise above 0"
+    )
+    dp_delta: float = setting(
+        1e-5,
+        "δ at which ε is reported (`guard` in `metrics.jsonl`)",
+        Range(0, 1, above=True, below=True),
+        read_by="dp-noise above 0",
+    )
+    dp_epsilon: float = setting(
+        0.0,
+        "most that a run may spend; more rounds than it pays for are refused. 0 is no limit",
+        at_least(0),
+        read_by="dp-noise above 0",
+    )
+    guard_zero_quantile: float = setting(
+        0.98, "the quantile of `zero`", Range(0, 1, above=True, below=True), advanced=True, read_by=_ZERO
+    )
+    guard_zero_start: float = setting(
+        10.0, "its value before anything is known", more_than(0), advanced=True, read_by=_ZERO
+    )
+    guard_clip_quantile: float = setting(
+        0.8, "the quantile of `clip`", Range(0, 1, above=True, below=True), advanced=True, read_by=_CLIP
+    )
+    guard_clip_start: float = setting(
+        1.0, "its value before anything is known", more_than(0), advanced=True, read_by=_CLIP
+    )
     examples: tuple[float, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check ranges and closed sets."""
-        for key, value, allowed in (
-            ("guard-norm", self.guard_norm, NORM_GUARDS),
-            ("guard-mean", self.guard_mean, MEANS),
-        ):
-            if value not in allowed:
-                raise SettingError(key, value, allowed)
-        for key, number, fits, wanted in (
-            ("guard-zero-quantile", self.guard_zero_quantile, 0 < self.guard_zero_quantile < 1, "between 0 and 1"),
-            ("guard-zero-start", self.guard_zero_start, self.guard_zero_start > 0, "more than 0"),
-            ("guard-clip-quantile", self.guard_clip_quantile, 0 < self.guard_clip_quantile < 1, "between 0 and 1"),
-            ("guard-clip-start", self.guard_clip_start, self.guard_clip_start > 0, "more than 0"),
-            ("guard-faulty", self.guard_faulty, self.guard_faulty >= 0, "a whole number of at least 0"),
-            ("min-cover", self.min_cover, self.min_cover >= 1, "a whole number of at least 1"),
-            ("dp-noise", self.dp_noise, self.dp_noise >= 0, "0 (off) or more"),
-            ("dp-clip", self.dp_clip, self.dp_clip > 0, "more than 0"),
-            ("dp-delta", self.dp_delta, 0 < self.dp_delta < 1, "between 0 and 1"),
-            ("dp-epsilon", self.dp_epsilon, self.dp_epsilon >= 0, "0 (no limit) or more"),
-        ):
-            if not fits:
-                raise SettingError(key, number, wanted)
+        check(self)
         object.__setattr__(self, "examples", _range(self.guard_examples))
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from strategies.selection.base import Candidates, Probe, Selection, Selector, Vectors
 from strategies.selection.divfl import DivFL
 from strategies.selection.oort import Oort
-from strategies.selection.options import SELECTORS, SelectionOptions, selector
+from strategies.selection.options import SELECTORS, selector
 from strategies.selection.sizes import BySize, BySizeWithReplacement
 from strategies.selection.uniform import Uniform
 from strategies.selection.utility import Utility
@@ -19,7 +19,6 @@ __all__ = [
     "Oort",
     "Probe",
     "Selection",
-    "SelectionOptions",
     "Selector",
     "Uniform",
     "Utility",

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from models.errors import SettingError
 from protocol import NodeId
 
 Floats = NDArray[np.float64]
@@ -207,23 +206,3 @@ class Selector(ABC):
             draws: generator of this round's selection.
             probe: asks candidates for numbers.
         """
-
-
-def in_range(key: str, value: float, least: float, most: float = float("inf")) -> None:
-    """Check a number.
-
-    Raises:
-        SettingError: it is not in the range, or not a number.
-    """
-    if not least <= value <= most:
-        raise SettingError(key, value, f"at least {least:g}" if most == float("inf") else f"{least:g} to {most:g}")
-
-
-def one_of(key: str, value: str, allowed: Sequence[str]) -> None:
-    """Check a name.
-
-    Raises:
-        SettingError: it is not among those allowed.
-    """
-    if value not in allowed:
-        raise SettingError(key, value, allowed)

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import SettingError
+from models.settings import Names, at_least, between, check, setting
 from strategies.selection.base import (
     Candidates,
     Floats,
@@ -36,8 +37,6 @@ from strategies.selection.base import (
     Selection,
     Selector,
     Vectors,
-    in_range,
-    one_of,
 )
 from strategies.selection.facility import distances, greedy, lazy, represented, stochastic
 from strategies.selection.update_sketch import KINDS
@@ -45,6 +44,7 @@ from strategies.selection.update_sketch import KINDS
 GREEDY = ("lazy", "greedy", "stochastic")
 REFRESH = ("updates", "participants", "everyone")
 WEIGHTS = ("gamma", "plain", "size")
+_HERE = "selection = divfl"
 MOST_NODES = 10_000  # distances of this many take 800 MB, and seconds every round
 
 
@@ -53,20 +53,59 @@ class DivFL(Selector):
     """Facility location over what is known of the nodes' gradients.
 
     Attributes:
+        kind: which coordinates vectors have, one of `strategies.selection.update_sketch.KINDS`.
+        refresh: one of `REFRESH`.
         algorithm: one of `GREEDY`; the first two pick the same.
         sample: candidates that "stochastic" looks at for each pick; 0 is max(m, K/10), as in the authors' code.
-        kind: which coordinates vectors have, one of `strategies.selection.update_sketch.KINDS`.
         size: coordinates of "projected" vectors.
-        refresh: one of `REFRESH`.
         weights: one of `WEIGHTS`.
     """
 
-    algorithm: str = "lazy"
-    sample: int = 0
-    kind: str = "projected"
-    size: int = 256
-    refresh: str = "updates"
-    weights: str = "gamma"
+    kind: str = setting(
+        "projected",
+        "`projected` (count sketch in the global coordinates), `last-layer`, `all`. What a device's part does not"
+        " hold is 0 in them, as it is in the sum that the chosen stand for, so devices of one width look alike, and"
+        " `last-layer` of unlike widths compares few coordinates",
+        Names(KINDS),
+        key="divfl-vectors",
+        read_by=_HERE,
+    )
+    refresh: str = setting(
+        "updates",
+        "`updates`: differences of past trainings, over learning rate and steps, free; `participants`: gradients of"
+        " everybody once, then of those chosen; `everyone`: gradients of everybody every round",
+        Names(REFRESH),
+        key="divfl-refresh",
+        read_by=_HERE,
+    )
+    algorithm: str = setting(
+        "lazy",
+        "`lazy`, `greedy` (the same picks, slower), `stochastic`",
+        Names(GREEDY),
+        key="divfl-greedy",
+        advanced=True,
+        read_by=_HERE,
+    )
+    sample: int = setting(
+        0,
+        "candidates that `stochastic` looks at for every pick; 0 is max(chosen, nodes/10)",
+        at_least(0),
+        key="divfl-sample",
+        advanced=True,
+        read_by=_HERE,
+    )
+    size: int = setting(
+        256, "coordinates of `projected`", between(1, 65_536), key="divfl-size", advanced=True, read_by=_HERE
+    )
+    weights: str = setting(
+        "gamma",
+        "replies count `gamma` (for how many nodes they stand), `plain`, `size` (examples), times what `aggregation`"
+        " says",
+        Names(WEIGHTS),
+        key="divfl-weights",
+        advanced=True,
+        read_by=_HERE,
+    )
 
     def __post_init__(self) -> None:
         """Check what does not depend on the number of nodes.
@@ -74,12 +113,7 @@ class DivFL(Selector):
         Raises:
             SettingError: see there.
         """
-        one_of("divfl-greedy", self.algorithm, GREEDY)
-        one_of("divfl-vectors", self.kind, KINDS)
-        one_of("divfl-refresh", self.refresh, REFRESH)
-        one_of("divfl-weights", self.weights, WEIGHTS)
-        in_range("divfl-sample", self.sample, 0)
-        in_range("divfl-size", self.size, 1, 65_536)
+        check(self)
 
     @property
     def vectors(self) -> Vectors:

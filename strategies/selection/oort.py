@@ -22,14 +22,18 @@ of the loss is of all examples of the training, not of its last batch. No blackl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from strategies.selection.base import Candidates, Floats, Positions, Probe, Selection, Selector, in_range, one_of
+from models.errors import SettingError
+from models.settings import Names, at_least, between, check, setting
+from strategies.selection.base import Candidates, Floats, Positions, Probe, Selection, Selector
 from strategies.selection.comparable import WITHOUT_PROBE, within_tiers
 from strategies.selection.draws import in_proportion, largest
-from strategies.selection.utility import lateness
+from strategies.selection.utility import LATENESS, PREFERRED_SECONDS, lateness
 
+_HERE: dict[str, Any] = {"advanced": True, "read_by": "selection = oort"}
 _WINDOW = 5  # new devices among which one is drawn, as a multiple of how many are drawn
 
 
@@ -48,17 +52,37 @@ class Oort(Selector):
         compare: "tier-rank" or "raw", see `strategies.selection.comparable`.
     """
 
-    exploration: float = 0.9
-    decay: float = 0.95
-    least: float = 0.2
-    cutoff: float = 0.7
-    clip: float = 0.95
-    lateness: float = 2.0
-    preferred_seconds: float = 0.0
-    percent: float = 30.0
-    pacer_rounds: int = 20
-    pacer_step: float = 5.0
-    compare: str = "tier-rank"
+    exploration: float = setting(
+        0.9,
+        "share of a round that goes to nodes that never trained, before round 1",
+        between(0, 1),
+        key="oort-exploration",
+        **_HERE,
+    )
+    decay: float = setting(0.95, "its factor a round", between(0, 1), key="oort-exploration-decay", **_HERE)
+    least: float = setting(
+        0.2, "its least; at most `oort-exploration`", between(0, 1), key="oort-exploration-least", **_HERE
+    )
+    cutoff: float = setting(
+        0.7, "share of the score at the edge that suffices to be drawn", between(0, 1), key="oort-cutoff", **_HERE
+    )
+    clip: float = setting(
+        0.95, "percentile (0 to 1) at which utilities are cut", between(0, 1), key="oort-clip", **_HERE
+    )
+    lateness: float = LATENESS.field()
+    preferred_seconds: float = PREFERRED_SECONDS.field()
+    percent: float = setting(
+        30.0,
+        "T is this percentile of the known seconds when the pacer starts; 100 is no limit",
+        between(0, 100),
+        key="oort-pacer-percent",
+        **_HERE,
+    )
+    pacer_rounds: int = setting(
+        20, "the pacer looks every so many rounds", at_least(1), key="oort-pacer-rounds", **_HERE
+    )
+    pacer_step: float = setting(5.0, "and moves by so many percent", between(0, 100), key="oort-pacer-step", **_HERE)
+    compare: str = setting("tier-rank", "see `Utility`", Names(WITHOUT_PROBE), key="selection-compare", listed=False)
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -66,17 +90,9 @@ class Oort(Selector):
         Raises:
             SettingError: see there.
         """
-        one_of("selection-compare", self.compare, WITHOUT_PROBE)
-        in_range("oort-exploration", self.exploration, 0, 1)
-        in_range("oort-exploration-decay", self.decay, 0, 1)
-        in_range("oort-exploration-least", self.least, 0, self.exploration)
-        in_range("oort-cutoff", self.cutoff, 0, 1)
-        in_range("oort-clip", self.clip, 0, 1)
-        in_range("oort-pacer-percent", self.percent, 0, 100)
-        in_range("oort-pacer-rounds", self.pacer_rounds, 1)
-        in_range("oort-pacer-step", self.pacer_step, 0, 100)
-        in_range("selection-lateness-exponent", self.lateness, 0)
-        in_range("selection-preferred-seconds", self.preferred_seconds, 0)
+        check(self)
+        if self.least > self.exploration:
+            raise SettingError("oort-exploration-least", self.least, f"0 to {self.exploration:g} (oort-exploration)")
 
     @property
     def squares(self) -> bool:

@@ -25,11 +25,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.errors import SettingError
-from strategies.selection.base import Candidates, Floats, Positions, Probe, Selection, Selector, in_range, one_of
+from models.settings import Names, Setting, at_least, check, setting
+from strategies.selection.base import Candidates, Floats, Positions, Probe, Selection, Selector
 from strategies.selection.comparable import COMPARISONS, WITHOUT_PROBE, within_tiers
 from strategies.selection.draws import in_proportion, largest
 
 LOSSES = ("probe", "batch", "last")
+_HERE = "selection = utility"
+LATENESS = Setting(
+    2.0,
+    "c: exponent of T/t for who is later than T; also Oort's α. At 0 nobody's seconds count",
+    at_least(0),
+    key="selection-lateness-exponent",
+    advanced=True,
+    read_by="selection = oort, utility",
+)
+PREFERRED_SECONDS = Setting(
+    0.0,
+    "T: seconds for a round that are preferred; 0 is the median of those known, and for `oort` what the pacer allows",
+    at_least(0),
+    key="selection-preferred-seconds",
+    advanced=True,
+    read_by="selection = oort, utility",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +63,41 @@ class Utility(Selector):
         preferred_seconds: T; 0 is the median of what is known of all candidates.
     """
 
-    losses: str = "probe"
-    candidates: int = 0
-    batch: int = 64
-    compare: str = "tier-rank"
-    data: float = 1.0
-    loss: float = 1.0
-    lateness: float = 2.0
-    preferred_seconds: float = 0.0
+    losses: str = setting(
+        "probe",
+        "where `utility` takes L from (the three pow-d rules have their own): `probe` (all training examples, asked),"
+        " `batch` (a mini-batch, asked), `last` (from its last training)",
+        Names(LOSSES),
+        key="selection-loss",
+        read_by="selection = utility",
+    )
+    candidates: int = setting(
+        0,
+        "d: how many are drawn by size; 0 is twice the number chosen. Not less than are chosen, not more than there are"
+        " nodes",
+        at_least(0),
+        key="selection-candidates",
+        read_by="selection = pow-d, cpow-d, rpow-d, utility",
+    )
+    batch: int = setting(
+        64, "examples of a mini-batch", at_least(1), key="selection-batch", read_by="selection = cpow-d, utility"
+    )
+    compare: str = setting(
+        "tier-rank",
+        "losses of different tiers are not comparable: `tier-rank` normalises by quantiles within the tier, `common`"
+        " asks everybody about the smallest tier's part, `raw` takes them as they are",
+        Names(COMPARISONS),
+        key="selection-compare",
+        read_by="selection = pow-d, cpow-d, rpow-d, oort, utility",
+    )
+    data: float = setting(
+        1.0, "a: exponent of n_eff", at_least(0), key="selection-data-exponent", advanced=True, read_by=_HERE
+    )
+    loss: float = setting(
+        1.0, "b: exponent of the loss", at_least(0), key="selection-loss-exponent", advanced=True, read_by=_HERE
+    )
+    lateness: float = LATENESS.field()
+    preferred_seconds: float = PREFERRED_SECONDS.field()
 
     def __post_init__(self) -> None:
         """Check what does not depend on the number of nodes.
@@ -60,14 +105,9 @@ class Utility(Selector):
         Raises:
             SettingError: see there.
         """
-        one_of("selection-loss", self.losses, LOSSES)
-        one_of("selection-compare", self.compare, COMPARISONS if self.losses != "last" else WITHOUT_PROBE)
-        in_range("selection-candidates", self.candidates, 0)
-        in_range("selection-batch", self.batch, 1)
-        in_range("selection-data-exponent", self.data, 0)
-        in_range("selection-loss-exponent", self.loss, 0)
-        in_range("selection-lateness-exponent", self.lateness, 0)
-        in_range("selection-preferred-seconds", self.preferred_seconds, 0)
+        check(self)
+        if self.losses == "last" and self.compare not in WITHOUT_PROBE:
+            raise SettingError("selection-compare", self.compare, WITHOUT_PROBE)
 
     @property
     def sets_weights(self) -> bool:

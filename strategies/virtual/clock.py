@@ -189,7 +189,9 @@ class VirtualClock:
             SettingError: it is of another fleet.
         """
         if values.get("fleet") != self._fleet.digest:
-            raise SettingError("fleet", self._fleet.digest, f"the fleet of the run to resume ({values.get('fleet')})")
+            raise SettingError(
+                "simulated-devices", self._fleet.digest, f"the fleet of the run to resume ({values.get('fleet')})"
+            )
         self.elapsed = values["elapsed"]
 
     def _took(self, sent: Request, round_number: int, steps: float, up: int) -> _Took:

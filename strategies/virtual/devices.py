@@ -90,7 +90,9 @@ class VirtualFleet:
         counted = sum(device.count for device in self.devices)
         rest = [Fraction(0) if device.count else Fraction(str(device.share)) for device in self.devices]
         if counted > nodes or (counted < nodes and not sum(rest)):
-            raise SettingError("fleet", f"{counted} counted devices", f"num-clients ({nodes}), or less and a share")
+            raise SettingError(
+                "simulated-devices", f"{counted} counted devices", f"num-clients ({nodes}), or less and a share"
+            )
         left = Fraction(nodes - counted, nodes)
         return [
             Fraction(device.count, nodes) if device.count else left * share / sum(rest) if left else Fraction(0)
@@ -108,40 +110,40 @@ def read_fleet(name: str) -> VirtualFleet | None:
         return None
     file = Path(name).expanduser() if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in BUNDLED:
-        raise SettingError("fleet", name, f'"", {", ".join(BUNDLED)}, or a file that ends with .toml')
+        raise SettingError("simulated-devices", name, f'"", {", ".join(BUNDLED)}, or a file that ends with .toml')
     try:
         text = file.read_text(encoding="utf-8")
         found = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingError("fleet", name, f"a TOML file that can be read ({error})") from None
+        raise SettingError("simulated-devices", name, f"a TOML file that can be read ({error})") from None
     entries = found.get("device")
     if set(found) != {"device"} or not isinstance(entries, list) or not entries:
-        raise SettingError("fleet", name, "a TOML file of [[device]] tables, and of nothing else")
+        raise SettingError("simulated-devices", name, "a TOML file of [[device]] tables, and of nothing else")
     devices = tuple(_device(name, entry) for entry in entries)
     if len({device.name for device in devices}) < len(devices):
-        raise SettingError("fleet", name, "every name of a device once")
+        raise SettingError("simulated-devices", name, "every name of a device once")
     return VirtualFleet(devices, blake2b(text.encode(), digest_size=8).hexdigest())
 
 
 def _device(name: str, entry: Mapping[str, Any]) -> Device:
     kinds = {field.name.replace("_", "-"): str(field.type) for field in fields(Device)}
     if unknown := set(entry) - set(kinds):
-        raise SettingError("fleet", f"{name}: {sorted(unknown)[0]}", kinds)
+        raise SettingError("simulated-devices", f"{name}: {sorted(unknown)[0]}", kinds)
     if missing := {"name", "gmacs"} - set(entry):
-        raise SettingError("fleet", f"{name}: {entry}", f"a device with {' and '.join(sorted(missing))}")
+        raise SettingError("simulated-devices", f"{name}: {entry}", f"a device with {' and '.join(sorted(missing))}")
     values: dict[str, Any] = {}
     for key, value in entry.items():
         if kinds[key] == "float" and type(value) is int:
             value = float(value)
         if type(value).__name__ != kinds[key]:
-            raise SettingError("fleet", f"{name}: {key} = {value!r}", f"a {kinds[key]}")
+            raise SettingError("simulated-devices", f"{name}: {key} = {value!r}", f"a {kinds[key]}")
         if isinstance(value, float | int):
             least, most = (0, 1) if key in _CHANCES else (1, inf) if key in ("slowdown", "spell") else (0, inf)
             if not least <= value <= most or isnan(value):
-                raise SettingError("fleet", f"{name}: {key} = {value!r}", f"{least} to {most}")
+                raise SettingError("simulated-devices", f"{name}: {key} = {value!r}", f"{least} to {most}")
         values[key.replace("-", "_")] = value
     device = Device(**values)
     for key in ("gmacs", "down_mbit", "up_mbit"):
         if not getattr(device, key):
-            raise SettingError("fleet", f"{name}: {key.replace('_', '-')} = 0", "more than 0")
+            raise SettingError("simulated-devices", f"{name}: {key.replace('_', '-')} = 0", "more than 0")
     return device

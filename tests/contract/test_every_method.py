@@ -19,7 +19,8 @@ from models.networks.build import build_part, initial_state, submodel
 from models.norms.layers import CHANNEL_NORMS
 from models.randomness import torch_generator
 from protocol import Scalar
-from server_app.config.resolve import defaults, method_keys
+from server_app.config import keys
+from server_app.config.catalogue import option_keys
 from server_app.folder import checkpoint
 from strategies import METHODS
 from strategies.flower_adapter import NothingLearnt
@@ -185,11 +186,11 @@ def test_what_every_tier_keeps_can_be_cut_and_run(play: Player, method: str) -> 
 
 
 def test_its_options_are_run_config_keys(method: str) -> None:
-    known = defaults()
-    assert {f"{method}-{name}": option.default for name, option in METHODS[method].OPTIONS.items()} == {
-        key: known[key] for key, (name, _, _) in method_keys().items() if name == method
-    }
-    options = {key.replace("-", "_"): value for key, value in known.items() if key.startswith(f"{method}-")}
+    known = {key.name: key for key in keys()}
+    read = {key.name for key in keys() if method in key.read_by.removeprefix("method = ").split(", ")}
+    assert set(option_keys()[method].values()) == read
+    assert all(known[key].default == METHODS[method].OPTIONS[own].default for own, key in option_keys()[method].items())
+    options = {key.replace("-", "_"): known[key].default for key in read}
     assert configured(method=method, **options).options == {
         name: option.default for name, option in METHODS[method].OPTIONS.items()
     }

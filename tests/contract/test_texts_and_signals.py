@@ -116,7 +116,7 @@ def test_words_are_learnt(root: Path, tmp_path: Path) -> None:
         ({"dataset": "sst2", "vocabulary_size": 2}, "vocabulary-size", "from 3 to 100000"),
         ({"dataset": "shakespeare", "sequence_length": 4000}, "sequence-length", "the longest speaker"),
         ({"dataset": "har", "augment": "crop-flip"}, "augment", "\"none\" with dataset 'har'"),
-        ({"dataset": "har", "planted": "rotations:2"}, "planted", "square images only"),
+        ({"dataset": "har", "synthetic-groups": "rotations:2"}, "synthetic-groups", "square images only"),
         ({"dataset": "sst2", "data_root": "/nowhere"}, "data-root", "SST2/stsa.binary.train"),
     ],
 )

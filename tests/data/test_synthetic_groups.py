@@ -15,7 +15,7 @@ from models.errors import SettingError
 @pytest.mark.parametrize(("planted", "groups"), [("rotations:2", 2), ("rotations:4", 4)])
 def test_rotations_turn_train_and_test_alike(planted: str, groups: int) -> None:
     for number in range(6):
-        plain, turned = node_data(DataSettings(), number), node_data(DataSettings(planted=planted), number)
+        plain, turned = node_data(DataSettings(), number), node_data(DataSettings(synthetic_groups=planted), number)
         for before, after in ((plain.train, turned.train), (plain.test, turned.test)):
             expected = torch.rot90(before.inputs, (number % groups) * (4 // groups), dims=(2, 3))
             assert torch.equal(after.inputs, expected)
@@ -24,7 +24,7 @@ def test_rotations_turn_train_and_test_alike(planted: str, groups: int) -> None:
 
 
 def test_permuted_labels_differ_everywhere_between_groups_and_nowhere_within() -> None:
-    settings = DataSettings(planted="label-permutations:3", num_clients=7)
+    settings = DataSettings(synthetic_groups="label-permutations:3", num_clients=7)
     maps = []
     for number in range(7):
         plain, permuted = node_data(DataSettings(num_clients=7), number), node_data(settings, number)
@@ -37,7 +37,7 @@ def test_permuted_labels_differ_everywhere_between_groups_and_nowhere_within() -
         assert torch.equal(plain.train.inputs, permuted.train.inputs)
         maps.append(mapping)
     for a in range(7):
-        assert group_of(settings.planted, a) == a % 3
+        assert group_of(settings.synthetic_groups, a) == a % 3
         for b in range(7):
             agree = sum(maps[a][label] == maps[b][label] for label in range(10))
             assert agree == (10 if a % 3 == b % 3 else 0)
@@ -45,9 +45,9 @@ def test_permuted_labels_differ_everywhere_between_groups_and_nowhere_within() -
 
 
 def test_label_noise_is_half_of_the_last_group_s_training_labels() -> None:
-    settings = DataSettings(planted="label-noise:3", num_clients=6)
+    settings = DataSettings(synthetic_groups="label-noise:3", num_clients=6)
     for number in range(6):
-        plain, planted = node_data(replace(settings, planted=""), number), node_data(settings, number)
+        plain, planted = node_data(replace(settings, synthetic_groups=""), number), node_data(settings, number)
         assert torch.equal(plain.train.inputs, planted.train.inputs)
         assert torch.equal(plain.test.labels, planted.test.labels)
         changed = (plain.train.labels != planted.train.labels).float().mean().item()
@@ -63,13 +63,13 @@ def test_nothing_planted_is_one_group() -> None:
     "planted", ["rotations", "rotations:3", "rotations:1", "label-permutations:1", "noise:2", "rotations:x", ":", "2"]
 )
 def test_what_cannot_be_planted_is_refused_at_the_door(planted: str) -> None:
-    with pytest.raises(SettingError, match=r"^planted = .*: allowed is .*rotations:2"):
-        DataSettings(planted=planted)
+    with pytest.raises(SettingError, match=r"^synthetic-groups = .*: allowed is .*rotations:2"):
+        DataSettings(synthetic_groups=planted)
 
 
 def test_data_that_cannot_be_planted() -> None:
     with pytest.raises(SettingError, match="square images"):
         check("rotations:4", 6, (9, 1, 128))
     with pytest.raises(SettingError, match="at most 10 groups"):
-        inspect(DataSettings(planted="label-permutations:11"))
+        inspect(DataSettings(synthetic_groups="label-permutations:11"))
     check("label-permutations:10", 10, (9, 1, 128))

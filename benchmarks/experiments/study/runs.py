@@ -96,7 +96,7 @@ class Case:
             "seed": self.seed,
         }
         if self.noise:
-            own["planted"] = f"label-noise:{NOISY}"
+            own["synthetic-groups"] = f"label-noise:{NOISY}"
         if self.everybody:
             own["selection-candidates"] = CLIENTS
         return COMMON | own
@@ -200,7 +200,7 @@ class Devices:
 def run(case: Case) -> Outcome:
     """Run a case in this process."""
     with tempfile.TemporaryDirectory() as folder:
-        config = resolve(case.keys() | {"run-dir": f"{folder}/run"})
+        config = resolve({}, overrides=case.keys() | {"run-dir": f"{folder}/run"})
         tiers = tiers_of(config, case.correlation)
         nodes = contexts(config.flat, config.num_clients)
         for k, name in enumerate(tiers):
@@ -223,7 +223,7 @@ def run(case: Case) -> Outcome:
         variance=evenness["variance_points2"],
         worst=evenness["worst_10_percent_mean"],
         updates={name: sum(tiers[client] == name for client in parts) / len(parts) for name in SPEEDS},
-        noisy=sum(group_of(config.data.planted, client) == NOISY - 1 for client in parts) / len(parts)
+        noisy=sum(group_of(config.data.synthetic_groups, client) == NOISY - 1 for client in parts) / len(parts)
         if case.noise
         else 0.0,
         chosen=[devices.chosen(number) for number in rounds],

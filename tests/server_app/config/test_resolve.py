@@ -13,12 +13,12 @@ from models.errors import SettingError
 from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
 from protocol import Scalar
-from protocol.codecs import CODECS
-from server_app.config.resolve import defaults, resolve
+from protocol.codecs import CODECS, CodecSettings
+from server_app.config import advanced, defaults, resolve
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
-from strategies.selection import SELECTORS
-from tests.support import keys_of, run_of
+from strategies.selection import SELECTORS, Oort
+from tests.support import TINY, configured, keys_of, run_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -43,8 +43,6 @@ def refusal(**keys: Any) -> SettingError:
         ("scaler", "yes", ["auto", "on", "off"]),
         ("selection", "best", list(SELECTORS)),
         ("codec", "int8", list(CODECS)),
-        ("codec-norm", "l1", ["l2", "max"]),
-        ("codec-scale", "row", ["whole", "tensor", "block"]),
         ("codec-entropy", "huffman", ["fixed", "elias", "range"]),
         ("aggregation", "median", list(AGGREGATIONS)),
         ("slice-at", "edge", ["client", "server"]),
@@ -78,7 +76,7 @@ def test_a_value_outside_a_closed_set(key: str, value: str, allowed: list[str]) 
         ("quorum", "half"),
         ("deadline", 0.0),
         ("deadline", float("nan")),
-        ("min-nodes", 0),
+        ("min-nodes", -1),
         ("node-wait", -1.0),
         ("local-epochs", 0),
         ("batch-size", 0),
@@ -120,7 +118,6 @@ def test_a_value_outside_a_closed_set(key: str, value: str, allowed: list[str]) 
         ("codec-levels", 7.0),
         ("codec-levels", 2**23),
         ("codec-block", 0),
-        ("codec-small", -1),
         ("codec-share", 0.0),
         ("codec-share", 1.5),
         ("codec-share", float("nan")),
@@ -257,6 +254,73 @@ def test_pyproject_lists_exactly_the_defaults() -> None:
     assert {key: type(value) for key, value in listed.items()} == {
         key: type(value) for key, value in defaults().items()
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where"),
+    [
+        ("fleet", "mixed", "simulated-devices"),
+        ("fedrolex-label-rows", False, "heterofl-label-rows"),
+        ("depthfl-exclusive-distillation-rounds", 9, "depthfl-distillation-rounds"),
+        ("planted", "rotations:2", "DataSettings(synthetic_groups=…)"),
+        ("oort-cutoff", 0.5, "Oort(cutoff=…)"),
+        ("codec-small", 10, "CodecSettings(small=…)"),
+        ("guard-clip-start", 2.0, "GuardOptions(guard_clip_start=…)"),
+        ("cfl-sample", 100, "ClusterOptions(cfl_sample=…)"),
+    ],
+)
+def test_a_key_that_there_was_once_says_where_it_went(key: str, value: Scalar, where: str) -> None:
+    error = refusal(**{key: value})
+    assert (error.key, error.value) == (key, value)
+    assert where in error.allowed
+
+
+def test_what_python_sets_is_checked_recorded_and_reaches_its_section() -> None:
+    given = {"codec": "topk", "selection": "oort", **TINY}
+    config = resolve(given, overrides={"codec-small": 10, "oort-cutoff": 1, "synthetic-groups": "rotations:2"})
+    assert config.settings.codec == CodecSettings("topk", small=10)
+    assert config.settings.selector == Oort(cutoff=1.0)
+    assert config.data.synthetic_groups == "rotations:2"
+    assert set(config.flat) - set(defaults()) == {"codec-small", "oort-cutoff", "synthetic-groups"}
+    assert config.flat["oort-cutoff"] == 1.0
+    for wrong in ({"codec-small": -1}, {"oort-cutoff": True}, {"synthetic-groups": "rotations:3"}, {"oort-cut": 1}):
+        with pytest.raises(SettingError, match=next(iter(wrong))):
+            resolve(given, overrides=wrong)
+
+
+def test_every_advanced_setting_can_be_set_and_says_where() -> None:
+    for one in advanced():
+        config = resolve(TINY, overrides={one.name: one.default})
+        assert config.flat[one.name] == one.default
+        assert one.in_python.endswith("=…)")
+
+
+# ---- numbers that nothing could come of ------------------------------------------------------------------------------
+
+
+def test_more_nodes_than_there_are_cannot_be_needed() -> None:
+    error = refusal(min_nodes=50)
+    assert (error.key, error.value) == ("min-nodes", 50)
+    assert "num-clients (6)" in error.allowed
+    assert configured(min_nodes=6).settings.min_nodes == 6
+    assert [configured(num_clients=clients).settings.min_nodes for clients in (1, 2, 6)] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("mean", ["median", "trimmed-mean"])
+def test_a_mean_that_no_coordinate_could_have(mean: str) -> None:
+    assert refusal(guard_mean=mean, num_clients=2).key == "guard-mean"
+    error = refusal(guard_mean=mean, fraction_train=0.34, guard_faulty=2)  # 3 of 6
+    assert "3 nodes train in a round" in error.allowed
+    assert "= 5 of them" in error.allowed
+    assert configured(guard_mean=mean, fraction_train=0.34).settings.trained_at_most == 3
+
+
+def test_more_holders_than_train_in_a_round() -> None:
+    error = refusal(min_cover=4, fraction_train=0.34)
+    assert (error.key, error.value) == ("min-cover", 4)
+    assert error.allowed.startswith("1 to 3")
+    assert configured(min_cover=3, fraction_train=0.34).settings.guard.min_cover == 3
+    assert refusal(min_cover=4, fraction_train=0.34, over_selection=2.0).key == "min-cover"  # 3 are waited for
 
 
 def test_a_run_folder_in_use(tmp_path: Path) -> None:

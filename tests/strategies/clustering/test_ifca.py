@@ -165,7 +165,9 @@ def losses_of(grid: LocalGrid, requests: Sequence[Message]) -> list[float]:
     "keys", [{}, {"norm": "group"}, {"method": "heterofl", "tiers": "a:1, b:1/2", "slice_at": "server"}]
 )
 def test_nobody_has_a_lower_loss_on_another_cluster(keys: dict[str, Any]) -> None:
-    strategy, grid, _ = started(clustering="ifca", ifca_clusters=4, planted="rotations:4", num_clients=8, **keys)
+    strategy, grid, _ = started(
+        clustering="ifca", ifca_clusters=4, synthetic_groups="rotations:4", num_clients=8, **keys
+    )
     strategy.prepare(grid, 1)
     outboxes = [strategy.outbox(1, cluster) for cluster in range(4)]
     found = {}
@@ -180,7 +182,7 @@ def test_nobody_has_a_lower_loss_on_another_cluster(keys: dict[str, Any]) -> Non
 
 
 def test_near_the_truth_identities_are_exact_from_the_first_round() -> None:
-    keys = {"planted": "rotations:4", "num_clients": 8, "local_epochs": 4, "batch_size": 16}
+    keys = {"synthetic_groups": "rotations:4", "num_clients": 8, "local_epochs": 4, "batch_size": 16}
     near = []
     for group in range(4):
         (state,) = drawn(1)
@@ -303,7 +305,7 @@ def test_initial_states_are_the_run_s_own_and_differ() -> None:
 
 
 def test_restarts_look_for_a_balanced_beginning(play: Player) -> None:
-    keys: dict[str, Any] = {"planted": "rotations:2", "clustering": "ifca", "num_server_rounds": 1, **ONE}
+    keys: dict[str, Any] = {"synthetic_groups": "rotations:2", "clustering": "ifca", "num_server_rounds": 1, **ONE}
     for seed in range(1, 9):
         once = play(seed=seed, **keys)
         if min(once.rows[0]["clusters"]["sizes"].values()) == 0:

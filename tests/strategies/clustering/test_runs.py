@@ -27,7 +27,7 @@ ONE: dict[str, Any] = {"method": "fedavg", "tiers": "a:1", "widths": "24", "num_
 EAGER: dict[str, Any] = {"clustering": "cfl", "cfl_mean_norm": 9.0, "cfl_gamma": 0.0, "cfl_first_round": 1}
 TWO: dict[str, Any] = {
     **ONE,
-    "planted": "label-permutations:2",
+    "synthetic_groups": "label-permutations:2",
     "clustering": "cfl",
     "local_epochs": 3,
     "num_server_rounds": 8,
@@ -135,7 +135,7 @@ def test_parts_that_share_nothing_are_never_cut(play: Player) -> None:
 
 def test_two_groups_with_permuted_labels_are_separated_and_never_cut_again(play: Player) -> None:
     out = play.once(**TWO)
-    assert [groups(ids, TWO["planted"]) for ids in last_assignments(out).values()] in ([{0}, {1}], [{1}, {0}])
+    assert [groups(ids, TWO["synthetic_groups"]) for ids in last_assignments(out).values()] in ([{0}, {1}], [{1}, {0}])
     assert [sum(len(row["clusters"]["splits"]) for row in out.rows)] == [1]
 
 
@@ -144,8 +144,8 @@ def test_the_noise_of_a_quantiser_hides_no_groups(play: Player, levels: int) -> 
     keys: dict[str, Any] = {**TWO, "widths": "128", "codec": "qsgd", "codec_levels": levels}
     out = play(**keys)
     assert out.rejected == []
-    assert [groups(ids, TWO["planted"]) for ids in last_assignments(out).values()] in ([{0}, {1}], [{1}, {0}])
-    iid = play(**keys | {"planted": ""})
+    assert [groups(ids, TWO["synthetic_groups"]) for ids in last_assignments(out).values()] in ([{0}, {1}], [{1}, {0}])
+    iid = play(**keys | {"synthetic_groups": ""})
     assert all(row["clusters"]["splits"] == {} for row in iid.rows)
 
 
@@ -176,7 +176,7 @@ def test_a_node_that_hides_its_norm_from_the_comparison_is_no_node(play: Player)
 
 
 def test_clients_of_one_distribution_are_never_cut(play: Player) -> None:
-    one = {**TWO, "planted": "", "num_server_rounds": 10}
+    one = {**TWO, "synthetic_groups": "", "num_server_rounds": 10}
     out = play(**one)
     assert all(row["clusters"]["splits"] == {} for row in out.rows)
     # Not even if the norms always ask for it: the bound on noise holds by itself.
@@ -193,7 +193,7 @@ def test_a_node_that_missed_the_cut_walks_to_its_group_s_leaf(play: Player) -> N
     walked = [row["clusters"]["walked"] for row in out.rows if row["clusters"]["walked"]]
     assert [[node for ids in one.values() for node in ids] for one in walked] == [[absent]]
     leaf = next(ids for ids in last_assignments(out).values() if absent in ids)
-    assert groups(leaf, TWO["planted"]) == {absent % 2}
+    assert groups(leaf, TWO["synthetic_groups"]) == {absent % 2}
     assert len(leaf) == 4
 
 
@@ -265,7 +265,7 @@ def test_ifca_finds_four_rotations(play: Player) -> None:
     planted = "rotations:4"
     out = play.once(
         **ONE | {"num_clients": 12},
-        planted=planted,
+        synthetic_groups=planted,
         clustering="ifca",
         ifca_clusters=4,
         ifca_restarts=10,

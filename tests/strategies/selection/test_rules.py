@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 
 from models.errors import SettingError
 from models.randomness import generator
+from models.settings import read
 from strategies.selection import (
     SELECTORS,
     BySize,
     BySizeWithReplacement,
     Candidates,
+    DivFL,
+    Oort,
     Probe,
     Selection,
-    SelectionOptions,
     Selector,
     Uniform,
+    Utility,
     selector,
 )
 from strategies.selection.base import Floats, Positions
@@ -143,10 +146,15 @@ WRONG: list[tuple[str, Any]] = [
 ]
 
 
+def read_all(values: dict[str, Any]) -> None:
+    for section in (Utility, DivFL, Oort):
+        read(section, values)
+
+
 @pytest.mark.parametrize(("key", "value"), WRONG)
 def test_settings_that_cannot_be_whoever_is_chosen(key: str, value: Any) -> None:
     with pytest.raises(SettingError) as caught:
-        SelectionOptions(**{key: value})
+        read_all({key.replace("_", "-"): value})
     assert (caught.value.key, "\n" in str(caught.value)) == (key.replace("_", "-"), False)
 
 
@@ -159,7 +167,7 @@ def test_settings_that_cannot_be_whoever_is_chosen(key: str, value: Any) -> None
     ],
 )
 def test_settings_that_a_selector_cannot_follow(name: str, key: str, value: Any) -> None:
-    options = SelectionOptions(**{key: value})
+    options = {key.replace("_", "-"): value}
     with pytest.raises(SettingError) as caught:
         selector(name, options)
     assert (caught.value.key, "\n" in str(caught.value)) == (key.replace("_", "-"), False)
@@ -168,7 +176,7 @@ def test_settings_that_a_selector_cannot_follow(name: str, key: str, value: Any)
 
 def test_what_a_selector_is_anyway_may_be_said() -> None:
     for name, loss in (("pow-d", "probe"), ("cpow-d", "batch"), ("rpow-d", "last")):
-        assert selector(name, SelectionOptions(selection_loss=loss)) == selector(name)
+        assert selector(name, {"selection-loss": loss}) == selector(name)
 
 
 # ---- the two ways to pick --------------------------------------------------------------------------------------------

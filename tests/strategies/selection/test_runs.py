@@ -25,11 +25,10 @@ from models.networks.build import build_part, initial_state, submodel
 from models.randomness import torch_generator
 from models.statistics import collect, needs_statistics, set_statistics
 from protocol import GRADIENTS, LOSSES, TRAIN, LossRequest, Scalar, decode, encode
-from server_app.config.resolve import resolve
 from strategies import FedAvg, Settings
-from strategies.selection import SELECTORS, Candidates, Probe, Selection, SelectionOptions, Selector, selector
+from strategies.selection import SELECTORS, Candidates, Probe, Selection, Selector, selector
 from strategies.tiers.tier import Tier
-from tests.support import Outcome, address_of, configured, failed, keys_of, play, run_of, tier_of
+from tests.support import Outcome, address_of, configured, failed, play, run_of, tier_of
 
 VARIANTS: dict[str, dict[str, Scalar]] = {
     **{name: {"selection": name} for name in SELECTORS},
@@ -390,7 +389,7 @@ def test_uniform_selection_leaves_the_methods_weights(tmp_path: Path) -> None:
 )
 def test_one_clear_line(keys: dict[str, Scalar], line: str) -> None:
     with pytest.raises(SettingError, match=f"^{line}") as caught:
-        resolve(keys_of(fraction_train=0.5, **keys))
+        configured(fraction_train=0.5, **keys)
     assert "\n" not in str(caught.value)
 
 
@@ -399,7 +398,7 @@ def test_a_strategy_of_ones_own_takes_a_selector(tmp_path: Path) -> None:
     config = configured(method="fedavg")
     strategy = FedAvg(
         config.network,
-        Settings(selector=selector("pow-d", SelectionOptions(selection_candidates=4)), nodes=6, fraction_train=0.5),
+        Settings(selector=selector("pow-d", {"selection-candidates": 4}), nodes=6, fraction_train=0.5),
     )
     run = run_of(tmp_path, method="fedavg")
     report = strategy.run_round(run.grid, 1)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import SettingError
-from strategies.selection import Candidates, SelectionOptions, Selector, Utility, selector
+from strategies.selection import Candidates, Selector, Utility, selector
 from strategies.selection.comparable import within_tiers
 from strategies.selection.utility import last_losses, lateness
 from tests.strategies.selection.test_rules import Told, chi_square, choose, draws_of, exact_sets
@@ -26,7 +26,9 @@ def losses_of(seed: int) -> Any:
 
 
 def power_of_choice(name: str, d: int, **options: Any) -> Selector:
-    return selector(name, SelectionOptions(selection_candidates=d, **options))
+    return selector(
+        name, {"selection-candidates": d, **{key.replace("_", "-"): value for key, value in options.items()}}
+    )
 
 
 # ---- Power-of-Choice -------------------------------------------------------------------------------------------------

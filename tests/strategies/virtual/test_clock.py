@@ -83,7 +83,7 @@ def test_bundled_fleets_can_be_read(name: str) -> None:
 def test_what_a_file_may_not_say(tmp_path: Path, text: str, named: str) -> None:
     file = tmp_path / "fleet.toml"
     file.write_text(text)
-    with pytest.raises(SettingError, match="fleet") as error:
+    with pytest.raises(SettingError, match="simulated-devices") as error:
         read_fleet(str(file))
     assert named in str(error.value)
 
@@ -186,7 +186,7 @@ def test_a_round_lasts_until_its_last_reply_or_the_deadline() -> None:
     other = clock_of(Device(name="a", gmacs=1.0))
     other.restore(clock.checkpoint())
     assert other.elapsed == 27.0
-    with pytest.raises(SettingError, match="fleet"):
+    with pytest.raises(SettingError, match="simulated-devices"):
         other.restore({"elapsed": 1.0, "fleet": "another"})
 
 

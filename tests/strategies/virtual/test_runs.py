@@ -48,7 +48,7 @@ def virtual(out: Outcome) -> list[tuple[float, float]]:
 
 
 def test_fast_devices_get_more_and_nobody_is_late(play: Player, fleet: str) -> None:
-    out = play.once(fleet=fleet, **KEYS)
+    out = play.once(simulated_devices=fleet, **KEYS)
     assert [row["selected_tiers"] for row in out.rows] == [{"a": 3, "b": 3}] * 2
     assert not out.rejected
     seconds = virtual(out)
@@ -58,7 +58,7 @@ def test_fast_devices_get_more_and_nobody_is_late(play: Player, fleet: str) -> N
 
 def test_the_deadline_is_of_virtual_seconds(play: Player, fleet: str) -> None:
     """Full width takes the slow ones more than a second: they are late, as if they had not replied."""
-    out = play(fleet=fleet, deadline=1.0, quorum=0.1, tiers="a:1")
+    out = play(simulated_devices=fleet, deadline=1.0, quorum=0.1, tiers="a:1")
     late = {one["node"] for one in out.rejected}
     assert len(late) == 3
     assert all("virtual seconds" in one["reason"] for one in out.rejected)
@@ -75,7 +75,7 @@ def test_the_deadline_is_of_virtual_seconds(play: Player, fleet: str) -> None:
 
 
 def test_virtual_time_changes_no_result(play: Player, fleet: str) -> None:
-    out = play(fleet=fleet)
+    out = play(simulated_devices=fleet)
     assert out.hash == play.once().hash
     assert out.rows[0]["accepted"] == 6
 
@@ -83,7 +83,7 @@ def test_virtual_time_changes_no_result(play: Player, fleet: str) -> None:
 @pytest.mark.parametrize("selection", ["oort", "utility"])
 def test_selection_by_seconds_is_the_same_in_every_run(play: Player, fleet: str, selection: str) -> None:
     keys: dict[str, Any] = {
-        "fleet": fleet,
+        "simulated_devices": fleet,
         "selection": selection,
         "selection_loss": "last",
         "selection_candidates": 6,
@@ -108,7 +108,7 @@ def test_selection_by_seconds_is_the_same_in_every_run(play: Player, fleet: str,
 
 def test_over_selection_takes_the_first_by_virtual_time(play: Player, fleet: str) -> None:
     """Six are asked for three replies: those of the fast ones, in every run, and the round is as long as theirs."""
-    keys: dict[str, Any] = {"fleet": fleet, "fraction_train": 0.5, "over_selection": 2.0, "tiers": "a:1"}
+    keys: dict[str, Any] = {"simulated_devices": fleet, "fraction_train": 0.5, "over_selection": 2.0, "tiers": "a:1"}
     out = play(**keys)
     assert [len(row["selected"]) for row in out.rows] == [6, 6]
     assert [row["accepted"] for row in out.rows] == [3, 3]
@@ -121,16 +121,16 @@ def test_over_selection_takes_the_first_by_virtual_time(play: Player, fleet: str
 def test_a_resumed_run_has_the_same_fleet(play: Player, tmp_path: Path) -> None:
     file = tmp_path / "fleet.toml"
     file.write_text(FLEET)
-    begun = play(fleet=str(file))
+    begun = play(simulated_devices=str(file))
     file.write_text(FLEET.replace("0.0008", "0.0009"))
     with pytest.raises(SettingError, match="the fleet of the run to resume"):
-        play(fleet=str(file), resume=str(begun.path), num_server_rounds=3)
+        play(simulated_devices=str(file), resume=str(begun.path), num_server_rounds=3)
 
 
 def test_devices_come_and_go(play: Player, tmp_path: Path) -> None:
     file = tmp_path / "fleet.toml"
     file.write_text('[[device]]\nname = "phone"\ngmacs = 1.0\navailable = 0.6\nfailure = 0.2\n')
-    out = play(fleet=str(file), num_server_rounds=6, deadline=9.0, quorum=0.0)
+    out = play(simulated_devices=str(file), num_server_rounds=6, deadline=9.0, quorum=0.0)
     present = [len(row["selected"]) for row in out.rows]
     assert len(set(present)) > 1
     failed = [row for row in out.rows if any("not heard" in one["reason"] for one in row["rejected"])]
@@ -147,7 +147,7 @@ def test_a_device_that_slows_down_gets_less_and_more_again(play: Player, tmp_pat
     calm = VirtualClock.load
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VirtualClock, "load", lambda s, node, r: calm(s, node, r) * (3.0 if 3 <= r <= 5 else 1.0))
-        out = play(fleet=str(file), num_server_rounds=14, **KEYS | {"tier_patience": 2, "quorum": 0.0})
+        out = play(simulated_devices=str(file), num_server_rounds=14, **KEYS | {"tier_patience": 2, "quorum": 0.0})
     tiers = [next(iter(row["selected_tiers"])) for row in out.rows]
     assert tiers[:3] == ["b", "b", "b"]
     assert tiers[3] == "c"  # one miss

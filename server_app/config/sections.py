@@ -1,0 +1,227 @@
+"""The sections of a run's configuration that are the server's own; the others stand with what they are about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.networks.registry import NETWORKS
+from models.norms.layers import NORMS
+from models.settings import ELSEWHERE, Names, Range, Text, at_least, check, more_than, setting
+from strategies import METHODS
+from strategies.aggregation import AGGREGATIONS
+from strategies.selection import SELECTORS
+from strategies.settings import DOWNLINK, SCHEDULES, AggregationRules, RoundRules, TierRules
+
+_NUMBERS = Text('"", or whole numbers of at least 1, such as "64, 128"')
+
+
+class Checked:
+    """A section whose values are looked at when it is made."""
+
+    def __post_init__(self) -> None:
+        """Hold every value against what is allowed.
+
+        Raises:
+            SettingError: names the key, the value and what is allowed.
+        """
+        check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Checked):
+    """What is trained, and by which method."""
+
+    method: str = setting(
+        "heterofl", "which part of the network a device gets; README says what each does", Names(METHODS, ELSEWHERE)
+    )
+    model: str = setting(
+        "cnn",
+        "`mlp`, `cnn` (HeteroFL's four convolutions), `cnn-flat` (two convolutions, hidden layer), `resnet`"
+        " (pre-activation), `resnet-post` (the ordinary one), `vit`; for signals `cnn1d` and `mlp`; for texts and"
+        " signals `gru`; for texts `transformer`",
+        Names(NETWORKS, ELSEWHERE),
+    )
+    widths: str = setting(
+        "",
+        'units per layer or stage at full width, such as `"16, 32, 64, 128"`; of `transformer` and `vit` embedding and'
+        ' feed-forward (`"128, 256"`); empty takes the network\'s own (64 to 512; half of that for images under 16'
+        " pixels)",
+        _NUMBERS,
+    )
+    blocks: str = setting(
+        "",
+        'residual blocks per stage of `resnet` (`"1, 1, 1, 2"`), layers of `transformer` and `vit` (`"4"`); empty takes'
+        " the network's own",
+        _NUMBERS,
+    )
+    norm: str = setting(
+        "auto",
+        "`static-batch`, `batch-per-width` (`fjord`, `heterofl`, `smallest` only), `group`, `none`; for `transformer`"
+        " and `vit` `layer` or `none`; `auto` is what the method's authors use, or the network's own",
+        Names(("auto", *NORMS)),
+    )
+    scaler: str = setting(
+        "auto",
+        "HeteroFL's Scaler: `on`, `off`; `auto` is on for HeteroFL, FedRolex and ScaleFL",
+        Names(("auto", "on", "off")),
+    )
+    exits: str = setting(
+        "auto",
+        "where the network predicts: `last`, `plain` (an exit after every stage), `bottleneck` (DepthFL's), `shared`"
+        " (one exit for every depth); `auto` is what the method needs, and what a method would not train is refused:"
+        " `depthfl` has `bottleneck` (where the network can) or `plain`, `scalefl` and `inclusivefl` `plain` or"
+        " `bottleneck` (`shared` where InclusiveFL's classifier is not private), all others `last`",
+        Text("auto, last, plain, bottleneck or shared"),
+    )
+    heads: int = setting(4, "attention heads of a transformer", at_least(1), read_by="model = transformer, vit")
+    whole_heads: bool = setting(
+        False,
+        "whether a transformer's width counts heads, else every head stays and gets narrower",
+        read_by="model = transformer, vit",
+    )
+    tied: bool = setting(
+        False,
+        "whether a `transformer`'s classifier is its token embedding, for texts whose answer is the next token"
+        " (`shakespeare`); it then reads the last position instead of the mean",
+        read_by="model = transformer",
+    )
+    pooler: bool = setting(
+        False,
+        "whether a `transformer` or `vit` has a tanh layer before its classifier, as BERT has",
+        read_by="model = transformer, vit",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiers(Checked, TierRules):
+    """How much of the network a device can carry."""
+
+    tiers: str = setting(
+        "a:1, b:1/2, c:1/4, d:1/8, e:1/16",
+        'names and rates (fractions in (0, 1]); `"a:1@4, b:1/2@3"` says how many stages a tier carries (not more than'
+        " the"
+        " network has), else the depths of the network are spread evenly over the tiers",
+        Text('a list such as "a:1, b:1/2, c:1/4" or "a:1@4, b:1@2"'),
+    )
+    tier_proportions: str = setting(
+        "",
+        'share of the nodes per tier, such as `"1, 1, 2, 3, 3"`, widest first; empty is equal',
+        Text('"", or a number for every tier'),
+    )
+    simulated_devices: str = setting(
+        "",
+        "virtual devices of a simulation: `mixed`, or a file that ends with `.toml`; their seconds, memory and absences"
+        " count in place of the wall's; empty is none. See [fleet.md](fleet.md)",
+        Text('"", mixed, or a file that ends with .toml'),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounds(Checked, RoundRules):
+    """How long a run is, and what makes a round."""
+
+    num_server_rounds: int = setting(20, "number of the last round", at_least(1))
+    min_nodes: int = setting(
+        0,
+        "fewer nodes than this and the run does not start; at most `num-clients`; 0 is two, or the only one",
+        at_least(0),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Checked):
+    """Who takes part in a round."""
+
+    selection: str = setting("uniform", "who takes part; see the table above", Names(SELECTORS, ELSEWHERE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation(Checked, AggregationRules):
+    """What replies count."""
+
+    aggregation: str = setting(
+        "method",
+        "`method` weighs as the method does; `examples` and `uniform` override it; `q-fedavg` and `q-fedsgd` count"
+        " clients of high loss more; `fednova` evens out unequal numbers of local steps. See below",
+        Names(AGGREGATIONS, ELSEWHERE),
+    )
+    aggregation_q: float = setting(
+        1.0, "q; 0 is the plain mean", at_least(0), read_by="aggregation = q-fedavg, q-fedsgd"
+    )
+    dynamic_alpha: str = setting(
+        "auto",
+        'FedDyn\'s regulariser and correction, with any method: `"0"` is off, `"0.1"` its strength; `auto` is what the'
+        " method's authors use (DepthFL 0.1, FedDyn 0.01)",
+        Text('"auto", or 0 (off) or more in quotes, such as "0.1"'),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Down(Checked):
+    """How the state reaches the clients."""
+
+    codec_down: str = setting(
+        "float32",
+        "the state on its way to clients: `float32` sends it whole; `float16`, `bfloat16`, `qsgd`, `topk` send those"
+        " whose reply of the round before counted the encoded difference against the state they got then (with the"
+        " settings above), the others the whole. `qsgd` is divided by 1 + ω, ω = min(block/(4s²), √block/s), so that"
+        " what is left out does not grow: with few levels or one norm for much (`scale` of `CodecSettings`), clients"
+        " lag behind by about"
+        ' ω rounds. Not with `slice-at = "server"` or clusters',
+        Names(DOWNLINK),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Checked):
+    """What a device does with its part."""
+
+    local_epochs: int = setting(3, "passes over the client's training examples", at_least(1))
+    local_steps: int = setting(
+        0, "steps a round in place of passes, over and over the shuffled examples; 0 is off", at_least(0)
+    )
+    tier_steps: str = setting(
+        "",
+        'steps by tier in place of `local-steps`, such as `"8, 4, 2"`, widest first; empty is the same for all',
+        Text('"", or a whole number of at least 1 for every tier'),
+    )
+    batch_size: int = setting(16, "examples a step; a last batch of one joins the one before it", at_least(1))
+    learning_rate: float = setting(0.1, "of SGD at round 1", more_than(0))
+    learning_rate_schedule: str = setting(
+        "cosine", "`constant`, `step`, `exponential`, `cosine` (to 0 over the run), by round", Names(SCHEDULES)
+    )
+    learning_rate_milestones: str = setting(
+        "",
+        'rounds after which `step` decays, such as `"150, 250"`',
+        _NUMBERS,
+        read_by="learning-rate-schedule = step",
+    )
+    learning_rate_decay: float = setting(
+        0.1,
+        "factor of `step` and `exponential`",
+        more_than(0, 1),
+        read_by="learning-rate-schedule = step, exponential",
+    )
+    momentum: float = setting(0.9, "of SGD, fresh each round; 0 is none", Range(0, 1, below=True))
+    weight_decay: float = setting(0.0005, "of SGD; 0 is none", at_least(0))
+    clip_norm: float = setting(1.0, "L2 norm to which every step's gradient is clipped; 0 is off", at_least(0))
+    mixed_precision: bool = setting(False, "forward and backward in bfloat16")
+    device: str = setting("auto", "`auto` (CUDA where present), `cpu`, `cuda`", Names(("auto", "cpu", "cuda")))
+    threads: int = setting(1, "threads of a CPU client; part of the result, since float sums depend on it", at_least(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(Checked):
+    """The run itself."""
+
+    seed: int = setting(1, "every draw comes from (seed, round, node, purpose)", at_least(0))
+    evaluate_every: int = setting(1, "in rounds; the last round is always evaluated", at_least(1))
+    checkpoint_every: int = setting(1, "in rounds; the last round is always saved", at_least(1))
+    run_dir: str = setting("", "run folder; empty is `runs/<time>-<method>-<dataset>`")
+    resume: str = setting("", "run folder to go on with; its configuration must be the same; empty starts anew")
+    client_state: str = setting(
+        "",
+        "folder in which every device keeps what it needs from round to round (FedDyn, error feedback); empty: in"
+        " memory, lost when the device restarts. `flotilla run` sets `clients/` in the run folder, so that a resumed"
+        " simulation finds it; a device names its own in its node config",
+    )

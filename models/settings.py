@@ -154,6 +154,12 @@ class Setting:
         """Its type, as a phrase."""
         return _KINDS[type(self.default)]
 
+    @property
+    def phrase(self) -> str:
+        """What is allowed, as a phrase; "" is every value of the type."""
+        text = "" if self.allowed is None else str(self.allowed)
+        return f"a whole number of {text}" if type(self.default) is int and text.startswith("at least") else text
+
     def check(self, key: str, value: Any) -> None:
         """Hold a value of the right type against what is allowed.
 
@@ -161,7 +167,7 @@ class Setting:
             SettingError: it is something else.
         """
         if self.allowed is not None and not self.allowed.holds(value):
-            raise SettingError(key, value, str(self.allowed))
+            raise SettingError(key, value, self.phrase)
 
     def read(self, key: str, value: object) -> Scalar:
         """A value as a configuration has it: a whole number will do for a number, true and false are no numbers.
@@ -176,8 +182,8 @@ class Setting:
             value = str(value)
         if type(value) is not kind or (isinstance(value, float) and not isfinite(value)):
             wanted = "a finite number" if type(given) is float and kind is float else self.kind
-            extra = "" if self.allowed is None or kind is bool else f", {self.allowed}"
-            raise SettingError(key, given, wanted + extra)
+            extra = f", {self.phrase}" if self.phrase and not self.phrase.startswith(wanted) else ""
+            raise SettingError(key, given, self.phrase if self.phrase.startswith(wanted) else wanted + extra)
         self.check(key, value)
         return value
 

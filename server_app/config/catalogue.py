@@ -139,7 +139,7 @@ def _key(name: str, told: Setting, title: str, readers: str = "", place: str = "
         name=name,
         type=type(told.default),
         default=told.default,
-        allowed="" if told.allowed is None else str(told.allowed),
+        allowed=told.phrase,
         words=told.words,
         section=title,
         names=tuple(told.allowed) if isinstance(told.allowed, Names) else (),

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
-from benchmarks.task import Task
+from benchmarks.task import Command
 
 # Folder → name → (module, what it is). Modules are imported when they are run: a list of names needs no PyTorch.
 TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -72,10 +72,10 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def _task(folder: str, module: str, name: str = "") -> Task:
+def _task(folder: str, module: str, name: str = "") -> Command:
     """The task of a module: `TASK`, or the one of this name among `TASKS`."""
     found = import_module(f"benchmarks.{folder}.{module}")
-    task: Task = found.TASKS[name] if hasattr(found, "TASKS") else found.TASK
+    task: Command = found.TASKS[name] if hasattr(found, "TASKS") else found.TASK
     return task
 
 

@@ -67,7 +67,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Command:
     """Something to run.
 
     Attributes:

@@ -16,13 +16,11 @@ from client_app.model_cache import LocalModel, full_shapes
 from data import Split
 from models.algebra.submodel import flatten
 from models.device import device_named
-from models.evaluation import Score, evaluate
+from models.evaluation import BATCH, Score, evaluate
 from models.networks.build import layout, submodel
 from models.statistics import collect, needs_statistics, set_statistics
-from models.variants.cluster_states import apart, length, shared_names, trunk
+from models.variants.cluster_states import packed_length, shared_names, trunk, unpack_states
 from protocol import ClusterStates, PartRequest, decode
-
-_BATCH = 500
 
 
 def received_states(request: PartRequest, state: Array) -> list[Tensor]:
@@ -39,10 +37,10 @@ def received_states(request: PartRequest, state: Array) -> list[Tensor]:
     else:
         shapes = full_shapes(request.network)
         shared = list(trunk(layout(request.network))) if clusters.shared else []
-    flat = decode(state, length(shapes, clusters.count, shared))
+    flat = decode(state, packed_length(shapes, clusters.count, shared))
     if clusters.count == 1 or not shared:
         return list(flat.chunk(clusters.count))
-    return [flatten(tensors) for tensors in apart(flat, shapes, clusters.count, shared)]
+    return [flatten(tensors) for tensors in unpack_states(flat, shapes, clusters.count, shared)]
 
 
 def load_fitting(model: LocalModel, request: PartRequest, states: list[Tensor], examples: Split) -> int:
@@ -62,7 +60,7 @@ def score(model: LocalModel, request: PartRequest, examples: Split, trained_on: 
     device = device_named(request.work.device)
     if needs_statistics(model.module):
         inputs = trained_on.inputs
-        set_statistics(model.module, collect(model.module, (x.to(device) for x in torch.split(inputs, _BATCH))))
+        set_statistics(model.module, collect(model.module, (x.to(device) for x in torch.split(inputs, BATCH))))
     return evaluate(model.module, examples.inputs.to(device), examples.labels.to(device))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from client_app.client_state import Memory
 from client_app.model_cache import LocalModel
-from models.algebra.box_vector import Held
+from models.algebra.box_vector import BoxVector
 from models.algebra.submodel import Submodel
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
@@ -37,11 +37,11 @@ class FedDynRegulariser:
     def __init__(self, model: LocalModel, part: Submodel, spec: NetworkSpec, alpha: float, memory: Memory) -> None:
         self._model, self._part, self._alpha, self._memory = model, part, alpha, memory
         found = memory.read(NAME)
-        known = None if found is None else Held.from_vector(found, layout(spec))
+        known = None if found is None else BoxVector.from_vector(found, layout(spec))
         self.began_anew = known is None
-        self._held = (known or Held.nothing(layout(spec))).with_room(part)
+        self._held = (known or BoxVector.empty(layout(spec))).widened_by(part)
         device = model.flat.device
-        self._own = self._held.take(part).to(device)
+        self._own = self._held.gather(part).to(device)
         linear, start = part.split(self._own), part.split(model.start.to(device))
         parameters = dict(model.module.named_parameters())
         self._terms: list[tuple[Tensor, Tensor, Tensor]] = [
@@ -60,5 +60,5 @@ class FedDynRegulariser:
         """Update g by what was trained, and remember it. To be called before the difference is asked for."""
         for parameter, linear, start in self._terms:
             linear.sub_(parameter - start, alpha=self._alpha)
-        self._held.put(self._part, self._own.cpu())
+        self._held.scatter(self._part, self._own.cpu())
         self._memory.write(NAME, self._held.to_vector())

@@ -8,9 +8,8 @@ from torch import Tensor
 from client_app.objectives.base import Setting
 from client_app.objectives.cross_entropy import task_of
 from data import Split
+from models.evaluation import BATCH
 from models.statistics import collect, needs_statistics, set_statistics
-
-_BATCH = 500
 
 
 def gradient(objective: str, setting: Setting, examples: Split, device: torch.device) -> Tensor:
@@ -29,7 +28,7 @@ def gradient(objective: str, setting: Setting, examples: Split, device: torch.de
         Flat float32 vector on the CPU, in the order of the network's state.
     """
     module, task = setting.module, task_of(objective)(setting)
-    inputs, labels = (torch.split(tensor.to(device), _BATCH) for tensor in (examples.inputs, examples.labels))
+    inputs, labels = (torch.split(tensor.to(device), BATCH) for tensor in (examples.inputs, examples.labels))
     if needs_statistics(module):
         set_statistics(module, collect(module, inputs))
     module.eval()

@@ -23,7 +23,7 @@ from models.device import device_named, threads
 from models.errors import SettingError
 from models.evaluation import evaluate
 from models.networks.build import submodel
-from models.norms.dual_norm import mixed
+from models.norms.dual_norm import noise_share
 from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, TrainRequest, WireError, encode
@@ -167,7 +167,7 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
         device = device_named(request.work.device)
         inputs, labels = held_out.inputs.to(device), held_out.labels.to(device)
         training = request.work.adversarial
-        with mixed(model.module, 0.0 if training is None else training.noise_share):
+        with noise_share(model.module, 0.0 if training is None else training.noise_share):
             plain = evaluate(model.module, inputs, labels)
             own = evaluate(model.module, inputs, labels, allowed=examples.labels)
         states = received_states(request, state)

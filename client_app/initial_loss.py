@@ -12,9 +12,8 @@ import torch
 from client_app.objectives.base import Setting
 from client_app.objectives.cross_entropy import task_of
 from data import Split
+from models.evaluation import BATCH
 from models.statistics import collect, needs_statistics, set_statistics
-
-_BATCH = 500
 
 
 @torch.no_grad()
@@ -30,7 +29,7 @@ def loss_before(objective: str, setting: Setting, examples: Split, device: torch
         device: where the network is.
     """
     module, task = setting.module, task_of(objective)(setting)
-    inputs, labels = (torch.split(tensor.to(device), _BATCH) for tensor in (examples.inputs, examples.labels))
+    inputs, labels = (torch.split(tensor.to(device), BATCH) for tensor in (examples.inputs, examples.labels))
     if needs_statistics(module):
         set_statistics(module, collect(module, inputs))
     module.eval()

@@ -19,7 +19,7 @@ from client_app.training import train
 from data import AUGMENTATIONS, Split
 from models.adversary import Attack
 from models.algebra.submodel import flatten
-from models.cost import size_of, training_bytes
+from models.cost import cost_of, training_bytes
 from models.device import device_named, threads
 from models.networks.build import initial_state, submodel
 from models.networks.complete import examples
@@ -108,7 +108,7 @@ def measure(request: ProfileRequest) -> dict[str, float]:
 
 
 def _macs(request: ProfileRequest, tier: TierWork) -> int:
-    return max(1, size_of(request.network, tier.plan, every_exit=True).macs * tier.work.batch_size)
+    return max(1, cost_of(request.network, tier.plan, every_exit=True).macs * tier.work.batch_size)
 
 
 def _step(request: ProfileRequest, tier: TierWork, device: torch.device, left: float) -> tuple[float, int | None]:

@@ -11,11 +11,10 @@ from client_app.device import attack_of
 from data import Split
 from models.adversary import Attack
 from models.device import device_named
+from models.evaluation import BATCH
 from models.statistics import collect
 from models.variants.base_nets import independent
 from protocol import PartRequest
-
-_BATCH = 500
 
 
 def moments_of(module: nn.Module, examples: Split, request: PartRequest, context: Context) -> Tensor:
@@ -31,7 +30,7 @@ def moments_of(module: nn.Module, examples: Split, request: PartRequest, context
         context: of the device.
     """
     device = device_named(request.work.device)
-    inputs, labels = (torch.split(tensor.to(device), _BATCH) for tensor in (examples.inputs, examples.labels))
+    inputs, labels = (torch.split(tensor.to(device), BATCH) for tensor in (examples.inputs, examples.labels))
     training = request.work.adversarial
     noisy = training is not None and training.noise_share and request.network.dual
     attack = attack_of(training, request, context) if training is not None and noisy else None

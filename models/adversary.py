@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.norms.dual_norm import mixed
+from models.evaluation import BATCH
+from models.norms.dual_norm import noise_share
 from models.norms.layers import StaticBatchNorm
 
 FINEST_STEP = 4 / 255
@@ -60,7 +61,7 @@ class Attack:
         least, most = torch.maximum(x - radius, low).minimum(x), torch.minimum(x + radius, high).maximum(x)
         start = torch.rand(x.shape, generator=self.draws).to(x)
         found = (x + radius * (2 * start - 1)).clamp(least, most)
-        with _as_evaluated(network), mixed(network, share), torch.enable_grad():
+        with _as_evaluated(network), noise_share(network, share), torch.enable_grad():
             for _ in range(self.steps):
                 found.requires_grad_(True)
                 (gradient,) = torch.autograd.grad(loss(found), found)
@@ -74,7 +75,7 @@ class Attack:
 
 
 def robust_accuracy(
-    network: nn.Module, inputs: Tensor, labels: Tensor, attack: Attack, *, share: float = 0.0, batch_size: int = 500
+    network: nn.Module, inputs: Tensor, labels: Tensor, attack: Attack, *, share: float = 0.0, batch_size: int = BATCH
 ) -> float:
     """Share of the examples that a network gets right although they are attacked; nan without examples.
 
@@ -88,7 +89,7 @@ def robust_accuracy(
             return F.cross_entropy(network(found).float(), y, reduction="sum")
 
         found = attack.perturb(network, loss, x, share)
-        with torch.no_grad(), mixed(network, share):
+        with torch.no_grad(), noise_share(network, share):
             right += int((network(found).argmax(1) == y).sum())
     return right / len(labels) if len(labels) else float("nan")
 

@@ -16,13 +16,13 @@ from models.networks.build import build_part, layout, submodel
 from models.networks.complete import examples
 from models.networks.spec import NetworkSpec
 from models.predictions import predictions
-from models.variants.importance import ranked
+from models.variants.importance import competing_tensors
 
 _BYTES = 4  # of a float32
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class Cost:
     """What a part costs to hold and to run.
 
     Attributes:
@@ -35,7 +35,7 @@ class Size:
 
 
 @lru_cache(maxsize=64)
-def size_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Size:
+def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
     """Count parameters and MACs of a part (convolutions and matrix products, as PyTorch's counter has them).
 
     Args:
@@ -56,9 +56,9 @@ def size_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Size:
             network(two)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if plan.keep < 1:
-        competing = sum(submodel(spec, plan)[name].numel for name in ranked(layout(spec)))
+        competing = sum(submodel(spec, plan)[name].numel for name in competing_tensors(layout(spec)))
         parameters -= competing - ceil(plan.keep * competing)
-    return Size(parameters, counter.get_total_flops() // 4)
+    return Cost(parameters, counter.get_total_flops() // 4)
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.predictions import predictions
-from models.variants.base_nets import Mixture
+from models.variants.base_nets import BaseNets
+
+BATCH = 500  # examples that are passed through a network at a time where nothing is trained; changes no accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Scores:
 
 
 @torch.no_grad()
-def evaluate_each(network: nn.Module, inputs: Tensor, labels: Tensor, *, batch_size: int = 500) -> Scores:
+def evaluate_each(network: nn.Module, inputs: Tensor, labels: Tensor, *, batch_size: int = BATCH) -> Scores:
     """Score a network and everything in it that predicts; see `evaluate`."""
     network.eval()
     pairs = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
@@ -58,12 +60,17 @@ def evaluate_each(network: nn.Module, inputs: Tensor, labels: Tensor, *, batch_s
         return Scores(own=Score(float("nan"), float("nan"), 0))
     count = len(labels)
     *each, ensemble = [Score(loss / count, correct / count, count) for loss, correct in sums.T.tolist()]
-    return Scores(own=ensemble if isinstance(network, Mixture) else each[-1], each=tuple(each), ensemble=ensemble)
+    return Scores(own=ensemble if isinstance(network, BaseNets) else each[-1], each=tuple(each), ensemble=ensemble)
 
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, inputs: Tensor, labels: Tensor, *, batch_size: int = 500, allowed: Collection[int] | None = None
+    network: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int = BATCH,
+    allowed: Collection[int] | None = None,
 ) -> Score:
     """Score a network in evaluation mode; it stays in that mode.
 

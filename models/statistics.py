@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.norms.dual_norm import duals, mixed
+from models.norms.dual_norm import dual_norms, noise_share
 from models.norms.layers import Moments, StaticBatchNorm
 from models.predictions import predictions
 
@@ -43,16 +43,16 @@ def collect(network: nn.Module, batches: Iterable[Tensor], noisy: Sequence[Tenso
         the same submodel are pooled by adding these vectors.
     """
     network.eval()
-    layers, twice = list(static_norms(network).values()), bool(duals(network))
+    layers, twice = list(static_norms(network).values()), bool(dual_norms(network))
     for layer in layers:
         layer.collector = Moments(layer.weight.numel())
     try:
         pairs = ((batch, batch) for batch in batches) if noisy is None else zip(batches, noisy, strict=True)
         for clean, attacked in pairs:
-            with mixed(network, 0.0):
+            with noise_share(network, 0.0):
                 predictions(network, clean)  # every exit has norms of its own
             if twice:
-                with mixed(network, 1.0):
+                with noise_share(network, 1.0):
                     predictions(network, attacked)
         moments = [layer.collector for layer in layers if layer.collector is not None]
     finally:

@@ -19,7 +19,7 @@ from models.algebra.submodel import Submodel
 from models.evaluation import Scores, evaluate_each
 from models.networks.build import build_part
 from models.networks.spec import NetworkSpec
-from models.norms.dual_norm import mixed
+from models.norms.dual_norm import noise_share
 from models.statistics import needs_statistics, set_statistics
 
 
@@ -74,7 +74,7 @@ class Evaluator:
                 set_statistics(network, moments)
             except ValueError:  # what nodes sent cannot be used; the run goes on without this score
                 return None
-        with mixed(network, self._mix):
+        with noise_share(network, self._mix):
             scores = evaluate_each(network, self._inputs, self._labels)
         if self._attack is None or not len(self._attacked):
             return scores

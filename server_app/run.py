@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from data import load
-from models.cost import size_of
+from models.cost import cost_of
 from models.device import device_named
 from models.evaluation import Scores
 from models.networks.build import build_part, initial_state
@@ -221,7 +221,7 @@ class Run:
         costs: dict[str, dict[str, int | None]] = {}
         for tier in self.strategy.settings.tiers:
             plan = self.strategy.kept_plan(tier, 1)
-            size, moved = size_of(self.strategy.network, plan), self._traffic.get(tier.name, {})
+            size, moved = cost_of(self.strategy.network, plan), self._traffic.get(tier.name, {})
             costs[tier.name] = {
                 "parameters": size.parameters,
                 "macs": size.macs,

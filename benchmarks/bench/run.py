@@ -19,7 +19,7 @@ from benchmarks.bench.startup import startup
 from benchmarks.bench.training import training
 from benchmarks.document import RESULTS, replace_part, table
 from benchmarks.machine import machine
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 
 BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "averaging": averaging,
@@ -74,4 +74,4 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-TASK = Task(_run, parts=BENCHMARKS, defaults={"json": None, "rows": None, "write": False})
+TASK = Command(_run, parts=BENCHMARKS, defaults={"json": None, "rows": None, "write": False})

@@ -23,7 +23,7 @@ import torch
 from benchmarks.document import DOCS, replace_part, table
 from benchmarks.experiments.plot import picture, plain
 from benchmarks.experiments.runs import Keys, metrics_of, spread
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from models.networks.build import layout
 from models.randomness import generator, torch_generator
 from protocol.codecs import NOTHING, CodecSettings, codec_of
@@ -203,4 +203,4 @@ def _run(options: Options) -> int:
     return 0
 
 
-TASK = Task(_run, parts=CLAIMS, defaults={"seeds": [1, 2, 3], "write": False})
+TASK = Command(_run, parts=CLAIMS, defaults={"seeds": [1, 2, 3], "write": False})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from benchmarks.document import DOCS, replace_part, table
 from benchmarks.experiments.runs import Keys, metrics_of, spread
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from data.synthetic_groups import group_of
 from protocol import Scalar, keep_large_buffers
 
@@ -204,7 +204,7 @@ def _run(options: Options) -> int:
     return 0
 
 
-TASK = Task(
+TASK = Command(
     _run,
     parts=("curves", "permutations", "rotations"),
     defaults={"data_root": "", "seeds": [1, 2, 3, 4, 5], "write": False},

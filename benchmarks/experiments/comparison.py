@@ -11,7 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.document import table
-from models.cost import size_of
+from models.cost import cost_of
 from server_app.config.resolve import RunConfig
 
 TITLES = {"iid": "IID", "dirichlet": "Dirichlet 0.5"}
@@ -39,7 +39,7 @@ class Summary:
         """Read the run folder of a configuration."""
         strategy = config.strategy()
         macs = {
-            tier.name: size_of(strategy.network, strategy.kept_plan(tier, 1), every_exit=True).macs
+            tier.name: cost_of(strategy.network, strategy.kept_plan(tier, 1), every_exit=True).macs
             for tier in strategy.settings.tiers
         }
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ import torch
 from benchmarks.document import DOCS, replace_part, table
 from benchmarks.experiments.plot import picture, plain
 from benchmarks.experiments.runs import Keys, metrics_of
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from protocol import Scalar, keep_large_buffers
 
 DOCUMENT = DOCS / "fleet.md"
@@ -183,4 +183,4 @@ def _run(options: Options) -> int:
     return 0
 
 
-TASK = Task(_run, defaults={"seeds": [1, 2, 3], "rounds": 25, "write": False})
+TASK = Command(_run, defaults={"seeds": [1, 2, 3], "rounds": 25, "write": False})

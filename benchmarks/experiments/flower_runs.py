@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.document import DOCS, ROOT, replace_part, table
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from protocol import Scalar
 from protocol.codecs import CODECS
 from protocol.codecs.settings import ENTROPIES
@@ -160,4 +160,4 @@ def _run(options: Options) -> int:
     return 1 if failed else 0
 
 
-TASK = Task(_run, parts=TABLES, defaults={"only": (), "write": False})
+TASK = Command(_run, parts=TABLES, defaults={"only": (), "write": False})

@@ -20,7 +20,7 @@ from benchmarks.document import RESULTS, ROOT, replace_part
 from benchmarks.experiments.comparison import Finished, Summary, tables
 from benchmarks.experiments.figure import draw
 from benchmarks.experiments.like_for_like import COMPARISONS, Comparison
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from client_app.app import app
 from flotilla.local.base import EngineGrid
 from flotilla.local.grid import LocalGrid, contexts
@@ -158,7 +158,7 @@ def _compare(table: Comparison, options: Options) -> int:
 
 
 TASKS = {
-    name: Task(
+    name: Command(
         partial(_compare, table),
         defaults={"rounds": 0, "seeds": (), "methods": (), "partitions": (), "processes": None, "write": False},
     )

@@ -17,7 +17,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from benchmarks.document import RESULTS, Say, replace_part, table
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from client_app.app import app
 from data import load
 from flotilla.local.grid import LocalGrid, contexts
@@ -210,4 +210,4 @@ def _run(options: Options) -> int:
     return 0
 
 
-TASK = Task(_run, defaults={"rounds": ROUNDS, "seeds": [1], "processes": None, "write": False})
+TASK = Command(_run, defaults={"rounds": ROUNDS, "seeds": [1], "processes": None, "write": False})

@@ -18,7 +18,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from strategies import METHODS
 from tests.support import play
 
@@ -117,7 +117,7 @@ def _run(given: Options) -> int:
     return 1 if different else 0
 
 
-TASK = Task(_run, parts=tuple(runs(default=False)), defaults={"against": None, "default_job": False})
+TASK = Command(_run, parts=tuple(runs(default=False)), defaults={"against": None, "default_job": False})
 
 if __name__ == "__main__":
     sys.exit(TASK(sys.argv[1:], "python -m benchmarks.probes.hashes", None))

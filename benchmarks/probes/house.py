@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.probes.structure import PACKAGES, ROOT, Names, constructions, cycles, imported, modules, tree
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 
 LONG, POSITIONAL = 300, 4  # lines of a file; positional arguments of a construction
 
@@ -65,4 +65,4 @@ def _run(options: Options) -> int:
     return 0
 
 
-TASK = Task(_run, defaults={"root": ROOT})
+TASK = Command(_run, defaults={"root": ROOT})

@@ -21,7 +21,7 @@ import psutil
 
 from benchmarks.document import DOCS, ROOT, replace_part, table
 from benchmarks.images import images
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from protocol import Scalar
 
 DOCUMENT = DOCS / "deploy.md"
@@ -129,4 +129,4 @@ def _tables(options: Options) -> int:
     return 0
 
 
-TASK = Task(_tables, parts=_PARTS, defaults={"nodes": 0, "rounds": 0, "write": False})
+TASK = Command(_tables, parts=_PARTS, defaults={"nodes": 0, "rounds": 0, "write": False})

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.document import DOCS, ROOT, replace_part, table
 from benchmarks.machine import machine
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from flotilla.deploy.federation import prepare_federation, run_federation
 
 DOCUMENT = DOCS / "deploy.md"
@@ -96,4 +96,4 @@ def _run(options: Options) -> int:
     return 0 if idle <= _LOOKED_AT else 1
 
 
-TASK = Task(_run, defaults={"rounds": 8, "write": False})
+TASK = Command(_run, defaults={"rounds": 8, "write": False})

@@ -14,7 +14,7 @@ from client_app.objectives.nets import every_net
 from client_app.objectives.ordered_dropout import OrderedDropout
 from models.errors import SettingError
 from models.registry import Registry
-from models.variants.base_nets import Mixture
+from models.variants.base_nets import BaseNets
 from protocol import WireError
 
 
@@ -47,7 +47,7 @@ def objective(name: str, setting: Setting) -> LocalObjective:
         factory = OBJECTIVES[name]
     except SettingError as error:
         raise WireError(f"this client: {error}") from None
-    if isinstance(setting.module, Mixture):
+    if isinstance(setting.module, BaseNets):
         return every_net(partial(objective, name), setting)
     return adversarial(factory(setting), task_of(name)(setting), setting)
 

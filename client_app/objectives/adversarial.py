@@ -14,7 +14,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from client_app.objectives.base import LocalObjective, Setting
-from models.norms.dual_norm import mixed
+from models.norms.dual_norm import noise_share
 
 
 def adversarial(plain: LocalObjective, task: LocalObjective, setting: Setting) -> LocalObjective:
@@ -32,7 +32,7 @@ def adversarial(plain: LocalObjective, task: LocalObjective, setting: Setting) -
     def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         found = attack.perturb(module, lambda x: task(x, labels)[0], inputs)
         clean, logits = plain(inputs, labels)
-        with mixed(module, 1.0):
+        with noise_share(module, 1.0):
             attacked, _ = plain(found, labels)
         return (1 - weight) * clean + weight * attacked, logits
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from client_app.objectives.base import LocalObjective, Setting
 from client_app.objectives.cross_entropy import cross_entropy
 from models.networks.build import layout
-from models.variants.importance import ranked, threshold
+from models.variants.importance import competing_tensors, threshold
 
 
 class _Steeper(torch.autograd.Function):
@@ -57,7 +57,7 @@ def importance_masked(setting: Setting) -> LocalObjective:
     if not least:
         return cross_entropy(setting)
     parameters = dict(module.named_parameters())
-    competing = {name: parameters[name] for name in ranked(declared)}
+    competing = {name: parameters[name] for name in competing_tensors(declared)}
 
     def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         used = {name: kept(weight, least) for name, weight in competing.items()}

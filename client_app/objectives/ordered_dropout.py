@@ -22,7 +22,7 @@ from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
 from models.networks.build import blank, layout, submodel
 from models.networks.spec import NetworkSpec
-from models.norms.dual_norm import mixed, share_of
+from models.norms.dual_norm import noise_share, noise_share_of
 from protocol import WireError
 
 
@@ -86,7 +86,7 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -
 
     def forward(inputs: Tensor) -> Tensor:
         skeleton.train(module.training)
-        with mixed(skeleton, share_of(module)):
+        with noise_share(skeleton, noise_share_of(module)):
             return functional_call(skeleton, part.gather(tensors), (inputs,), strict=True)  # type: ignore[no-any-return]
 
     return forward

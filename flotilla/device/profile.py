@@ -170,7 +170,7 @@ def profile(
 
 
 def _judged(offers: Any, figures: dict[str, float], examples: int, strategy: Any, line: Line | None) -> Profile:
-    from models.cost import size_of
+    from models.cost import cost_of
     from protocol.profile import GUESSED, MEASURED_PEAK
     from strategies.tiers.adaptive import first
 
@@ -189,7 +189,7 @@ def _judged(offers: Any, figures: dict[str, float], examples: int, strategy: Any
             TierFigures(
                 tier=tier.name,
                 rate=str(tier.rate),
-                parameters=size_of(strategy.network, plan).parameters,
+                parameters=cost_of(strategy.network, plan).parameters,
                 bytes=int(demand.needed[place]),
                 estimated=MEASURED_PEAK + tier.name not in figures,
                 step=demand.step[place] if known else None,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from models.algebra.axes import Kind, Layout
-from models.algebra.block_scatter import NOTHING, Placement, Units
+from models.algebra.block_scatter import NEGATIVE_ZERO, BlockScatter, UnitView
 from models.algebra.submodel import Block, Submodel, merged, split
 
 # How many submodels' placements are remembered; per-client draws come once, tiers every round.
@@ -54,11 +54,11 @@ class PartialAverage:
         self.per_coordinate = per_coordinate
         self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
         self._units = {
-            name: Units.of(tensor, layout, per_coordinate=per_coordinate) for name, tensor in layout.tensors.items()
+            name: UnitView.of(tensor, layout, per_coordinate=per_coordinate) for name, tensor in layout.tensors.items()
         }
         classes = [axis.size for axis in layout.axes.values() if axis.kind is Kind.CLASS]
         self._labels = min(classes, default=None)
-        self._flat = torch.full((layout.parameters,), NOTHING)
+        self._flat = torch.full((layout.parameters,), NEGATIVE_ZERO)
         self._sums = torch.empty(layout.parameters)  # of submodels that are not the full network, one after the other
         self._weights = torch.zeros(3, sum(prod(units.counts) for units in self._units.values()))
         pairs = {name: units.pairs(self._shapes[name]) for name, units in self._units.items()}
@@ -66,8 +66,8 @@ class PartialAverage:
         self._numerators = split(self._flat, pairs)
         self._denominators, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
         self._added = self._weights[:2]  # what `add` changes: denominators and holders, side by side
-        self._placements: OrderedDict[int, tuple[Submodel, list[Placement]]] = OrderedDict()
-        self._parts: dict[int, _Part] = {}
+        self._placements: OrderedDict[int, tuple[Submodel, list[BlockScatter]]] = OrderedDict()
+        self._parts: dict[int, _SubmodelSum] = {}
         self._used = 0  # coordinates of `_sums` that are taken
         self._stale = False  # whether the numerators still hold the sums of a round before
         self.added = 0  # submodels added since the last reset
@@ -181,11 +181,11 @@ class PartialAverage:
     def _freshen(self, *, overwritten: bool = False) -> None:
         """Drop the sums of the round before, except where the full network's first difference overwrites them."""
         if self._stale and not overwritten:
-            self._flat.fill_(NOTHING)
+            self._flat.fill_(NEGATIVE_ZERO)
         elif self._stale:
             for name, units in self._units.items():
                 if units.classes is not None:
-                    self._numerators[name].fill_(NOTHING)
+                    self._numerators[name].fill_(NEGATIVE_ZERO)
         self._stale = False
 
     def _scatter(self) -> None:
@@ -199,11 +199,11 @@ class PartialAverage:
             return
         for name, holders in self._holders.items():
             few = holders < least
-            self._numerators[name].masked_fill_(few, NOTHING)
+            self._numerators[name].masked_fill_(few, NEGATIVE_ZERO)
             self._denominators[name].masked_fill_(few, 0.0)
             holders.masked_fill_(few, 0.0)
 
-    def _part(self, submodel: Submodel) -> _Part:
+    def _part(self, submodel: Submodel) -> _SubmodelSum:
         known = self._parts.get(id(submodel))
         if known is not None:
             return known
@@ -218,13 +218,13 @@ class PartialAverage:
         elif len(self._parts) < _MOST_SUMS and self._used + submodel.numel <= self._sums.numel():
             sums = self._sums[self._used : self._used + submodel.numel]
             self._used += submodel.numel
-        part = _Part(submodel, placements, sums, whole=whole, written=whole and not self._stale)
+        part = _SubmodelSum(submodel, placements, sums, whole=whole, written=whole and not self._stale)
         self._freshen(overwritten=whole)
         if sums is not None:  # without sums of its own a part has nothing to remember
             self._parts[key] = part
         return part
 
-    def _placed(self, submodel: Submodel) -> list[Placement]:
+    def _placed(self, submodel: Submodel) -> list[BlockScatter]:
         """Find the submodel's placements, once; the submodel is kept with them so that its id stays its own."""
         if id(submodel) not in self._placements:
             self._placements[id(submodel)] = (submodel, [self._placement(block) for block in submodel.values()])
@@ -233,13 +233,13 @@ class PartialAverage:
         self._placements.move_to_end(id(submodel))
         return self._placements[id(submodel)][1]
 
-    def _placement(self, block: Block) -> Placement:
+    def _placement(self, block: Block) -> BlockScatter:
         if block.shape != self._shapes.get(block.source):
             raise ValueError(f"{block.source!r} {block.shape} is not a tensor of this network")
         numerators, holders = self._numerators[block.source], self._holders[block.source]
         start = holders.storage_offset() - self._weights.shape[1]  # in its row
         weights = self._added[:, start : start + holders.numel()].view(2, *holders.shape)
-        return Placement(block, self._units[block.source], numerators, weights)
+        return BlockScatter(block, self._units[block.source], numerators, weights)
 
 
 def pool(averages: Sequence[PartialAverage], names: Collection[str], *, denominators_only: bool = False) -> None:
@@ -263,14 +263,14 @@ def pool(averages: Sequence[PartialAverage], names: Collection[str], *, denomina
                 view.copy_(total)
 
 
-class _Part:
+class _SubmodelSum:
     """All clients of a round that hold one submodel: their sum in one flat buffer (if there is one), and its places.
 
     Tensors with class rows go to their places client by client, because their rows differ.
     """
 
     def __init__(
-        self, submodel: Submodel, placements: list[Placement], sums: Tensor | None, *, whole: bool, written: bool
+        self, submodel: Submodel, placements: list[BlockScatter], sums: Tensor | None, *, whole: bool, written: bool
     ) -> None:
         self._submodel = submodel  # kept so that its id is not given to another one
         self._placements, self._sums, self._whole = placements, sums, whole

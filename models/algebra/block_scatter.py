@@ -17,11 +17,11 @@ from models.algebra.submodel import Block, coordinates
 # Beyond this many boxes a block is added through index vectors: a box costs microseconds whatever its size.
 MOST_BOXES = 16
 # Zero is -0.0 here because x + -0.0 is x for every x, also for x = -0.0: what nobody sent stays bit-identical.
-NOTHING = -0.0
+NEGATIVE_ZERO = -0.0
 
 
 @dataclass(frozen=True)
-class Units:
+class UnitView:
     """How an average sees one tensor: every dimension as (units, coordinates of one unit).
 
     Attributes:
@@ -35,7 +35,7 @@ class Units:
     classes: tuple[int, int, int] | None
 
     @staticmethod
-    def of(tensor: TensorLayout, layout: Layout, *, per_coordinate: bool) -> Units:
+    def of(tensor: TensorLayout, layout: Layout, *, per_coordinate: bool) -> UnitView:
         """Find the units of a declared tensor; with `per_coordinate` every coordinate is one."""
         sizes, classes = [], None
         for i, (dim, size) in enumerate(zip(tensor.dims, tensor.shape, strict=True)):
@@ -43,7 +43,7 @@ class Units:
             if dim is not None and layout.axes[dim.axis].kind is Kind.CLASS:
                 classes = (i, layout.axes[dim.axis].size, dim.inner // sizes[i])
         counts = tuple(size // unit for size, unit in zip(tensor.shape, sizes, strict=True))
-        return Units(counts, tuple(sizes), classes)
+        return UnitView(counts, tuple(sizes), classes)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -51,11 +51,24 @@ class Units:
         return tuple(part for count in self.counts for part in (count, 1))
 
     def pairs(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """See a full or local shape as (units, unit, units, unit, ...)."""
-        return tuple(part for size, unit in zip(shape, self.sizes, strict=True) for part in (size // unit, unit))
+        """View a full or local shape as (units, unit, units, unit, ...)."""
+        return unit_pairs(shape, [size // unit for size, unit in zip(shape, self.sizes, strict=True)])
 
 
-class Placement:
+def unit_pairs(shape: Sequence[int], counts: Sequence[int]) -> tuple[int, ...]:
+    """Shape in which a tensor meets numbers that it has one of per unit, such as those of `PartialAverage.coverage`.
+
+    Args:
+        shape: of the tensor.
+        counts: units per dimension.
+
+    Returns:
+        (units, coordinates of a unit) for every dimension.
+    """
+    return tuple(part for size, units in zip(shape, counts, strict=True) for part in (units, size // units))
+
+
+class BlockScatter:
     """The places that one block of a submodel adds to, found once.
 
     Args:
@@ -73,7 +86,7 @@ class Placement:
         ValueError: the block cuts through a unit, or has an element mask although units are not coordinates.
     """
 
-    def __init__(self, block: Block, units: Units, numerators: Tensor, weights: Tensor) -> None:
+    def __init__(self, block: Block, units: UnitView, numerators: Tensor, weights: Tensor) -> None:
         if block.mask is not None and prod(units.sizes) != 1:
             raise ValueError(f"{block.source!r} has an element mask: the average needs `per_coordinate`")
         runs = [_in_units(block, per_dim, size) for per_dim, size in zip(block.runs, units.sizes, strict=True)]
@@ -109,7 +122,7 @@ class Placement:
         mask = self.held(labels)
         if piece is not None:
             local = piece.view(self.seen)
-            added = local if mask is None else torch.where(mask, local * numerator, NOTHING)
+            added = local if mask is None else torch.where(mask, local * numerator, NEGATIVE_ZERO)
             factor = numerator if mask is None else 1.0
             for inside, places, _ in self._boxes:
                 places.add_(added if inside is None else added[inside], alpha=factor)

@@ -22,7 +22,7 @@ from models.algebra.axes import Layout, Run, Runs
 from models.algebra.submodel import Block, Submodel, flatten, merged
 
 
-class Held:
+class BoxVector:
     """A number for every coordinate that was ever held.
 
     Args:
@@ -35,11 +35,11 @@ class Held:
         self.layout, self.boxes, self.values = layout, boxes, values
 
     @staticmethod
-    def nothing(layout: Layout) -> Held:
+    def empty(layout: Layout) -> BoxVector:
         """No coordinate at all."""
-        return Held(layout, Submodel({}), torch.zeros(0))
+        return BoxVector(layout, Submodel({}), torch.zeros(0))
 
-    def with_room(self, part: Submodel) -> Held:
+    def widened_by(self, part: Submodel) -> BoxVector:
         """The same numbers, and 0 for what a part has beyond them."""
         new = {block.source: block for block in part.values()}
         boxes = {}
@@ -49,17 +49,17 @@ class Held:
                 boxes[name] = Block(source=name, shape=tensor.shape, runs=tuple(map(union, sides[0], sides[-1])))
         if Submodel(boxes) == self.boxes:
             return self
-        wider = Held(self.layout, Submodel(boxes), torch.zeros(Submodel(boxes).numel))
-        wider.put(self.boxes, self.values)
+        wider = BoxVector(self.layout, Submodel(boxes), torch.zeros(Submodel(boxes).numel))
+        wider.scatter(self.boxes, self.values)
         return wider
 
-    def take(self, part: Submodel) -> Tensor:
+    def gather(self, part: Submodel) -> Tensor:
         """The numbers of a part, flat, in its own order; there has to be room for it."""
         if self._is_all(part):
             return self.values.clone()
         return flatten(self._inside(part).gather(self.boxes.split(self.values)))
 
-    def put(self, part: Submodel, values: Tensor) -> None:
+    def scatter(self, part: Submodel, values: Tensor) -> None:
         """Write the numbers of a part."""
         if self._is_all(part):
             self.values.copy_(values)
@@ -79,7 +79,7 @@ class Held:
         return torch.cat([front, self.values])
 
     @staticmethod
-    def from_vector(vector: Tensor, layout: Layout) -> Held | None:
+    def from_vector(vector: Tensor, layout: Layout) -> BoxVector | None:
         """Read what `to_vector` wrote; None if it is about another network, or damaged."""
         if vector.numel() < 2 or vector[0] != torch.tensor(float(layout.parameters)):
             return None
@@ -91,7 +91,7 @@ class Held:
             return None
         boxes = Submodel({block.source: block for block in found})
         values = vector[2 + count :]
-        return Held(layout, boxes, values) if boxes.numel == values.numel() else None
+        return BoxVector(layout, boxes, values) if boxes.numel == values.numel() else None
 
     def _is_all(self, part: Submodel) -> bool:
         plain = all(block.mask is None for block in part.values())

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
-from models.algebra.block_scatter import Placement
+from models.algebra.block_scatter import BlockScatter
 from models.algebra.submodel import Submodel
 
 Kind = Literal["trimmed-mean", "median"]
@@ -43,7 +43,7 @@ class RobustAverage(PartialAverage):
     def __init__(self, layout: Layout, kind: Kind, faulty: int, *, per_coordinate: bool = False) -> None:
         super().__init__(layout, per_coordinate=per_coordinate)
         self._kind, self._faulty = kind, faulty
-        self._replies: list[tuple[Submodel, list[Placement], Tensor, Collection[int] | None]] = []
+        self._replies: list[tuple[Submodel, list[BlockScatter], Tensor, Collection[int] | None]] = []
 
     def reset(self) -> None:
         """Forget what was added."""

@@ -18,8 +18,8 @@ from models.networks.builder import Builder, Embedding
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
-from models.variants.base_nets import Mixture, chosen, copied, side_by_side
-from models.variants.per_size_parameters import copies, redirected, with_private
+from models.variants.base_nets import BaseNets, joined_layout, joined_state, of_nets
+from models.variants.per_size_parameters import layout_with_copies, state_with_copies, submodel_with_copies
 
 WHOLE = Plan()
 
@@ -49,7 +49,7 @@ def blank(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, plan: Plan 
     if spec.bases:
         alone = replace(spec, bases=0)
         count = spec.bases if plan.bases is None else len(plan.bases)
-        return Mixture([blank(alone, sizes, plan) for _ in range(count)])
+        return BaseNets([blank(alone, sizes, plan) for _ in range(count)])
     return network.build(Builder(spec, network.axes(spec), sizes or {}, plan))
 
 
@@ -57,10 +57,10 @@ def blank(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, plan: Plan 
 def layout(spec: NetworkSpec) -> Layout:
     """Collect the declaration of a completed spec's whole state."""
     if spec.bases:
-        return side_by_side(layout(replace(spec, bases=0)), spec.bases)
+        return joined_layout(layout(replace(spec, bases=0)), spec.bases)
     with torch.device("meta"):
         network = layout_of(blank(spec), NETWORKS[spec.name].axes(spec))
-    return with_private(network, spec.private, _variants(spec))
+    return layout_with_copies(network, spec.private, _variants(spec))
 
 
 @lru_cache(maxsize=64)
@@ -75,11 +75,11 @@ def submodel(spec: NetworkSpec, plan: Plan) -> Submodel:
         bases = tuple(range(spec.bases)) if plan.bases is None else plan.bases
         if max(bases) >= spec.bases or min(bases) < 0:
             raise ValueError(f"bases = {bases}: allowed is 0 to {spec.bases - 1}")
-        return chosen(submodel(replace(spec, bases=0), replace(plan, bases=None)), bases)
+        return of_nets(submodel(replace(spec, bases=0), replace(plan, bases=None)), bases)
     if not spec.private:
         return cut(layout(spec), plan)
     alone = layout(_without_copies(spec))
-    return redirected(cut(alone, plan), alone, spec.private, _variants(spec), plan)
+    return submodel_with_copies(cut(alone, plan), alone, spec.private, _variants(spec), plan)
 
 
 def _without_copies(spec: NetworkSpec) -> NetworkSpec:
@@ -118,11 +118,11 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
     bias 0, statistics at mean 0 and variance 1.
     """
     if spec.bases:
-        return copied([initial_state(replace(spec, bases=0), generator) for _ in range(spec.bases)])
+        return joined_state([initial_state(replace(spec, bases=0), generator) for _ in range(spec.bases)])
     network = blank(spec)
     _draw(network, generator)
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-    return copies(state, layout(_without_copies(spec)), spec.private, _variants(spec))
+    return state_with_copies(state, layout(_without_copies(spec)), spec.private, _variants(spec))
 
 
 @torch.no_grad()

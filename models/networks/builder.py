@@ -11,7 +11,7 @@ from models.algebra.axes import Along, Axis, Kind, declare
 from models.algebra.plans import Plan
 from models.networks.spec import NetworkSpec
 from models.norms import layers as norm
-from models.norms.dual_norm import Dual
+from models.norms.dual_norm import DualNorm
 
 IMAGE, CLASSES = "image", "classes"
 _EMBEDDING_DEVIATION = 0.02
@@ -138,7 +138,7 @@ class Builder:
         def make() -> nn.Module:
             return norm.norm_layer(self.spec.norm, axis, size, self.size(axis), self.rate, self.spec.rates)
 
-        layer = Dual(make(), make()) if self.spec.dual else make()
+        layer = DualNorm(make(), make()) if self.spec.dual else make()
         scale = norm.Scaler(self.rate) if self.spec.scaler else nn.Identity()
         both = nn.Sequential(OrderedDict(scale=scale, norm=layer))  # one set of names, scaled or not
         return declare(both, role="norm")

@@ -39,7 +39,7 @@ def _axes(spec: NetworkSpec) -> dict[str, Axis]:
     return axes
 
 
-class Block(nn.Module):
+class PreActivationBlock(nn.Module):
     """Basic pre-activation block: norm, ReLU, 3x3, norm, ReLU, 3x3, plus the shortcut taken after the first ReLU."""
 
     def __init__(self, builder: Builder, inputs: str, inner: str, outputs: str, stride: int) -> None:
@@ -58,7 +58,7 @@ class Block(nn.Module):
         return skip + self.step(self.conv2(F.relu(self.norm2(self.conv1(activated)))))  # type: ignore[no-any-return]
 
 
-class PostBlock(nn.Module):
+class PostActivationBlock(nn.Module):
     """Basic block of the ordinary ResNet: 3x3, norm, ReLU, 3x3, norm, plus the shortcut, then ReLU."""
 
     def __init__(self, builder: Builder, inputs: str, inner: str, outputs: str, stride: int) -> None:
@@ -81,7 +81,7 @@ class PostBlock(nn.Module):
         return F.relu(skip + self.step(branch))
 
 
-def _stages(builder: Builder, block: type[Block | PostBlock]) -> list[Callable[[], nn.Module]]:
+def _stages(builder: Builder, block: type[PreActivationBlock | PostActivationBlock]) -> list[Callable[[], nn.Module]]:
     """How each stage is made; a block without a projection can be left out and is numbered through the network."""
     spec, streams, number = builder.spec, _streams(builder.spec), 0
     stages: list[Callable[[], nn.Module]] = []
@@ -121,7 +121,7 @@ class ResNet(Staged):
         def stem() -> nn.Module:
             return builder.conv(IMAGE, streams[0], 3, padding=1, bias=False)
 
-        super().__init__(builder, _stages(builder, Block), streams, stem=stem, ready=ready, spatial=True)
+        super().__init__(builder, _stages(builder, PreActivationBlock), streams, stem=stem, ready=ready, spatial=True)
 
 
 class PostResNet(Staged):
@@ -134,7 +134,7 @@ class PostResNet(Staged):
             conv = builder.conv(IMAGE, streams[0], 3, padding=1, bias=False)
             return nn.Sequential(OrderedDict(conv=conv, norm=builder.norm(streams[0]), relu=nn.ReLU()))
 
-        super().__init__(builder, _stages(builder, PostBlock), streams, stem=stem, spatial=True)
+        super().__init__(builder, _stages(builder, PostActivationBlock), streams, stem=stem, spatial=True)
 
 
 _WIDTHS = (64, 128, 256, 512)

@@ -25,7 +25,7 @@ _PRECISION = 10**6
 
 
 @lru_cache(maxsize=256)
-def scaled(network: NetworkSpec, rate: Fraction, mode: str) -> Plan:
+def scaled_plan(network: NetworkSpec, rate: Fraction, mode: str) -> Plan:
     """The submodel that has about this share of the parameters.
 
     Args:
@@ -39,22 +39,22 @@ def scaled(network: NetworkSpec, rate: Fraction, mode: str) -> Plan:
     if mode not in MODES:
         raise SettingError("mode", mode, MODES)
     if mode == "width":
-        return Plan(root(rate))
-    sizes, order = block_shares(layout(network)), droppable(layout(network))
+        return Plan(square_root(rate))
+    sizes, order = block_shares(layout(network)), drop_order(layout(network))
     if mode == "depth" and (least := 1 - sum(sizes[block] for block in order)) > rate:
         allowed = f"width or both: {float(least):.0%} of the parameters cannot be left out, a tier has {rate}"
         raise SettingError("mode", mode, allowed)
-    share, wanted = FULL, rate if mode == "depth" else root(rate)
+    share, wanted = FULL, rate if mode == "depth" else square_root(rate)
     dropped = []
     for block in order:
         if abs(share - sizes[block] - wanted) < abs(share - wanted):
             share -= sizes[block]
             dropped.append(block)
-    width = FULL if mode == "depth" else root(min(FULL, rate / share))
+    width = FULL if mode == "depth" else square_root(min(FULL, rate / share))
     return Plan(width, dropped=tuple(sorted(dropped)))
 
 
-def root(share: Fraction) -> Fraction:
+def square_root(share: Fraction) -> Fraction:
     """Square root; exact where it is rational, else six digits, rounded down."""
     top, bottom = isqrt(share.numerator), isqrt(share.denominator)
     if (top**2, bottom**2) == (share.numerator, share.denominator):
@@ -71,7 +71,7 @@ def block_shares(layout: Layout) -> dict[int, Fraction]:
     return {block: Fraction(size, sizes.total()) for block, size in sizes.items()}
 
 
-def droppable(layout: Layout) -> list[int]:
+def drop_order(layout: Layout) -> list[int]:
     """The blocks that may be left out, in the order in which they are looked at; one more would be the last one."""
     stages: dict[int, set[int]] = {}
     for tensor in layout.tensors.values():

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 
-class Dual(nn.Module):
+class DualNorm(nn.Module):
     """Two copies of a norm.
 
     Args:
@@ -39,20 +39,20 @@ class Dual(nn.Module):
         return mixed
 
 
-def duals(network: nn.Module) -> list[Dual]:
+def dual_norms(network: nn.Module) -> list[DualNorm]:
     """Find the dual norms of a network."""
-    return [module for module in network.modules() if isinstance(module, Dual)]
+    return [module for module in network.modules() if isinstance(module, DualNorm)]
 
 
-def share_of(network: nn.Module) -> float:
+def noise_share_of(network: nn.Module) -> float:
     """The share that a network's dual norms have now; 0 where it has none."""
-    return next((norm.share for norm in duals(network)), 0.0)
+    return next((norm.share for norm in dual_norms(network)), 0.0)
 
 
 @contextmanager
-def mixed(network: nn.Module, share: float) -> Iterator[None]:
+def noise_share(network: nn.Module, share: float) -> Iterator[None]:
     """Run a network with another share of its noise norms; without effect on one that has no dual norms."""
-    norms = duals(network)
+    norms = dual_norms(network)
     before = [norm.share for norm in norms]
     for norm in norms:
         norm.share = share

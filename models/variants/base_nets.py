@@ -14,7 +14,7 @@ from models.algebra.submodel import Block, Submodel
 from models.errors import SettingError
 
 
-class Mixture(nn.Module):
+class BaseNets(nn.Module):
     """x → mean of the nets' logits; `predictions` gives each net's own.
 
     Args:
@@ -36,17 +36,17 @@ class Mixture(nn.Module):
 
 def independent(network: nn.Module) -> list[nn.Module]:
     """What learns without regard to anything beside it: each net of a mixture, or the network itself."""
-    return list(network.bases) if isinstance(network, Mixture) else [network]
+    return list(network.bases) if isinstance(network, BaseNets) else [network]
 
 
-def side_by_side(layout: Layout, count: int) -> Layout:
+def joined_layout(layout: Layout, count: int) -> Layout:
     """The declaration of `count` nets of one layout."""
     return Layout(
         layout.axes, {_name(i, name): tensor for i in range(count) for name, tensor in layout.tensors.items()}
     )
 
 
-def chosen(part: Submodel, bases: Sequence[int]) -> Submodel:
+def of_nets(part: Submodel, bases: Sequence[int]) -> Submodel:
     """Hold the same part of some of the nets; locally they are numbered from 0."""
     blocks: dict[str, Block] = {}
     for local, base in enumerate(bases):
@@ -57,7 +57,7 @@ def chosen(part: Submodel, bases: Sequence[int]) -> Submodel:
     return Submodel(blocks, part.sizes)
 
 
-def copied(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def joined_state(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The state of nets side by side, from a state of each."""
     return {_name(i, name): tensor for i, state in enumerate(states) for name, tensor in state.items()}
 

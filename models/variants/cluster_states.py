@@ -26,7 +26,7 @@ def shared_names(part: Submodel, shared: Collection[str]) -> list[str]:
     return [name for name, block in part.items() if block.source in shared]
 
 
-def together(states: Sequence[Mapping[str, Tensor]], shared: Collection[str]) -> Tensor:
+def pack_states(states: Sequence[Mapping[str, Tensor]], shared: Collection[str]) -> Tensor:
     """Write states of the same names and shapes into one flat vector.
 
     Args:
@@ -38,15 +38,15 @@ def together(states: Sequence[Mapping[str, Tensor]], shared: Collection[str]) ->
     return torch.cat(parts)
 
 
-def length(shapes: Mapping[str, tuple[int, ...]], count: int, shared: Collection[str]) -> int:
-    """Coordinates of what `together` makes of `count` states of these shapes."""
+def packed_length(shapes: Mapping[str, tuple[int, ...]], count: int, shared: Collection[str]) -> int:
+    """Coordinates of what `pack_states` makes of `count` states of these shapes."""
     return sum(prod(shape) * (1 if name in shared else count) for name, shape in shapes.items())
 
 
-def apart(
+def unpack_states(
     flat: Tensor, shapes: Mapping[str, tuple[int, ...]], count: int, shared: Collection[str]
 ) -> list[dict[str, Tensor]]:
-    """See what `together` made as states again; their tensors are views.
+    """See what `pack_states` made as states again; their tensors are views.
 
     Raises:
         ValueError: the vector's length does not fit.

@@ -18,7 +18,7 @@ from models.algebra.axes import Layout
 from models.algebra.submodel import Block, Submodel
 
 
-def ranked(layout: Layout) -> list[str]:
+def competing_tensors(layout: Layout) -> list[str]:
     """The tensors whose coordinates compete: parameters that belong to no norm and are no step size."""
     return [name for name, tensor in layout.tensors.items() if not tensor.role and not tensor.buffer]
 
@@ -31,7 +31,7 @@ def threshold(state: Mapping[str, Tensor], layout: Layout, keep: Fraction) -> fl
         layout: its declaration.
         keep: share of the weights, in (0, 1]; of n weights, ceil(keep·n) are kept.
     """
-    sizes = torch.cat([state[name].detach().abs().flatten() for name in ranked(layout)]).cpu().numpy()
+    sizes = torch.cat([state[name].detach().abs().flatten() for name in competing_tensors(layout)]).cpu().numpy()
     place = len(sizes) - ceil(keep * len(sizes))
     sizes.partition(place)  # several times faster than torch.topk and torch.kthvalue
     return float(sizes[place])
@@ -41,7 +41,7 @@ def masked(part: Submodel, state: Mapping[str, Tensor], layout: Layout, keep: Fr
     """The submodel with an element mask on every tensor whose coordinates compete."""
     if keep == 1:
         return part
-    least, competing = threshold(state, layout, keep), set(ranked(layout))
+    least, competing = threshold(state, layout, keep), set(competing_tensors(layout))
     blocks = {
         name: Block(
             source=block.source,

@@ -19,7 +19,7 @@ from models.algebra.submodel import Block, Submodel
 PRIVATE = ("norm", "step", "stage")
 
 
-def with_private(layout: Layout, groups: Sequence[str], variants: Sequence[Plan]) -> Layout:
+def layout_with_copies(layout: Layout, groups: Sequence[str], variants: Sequence[Plan]) -> Layout:
     """Add the copies of every variant, and leave out what nobody shares any more.
 
     Args:
@@ -37,7 +37,9 @@ def with_private(layout: Layout, groups: Sequence[str], variants: Sequence[Plan]
     return Layout(layout.axes, tensors)
 
 
-def redirected(part: Submodel, layout: Layout, groups: Sequence[str], variants: Sequence[Plan], plan: Plan) -> Submodel:
+def submodel_with_copies(
+    part: Submodel, layout: Layout, groups: Sequence[str], variants: Sequence[Plan], plan: Plan
+) -> Submodel:
     """Point a submodel's private tensors at its copies.
 
     Raises:
@@ -55,7 +57,7 @@ def redirected(part: Submodel, layout: Layout, groups: Sequence[str], variants: 
     return Submodel(blocks, part.sizes)
 
 
-def copies(
+def state_with_copies(
     state: Mapping[str, Tensor], layout: Layout, groups: Sequence[str], variants: Sequence[Plan]
 ) -> dict[str, Tensor]:
     """Turn the state of a network into one with copies: each begins as what its submodel would have held."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
+from models.algebra.block_scatter import unit_pairs
 from models.algebra.submodel import Submodel, shapes_of, split
 
 SCALINGS = ("all", "holders")
@@ -63,11 +64,7 @@ class FedDynCorrection:
         for name, holders in average.coverage().items():
             if self._layout.tensors[name].buffer:
                 continue
-            seen = tuple(
-                part
-                for size, units in zip(state[name].shape, holders.shape[::2], strict=True)
-                for part in (units, size // units)
-            )
+            seen = unit_pairs(state[name].shape, holders.shape[::2])
             mean, old, h = (tensor.view(seen) for tensor in (state[name], before[name], self.h[name]))
             nodes = self._able.get(name)
             share = holders / self._nodes if nodes is None else holders / nodes.clamp_min(1)

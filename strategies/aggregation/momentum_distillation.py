@@ -16,8 +16,8 @@ from torch import Tensor
 
 from models.algebra.plans import Plan
 from models.errors import SettingError
-from models.networks.layers import alike, places
 from models.networks.spec import NetworkSpec
+from models.networks.stage_tensors import same_shapes, stage_sources
 from protocol import Scalar
 
 USUAL = 0.2  # the paper's β
@@ -33,10 +33,14 @@ class Momentum:
 
     def __init__(self, network: NetworkSpec, sizes: Mapping[int, Plan]) -> None:
         largest = max(sizes)
-        self._last = {depth: places(network, plan, depth) for depth, plan in sizes.items() if depth < largest}
-        self._deeper = {stage: places(network, sizes[largest], stage) for stage in range(min(sizes) + 1, largest + 1)}
+        self._last = {depth: stage_sources(network, plan, depth) for depth, plan in sizes.items() if depth < largest}
+        self._deeper = {
+            stage: stage_sources(network, sizes[largest], stage) for stage in range(min(sizes) + 1, largest + 1)
+        }
         self._teachers = {
-            depth: [stage for stage, names in self._deeper.items() if stage > depth and alike(network, names, own)]
+            depth: [
+                stage for stage, names in self._deeper.items() if stage > depth and same_shapes(network, names, own)
+            ]
             for depth, own in self._last.items()
         }
 

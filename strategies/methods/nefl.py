@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from models.algebra.plans import Plan
 from models.networks.complete import completed
-from models.networks.scaling import MODES, scaled
+from models.networks.scaling import MODES, scaled_plan
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from models.settings import Names, Setting, between
@@ -73,7 +73,7 @@ class NeFL(PartialStrategy):
             whole = replace(whole, rates=())  # every submodel has its own statistics anyway
         whole = replace(whole, step_sizes=steps)
         rates = sorted({tier.rate for tier in settings.tiers}, reverse=True)
-        variants = dict.fromkeys(scaled(whole, rate, mode).to_json() for rate in rates)
+        variants = dict.fromkeys(scaled_plan(whole, rate, mode).to_json() for rate in rates)
         return replace(whole, private=("norm", "step"), variants=tuple(variants))
 
     def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
@@ -89,7 +89,7 @@ class NeFL(PartialStrategy):
         """The submodel of the tier; of the largest one for the network as a whole, whose norms are trained."""
         del round_number
         rate = tier.rate if tier in self.settings.tiers else self.global_rate()
-        return scaled(replace(self.network, private=(), variants=()), rate, str(self.options["mode"]))
+        return scaled_plan(replace(self.network, private=(), variants=()), rate, str(self.options["mode"]))
 
     def global_rate(self) -> Fraction:
         """Rate of the largest tier."""

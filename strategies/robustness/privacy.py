@@ -33,6 +33,7 @@ from flwr.serverapp import GaussianPrivacyEvent, NeighboringRelation, PrivacyCon
 from torch import Tensor
 
 from models.algebra.average import PartialAverage
+from models.algebra.block_scatter import unit_pairs
 from models.errors import SettingError
 from models.randomness import generator
 from strategies.aggregation import AGGREGATIONS, ByMethod, Unweighted
@@ -90,11 +91,7 @@ class Privacy:
         for name, asked in average.denominators().items():
             tensor = state[name]
             noise = torch.from_numpy(draws.standard_normal(tuple(tensor.shape), dtype=np.float32).reshape(-1))
-            shape = tuple(
-                part
-                for size, units in zip(tensor.shape, asked.shape[::2], strict=True)
-                for part in (units, size // units)
-            )
+            shape = unit_pairs(tensor.shape, asked.shape[::2])
             added = torch.where(asked > 0, noise.view(shape) * deviation / asked.clamp_min(1), -0.0)
             tensor.add_(added.view(tensor.shape))
         self.releases += 1

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel, flatten
 from models.networks.spec import NetworkSpec
-from models.variants.cluster_states import shared_names, together
+from models.variants.cluster_states import pack_states, shared_names
 from protocol import (
     STATE,
     TRAIN,
@@ -166,10 +166,10 @@ class RequestFactory:
         """The states of clusters, or the same part of each."""
         states, shared = [self._clusters.tensors(cluster) for cluster in offered], self._clusters.shared
         if plan is None:
-            return states[0][0] if len(states) == 1 else together([state for _, state in states], shared)
+            return states[0][0] if len(states) == 1 else pack_states([state for _, state in states], shared)
         parts = [self._cut(plan, cluster) for cluster in offered]
         held = [part.gather(state) for part, (_, state) in zip(parts, states, strict=True)]
-        return flatten(held[0]) if len(held) == 1 else together(held, shared_names(parts[0], shared))
+        return flatten(held[0]) if len(held) == 1 else pack_states(held, shared_names(parts[0], shared))
 
     def _message(self, request: PartRequest, arrays: ArrayRecord, kind: str, node: Node) -> Message:
         content = request.to_record(arrays)

@@ -24,7 +24,7 @@ import numpy as np
 from flwr.app import Message
 
 from models.algebra.plans import Plan
-from models.cost import size_of, training_bytes
+from models.cost import cost_of, training_bytes
 from models.errors import SettingError
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
@@ -213,7 +213,7 @@ class VirtualClock:
         return bool(generator(self._seed, number, node, purpose).random() < chance)
 
     def _step(self, device: Device, plan: Plan) -> float:
-        macs = size_of(self._network, _alike(plan), every_exit=True).macs
+        macs = cost_of(self._network, _alike(plan), every_exit=True).macs
         return 1e-3 * device.step_ms + _BACKWARD * self._batch * macs / (1e9 * device.gmacs)
 
     def _needed(self, plan: Plan) -> int:

@@ -14,7 +14,7 @@ from benchmarks.bench.rows import HEADS, Row
 from benchmarks.bench.run import read, write
 from benchmarks.document import replace_part
 from benchmarks.probes.structure import ROOT, modules
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 
 
 def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,13 +33,18 @@ def test_whatever_can_be_run_is_in_the_list() -> None:
         for name, (module, _) in tasks.items():
             found = import_module(f"benchmarks.{folder}.{module}")
             task = found.TASKS[name] if hasattr(found, "TASKS") else found.TASK
-            assert isinstance(task, Task)
+            assert isinstance(task, Command)
             assert folder != "bench" or list(task.parts) == list(tasks)
 
 
 def test_a_task_gets_what_the_command_line_says() -> None:
     given: list[Options] = []
-    task = Task(lambda options: given.append(options) or 3, parts=("a", "b"), defaults={"seeds": [1], "write": False})  # type: ignore[func-returns-value]
+
+    def run(options: Options) -> int:
+        given.append(options)
+        return 3
+
+    task = Command(run, parts=("a", "b"), defaults={"seeds": [1], "write": False})
     assert task(["b", "--seeds", "4", "5", "--write"], "command", None) == 3
     assert task([], "command", None) == 3
     assert given == [Options(["b"], seeds=[4, 5], write=True), Options(["a", "b"], seeds=[1])]
@@ -47,7 +52,7 @@ def test_a_task_gets_what_the_command_line_says() -> None:
 
 @pytest.mark.parametrize("arguments", [["c"], ["--rounds", "3"], ["--seeds", "many"]])
 def test_what_a_task_does_not_know_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    task = Task(lambda options: 0, parts=("a", "b"), defaults={"seeds": [1]})
+    task = Command(lambda options: 0, parts=("a", "b"), defaults={"seeds": [1]})
     with pytest.raises(SystemExit):
         task(arguments, "command", None)
     assert "usage: command" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from models import NetworkSpec, Plan, build, build_part, completed, initial_stat
 from models.adversary import Attack, robust_accuracy
 from models.evaluation import evaluate
 from models.networks.registry import NETWORKS
-from models.norms.dual_norm import duals, mixed, share_of
+from models.norms.dual_norm import dual_norms, noise_share, noise_share_of
 from models.norms.layers import BatchNormPerWidth, Scaler, StaticBatchNorm
 from models.statistics import collect, set_statistics, static_norms
 from tests.models.inputs import drawn, kind_of
@@ -103,9 +103,9 @@ def test_it_leaves_no_trace(norm: str) -> None:
     for module in network.modules():
         if isinstance(module, Scaler):
             module.register_forward_hook(lambda layer, *_: modes.add(layer.training))
-    with mixed(network, 0.25):
+    with noise_share(network, 0.25):
         _attack().perturb(network, lambda a: F.cross_entropy(network(a), y), x)
-        assert share_of(network) == 0.25
+        assert noise_share_of(network) == 0.25
     assert modes == {False}
     assert all(module.training for module in network.modules())
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -146,7 +146,7 @@ def test_every_norm_exists_twice_and_is_declared(name: str, norm: str) -> None:
         norms = sum(b.numel for n, b in submodel(single, plan).items() if layout(single).tensors[n].role == "norm")
         assert twice - once == norms > 0
     network = build(spec)
-    assert len(duals(network)) > 0
+    assert len(dual_norms(network)) > 0
     with torch.device("meta"):
         assert build(single).train()(torch.zeros_like(drawn(spec, 2), device="meta")).shape == (2, 5)
     assert NetworkSpec.from_json(spec.to_json()) == spec
@@ -164,10 +164,10 @@ def test_the_ends_are_the_single_networks(norm: str) -> None:
     for share, own in ((0.0, "clean"), (1.0, "noise")):
         alone = build(replace(spec, dual=False))
         alone.load_state_dict(_single(state, own))
-        with mixed(network, share):
+        with noise_share(network, share):
             outputs[share] = network(x)
         assert torch.equal(outputs[share], alone.train()(x))
-    with mixed(network, 0.5):
+    with noise_share(network, 0.5):
         half = network(x)
     assert not torch.allclose(outputs[0.0], outputs[1.0])
     assert not torch.allclose(half, outputs[0.0])
@@ -192,7 +192,7 @@ def _single(state: dict[str, Tensor], own: str) -> dict[str, Tensor]:
 @pytest.mark.parametrize("norm", ["static-batch", "batch-per-width", "group"])
 def test_one_layer_mixes_outputs(norm: str) -> None:
     network = _network(norm)
-    layer, x = duals(network)[0], torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
+    layer, x = dual_norms(network)[0], torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for parameter in layer.noise.parameters():
             parameter.add_(0.5)
@@ -205,7 +205,7 @@ def test_adversarial_batches_do_not_touch_the_clean_copies() -> None:
     for share, touched in ((0.0, "clean"), (1.0, "noise")):
         network = _network("batch-per-width")
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        with mixed(network, share):
+        with noise_share(network, share):
             network(_images(8) + 1).square().sum().backward()
         moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
         learnt = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
@@ -224,7 +224,7 @@ def test_statistics_of_each_copy_are_of_its_own_inputs() -> None:
         alone.load_state_dict(_single(dict(network.state_dict()), "noise" if share else "clean"))
         set_statistics(alone, collect(alone, torch.split(batches, 10)))
         x = _images(7, seed=3)
-        with mixed(network.eval(), share), torch.no_grad():
+        with noise_share(network.eval(), share), torch.no_grad():
             torch.testing.assert_close(network(x), alone.eval()(x))
 
 
@@ -233,7 +233,7 @@ def test_without_adversarial_inputs_both_copies_see_the_clean_ones() -> None:
     set_statistics(network, collect(network, iter(torch.split(x, 10))))
     scores = []
     for share in (0.0, 0.3, 1.0):
-        with mixed(network, share):
+        with noise_share(network, share):
             scores.append(evaluate(network, x, torch.arange(20) % 5))
     assert scores[0] == scores[2]
     assert scores[1].loss == pytest.approx(scores[0].loss, abs=1e-5)
@@ -241,8 +241,8 @@ def test_without_adversarial_inputs_both_copies_see_the_clean_ones() -> None:
 
 def test_a_mixture_is_restored_after_an_error() -> None:
     network = _network("group")
-    with pytest.raises(ZeroDivisionError), mixed(network, 1.0):
+    with pytest.raises(ZeroDivisionError), noise_share(network, 1.0):
         raise ZeroDivisionError
-    assert share_of(network) == 0.0
-    assert share_of(_network("group", dual=False)) == 0.0
+    assert noise_share_of(network) == 0.0
+    assert noise_share_of(_network("group", dual=False)) == 0.0
     assert isinstance(next(iter(static_norms(_network("static-batch")).values())), StaticBatchNorm)

@@ -16,7 +16,7 @@ from client_app.client_state import Memory
 from client_app.feddyn import NAME, FedDynRegulariser
 from client_app.model_cache import LocalModel
 from models import NetworkSpec, PartialAverage, Plan, completed, layout, submodel
-from models.algebra.box_vector import Held
+from models.algebra.box_vector import BoxVector
 from models.algebra.submodel import flatten, split
 from strategies.aggregation.feddyn import FedDynCorrection
 from tests.parity.rounds import state_of
@@ -133,7 +133,7 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
     part, memory = submodel(SPEC, plan), Memory(_context(), 0, 2, 0)
     known = torch.randn(layout(SPEC).parameters, generator=draws)
     Memory_before = Memory(context := _context(), 0, 1, 0)
-    Memory_before.write(NAME, Held(layout(SPEC), submodel(SPEC, Plan()), known).to_vector())
+    Memory_before.write(NAME, BoxVector(layout(SPEC), submodel(SPEC, Plan()), known).to_vector())
     memory = Memory(context, 0, 2, 0)
     model = LocalModel(SPEC, plan, torch.device("cpu"))
     model.load(SPEC, plan, flatten(state_of(SPEC)), sliced=False)
@@ -158,7 +158,7 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
     regulariser.keep()
     vector = Memory(context, 0, 3, 0).read(NAME)
     assert vector is not None
-    held = Held.from_vector(vector, layout(SPEC))
+    held = BoxVector.from_vector(vector, layout(SPEC))
     assert held is not None
     kept = held.values  # of everything, as it was before
     expected = linear - ALPHA * (model.flat - start)

@@ -29,7 +29,7 @@ from client_app.objectives.base import Setting
 from client_app.objectives.importance import kept
 from models import NetworkSpec, Plan, Submodel, build, completed, flatten, initial_state, submodel, torch_generator
 from models.algebra.average import norm_of
-from models.cost import size_of
+from models.cost import cost_of
 from models.variants.importance import threshold
 from protocol import Objective, Optimiser, TrainRequest, Work, decode, encode
 from strategies import FIARSE, Settings
@@ -300,7 +300,7 @@ def test_a_tier_is_scored_with_its_mask(play: Player) -> None:
 
 
 def test_parameters_are_those_that_count_and_nothing_else_gets_smaller(play: Player) -> None:
-    whole, few = (size_of(MLP, Plan(keep=keep)) for keep in (Fraction(1), Fraction(1, 10)))
+    whole, few = (cost_of(MLP, Plan(keep=keep)) for keep in (Fraction(1), Fraction(1, 10)))
     norms = 2 * (40 + 24)
     assert few.parameters == norms + ceil(Fraction(whole.parameters - norms, 10))
     assert few.macs == whole.macs

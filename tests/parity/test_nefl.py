@@ -31,7 +31,7 @@ from models import (
     submodel,
     torch_generator,
 )
-from models.networks.scaling import root, scaled
+from models.networks.scaling import scaled_plan, square_root
 from strategies import NeFL, Settings
 from strategies.tiers.tier import Tier
 from tests.models.generators import bits
@@ -184,16 +184,16 @@ def _share(spec: NetworkSpec, plan: Plan) -> float:
 @MODES
 @pytest.mark.parametrize("name", LARGE)
 def test_a_tier_has_its_share_of_the_parameters(name: str, mode: str) -> None:
-    shares = [_share(LARGE[name], scaled(LARGE[name], rate, mode)) for rate in RATES]
+    shares = [_share(LARGE[name], scaled_plan(LARGE[name], rate, mode)) for rate in RATES]
     for rate, share in zip(RATES, shares, strict=True):
         assert share == pytest.approx(float(rate), rel=0.16), rate
     assert shares == sorted(shares, reverse=True)
-    assert scaled(LARGE[name], RATES[0], mode) == Plan()
+    assert scaled_plan(LARGE[name], RATES[0], mode) == Plan()
 
 
 def test_depth_alone_comes_as_near_as_whole_blocks_allow() -> None:
     for rate in (Fraction(4, 5), Fraction(3, 5), Fraction(1, 2), Fraction(2, 5), Fraction(1, 5)):
-        plan = scaled(LARGE["resnet56"], rate, "depth")
+        plan = scaled_plan(LARGE["resnet56"], rate, "depth")
         assert plan.rate == 1
         share = _share(LARGE["resnet56"], plan)
         assert share == pytest.approx(float(rate), abs=0.045)  # half a block of the last stage
@@ -201,7 +201,7 @@ def test_depth_alone_comes_as_near_as_whole_blocks_allow() -> None:
 
 def test_both_halves_are_like_the_authors_tables() -> None:
     """ResNet56, 1/5: the authors keep the first four blocks of each stage and √0.465 of the width."""
-    plan = scaled(LARGE["resnet56"], Fraction(1, 5), "both")
+    plan = scaled_plan(LARGE["resnet56"], Fraction(1, 5), "both")
     kept = [place for place in range(27) if place not in _places(plan, (9, 9, 9))]
     per_stage = [[place % 9 for place in kept if place // 9 == stage] for stage in range(3)]
     assert all(stage == list(range(len(stage))) for stage in per_stage)  # the first ones
@@ -217,21 +217,21 @@ def _places(plan: Plan, blocks: tuple[int, ...]) -> set[int]:
 
 def test_networks_without_blocks_are_scaled_in_width() -> None:
     for mode in ("width", "both"):
-        assert scaled(LARGE["cnn"], Fraction(1, 4), mode) == Plan(Fraction(1, 2))
+        assert scaled_plan(LARGE["cnn"], Fraction(1, 4), mode) == Plan(Fraction(1, 2))
 
 
 def test_one_block_that_may_be_left_out_stays() -> None:
     for name, spec in LARGE.items():
         if blocks := layout(spec).blocks:
-            plan = scaled(spec, Fraction(1, 1000), "both")
+            plan = scaled_plan(spec, Fraction(1, 1000), "both")
             assert len(blocks - set(plan.dropped)) == 1, name
 
 
 def test_square_roots_are_exact_or_rounded_down() -> None:
-    assert [root(Fraction(1, n * n)) for n in (1, 2, 3, 7)] == [Fraction(1, n) for n in (1, 2, 3, 7)]
-    assert root(Fraction(4, 9)) == Fraction(2, 3)
+    assert [square_root(Fraction(1, n * n)) for n in (1, 2, 3, 7)] == [Fraction(1, n) for n in (1, 2, 3, 7)]
+    assert square_root(Fraction(4, 9)) == Fraction(2, 3)
     for rate in (Fraction(1, 2), Fraction(1, 5), Fraction(3, 7)):
-        assert root(rate) ** 2 < rate < (root(rate) + Fraction(1, 10**6)) ** 2
+        assert square_root(rate) ** 2 < rate < (square_root(rate) + Fraction(1, 10**6)) ** 2
 
 
 @pytest.mark.parametrize(

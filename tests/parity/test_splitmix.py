@@ -18,8 +18,8 @@ from client_app.training import train
 from data import AUGMENTATIONS, DataSet, Examples, Split, Task
 from models import NetworkSpec, Plan, build_part, completed, generator, layout, submodel
 from models.adversary import Attack
-from models.norms.dual_norm import mixed
-from models.variants.base_nets import Mixture
+from models.norms.dual_norm import noise_share
+from models.variants.base_nets import BaseNets
 from protocol import Optimiser, Work
 from strategies import Settings, SplitMix, Tier
 from tests.parity.rounds import CNN as ANY_CNN
@@ -114,7 +114,7 @@ WORK = Work(local_epochs=2, batch_size=8, device="cpu")
 LOW, HIGH = torch.tensor([-1.5, -0.5]).view(2, 1, 1), torch.tensor([2.0, 4.0]).view(2, 1, 1)
 
 
-def _loaded(bases: tuple[int, ...], spec: NetworkSpec = SPEC) -> Mixture:
+def _loaded(bases: tuple[int, ...], spec: NetworkSpec = SPEC) -> BaseNets:
     """Nets whose noise norms are not what their clean ones are."""
     plan, draws = Plan(bases=bases), torch.Generator().manual_seed(8)
     network, state = build_part(spec, plan), state_of(spec)
@@ -122,7 +122,7 @@ def _loaded(bases: tuple[int, ...], spec: NetworkSpec = SPEC) -> Mixture:
         if layout(spec).tensors[name].role == "norm":
             tensor.add_(torch.rand(tensor.shape, generator=draws))
     network.load_state_dict(submodel(spec, plan).gather(state))
-    assert isinstance(network, Mixture)
+    assert isinstance(network, BaseNets)
     return network.train()
 
 
@@ -231,7 +231,7 @@ def test_the_attack_is_pgd_in_pixels(epsilon: float, steps: int) -> None:
     x = ((raw.double() / 16) - mean) / std
     found = attack.perturb(net, lambda a: F.cross_entropy(net(a), labels), x)
     start = torch.rand(x.shape, generator=torch.Generator().manual_seed(3)).double()
-    with mixed(net.eval(), 1.0):
+    with noise_share(net.eval(), 1.0):
         expected = released_pgd(net, raw.double() / 16, labels, mean, std, epsilon, steps, start)
     torch.testing.assert_close(found * std + mean, expected, rtol=0, atol=1e-6)
     assert (found - x).abs().max() > 0
@@ -247,11 +247,11 @@ def test_the_adversarial_loss_and_who_learns_from_what(weight: float) -> None:
     total, draws = torch.zeros(()), torch.Generator().manual_seed(7)
     for net in theirs.bases:
         frozen = copy.deepcopy(net).eval()
-        with mixed(frozen, 1.0):
+        with noise_share(frozen, 1.0):
             attack = Attack(epsilon=8 / 255, steps=3, low=LOW, high=HIGH, draws=draws)
             found = attack.perturb(frozen, lambda a, f=frozen: F.cross_entropy(f(a), y), x)  # type: ignore[misc]
         clean = F.cross_entropy(net(x), y)
-        with mixed(net, 1.0):
+        with noise_share(net, 1.0):
             total = total + (1 - weight) * clean + weight * F.cross_entropy(net(found), y)
     total.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(loss, total)

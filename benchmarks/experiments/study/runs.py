@@ -27,7 +27,7 @@ from data.node import shards
 from data.synthetic_groups import group_of
 from flotilla.local.base import address_of
 from flotilla.local.grid import LocalGrid, contexts
-from models.cost import size_of
+from models.cost import cost_of
 from models.networks.build import build_part
 from models.randomness import generator
 from protocol import LOSSES, REQUEST
@@ -162,7 +162,7 @@ class Devices:
         self._speed = [SPEEDS[name] * exp(SPREAD * factor) for name, factor in zip(tiers, factors, strict=True)]
         self._epochs = config.settings.work.local_epochs
         strategy = config.strategy()
-        sizes = {tier.name: size_of(strategy.network, strategy.kept_plan(tier, 1)) for tier in config.settings.tiers}
+        sizes = {tier.name: cost_of(strategy.network, strategy.kept_plan(tier, 1)) for tier in config.settings.tiers}
         self._macs = [3 * sizes[name].macs for name in tiers]  # forward, and twice as much backward
         self._sending = [8 * sizes[name].parameters / BYTES_A_SECOND for name in tiers]  # float32, down and up
         self.asked: dict[int, dict[int, float]] = {}

@@ -19,7 +19,7 @@ from os import cpu_count
 from benchmarks.document import DOCS, ROOT, replace_part
 from benchmarks.experiments.study import figures, regression, tables
 from benchmarks.experiments.study.runs import COMMON, SPEEDS, SPREAD, Case, Outcome, run
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 
 DOCUMENT = DOCS / "study.md"
 EXPONENTS = ((0.0, 0.5, 1.0), (0.0, 1.0), (0.0, 2.0))
@@ -94,4 +94,4 @@ def _run(options: Options) -> int:
     return 0
 
 
-TASK = Task(_run, defaults={"seeds": [1, 2, 3, 4, 5], "more_seeds": 10, "processes": None, "write": False})
+TASK = Command(_run, defaults={"seeds": [1, 2, 3, 4, 5], "more_seeds": 10, "processes": None, "write": False})

@@ -10,7 +10,7 @@ from benchmarks.experiments.comparison import tables
 from benchmarks.experiments.figure import draw
 from benchmarks.experiments.like_for_like import COMPARISONS, DEPTH, Comparison, Keys
 from benchmarks.experiments.results import Plan, run_all
-from models.cost import size_of
+from models.cost import cost_of
 from server_app.config.resolve import resolve
 from tests.benchmarks.cases import SMALL
 
@@ -53,7 +53,7 @@ def test_a_row_is_as_large_as_it_says() -> None:
     for row in ("depthfl", "heterofl, sized as depthfl"):
         strategy = resolve({**DEPTH.common, **DEPTH.methods[row]}, check_files=False).strategy()
         plans = [strategy.kept_plan(tier, 1) for tier in strategy.settings.tiers]
-        sizes[row] = [size_of(strategy.network, plan).parameters for plan in plans]
+        sizes[row] = [cost_of(strategy.network, plan).parameters for plan in plans]
     for ours, theirs in zip(*sizes.values(), strict=True):
         assert ours == pytest.approx(theirs, rel=0.05)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models import Layout, NetworkSpec, Plan, completed, layout, submodel
-from models.algebra.box_vector import Held, among, union
+from models.algebra.box_vector import BoxVector, among, union
 from models.algebra.plans import submodel as cut
 from models.algebra.submodel import Submodel, flatten, split
 from tests.models.generators import layouts, plans
@@ -42,10 +42,10 @@ class Whole:
         self.shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
         self.values = torch.zeros(layout.parameters)
 
-    def take(self, part: Submodel) -> Tensor:
+    def gather(self, part: Submodel) -> Tensor:
         return flatten(part.gather(split(self.values, self.shapes)))
 
-    def put(self, part: Submodel, values: Tensor) -> None:
+    def scatter(self, part: Submodel, values: Tensor) -> None:
         whole = split(self.values, self.shapes)
         for name, new in part.split(values).items():
             part[name].scatter(new, whole[part[name].source])
@@ -53,38 +53,38 @@ class Whole:
 
 @given(st.data(), layouts())
 def test_the_same_bits_as_with_a_full_vector(data: st.DataObject, layout: Layout) -> None:
-    whole, held = Whole(layout), Held.nothing(layout)
+    whole, held = Whole(layout), BoxVector.empty(layout)
     for number in range(data.draw(st.integers(1, 4))):
         part = cut(layout, data.draw(plans(layout)))
-        held = held.with_room(part)
-        assert torch.equal(held.take(part), whole.take(part))
+        held = held.widened_by(part)
+        assert torch.equal(held.gather(part), whole.gather(part))
         values = torch.randn(part.numel, generator=torch.Generator().manual_seed(number))
-        held.put(part, values)
-        whole.put(part, values)
-        again = Held.from_vector(held.to_vector(), layout)
+        held.scatter(part, values)
+        whole.scatter(part, values)
+        again = BoxVector.from_vector(held.to_vector(), layout)
         assert again is not None
         assert again.boxes == held.boxes
         assert torch.equal(again.values, held.values)
         held = again
-    assert torch.equal(held.take(held.boxes), whole.take(held.boxes))
+    assert torch.equal(held.gather(held.boxes), whole.gather(held.boxes))
     everything = cut(layout, Plan())
-    assert torch.equal(held.with_room(everything).take(everything), whole.take(everything))
+    assert torch.equal(held.widened_by(everything).gather(everything), whole.gather(everything))
 
 
 def test_nested_parts_are_kept_as_the_largest_of_them() -> None:
-    held = Held.nothing(layout(CNN))
+    held = BoxVector.empty(layout(CNN))
     half, quarter = (submodel(CNN, Plan(Fraction(1, n), depth=2)) for n in (2, 4))
     for part in (quarter, half, quarter, half):
-        held = held.with_room(part)
+        held = held.widened_by(part)
     assert held.values.numel() == half.numel < submodel(CNN, Plan()).numel / 10
-    assert held.with_room(quarter) is held
+    assert held.widened_by(quarter) is held
 
 
 def test_a_window_that_moves_grows_to_the_whole() -> None:
-    held = Held.nothing(layout(CNN))
+    held = BoxVector.empty(layout(CNN))
     sizes = []
     for shift in range(16):
-        held = held.with_room(submodel(CNN, Plan(Fraction(1, 4), shift=shift)))
+        held = held.widened_by(submodel(CNN, Plan(Fraction(1, 4), shift=shift)))
         sizes.append(held.values.numel())
     assert sizes == sorted(sizes)
     assert sizes[0] == submodel(CNN, Plan(Fraction(1, 4))).numel
@@ -102,18 +102,18 @@ def test_masks_hide_what_does_not_count() -> None:
             for name, block in part.items()
         }
     )
-    whole, held = Whole(layout(spec)), Held.nothing(layout(spec)).with_room(part)
+    whole, held = Whole(layout(spec)), BoxVector.empty(layout(spec)).widened_by(part)
     for kept in (part, masked, part):
         values = torch.arange(1.0, kept.numel + 1)
-        held.put(kept, values)
-        whole.put(kept, values)
-        assert torch.equal(held.take(masked), whole.take(masked))
-    assert (held.take(masked) == 0).any()
+        held.scatter(kept, values)
+        whole.scatter(kept, values)
+        assert torch.equal(held.gather(masked), whole.gather(masked))
+    assert (held.gather(masked) == 0).any()
 
 
 @pytest.mark.parametrize("damage", ["network", "length", "runs", "header", "empty", "place", "nan"])
 def test_what_cannot_be_read_is_as_good_as_lost(damage: str) -> None:
-    held = Held.nothing(layout(CNN)).with_room(submodel(CNN, Plan(Fraction(1, 2))))
+    held = BoxVector.empty(layout(CNN)).widened_by(submodel(CNN, Plan(Fraction(1, 2))))
     vector, declared = held.to_vector(), layout(CNN)
     if damage == "network":
         declared = layout(completed(NetworkSpec("cnn", (1, 8, 8), 5, widths=(8, 8, 16, 24), exits="plain")))
@@ -124,4 +124,4 @@ def test_what_cannot_be_read_is_as_good_as_lost(damage: str) -> None:
     else:
         place, value = {"runs": (3, 1e6), "header": (1, 1e9), "place": (2, 1e5), "nan": (1, torch.nan)}[damage]
         vector[place] = value
-    assert Held.from_vector(vector, declared) is None
+    assert BoxVector.from_vector(vector, declared) is None

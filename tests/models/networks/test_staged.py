@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models import NetworkSpec, Plan, SettingError, build_part, completed, initial_state, layout, submodel
-from models.cost import size_of, training_bytes
+from models.cost import cost_of, training_bytes
 from models.networks.registry import with_exits
 from models.networks.staged import Staged
 from models.predictions import predictions
 from models.statistics import collect, needs_statistics, set_statistics
-from models.variants.base_nets import Mixture
+from models.variants.base_nets import BaseNets
 from tests.models.generators import bits
 
 NETS = {
@@ -109,13 +109,13 @@ def test_the_macs_of_every_exit() -> None:
     stages, exits = [24 * 6, 6 * 6, 6 * 4], [6 * 5, 6 * 5, 4 * 5]
     for depth in (1, 2, 3):
         plan = Plan(depth=depth)
-        assert size_of(spec, plan).macs == sum(stages[:depth]) + exits[depth - 1]
-        assert size_of(spec, plan, every_exit=True).macs == sum(stages[:depth]) + sum(exits[:depth])
-        assert size_of(spec, plan, every_exit=True).parameters == size_of(spec, plan).parameters
+        assert cost_of(spec, plan).macs == sum(stages[:depth]) + exits[depth - 1]
+        assert cost_of(spec, plan, every_exit=True).macs == sum(stages[:depth]) + sum(exits[:depth])
+        assert cost_of(spec, plan, every_exit=True).parameters == cost_of(spec, plan).parameters
         own = Plan(depth=depth, own_exit=True)
-        assert size_of(spec, own, every_exit=True) == size_of(spec, own)
+        assert cost_of(spec, own, every_exit=True) == cost_of(spec, own)
     mixture = completed(replace(NETS["mlp"], norm="none", bases=3))
-    assert size_of(mixture, Plan(), every_exit=True) == size_of(mixture, Plan())
+    assert cost_of(mixture, Plan(), every_exit=True) == cost_of(mixture, Plan())
 
 
 def test_training_keeps_what_every_exit_needs() -> None:
@@ -150,7 +150,7 @@ def test_a_mixture_is_the_mean_of_the_nets_it_holds(chosen: list[int]) -> None:
     assert len(layout(spec).tensors) == 4 * len(layout(alone).tensors)
     plan = Plan(bases=tuple(chosen))
     mixture = build_part(spec, plan)
-    assert isinstance(mixture, Mixture)
+    assert isinstance(mixture, BaseNets)
     mixture.load_state_dict(submodel(spec, plan).gather(state))
     singles = []
     for base in chosen:

@@ -29,7 +29,7 @@ from models import (
     submodel,
     torch_generator,
 )
-from models.cost import size_of
+from models.cost import cost_of
 from models.networks.attention import Layer, Tokens
 from models.networks.staged import Staged
 from models.networks.transformer import patch_of
@@ -385,7 +385,7 @@ def test_every_product_is_counted(name: str, rate: Fraction, exits: str) -> None
     patches = 0 if spec.vocabulary else length * 12 * stream
     for depth in (1, 3):
         plan = Plan(rate, depth=depth)
-        size = size_of(spec, plan)
+        size = cost_of(spec, plan)
         assert size.macs == depth * layer + patches + stream * 7
         assert size.parameters == submodel(spec, plan).numel
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models import NetworkSpec, PartialAverage, Plan, completed, flatten, initial_state, layout, submodel
 from models.randomness import torch_generator
-from models.variants.importance import masked, ranked, threshold
+from models.variants.importance import competing_tensors, masked, threshold
 from tests.models.generators import bits
 
 KEEPS = tuple(Fraction(text) for text in ("1/64", "1/10", "1/3", "1/2", "2/3", "63/64"))
@@ -76,7 +76,7 @@ def test_what_reaches_the_threshold_counts_and_norms_always_do(spec: NetworkSpec
             assert block.mask is not None
             assert torch.equal(block.mask, state[name].abs() >= least)  # ties are all kept
             kept += int(block.mask.sum())
-    count = sum(state[name].numel() for name in ranked(declared))
+    count = sum(state[name].numel() for name in competing_tensors(declared))
     assert kept >= ceil(keep * count)
     assert levels or kept == ceil(keep * count)
 
@@ -84,11 +84,11 @@ def test_what_reaches_the_threshold_counts_and_norms_always_do(spec: NetworkSpec
 def test_norms_steps_and_statistics_do_not_compete() -> None:
     roles = {name: tensor.role for name, tensor in layout(SPECS["resnet-post"]).tensors.items()}
     assert "step" in roles.values()
-    left = set(roles) - set(ranked(layout(SPECS["resnet-post"])))
+    left = set(roles) - set(competing_tensors(layout(SPECS["resnet-post"])))
     assert left == {name for name, role in roles.items() if role}
     buffers = {name for name, tensor in layout(SPECS["per-width"]).tensors.items() if tensor.buffer}
     assert buffers
-    assert not buffers & set(ranked(layout(SPECS["per-width"])))
+    assert not buffers & set(competing_tensors(layout(SPECS["per-width"])))
 
 
 @given(st.sampled_from(sorted(SPECS)), st.sampled_from(KEEPS), st.sampled_from((0, 2, 8)), st.integers(0, 99))
@@ -159,9 +159,9 @@ def test_the_state_is_only_looked_at() -> None:
     masked(submodel(spec, Plan()), state, layout(spec), Fraction(1, 2))
     assert {name: bits(tensor) for name, tensor in state.items()} == before
     alone = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(40,), norm="none"))
-    tensors = {"one": state_of(alone, 1)[ranked(layout(alone))[0]]}  # nothing to put together
+    tensors = {"one": state_of(alone, 1)[competing_tensors(layout(alone))[0]]}  # nothing to put together
     kept = bits(tensors["one"])
-    single = replace(layout(alone), tensors={"one": layout(alone).tensors[ranked(layout(alone))[0]]})
+    single = replace(layout(alone), tensors={"one": layout(alone).tensors[competing_tensors(layout(alone))[0]]})
     threshold(tensors, single, Fraction(1, 2))
     assert bits(tensors["one"]) == kept
 

@@ -19,7 +19,7 @@ from models.algebra.axes import Layout
 from models.algebra.submodel import flatten, shapes_of
 from models.errors import SettingError
 from models.networks.build import layout
-from models.variants.cluster_states import apart, length, together, trunk
+from models.variants.cluster_states import pack_states, packed_length, trunk, unpack_states
 from protocol import LOSSES, ClusterStates, Objective, TrainRequest, bytes_of, read_request
 from server_app.config.resolve import RunConfig
 from strategies import PartialStrategy
@@ -272,13 +272,13 @@ def test_states_come_apart_as_they_were_put_together() -> None:
     ]
     shapes = shapes_of(states[0])
     for shared in ([], ["b"], ["a", "c"], ["a", "b", "c"]):
-        flat = together(states, shared)
-        assert flat.shape == (length(shapes, 3, shared),)
-        for i, state in enumerate(apart(flat, shapes, 3, shared)):
+        flat = pack_states(states, shared)
+        assert flat.shape == (packed_length(shapes, 3, shared),)
+        for i, state in enumerate(unpack_states(flat, shapes, 3, shared)):
             assert all(torch.equal(state[name], states[0 if name in shared else i][name]) for name in shapes)
-    assert torch.equal(together(states, []), torch.cat([flatten(state) for state in states]))
+    assert torch.equal(pack_states(states, []), torch.cat([flatten(state) for state in states]))
     with pytest.raises(ValueError, match="expected 3 states"):
-        apart(torch.zeros(5), shapes, 3, [])
+        unpack_states(torch.zeros(5), shapes, 3, [])
 
 
 def test_requests_say_how_many_states_came_along() -> None:

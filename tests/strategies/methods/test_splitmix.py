@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models import NetworkSpec, Plan, SettingError, build_part, generator, initial_state, submodel, torch_generator
-from models.variants.base_nets import Mixture, nets_of
+from models.variants.base_nets import BaseNets, nets_of
 from server_app.config.resolve import resolve
 from strategies import Settings, SplitMix, Tier, parse_tiers
 from tests.parity.rounds import Round, node, noisy
@@ -151,7 +151,7 @@ def test_a_width_at_inference_is_the_mean_of_the_first_nets() -> None:
     for tier, count in zip(TIERS, (8, 4, 2, 1), strict=True):
         plan = strategy.kept_plan(tier, 1)
         network = build_part(strategy.network, plan)
-        assert isinstance(network, Mixture)
+        assert isinstance(network, BaseNets)
         network.load_state_dict(strategy.part(plan).gather(state))
         torch.testing.assert_close(network.train()(x), sum(alone[:count], torch.zeros(9, 5)) / count)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from models import NetworkSpec, Plan, completed
-from models.cost import size_of, training_bytes
+from models.cost import cost_of, training_bytes
 from models.errors import SettingError
 from protocol import Hello
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
@@ -159,7 +159,7 @@ def test_the_seconds_of_a_reply_by_hand() -> None:
     came = reply()
     clock.judge(asked(2), 5, came)
     macs = 64 * 16 + 16 * 8 + 8 * 10
-    assert size_of(MLP, HALF).macs == macs
+    assert cost_of(MLP, HALF).macs == macs
     computing = 12 * (0.004 + 3 * 16 * macs / 1e6) * clock.load(2, 5)
     seconds = 0.06 + 50_000 * 8 / 2e6 + 20_000 * 8 / 0.5e6 + computing
     assert came.metrics["seconds-computing"] == pytest.approx(computing)
@@ -220,7 +220,7 @@ def test_figures_are_those_of_the_device() -> None:
     found = clock.figures(1, ["x", "y"], plans)
     assert found[MEMORY_AVAILABLE] == 3e6
     for name, plan in zip("xy", plans, strict=True):
-        expected = (0.002 + 3 * 16 * size_of(MLP, plan).macs / 1e7) * clock.load(1, 0)
+        expected = (0.002 + 3 * 16 * cost_of(MLP, plan).macs / 1e7) * clock.load(1, 0)
         assert found[STEP + name] == pytest.approx(expected)
         assert found[NEEDED + name] == training_bytes(MLP, plan, 16, whole=True)
 

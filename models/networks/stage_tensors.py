@@ -10,7 +10,7 @@ from models.networks.build import layout, submodel
 from models.networks.spec import NetworkSpec
 
 
-def places(network: NetworkSpec, size: Plan, stage: int) -> list[str]:
+def stage_sources(network: NetworkSpec, size: Plan, stage: int) -> list[str]:
     """Where the tensors of a stage stand in the state, for one size, in the network's order.
 
     Args:
@@ -22,7 +22,7 @@ def places(network: NetworkSpec, size: Plan, stage: int) -> list[str]:
     return [block.source for name, block in submodel(network, size).items() if alone[name].stage == stage]
 
 
-def alike(network: NetworkSpec, names: Sequence[str], others: Sequence[str]) -> bool:
+def same_shapes(network: NetworkSpec, names: Sequence[str], others: Sequence[str]) -> bool:
     """Whether tensors of the state have the shapes of others, one by one."""
     tensors = layout(network).tensors
     return [tensors[name].shape for name in names] == [tensors[name].shape for name in others]

@@ -25,7 +25,7 @@ limit() {  # Mbit/s up, down
   ip netns exec $name tc qdisc replace dev line root tbf rate "$1mbit" burst 16kb latency 500ms
 }
 
-.venv/bin/flotilla keys "$work/keys" --nodes 1 --host $here >/dev/null
+.venv/bin/flotilla tls-keys "$work/keys" --nodes 1 --host $here >/dev/null
 own=$work/keys/superlink
 .venv/bin/flower-superlink --host $here --port 18000 --isolation process --enable-supernode-auth \
   --ssl-ca-certfile "$work/keys/ca.crt" --ssl-certfile "$own/tls.crt" --ssl-keyfile "$own/tls.key" >"$work/log" 2>&1 &

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flotilla import about
+from flotilla.aftermath import aftermath
 from flotilla.deploy import commands as deploy_commands
 from flotilla.own_app import APP_DIR, chosen_app
 from flotilla.settings import Settings, SettingsError, prepare
@@ -22,7 +25,6 @@ app = typer.Typer(
     name="flotilla",
     help="Train one global network across devices of any size.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -35,12 +37,50 @@ class Engine(StrEnum):
     local = "local"
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+        from platform import python_version
+
+        others = ", ".join(f"{package} {version(package)}" for package in ("flwr", "torch"))
+        print(f"flotilla {version('flotilla')} ({others}, Python {python_version()})")
+        raise typer.Exit
+
+
 @app.callback()
-def _flotilla() -> None:
-    """Train one global network across devices of any size."""
+def _flotilla(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version),
+    ] = False,
+) -> None:
+    """Train one global network across devices of any size.
+
+    flotilla run   trains with 20 simulated devices in five tiers, and leaves a run folder in runs/.
+    flotilla methods, flotilla keys and flotilla explain KEY   say what can be set.
+    """
 
 
-@app.command()
+_RUN_EPILOG = f"""[bold]Examples[/bold]
+
+flotilla run
+
+flotilla run -c 'method="fedrolex" dataset="fashion-mnist" num-clients=100 fraction-train=0.1'
+
+flotilla run --engine local -c 'method="fjord" fjord-distillation=true'
+
+flotilla run --resume runs/latest
+
+[bold]Methods[/bold] (flotilla methods): {about.METHOD_NAMES}
+
+[bold]Settings[/bold]: flotilla keys \\[WORD], flotilla explain KEY, docs/configuration.md
+
+[bold]Exit codes[/bold]: 0 finished; 1 failed; 2 a wrong setting, nothing was started; 129, 130, 143 stopped by SIGHUP,
+Ctrl-C, SIGTERM
+"""
+
+
+@app.command(epilog=_RUN_EPILOG)
 def run(
     app_dir: Annotated[Path | None, APP_DIR] = None,
     run_config: Annotated[
@@ -49,7 +89,8 @@ def run(
             "--run-config",
             "-c",
             metavar="'KEY=VALUE …'",
-            help="Settings to change, as TOML: 'method=\"fedrolex\" num-server-rounds=5', or a .toml file; repeatable.",
+            help="Settings to change, as TOML: 'method=\"fedrolex\" num-server-rounds=5', or a .toml file; repeatable. "
+            "`flotilla keys` lists them, `flotilla explain KEY` says all about one.",
         ),
     ] = None,
     run_dir: Annotated[
@@ -72,8 +113,7 @@ def run(
 ) -> None:
     """Run a federated training and wait for it.
 
-    The exit code is the run's: 0 finished, 1 failed, 2 a wrong setting (nothing was started), 130 and 143 stopped by
-    Ctrl-C and by SIGTERM. No process and no temporary file is left behind.
+    Ctrl-C stops it and prints the command that goes on with it. No process and no temporary file is left behind.
     """
     try:
         settings = prepare(chosen_app(app_dir), run_config or [], run_dir=run_dir, resume=resume, nodes=nodes)
@@ -85,13 +125,44 @@ def run(
         print(f"flotilla: tier-assignment = 'node': allowed is {allowed}", file=sys.stderr)
         raise typer.Exit(2)
     if engine is Engine.local:
-        raise typer.Exit(_run_local(settings, processes))
-    from flotilla.superlink.run import run_flower
+        code = _run_local(settings, processes)
+    else:
+        from flotilla.superlink.run import run_flower
 
-    code = run_flower(settings, processes=processes or None, gpus_per_client=gpus_per_client, verbose=verbose)
+        code = run_flower(settings, processes=processes or None, gpus_per_client=gpus_per_client, verbose=verbose)
+    again = ["flotilla", "run", *([str(app_dir)] if app_dir else []), *_given("--engine", engine, Engine.flower)]
+    aftermath(settings.folder, code, [*again, *_given("--processes", processes), *_given("--nodes", nodes)])
     raise typer.Exit(code)
 
 
+def _given(option: str, value: object, default: object = None) -> Sequence[str]:
+    return () if value == default else (option, str(value))
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/latest.")],
+) -> None:
+    """Write report.html of a run anew, whatever state it is in.
+
+    A run that was killed has no summary either: it is made of what the checkpoints hold, and the command says so.
+    """
+    from server_app.folder.settle import settle_ended
+    from server_app.report.page import write_report
+
+    if not (folder / "config.json").is_file():
+        print(f"flotilla: {folder}: no run folder: it has no config.json", file=sys.stderr)
+        raise typer.Exit(2)
+    try:
+        for line in settle_ended(folder):
+            print(line)
+        print(write_report(folder))
+    except (OSError, ValueError) as error:
+        print(f"flotilla: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+about.add_to(app)
 deploy_commands.add_to(app)
 
 
@@ -116,7 +187,7 @@ def profile(
         typer.Option(
             "--root-certificates",
             metavar="FILE",
-            help="Certificates that vouch for the server: ca.crt of `flotilla keys`; without it, no TLS.",
+            help="Certificates that vouch for the server: ca.crt of `flotilla tls-keys`; without it, no TLS.",
         ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures.")] = None,
@@ -150,11 +221,14 @@ def _run_local(settings: Settings, processes: int | None) -> int:
     except KeyboardInterrupt:
         print("flotilla: SIGINT: stopped the run", file=sys.stderr)
         return 130
+    except SystemExit as stopped:
+        print("flotilla: SIGTERM: stopped the run", file=sys.stderr)
+        return int(stopped.code or 0)
 
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    app(prog_name="flotilla")  # also as python -m flotilla: completion goes by the name
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ working directory), and the app's own `server_app.config.resolve.resolve` has th
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import re
@@ -19,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flotilla.nearest import either, nearest
 from flotilla.own_app import runs_our_server
 
 Value = int | float | bool | str
@@ -50,6 +50,12 @@ class Settings:
     nodes: int
     log: Path
 
+    @property
+    def folder(self) -> Path | None:
+        """The run folder, absolute; None for an app that is not told one."""
+        place = self.config.get("resume") or self.config.get("run-dir")
+        return Path(str(place)) if place else None
+
 
 def prepare(
     app_dir: Path,
@@ -78,10 +84,11 @@ def prepare(
     app_dir = app_dir.expanduser().resolve()
     defaults = app_defaults(app_dir)
     given: dict[str, Value] = parse_run_config(run_config)
-    if run_dir is not None:
-        given["run-dir"] = str(run_dir)
-    if resume is not None:
-        given["resume"] = str(resume)
+    for key, option in (("run-dir", run_dir), ("resume", resume)):
+        if option is not None and key in given:
+            raise SettingsError(f"{key} is given twice, as {given[key]!r} and as --{key} {option}")
+        if option is not None:
+            given[key] = str(option)
     check_keys(given, defaults)
 
     recorded = _recorded(resume, defaults) if resume is not None else {}
@@ -94,7 +101,7 @@ def prepare(
     if str(devices := config.get("simulated-devices", "")).endswith(".toml"):  # else it is one of the app's own
         config["simulated-devices"] = str(Path(str(devices)).expanduser().absolute())
 
-    place = config.get("run-dir") or config.get("resume")
+    place = config.get("resume") or config.get("run-dir")
     if config.get("client-state") == "" and place:  # so that a resumed run finds what its devices knew
         config["client-state"] = str(Path(str(place)) / "clients")
 
@@ -155,7 +162,10 @@ def parse_run_config(texts: Iterable[str]) -> dict[str, Value]:
         for match in _PAIR.finditer(text):
             _only_space(text[at : match.start()])
             at = match.end()
-            values[match[1]] = _value(match[1], match[2])
+            key, value = match[1], _value(match[1], match[2])
+            if key in values:
+                raise SettingsError(f"run-config: {key} is given twice, as {values[key]!r} and as {value!r}")
+            values[key] = value
         _only_space(text[at:])
     return values
 
@@ -169,6 +179,8 @@ def _value(key: str, text: str) -> Value:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
+        if text.lower() in ("true", "false"):
+            raise SettingsError(f"run-config: {key} = {text}: booleans are true or false, in small letters") from None
         hint = f"""a string needs quotes: '{key}="{text}"'""" if re.fullmatch(r"[\w./~-]+", text) else "it is not TOML"
         raise SettingsError(f"run-config: {key} = {text}: {hint}") from None
     return _scalar(key, value)
@@ -193,12 +205,12 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
 
 
 def check_keys(given: Mapping[str, Value], known: Mapping[str, Value]) -> None:
-    """Refuse a key the app does not have, naming the likely one and all of them."""
+    """Refuse a key the app does not have, naming the likely ones."""
     for key, value in given.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            meant = f"did you mean {near[0]}? " if near else ""
-            raise SettingsError(f"{key} = {value!r}: no such setting; {meant}allowed is one of {', '.join(known)}")
+            near = nearest(key, known)
+            meant = f"did you mean {either(near)}? " if near else ""
+            raise SettingsError(f"{key} = {value!r}: no such setting; {meant}`flotilla keys` lists all")
 
 
 def run_name(config: Mapping[str, Value], now: datetime) -> str:

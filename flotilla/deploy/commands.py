@@ -1,4 +1,4 @@
-"""The commands around a deployed federation: `federation`, `keys`, `register`, `connect`."""
+"""The commands around a deployed federation: `federation`, `tls-keys`, `register`, `connect`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from flotilla.aftermath import aftermath
 from flotilla.own_app import APP_DIR, chosen_app
 from flotilla.settings import SettingsError
 
@@ -42,10 +43,13 @@ def federation(
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    raise typer.Exit(run_federation(settings, keys, insecure=insecure, verbose=verbose))
+    code = run_federation(settings, keys, insecure=insecure, verbose=verbose)
+    again = ["flotilla", "federation", *([str(app_dir)] if app_dir else []), *(["--insecure"] if insecure else [])]
+    aftermath(settings.folder, code, [*again, *(["--keys", str(keys)] if keys else [])])
+    raise typer.Exit(code)
 
 
-def keys(
+def tls_keys(
     folder: Annotated[Path, typer.Argument(help="Where to; what exists there stays as it is.")] = Path("keys"),
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Number of nodes.")] = 5,
     host: Annotated[
@@ -92,5 +96,5 @@ def connect(
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    for command in (federation, keys, register, connect):
+    for command in (federation, tls_keys, register, connect):
         app.command()(command)

@@ -23,10 +23,12 @@ def run_local(run_config: Mapping[str, Scalar], nodes: int, processes: int | Non
     """
     from client_app.app import app
     from flotilla.local.grid import LocalGrid, contexts
+    from flotilla.local.output import no_colours_into_pipes
     from flotilla.local.pool import PoolGrid
     from server_app.config.resolve import resolve
     from server_app.run import Run
 
+    no_colours_into_pipes()
     config = resolve(run_config)
     if processes == 0:
         Run(config, LocalGrid(app, contexts(config.flat, nodes))).execute()

@@ -26,6 +26,7 @@ from flwr.app import Array, Context, Error, Message
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED, from_bytes, to_bytes
 from flotilla.local.base import EngineGrid, address_of
+from flotilla.local.output import no_colours_into_pipes
 from flotilla.local.shared import Attached, Segment, Slots, attach, detach
 from protocol import Scalar
 
@@ -283,6 +284,7 @@ def _work(pipe: Connection, settings: str) -> None:
     from client_app.app import app
 
     torch.set_num_threads(1)
+    no_colours_into_pipes()
     assume_identity()
     common, attached = json.loads(settings), Attached()
     frames: SimpleQueue[bytes] = SimpleQueue()

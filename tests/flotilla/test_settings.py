@@ -36,7 +36,6 @@ def app_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (['a="x=1 y" ', "a-b=0"], {"a": "x=1 y", "a-b": 0}),
         (["a.b=3"], {"a.b": 3}),
         (['a="say \\"hi\\""'], {"a": 'say "hi"'}),
-        (["a=1", "a=2"], {"a": 2}),
         (["a=1\n\tb=2"], {"a": 1, "b": 2}),
     ],
 )
@@ -55,6 +54,9 @@ def test_parses_pairs(texts: list[str], expected: dict[str, object]) -> None:
         ("a=[1,2]", "a = [1, 2]"),
         ("a=1,2", "not TOML"),
         ("a=1 b.toml", "'b.toml'"),
+        ("a=True", "a = True: booleans are true or false"),
+        ("a=FALSE", "a = FALSE: booleans are true or false"),
+        ("a=1 b=2 a=3", "a is given twice, as 1 and as 3"),
     ],
 )
 def test_refuses_what_flwr_would_drop(text: str, part: str) -> None:
@@ -91,9 +93,25 @@ def test_resume_makes_no_new_run_folder(app_dir: Path) -> None:
     assert settings.config["run-dir"] == ""
 
 
-def test_unknown_key_names_the_likely_one_and_all(app_dir: Path) -> None:
-    with pytest.raises(SettingsError, match=r"metod = 'x': no such setting; did you mean method\? .*num-clients"):
+def test_a_key_given_twice_in_any_two_places(app_dir: Path) -> None:
+    with pytest.raises(SettingsError, match="num-clients is given twice, as 3 and as 4"):
+        prepare(app_dir, ["num-clients=3", "num-clients=4"])
+    with pytest.raises(SettingsError, match="run-dir is given twice, as 'a' and as --run-dir b"):
+        prepare(app_dir, ["run-dir='a'"], run_dir=Path("b"))
+
+
+def test_unknown_key_names_the_likely_ones(app_dir: Path) -> None:
+    with pytest.raises(SettingsError, match=r"metod = 'x': no such setting; did you mean method\? `flotilla keys`"):
         prepare(app_dir, ['metod="x"'])
+    with pytest.raises(SettingsError) as caught:
+        prepare(app_dir, ["run=1"])
+    assert str(caught.value).count("run-dir") == 1
+    assert "dataset" not in str(caught.value)
+
+
+def test_the_folder_to_go_on_with_is_the_one_resumed(app_dir: Path) -> None:
+    assert prepare(app_dir, resume=Path("runs/old")).folder == app_dir / "runs" / "old"
+    assert prepare(app_dir, run_dir=Path("here")).folder == app_dir / "here"
 
 
 def test_not_an_app(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -158,6 +158,10 @@ def _about(key: Key, word: str) -> bool:
 
 
 def _did_you_mean(word: str, known: Iterable[Key]) -> str:
+    from server_app.config.catalogue import moved
+
+    if where := moved(word):
+        return where
     near = nearest(word, [key.name for key in known])
     return (f"did you mean {either(near)}? " if near else "") + "`flotilla keys` lists all"
 
@@ -192,6 +196,6 @@ def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def _fail(text: str) -> Any:
+def _fail(text: str) -> NoReturn:
     print(f"flotilla: {text}", file=sys.stderr)
     raise typer.Exit(2)

@@ -12,10 +12,16 @@ def nearest(word: str, names: Collection[str], most: int = 3) -> list[str]:
     """List the names that are most like a word, the likest first; none that has little to do with it."""
 
     def likeness(name: str) -> float:
-        return SequenceMatcher(None, word.lower(), name).ratio() + (0.5 if word and word.lower() in name else 0)
+        parts = name.split("-") if "-" not in word else []  # a word alone may be one of a name's words
+        whole = _ratio(word, name) + (0.5 if word and word.lower() in name else 0)
+        return max(whole, *(0.9 * _ratio(word, part) for part in parts), 0.0)
 
     found = sorted(((likeness(name), name) for name in names), key=lambda pair: (-pair[0], pair[1]))
     return [name for like, name in found[:most] if like >= _LIKE]
+
+
+def _ratio(word: str, name: str) -> float:
+    return SequenceMatcher(None, word.lower(), name).ratio()
 
 
 def either(names: Collection[str]) -> str:

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -89,7 +89,7 @@ def prepare(
             raise SettingsError(f"{key} is given twice, as {given[key]!r} and as --{key} {option}")
         if option is not None:
             given[key] = str(option)
-    check_keys(given, defaults)
+    check_keys(given, defaults, _moved if runs_our_server(app_dir) else None)
 
     recorded = _recorded(resume, defaults) if resume is not None else {}
     config = {**defaults, **(preferred or {}), **recorded, **given}
@@ -204,13 +204,22 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
     return flat
 
 
-def check_keys(given: Mapping[str, Value], known: Mapping[str, Value]) -> None:
-    """Refuse a key the app does not have, naming the likely ones."""
+def check_keys(
+    given: Mapping[str, Value], known: Mapping[str, Value], moved: Callable[[str], str] | None = None
+) -> None:
+    """Refuse a key the app does not have, naming the likely ones, or where it went (`moved`, "" for nowhere)."""
     for key, value in given.items():
         if key not in known:
+            went = moved(key) if moved else ""
             near = nearest(key, known)
-            meant = f"did you mean {either(near)}? " if near else ""
-            raise SettingsError(f"{key} = {value!r}: no such setting; {meant}`flotilla keys` lists all")
+            meant = went or (f"did you mean {either(near)}? " if near else "") + "`flotilla keys` lists all"
+            raise SettingsError(f"{key} = {value!r}: no such setting; {meant}")
+
+
+def _moved(key: str) -> str:
+    from server_app.config.catalogue import moved
+
+    return moved(key)
 
 
 def run_name(config: Mapping[str, Value], now: datetime) -> str:

@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from server_app.config.catalogue import keys as catalogue
 
 from flotilla.about import METHOD_NAMES, source_of
 from flotilla.nearest import either, nearest
+from server_app.config.catalogue import keys as catalogue
 from strategies import METHODS, FedRolex
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,6 +118,8 @@ def test_explain_says_all_about_a_key(tmp_path: Path) -> None:
         (["explain", "seed", "--run", "/nowhere"], "/nowhere: no run folder with a config.json"),
         (["run", "-c", "lerning-rate=0.1"], "lerning-rate = 0.1: no such setting; did you mean learning-rate, "),
         (["run", "-c", "fjord-distillation=True"], "fjord-distillation = True: booleans are true or false"),
+        (["run", "-c", "fleet=1"], "fleet = 1: no such setting; simulated-devices, as this key is called now"),
+        (["explain", "fleet"], "fleet: no such setting; simulated-devices, as this key is called now"),
         (["run", "-c", "seed=1 seed=2"], "seed is given twice, as 1 and as 2"),
         (["run", "-c", "min-nodes=50 num-clients=6"], "min-nodes = 50: allowed is "),
         (["report", "/nowhere"], "/nowhere: no run folder"),
@@ -136,6 +138,7 @@ def test_nearest_names() -> None:
     names = ["learning-rate", "learning-rate-decay", "seed", "num-server-rounds", "node-wait"]
     assert nearest("learning_rate", names)[0] == "learning-rate"
     assert nearest("rounds", names)[0] == "num-server-rounds"
+    assert nearest("deccay", names)[0] == "learning-rate-decay"
     assert nearest("qqqq", names) == []
     assert either(["a"]) == "a"
     assert either(["a", "b", "c"]) == "a, b or c"

@@ -113,7 +113,7 @@ def test_words_are_learnt(root: Path, tmp_path: Path) -> None:
         ({"dataset": "har", "num_clients": 5}, "num-clients", "at most 4 with partition 'natural'"),
         ({"dataset": "sst2", "partition": "natural"}, "partition", "one of iid, dirichlet, labels"),
         ({"dataset": "sst2", "vocabulary_size": 5000}, "vocabulary-size", "at most 17"),
-        ({"dataset": "sst2", "vocabulary_size": 2}, "vocabulary-size", "from 3 to 100000"),
+        ({"dataset": "sst2", "vocabulary_size": 2}, "vocabulary-size", "3 to 100000"),
         ({"dataset": "shakespeare", "sequence_length": 4000}, "sequence-length", "the longest speaker"),
         ({"dataset": "har", "augment": "crop-flip"}, "augment", "\"none\" with dataset 'har'"),
         ({"dataset": "har", "synthetic-groups": "rotations:2"}, "synthetic-groups", "square images only"),

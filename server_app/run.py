@@ -143,6 +143,9 @@ class Run:
         self._accepted += report.accepted if not report.abandoned else 0
         self._in_vain = self._in_vain + 1 if report.abandoned else 0
         self._traffic.update(report.traffic)
+        if not report.abandoned and not report.coverage["round"]:
+            few = "every coordinate had too few holders (min-cover, guard-mean), or no reply was left"
+            self._warn(f"round {number} changed nothing: {few}")
         due = last or number % self.config.evaluate_every == 0
         scores = self._evaluate(number, report.seconds) if due else {}
         row = _row(report) | scores

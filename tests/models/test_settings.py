@@ -132,7 +132,7 @@ def test_options_of_a_method() -> None:
     options = {"step": Setting(-1, "units a round"), "rate": Setting(0.5, "a rate", more_than(0, 1))}
     assert read_options(options, {}) == {"step": -1, "rate": 0.5}
     assert read_options(options, {"rate": 1}) == {"step": -1, "rate": 1.0}
-    with pytest.raises(SettingError, match="rate = 0.0: allowed is more than 0 and at most 1"):
+    with pytest.raises(SettingError, match=r"rate = 0.0: allowed is more than 0 and at most 1"):
         read_options(options, {"rate": 0})
     with pytest.raises(KeyError):
         read_options(options, {"stride": 1})

@@ -139,7 +139,7 @@ def test_what_the_guarantee_would_not_hold_for_is_refused_with_the_reason(key: s
 
 @pytest.mark.parametrize("method", ["fedrolex", "dropout", "fedecover", "scalefl", "fiarse"])
 def test_methods_whose_denominators_are_fixed(play: Player, method: str) -> None:
-    out = play(method=method, num_server_rounds=1, heterofl_label_rows=False, **ON | {"dp_noise": 0.01})
+    out = play(method=method, num_server_rounds=1, **ON | {"dp_noise": 0.01})
     assert out.summary["status"] == "finished"
     assert all(tensor.isfinite().all() for tensor in out.state.values())
 

@@ -115,3 +115,14 @@ def test_a_resumed_run_has_the_same_bounds(play: Player) -> None:
 def test_a_median_of_clusters_is_refused() -> None:
     with pytest.raises(SettingError, match="guard-mean"):
         configured(guard_mean="median", clustering="ifca")
+
+
+@pytest.mark.parametrize("keys", [{"guard_mean": "median"}, {"min_cover": 3}])
+def test_a_round_that_changes_nothing_says_so(
+    play: Player, caplog: pytest.LogCaptureFixture, keys: dict[str, Any]
+) -> None:
+    """One of the three that every coordinate needs is lost in round 2."""
+    out = play(without(VICTIM, [2]), method="fedavg", num_clients=3, num_server_rounds=2, quorum=0.5, **keys)
+    assert [row["coverage"]["round"] > 0 for row in out.rows] == [True, False]
+    said = [line.strip() for line in caplog.messages if "changed nothing" in line]
+    assert [line.split(" changed")[0] for line in said] == ["round 2"]

@@ -5,7 +5,8 @@ BIN := .venv/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel run federation compose test test-slow test-compose test-edge trials audit fuzz lint format keys bench results clean
+.PHONY: help install wheel run federation compose test test-slow test-wheel test-compose test-edge trials audit fuzz lint
+.PHONY: format keys bench results clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,20 +38,19 @@ wheel: install ## Build dist/flotilla-*.whl and the sdist: one name to import, t
 	@$(BIN)/python -m build --no-isolation --outdir dist .
 
 test: install ## Run the tests (minutes), through real Flower processes too.
-	@$(TEST) -m "not slow and not compose"
+	@$(TEST) -m "not slow and not compose and not wheel"
 
 test-slow: install ## Run the tests that take longer; published data sets from FLOTILLA_DATA if they are there.
-	@$(TEST) -m "slow and not compose"
+	@$(TEST) -m "slow and not compose and not wheel"
 
-# Beside the project there may be a script that starts an engine where none runs.
-ENGINE := ../shared/docker/engine
+test-wheel: install ## Build a wheel, install it in an environment that has nothing else, use it from another directory.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m wheel tests/wheel
+
 test-compose: install ## Bring the compose file up as it is, run a job on it, take it down; skipped where no Docker engine is.
-	@if ! docker version >/dev/null 2>&1 && [ -x $(ENGINE) ]; then eval "$$($(ENGINE) up)"; fi; \
-	  $(BIN)/python -m pytest -rs -s -m compose tests/e2e/test_compose.py
+	@$(BIN)/python -m pytest -rs -s -m compose tests/e2e/test_compose.py
 
 test-edge: install ## Run the commands of docs/edge.md on a clean Debian 12 with systemd, up to a run; skipped where no Docker engine is.
-	@if ! docker version >/dev/null 2>&1 && [ -x $(ENGINE) ]; then eval "$$($(ENGINE) up)"; fi; \
-	  edge/try.sh $(ARGS)
+	@edge/try.sh $(ARGS)
 
 trials: install ## Kill parts of a deployed federation with SIGKILL at random moments: make trials ARGS=50.
 	@$(BIN)/python -m tests.faults.trials $(ARGS)
@@ -83,5 +83,5 @@ results: install ## Make a table of docs/results.md (hours; Fashion-MNIST under 
 	@$(BIN)/python -m benchmarks experiments $(or $(ARGS),width --write)
 
 clean: ## Remove .venv and caches; runs/ stays.
-	@rm -rf .venv .venv-audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info
+	@rm -rf .venv .venv-audit .venv-wheel .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,7 +21,7 @@ def main() -> int:
         return 0
     stale = [path for path, text in current(ROOT).items() if path.read_text(encoding="utf-8") != text]
     for path in stale:
-        print(f"{path.relative_to(ROOT)} is not what the settings say: python -m server_app.config --write")
+        print(f"{path.relative_to(ROOT)} is not what the settings say: make keys writes it")
     return 1 if stale else 0
 
 

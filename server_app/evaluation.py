@@ -1,6 +1,6 @@
 """Evaluation on the whole test set: the global network and every tier's network.
 
-Static batch norm gets its statistics from the nodes' training examples (`PartialStrategy.statistics`), pooled over the
+Static batch norm gets its statistics from the nodes' training examples (`Runner.statistics`), pooled over the
 nodes of the tier; never from the test batch. Other norms need none.
 """
 

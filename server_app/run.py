@@ -29,7 +29,7 @@ from server_app.folder.progress import Progress, final_table, print_line
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.settle import settle
 from server_app.report.page import write_report
-from strategies import PartialStrategy, Tier
+from strategies import FlowerStrategy, Tier
 from strategies.exchange.report import RoundReport
 from strategies.flower_adapter import NothingLearnt
 from strategies.round.fairness import fairness_by_tier
@@ -54,7 +54,7 @@ class Run:
 
     def __init__(self, config: RunConfig, grid: Grid, write: Callable[[str], None] = print_line) -> None:
         self.config, self.grid, self._write = config, grid, write
-        self.strategy: PartialStrategy = config.strategy()
+        self.strategy: FlowerStrategy = config.strategy()
         self.folder = _folder(config)
         data, robust = load(config.data), config.robust
         self._evaluator = Evaluator(
@@ -91,7 +91,7 @@ class Run:
                 if first <= self.config.rounds and not self._accepted:  # nor before it was resumed
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
                 if self.folder.model.round != self._ended:  # the last checkpoint could not be written, or there is none
-                    self.folder.model.write(self._ended, self.strategy.final_state())
+                    self.folder.model.write(self._ended, self.strategy.runner.final_state())
                 summary = self.folder.write_summary("finished", self._costs())  # last: who reads it finds the model
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -121,8 +121,8 @@ class Run:
             if self.config.resume:
                 self.folder.go_on(self.config.flat, 0)
             return 1
-        strategy.restore(found.tensors, found.values["strategy"])
-        strategy.saved_round = found.round_number
+        strategy.runner.restore(found.tensors, found.values["strategy"])
+        strategy.runner.saved_round = found.round_number
         self._traffic = found.values["traffic"]
         self._accepted = int(found.values["accepted"])
         self._ended = found.round_number
@@ -130,7 +130,7 @@ class Run:
         for line in settle(self.folder, found):
             self._write(line)
         if self.folder.model.round != self._ended:
-            self.folder.model.write(self._ended, strategy.final_state())
+            self.folder.model.write(self._ended, strategy.runner.final_state())
             self._write(f"model.safetensors was not that of round {self._ended}: made again from the checkpoint")
         self.folder.go_on(self.config.flat, self._ended)
         self._write(f"resuming after round {self._ended}")
@@ -150,7 +150,7 @@ class Run:
         scores = self._evaluate(number, report.seconds) if due else {}
         row = _row(report) | scores
         if report.clusters and report.scores:
-            row["clusters"]["local"] = self.strategy.clusters.local(report.scores)
+            row["clusters"]["local"] = self.strategy.runner.pieces.clusters.local(report.scores)
         began = perf_counter()
         if last or number % self.config.checkpoint_every == 0:
             self._save(number, row)
@@ -177,19 +177,22 @@ class Run:
     def _evaluate(self, number: int, seconds: dict[str, float]) -> Row:
         """Score the global network and every tier's on the whole test set."""
         strategy, tiers = self.strategy, self.strategy.settings.tiers
-        whole = Tier("global", strategy.global_rate())
-        plans = {tier.name: strategy.kept_plan(tier, number) for tier in (*tiers, whole)}
+        context = strategy.context(number)
+        whole = Tier("global", strategy.global_rate(context))
+        plans = {tier.name: strategy.kept_plan(context, tier) for tier in (*tiers, whole)}
         # Tiers that keep the same part are asked for statistics and scored once.
         speaker = {plan: name for name, plan in reversed(plans.items())}
         began = perf_counter()
         moments: dict[str, Tensor] = {}
         if needs_statistics(build_part(strategy.network, plans[whole.name])):
             asked = [tier for tier in (*tiers, whole) if speaker[plans[tier.name]] == tier.name]
-            moments = strategy.statistics(self.grid, number, asked)
+            moments = strategy.runner.statistics(self.grid, number, asked)
         seconds["statistics"] = perf_counter() - began
         began = perf_counter()
         scores = {
-            plan: self._evaluator.score(strategy.state, plan, strategy.part(plan), moments.get(name))
+            plan: self._evaluator.score(
+                strategy.state, plan, strategy.part(context, plan, strategy.state), moments.get(name)
+            )
             for plan, name in speaker.items()
         }
         seconds["evaluate"] = perf_counter() - began
@@ -200,7 +203,7 @@ class Run:
 
     def _save(self, number: int, row: Row) -> None:
         """Write model and checkpoint in the order that `server_app.folder.settle` relies on."""
-        tensors, values = self.strategy.checkpoint()
+        tensors, values = self.strategy.runner.checkpoint()
         try:
             saved: dict[str, Any] = {
                 "strategy": values,
@@ -208,7 +211,7 @@ class Run:
                 "accepted": self._accepted,
                 "costs": self._costs(),
                 "rows": [*self._unwritten, row],
-                "model": self.folder.model.stage(self.strategy.final_state()),
+                "model": self.folder.model.stage(self.strategy.runner.final_state()),
             }
             checkpoint.save(self.folder.checkpoints, number, tensors, saved)
             self.folder.model.commit(number)
@@ -217,13 +220,13 @@ class Run:
             self._warn(str(error))
             row["checkpoint_error"] = str(error)
         else:
-            self.strategy.saved_round = number
+            self.strategy.runner.saved_round = number
 
     def _costs(self) -> dict[str, dict[str, int | None]]:
         """What a device of each tier holds, computes and moves in a round."""
         costs: dict[str, dict[str, int | None]] = {}
         for tier in self.strategy.settings.tiers:
-            plan = self.strategy.kept_plan(tier, 1)
+            plan = self.strategy.kept_plan(self.strategy.context(1), tier)
             size, moved = cost_of(self.strategy.network, plan), self._traffic.get(tier.name, {})
             costs[tier.name] = {
                 "parameters": size.parameters,

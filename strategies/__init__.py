@@ -6,7 +6,8 @@ HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
 
 from models.networks.spec import NetworkSpec
 from models.registry import Registry
-from strategies.method import Preferences
+from strategies.flower_adapter import FlowerStrategy
+from strategies.method import Method, Preferences
 from strategies.methods.depthfl import DepthFL, ExclusiveDepth, FedDyn
 from strategies.methods.dropout import FedEcover, FederatedDropout
 from strategies.methods.fedavg import Exclusive, FedAvg, Smallest
@@ -18,12 +19,11 @@ from strategies.methods.inclusivefl import InclusiveFL
 from strategies.methods.nefl import NeFL
 from strategies.methods.scalefl import ScaleFL
 from strategies.methods.splitmix import SplitMix
-from strategies.round.runner import PartialStrategy
 from strategies.settings import Schedule, Settings
 from strategies.tiers.tier import HALVING, Tier, parse_proportions, parse_tiers
 
 # Name in the run config → method. A method that stands here is covered by the contract test.
-_BUILT_IN: dict[str, type[PartialStrategy]] = {
+_BUILT_IN: dict[str, type[FlowerStrategy]] = {
     "fedavg": FedAvg,
     "smallest": Smallest,
     "exclusive": Exclusive,
@@ -43,14 +43,14 @@ _BUILT_IN: dict[str, type[PartialStrategy]] = {
 }
 
 
-def _method(found: object) -> type[PartialStrategy] | None:
-    return found if isinstance(found, type) and issubclass(found, PartialStrategy) else None
+def _method(found: object) -> type[FlowerStrategy] | None:
+    return found if isinstance(found, type) and issubclass(found, FlowerStrategy) else None
 
 
-METHODS: Registry[type[PartialStrategy]] = Registry(
+METHODS: Registry[type[FlowerStrategy]] = Registry(
     "method",
     group="flotilla.methods",
-    expected="a subclass of strategies.PartialStrategy",
+    expected="a subclass of strategies.FlowerStrategy",
     check=_method,
     built_in=_BUILT_IN,
 )
@@ -68,11 +68,12 @@ __all__ = [
     "FedRolex",
     "FederatedDropout",
     "Fjord",
+    "FlowerStrategy",
     "HeteroFL",
     "InclusiveFL",
+    "Method",
     "NeFL",
     "NetworkSpec",
-    "PartialStrategy",
     "Preferences",
     "ScaleFL",
     "Schedule",

@@ -1,7 +1,8 @@
 """What a method says: which part a node gets, what it optimises there, how its reply weighs, what becomes of the mean.
 
-The round itself is in `strategies.round.runner`. A method is a subclass of `PartialStrategy` there that overrides
-some of them.
+A method is hooks and options, nothing else: every hook is a pure function of a `RoundContext` and its arguments. What a
+method remembers between rounds is a value that goes in and comes out: JSON of the run (`plan_round`), tensors of each
+global state (`refine`). The round itself is in `strategies.round.runner`; a runner has a method.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from models.algebra.average import PartialAverage
+from models.algebra.axes import Layout
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from models.errors import SettingError
@@ -21,14 +24,17 @@ from models.networks.complete import completed
 from models.networks.registry import with_exits
 from models.networks.spec import NetworkSpec
 from models.settings import Setting, read_options
-from protocol import Objective, Scalar
+from protocol import Objective, Optimiser, Scalar
 from strategies.aggregation import Update, parameter_norm
-from strategies.exchange.assignment import TrainAssignment
+from strategies.context import RoundContext
+from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
-from strategies.flower_adapter import FlowerStrategy
 from strategies.settings import Settings
-from strategies.tiers.tier import Tier, depths_of
+from strategies.tiers.tier import Tier
+
+Values = Mapping[str, Any]  # what a method remembers of a run, as JSON
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +54,18 @@ class Preferences:
     dynamic_alpha: float = 0.0
 
 
-class Method(FlowerStrategy):
+class Method:
     """The hooks of a method, with the defaults that most keep.
 
     Args:
-        network: the global network; its defaults are filled in.
-        settings: what does not depend on the method.
         options: the method's own settings by name; see `OPTIONS` of each method.
 
     Attributes:
-        network: as the method needs it.
         options: all of them.
-        layout: declaration of the network's whole state.
+
+    Raises:
+        TypeError: an option that the method does not have.
+        SettingError: one that is out of range.
     """
 
     OPTIONS: ClassVar[Mapping[str, Setting]] = {}
@@ -68,14 +74,14 @@ class Method(FlowerStrategy):
     PER_WIDTH: ClassVar[bool] = False  # whether a width always is the same units, as statistics per width need
     WIDTHS: ClassVar[bool] = True  # whether tiers differ in width
     PER_COORDINATE: ClassVar[bool] = False  # whether parts have element masks, so that every coordinate has holders
+    REFINES: ClassVar[bool] = False  # whether it has a `refine`, for which the state before the round is kept
 
-    def __init__(self, network: NetworkSpec, settings: Settings | None, options: Mapping[str, Scalar]) -> None:
-        self.settings = settings or Settings()
+    def __init__(self, options: Mapping[str, Scalar]) -> None:
         if unknown := set(options) - set(self.OPTIONS):
             raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)}; it has {sorted(self.OPTIONS)}")
-        self.options = read_options(self.OPTIONS, options)
-        self.network = self.fitted(network, self.settings, self.options)
-        self.layout = layout(self.network)
+        self.options: Mapping[str, Scalar] = read_options(self.OPTIONS, options)
+
+    # ---- the network, before anything starts ------------------------------------------------------------------------
 
     @classmethod
     def fitted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
@@ -108,101 +114,151 @@ class Method(FlowerStrategy):
         del settings, options
         return network
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
-        """Which part a node gets in a round. Default: everything."""
-        del node, tier, round_number
-        return Plan()
-
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
-        """Which part of the state after a round a device of this tier keeps and uses; what is evaluated."""
-        del round_number
-        return Plan(tier.rate)
-
     @classmethod
     def by_length(cls, options: Mapping[str, Scalar]) -> bool:
         """Whether what a round trains depends on how many rounds there are, so that none can be added later."""
         del options
         return False
 
-    def global_rate(self) -> Fraction:
-        """Width of the network that the method trains altogether."""
-        return Fraction(1)
-
-    def eligible(self, tier: Tier) -> bool:
-        """Whether nodes of this tier take part at all."""
-        del tier
-        return True
-
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
-        """Whether nodes of a tier can be asked about another one's part. Default: as tiers that differ in width."""
-        return tier.rate >= wanted.rate
-
-    def depth_of(self, tier: Tier) -> int:
-        """Number of stages that a tier can carry; for the network as a whole, as many as the deepest tier."""
-        depths = depths_of(self.settings.tiers, self.layout.exits)
-        return depths.get(tier.name, max(depths.values()))
-
-    def part(self, plan: Plan, state: Mapping[str, Tensor] | None = None) -> Submodel:
-        """What a plan means in a state, in the present one unless another is given."""
-        del state
-        return submodel(self.network, plan)
-
-    def objective(self, tier: Tier, round_number: int) -> Objective:
-        """What a node optimises in a round."""
-        del tier, round_number
-        return Objective()
-
-    def weigh(self, sent: TrainAssignment, reply: ClientUpdate, round_number: int) -> tuple[float, float]:
-        """Numerator and denominator of a reply, by the aggregation rule; the selection's weight comes on top.
+    def check(self, context: RoundContext) -> None:
+        """Find what cannot be with these settings before anything starts.
 
         Raises:
-            ValueError: the reply lacks what the rule needs.
+            SettingError: names the option, its value and what is allowed.
         """
-        rule = self.settings.aggregation
-        norm = parameter_norm(self.layout, sent.part, reply) if rule.USES_NORM else reply.norm
-        return rule.weigh(self._update(sent, reply.metrics, round_number), norm)
+        del context
 
-    def scale(self, learnt: Sequence[AcceptedUpdate], round_number: int) -> float:
-        """What the whole step is multiplied by, from the accepted replies."""
-        updates = [self._update(one.sent, one.metrics, round_number, one.sent.weight) for one in learnt]
-        return self.settings.aggregation.scale(updates)
+    def doubts(self, context: RoundContext) -> list[str]:
+        """What works, but not as one might expect; one line each."""
+        del context
+        return []
 
-    def _update(
-        self, sent: TrainAssignment, metrics: Mapping[str, float], round_number: int, factor: float = 1.0
-    ) -> Update:
-        """What the aggregation rule is told of a reply."""
-        by_examples = self.BY_EXAMPLES and not self.settings.selector.sets_weights
-        weight = factor * (metrics["num-examples"] if by_examples else 1.0)
-        optimiser = self.settings.schedule.optimiser(round_number)
-        return Update(
-            node=sent.node.id,
-            weight=weight,
-            metrics=metrics,
-            optimiser=optimiser,
-            dynamic_alpha=self.settings.dynamic_alpha,
-        )
+    # ---- which part --------------------------------------------------------------------------------------------------
 
-    def rows(self, sent: TrainAssignment) -> tuple[int, ...] | None:
-        """Class rows that a reply may change; None for all."""
-        del sent
-        return None
+    def initial_values(self) -> Values:
+        """What the method remembers of a run before its first round, as JSON."""
+        return {}
+
+    def plan_round(
+        self, context: RoundContext, values: Values, participants: Sequence[Participant]
+    ) -> tuple[list[Plan], Values]:
+        """Which part each node of a round gets. Default: what `plan` says, which remembers nothing.
+
+        Args:
+            context: of the round.
+            values: what the method remembers; must not be changed.
+            participants: whom to plan for, in the round's order.
+
+        Returns:
+            One plan a participant, and what the method remembers from now on. Who only wants to know what the plans
+            would be drops the latter.
+        """
+        return [self.plan(context.at(one.round_number), one.node, one.tier) for one in participants], values
+
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
+        """Which part a node gets in a round. Default: everything."""
+        del context, node, tier
+        return Plan()
+
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
+        """Which part of the state after a round a device of this tier keeps and uses; what is evaluated."""
+        del context
+        return Plan(tier.rate)
+
+    def part(self, context: RoundContext, plan: Plan, state: Tensors) -> Submodel:
+        """What a plan means in a state."""
+        del state
+        return submodel(context.network, plan)
+
+    def global_rate(self, context: RoundContext) -> Fraction:
+        """Width of the network that the method trains altogether."""
+        del context
+        return Fraction(1)
+
+    def eligible(self, context: RoundContext, tier: Tier) -> bool:
+        """Whether nodes of this tier take part at all."""
+        del context, tier
+        return True
+
+    def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
+        """Whether nodes of a tier can be asked about another one's part. Default: as tiers that differ in width."""
+        del context
+        return tier.rate >= wanted.rate
+
+    # ---- what a node does --------------------------------------------------------------------------------------------
+
+    def objective(self, context: RoundContext, tier: Tier) -> Objective:
+        """What a node optimises in a round. Default: cross entropy."""
+        del context, tier
+        return Objective()
+
+    def optimiser(self, context: RoundContext, tier: Tier) -> Optimiser:
+        """With which steps. Default: those of the run's schedule."""
+        del tier
+        return context.settings.schedule.optimiser(context.round_number)
 
     def needs_labels(self) -> bool:
         """Whether nodes have to say which labels they have."""
         return False
 
-    def refine(self, before: Mapping[str, Tensor]) -> None:
-        """Change the state after a round was averaged; not called for a round that is abandoned.
+    # ---- what its reply counts ---------------------------------------------------------------------------------------
 
-        Args:
-            before: the state that the round's differences refer to.
+    def weigh(self, context: RoundContext, assignment: TrainAssignment, update: ClientUpdate) -> tuple[float, float]:
+        """Numerator and denominator of a reply, by the aggregation rule; the selection's weight comes on top.
+
+        Raises:
+            ValueError: the reply lacks what the rule needs.
         """
-        del before
+        rule = context.settings.aggregation
+        norm = parameter_norm(context.layout, assignment.part, update) if rule.USES_NORM else update.norm
+        return rule.weigh(self._told(context, assignment, update.metrics), norm)
 
-    def method_state(self) -> dict[str, Any]:
-        """What the method remembers between rounds, as JSON."""
+    def scale(self, context: RoundContext, accepted: Sequence[AcceptedUpdate]) -> float:
+        """What the whole step is multiplied by, from the accepted replies."""
+        told = [self._told(context, one.assignment, one.metrics, one.assignment.weight) for one in accepted]
+        return context.settings.aggregation.scale(told)
+
+    def rows(self, assignment: TrainAssignment) -> tuple[int, ...] | None:
+        """Class rows that a reply may change; None for all."""
+        del assignment
+        return None
+
+    def _told(
+        self, context: RoundContext, assignment: TrainAssignment, metrics: Mapping[str, float], factor: float = 1.0
+    ) -> Update:
+        """What the aggregation rule is told of a reply."""
+        by_examples = self.BY_EXAMPLES and not context.settings.selector.sets_weights
+        return Update(
+            node=assignment.node.id,
+            weight=factor * (metrics["num-examples"] if by_examples else 1.0),
+            metrics=metrics,
+            optimiser=assignment.optimiser,
+            dynamic_alpha=context.settings.dynamic_alpha,
+        )
+
+    # ---- what becomes of the mean ------------------------------------------------------------------------------------
+
+    def initial_tensors(self, layout: Layout) -> Tensors:
+        """What the method remembers of a global state before its first round."""
+        del layout
         return {}
 
-    def restore_method_state(self, values: Mapping[str, Any]) -> None:
-        """Take up `method_state` of a checkpoint."""
-        del values
+    def refine(
+        self, context: RoundContext, before: Tensors, after: Tensors, average: PartialAverage, remembered: Tensors
+    ) -> Tensors:
+        """Change a global state after a round was averaged into it; not called for a round that is abandoned.
+
+        Only methods that say `REFINES` are asked.
+
+        Args:
+            context: of the round.
+            before: the state that the round's differences refer to.
+            after: the state with their mean added; changed in place.
+            average: what made it; tells how many held each coordinate.
+            remembered: what the method remembers of this state, see `initial_tensors`; must not be changed.
+
+        Returns:
+            What it remembers of it from now on, under the same names.
+        """
+        del context, before, after, average
+        return remembered

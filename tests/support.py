@@ -20,7 +20,7 @@ from flotilla.local.grid import Faults, LocalGrid, contexts
 from protocol import TRAIN, Scalar
 from server_app.config import RunConfig, resolve
 from server_app.run import Run
-from strategies import PartialStrategy
+from strategies import FlowerStrategy
 from strategies.exchange.messaging import Clock
 from strategies.tiers.tier import Assignment, Tier
 
@@ -204,7 +204,7 @@ def without(node: int, rounds: Iterable[int] | None = None) -> Faults:
     return faults
 
 
-def tier_of(strategy: PartialStrategy, node: int, round_number: int = 1) -> Tier:
+def tier_of(strategy: FlowerStrategy, node: int, round_number: int = 1) -> Tier:
     """The tier that is drawn for a node that says nothing of its own."""
     s = strategy.settings
     return Assignment(s.tier_assignment, s.tiers, proportions=s.proportions, nodes=s.nodes, seed=s.seed).tier_of(

@@ -24,10 +24,10 @@ from flotilla.local.grid import LocalGrid
 from models.networks.build import initial_state, layout
 from models.randomness import torch_generator
 from protocol import TRAIN, Hello, Reply, encode, keep_large_buffers
-from strategies import FedAvg, HeteroFL, PartialStrategy, Settings
+from strategies import FedAvg, FlowerStrategy, HeteroFL, Settings
 
 NAME = "memory"
-_METHODS: dict[str, type[PartialStrategy]] = {"heterofl": HeteroFL, "fedavg": FedAvg}
+_METHODS: dict[str, type[FlowerStrategy]] = {"heterofl": HeteroFL, "fedavg": FedAvg}
 _WHAT = {"heterofl": "five tiers", "fedavg": "all full"}
 
 
@@ -94,7 +94,7 @@ def _in_a_process(shape: str, clients: int, method: str) -> int:
 class _Replies(LocalGrid):
     """Answers with made-up differences, one at a time, and keeps none."""
 
-    def __init__(self, strategy: PartialStrategy, clients: int) -> None:
+    def __init__(self, strategy: FlowerStrategy, clients: int) -> None:
         everyone = {
             i: Context(run_id=1, node_id=i, node_config={}, state=RecordDict(), run_config={})
             for i in range(1, clients + 1)
@@ -111,8 +111,11 @@ class _Replies(LocalGrid):
         if request.metadata.message_type != TRAIN:
             hello = Hello(node=request.metadata.dst_node_id - 1, examples=50, labels=tuple(range(10)))
             return Message(content=hello.to_record(), reply_to=request)
-        sent = next(sent for sent in self._strategy.sent if sent.message is request)
-        reply = Reply(sent.nonce, encode(self._numbers[: sent.part.numel]), {"num-examples": 50.0, "loss": 1.0})
+        current = self._strategy.runner.round
+        asked = next(
+            one for one, message in zip(current.assignments, current.messages, strict=True) if message is request
+        )
+        reply = Reply(asked.nonce, encode(self._numbers[: asked.part.numel]), {"num-examples": 50.0, "loss": 1.0})
         return Message(content=reply.to_record(), reply_to=request)
 
 

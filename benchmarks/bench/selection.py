@@ -27,9 +27,11 @@ from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from protocol import Hello, NodeId, Objective, Scalar
 from strategies import HALVING, Settings, Tier
+from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
-from strategies.round.requests import RequestFactory
+from strategies.method import Method
+from strategies.round.requests import StateCache
 from strategies.round.selection import SelectionRunner
 from strategies.selection import selector
 from strategies.selection.facility import distances, greedy, lazy
@@ -97,7 +99,9 @@ class _Rounds:
         count = len(people)
         settings = Settings(nodes=count, fraction_train=0.001, selector=selector(name, options))
         self._chooser, self._people, self._tiers = SelectionRunner(settings, layout(spec)), people, tiers
-        draws, table = generator(1, 0, "server", "benchmark"), self._chooser.table
+        self._method = Method({})
+        self._context = RoundContext(round_number=1, settings=settings, network=spec, layout=layout(spec))
+        draws, table = generator(1, 0, "server", "benchmark"), self._chooser.history
         rows = table.rows([node.id for node in people])
         for column in ("loss", "loss_square", "seconds"):
             table.column(column)[rows] = draws.random(count)
@@ -111,12 +115,12 @@ class _Rounds:
         with patch("strategies.round.selection.GridProbe", _Answers):
             chosen = self._chooser.choose(
                 cast(Grid, None),
-                cast(RequestFactory, None),
-                people or self._people,
-                self._tiers,
-                _kept,
-                _objective,
-                RoundReport(number=self._number),
+                self._context.at(self._number),
+                method=self._method,
+                states=cast(StateCache, None),
+                nodes=people or self._people,
+                tiers=self._tiers,
+                report=RoundReport(number=self._number),
             )
         assert len(chosen) == max(1, len(self._people) // 1000) or len({node.id for node, _ in chosen}) == len(chosen)
 

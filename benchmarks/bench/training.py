@@ -23,7 +23,10 @@ from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import TRAIN, Hello, Reply, Scalar
 from server_app.config.resolve import RunConfig, resolve
+from strategies.exchange.assignment import Participant
 from strategies.exchange.node import Node
+from strategies.round.assignments import assign
+from strategies.round.requests import train_request
 from strategies.tiers.tier import HALVING, Tier
 
 NAME = "training"
@@ -128,16 +131,25 @@ class _Client:
         draws = torch_generator(1, 0, "server", "initial state")
         for name, tensor in initial_state(self._strategy.network, draws).items():
             self._strategy.state[name].copy_(tensor)
-        self._outbox = self._strategy.outbox(1)
+        self._context = self._strategy.context(1)
+        self._states = self._strategy.runner.states(self._context)
 
     def train(self, tier: Tier, node: int) -> _Timed:
         """Ask one client, by a message that is serialised and parsed, and time its answer."""
         context = self._contexts[node]
         somebody = Node(context.node_id, Hello(node=node, examples=1))
-        sent = self._outbox.train(
-            somebody, tier, self._strategy.plan(somebody, tier, 1), self._strategy.objective(tier, 1)
+        participant = Participant(node=somebody, tier=tier, round_number=1)
+        (plan,), _ = self._strategy.plan_round(self._context, self._strategy.initial_values(), [participant])
+        assignment = assign(
+            self._context,
+            participant,
+            plan,
+            method=self._strategy,
+            states=self._states,
+            pieces=self._strategy.runner.pieces,
         )
-        data = to_bytes(sent.message.content)
+        asked = train_request(self._context, assignment, self._states)
+        data = to_bytes(asked.content)
         marks = [perf_counter()]
         content = from_bytes(data)
         request = Message(content=content, dst_node_id=context.node_id, message_type=TRAIN)

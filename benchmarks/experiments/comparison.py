@@ -39,7 +39,7 @@ class Summary:
         """Read the run folder of a configuration."""
         strategy = config.strategy()
         macs = {
-            tier.name: cost_of(strategy.network, strategy.kept_plan(tier, 1), every_exit=True).macs
+            tier.name: cost_of(strategy.network, strategy.kept_plan(strategy.context(1), tier), every_exit=True).macs
             for tier in strategy.settings.tiers
         }
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

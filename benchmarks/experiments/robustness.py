@@ -124,7 +124,7 @@ def _curve(name: str, run: Run, grid: Grid, number: int) -> list[Point]:
     """Every tier's network with every share of its noise norms."""
     strategy, robust, data = run.strategy, run.config.robust, load(run.config.data)
     tiers = strategy.settings.tiers
-    moments = strategy.statistics(grid, number, tiers)
+    moments = strategy.runner.statistics(grid, number, tiers)
     points = []
     for share in SHARES:
         evaluator = Evaluator(
@@ -136,8 +136,13 @@ def _curve(name: str, run: Run, grid: Grid, number: int) -> list[Point]:
             attacked=robust.rows(len(data.test)),
         )
         for tier in tiers:
-            plan = strategy.kept_plan(tier, number)
-            scores = evaluator.score(strategy.state, plan, strategy.part(plan), moments.get(tier.name))
+            plan = strategy.kept_plan(strategy.context(number), tier)
+            scores = evaluator.score(
+                strategy.state,
+                plan,
+                strategy.part(strategy.context(number), plan, strategy.state),
+                moments.get(tier.name),
+            )
             if scores is not None and scores.robust is not None:
                 points.append(
                     Point(training=name, tier=tier.name, share=share, clean=scores.own.accuracy, robust=scores.robust)

@@ -161,9 +161,9 @@ def profile(
         raise SettingsError(" ".join(str(error).split())) from None
 
     from client_app.profile import measure
-    from strategies.nodes.requirements import TierRequirements
+    from strategies.round.pieces import requirements
 
-    offers = TierRequirements(strategy.network, strategy.settings, strategy.kept_plan, strategy.objective)
+    offers = requirements(strategy, strategy.context(1))
     line = None if server is None else measure_line(server, root)
     figures = measure(offers.request())
     return _judged(offers, figures, count, strategy, line)
@@ -179,35 +179,35 @@ def _judged(offers: Any, figures: dict[str, float], examples: int, strategy: Any
     demand = offers.demand(figures, examples, transfer)
     limit = rule.margin * rule.deadline
     tiers, settings = [], strategy.settings
-    for place, (tier, plan) in enumerate(zip(settings.tiers, offers.plans, strict=True)):
-        seconds = demand.seconds(place)
-        against = f"needs {demand.needed[place] / 1e6:,.0f} MB" if not demand.fits(place) else ""
+    for position, (tier, plan) in enumerate(zip(settings.tiers, offers.plans, strict=True)):
+        seconds = demand.seconds(position)
+        against = f"needs {demand.needed[position] / 1e6:,.0f} MB" if not demand.fits(position) else ""
         if not against and seconds > limit:
             against = f"takes longer than {rule.margin:g} of the deadline of {rule.deadline:g} s"
-        known = demand.step[place] < inf
+        known = demand.step[position] < inf
         tiers.append(
             TierFigures(
                 tier=tier.name,
                 rate=str(tier.rate),
                 parameters=cost_of(strategy.network, plan).parameters,
-                bytes=int(demand.needed[place]),
+                bytes=int(demand.needed[position]),
                 estimated=MEASURED_PEAK + tier.name not in figures,
-                step=demand.step[place] if known else None,
+                step=demand.step[position] if known else None,
                 guessed=GUESSED + tier.name in figures,
-                bytes_down=traffic[place][0],
-                bytes_up=traffic[place][1],
-                transfer=transfer[place] if transfer else None,
+                bytes_down=traffic[position][0],
+                bytes_up=traffic[position][1],
+                transfer=transfer[position] if transfer else None,
                 round=seconds if known else None,
                 why=against or "fits",
             )
         )
-    held = first(demand, rule)
-    if held is None:
+    found = first(demand, rule)
+    if found is None:
         name, reason = None, "the memory is too small for every tier"
-    elif tiers[held.place].why == "fits":
-        name, reason = tiers[held.place].tier, "the largest that fits the memory and meets the deadline"
+    elif tiers[found.position].why == "fits":
+        name, reason = tiers[found.position].tier, "the largest that fits the memory and meets the deadline"
     else:
-        name, reason = tiers[held.place].tier, "the smallest that fits the memory; none meets the deadline"
+        name, reason = tiers[found.position].tier, "the smallest that fits the memory; none meets the deadline"
     return Profile(
         figures=figures,
         tiers=tiers,

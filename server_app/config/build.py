@@ -17,7 +17,7 @@ from models.settings import Scalar, declared, read
 from protocol import Work
 from protocol.codecs import CodecSettings
 from server_app.config.sections import Aggregation, Down, Model, Rounds, Selection, Tiers, Training
-from strategies import PartialStrategy, Preferences, Schedule, Settings, parse_proportions, parse_tiers
+from strategies import FlowerStrategy, Preferences, Schedule, Settings, parse_proportions, parse_tiers
 from strategies.aggregation import aggregation_named
 from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
@@ -72,7 +72,7 @@ def _taken(base: type, section: object) -> dict[str, Any]:
     return {one.field: getattr(section, one.field) for one in declared(base)}
 
 
-def build_settings(values: Mapping[str, Scalar], method: type[PartialStrategy]) -> Settings:
+def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -> Settings:
     """Everything that a strategy is told beside its own options.
 
     Args:
@@ -129,7 +129,7 @@ def build_settings(values: Mapping[str, Scalar], method: type[PartialStrategy]) 
     return settings
 
 
-def build_network(model: Model, data: DataSettings, settings: Settings, method: type[PartialStrategy]) -> NetworkSpec:
+def build_network(model: Model, data: DataSettings, settings: Settings, method: type[FlowerStrategy]) -> NetworkSpec:
     """The network that the keys describe, before the method adapts it.
 
     Raises:

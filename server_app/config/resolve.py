@@ -18,7 +18,7 @@ from server_app.config.build import build_network, build_settings
 from server_app.config.catalogue import defaults, moved, option_keys, settings_by_key
 from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
-from strategies import METHODS, PartialStrategy, Settings
+from strategies import METHODS, FlowerStrategy, Settings
 
 __all__ = ["RunConfig", "defaults", "resolve"]
 
@@ -55,7 +55,7 @@ class RunConfig:
     """
 
     flat: dict[str, Scalar]
-    method: type[PartialStrategy]
+    method: type[FlowerStrategy]
     options: dict[str, Scalar]
     network: NetworkSpec
     data: DataSettings
@@ -96,7 +96,7 @@ class RunConfig:
             return f"by its options {self.flat['method']} trains by shares of the whole run; {anew}"
         return ""
 
-    def strategy(self) -> PartialStrategy:
+    def strategy(self) -> FlowerStrategy:
         """A new strategy of this configuration."""
         return self.method(self.network, self.settings, **self.options)
 

@@ -15,29 +15,36 @@ from strategies.aggregation.feddyn import FedDynCorrection
 
 
 class GlobalState:
-    """A state of the network; a strategy has one, or one per cluster.
+    """A state of the network; a run has one, or one per cluster.
 
     Args:
         layout: of the network.
         average: where replies are added; a plain one unless given.
         dynamic: FedDyn's server half for this state, if it is on.
+        remembered: what the method remembers of it.
 
     Attributes:
         flat: the whole state as one vector.
         tensors: the same by name (views).
         average: see above.
         coverage: what was ever held.
-        dynamic: see above.
+        dynamic, remembered: see above.
     """
 
     def __init__(
-        self, layout: Layout, average: PartialAverage | None = None, dynamic: FedDynCorrection | None = None
+        self,
+        layout: Layout,
+        average: PartialAverage | None = None,
+        *,
+        dynamic: FedDynCorrection | None = None,
+        remembered: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.flat = torch.zeros(layout.parameters)
         self.tensors = split(self.flat, {name: tensor.shape for name, tensor in layout.tensors.items()})
         self.average = PartialAverage(layout) if average is None else average
         self.coverage = Coverage(self.average)
         self.dynamic = dynamic
+        self.remembered: Mapping[str, Tensor] = {} if remembered is None else remembered
 
     def become(self, other: GlobalState) -> None:
         """Take the values of another state of the same network."""
@@ -45,11 +52,13 @@ class GlobalState:
         self.coverage.restore({name: ever.clone() for name, ever in other.coverage.ever.items()})
         if self.dynamic is not None and other.dynamic is not None:
             self.dynamic.restore(other.dynamic.checkpoint())
+        self.remembered = {name: tensor.clone() for name, tensor in other.remembered.items()}
 
     def checkpoint(self) -> dict[str, Tensor]:
         """Everything that the next rounds depend on."""
         tensors = {f"state/{name}": tensor for name, tensor in self.tensors.items()}
         tensors |= {f"coverage/{name}": ever.to(torch.uint8) for name, ever in self.coverage.ever.items()}
+        tensors |= {f"method/{name}": tensor for name, tensor in self.remembered.items()}
         return tensors | ({} if self.dynamic is None else self.dynamic.checkpoint())
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -59,3 +68,4 @@ class GlobalState:
         self.coverage.restore({name: tensors[f"coverage/{name}"] for name in self.coverage.ever})
         if self.dynamic is not None:
             self.dynamic.restore(tensors)
+        self.remembered = {name: tensors[f"method/{name}"].clone() for name in self.remembered}

@@ -13,12 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from models.algebra.axes import Layout
-from models.algebra.submodel import Submodel
 from protocol import NodeId
 from strategies.aggregation.global_state import GlobalState
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import in_order
 from strategies.exchange.report import LocalScore
+from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 
 Tensors = Mapping[str, Tensor]
@@ -51,7 +51,7 @@ def initial_purpose(cluster: int, attempt: int = 0) -> str:
     return f"initial state{number}" + (f", attempt {attempt}" if attempt else "")
 
 
-class Clustering:
+class Clustering(Stateful):
     """One state for everybody.
 
     Args:
@@ -89,7 +89,7 @@ class Clustering:
         del node
         return 0
 
-    def offered(self, node: NodeId) -> tuple[int, ...]:
+    def sent_to(self, node: NodeId) -> tuple[int, ...]:
         """The clusters whose states a node is sent; of several it takes the one that fits its examples best."""
         del node
         return (0,)
@@ -99,18 +99,18 @@ class Clustering:
         del node
         return ()
 
-    def counts(self, node: NodeId) -> bool:
+    def trains(self, node: NodeId) -> bool:
         """Whether what a node is sent is a state that its reply changes."""
         del node
         return True
 
-    def plan_round(self, node: NodeId, round_number: int) -> int:
+    def plan_round_of(self, node: NodeId, round_number: int) -> int:
         """The round whose plan a node gets."""
         del node
         return round_number
 
-    def tensors(self, number: int) -> tuple[Tensor, Tensors]:
-        """The state that `offered` names, flat and by name."""
+    def state(self, number: int) -> tuple[Tensor, Tensors]:
+        """The state that `sent_to` names, flat and by name."""
         return self.states[number].flat, self.states[number].tensors
 
     def loaded(self, number: int) -> None:
@@ -120,34 +120,46 @@ class Clustering:
         """Before round 1: `ask` gives the cluster and the loss of every node that answers, in the present states."""
         del ask
 
-    def begin(self, sent: Sequence[TrainAssignment]) -> None:
-        """Begin a round with its requests."""
+    def begin(self, round_number: int, state: Tensor) -> None:
+        """Begin a round."""
+        del round_number, state
+        for one in self.states.values():
+            one.average.reset()
 
-    def place(self, sent: TrainAssignment, reply: ClientUpdate) -> int | None:
+    def expect(self, assignments: Sequence[TrainAssignment]) -> None:
+        """Hear what the round's nodes are asked."""
+
+    def target(self, assignment: TrainAssignment, update: ClientUpdate) -> int | None:
         """The cluster whose state a reply changes; None for one that only says where its node belongs.
 
         Raises:
             Rejected, ValueError: it lacks what it has to say.
         """
-        del sent, reply
+        del assignment, update
         return 0
 
-    def note(self, sent: TrainAssignment, part: Submodel, reply: ClientUpdate) -> None:
+    def note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
         """Remember what an accepted reply says of its node; of no use if the round is abandoned."""
 
-    def close(self, learnt: Sequence[AcceptedUpdate], round_number: int) -> None:
+    def close(self, accepted: Sequence[AcceptedUpdate], round_number: int) -> None:
         """All replies of a round that counts are in; states are still what they were."""
 
-    def learnt_by(self, number: int, learnt: Sequence[AcceptedUpdate]) -> list[AcceptedUpdate]:
+    def step_of(self, number: int, accepted: Sequence[AcceptedUpdate]) -> list[AcceptedUpdate]:
         """The replies that a cluster's step depends on; none leaves its state as it is."""
-        return [one for one in learnt if one.cluster == number]
+        return [one for one in accepted if one.cluster == number]
+
+    def learn(self, outcome: RoundOutcome) -> None:
+        """All states are what they are after the round; there may be new ones from now on."""
+        if not outcome.report.abandoned:
+            self.settle()
+            outcome.report.clusters = self.report(outcome.accepted)
 
     def settle(self) -> None:
-        """All states are what they are after the round; there may be new ones now."""
+        """Give new clusters their states."""
 
-    def report(self, learnt: Sequence[AcceptedUpdate]) -> dict[str, Any]:
+    def report(self, accepted: Sequence[AcceptedUpdate]) -> dict[str, Any]:
         """What the round's line of metrics says; {} without clusters."""
-        del learnt
+        del accepted
         return {}
 
     def local(self, scores: Sequence[LocalScore]) -> dict[str, dict[str, float]]:
@@ -168,12 +180,30 @@ class Clustering:
             for cluster in sorted(found)
         }
 
-    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything but the states: tensors and JSON."""
+    def checkpoint(self) -> Saved:
+        """Every state, and who is where."""
+        tensors, values = self.saved_assignments()
+        for number, state in self.states.items():
+            tensors |= {self.saved_name(number) + name: tensor for name, tensor in state.checkpoint().items()}
+        return tensors, values
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
+        """Take up a `checkpoint`; afterwards there are as many states as there were then."""
+        self.restore_assignments(tensors, values)
+        for number, state in self.states.items():
+            start = self.saved_name(number)
+            state.restore({k.removeprefix(start): tensor for k, tensor in tensors.items() if k.startswith(start)})
+
+    def saved_name(self, number: int) -> str:
+        """What the names of a cluster's tensors begin with in files; nothing where there is one state."""
+        return f"cluster{number}/" if len(self.states) > 1 else ""
+
+    def saved_assignments(self) -> Saved:
+        """Who is where."""
         return {}, {}
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Take up a `checkpoint`; afterwards there are as many states as there were then."""
+    def restore_assignments(self, tensors: Mapping[str, Tensor], values: Any) -> None:
+        """Take up `saved_assignments`, and make as many states as there were then."""
         del tensors, values
 
 

@@ -30,6 +30,7 @@ from strategies.clustering.split import SplitRule, Verdict, judge
 from strategies.clustering.tree import ROOT, Tree
 from strategies.clustering.updates import Updates
 from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.stateful import Saved
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 
 _MOST_VALUES = 1 << 24  # of all updates of one cluster in one round: 64 MiB
@@ -78,7 +79,7 @@ class CFL(Clustering):
         place = self.tree.place(node)
         return place if place in self.states else None
 
-    def offered(self, node: NodeId) -> tuple[int, ...]:
+    def sent_to(self, node: NodeId) -> tuple[int, ...]:
         """Where the node stands: its leaf, or the cut that it has to pass next."""
         return (self.tree.place(node),)
 
@@ -87,27 +88,31 @@ class CFL(Clustering):
         place = self.tree.place(node)
         return self.tree.path(place) if place in self.states and self.tree.splits else ()
 
-    def counts(self, node: NodeId) -> bool:
+    def trains(self, node: NodeId) -> bool:
         """Not while the node is on its way."""
         return self.tree.place(node) in self.states
 
-    def plan_round(self, node: NodeId, round_number: int) -> int:
+    def plan_round_of(self, node: NodeId, round_number: int) -> int:
         """The round of the cut that a node has to pass: the part that it would have held then can be compared."""
         place = self.tree.place(node)
         return self.tree.splits[place].round_number if place in self.tree.splits else round_number
 
-    def tensors(self, number: int) -> tuple[Tensor, Tensors]:
+    def state(self, number: int) -> tuple[Tensor, Tensors]:
         """The state of a leaf, or the model of a cut."""
         if number in self.states:
-            return super().tensors(number)
+            return super().state(number)
         flat = self.tree.splits[number].model
         return flat, split(flat, {name: tensor.shape for name, tensor in self.basis.layout.tensors.items()})
 
-    def begin(self, sent: Sequence[TrainAssignment]) -> None:
-        """Choose, for every leaf, the coordinates on which its members' updates are compared."""
+    def begin(self, round_number: int, state: Tensor) -> None:
+        """Forget what the round before was about."""
+        super().begin(round_number, state)
         self._samples, self._rows, self._walked, self._verdicts, self._cut = {}, {}, {}, {}, []
+
+    def expect(self, assignments: Sequence[TrainAssignment]) -> None:
+        """Choose, for every leaf, the coordinates on which its members' updates are compared."""
         parts: dict[int, list[Submodel]] = {}
-        for one in sent:
+        for one in assignments:
             parts.setdefault(self.tree.place(one.node.id), []).append(one.part)
         for leaf in self.tree.leaves:
             if leaf in parts:
@@ -115,42 +120,43 @@ class CFL(Clustering):
                 draws = generator(self.basis.seed, 0, "server", f"cfl coordinates {leaf}")
                 self._samples[leaf] = choose(self.basis.layout, parts[leaf], most, draws)
 
-    def place(self, sent: TrainAssignment, reply: ClientUpdate) -> int | None:
+    def target(self, assignment: TrainAssignment, update: ClientUpdate) -> int | None:
         """The leaf that the node was sent; None for a node on its way.
 
         Raises:
             ValueError: under a codec with noise the node did not say how long its difference was.
         """
-        self._share(sent.part, reply)
-        place = self.tree.place(sent.node.id)
+        self._share(assignment.part, update)
+        place = self.tree.place(assignment.node.id)
         return place if place in self.states else None
 
-    def note(self, sent: TrainAssignment, part: Submodel, reply: ClientUpdate) -> None:
+    def note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
         """Keep an update until the round ends, or see where a node on its way goes next."""
-        node, place = sent.node.id, self.tree.place(sent.node.id)
+        node, part = assignment.node.id, update.part or assignment.part
+        place = self.tree.place(node)
         if place in self.tree.splits:
             cut = self.tree.splits[place]
-            side = cut.side_of(part, reply.difference)
+            side = cut.side_of(part, update.difference)
             if side is not None:
                 self._walked[node] = cut.children[side]
         else:
-            values, held = self._samples[place].read(part, reply.difference)
+            values, held = self._samples[place].read(part, update.difference)
             row = _Row(
                 node=node,
                 values=values,
                 held=held,
-                weight=reply.metrics["num-examples"],
-                share=self._share(part, reply),
+                weight=update.metrics["num-examples"],
+                share=self._share(part, update),
             )
             self._rows.setdefault(place, []).append(row)
 
-    def _share(self, part: Submodel, reply: ClientUpdate) -> float:
+    def _share(self, part: Submodel, update: ClientUpdate) -> float:
         """Length of a difference before encoding over that of what arrived; see `Updates.shares`."""
-        return parameter_share(self.basis.layout, part, reply) if self.basis.noisy else 1.0
+        return parameter_share(self.basis.layout, part, update) if self.basis.noisy else 1.0
 
-    def close(self, learnt: Sequence[AcceptedUpdate], round_number: int) -> None:
+    def close(self, accepted: Sequence[AcceptedUpdate], round_number: int) -> None:
         """Test every leaf, and note those that are cut while their state is still what the updates refer to."""
-        del learnt
+        del accepted
         rate = self.basis.learning_rate(round_number)
         updates = {leaf: _updates(rows) for leaf, rows in self._rows.items()}
         for leaf, found in updates.items():  # who trained a leaf is in it
@@ -178,9 +184,9 @@ class CFL(Clustering):
             self.states[first] = state
         self.states = dict(sorted(self.states.items()))
 
-    def report(self, learnt: Sequence[AcceptedUpdate]) -> dict[str, Any]:
+    def report(self, accepted: Sequence[AcceptedUpdate]) -> dict[str, Any]:
         """Sizes, who trained what, the norms that the tests saw (over the reference), and the cuts of this round."""
-        now = {one.sent.node.id: one.cluster for one in learnt if one.cluster is not None}
+        now = {one.assignment.node.id: one.cluster for one in accepted if one.cluster is not None}
         norms = {
             leaf: {"mean": v.mean, "largest": v.largest}
             | ({} if v.cut is None else {"cross": v.cut.cross, "intra": v.cut.intra})
@@ -195,13 +201,13 @@ class CFL(Clustering):
             walked=by_cluster(self._walked, sorted(set(self._walked.values()))),
         )
 
-    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def saved_assignments(self) -> Saved:
         """The tree, and what norms are measured by."""
         tensors, values = self.tree.checkpoint()
         return tensors, {"tree": values, "reference": self._reference}
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Take up a `checkpoint`."""
+    def restore_assignments(self, tensors: Mapping[str, Tensor], values: Any) -> None:
+        """Take up `saved_assignments`."""
         self.tree.restore(self.basis.layout, tensors, values["tree"])
         self._reference = values["reference"]
         spare = list(self.states.values())

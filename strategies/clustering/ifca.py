@@ -29,6 +29,7 @@ from models.variants.cluster_states import trunk
 from protocol import NodeId
 from strategies.clustering.base import Basis, Clustering, by_cluster, initial_purpose, named
 from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.stateful import Saved
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate, cluster_of
 
 AVERAGING = ("model", "gradient")
@@ -116,27 +117,27 @@ class IFCA(Clustering):
         """The cluster that a node chose last; None if it has not trained yet."""
         return self._chosen.get(node)
 
-    def offered(self, node: NodeId) -> tuple[int, ...]:
+    def sent_to(self, node: NodeId) -> tuple[int, ...]:
         """All of them."""
         del node
         return tuple(self.states)
 
-    def place(self, sent: TrainAssignment, reply: ClientUpdate) -> int | None:
+    def target(self, assignment: TrainAssignment, update: ClientUpdate) -> int | None:
         """The cluster that the node says it trained.
 
         Raises:
             Rejected: it names none.
         """
-        del sent
-        return cluster_of(reply.metrics, len(self.states)) if len(self.states) > 1 else 0
+        del assignment
+        return cluster_of(update.metrics, len(self.states)) if len(self.states) > 1 else 0
 
-    def learnt_by(self, number: int, learnt: Sequence[AcceptedUpdate]) -> list[AcceptedUpdate]:
+    def step_of(self, number: int, accepted: Sequence[AcceptedUpdate]) -> list[AcceptedUpdate]:
         """All replies where clusters share a trunk, so that it takes the same step in all of them."""
-        return list(learnt) if self._shared else super().learnt_by(number, learnt)
+        return list(accepted) if self._shared else super().step_of(number, accepted)
 
-    def close(self, learnt: Sequence[AcceptedUpdate], round_number: int) -> None:
+    def close(self, accepted: Sequence[AcceptedUpdate], round_number: int) -> None:
         """Remember who chose what, and put together what clusters have in common."""
-        self._chosen.update({one.sent.node.id: one.cluster for one in learnt if one.cluster is not None})
+        self._chosen.update({one.assignment.node.id: one.cluster for one in accepted if one.cluster is not None})
         averages = [state.average for state in self.states.values()]
         own = [name for name in self.basis.layout.tensors if name not in self._shared]
         if self._averaging == "gradient":
@@ -145,19 +146,19 @@ class IFCA(Clustering):
             pool(averages, sorted(self._shared))
         self._warn(round_number)
 
-    def report(self, learnt: Sequence[AcceptedUpdate]) -> dict[str, Any]:
+    def report(self, accepted: Sequence[AcceptedUpdate]) -> dict[str, Any]:
         """Sizes, and who chose what in this round."""
         if len(self.states) == 1:
             return {}
-        now = {one.sent.node.id: one.cluster for one in learnt if one.cluster is not None}
+        now = {one.assignment.node.id: one.cluster for one in accepted if one.cluster is not None}
         return named(main=self.main, sizes=self.sizes(), assignments=by_cluster(now, list(self.states)))
 
-    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def saved_assignments(self) -> Saved:
         """What every node chose last."""
         return {}, {"chosen": [[node, number] for node, number in self._chosen.items()]}
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Take up a `checkpoint`."""
+    def restore_assignments(self, tensors: Mapping[str, Tensor], values: Any) -> None:
+        """Take up `saved_assignments`."""
         del tensors
         self._chosen = {node: int(number) for node, number in values["chosen"]}
 

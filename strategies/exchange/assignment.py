@@ -4,25 +4,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flwr.app import Message
-
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
+from protocol import Objective, Optimiser, Work
 from strategies.exchange.node import Node
+from strategies.tiers.tier import Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Participant:
+    """A node that was chosen for a round.
+
+    Attributes:
+        node: who.
+        tier: the node's tier this round.
+        weight: what numerator and denominator of its reply are multiplied by, on behalf of the selection.
+        round_number: the round whose plan it gets; an earlier one for a node that has to find its cluster first.
+    """
+
+    node: Node
+    tier: Tier
+    weight: float = 1.0
+    round_number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainAssignment:
-    """What the server remembers of one request, so that nothing has to come back.
+    """Everything about one request that the server remembers, so that nothing has to come back with the reply.
 
     Attributes:
-        node: who got it.
-        tier: the node's tier this round.
-        plan: which part it was asked to train.
+        node: who gets it.
+        tier: name of the node's tier this round.
+        plan: which part it is asked to train.
         part: the same as blocks.
-        nonce: the name of the request.
-        message: the request itself.
-        bytes_down: encoded bytes of its arrays.
+        nonce: the name of the request, which the reply repeats.
+        objective: what to optimise.
+        optimiser: with which steps.
+        work: how many of them, and what to measure.
+        clusters: numbers of the global states that it is sent; of several it takes the one that fits it best.
+        trains: whether its reply changes a global state; else it only says where the node belongs.
+        codec_base: what the server keeps of the node for the codec (see `protocol.codecs.Codec.base`).
+        last_counted: round of the node's last reply that counted; 0 if there was none.
         weight: what numerator and denominator of the reply are multiplied by, on behalf of the selection.
     """
 
@@ -31,6 +53,11 @@ class TrainAssignment:
     plan: Plan
     part: Submodel
     nonce: str
-    message: Message
-    bytes_down: int
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser(0.01)
+    work: Work = Work()
+    clusters: tuple[int, ...] = (0,)
+    trains: bool = True
+    codec_base: int = 0
+    last_counted: int = 0
     weight: float = 1.0

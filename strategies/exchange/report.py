@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from protocol import NodeId
@@ -40,7 +42,7 @@ class RoundReport:
         rejected: replies that were not, and why.
         abandoned: whether the model was left as it was for want of replies.
         train_loss: mean training loss over accepted replies, weighted by examples; None without replies.
-        train_accuracy: likewise, the share of right predictions while training.
+        train_accuracy: share of right predictions while training, weighted by examples.
         coverage: share of the coordinates held by somebody this round ("round") and ever ("ever"), and the mean number
             of holders per coordinate this round ("mean").
         bytes_down, bytes_up: encoded bytes of arrays sent and of accepted replies.
@@ -85,3 +87,12 @@ class RoundReport:
     wanted: int = 0
     withdrawn: list[NodeId] = field(default_factory=list)
     waiting: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the wall seconds that something takes to those of a phase."""
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - began

@@ -1,11 +1,11 @@
-"""The guard: every reply is checked whole before anything of it is added; a rejected reply is as if it had never come.
+"""A node's reply as the server's stages see it, from the encoded array to what is added to the global state.
 
 The server trusts only what it remembers. From a reply it takes the nonce, one vector of known length, and numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,9 +14,8 @@ from flwr.app import Array, Message
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.algebra.average import norm_of
-from protocol import DIFFERENCE, NodeId, Reply, WireError
-from protocol.codecs import Decoded
+from models.algebra.submodel import Submodel
+from protocol import NodeId, Reply, WireError
 from strategies.exchange.assignment import TrainAssignment
 
 MOST_EXAMPLES = 10**9
@@ -41,54 +40,73 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientUpdate:
-    """A reply that passed.
+    """A reply on its way through the stages; each fills in or replaces a few fields.
 
     Attributes:
-        difference: flat float32 vector of the part's coordinates; must not be written to.
         metrics: the numbers that came along.
-        bytes_up: encoded bytes of the array.
+        array: the encoded difference, until it has been decoded.
+        bytes_down, bytes_up: encoded bytes of the arrays of request and reply.
+        difference: flat float32 vector of the part's coordinates; must not be written to.
         norm: L2 norm of the difference; not finite if the difference is not, which the average refuses.
+        norm_received: the same before a bound shortened it.
         entropy_bytes: what an ideal coder would have needed for the array (see `protocol.codecs.Decoded`).
         remember: what the codec wants kept of the node once the round has ended well.
         span: least and most that the difference may have been as a multiple of the decoded one's length (see
             `protocol.codecs.Decoded`).
+        cluster: number of the global state that it changes; None for a reply that changes none.
+        part: what the node held of that state; None is what the assignment says.
+        numerator, denominator: a and b of the average.
+        rows: class rows that it may change; None for all.
     """
 
-    difference: Tensor
-    metrics: dict[str, float]
-    bytes_up: int
-    norm: float
+    metrics: Mapping[str, float]
+    array: Array | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+    difference: Tensor = field(default_factory=lambda: torch.zeros(0))
+    norm: float = 0.0
+    norm_received: float = 0.0
     entropy_bytes: float = 0.0
     remember: Mapping[str, Tensor] = field(default_factory=dict)
     span: tuple[float, float] = (1.0, 1.0)
+    cluster: int | None = 0
+    part: Submodel | None = None
+    numerator: float = 1.0
+    denominator: float = 1.0
+    rows: tuple[int, ...] | None = None
 
     @staticmethod
     def nothing() -> ClientUpdate:
         """A reply that changes nothing."""
-        return ClientUpdate(difference=torch.zeros(0), metrics={"num-examples": 1.0}, bytes_up=0, norm=0.0)
+        return ClientUpdate(metrics={"num-examples": 1.0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedUpdate:
-    """What an accepted reply said of its node.
+    """What an accepted reply said of its node; the difference itself has been added and forgotten.
 
     Attributes:
-        sent: the request.
+        assignment: what the node was asked.
         metrics: the reply's numbers.
         vector: of its difference, if the selector wants one.
         cluster: whose state it changed; None for a reply that changed none.
         remember: what the codec wants kept of the node.
     """
 
-    sent: TrainAssignment
+    assignment: TrainAssignment
     metrics: Mapping[str, float]
-    vector: NDArray[np.float32] | None
+    vector: NDArray[np.float32] | None = None
     cluster: int | None = 0
     remember: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
     """Read a reply.
+
+    Args:
+        message: the reply; None if there was none.
+        nonce: of the request.
+        name: of the array that it must hold; None for numbers only.
 
     Raises:
         Rejected: it did not come, is an error, answers something else, or is not what was asked for.
@@ -104,37 +122,6 @@ def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
     if reply.nonce != nonce:
         raise Rejected(f"the reply answers {reply.nonce!r}, not {nonce!r}")
     return reply
-
-
-def check(message: Message | None, nonce: str, decode: Callable[[Array], Decoded]) -> ClientUpdate:
-    """Check a training reply against what was asked for.
-
-    Args:
-        message: the reply; None if there was none.
-        nonce: of the request.
-        decode: reads the array as the part and the codec imply.
-
-    Raises:
-        Rejected: the reason, in one line.
-    """
-    reply = content_of(message, nonce, DIFFERENCE)
-    assert reply.array is not None  # content_of asked for one
-    try:
-        decoded = decode(reply.array)
-    except WireError as error:
-        raise Rejected(str(error)) from None
-    examples = reply.metrics.get("num-examples")
-    if examples is None or not 0 < examples <= MOST_EXAMPLES:
-        raise Rejected(f"num-examples = {examples}: allowed is more than 0 and at most {MOST_EXAMPLES}")
-    return ClientUpdate(
-        difference=decoded.flat,
-        metrics=dict(reply.metrics),
-        bytes_up=len(reply.array.data),
-        norm=norm_of(decoded.flat),
-        entropy_bytes=decoded.entropy_bytes,
-        remember=decoded.remember,
-        span=decoded.span,
-    )
 
 
 def cluster_of(metrics: Mapping[str, float], clusters: int) -> int:

@@ -20,14 +20,15 @@ from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.settings import Setting, between
 from protocol import Objective, Scalar
+from strategies.context import RoundContext
 from strategies.exchange.node import Node
+from strategies.flower_adapter import FlowerStrategy
 from strategies.method import Preferences
 from strategies.methods.fedavg import FedAvg
-from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 
 
-class DepthFL(PartialStrategy):
+class DepthFL(FlowerStrategy):
     """The stages and exits up to a tier's depth; exits teach each other.
 
     Options: `distillation` (True), `distillation-rounds` (300): T above.
@@ -43,24 +44,24 @@ class DepthFL(PartialStrategy):
     PER_WIDTH = True
     WIDTHS = False
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """Everything up to the tier's depth."""
         del node
-        return self.kept_plan(tier, round_number)
+        return self.kept_plan(context, tier)
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
-        """Likewise."""
-        del round_number
-        return Plan(depth=self.depth_of(tier))
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
+        """Everything up to the tier's depth, too: what was trained is what is used."""
+        return Plan(depth=context.depth_of(tier))
 
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+    def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
         """Tiers differ in depth only."""
-        return self.depth_of(tier) >= self.depth_of(wanted)
+        return context.depth_of(tier) >= context.depth_of(wanted)
 
-    def objective(self, tier: Tier, round_number: int) -> Objective:
+    def objective(self, context: RoundContext, tier: Tier) -> Objective:
         """Deep supervision with mutual distillation of this round's weight."""
         del tier
-        settings: dict[str, Scalar] = {"distillation": "mutual", "weight": self.distillation_weight(round_number)}
+        weight = self.distillation_weight(context.round_number)
+        settings: dict[str, Scalar] = {"distillation": "mutual", "weight": weight}
         return Objective("deep-supervision", settings if self.options["distillation"] else {})
 
     def distillation_weight(self, round_number: int) -> float:
@@ -82,22 +83,22 @@ class ExclusiveDepth(DepthFL):
         ),
     }
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """The same for all."""
-        del tier, round_number
-        return Plan(depth=self._only())
+        del tier
+        return Plan(depth=self._only(context))
 
-    def eligible(self, tier: Tier) -> bool:
+    def eligible(self, context: RoundContext, tier: Tier) -> bool:
         """Whether the tier can carry it."""
-        return self.depth_of(tier) >= self._only()
+        return context.depth_of(tier) >= self._only(context)
 
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+    def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
         """Whether the tier can carry it; there is but one part."""
         del wanted
-        return self.eligible(tier)
+        return self.eligible(context, tier)
 
-    def _only(self) -> int:
-        wanted, deepest = int(self.options["depth"]), max(self.depth_of(tier) for tier in self.settings.tiers)
+    def _only(self, context: RoundContext) -> int:
+        wanted, deepest = int(self.options["depth"]), max(context.depth_of(tier) for tier in context.settings.tiers)
         if wanted > deepest:
             allowed = f"1 to {deepest}, the deepest that a tier carries, or 0 for that one"
             raise SettingError("depthfl-exclusive-depth", wanted, allowed)

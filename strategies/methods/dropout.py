@@ -10,9 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fractions import Fraction
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,30 +18,28 @@ from models.algebra.axes import Axis, Kind
 from models.algebra.plans import Plan, kept_units
 from models.randomness import generator
 from models.settings import Setting, between
-from strategies.exchange.assignment import TrainAssignment
+from strategies.context import RoundContext
+from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import ClientUpdate
-from strategies.round.runner import PartialStrategy
+from strategies.flower_adapter import FlowerStrategy
+from strategies.method import Values
 from strategies.tiers.tier import Tier
 
 
-class FederatedDropout(PartialStrategy):
+class FederatedDropout(FlowerStrategy):
     """Independent random units; the mean over holders."""
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """Random units of every width axis; everything for a full tier."""
         if tier.rate == 1:
             return Plan()
-        draws = generator(self.settings.seed, round_number, node.id, "units")
+        draws = generator(context.settings.seed, context.round_number, node.id, "units")
         units = []
-        for axis in self.width_axes():
+        for axis in width_axes(context):
             chosen = draws.choice(axis.size, kept_units(axis.size, tier.rate), replace=False)
             units.append((axis.name, tuple(sorted(chosen.tolist()))))
         return Plan(tier.rate, units=tuple(units))
-
-    def width_axes(self) -> list[Axis]:
-        """The axes that are drawn from, in declared order."""
-        return [axis for axis in self.layout.axes.values() if axis.kind is Kind.WIDTH]
 
 
 class FedEcover(FederatedDropout):
@@ -59,27 +55,38 @@ class FedEcover(FederatedDropout):
         "decay-until": Setting(200, "the round from which η stays as it is", between(0, 10**9)),
     }
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._pools: dict[str, list[int]] = {}
-        super().__init__(*arguments, **options)
+    def initial_values(self) -> Values:
+        """Every pool is full; what stands here is what is left in those that were drawn from."""
+        return {"pools": {}}
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan_round(
+        self, context: RoundContext, values: Values, participants: Sequence[Participant]
+    ) -> tuple[list[Plan], Values]:
         """The next units of every axis' pool; everything for a full tier, which empties no pool."""
-        if tier.rate == 1:
-            return Plan()
-        draws = generator(self.settings.seed, round_number, node.id, "units")
-        units = tuple((axis.name, self._draw(axis, tier.rate, draws)) for axis in self.width_axes())
-        return Plan(tier.rate, units=units, floor=True)
+        pools: dict[str, list[int]] = {name: list(pool) for name, pool in values["pools"].items()}
+        plans = []
+        for one in participants:
+            if one.tier.rate == 1:
+                plans.append(Plan())
+                continue
+            draws = generator(context.settings.seed, one.round_number, one.node.id, "units")
+            units = []
+            for axis in width_axes(context):
+                wanted = kept_units(axis.size, one.tier.rate, floor=True)
+                taken, pools[axis.name] = _drawn(axis.size, pools.get(axis.name), wanted, draws)
+                units.append((axis.name, taken))
+            plans.append(Plan(one.tier.rate, units=tuple(units), floor=True))
+        return plans, {"pools": pools}
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """The leading int(r·n) units: by symmetry as good as any, and the same every round."""
-        del round_number
+        del context
         return Plan(tier.rate, floor=True)
 
-    def weigh(self, sent: TrainAssignment, reply: ClientUpdate, round_number: int) -> tuple[float, float]:
+    def weigh(self, context: RoundContext, assignment: TrainAssignment, update: ClientUpdate) -> tuple[float, float]:
         """The mean over holders, times the server's learning rate of this round."""
-        numerator, denominator = super().weigh(sent, reply, round_number)
-        return numerator * self.server_learning_rate(round_number), denominator
+        numerator, denominator = super().weigh(context, assignment, update)
+        return numerator * self.server_learning_rate(context.round_number), denominator
 
     def server_learning_rate(self, round_number: int) -> float:
         """η of a 1-based round."""
@@ -87,26 +94,28 @@ class FedEcover(FederatedDropout):
         decays = min(round_number - 1, int(self.options["decay-until"])) // every if every else 0
         return float(self.options["server-learning-rate"]) * float(self.options["decay"]) ** decays
 
-    def _draw(self, axis: Axis, rate: Fraction, draws: np.random.Generator) -> tuple[int, ...]:
-        """Take units from the axis' pool; when it runs out it is refilled with those that this draw does not hold."""
-        wanted = kept_units(axis.size, rate, floor=True)
-        pool = self._pools.setdefault(axis.name, list(range(axis.size)))
-        taken: list[int] = []
-        waiting: list[int] = []
-        while len(taken) < wanted:
-            if not pool:  # the new cycle has all units; those that this draw holds already wait until it is over
-                waiting = list(taken)
-                pool.extend(unit for unit in range(axis.size) if unit not in taken)
-            chosen = set(draws.choice(len(pool), min(len(pool), wanted - len(taken)), replace=False).tolist())
-            taken += [unit for i, unit in enumerate(pool) if i in chosen]
-            pool[:] = [unit for i, unit in enumerate(pool) if i not in chosen]
-        pool[:] = sorted(pool + waiting)
-        return tuple(sorted(taken))
 
-    def method_state(self) -> dict[str, Any]:
-        """What is left in every pool."""
-        return {"pools": {name: list(pool) for name, pool in self._pools.items()}}
+def width_axes(context: RoundContext) -> list[Axis]:
+    """The axes that are drawn from, in declared order."""
+    return [axis for axis in context.layout.axes.values() if axis.kind is Kind.WIDTH]
 
-    def restore_method_state(self, values: Mapping[str, Any]) -> None:
-        """Take up the pools of a checkpoint."""
-        self._pools = {name: [int(unit) for unit in pool] for name, pool in values["pools"].items()}
+
+def _drawn(
+    size: int, pool: Sequence[int] | None, wanted: int, draws: np.random.Generator
+) -> tuple[tuple[int, ...], list[int]]:
+    """Take units from an axis' pool; when it runs out it is refilled with those that this draw does not hold.
+
+    Returns:
+        The units, ascending, and what is left in the pool.
+    """
+    left = list(range(size)) if pool is None else list(pool)
+    taken: list[int] = []
+    waiting: list[int] = []
+    while len(taken) < wanted:
+        if not left:  # the new cycle has all units; those that this draw holds already wait until it is over
+            waiting = list(taken)
+            left = [unit for unit in range(size) if unit not in taken]
+        chosen = set(draws.choice(len(left), min(len(left), wanted - len(taken)), replace=False).tolist())
+        taken += [unit for i, unit in enumerate(left) if i in chosen]
+        left = [unit for i, unit in enumerate(left) if i not in chosen]
+    return tuple(sorted(taken)), sorted(left + waiting)

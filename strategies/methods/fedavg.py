@@ -11,19 +11,20 @@ from __future__ import annotations
 from fractions import Fraction
 
 from models.algebra.plans import Plan
+from strategies.context import RoundContext
 from strategies.exchange.node import Node
-from strategies.round.runner import PartialStrategy
+from strategies.flower_adapter import FlowerStrategy
 from strategies.tiers.tier import Tier
 
 
-class FedAvg(PartialStrategy):
+class FedAvg(FlowerStrategy):
     """Everything for everyone, weighted by examples."""
 
     BY_EXAMPLES = True
 
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+    def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
         """Everybody trains the full network here, whatever they could carry."""
-        del tier, wanted
+        del context, tier, wanted
         return True
 
 
@@ -32,28 +33,30 @@ class Smallest(FedAvg):
 
     PER_WIDTH = True
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The leading part of the smallest rate."""
-        del node, tier, round_number
-        return Plan(self.settings.tiers[-1].rate)
+        del node, tier
+        return Plan(context.settings.tiers[-1].rate)
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """The same part: nothing wider was ever trained."""
-        del tier, round_number
-        return Plan(self.settings.tiers[-1].rate)
+        del tier
+        return Plan(context.settings.tiers[-1].rate)
 
-    def global_rate(self) -> Fraction:
+    def global_rate(self, context: RoundContext) -> Fraction:
         """The smallest tier's."""
-        return self.settings.tiers[-1].rate
+        return context.settings.tiers[-1].rate
 
 
 class Exclusive(FedAvg):
     """The full network, by those who can hold it."""
 
-    def eligible(self, tier: Tier) -> bool:
+    def eligible(self, context: RoundContext, tier: Tier) -> bool:
         """Whether the tier can hold the full network."""
+        del context
         return tier.rate == 1
 
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+    def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
         """As far as the tier goes."""
+        del context
         return tier.rate >= wanted.rate

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from models.algebra.plans import Plan
 from models.settings import Setting
+from strategies.context import RoundContext
 from strategies.methods.heterofl import HeteroFL
 from strategies.tiers.tier import Tier
 
@@ -28,6 +29,6 @@ class FedRolex(HeteroFL):
     }
     PER_WIDTH = False
 
-    def window(self, tier: Tier, round_number: int) -> Plan:
+    def window(self, context: RoundContext, tier: Tier) -> Plan:
         """The window of a 1-based round; the first starts at unit 0."""
-        return Plan(tier.rate, shift=int(self.options["step"]) * (round_number - 1))
+        return Plan(tier.rate, shift=int(self.options["step"]) * (context.round_number - 1))

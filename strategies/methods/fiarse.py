@@ -13,42 +13,39 @@ So MACs and bytes are those of the whole network. Reported parameters are those 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from models.variants.importance import masked
 from protocol import Objective
+from strategies.context import RoundContext
 from strategies.exchange.node import Node
-from strategies.method import Preferences
-from strategies.round.runner import PartialStrategy
+from strategies.flower_adapter import FlowerStrategy
+from strategies.method import Preferences, Tensors
 from strategies.tiers.tier import Tier
 
 
-class FIARSE(PartialStrategy):
+class FIARSE(FlowerStrategy):
     """The largest weights; a tier's rate is their share."""
 
     PREFERENCES = Preferences(norm="static-batch")
     WIDTHS = False
     PER_COORDINATE = True
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The tier's share."""
         del node
-        return self.kept_plan(tier, round_number)
+        return self.kept_plan(context, tier)
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
-        """Likewise."""
-        del round_number
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
+        """The tier's share of what the state holds then."""
+        del context
         return Plan(keep=tier.rate)
 
-    def part(self, plan: Plan, state: Mapping[str, Tensor] | None = None) -> Submodel:
+    def part(self, context: RoundContext, plan: Plan, state: Tensors) -> Submodel:
         """Everything, with the mask that the state gives."""
-        return masked(super().part(plan), self.state if state is None else state, self.layout, plan.keep)
+        return masked(super().part(context, plan, state), state, context.layout, plan.keep)
 
-    def objective(self, tier: Tier, round_number: int) -> Objective:
+    def objective(self, context: RoundContext, tier: Tier) -> Objective:
         """Cross entropy through the mask."""
-        del tier, round_number
+        del context, tier
         return Objective("importance-masked")

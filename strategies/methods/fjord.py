@@ -11,13 +11,14 @@ from __future__ import annotations
 from models.algebra.plans import Plan
 from models.settings import Setting, between
 from protocol import Objective
+from strategies.context import RoundContext
 from strategies.exchange.node import Node
+from strategies.flower_adapter import FlowerStrategy
 from strategies.method import Preferences
-from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 
 
-class Fjord(PartialStrategy):
+class Fjord(FlowerStrategy):
     """Nested widths, redrawn every batch.
 
     Options: `distillation` (False), `alpha` (1.0) and `temperature` (1.0) of the distillation.
@@ -34,13 +35,13 @@ class Fjord(PartialStrategy):
     BY_EXAMPLES = True
     PER_WIDTH = True
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The leading part of the tier's rate, which is the widest that the device draws."""
-        del node, round_number
+        del context, node
         return Plan(tier.rate)
 
-    def objective(self, tier: Tier, round_number: int) -> Objective:
+    def objective(self, context: RoundContext, tier: Tier) -> Objective:
         """Ordered dropout over all widths; the device leaves out those above its own."""
-        del tier, round_number
-        rates = sorted(tier.rate for tier in self.settings.tiers)
+        del tier
+        rates = sorted(tier.rate for tier in context.settings.tiers)
         return Objective("ordered-dropout", {"rates": ",".join(map(str, rates)), **self.options})

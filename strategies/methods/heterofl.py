@@ -10,14 +10,15 @@ from __future__ import annotations
 from models.algebra.plans import Plan
 from models.settings import Setting
 from protocol import Objective
+from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import Node
+from strategies.flower_adapter import FlowerStrategy
 from strategies.method import Preferences
-from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 
 
-class HeteroFL(PartialStrategy):
+class HeteroFL(FlowerStrategy):
     """Leading widths, unweighted mean by coordinate.
 
     Options: `label-rows` (True): mask absent labels in the loss and leave their classifier rows alone.
@@ -29,29 +30,29 @@ class HeteroFL(PartialStrategy):
     PREFERENCES = Preferences(norm="static-batch", scaler=True)
     PER_WIDTH = True
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The leading part of the tier's rate."""
         del node
-        return self.window(tier, round_number)
+        return self.window(context, tier)
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """What the tier just trained."""
-        return self.window(tier, round_number)
+        return self.window(context, tier)
 
-    def window(self, tier: Tier, round_number: int) -> Plan:
+    def window(self, context: RoundContext, tier: Tier) -> Plan:
         """Which units a tier holds in a round."""
-        del round_number
+        del context
         return Plan(tier.rate)
 
-    def objective(self, tier: Tier, round_number: int) -> Objective:
+    def objective(self, context: RoundContext, tier: Tier) -> Objective:
         """Masked cross entropy, or plain."""
-        del tier, round_number
+        del context, tier
         return Objective("masked-cross-entropy" if self.options["label-rows"] else "cross-entropy")
 
     def needs_labels(self) -> bool:
         """The server has to know them to leave the other rows alone."""
         return bool(self.options["label-rows"])
 
-    def rows(self, sent: TrainAssignment) -> tuple[int, ...] | None:
+    def rows(self, assignment: TrainAssignment) -> tuple[int, ...] | None:
         """Rows of the labels that the device has."""
-        return sent.node.hello.labels if self.options["label-rows"] else None
+        return assignment.node.hello.labels if self.options["label-rows"] else None

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from logging import INFO
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import ClassVar
 
-from flwr.common import log
-from torch import Tensor
-
+from models.algebra.average import PartialAverage
 from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.build import layout
@@ -26,14 +24,15 @@ from models.networks.spec import NetworkSpec
 from models.settings import Setting, Text
 from protocol import Scalar
 from strategies.aggregation.momentum_distillation import Momentum
+from strategies.context import RoundContext
 from strategies.exchange.node import Node
-from strategies.method import Preferences
-from strategies.round.runner import PartialStrategy
+from strategies.flower_adapter import FlowerStrategy
+from strategies.method import Preferences, Tensors
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier, depths_of
 
 
-class InclusiveFL(PartialStrategy):
+class InclusiveFL(FlowerStrategy):
     """Bottom layers; momentum distillation into the last layer of every smaller size.
 
     Options: `momentum` ("auto"): β, which is 0.2 where the last layer of some smaller size has a layer of its shape
@@ -55,11 +54,7 @@ class InclusiveFL(PartialStrategy):
     BY_EXAMPLES = True
     PER_WIDTH = True
     WIDTHS = False
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._teaching = Momentum(self.network, {d: self._size(d) for d in map(self.depth_of, self.settings.tiers)})
-        self.momentum = self._teaching.strength(self.options["momentum"])
+    REFINES = True
 
     @classmethod
     def exits(cls, options: Mapping[str, Scalar]) -> tuple[str, ...]:
@@ -91,30 +86,50 @@ class InclusiveFL(PartialStrategy):
         variants = tuple(Plan(depth=depth, own_exit=own_exit).to_json() for depth in depths)
         return replace(network, private=("stage",), variants=variants)
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The bottom layers and the size's own exit."""
         del node
-        return self.kept_plan(tier, round_number)
+        return self.kept_plan(context, tier)
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
-        """Likewise."""
-        del round_number
-        return self._size(self.depth_of(tier))
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
+        """What the size trains."""
+        return self._size(context.depth_of(tier))
 
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+    def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
         """Tiers differ in depth only."""
-        return self.depth_of(tier) >= self.depth_of(wanted)
+        return context.depth_of(tier) >= context.depth_of(wanted)
 
     def _size(self, depth: int) -> Plan:
         return Plan(depth=depth, own_exit=bool(self.options["private-classifier"]))
 
-    def refine(self, before: Mapping[str, Tensor]) -> None:
-        """Momentum distillation."""
-        if self.momentum:
-            self._teaching.mix(self.state, before, self.average.coverage(), self.momentum)
+    def momentum(self, context: RoundContext) -> float:
+        """β."""
+        return self._teaching(context).strength(self.options["momentum"])
 
-    def summary(self) -> None:
-        """Log one line, and another where momentum distillation is off by itself."""
-        super().summary()
-        if self.options["momentum"] == "auto" and not self.momentum:
-            log(INFO, "no momentum distillation: above no smaller size's last layer there is one of its shape")
+    def refine(
+        self, context: RoundContext, before: Tensors, after: Tensors, average: PartialAverage, remembered: Tensors
+    ) -> Tensors:
+        """Momentum distillation."""
+        if beta := self.momentum(context):
+            self._teaching(context).mix(after, before, average.coverage(), beta)
+        return remembered
+
+    def check(self, context: RoundContext) -> None:
+        """Find a β that could never act, or is no share."""
+        self.momentum(context)
+
+    def doubts(self, context: RoundContext) -> list[str]:
+        """Momentum distillation that is off by itself."""
+        if self.options["momentum"] != "auto" or self.momentum(context):
+            return []
+        return ["no momentum distillation: above no smaller size's last layer there is one of its shape"]
+
+    def _teaching(self, context: RoundContext) -> Momentum:
+        sizes = {depth: self._size(depth) for depth in map(context.depth_of, context.settings.tiers)}
+        return teaching(context.network, tuple(sizes.items()))
+
+
+@lru_cache(maxsize=4)
+def teaching(network: NetworkSpec, sizes: tuple[tuple[int, Plan], ...]) -> Momentum:
+    """Who teaches whom; found once for a network and its sizes."""
+    return Momentum(network, dict(sizes))

@@ -24,19 +24,20 @@ from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from models.settings import Names, Setting, between
 from protocol import Scalar
+from strategies.context import RoundContext
 from strategies.exchange.node import Node
+from strategies.flower_adapter import FlowerStrategy
 from strategies.method import Preferences
-from strategies.round.runner import PartialStrategy
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier
 
 
-class NeFL(PartialStrategy):
+class NeFL(FlowerStrategy):
     """Nested widths and depths with norms and step sizes of their own.
 
     Options: `mode` ("both"): what tiers differ in, one of `models.networks.scaling.MODES`; `spread` (0): a device
     trains, each
-    round anew, the submodel of a tier at most so many places from its own, larger ones too (the authors' code has 2);
+    round anew, the submodel of a tier at most so many tiers from its own, larger ones too (the authors' code has 2);
     `step-sizes` (True): whether blocks have them.
     """
 
@@ -76,21 +77,20 @@ class NeFL(PartialStrategy):
         variants = dict.fromkeys(scaled_plan(whole, rate, mode).to_json() for rate in rates)
         return replace(whole, private=("norm", "step"), variants=tuple(variants))
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The submodel of the tier, or of one near it."""
-        tiers, spread = self.settings.tiers, int(self.options["spread"])
+        tiers, spread = context.settings.tiers, int(self.options["spread"])
         if spread:
-            place = tiers.index(tier)
-            draws = generator(self.settings.seed, round_number, node.id, "submodel")
-            tier = tiers[draws.integers(max(0, place - spread), min(len(tiers), place + spread + 1))]
-        return self.kept_plan(tier, round_number)
+            own = tiers.index(tier)
+            draws = generator(context.settings.seed, context.round_number, node.id, "submodel")
+            tier = tiers[draws.integers(max(0, own - spread), min(len(tiers), own + spread + 1))]
+        return self.kept_plan(context, tier)
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """The submodel of the tier; of the largest one for the network as a whole, whose norms are trained."""
-        del round_number
-        rate = tier.rate if tier in self.settings.tiers else self.global_rate()
-        return scaled_plan(replace(self.network, private=(), variants=()), rate, str(self.options["mode"]))
+        rate = tier.rate if tier in context.settings.tiers else self.global_rate(context)
+        return scaled_plan(replace(context.network, private=(), variants=()), rate, str(self.options["mode"]))
 
-    def global_rate(self) -> Fraction:
+    def global_rate(self, context: RoundContext) -> Fraction:
         """Rate of the largest tier."""
-        return max(tier.rate for tier in self.settings.tiers)
+        return max(tier.rate for tier in context.settings.tiers)

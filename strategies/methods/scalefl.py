@@ -14,13 +14,14 @@ from fractions import Fraction
 from models.algebra.plans import Plan
 from models.settings import Setting, between
 from protocol import Objective, Scalar
+from strategies.context import RoundContext
 from strategies.exchange.node import Node
+from strategies.flower_adapter import FlowerStrategy
 from strategies.method import Preferences
-from strategies.round.runner import PartialStrategy
 from strategies.tiers.tier import Tier
 
 
-class ScaleFL(PartialStrategy):
+class ScaleFL(FlowerStrategy):
     """Leading widths up to a depth.
 
     Options: `distillation` (0.05): γ, 0 is off; `temperature` (3.0); `distillation-after` (0.25): the share of
@@ -45,30 +46,29 @@ class ScaleFL(PartialStrategy):
         """Distillation begins after a share of the run."""
         return bool(options["distillation"]) and 0 < float(options["distillation-after"]) < 1
 
-    def global_rate(self) -> Fraction:
+    def global_rate(self, context: RoundContext) -> Fraction:
         """The largest rate among the deepest tiers, whose last exit somebody trains as wide as that."""
-        depths = {tier: self.depth_of(tier) for tier in self.settings.tiers}
+        depths = {tier: context.depth_of(tier) for tier in context.settings.tiers}
         return max(tier.rate for tier, depth in depths.items() if depth == max(depths.values()))
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The tier's width and depth."""
         del node
-        return self.kept_plan(tier, round_number)
+        return self.kept_plan(context, tier)
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
-        """Likewise."""
-        del round_number
-        return Plan(tier.rate, depth=self.depth_of(tier))
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
+        """What the tier trains."""
+        return Plan(tier.rate, depth=context.depth_of(tier))
 
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+    def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
         """Tiers differ in width and depth."""
-        return tier.rate >= wanted.rate and self.depth_of(tier) >= self.depth_of(wanted)
+        return tier.rate >= wanted.rate and context.depth_of(tier) >= context.depth_of(wanted)
 
-    def objective(self, tier: Tier, round_number: int) -> Objective:
+    def objective(self, context: RoundContext, tier: Tier) -> Objective:
         """Deep supervision, deeper exits weighing more, with the last as teacher in later rounds."""
         del tier
         settings: dict[str, Scalar] = {"by-depth": True}
-        if round_number - 1 >= float(self.options["distillation-after"]) * self.settings.schedule.rounds:
+        if context.round_number - 1 >= float(self.options["distillation-after"]) * context.settings.schedule.rounds:
             settings |= {
                 "distillation": "last",
                 "weight": self.options["distillation"],

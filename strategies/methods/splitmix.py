@@ -16,10 +16,9 @@ Adversarial training and dual norms (§4.3) are settings of the run, for every m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 from models.algebra.plans import Plan
 from models.errors import SettingError
@@ -30,13 +29,15 @@ from models.randomness import generator
 from models.settings import Setting, Text
 from models.variants.base_nets import divisors, nets_of, widths_of
 from protocol import Scalar
-from strategies.exchange.node import Node
-from strategies.round.runner import PartialStrategy
+from strategies.context import RoundContext
+from strategies.exchange.assignment import Participant
+from strategies.flower_adapter import FlowerStrategy
+from strategies.method import Values
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier
 
 
-class SplitMix(PartialStrategy):
+class SplitMix(FlowerStrategy):
     """As many of the nets as a tier can carry.
 
     Options: `atom` ("auto"): width of one net as a share of the whole, one divided by a whole number, such as "1/8";
@@ -55,10 +56,6 @@ class SplitMix(PartialStrategy):
     BY_EXAMPLES = True
     PER_WIDTH = True
     WIDTHS = False
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._turns = 0  # devices that have taken a net from the round-robin
-        super().__init__(*arguments, **options)
 
     @classmethod
     def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
@@ -87,38 +84,39 @@ class SplitMix(PartialStrategy):
             raise SettingError("atom", atom, f"one of {fit}, which divide every layer ({axis.name!r} has {axis.size})")
         return replace(whole, widths=tuple(width // count for width in whole.widths), bases=count)
 
-    def plan(self, node: Node, tier: Tier, round_number: int) -> Plan:
-        """The next net of the round-robin, and random others."""
-        first = self._next()
-        others = [base for base in range(self.network.bases) if base != first]
-        draws = generator(self.settings.seed, round_number, node.id, "bases")
-        more = draws.choice(others, self.carried(tier) - 1, replace=False).tolist() if others else []
-        return Plan(bases=tuple(sorted([first, *more])))
+    def initial_values(self) -> Values:
+        """How many devices have taken a net from the round-robin."""
+        return {"turns": 0}
 
-    def kept_plan(self, tier: Tier, round_number: int) -> Plan:
+    def plan_round(
+        self, context: RoundContext, values: Values, participants: Sequence[Participant]
+    ) -> tuple[list[Plan], Values]:
+        """The next net of the round-robin for each device, and random others."""
+        plans, turns = [], int(values["turns"])
+        for turn, one in enumerate(participants, start=turns):
+            first = _turn(context, turn)
+            others = [base for base in range(context.network.bases) if base != first]
+            draws = generator(context.settings.seed, one.round_number, one.node.id, "bases")
+            count = self.carried(context, one.tier) - 1
+            more = draws.choice(others, count, replace=False).tolist() if others else []
+            plans.append(Plan(bases=tuple(sorted([first, *more]))))
+        return plans, {"turns": turns + len(plans)}
+
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """The first nets."""
-        del round_number
-        return Plan(bases=tuple(range(self.carried(tier))))
+        return Plan(bases=tuple(range(self.carried(context, tier))))
 
-    def can_hold(self, tier: Tier, wanted: Tier) -> bool:
+    def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
         """Tiers differ in the number of nets only."""
-        return self.carried(tier) >= self.carried(wanted)
+        return self.carried(context, tier) >= self.carried(context, wanted)
 
-    def carried(self, tier: Tier) -> int:
+    def carried(self, context: RoundContext, tier: Tier) -> int:
         """Number of nets that a tier can carry."""
-        return int(tier.rate * self.network.bases)
+        return int(tier.rate * context.network.bases)
 
-    def method_state(self) -> dict[str, Any]:
-        """How far the round-robin has gone."""
-        return {"turns": self._turns}
 
-    def restore_method_state(self, values: Mapping[str, Any]) -> None:
-        """Go on with the round-robin of a checkpoint."""
-        self._turns = int(values["turns"])
-
-    def _next(self) -> int:
-        """The net whose turn it is; every cycle has an order of its own."""
-        cycle, place = divmod(self._turns, self.network.bases)
-        self._turns += 1
-        draws = generator(self.settings.seed, cycle, "server", "order of bases")
-        return int(draws.permutation(self.network.bases)[place])
+def _turn(context: RoundContext, turn: int) -> int:
+    """The net whose turn it is, counted from 0; every cycle has an order of its own."""
+    cycle, position = divmod(turn, context.network.bases)
+    draws = generator(context.settings.seed, cycle, "server", "order of bases")
+    return int(draws.permutation(context.network.bases)[position])

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from logging import WARNING
 from typing import Any
 
+from flwr.common import log
 from flwr.serverapp import Grid
+from torch import Tensor
 
 from models.errors import SettingError
 from protocol import NodeId
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
+from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import Rejection
 from strategies.nodes.manager import NodeManager, NotEnoughNodes
 from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.privacy import WHY_TOLD
-from strategies.round.aggregator import RoundAggregator
 from strategies.settings import Settings
 from strategies.tiers.adaptive import AdaptiveTiers
 from strategies.tiers.tier import Assignment, Tier
 from strategies.virtual.clock import VirtualClock
 
-Members = tuple[list[Node], dict[NodeId, Tier]]
+Present = tuple[list[Node], dict[NodeId, Tier]]
 
 
-class Availability:
+class Availability(Stateful):
     """The nodes of a round and their tiers.
 
     Args:
         settings: of the strategy.
-        fleet: says hello to nodes; told what they are to measure, if some may be.
-        offers: makes what the tiers would ask of a device.
+        manager: says hello to nodes; told what they are to measure, if some may be.
+        requirements: makes what the tiers would ask of a device.
         clock: of a virtual fleet, whose devices are not always there and say what they would have measured.
 
     Attributes:
@@ -39,21 +42,46 @@ class Availability:
     """
 
     def __init__(
-        self, settings: Settings, fleet: NodeManager, offers: Callable[[], TierRequirements], clock: VirtualClock | None
+        self,
+        settings: Settings,
+        manager: NodeManager,
+        *,
+        requirements: Callable[[], TierRequirements],
+        clock: VirtualClock | None,
     ) -> None:
         s = self._settings = settings
-        self._fleet, self._clock = fleet, clock
+        self._manager, self._clock = manager, clock
         self._assignment = Assignment(s.tier_assignment, s.tiers, proportions=s.proportions, nodes=s.nodes, seed=s.seed)
         self._private = bool(s.guard.dp_noise)  # then no tier is measured
-        self._offers = offers() if s.tier_assignment in ("node", "measured") and not self._private else None
-        if self._offers is not None and clock is None:
-            fleet.profile = self._offers.request().to_text()
+        self._requirements = requirements() if s.tier_assignment in ("node", "measured") and not self._private else None
+        if self._requirements is not None and clock is None:
+            manager.profile = self._requirements.request().to_text()
         names = [tier.name for tier in s.tiers]
-        self._measured = AdaptiveTiers(names, self._offers.rule) if self._offers is not None else None
+        self._measured = AdaptiveTiers(names, self._requirements.rule) if self._requirements is not None else None
         self.number = -1
-        self.present: Members = ([], {})
+        self.present: Present = ([], {})
 
-    def of(self, grid: Grid, round_number: int, report: RoundReport | None = None) -> Members:
+    def wait(self, grid: Grid) -> None:
+        """Wait for the nodes that the run expects, or at least those that it needs.
+
+        Raises:
+            NotEnoughNodes: they did not come.
+        """
+        s = self._settings
+        online = self._manager.wait(grid, s.nodes, s.min_nodes, s.node_wait)
+        if online < s.nodes:
+            hint = "more: `flotilla run`, or `flwr run . --federation-config 'num-supernodes=%d'`"
+            log(WARNING, f"%d of %d nodes are online; {hint}", online, s.nodes, s.nodes)
+
+    def gather(self, grid: Grid) -> None:
+        """Where nodes have left, give as many as the run needs the time to come back."""
+        least = self._settings.min_nodes
+        try:
+            self._manager.wait(grid, least, least, self._settings.node_wait)
+        except NotEnoughNodes as error:
+            log(WARNING, "%s; this round goes on without more", error)
+
+    def of(self, grid: Grid, round_number: int, report: RoundReport | None = None) -> Present:
         """All nodes that are there, and the tiers of those that have one; the others are named in the report.
 
         Lists and tiers are the same objects as long as nobody comes, goes or changes tier.
@@ -68,7 +96,7 @@ class Availability:
         """
         if self.number == round_number and report is None:
             return self.present
-        nodes, rejected = self._fleet.greet(grid)
+        nodes, rejected = self._manager.greet(grid)
         clock = self._clock
         if clock is not None:
             nodes = [node for node in nodes if clock.online(node.id, round_number)]
@@ -86,8 +114,8 @@ class Availability:
                 self._measured.changed = False
         if report is not None:
             report.rejected += rejected
-            if self._fleet.waited is not None:
-                report.waiting["hello"] = self._fleet.waited.to_row()
+            if self._manager.waited is not None:
+                report.waiting["hello"] = self._manager.waited.to_row()
             if self.number == -1 and nodes and not tiers:
                 raise NotEnoughNodes(f"none of {len(nodes)} nodes can take part; one of them: {rejected[-1].reason}")
         self.number, self.present = round_number, (nodes, tiers)
@@ -107,28 +135,29 @@ class Availability:
     def _tier(self, node: Node, round_number: int) -> Tier:
         if self._private and self._assignment.measures(node.hello.tier):
             raise SettingError("tier", node.hello.tier, f"{', '.join(t.name for t in self._settings.tiers)} {WHY_TOLD}")
-        if self._measured is None or self._offers is None or not self._assignment.measures(node.hello.tier):
+        if self._measured is None or self._requirements is None or not self._assignment.measures(node.hello.tier):
             return self._assignment.tier_of(node.id, node.hello.tier, round_number)
         figures: Mapping[str, float] = node.hello.figures
         if self._clock is not None:
-            figures = self._clock.figures(node.id, self._offers.names, self._offers.plans)
-        demand = self._offers.demand(figures, node.hello.examples)
-        return self._settings.tiers[self._measured.place(node.id, demand)]
+            figures = self._clock.figures(node.id, self._requirements.names, self._requirements.plans)
+        demand = self._requirements.demand(figures, node.hello.examples)
+        return self._settings.tiers[self._measured.position(node.id, demand)]
 
-    def learn(self, fold: RoundAggregator) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         """Note whose replies came and whose did not, also in a round that is abandoned."""
         if self._measured is not None:
-            for sent in fold.missed:
-                self._measured.missed(sent.node.id)
-            for one in fold.learnt:
-                rest = fold.outside.get(one.sent.node.id)
-                self._measured.replied(one.sent.node.id, one.sent.tier, one.metrics, rest)
+            for assignment in outcome.missed:
+                self._measured.missed(assignment.node.id)
+            for one in outcome.accepted:
+                node, tier = one.assignment.node.id, one.assignment.tier
+                self._measured.replied(node, tier, one.metrics, outcome.transport_seconds.get(node))
 
-    def checkpoint(self) -> list[list[Any]]:
-        """What the next tiers depend on, as JSON."""
-        return [] if self._measured is None else self._measured.checkpoint()
+    def checkpoint(self) -> Saved:
+        """What the next tiers depend on."""
+        return {}, [] if self._measured is None else self._measured.checkpoint()
 
-    def restore(self, values: list[list[Any]]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
+        del tensors
         if self._measured is not None:
             self._measured.restore(values)

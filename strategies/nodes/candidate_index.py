@@ -23,8 +23,8 @@ class CandidateIndex:
         tiers: by node.
         ids: of the nodes.
         position: of every id among them.
-        rows: of the nodes in the table.
-        places: position of each one's tier among all tiers.
+        rows: of the nodes in the history.
+        tier_positions: position of each one's tier among all tiers.
         examples: of each one.
     """
 
@@ -33,20 +33,20 @@ class CandidateIndex:
     ids: list[NodeId]
     position: dict[NodeId, int]
     rows: NDArray[np.intp]
-    places: NDArray[np.intp]
+    tier_positions: NDArray[np.intp]
     examples: NDArray[np.float64]
 
     @staticmethod
     def of(
-        nodes: Sequence[Node], tiers: Mapping[NodeId, Tier], place: Mapping[str, int], table: NodeHistory
+        nodes: Sequence[Node], tiers: Mapping[NodeId, Tier], positions: Mapping[str, int], history: NodeHistory
     ) -> CandidateIndex:
         """Make the columns.
 
         Args:
             nodes: in order of their ids.
             tiers: by node.
-            place: position of a tier by name.
-            table: whose rows are wanted; nodes that it does not know get one.
+            positions: of tiers by name.
+            history: whose rows are wanted; nodes that it does not know get one.
         """
         count, hellos = len(nodes), [node.hello for node in nodes]
         ids = [hello.node for hello in hellos]
@@ -55,8 +55,8 @@ class CandidateIndex:
             tiers=tiers,
             ids=ids,
             position=dict(zip(ids, range(count), strict=True)),
-            rows=table.rows(ids),
-            places=np.fromiter((place[tiers[node].name] for node in ids), dtype=np.intp, count=count),
+            rows=history.rows(ids),
+            tier_positions=np.fromiter((positions[tiers[node].name] for node in ids), dtype=np.intp, count=count),
             examples=np.fromiter((hello.examples for hello in hellos), dtype=float, count=count),
         )
 

@@ -28,29 +28,29 @@ class TierRequirements:
     Args:
         network: the global network.
         settings: of the strategy.
-        kept_plan: the part that a tier keeps in a round.
-        objective: what a tier optimises in a round.
+        kept_plan: the part that a tier keeps in round 1.
+        objective: what a tier optimises then.
     """
 
     def __init__(
         self,
         network: NetworkSpec,
         settings: Settings,
-        kept_plan: Callable[[Tier, int], Plan],
-        objective: Callable[[Tier, int], Objective],
+        kept_plan: Callable[[Tier], Plan],
+        objective: Callable[[Tier], Objective],
     ) -> None:
         self._network, self._settings = network, settings
         self.names = [tier.name for tier in settings.tiers]
-        self.plans = [kept_plan(tier, 1) for tier in settings.tiers]
+        self.plans = [kept_plan(tier) for tier in settings.tiers]
         works = [replace(settings.work_of(tier), measure=Measurements()) for tier in settings.tiers]
-        self._offered = [
-            TierWork(plan, objective(tier, 1), work)
+        self._tier_works = [
+            TierWork(plan, objective(tier), work)
             for tier, plan, work in zip(settings.tiers, self.plans, works, strict=True)
         ]
         state = layout(network).parameters
         self._parts = [submodel(network, plan) for plan in self.plans]
         held = [part.numel for part in self._parts]
-        self._moved = [float(numel + (numel if settings.slice_at == "server" else state)) for numel in held]
+        self._coordinates = [float(numel + (numel if settings.slice_at == "server" else state)) for numel in held]
 
     @property
     def rule(self) -> Rule:
@@ -62,7 +62,7 @@ class TierRequirements:
         s = self._settings
         return ProfileRequest(
             network=self._network,
-            tiers=dict(zip(self.names, self._offered, strict=True)),
+            tiers=dict(zip(self.names, self._tier_works, strict=True)),
             optimiser=s.schedule.optimiser(1),
             whole=s.slice_at == "client",
             everyone=s.tier_assignment == "measured",
@@ -70,14 +70,22 @@ class TierRequirements:
 
     def steps(self, examples: int) -> Sequence[float]:
         """Training steps of a round in each tier, of a device with so many examples."""
-        works = [offered.work for offered in self._offered]
+        works = [one.work for one in self._tier_works]
         return [
             float(work.local_steps or work.local_epochs * max(1, -(-examples // work.batch_size))) for work in works
         ]
 
-    def demand(self, figures: Mapping[str, float], examples: int, line: Sequence[float] = ()) -> Demand:
-        """What the tiers ask of a device with these figures and so many examples; `line`: seconds of each transfer."""
-        return replace(Demand.of(figures, self.names, self.steps(examples), self._moved), line=line)
+    def demand(self, figures: Mapping[str, float], examples: int, transfer_seconds: Sequence[float] = ()) -> Demand:
+        """What the tiers ask of a device with these figures and so many examples.
+
+        Args:
+            figures: what it measured, by the names in `protocol.profile`.
+            examples: how many it has.
+            transfer_seconds: of a round's arrays in each tier, if the bandwidth is known.
+        """
+        return replace(
+            Demand.of(figures, self.names, self.steps(examples), self._coordinates), transfer_seconds=transfer_seconds
+        )
 
     def traffic(self) -> list[tuple[int, int]]:
         """Bytes of a round's arrays in each tier, down and up: those of an encoded difference that is made up."""

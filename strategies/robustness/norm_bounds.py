@@ -1,4 +1,4 @@
-"""NormBounds of one reply: how long its difference may be, by tier, and how much it may weigh.
+"""Bounds on one reply: how long its difference may be, by tier, and how much it may weigh.
 
 Parts of small tiers have short differences, so one bound for everybody is none for them: every tier has its own, a
 running quantile of the norms of its accepted replies. The estimate is geometric (Andrew, Thakkar, McMahan, Ramaswamy,
@@ -23,6 +23,10 @@ from dataclasses import dataclass, field, replace
 from math import exp, isfinite, log
 from typing import Any
 
+from torch import Tensor
+
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import ClientUpdate, Rejected
 from strategies.robustness.options import GuardOptions
 
@@ -43,7 +47,7 @@ class _Seen:
         return self.kept if len(self.kept) >= len(self.rejected) else self.kept + self.rejected
 
 
-class NormBounds:
+class NormBounds(Stateful):
     """Looks at every reply after it was decoded and before it is added.
 
     Args:
@@ -67,8 +71,9 @@ class NormBounds:
         """Whether there is anything to do."""
         return self._options.guard_norm != "off" or bool(self._options.guard_examples) or self._fixed is not None
 
-    def begin(self) -> None:
+    def begin(self, round_number: int, state: Tensor) -> None:
         """Begin a round."""
+        del round_number, state
         self._seen, self._clipped, self._weights = {}, {}, 0
 
     def limited(self, tier: str, reply: ClientUpdate) -> ClientUpdate:
@@ -82,7 +87,7 @@ class NormBounds:
         least, most = self._options.examples
         examples = reply.metrics["num-examples"]
         if not least <= examples <= most:
-            reply = replace(reply, metrics=reply.metrics | {"num-examples": min(max(examples, least), most)})
+            reply = replace(reply, metrics={**reply.metrics, "num-examples": min(max(examples, least), most)})
             self._weights += 1
         if not isfinite(reply.norm):
             return reply  # the average refuses it
@@ -96,17 +101,22 @@ class NormBounds:
         if reply.norm > bound:
             share = bound / reply.norm
             said = {key: value * share for key, value in reply.metrics.items() if key == "norm"}
-            reply = replace(reply, difference=reply.difference * share, norm=bound, metrics=reply.metrics | said)
+            reply = replace(reply, difference=reply.difference * share, norm=bound, metrics={**reply.metrics, **said})
             self._clipped[tier] = self._clipped.get(tier, 0) + 1
         return reply
 
+    def accepted(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
+        """Count the norm, as it came, of a reply that was added."""
+        self.note(assignment.tier, update.norm_received)
+
     def note(self, tier: str, norm: float) -> None:
-        """Count the norm, as it came, of a reply that was accepted."""
+        """Count a norm."""
         if self._options.guard_norm != "off":
             self._seen.setdefault(tier, _Seen()).kept.append(norm)
 
-    def close(self) -> None:
-        """End a round: move the estimates."""
+    def learn(self, outcome: RoundOutcome) -> None:
+        """End a round: say what the bounds did, and move the estimates."""
+        outcome.report.guard = self.report()
         for tier, seen in self._seen.items():
             norms, o = seen.counting, self._options
             if o.zeroes:
@@ -133,12 +143,13 @@ class NormBounds:
             said["weights_clipped"] = self._weights
         return said
 
-    def checkpoint(self) -> dict[str, Any]:
-        """The estimates, as JSON."""
-        return {"zero": dict(self.zero), "clip": dict(self.clip)}
+    def checkpoint(self) -> Saved:
+        """The estimates."""
+        return {}, {"zero": dict(self.zero), "clip": dict(self.clip)}
 
-    def restore(self, values: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
+        del tensors
         self.zero, self.clip = (
             {tier: float(bound) for tier, bound in values[kind].items()} for kind in ("zero", "clip")
         )

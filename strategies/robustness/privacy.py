@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -34,15 +33,9 @@ from torch import Tensor
 
 from models.algebra.average import PartialAverage
 from models.algebra.block_scatter import unit_pairs
-from models.errors import SettingError
 from models.randomness import generator
-from strategies.aggregation import AGGREGATIONS, ByMethod, Unweighted
+from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.robustness.options import GuardOptions
-from strategies.selection import Uniform
-from strategies.settings import Settings
-
-WHY = "with dp-noise, because the sum's sensitivity is bounded only if weights and denominators depend on nobody's data"
-
 
 WHY_TOLD = (
     "with dp-noise, because a measured tier depends on the number of examples and on past replies, and so would who is "
@@ -54,7 +47,7 @@ class BudgetSpent(RuntimeError):
     """Another release would cost more than `dp-epsilon` allows."""
 
 
-class Privacy:
+class Privacy(Stateful):
     """The noise of a run, and what it has cost.
 
     Args:
@@ -101,12 +94,17 @@ class Privacy:
         spent = epsilon(self._options, self._nodes, self.releases)
         return {"epsilon": spent, "delta": self._options.dp_delta, "releases": self.releases}
 
-    def checkpoint(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"key": hex(self.key), "releases": self.releases}
+    def learn(self, outcome: RoundOutcome) -> None:
+        """Say what was spent so far."""
+        outcome.report.guard |= self.report()
 
-    def restore(self, values: Mapping[str, Any]) -> None:
+    def checkpoint(self) -> Saved:
+        """What the noise is drawn from, and how often it was."""
+        return {}, {"key": hex(self.key), "releases": self.releases}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
+        del tensors
         self.key, self.releases = int(values["key"], 16), int(values["releases"])
 
 
@@ -120,51 +118,6 @@ def epsilon(options: GuardOptions, nodes: int, releases: int) -> float:
     accountant = RdpAccountant(PrivacyConfig(options.dp_delta, nodes, relation, sampling))
     accountant.compose(GaussianPrivacyEvent(options.dp_noise, nodes, nodes), releases)
     return accountant.get_epsilon(options.dp_delta)
-
-
-def check(settings: Settings, *, by_examples: bool, label_rows: bool, norm: str) -> None:
-    """Refuse what the guarantee would not hold for.
-
-    Args:
-        settings: of the strategy; nothing is refused without noise.
-        by_examples: whether the method weighs replies by examples.
-        label_rows: whether it leaves the class rows alone of labels that a device does not have.
-        norm: of the network.
-
-    Raises:
-        SettingError: names the key, the value and the reason.
-    """
-    options = settings.guard
-    if not options.dp_noise:
-        return
-    if find_spec("dp_accounting") is None:
-        allowed = "0 without the package that flwr's accountant needs: pip install 'dp-accounting>=0.6,<0.7'"
-        raise SettingError("dp-noise", options.dp_noise, allowed)
-    rule = settings.aggregation
-    if not isinstance(rule, ByMethod | Unweighted) or (by_examples and not isinstance(rule, Unweighted)):
-        named = next((name for name, kind in AGGREGATIONS.items() if type(rule) is kind), type(rule).__name__)
-        raise SettingError("aggregation", named, f"uniform {WHY}")
-    if label_rows:
-        raise SettingError("label-rows", True, f"false {WHY}")
-    if not isinstance(settings.selector, Uniform):
-        raise SettingError("selection", type(settings.selector).__name__, f"uniform {WHY}")
-    if settings.tier_assignment == "measured":
-        raise SettingError("tier-assignment", "measured", f"fixed, dynamic or node {WHY_TOLD}")
-    for key, value, fits, allowed in (
-        ("clustering", settings.clustering.clustering, settings.clustering.clustering == "none", "none"),
-        ("dynamic-alpha", settings.dynamic_alpha, not settings.dynamic_alpha, "0"),
-        ("guard-mean", options.guard_mean, options.guard_mean == "mean", "mean"),
-        ("guard-norm", options.guard_norm, options.guard_norm == "off", "off (dp-clip is the bound)"),
-        ("over-selection", settings.over_selection, settings.over_selection == 1, "1"),
-    ):
-        if not fits:
-            raise SettingError(key, value, f"{allowed} {WHY}")
-    if norm == "batch-per-width":
-        raise SettingError("norm", norm, "another norm with dp-noise: noise makes running variances negative")
-    rounds, limit = settings.schedule.rounds, options.dp_epsilon
-    if limit and epsilon(options, settings.nodes, rounds) > limit:
-        fit = affordable(options, settings.nodes, rounds)
-        raise SettingError("num-server-rounds", rounds, f"at most {fit} with dp-epsilon = {limit:g}, or more dp-noise")
 
 
 def affordable(options: GuardOptions, nodes: int, most: int) -> int:

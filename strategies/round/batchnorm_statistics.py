@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from models.algebra.plans import Plan
 from models.networks.build import build_part
-from models.networks.spec import NetworkSpec
 from models.statistics import channels_of, check_moments, moments_length
 from protocol import MOMENTS, STATISTICS, NodeId, bytes_of, decode
+from strategies.context import RoundContext
 from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.update import Rejected, Rejection, content_of
-from strategies.round.requests import RequestFactory
+from strategies.method import Method
+from strategies.round.requests import StateCache, part_request
 from strategies.tiers.tier import Tier
 
 
 def ask_statistics(
     grid: Grid,
-    network: NetworkSpec,
-    outbox: RequestFactory,
+    context: RoundContext,
+    *,
+    method: Method,
+    states: StateCache,
     nodes: Sequence[Node],
     tiers: Mapping[NodeId, Tier],
-    kept: Mapping[Tier, Plan],
-    of_tier: Callable[[Tier], Plan],
-    can_hold: Callable[[Tier, Tier], bool],
-    seconds: float,
+    wanted: Sequence[Tier],
     report: RoundReport,
 ) -> dict[str, Tensor]:
     """Pool the moments of static batch norm in the part that each tier keeps.
@@ -41,14 +40,12 @@ def ask_statistics(
 
     Args:
         grid: where the nodes are.
-        network: the global network.
-        outbox: messages about the state in question.
+        context: of the round.
+        method: says what a tier keeps, and who can hold it.
+        states: the state in question.
         nodes: all nodes, in order of their ids.
         tiers: tier by node; nodes without one are not asked.
-        kept: the tiers asked about, and the part that each keeps.
-        seconds: how long to wait.
-        of_tier: the part that a node of a tier keeps.
-        can_hold: whether a tier can hold the part of another.
+        wanted: the tiers asked about.
         report: where bytes are counted and replies that are not used are named.
 
     Returns:
@@ -56,12 +53,15 @@ def ask_statistics(
     """
     asked: list[tuple[str, NodeId, str, Message]] = []
     channels = {}
-    for tier, plan in kept.items():
+    for tier in wanted:
+        plan = method.kept_plan(context, tier)
         with torch.device("meta"):
-            channels[tier.name] = channels_of(build_part(network, plan))
-        able = [node for node in nodes if node.id in tiers and can_hold(tiers[node.id], tier)]
-        own = [node for node in able if of_tier(tiers[node.id]) == plan]
-        asked += [(tier.name, node.id, *outbox.ask(STATISTICS, node, plan)) for node in own or able]
+            channels[tier.name] = channels_of(build_part(context.network, plan))
+        able = [node for node in nodes if node.id in tiers and method.can_hold(context, tiers[node.id], tier)]
+        own = [node for node in able if method.kept_plan(context, tiers[node.id]) == plan]
+        asked += [
+            (tier.name, node.id, *part_request(context, STATISTICS, node, plan, states=states)) for node in own or able
+        ]
     pooled: dict[str, Tensor] = {}
 
     def take(i: int, message: Message | None) -> None:
@@ -79,5 +79,5 @@ def ask_statistics(
 
     messages = [message for *_, message in asked]
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
-    report.waiting["statistics"] = exchange(grid, messages, take, seconds=seconds).to_row()
+    report.waiting["statistics"] = exchange(grid, messages, take, seconds=context.settings.wait).to_row()
     return pooled

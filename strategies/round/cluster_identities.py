@@ -9,35 +9,37 @@ from flwr.serverapp import Grid
 
 from models.algebra.plans import Plan
 from protocol import LOSSES, Objective, bytes_of
+from strategies.context import RoundContext
 from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.update import Rejected, Rejection, cluster_of, content_of
-from strategies.round.requests import RequestFactory
+from strategies.round.requests import StateCache, loss_request
 
 
 def ask_identities(
     grid: Grid,
-    outbox: RequestFactory,
+    context: RoundContext,
+    *,
+    states: StateCache,
     nodes: Sequence[Node],
     plans: Sequence[Plan],
     clusters: int,
-    seconds: float,
     report: RoundReport,
 ) -> list[tuple[int, float]]:
     """Let nodes say which state fits them best, and with what loss (nats), in the order of the nodes.
 
     Args:
         grid: where the nodes are.
-        outbox: messages about the present states.
+        context: of the first round.
+        states: the present ones.
         nodes: whom to ask.
         plans: the part that each of them is asked about.
         clusters: number of states.
-        seconds: how long to wait.
         report: where bytes are counted and replies that are not used are named.
     """
     pairs = zip(nodes, plans, strict=True)
-    asked = [outbox.ask_loss(LOSSES, node, plan, Objective()) for node, plan in pairs]
+    asked = [loss_request(context, LOSSES, node, plan, states=states, objective=Objective()) for node, plan in pairs]
     messages = [message for _, message in asked]
     found: list[tuple[int, float]] = []
 
@@ -49,5 +51,5 @@ def ask_identities(
             report.rejected.append(Rejection(nodes[i].id, f"identity: {rejected}"))
 
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
-    exchange(grid, messages, take, seconds=seconds)
+    exchange(grid, messages, take, seconds=context.settings.wait)
     return found

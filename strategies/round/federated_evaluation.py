@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
+from flwr.serverapp import Grid
 
-from models.algebra.plans import Plan
-from protocol import EVALUATE, NodeId
+from models.randomness import generator
+from protocol import EVALUATE, NodeId, bytes_of
+from strategies.context import RoundContext
+from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
-from strategies.exchange.report import LocalScore
+from strategies.exchange.report import LocalScore, RoundReport
 from strategies.exchange.update import Rejected, content_of
-from strategies.round.requests import RequestFactory
-from strategies.tiers.tier import Tier
+from strategies.method import Method
+from strategies.round.requests import StateCache, part_request
+from strategies.tiers.tier import Tier, share_of
 
 SCORES = ("loss", "accuracy", "accuracy-own-labels")
 # Of a node that was sent several states, to choose from or that its cluster went through.
@@ -38,15 +42,62 @@ class ScoreRequest:
 
 
 def score_requests(
-    outbox: RequestFactory, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier], kept: Mapping[str, Plan]
+    context: RoundContext, *, method: Method, states: StateCache, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]
 ) -> list[ScoreRequest]:
-    """Ask nodes to score their tier's part (by tier name) on their own test examples."""
+    """Ask a share of the nodes to score the part that their tier keeps on their own test examples.
+
+    Args:
+        context: of the round; its settings say how large a share, 0 is none.
+        method: says what a tier keeps.
+        states: what the requests carry.
+        nodes: who is there.
+        tiers: tier by node; nodes without one are not asked.
+    """
+    settings = context.settings
+    able = [node for node in nodes if node.id in tiers]
+    if not settings.fraction_evaluate or not able:
+        return []
+    draws = generator(settings.seed, context.round_number, "server", "evaluate")
+    count = share_of(settings.fraction_evaluate, len(able))
+    kept = {tier.name: method.kept_plan(context, tier) for tier in settings.tiers}
     asked = []
-    for node in nodes:
-        tier = tiers[node.id].name
-        nonce, message = outbox.ask(EVALUATE, node, kept[tier], on_path=True)
+    for i in sorted(draws.choice(len(able), count, replace=False)):
+        node, tier = able[i], tiers[able[i].id].name
+        nonce, message = part_request(context, EVALUATE, node, kept[tier], states=states, on_path=True)
         asked.append(ScoreRequest(node=node.id, tier=tier, nonce=nonce, message=message))
     return asked
+
+
+def ask_scores(
+    grid: Grid,
+    requests: Sequence[ScoreRequest],
+    report: RoundReport,
+    *,
+    amend: Callable[[list[Message]], list[Message]],
+    seconds: float,
+) -> None:
+    """Send requests to score, and put what came back into the report.
+
+    Args:
+        grid: where the nodes are.
+        requests: none leaves the report's scores empty.
+        report: filled in.
+        amend: what else becomes of the messages before they are sent.
+        seconds: how long to wait.
+    """
+    replies: list[Message | None] = [None] * len(requests)
+    if requests:
+        messages = amend([request.message for request in requests])
+        report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
+        report.waiting["local evaluation"] = exchange(grid, messages, replies.__setitem__, seconds=seconds).to_row()
+    note_scores(requests, replies, report)
+
+
+def note_scores(requests: Sequence[ScoreRequest], replies: Sequence[Message | None], report: RoundReport) -> None:
+    """Put the answers to requests, in their order, into the report."""
+    found = [read_score(request, reply) for request, reply in zip(requests, replies, strict=True)]
+    report.scores = [score for score in found if score is not None]
+    report.local = mean_scores(report.scores)
 
 
 def read_score(request: ScoreRequest, message: Message | None) -> LocalScore | None:

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from models.algebra.plans import Plan
 from protocol import GRADIENT, GRADIENTS, LOSSES, Objective, Reply, WireError, bytes_of, decode
+from strategies.context import RoundContext
 from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.update import Rejected, Rejection, content_of
 from strategies.nodes.history import NodeHistory
-from strategies.round.requests import RequestFactory
+from strategies.round.requests import StateCache, loss_request
 from strategies.selection import Probe
 from strategies.selection.base import Floats, Positions
 from strategies.selection.update_sketch import UpdateSketcher
@@ -29,27 +30,29 @@ class GridProbe(Probe):
 
     Attributes:
         grid: where the nodes are.
-        outbox: messages about the present state.
+        context: of the round.
+        states: what the questions carry.
         nodes: the candidates, in their order.
         plan: by position, the part that its tier keeps.
         common: the part that the smallest tier keeps.
         objective: by position, what its tier optimises.
         seconds: how long to wait for all replies to one question.
         report: where bytes are counted and replies that are not used are named.
-        table: where vectors are remembered.
-        vectoriser: makes vectors of gradients; None if the selector has no use for them.
+        history: where vectors are remembered.
+        sketcher: makes vectors of gradients; None if the selector has no use for them.
     """
 
     grid: Grid
-    outbox: RequestFactory
+    context: RoundContext
+    states: StateCache
     nodes: Sequence[Node]
     plan: Callable[[int], Plan]
     common: Plan
     objective: Callable[[int], Objective]
     seconds: float
     report: RoundReport
-    table: NodeHistory
-    vectoriser: UpdateSketcher | None
+    history: NodeHistory
+    sketcher: UpdateSketcher | None
 
     def losses(self, positions: Positions, *, batch: int = 0, common: bool = False) -> Floats:
         """See `Probe.losses`."""
@@ -67,23 +70,23 @@ class GridProbe(Probe):
 
     def gradients(self, positions: Positions) -> NDArray[np.float32]:
         """See `Probe.gradients`."""
-        vectoriser = self.vectoriser
-        assert vectoriser is not None  # a selector that asks for gradients has said what it makes of them
-        found = np.full((len(positions), vectoriser.size), np.nan, dtype=np.float32)
+        sketcher = self.sketcher
+        assert sketcher is not None  # a selector that asks for gradients has said what it makes of them
+        found = np.full((len(positions), sketcher.size), np.nan, dtype=np.float32)
 
         def take(i: int, plan: Plan, reply: Reply) -> None:
             assert reply.array is not None  # it was asked for
-            part = self.outbox.part(plan, self.nodes[positions[i]])
+            part = self.states.part(plan, self.states.clusters_for(self.nodes[positions[i]].id)[0])
             gradient = decode(reply.array, part.numel)
             if not gradient.isfinite().all():
                 raise Rejected("the gradient is not finite")
             self.report.survey_bytes["up"] += len(reply.array.data)
-            found[i] = vectoriser.vector(part, gradient)
+            found[i] = sketcher.vector(part, gradient)
 
         self._ask(GRADIENTS, positions, [self.plan(i) for i in positions.tolist()], take)
         known = np.flatnonzero(~np.isnan(found[:, 0]))
-        rows = self.table.rows([self.nodes[i].id for i in positions[known].tolist()])
-        self.table.vectors[rows] = found[known]
+        rows = self.history.rows([self.nodes[i].id for i in positions[known].tolist()])
+        self.history.vectors[rows] = found[known]
         return found
 
     def _ask(
@@ -96,7 +99,15 @@ class GridProbe(Probe):
     ) -> None:
         whom = positions.tolist()
         asked = [
-            self.outbox.ask_loss(kind, self.nodes[i], plan, self.objective(i), batch)
+            loss_request(
+                self.context,
+                kind,
+                self.nodes[i],
+                plan,
+                states=self.states,
+                objective=self.objective(i),
+                batch=batch,
+            )
             for i, plan in zip(whom, plans, strict=True)
         ]
 

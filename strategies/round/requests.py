@@ -1,8 +1,11 @@
-"""Makes the messages of a round: typed requests with the state, or a slice of it, that many of them share."""
+"""The messages of a round: each a pure function of the context, what a node is asked, and the states it is about.
+
+Encoding the state is the expensive part and the same for many nodes, so it is done once, in a `StateCache` that is
+passed along.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
@@ -10,7 +13,6 @@ from torch import Tensor
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel, flatten
-from models.networks.spec import NetworkSpec
 from models.variants.cluster_states import pack_states, shared_names
 from protocol import (
     STATE,
@@ -23,154 +25,171 @@ from protocol import (
     Objective,
     PartRequest,
     TrainRequest,
-    bytes_of,
     encode,
 )
 from strategies.clustering.base import Clustering
+from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import Node
-from strategies.settings import Settings
-from strategies.tiers.tier import Tier
+from strategies.method import Method
 from strategies.transport.downlink import Downlink
-from strategies.transport.uplink import UplinkDecoder
 
 
-class RequestFactory:
-    """The messages about the present states of the network; make a new one when they have changed.
+class StateCache:
+    """The present states of the network: cut to parts and encoded once, shared by all messages that carry the same.
+
+    Make a new one when the states have changed.
 
     Args:
-        network: the global network.
-        settings: of the strategy.
-        clusters: the states, and who is offered which.
-        round_number: 1-based.
-        part: what a plan means in a state.
-        decoding: the server's half of the codec.
-        downlink: what clients are sent to train from.
-        checkpoint: newest round that can be resumed from.
-        cluster: if given, everybody is sent this one's state.
+        context: of the round.
+        method: says what a plan means in a state.
+        clusters: the states, and who is sent which.
+        downlink: what nodes are sent to train from, if that is not the state itself.
+        only: if given, everybody is sent this cluster's state.
     """
 
     def __init__(
         self,
-        network: NetworkSpec,
-        settings: Settings,
+        context: RoundContext,
+        method: Method,
         clusters: Clustering,
-        round_number: int,
-        part: Callable[[Plan, Mapping[str, Tensor]], Submodel],
-        decoding: UplinkDecoder,
-        downlink: Downlink,
-        checkpoint: int = 0,
-        cluster: int | None = None,
+        *,
+        downlink: Downlink | None = None,
+        only: int | None = None,
     ) -> None:
-        self._part, self._decoding, self._downlink, self._checkpoint = part, decoding, downlink, checkpoint
-        self._network, self._settings = network, settings
-        self._clusters, self._cluster, self._round = clusters, cluster, round_number
+        self._context, self._method, self._clusters, self._only = context, method, clusters, only
+        self.downlink = downlink if downlink is not None and downlink.on else None
+        self.shared = clusters.shared
         self._parts: dict[tuple[Plan, int], Submodel] = {}
         self._encoded: dict[tuple[Plan | None, tuple[int, ...]], ArrayRecord] = {}
 
-    def train(
-        self, node: Node, tier: Tier, plan: Plan, objective: Objective, weight: float = 1.0, counted: int = 0
-    ) -> TrainAssignment:
-        """A request to train a part, and what the server remembers of it.
+    def clusters_for(self, node: NodeId) -> tuple[int, ...]:
+        """The clusters whose states a node is sent."""
+        return self._clusters.sent_to(node) if self._only is None else (self._only,)
 
-        Args:
-            node: whom to ask.
-            tier: its tier.
-            plan: which part.
-            objective: what to optimise.
-            weight: multiplies the reply's weights.
-            counted: round of the node's last reply that counted.
+    def path(self, node: NodeId) -> tuple[int, ...]:
+        """The clusters that a node's own came from and itself; () where there is nothing to choose."""
+        return self._clusters.path(node) if self._only is None else ()
+
+    def told(self, clusters: tuple[int, ...], *, path: bool = False) -> ClusterStates | None:
+        """What a message says of the states that it carries; None where there is one and nothing to choose."""
+        if len(clusters) == 1 and not path:
+            return None
+        return ClusterStates(count=len(clusters), shared=bool(self.shared), path=path)
+
+    def part(self, plan: Plan, cluster: int) -> Submodel:
+        """What a plan means in a state.
+
+        One object per plan and state: nodes with the same object are summed together, and masks take a while.
         """
-        down = self._downlink
-        part = self._part(plan, down.tensors) if down.on else self.part(plan, node)
-        arrays, base = down.arrays(counted) if down.on else (self._arrays(node, plan), 0)
-        alpha = self._settings.dynamic_alpha if self._clusters.counts(node.id) else 0.0
-        request = TrainRequest(
-            **self._common(node.id, plan) | {"work": self._settings.work_of(tier)},
-            objective=objective,
-            optimiser=self._settings.schedule.optimiser(self._round),
-            codec=self._decoding.text,
-            codec_base=self._decoding.base(node.id, part),
-            checkpoint=self._checkpoint,
-            counted=counted,
-            compressed=CompressedState(codec=down.text, base=base) if down.on else None,
-            feddyn=FedDyn(alpha=alpha) if alpha else None,
-        )
-        message = self._message(request, arrays, TRAIN, node)
-        return TrainAssignment(
-            node=node,
-            tier=tier.name,
-            plan=plan,
-            part=part,
-            nonce=request.nonce,
-            message=message,
-            bytes_down=bytes_of(arrays),
-            weight=weight,
-        )
-
-    def ask(self, kind: str, node: Node, plan: Plan, *, on_path: bool = False) -> tuple[str, Message]:
-        """A request of another kind about a part: its nonce and the message.
-
-        Args:
-            kind: of the request.
-            node: whom to ask.
-            plan: which part.
-            on_path: whether the states that the node's cluster came from go along.
-        """
-        path = self._clusters.path(node.id) if on_path and self._cluster is None else ()
-        common = self._common(node.id, plan)
-        if path:
-            common["clusters"] = ClusterStates(count=len(path), shared=bool(self._clusters.shared), path=True)
-        request = PartRequest(**common)
-        return request.nonce, self._message(request, self._arrays(node, plan, path), kind, node)
-
-    def ask_loss(self, kind: str, node: Node, plan: Plan, objective: Objective, batch: int = 0) -> tuple[str, Message]:
-        """A request about the loss of a part (of a kind such as `LOSSES`): its nonce and the message."""
-        request = LossRequest(**self._common(node.id, plan), objective=objective.name, batch=batch)
-        return request.nonce, self._message(request, self._arrays(node, plan), kind, node)
-
-    def part(self, plan: Plan, node: Node) -> Submodel:
-        """What a plan means in the state that a node is sent, the first one if there are several."""
-        return self._cut(plan, self._offered(node.id)[0])
-
-    def _cut(self, plan: Plan, cluster: int) -> Submodel:
-        """One object per plan and state: nodes with the same object are summed together, and masks take a while."""
         if (plan, cluster) not in self._parts:
-            self._parts[plan, cluster] = self._part(plan, self._clusters.tensors(cluster)[1])
+            tensors = self._clusters.state(cluster)[1]
+            self._parts[plan, cluster] = self._method.part(self._context, plan, tensors)
         return self._parts[plan, cluster]
 
-    def _offered(self, node: NodeId) -> tuple[int, ...]:
-        return self._clusters.offered(node) if self._cluster is None else (self._cluster,)
+    def part_to_train(self, plan: Plan, cluster: int) -> Submodel:
+        """The same in what nodes are sent to train from."""
+        if self.downlink is None:
+            return self.part(plan, cluster)
+        return self._method.part(self._context, plan, self.downlink.tensors)
 
-    def _common(self, node: NodeId, plan: Plan) -> dict[str, Any]:
-        seed, offered = self._settings.seed, len(self._offered(node))
-        return {
-            "round_number": self._round,
-            "nonce": f"{seed}-{self._round}-{node}",
-            "seed": seed,
-            "network": self._network,
-            "plan": plan,
-            "sliced": self._settings.slice_at == "server",
-            "work": self._settings.work,
-            "clusters": ClusterStates(count=offered, shared=bool(self._clusters.shared)) if offered > 1 else None,
-        }
-
-    def _arrays(self, node: Node, plan: Plan, path: tuple[int, ...] = ()) -> ArrayRecord:
-        """The state, or the part of it; encoded once and shared by all messages with the same plan and clusters."""
-        key = plan if self._settings.slice_at == "server" else None, path or self._offered(node.id)
+    def arrays(self, plan: Plan, clusters: tuple[int, ...]) -> ArrayRecord:
+        """States, or the part of each."""
+        key = plan if self._context.settings.slice_at == "server" else None, clusters
         if key not in self._encoded:
             self._encoded[key] = ArrayRecord({STATE: encode(self._vector(*key))})
         return self._encoded[key]
 
-    def _vector(self, plan: Plan | None, offered: tuple[int, ...]) -> Tensor:
-        """The states of clusters, or the same part of each."""
-        states, shared = [self._clusters.tensors(cluster) for cluster in offered], self._clusters.shared
+    def _vector(self, plan: Plan | None, clusters: tuple[int, ...]) -> Tensor:
+        states = [self._clusters.state(cluster) for cluster in clusters]
         if plan is None:
-            return states[0][0] if len(states) == 1 else pack_states([state for _, state in states], shared)
-        parts = [self._cut(plan, cluster) for cluster in offered]
+            return states[0][0] if len(states) == 1 else pack_states([state for _, state in states], self.shared)
+        parts = [self.part(plan, cluster) for cluster in clusters]
         held = [part.gather(state) for part, (_, state) in zip(parts, states, strict=True)]
-        return flatten(held[0]) if len(held) == 1 else pack_states(held, shared_names(parts[0], shared))
+        return flatten(held[0]) if len(held) == 1 else pack_states(held, shared_names(parts[0], self.shared))
 
-    def _message(self, request: PartRequest, arrays: ArrayRecord, kind: str, node: Node) -> Message:
-        content = request.to_record(arrays)
-        return Message(content=content, message_type=kind, dst_node_id=node.address, group_id=str(self._round))
+
+def nonce_of(context: RoundContext, node: NodeId) -> str:
+    """The name of a request to a node in a round."""
+    return f"{context.settings.seed}-{context.round_number}-{node}"
+
+
+def train_request(context: RoundContext, assignment: TrainAssignment, states: StateCache) -> Message:
+    """Ask a node to train what it is assigned."""
+    settings, compressed = context.settings, None
+    if states.downlink is None:
+        arrays = states.arrays(assignment.plan, assignment.clusters)
+    else:
+        arrays, base = states.downlink.arrays(assignment.last_counted)
+        compressed = CompressedState(codec=states.downlink.text, base=base)
+    common = _common(context, assignment.node.id, assignment.plan, states.told(assignment.clusters))
+    request = TrainRequest(
+        **common | {"work": assignment.work, "nonce": assignment.nonce},
+        objective=assignment.objective,
+        optimiser=assignment.optimiser,
+        codec=settings.codec.to_text(),
+        codec_base=assignment.codec_base,
+        checkpoint=context.saved_round,
+        counted=assignment.last_counted,
+        compressed=compressed,
+        feddyn=FedDyn(alpha=settings.dynamic_alpha) if assignment.trains and settings.dynamic_alpha else None,
+    )
+    return _message(context, request, arrays, TRAIN, assignment.node)
+
+
+def part_request(
+    context: RoundContext, kind: str, node: Node, plan: Plan, *, states: StateCache, on_path: bool = False
+) -> tuple[str, Message]:
+    """Ask a node something about a part of the state.
+
+    Args:
+        context: of the round.
+        kind: of the request, such as `STATISTICS`.
+        node: whom to ask.
+        plan: which part.
+        states: what the message carries.
+        on_path: whether the states that the node's cluster came from go along.
+
+    Returns:
+        The nonce and the message.
+    """
+    path = states.path(node.id) if on_path else ()
+    clusters = path or states.clusters_for(node.id)
+    request = PartRequest(**_common(context, node.id, plan, states.told(clusters, path=bool(path))))
+    return request.nonce, _message(context, request, states.arrays(plan, clusters), kind, node)
+
+
+def loss_request(
+    context: RoundContext,
+    kind: str,
+    node: Node,
+    plan: Plan,
+    *,
+    states: StateCache,
+    objective: Objective,
+    batch: int = 0,
+) -> tuple[str, Message]:
+    """Ask a node about the loss of a part (kind `LOSSES` or `GRADIENTS`): the nonce and the message."""
+    clusters = states.clusters_for(node.id)
+    common = _common(context, node.id, plan, states.told(clusters))
+    request = LossRequest(**common, objective=objective.name, batch=batch)
+    return request.nonce, _message(context, request, states.arrays(plan, clusters), kind, node)
+
+
+def _common(context: RoundContext, node: NodeId, plan: Plan, clusters: ClusterStates | None) -> dict[str, Any]:
+    settings = context.settings
+    return {
+        "round_number": context.round_number,
+        "nonce": nonce_of(context, node),
+        "seed": settings.seed,
+        "network": context.network,
+        "plan": plan,
+        "sliced": settings.slice_at == "server",
+        "work": settings.work,
+        "clusters": clusters,
+    }
+
+
+def _message(context: RoundContext, request: PartRequest, arrays: ArrayRecord, kind: str, node: Node) -> Message:
+    content, group = request.to_record(arrays), str(context.round_number)
+    return Message(content=content, message_type=kind, dst_node_id=node.address, group_id=group)

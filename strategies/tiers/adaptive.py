@@ -3,16 +3,17 @@
 A device says what it measured of itself (`protocol.profile`): bytes of memory, and for every tier the bytes and the
 seconds of a training step. What a round in a tier t would take is then
 
-    seconds(t) = steps(t) · step(t) · load + moved(t) · pace + rest
+    seconds(t) = steps(t) · step(t) · slowdown + coordinates(t) · seconds_per_coordinate + transport_seconds
 
-load is how much slower than measured its last round computed, pace its own seconds beside computing per coordinate
-moved, rest what passed beside its own seconds until the reply was there: 1, 0 and 0 until it has trained. Only a reply
-in time teaches them; of one that did not come nothing is known but that it did not.
+slowdown is how much slower than measured its last round computed, seconds_per_coordinate its own seconds beside
+computing per coordinate that crossed the wire, transport_seconds what passed beside its own seconds until the reply was
+there: 1, 0 and 0 until it has trained. Only a reply in time teaches them; of one that did not come nothing is known but
+that it did not.
 
-rest is the line, the wait until the device asks for work, and the start of a process for it. One number cannot be taken
-apart into what grows with the tier and what does not, so it counts in full for every tier: laid on the coordinates, the
-seconds of waiting would keep a device in a small tier for ever. A larger tier that the line does not carry is then
-tried, missed, and tried again ever more seldom.
+transport_seconds are the transfer, the wait until the device asks for work, and the start of a process for it. One
+number cannot be taken apart into what grows with the tier and what does not, so it counts in full for every tier: laid
+on the coordinates, the seconds of waiting would keep a device in a small tier for ever. A larger tier that the transfer
+does not allow is then tried, missed, and tried again ever more seldom.
 
 - First tier: the largest whose memory fits and whose seconds are at most margin · deadline; else the smallest whose
   memory fits. Without one the device is not used.
@@ -31,7 +32,7 @@ from typing import Any
 from protocol import NodeId
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
 
-LONGEST_WAIT = 64
+MOST_REQUIRED_ROUNDS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,114 +58,133 @@ class Demand:
         steps: training steps of a round.
         step: seconds of one, as the device measured them.
         needed: bytes of memory.
-        moved: coordinates that cross the wire in a round.
+        coordinates: how many cross the wire in a round.
         memory: bytes that the device has free.
-        line: seconds of a round's transfer, where the line is known beforehand; else none.
+        transfer_seconds: of a round's arrays, where the bandwidth is known beforehand; else none.
     """
 
     steps: Sequence[float]
     step: Sequence[float]
     needed: Sequence[float]
-    moved: Sequence[float]
+    coordinates: Sequence[float]
     memory: float
-    line: Sequence[float] = ()
+    transfer_seconds: Sequence[float] = ()
 
     @staticmethod
     def of(
-        figures: Mapping[str, float], names: Sequence[str], steps: Sequence[float], moved: Sequence[float]
+        figures: Mapping[str, float], names: Sequence[str], steps: Sequence[float], coordinates: Sequence[float]
     ) -> Demand:
         """Read what a device said of the tiers of these names."""
         step, needed = ([figures.get(kind + name, inf) for name in names] for kind in (STEP, NEEDED))
-        return Demand(steps=steps, step=step, needed=needed, moved=moved, memory=figures.get(MEMORY_AVAILABLE, 0.0))
+        return Demand(
+            steps=steps, step=step, needed=needed, coordinates=coordinates, memory=figures.get(MEMORY_AVAILABLE, 0.0)
+        )
 
-    def fits(self, place: int) -> bool:
+    def fits(self, position: int) -> bool:
         """Whether a tier fits the memory."""
-        return self.needed[place] <= self.memory
+        return self.needed[position] <= self.memory
 
-    def seconds(self, place: int, load: float = 1.0, pace: float = 0.0, rest: float = 0.0) -> float:
+    def seconds(
+        self, position: int, slowdown: float = 1.0, seconds_per_coordinate: float = 0.0, transport_seconds: float = 0.0
+    ) -> float:
         """What a round in a tier is expected to take."""
-        line = self.line[place] if self.line else 0.0
-        return self.steps[place] * self.step[place] * load + self.moved[place] * pace + rest + line
+        training = self.steps[position] * self.step[position] * slowdown
+        moving = self.coordinates[position] * seconds_per_coordinate
+        transfer = self.transfer_seconds[position] if self.transfer_seconds else 0.0
+        return training + moving + transport_seconds + transfer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class DeviceTier:
     """The tier of a device, and what was learnt on the way to it.
 
     Attributes:
-        place: position of its tier, 0 is the widest.
-        calm: rounds in a row in which the next larger tier would have fitted.
-        wait: how many of them it takes.
-        load: computing time of its last round over what was measured.
-        pace: seconds beside computing, per coordinate moved.
-        rest: seconds beside its own, until its last reply was there.
+        position: position of its tier, 0 is the widest.
+        fitting_rounds: rounds in a row in which the next larger tier would have fitted.
+        required_rounds: how many of them it takes.
+        slowdown: computing time of its last round over what was measured.
+        seconds_per_coordinate: seconds beside computing, per coordinate that crossed the wire.
+        transport_seconds: seconds beside its own, until its last reply was there.
     """
 
-    place: int
-    calm: int = 0
-    wait: int = 1
-    load: float = 1.0
-    pace: float = 0.0
-    rest: float = 0.0
+    position: int
+    fitting_rounds: int = 0
+    required_rounds: int = 1
+    slowdown: float = 1.0
+    seconds_per_coordinate: float = 0.0
+    transport_seconds: float = 0.0
 
-    def seconds(self, demand: Demand, place: int) -> float:
+    def seconds(self, demand: Demand, position: int) -> float:
         """What a round in a tier is expected to take this device."""
-        return demand.seconds(place, self.load, self.pace, self.rest)
+        return demand.seconds(position, self.slowdown, self.seconds_per_coordinate, self.transport_seconds)
 
 
-def first(demand: Demand, rule: Rule) -> Held | None:
+def first(demand: Demand, rule: Rule) -> DeviceTier | None:
     """The tier that a device begins with; None if the memory is too small for all."""
-    able = [place for place in range(len(demand.steps)) if demand.fits(place)]
+    able = [position for position in range(len(demand.steps)) if demand.fits(position)]
     if not able:
         return None
-    quick = [place for place in able if demand.seconds(place) <= rule.margin * rule.deadline]
-    return Held(place=quick[0] if quick else able[-1], wait=rule.patience)
+    quick = [position for position in able if demand.seconds(position) <= rule.margin * rule.deadline]
+    return DeviceTier(position=quick[0] if quick else able[-1], required_rounds=rule.patience)
 
 
-def smaller(held: Held, demand: Demand) -> int | None:
+def smaller(current: DeviceTier, demand: Demand) -> int | None:
     """The next smaller tier that fits the memory; None if there is none."""
-    return next((place for place in range(held.place + 1, len(demand.steps)) if demand.fits(place)), None)
+    return next(
+        (position for position in range(current.position + 1, len(demand.steps)) if demand.fits(position)), None
+    )
 
 
-def missed(held: Held, demand: Demand) -> Held:
+def missed(current: DeviceTier, demand: Demand) -> DeviceTier:
     """After a round whose reply did not come: the next smaller tier that fits the memory, at once."""
-    place = smaller(held, demand)
-    return replace(held, place=held.place if place is None else place, calm=0, wait=min(2 * held.wait, LONGEST_WAIT))
+    position = smaller(current, demand)
+    return replace(
+        current,
+        position=current.position if position is None else position,
+        fitting_rounds=0,
+        required_rounds=min(2 * current.required_rounds, MOST_REQUIRED_ROUNDS),
+    )
 
 
 def replied(
-    held: Held,
+    current: DeviceTier,
     demand: Demand,
     rule: Rule,
     *,
-    place: int,
+    position: int,
     seconds: float,
     computing: float,
     steps: float,
-    rest: float | None = None,
-) -> Held:
+    transport_seconds: float | None = None,
+) -> DeviceTier:
     """After a round whose reply came.
 
     Args:
-        held: before it.
+        current: before it.
         demand: of the tiers.
         rule: what tiers are given by.
-        place: of the tier that it trained in.
+        position: of the tier that it trained in.
         seconds: that the round took this device.
         computing: of them, in training steps.
         steps: how many.
-        rest: seconds beside those, until the reply was there; None is not known, and what was known stays.
+        transport_seconds: seconds beside those, until the reply was there; None is not known, and what was known stays.
     """
-    expected = steps * demand.step[place]
-    load = computing / expected if 0 < expected < inf and computing > 0 else held.load
-    pace = max(0.0, seconds - computing) / demand.moved[place] if demand.moved[place] else 0.0
-    now = replace(held, load=load, pace=pace, rest=held.rest if rest is None else rest)
-    larger = held.place - 1
+    expected = steps * demand.step[position]
+    slowdown = computing / expected if 0 < expected < inf and computing > 0 else current.slowdown
+    coordinates = demand.coordinates[position]
+    seconds_per_coordinate = max(0.0, seconds - computing) / coordinates if coordinates else 0.0
+    now = replace(
+        current,
+        slowdown=slowdown,
+        seconds_per_coordinate=seconds_per_coordinate,
+        transport_seconds=current.transport_seconds if transport_seconds is None else transport_seconds,
+    )
+    larger = current.position - 1
     roomy = larger >= 0 and demand.fits(larger) and now.seconds(demand, larger) <= rule.margin * rule.deadline
-    calm = held.calm + 1 if roomy else 0
-    if calm >= held.wait:
-        return replace(now, place=larger, calm=0)
-    return replace(now, calm=calm)
+    fitting_rounds = current.fitting_rounds + 1 if roomy else 0
+    if fitting_rounds >= current.required_rounds:
+        return replace(now, position=larger, fitting_rounds=0)
+    return replace(now, fitting_rounds=fitting_rounds)
 
 
 class AdaptiveTiers:
@@ -180,59 +200,61 @@ class AdaptiveTiers:
 
     def __init__(self, names: Sequence[str], rule: Rule) -> None:
         self._names, self._rule = tuple(names), rule
-        self._held: dict[NodeId, Held] = {}
+        self._tiers: dict[NodeId, DeviceTier] = {}
         self._demand: dict[NodeId, Demand] = {}
         self.changed = False
 
-    def place(self, node: NodeId, demand: Demand) -> int:
+    def position(self, node: NodeId, demand: Demand) -> int:
         """Position of a device's tier, which it begins with or has by now.
 
         Raises:
             ValueError: its memory is too small for every tier.
         """
         self._demand[node] = demand
-        held = self._held.get(node) or first(demand, self._rule)
-        if held is not None and not demand.fits(held.place):  # it has less than when it was given this tier
-            place = smaller(held, demand)  # what was learnt of it, its caution too, is as true as before
-            held = None if place is None else replace(held, place=place, calm=0)
-        if held is None:
+        current = self._tiers.get(node) or first(demand, self._rule)
+        if current is not None and not demand.fits(current.position):  # it has less than when it was given this tier
+            position = smaller(current, demand)  # what was learnt of it, its caution too, is as true as before
+            current = None if position is None else replace(current, position=position, fitting_rounds=0)
+        if current is None:
             least = min(demand.needed)
             raise ValueError(
                 f"tier = 'auto': no tier fits {demand.memory / 1e6:.0f} MB of free memory "
                 + ("(the device told no figures)" if least == inf else f"(the smallest needs {least / 1e6:.0f} MB)")
             )
-        self._held[node] = held
-        return held.place
+        self._tiers[node] = current
+        return current.position
 
     def missed(self, node: NodeId) -> None:
         """Note that a device's reply did not come."""
-        if node in self._held and node in self._demand:
-            self._keep(node, missed(self._held[node], self._demand[node]))
+        if node in self._tiers and node in self._demand:
+            self._keep(node, missed(self._tiers[node], self._demand[node]))
 
-    def replied(self, node: NodeId, tier: str, metrics: Mapping[str, float], rest: float | None = None) -> None:
+    def replied(
+        self, node: NodeId, tier: str, metrics: Mapping[str, float], transport_seconds: float | None = None
+    ) -> None:
         """Note what a device's reply said, and how long it took beside the device's own seconds, if that is known."""
-        if node in self._held and node in self._demand:
-            held = replied(
-                self._held[node],
+        if node in self._tiers and node in self._demand:
+            current = replied(
+                self._tiers[node],
                 self._demand[node],
                 self._rule,
-                place=self._names.index(tier),
+                position=self._names.index(tier),
                 seconds=metrics.get("seconds", 0.0),
                 computing=metrics.get("seconds-computing", 0.0),
                 steps=metrics.get("steps", 0.0),
-                rest=rest,
+                transport_seconds=transport_seconds,
             )
-            self._keep(node, held)
+            self._keep(node, current)
 
-    def _keep(self, node: NodeId, held: Held) -> None:
-        self.changed = self.changed or held.place != self._held[node].place
-        self._held[node] = held
+    def _keep(self, node: NodeId, current: DeviceTier) -> None:
+        self.changed = self.changed or current.position != self._tiers[node].position
+        self._tiers[node] = current
 
     def checkpoint(self) -> list[list[Any]]:
         """What the next tiers depend on, beside what the devices say, as JSON."""
-        return [[node, asdict(held)] for node, held in self._held.items()]
+        return [[node, asdict(current)] for node, current in self._tiers.items()]
 
     def restore(self, values: Sequence[Sequence[Any]]) -> None:
         """Take up a `checkpoint`."""
-        self._held = {node: Held(**held) for node, held in values}
+        self._tiers = {node: DeviceTier(**current) for node, current in values}
         self.changed = True

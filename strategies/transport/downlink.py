@@ -29,9 +29,10 @@ from models.algebra.submodel import split
 from models.randomness import generator
 from protocol import STATE, encode
 from protocol.codecs import NOTHING, CodecSettings, checksum, codec_of
+from strategies.exchange.stateful import Saved, Stateful
 
 
-class Downlink:
+class Downlink(Stateful):
     """What clients are sent to train from.
 
     Args:
@@ -58,7 +59,7 @@ class Downlink:
         self._frame: ArrayRecord | None = None
         self._whole = ArrayRecord()
 
-    def begin(self, state: Tensor, round_number: int) -> None:
+    def begin(self, round_number: int, state: Tensor) -> None:
         """Bring the clients' state up to date for a round; the second time in a round does nothing."""
         if not self.on or round_number == self._round:
             return
@@ -84,12 +85,12 @@ class Downlink:
             return self._whole, 0
         return self._frame, self._base
 
-    def checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON."""
-        return ({"codec-down": self._flat} if self.on else {}), {"round": self._round}
+    def checkpoint(self) -> Saved:
+        """The state that nodes have, and of which round it is."""
+        return ({"state": self._flat} if self.on else {}), {"round": self._round}
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
         if self.on:
-            self._flat.copy_(tensors["codec-down"])
+            self._flat.copy_(tensors["state"])
             self._round = int(values["round"])

@@ -7,7 +7,7 @@ that is abandoned, because the client is told which of its replies counted and f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flwr.app import Array
@@ -19,11 +19,12 @@ from models.errors import SettingError
 from protocol import NodeId
 from protocol.codecs import CodecSettings, Decoded, OfPart, codec_of
 from strategies.exchange.node import in_order
+from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 
 MOST_KEPT_BYTES = 2 << 30
 
 
-class UplinkDecoder:
+class UplinkDecoder(Stateful):
     """Decodes replies.
 
     Args:
@@ -62,17 +63,22 @@ class UplinkDecoder:
         for name, vector in vectors.items():
             memory.write(name, vector)
 
-    def checkpoint(self) -> tuple[dict[str, Tensor], list[Any]]:
-        """Tensors, and whose they are."""
+    def learn(self, outcome: RoundOutcome) -> None:
+        """Keep what the codec wants remembered of the nodes whose replies have counted."""
+        for one in outcome.counted:
+            self.keep(one.assignment.node.id, one.assignment.part, one.remember)
+
+    def checkpoint(self) -> Saved:
+        """The vectors, and whose they are."""
         rows = [(node, name) for node in sorted(self._kept, key=in_order) for name in sorted(self._kept[node])]
-        tensors = {f"codec/{i}": self._kept[node][name] for i, (node, name) in enumerate(rows)}
+        tensors = {str(i): self._kept[node][name] for i, (node, name) in enumerate(rows)}
         return tensors, [list(row) for row in rows]
 
-    def restore(self, tensors: Mapping[str, Tensor], rows: Sequence[Sequence[Any]]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
         self._kept = {}
-        for i, (node, name) in enumerate(rows):
-            self._kept.setdefault(node, {})[name] = tensors[f"codec/{i}"]
+        for i, (node, name) in enumerate(values):
+            self._kept.setdefault(node, {})[name] = tensors[str(i)]
 
     def _memory(self, node: NodeId, part: Submodel) -> OfPart:
         return OfPart(_OfNode(self._kept, node), part, self._shapes)

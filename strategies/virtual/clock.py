@@ -1,9 +1,9 @@
 """The virtual clock: what a request would have taken the device that it went to, and what becomes of its reply.
 
-    seconds = latency + bytes down / downlink + steps · (step + 3 · batch · macs / rate) · load + bytes up / uplink
+    seconds = latency + bytes down / downlink + steps · (step + 3 · batch · macs / rate) · slowness + bytes up / uplink
               + latency
 
-load is the device's own spread, the round's jitter and, in a busy spell, the slowdown. Steps, bytes and multiply-
+slowness is the device's own spread, the round's jitter and, in a busy spell, the slowdown. Steps, bytes and multiply-
 accumulates are those of the run: the training really takes place, only its time is virtual. All draws come from
 (seed, round, node, purpose), so a resumed run sees the same devices, and so do two methods in a comparison.
 
@@ -15,13 +15,14 @@ several widths in turn (FjORD) the widest counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from flwr.app import Message
+from torch import Tensor
 
 from models.algebra.plans import Plan
 from models.cost import cost_of, training_bytes
@@ -30,7 +31,8 @@ from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from protocol import NodeId, Reply, WireError
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
-from strategies.exchange.node import Node
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import ClientUpdate, Rejected
 from strategies.tiers.tier import apportion
 from strategies.virtual.devices import Device, VirtualFleet
@@ -40,22 +42,6 @@ _BACKWARD = 3  # a training step over a forward pass
 
 class Late(Rejected):
     """A reply that does not come in time, or not at all."""
-
-
-class Request(Protocol):
-    """What the clock reads of a `strategies.round.aggregator.Sent`."""
-
-    @property
-    def node(self) -> Node:
-        """Who got it."""
-
-    @property
-    def plan(self) -> Plan:
-        """Which part it is about."""
-
-    @property
-    def bytes_down(self) -> int:
-        """Encoded bytes of its arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +59,7 @@ class _Took:
     lost: str = ""
 
 
-class VirtualClock:
+class VirtualClock(Stateful):
     """Devices by node, and the time that they take.
 
     Args:
@@ -122,7 +108,7 @@ class VirtualClock:
         """Whether a node is there in a round."""
         return self._happens(self.device(node).available, round_number, node, "available")
 
-    def load(self, node: NodeId, round_number: int) -> float:
+    def slowness(self, node: NodeId, round_number: int) -> float:
         """How many times as long as its class computes a node takes in a round."""
         device = self.device(node)
         spread = device.spread * generator(self._seed, 0, node, "speed").standard_normal()
@@ -132,36 +118,37 @@ class VirtualClock:
 
     def figures(self, node: NodeId, names: Sequence[str], plans: Sequence[Plan]) -> dict[str, float]:
         """What the node would have measured before round 1, by the names in `protocol.profile`."""
-        device, load = self.device(node), self.load(node, 0)
+        device, slowness = self.device(node), self.slowness(node, 0)
         found = {MEMORY_AVAILABLE: 1e6 * device.memory_mb}
         for name, plan in zip(names, plans, strict=True):
             found[NEEDED + name] = float(self._needed(plan))
-            found[STEP + name] = self._step(device, plan) * load
+            found[STEP + name] = self._step(device, plan) * slowness
         return found
 
-    def begin(self) -> None:
+    def begin(self, round_number: int, state: Tensor) -> None:
         """Begin a round."""
+        del round_number, state
         self.seconds = 0.0
 
-    def lost(self) -> None:
-        """Wait for a reply that does not come."""
-        self._until(self._deadline)
-
-    def judge(self, sent: Request, round_number: int, reply: ClientUpdate) -> None:
-        """Say what a reply took: its "seconds" and "seconds-computing" become virtual.
+    def timed(self, assignment: TrainAssignment, round_number: int, update: ClientUpdate) -> ClientUpdate:
+        """A reply whose "seconds" and "seconds-computing" are what it took the virtual device.
 
         Raises:
             Late: it would not have come before the deadline, or not at all.
         """
-        took = self._took(sent, round_number, reply.metrics.get("steps", 0.0), reply.bytes_up)
+        steps = update.metrics.get("steps", 0.0)
+        took = self._took(assignment, round_number, steps, update.bytes_down, update.bytes_up)
         self._until(took.seconds)
         if took.lost:
             raise Late(took.lost)
         if took.seconds > self._deadline:
             raise Late(f"late: {took.seconds:.3g} virtual seconds")
-        reply.metrics["seconds"], reply.metrics["seconds-computing"] = took.seconds, took.computing
+        virtual = {"seconds": took.seconds, "seconds-computing": took.computing}
+        return replace(update, metrics={**update.metrics, **virtual})
 
-    def foresee(self, sent: Request, round_number: int, message: Message | None) -> float:
+    def foresee(
+        self, assignment: TrainAssignment, round_number: int, message: Message | None, bytes_down: int
+    ) -> float:
         """Virtual seconds until a message would arrive; infinite if it would not, or is no reply to be used."""
         if message is None or message.has_error():
             return inf
@@ -170,38 +157,43 @@ class VirtualClock:
         except WireError:
             return inf
         assert reply.array is not None  # or it would be no reply
-        took = self._took(sent, round_number, reply.metrics.get("steps", 0.0), len(reply.array.data))
+        steps = reply.metrics.get("steps", 0.0)
+        took = self._took(assignment, round_number, steps, bytes_down, len(reply.array.data))
         return inf if took.lost or took.seconds > self._deadline else took.seconds
 
-    def end(self) -> dict[str, float]:
+    def learn(self, outcome: RoundOutcome) -> None:
         """End the round: its virtual seconds, and those since the run began."""
+        if outcome.waited_in_vain:
+            self._until(self._deadline)
         self.elapsed += self.seconds
-        return {"round": self.seconds, "elapsed": self.elapsed}
+        outcome.report.virtual = {"round": self.seconds, "elapsed": self.elapsed}
 
-    def checkpoint(self) -> dict[str, Any]:
-        """What the next rounds depend on, as JSON."""
-        return {"elapsed": self.elapsed, "fleet": self._fleet.digest}
+    def checkpoint(self) -> Saved:
+        """The time, and whose it is."""
+        return {}, {"elapsed": self.elapsed, "fleet": self._fleet.digest}
 
-    def restore(self, values: dict[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`.
 
         Raises:
             SettingError: it is of another fleet.
         """
+        del tensors
         if values.get("fleet") != self._fleet.digest:
             raise SettingError(
                 "simulated-devices", self._fleet.digest, f"the fleet of the run to resume ({values.get('fleet')})"
             )
         self.elapsed = values["elapsed"]
 
-    def _took(self, sent: Request, round_number: int, steps: float, up: int) -> _Took:
-        node, device = sent.node.id, self.device(sent.node.id)
-        latency, received = 1e-3 * device.latency_ms, 8e-6 * sent.bytes_down / device.down_mbit
-        if self._needed(sent.plan) > 1e6 * device.memory_mb:
+    def _took(self, assignment: TrainAssignment, round_number: int, steps: float, down: int, up: int) -> _Took:
+        node, plan = assignment.node.id, assignment.plan
+        device = self.device(node)
+        latency, received = 1e-3 * device.latency_ms, 8e-6 * down / device.down_mbit
+        if self._needed(plan) > 1e6 * device.memory_mb:
             return _Took(2 * latency + received, 0.0, f"error: out of memory on this virtual {device.name}")
         if self._happens(device.failure, round_number, node, "failure"):
             return _Took(inf, 0.0, f"late: this virtual {device.name} was not heard of again")
-        computing = steps * self._step(device, sent.plan) * self.load(node, round_number)
+        computing = steps * self._step(device, plan) * self.slowness(node, round_number)
         return _Took(2 * latency + received + computing + 8e-6 * up / device.up_mbit, computing)
 
     def _until(self, seconds: float) -> None:

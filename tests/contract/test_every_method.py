@@ -151,7 +151,7 @@ def test_without_any_reply_the_model_stays_and_the_run_fails(tmp_path: Path, met
     assert {r["node"] for r in out.rejected} == set(out.rows[0]["selected"])
     saved = checkpoint.newest(tmp_path / "checkpoints")
     assert saved is not None
-    assert all(torch.equal(saved.tensors[f"state/{name}"], tensor) for name, tensor in initial(method).items())
+    assert all(torch.equal(saved.tensors[f"clusters/state/{name}"], tensor) for name, tensor in initial(method).items())
 
 
 def test_an_abandoned_round_leaves_the_state_alone(play: Player, method: str) -> None:
@@ -178,7 +178,7 @@ def test_what_every_tier_keeps_can_be_cut_and_run(play: Player, method: str) -> 
     strategy = config.strategy()
     for tier in config.settings.tiers:
         for round_number in (1, 2, 37):
-            plan = strategy.kept_plan(tier, round_number)
+            plan = strategy.kept_plan(strategy.context(round_number), tier)
             network = build_part(config.network, plan)
             network.load_state_dict(submodel(config.network, plan).gather(state))
             network.train()

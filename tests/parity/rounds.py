@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +10,11 @@ from torch import Tensor
 from models import NetworkSpec, Plan, Submodel, completed, initial_state, submodel, torch_generator
 from models.algebra.average import norm_of
 from protocol import Hello
-from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import ClientUpdate
-from strategies.round.runner import PartialStrategy
+from strategies.flower_adapter import FlowerStrategy
+from strategies.method import Values
 from strategies.tiers.tier import Tier
 
 CLASSES = 7
@@ -30,6 +30,24 @@ def node(identity: int, examples: int = 10, labels: Sequence[int] = range(CLASSE
     return Node(1000 + identity, Hello(node=identity, examples=examples, labels=tuple(labels)))
 
 
+class Planner:
+    """Asks a method for one plan after the other, and hands on what it remembers.
+
+    Args:
+        strategy: the method.
+        values: what it remembers to begin with; else what it does before a run.
+    """
+
+    def __init__(self, strategy: FlowerStrategy, values: Values | None = None) -> None:
+        self.strategy = strategy
+        self.values = strategy.initial_values() if values is None else values
+
+    def plan(self, who: Node, tier: Tier, number: int) -> Plan:
+        asked = [Participant(node=who, tier=tier, round_number=number)]
+        (plan,), self.values = self.strategy.plan_round(self.strategy.context(number), self.values, asked)
+        return plan
+
+
 class Round:
     """One round of a strategy.
 
@@ -38,13 +56,13 @@ class Round:
         number: the 1-based round.
     """
 
-    def __init__(self, strategy: PartialStrategy, number: int) -> None:
-        self.strategy, self.number = strategy, number
-        self.average = strategy.average
+    def __init__(self, strategy: FlowerStrategy, number: int) -> None:
+        self.strategy, self.number, self._planner = strategy, number, Planner(strategy)
+        self.average = strategy.runner.main.average
         self.average.reset()
 
     def part(self, who: Node, tier: Tier) -> tuple[Plan, Submodel]:
-        plan = self.strategy.plan(who, tier, self.number)
+        plan = self._planner.plan(who, tier, self.number)
         return plan, submodel(self.strategy.network, plan)
 
     def reply(
@@ -54,14 +72,11 @@ class Round:
         part = submodel(self.strategy.network, plan)
         start = part.gather(state)
         difference = torch.cat([(trained[name] - start[name]).flatten() for name in part])
-        message: Any = None  # nothing here looks at it
-        sent = TrainAssignment(
-            node=who, tier=tier.name, plan=plan, part=part, nonce="nonce", message=message, bytes_down=0
-        )
+        assignment = TrainAssignment(node=who, tier=tier.name, plan=plan, part=part, nonce="nonce")
         metrics = {"num-examples": float(who.hello.examples)}
-        accepted = ClientUpdate(difference=difference, metrics=metrics, bytes_up=0, norm=norm_of(difference))
-        numerator, denominator = self.strategy.weigh(sent, accepted, self.number)
-        self.average.add(part, difference, numerator, denominator, self.strategy.rows(sent))
+        update = ClientUpdate(difference=difference, metrics=metrics, norm=norm_of(difference))
+        numerator, denominator = self.strategy.weigh(self.strategy.context(self.number), assignment, update)
+        self.average.add(part, difference, numerator, denominator, labels=self.strategy.rows(assignment))
 
     def finish(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.average.finish(state)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from models import Kind, layout
 from strategies import FedEcover, FederatedDropout, Settings
+from strategies.methods.dropout import width_axes
 from strategies.tiers.tier import HALVING, Tier
-from tests.parity.rounds import RESNET, Round, node, noisy, state_of
+from tests.parity.rounds import RESNET, Planner, Round, node, noisy, state_of
 
 WIDTHS = {axis.name: axis.size for axis in layout(RESNET).axes.values() if axis.kind is Kind.WIDTH}
 QUARTER = HALVING[2]
@@ -23,7 +24,7 @@ def test_dropouts_units_are_uniform_and_independent() -> None:
     seen: dict[str, Counter[int]] = {name: Counter() for name in WIDTHS}
     rounds = 1500
     for identity in range(rounds):
-        units = dict(strategy.plan(node(3 * identity + 11), QUARTER, 2).units)
+        units = dict(strategy.plan(strategy.context(2), node(3 * identity + 11), QUARTER).units)
         assert {name: len(kept) for name, kept in units.items()} == {
             name: ceil(size / 4) for name, size in WIDTHS.items()
         }
@@ -38,19 +39,19 @@ def test_dropouts_units_are_uniform_and_independent() -> None:
 def test_dropout_draws_by_node_and_round_only() -> None:
     one, other = (FederatedDropout(RESNET, Settings(tiers=HALVING)) for _ in range(2))
     for identity in (5, 9000, 77):
-        one.plan(node(identity), QUARTER, 1)
-    assert one.plan(node(4242), QUARTER, 7) == other.plan(node(4242), QUARTER, 7)
-    assert one.plan(node(4242), QUARTER, 7) != one.plan(node(4242), QUARTER, 8)
-    assert one.plan(node(4242), QUARTER, 7) != one.plan(node(4243), QUARTER, 7)
+        one.plan(one.context(1), node(identity), QUARTER)
+    assert one.plan(one.context(7), node(4242), QUARTER) == other.plan(other.context(7), node(4242), QUARTER)
+    assert one.plan(one.context(7), node(4242), QUARTER) != one.plan(one.context(8), node(4242), QUARTER)
+    assert one.plan(one.context(7), node(4242), QUARTER) != one.plan(one.context(7), node(4243), QUARTER)
 
 
 def test_fedecover_draws_without_replacement() -> None:
     """Widths are int(r·K), no unit is drawn twice before all have been drawn once, and a draw holds no unit twice."""
     tier = Tier("third", Fraction(1, 3))
-    strategy = FedEcover(RESNET, Settings(tiers=HALVING[:3]))
+    planner = Planner(FedEcover(RESNET, Settings(tiers=HALVING[:3])))
     seen: dict[str, Counter[int]] = {name: Counter() for name in WIDTHS}
     for identity in range(40):
-        for name, kept in dict(strategy.plan(node(identity), tier, 1).units).items():
+        for name, kept in dict(planner.plan(node(identity), tier, 1).units).items():
             assert len(kept) == len(set(kept)) == floor(WIDTHS[name] / 3)
             before = sum(seen[name].values())
             if before + len(kept) <= WIDTHS[name]:
@@ -61,9 +62,9 @@ def test_fedecover_draws_without_replacement() -> None:
 
 
 def test_fedecovers_full_tiers_empty_no_pool() -> None:
-    strategy = FedEcover(RESNET, Settings(tiers=HALVING[:3]))
-    strategy.plan(node(1), HALVING[0], 1)
-    assert strategy.method_state() == {"pools": {}}
+    planner = Planner(FedEcover(RESNET, Settings(tiers=HALVING[:3])))
+    planner.plan(node(1), HALVING[0], 1)
+    assert planner.values == {"pools": {}}
 
 
 def test_fedecover_moves_by_the_mean_difference_times_its_rate() -> None:
@@ -92,10 +93,11 @@ def test_fedecover_moves_by_the_mean_difference_times_its_rate() -> None:
 def test_fedecover_offers_every_unit_equally_often() -> None:
     """Whatever the draws' sizes, after any number of them no unit is ahead of another by more than one cycle."""
     strategy = FedEcover(RESNET, Settings(tiers=HALVING[:3]))
-    held = {axis.name: Counter[int]() for axis in strategy.width_axes()}
+    planner, context = Planner(strategy), strategy.context(1)
+    held = {axis.name: Counter[int]() for axis in width_axes(context)}
     for number in range(60):
         tier = strategy.settings.tiers[1 + number % 2]
-        for axis, units in strategy.plan(node(number), tier, 1 + number // 10).units:
+        for axis, units in planner.plan(node(number), tier, 1 + number // 10).units:
             held[axis].update(units)
-            counts = [held[axis][unit] for unit in range(strategy.layout.axes[axis].size)]
+            counts = [held[axis][unit] for unit in range(context.layout.axes[axis].size)]
             assert max(counts) - min(counts) <= 1

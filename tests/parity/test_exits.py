@@ -133,17 +133,17 @@ def test_a_device_of_depth_d_holds_the_stem_stages_and_exits_up_to_d() -> None:
 
 def test_exclusive_depth_leaves_out_who_cannot_carry_it() -> None:
     strategy = ExclusiveDepth(DEEP, Settings(tiers=TIERS), depth=3)
-    assert [strategy.eligible(tier) for tier in TIERS] == [True, True, False, False]
-    assert {strategy.plan(node(0), tier, 1) for tier in TIERS} == {Plan(depth=3)}
+    assert [strategy.eligible(strategy.context(1), tier) for tier in TIERS] == [True, True, False, False]
+    assert {strategy.plan(strategy.context(1), node(0), tier) for tier in TIERS} == {Plan(depth=3)}
     deepest = ExclusiveDepth(DEEP, Settings(tiers=TIERS[1:]))
-    assert deepest.plan(node(0), TIERS[1], 1) == Plan(depth=3)
+    assert deepest.plan(deepest.context(1), node(0), TIERS[1]) == Plan(depth=3)
 
 
 def test_depths_are_spread_over_tiers_that_have_none() -> None:
     tiers = tuple(Tier(name, Fraction(1, 2**i)) for i, name in enumerate("abcde"))
     strategy = DepthFL(DEEP, Settings(tiers=tiers))
-    assert [strategy.depth_of(tier) for tier in tiers] == [4, 4, 3, 2, 1]
-    assert strategy.depth_of(Tier("global", Fraction(1))) == 4
+    assert [strategy.context(1).depth_of(tier) for tier in tiers] == [4, 4, 3, 2, 1]
+    assert strategy.context(1).depth_of(Tier("global", Fraction(1))) == 4
 
 
 # ---- ScaleFL ---------------------------------------------------------------------------------------------------------
@@ -173,16 +173,19 @@ def test_scalefl_distils_after_its_first_rounds() -> None:
     spec = NetworkSpec("cnn", (1, 8, 8), 5, widths=(8, 8, 8, 8))
     for options, after in (({}, 25), ({"distillation-after": 0.5}, 50), ({"distillation-after": 0.0}, 0)):
         strategy = ScaleFL(spec, Settings(tiers=TIERS, schedule=Schedule(rounds=100)), **options)
-        named = [strategy.objective(TIERS[0], t).settings.get("distillation") for t in range(1, 101)]
+        named = [strategy.objective(strategy.context(t), TIERS[0]).settings.get("distillation") for t in range(1, 101)]
         assert named == [None] * after + ["last"] * (100 - after)
     never = ScaleFL(spec, Settings(tiers=TIERS, schedule=Schedule(rounds=100)), **{"distillation-after": 1.0})
-    assert all("distillation" not in never.objective(TIERS[0], t).settings for t in (1, 99, 100))
+    assert all("distillation" not in never.objective(never.context(t), TIERS[0]).settings for t in (1, 99, 100))
 
 
 def test_scalefl_cuts_width_and_depth() -> None:
     tiers = (Tier("a", Fraction(1), 4), Tier("b", Fraction(3, 4), 3), Tier("c", Fraction(1, 2), 1))
     strategy = ScaleFL(NetworkSpec("cnn", (1, 8, 8), 5, widths=(8, 8, 8, 8)), Settings(tiers=tiers))
-    held = [strategy.part(strategy.plan(node(0), tier, 1)) for tier in tiers]
+    held = [
+        strategy.part(strategy.context(1), strategy.plan(strategy.context(1), node(0), tier), strategy.state)
+        for tier in tiers
+    ]
     assert [part["stages.0.0.weight"].local_shape[0] for part in held] == [8, 6, 4]
     assert ["stages.3.0.weight" in part for part in held] == [True, False, False]
     assert ["exits.1.classifier.weight" in part for part in held] == [True, True, True]

@@ -63,5 +63,5 @@ def test_smallest_trains_one_leading_part_and_nothing_else() -> None:
 
 def test_exclusive_is_for_full_tiers() -> None:
     strategy = Exclusive(RESNET, Settings(tiers=HALVING))
-    assert [strategy.eligible(tier) for tier in HALVING] == [True, False, False, False, False]
-    assert strategy.plan(node(0), HALVING[0], 1) == Plan()
+    assert [strategy.eligible(strategy.context(1), tier) for tier in HALVING] == [True, False, False, False, False]
+    assert strategy.plan(strategy.context(1), node(0), HALVING[0]) == Plan()

@@ -193,7 +193,9 @@ def test_a_device_keeps_the_term_of_what_it_ever_held(play: Player) -> None:
         found: dict[str, list[int]] = {"a": [], "b": []}
         for node in range(4):
             tier = tier_of(strategy, node)
-            held = strategy.part(strategy.kept_plan(tier, 1)).numel
+            held = strategy.part(
+                strategy.context(1), strategy.kept_plan(strategy.context(1), tier), strategy.state
+            ).numel
             (newest, *_) = sorted((out.path / "clients" / str(node)).glob("dynamic@*"), reverse=True)
             (vector,) = load_file(newest).values()
             assert held < vector.numel() < held + 100  # and which coordinates these are

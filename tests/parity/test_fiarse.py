@@ -31,7 +31,7 @@ from models import NetworkSpec, Plan, Submodel, build, completed, flatten, initi
 from models.algebra.average import norm_of
 from models.cost import cost_of
 from models.variants.importance import threshold
-from protocol import Objective, Optimiser, TrainRequest, Work, decode, encode
+from protocol import FedDyn, Objective, Optimiser, TrainRequest, Work, decode, encode
 from strategies import FIARSE, Settings
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.update import ClientUpdate
@@ -83,8 +83,8 @@ def masks_of(part: Submodel) -> dict[str, Tensor]:
 @pytest.mark.parametrize("tier", TIERS, ids=[str(tier.rate) for tier in TIERS])
 def test_server_and_device_have_the_authors_mask(spec: NetworkSpec, tier: Tier, ties: bool) -> None:
     strategy = strategy_of(spec, ties=ties)
-    plan = strategy.plan(node(0), tier, 3)
-    server = strategy.part(plan)
+    plan = strategy.plan(strategy.context(3), node(0), tier)
+    server = strategy.part(strategy.context(1), plan, strategy.state)
     if tier.rate < 1:
         _, expected = released_masks(strategy.state, tier.rate)
         assert all(torch.equal(mask, expected[name]) for name, mask in masks_of(server).items())
@@ -97,18 +97,18 @@ def test_server_and_device_have_the_authors_mask(spec: NetworkSpec, tier: Tier, 
 
 def test_the_mask_follows_the_state() -> None:
     strategy = strategy_of(MLP)
-    plan = strategy.kept_plan(TIERS[2], 1)
-    before = strategy.part(plan)
+    plan = strategy.kept_plan(strategy.context(1), TIERS[2])
+    before = strategy.part(strategy.context(1), plan, strategy.state)
     name = next(name for name, block in before.items() if block.mask is not None and not block.mask.all())
     mask = before[name].mask
     assert mask is not None
     place = (~mask).nonzero()[0]
     strategy.state[name][tuple(place)] = 100.0
-    after = strategy.part(plan)[name].mask
+    after = strategy.part(strategy.context(1), plan, strategy.state)[name].mask
     assert after is not None
     assert after[tuple(place)]
     other = {key: tensor * 0 + 1 for key, tensor in strategy.state.items()}
-    assert all(mask.all() for mask in masks_of(strategy.part(plan, other)).values())
+    assert all(mask.all() for mask in masks_of(strategy.part(strategy.context(1), plan, other)).values())
 
 
 # ---- the device ------------------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def _train(
 def test_a_device_trains_as_the_released_code_does(tier: Tier) -> None:
     """Several steps of plain SGD, in which some weights fall under the threshold and stop."""
     strategy, steps, rate = strategy_of(MLP), 6, 0.5
-    plan, state = strategy.plan(node(0), tier, 1), dict(strategy.state)
+    plan, state = strategy.plan(strategy.context(1), node(0), tier), dict(strategy.state)
     examples = data_of(device()).train
     least, masks = released_masks(state, tier.rate)
     least = 0.0 if tier.rate == 1 else least
@@ -189,9 +189,9 @@ def test_a_device_trains_as_the_released_code_does(tier: Tier) -> None:
 
 def test_what_is_masked_stays_put_with_momentum_and_weight_decay_too() -> None:
     strategy = strategy_of(MLP)
-    plan = strategy.plan(node(0), TIERS[1], 1)
+    plan = strategy.plan(strategy.context(1), node(0), TIERS[1])
     difference = _train(MLP, plan, strategy.state, Optimiser(0.2, 0.9, weight_decay=5e-4, clip_norm=1.0), 8)
-    _assert_moved_inside(strategy.part(plan), difference)
+    _assert_moved_inside(strategy.part(strategy.context(1), plan, strategy.state), difference)
 
 
 def _assert_moved_inside(part: Submodel, difference: Tensor) -> None:
@@ -206,11 +206,19 @@ def test_feddyns_regulariser_does_not_move_what_is_masked() -> None:
     strategy, context = strategy_of(MLP), device()
     optimiser = Optimiser(0.2, 0.9, weight_decay=5e-4, clip_norm=1.0)
     for number, tier in enumerate((TIERS[0], TIERS[1]), 1):
-        plan = strategy.plan(node(0), tier, number)
+        plan = strategy.plan(strategy.context(number), node(0), tier)
         difference = _train(
-            MLP, plan, strategy.state, optimiser, 4, context, round_number=number, counted=number - 1, dynamic_alpha=0.5
+            MLP,
+            plan,
+            strategy.state,
+            optimiser,
+            4,
+            context,
+            round_number=number,
+            counted=number - 1,
+            feddyn=FedDyn(alpha=0.5),
         )
-    _assert_moved_inside(strategy.part(plan), difference)
+    _assert_moved_inside(strategy.part(strategy.context(1), plan, strategy.state), difference)
 
 
 def test_a_threshold_of_zero_trains_everything_plainly() -> None:
@@ -218,7 +226,7 @@ def test_a_threshold_of_zero_trains_everything_plainly() -> None:
     state = dict(strategy_of(MLP).state)
     state["stages.0.0.weight"] = torch.where(torch.rand(40, 64) < 0.9, 0.0, state["stages.0.0.weight"])
     plan = Plan(keep=Fraction(63, 64))
-    assert threshold(state, strategy_of(MLP).layout, plan.keep) == 0
+    assert threshold(state, strategy_of(MLP).context(1).layout, plan.keep) == 0
     model = local_model(MLP, plan, CPU)
     model.load(MLP, plan, flatten(state), sliced=False)
     none: Any = None
@@ -246,8 +254,9 @@ def test_several_rounds_are_the_authors(spec: NetworkSpec, seed: int) -> None:
         chosen = draws.choices(TIERS[1:] if number == 2 else TIERS, k=8)
         total = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
         count = {name: torch.zeros_like(tensor) for name, tensor in expected.items()}
-        strategy.average.reset()
-        parts = {tier: strategy.part(strategy.kept_plan(tier, number)) for tier in TIERS}
+        average, context = strategy.runner.main.average, strategy.context(number)
+        average.reset()
+        parts = {tier: strategy.part(context, strategy.kept_plan(context, tier), strategy.state) for tier in TIERS}
         for i, tier in enumerate(chosen):
             masks = released_masks(expected, tier.rate)[1] if tier.rate < 1 else masks_of(parts[tier])
             noise = torch.Generator().manual_seed(1000 * number + i)
@@ -256,25 +265,21 @@ def test_several_rounds_are_the_authors(spec: NetworkSpec, seed: int) -> None:
                 total[name] += delta
                 count[name] += delta != 0
             who = node(i, examples=1 + 7 * i)
-            message: Any = None  # nothing here looks at it
-            sent = TrainAssignment(
+            assignment = TrainAssignment(
                 node=who,
                 tier=tier.name,
-                plan=strategy.plan(who, tier, number),
+                plan=strategy.plan(context, who, tier),
                 part=parts[tier],
                 nonce="nonce",
-                message=message,
-                bytes_down=0,
             )
-            reply = ClientUpdate(
+            update = ClientUpdate(
                 difference=flatten(moved),
                 metrics={"num-examples": float(who.hello.examples)},
-                bytes_up=0,
                 norm=norm_of(flatten(moved)),
             )
-            strategy.average.add(parts[tier], reply.difference, *strategy.weigh(sent, reply, number))
+            average.add(parts[tier], update.difference, *strategy.weigh(context, assignment, update))
         untouched = {name: (count[name] == 0, bits(strategy.state[name][count[name] == 0])) for name in expected}
-        strategy.average.finish(strategy.state, out=strategy.state)
+        average.finish(strategy.state, out=strategy.state)
         for name, tensor in expected.items():
             tensor.add_(torch.nan_to_num(total[name] / count[name]))
             torch.testing.assert_close(strategy.state[name], tensor, rtol=1e-5, atol=1e-6, msg=name)

@@ -103,7 +103,7 @@ def test_fedrolexs_default_walks_backwards_like_the_released_code(size: int) -> 
     spec = NetworkSpec("mlp", (1, 2, 2), CLASSES, widths=(size,))
     tier, strategy = HALVING[2], FedRolex(spec, Settings(tiers=HALVING))
     for released_round in range(3 * size):
-        plan = strategy.plan(node(0), tier, released_round + 1)
+        plan = strategy.plan(strategy.context(released_round + 1), node(0), tier)
         held = submodel(strategy.network, plan)["stages.0.0.bias"].gather(torch.arange(size)).tolist()
         assert held == np.roll(np.arange(size), released_round % size)[: ceil(size * tier.rate)].tolist()
 

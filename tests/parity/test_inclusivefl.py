@@ -36,14 +36,19 @@ def _round(strategy: InclusiveFL, present: str) -> tuple[dict[str, Tensor], list
         tier = next(tier for tier in TIERS if tier.name == name)
         who = node(i, examples=EXAMPLES[name])
         plan, _ = round_.part(who, tier)
-        part = strategy.part(plan)
+        part = strategy.part(strategy.context(1), plan, strategy.state)
         trained = noisy(part.gather(state), i)
         difference = torch.cat([(trained[key] - part[key].gather(state[part[key].source])).flatten() for key in part])
-        strategy.average.add(part, difference, EXAMPLES[name], EXAMPLES[name])
+        strategy.runner.main.average.add(part, difference, EXAMPLES[name], EXAMPLES[name])
         sent.append((name, {part[key].source: value for key, value in trained.items()}))
-    strategy.average.finish(strategy.state, out=strategy.state)
-    strategy.refine(state)
+    strategy.runner.main.average.finish(strategy.state, out=strategy.state)
+    _refine(strategy, state)
     return {name: tensor.clone() for name, tensor in strategy.state.items()}, sent
+
+
+def _refine(strategy: InclusiveFL, before: dict[str, Tensor]) -> None:
+    main = strategy.runner.main
+    strategy.refine(strategy.context(1), before, main.tensors, main.average, {})
 
 
 def averaged(state: dict[str, Tensor], sent: list[tuple[str, dict[str, Tensor]]]) -> dict[str, Tensor]:
@@ -68,7 +73,9 @@ def test_without_momentum_it_is_the_average_of_layer_prefixes(present: str, own:
 
 def test_private_layers_are_held_by_one_size_only() -> None:
     strategy = _strategy()
-    held = {tier.name: {b.source for b in strategy.part(strategy.kept_plan(tier, 1)).values()} for tier in TIERS}
+    context = strategy.context(1)
+    parts = {tier.name: strategy.part(context, strategy.kept_plan(context, tier), strategy.state) for tier in TIERS}
+    held = {name: {block.source for block in part.values()} for name, part in parts.items()}
     own = {name for name in strategy.state if name.startswith("private.")}
     assert len(own) == 4  # weight and bias of the last layers of the two smaller sizes
     for name in own:
@@ -104,11 +111,11 @@ def test_momentum_is_the_mean_over_the_deeper_layers() -> None:
     state = _state(strategy)
     moved = {"stages.2.0.weight": 1.0, "stages.3.0.weight": 3.0}
     for tier in tiers:
-        part = strategy.part(strategy.kept_plan(tier, 1))
+        part = strategy.part(strategy.context(1), strategy.kept_plan(strategy.context(1), tier), strategy.state)
         values = [torch.full((block.numel,), moved.get(block.source, 0.5)) for block in part.values()]
-        strategy.average.add(part, torch.cat(values))
-    strategy.average.finish(strategy.state, out=strategy.state)
-    strategy.refine(state)
+        strategy.runner.main.average.add(part, torch.cat(values))
+    strategy.runner.main.average.finish(strategy.state, out=strategy.state)
+    _refine(strategy, state)
     (own,) = [name for name in state if name.startswith("private.") and name.endswith("stages.1.0.weight")]
     torch.testing.assert_close(strategy.state[own], state[own] + 2.0)
 
@@ -128,12 +135,12 @@ def test_the_largest_size_need_not_be_the_whole_network() -> None:
     strategy = InclusiveFL(SPEC, Settings(tiers=tiers), momentum=1.0)
     state = _state(strategy)
     for tier in tiers:
-        part = strategy.part(strategy.kept_plan(tier, 1))
+        part = strategy.part(strategy.context(1), strategy.kept_plan(strategy.context(1), tier), strategy.state)
         moved = {"private.1.stages.2.0.weight": 3.0}
         values = [torch.full((block.numel,), moved.get(block.source, 0.5)) for block in part.values()]
-        strategy.average.add(part, torch.cat(values))
-    strategy.average.finish(strategy.state, out=strategy.state)
-    strategy.refine(state)
+        strategy.runner.main.average.add(part, torch.cat(values))
+    strategy.runner.main.average.finish(strategy.state, out=strategy.state)
+    _refine(strategy, state)
     name = "private.0.stages.1.0.weight"
     torch.testing.assert_close(strategy.state[name], state[name] + 3.0)
     untrained = [name for name in state if name.startswith(("stages.3.", "exits.4."))]

@@ -102,7 +102,7 @@ def test_several_rounds_are_the_authors(mode: str, seed: int) -> None:
     """Ten clients of random tiers over three rounds, from one state on."""
     draws, strategy = Random(seed), strategy_of(mode)
     state = state_of(strategy.network)
-    plans = [strategy.kept_plan(tier, 1) for tier in TIERS]
+    plans = [strategy.kept_plan(strategy.context(1), tier) for tier in TIERS]
     assert len(set(plans)) == len(TIERS)
     models = [(float(plan.rate), set(plan.dropped)) for plan in plans]
     begins = [submodel(strategy.network, plan).gather(state) for plan in plans]
@@ -129,7 +129,10 @@ def test_several_rounds_are_the_authors(mode: str, seed: int) -> None:
 def test_blocks_and_norms_that_nobody_trained_keep_their_bits() -> None:
     """The released code makes such blocks zero; T5."""
     strategy = strategy_of()
-    state, plans = state_of(strategy.network), {tier.name: strategy.kept_plan(tier, 1) for tier in TIERS}
+    state, plans = (
+        state_of(strategy.network),
+        {tier.name: strategy.kept_plan(strategy.context(1), tier) for tier in TIERS},
+    )
     held = plans["e"]
     assert held.dropped
     round_ = Round(strategy, 1)
@@ -253,9 +256,9 @@ def test_what_cannot_be_is_said_before_anything_starts(keys: dict[str, Any], mes
 def test_the_whole_network_is_the_largest_submodel_that_is_trained() -> None:
     smaller = TIERS[1:]
     strategy = strategy_of(tiers=smaller)
-    whole = Tier("global", strategy.global_rate())
-    assert strategy.kept_plan(whole, 3) == strategy.kept_plan(smaller[0], 3)
-    assert strategy_of().kept_plan(Tier("global", Fraction(1)), 3) == Plan()
+    whole = Tier("global", strategy.global_rate(strategy.context(1)))
+    assert strategy.kept_plan(strategy.context(3), whole) == strategy.kept_plan(strategy.context(3), smaller[0])
+    assert strategy_of().kept_plan(strategy_of().context(3), Tier("global", Fraction(1))) == Plan()
 
 
 def test_a_run_without_the_full_width(play: Player) -> None:
@@ -267,11 +270,15 @@ def test_a_run_without_the_full_width(play: Player) -> None:
 @pytest.mark.parametrize("spread", [0, 1, 2])
 def test_the_spread_is_drawn_from_tiers_near_by(spread: int) -> None:
     strategy = strategy_of(spread=spread)
-    plans = [strategy.kept_plan(tier, 1) for tier in TIERS]
-    for place, tier in enumerate(TIERS):
-        seen = {plans.index(strategy.plan(node(i), tier, number)) for i in range(8) for number in range(1, 13)}
-        assert seen == {i for i in range(len(TIERS)) if abs(i - place) <= spread}
-        assert strategy.plan(node(3), tier, 5) == strategy.plan(node(3), tier, 5)
+    plans = [strategy.kept_plan(strategy.context(1), tier) for tier in TIERS]
+    for position, tier in enumerate(TIERS):
+        seen = {
+            plans.index(strategy.plan(strategy.context(number), node(i), tier))
+            for i in range(8)
+            for number in range(1, 13)
+        }
+        assert seen == {i for i in range(len(TIERS)) if abs(i - position) <= spread}
+        assert strategy.plan(strategy.context(5), node(3), tier) == strategy.plan(strategy.context(5), node(3), tier)
 
 
 def test_adapting_twice_changes_nothing() -> None:
@@ -326,7 +333,7 @@ def test_a_device_finds_its_tensors_in_the_whole_state(tiers: tuple[Tier, ...]) 
     strategy = strategy_of(tiers=tiers)
     state = state_of(strategy.network)
     for tier in tiers:
-        plan = strategy.kept_plan(tier, 1)
+        plan = strategy.kept_plan(strategy.context(1), tier)
         held = submodel(strategy.network, plan).gather(state)
         model = local_model(strategy.network, plan, torch.device("cpu"))
         for received, sliced in ((flatten(state), False), (flatten(held), True)):

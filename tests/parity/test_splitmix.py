@@ -22,6 +22,7 @@ from models.norms.dual_norm import noise_share
 from models.variants.base_nets import BaseNets
 from protocol import Optimiser, Work
 from strategies import Settings, SplitMix, Tier
+from strategies.exchange.assignment import Participant
 from tests.parity.rounds import CNN as ANY_CNN
 from tests.parity.rounds import Round, node, noisy, state_of
 from tests.parity.test_objectives import NO_MEMORY
@@ -89,12 +90,13 @@ def test_the_draw_has_the_released_distribution() -> None:
     strategy = SplitMix(CNN, Settings(tiers=tuple(tiers.values())), atom="1/3")
     ours, theirs = np.zeros((len(order), 8)), np.zeros((len(order), 8))
     for run in range(runs):
-        strategy.settings = replace(strategy.settings, seed=run)
-        strategy.restore_method_state({"turns": 0})
+        context = replace(strategy.context(1), settings=replace(strategy.settings, seed=run))
+        asked = [Participant(node=node(i), tier=tiers[count], round_number=1) for i, count in enumerate(order)]
+        plans, _ = strategy.plan_round(context, strategy.initial_values(), asked)
         shared = ReleasedSampler([0, 1, 2], draws)
         covered: set[int] = set()
         for i, count in enumerate(order):
-            bases = strategy.plan(node(i), tiers[count], 1).bases or ()
+            bases = plans[i].bases or ()
             first = shared.next()
             others = ReleasedSampler([b for b in range(3) if b != first], draws)
             rule = [first, *(others.next() for _ in range(count - 1))]

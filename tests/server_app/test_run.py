@@ -53,7 +53,7 @@ def test_a_full_disk_ends_no_training(tmp_path: Path, play: Player) -> None:
     assert [path.name for path in sorted(checkpoints.glob("*.json"))] == ["round-000001.json", "round-000003.json"]
     assert not list(checkpoints.glob(".tmp-*"))
     found, wanted = (checkpoint.load(path / "checkpoints", 3) for path in (out.path, reference.path))
-    state = [name for name in wanted.tensors if name.startswith("state/")]
+    state = [name for name in wanted.tensors if name.startswith("clusters/state/")]
     assert state
     assert all(torch.equal(found.tensors[name], wanted.tensors[name]) for name in state)
 

@@ -18,7 +18,7 @@ from client_app.app import app
 from flotilla.local.grid import LocalGrid, contexts
 from models.networks.build import build, initial_state
 from protocol import Hello
-from strategies import METHODS, HeteroFL, NetworkSpec, PartialStrategy, Settings, parse_tiers
+from strategies import METHODS, FlowerStrategy, HeteroFL, NetworkSpec, Settings, parse_tiers
 from strategies.flower_adapter import NothingLearnt
 from strategies.nodes.manager import NobodyAnswered
 from tests.support import TINY, context_of
@@ -32,7 +32,7 @@ def grid() -> LocalGrid:
     return LocalGrid(app, contexts({**TINY, "num-clients": 4}, 4))
 
 
-def arrays(strategy: PartialStrategy) -> ArrayRecord:
+def arrays(strategy: FlowerStrategy) -> ArrayRecord:
     """As any Flower app makes them: the state dict of a plain PyTorch module, if the network is no more than that."""
     network = strategy.network
     if network.private or network.bases:  # copies of some tensors, or nets side by side
@@ -83,7 +83,7 @@ def test_start_inside_a_server_app() -> None:
 def test_flowers_own_loop_gives_the_same_state(name: str) -> None:
     """`configure_train`, `aggregate_train` and their evaluation twins, as Flower's `Strategy.start` calls them."""
 
-    def make() -> PartialStrategy:
+    def make() -> FlowerStrategy:
         network = NetworkSpec(
             "mlp",
             (1, 8, 8),

@@ -7,7 +7,6 @@ from benchmarks.probes.structure import PACKAGES, modules
 LONGEST = 320  # lines of a file
 LONGER = {  # what a rewrite under way will split; nothing may be added
     "flotilla.local.pool",
-    "strategies.round.runner",
 }
 UNFORMATTED = 20  # lines that the formatter is told to leave
 

@@ -12,6 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 import server_app.app as ours
 from server_app.run import Run
+from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.messaging import exchange
 from strategies.exchange.report import RoundReport
@@ -31,10 +32,10 @@ class Probed(Run):
         self.strategy.weigh = self._noting  # type: ignore[method-assign]
         self._began = perf_counter()
 
-    def _noting(self, sent: TrainAssignment, reply: ClientUpdate, round_number: int) -> tuple[float, float]:
+    def _noting(self, context: RoundContext, assignment: TrainAssignment, update: ClientUpdate) -> tuple[float, float]:
         """Weigh a reply, and note how long its client computed."""
-        self._computing[sent.node.address] = reply.metrics["seconds-computing"]
-        return self._weigh(sent, reply, round_number)
+        self._computing[assignment.node.address] = update.metrics["seconds-computing"]
+        return self._weigh(context, assignment, update)
 
     def _after(self, report: RoundReport) -> None:
         super()._after(report)

@@ -162,7 +162,10 @@ class Devices:
         self._speed = [SPEEDS[name] * exp(SPREAD * factor) for name, factor in zip(tiers, factors, strict=True)]
         self._epochs = config.settings.work.local_epochs
         strategy = config.strategy()
-        sizes = {tier.name: cost_of(strategy.network, strategy.kept_plan(tier, 1)) for tier in config.settings.tiers}
+        sizes = {
+            tier.name: cost_of(strategy.network, strategy.kept_plan(strategy.context(1), tier))
+            for tier in config.settings.tiers
+        }
         self._macs = [3 * sizes[name].macs for name in tiers]  # forward, and twice as much backward
         self._sending = [8 * sizes[name].parameters / BYTES_A_SECOND for name in tiers]  # float32, down and up
         self.asked: dict[int, dict[int, float]] = {}
@@ -235,9 +238,9 @@ def _by_client(going: Run, config: RunConfig, tiers: Sequence[str]) -> list[floa
     strategy, data = going.strategy, load(config.data)
     right = {}
     for tier in strategy.settings.tiers:
-        plan = strategy.kept_plan(tier, ROUNDS)
+        plan = strategy.kept_plan(strategy.context(ROUNDS), tier)
         network = build_part(strategy.network, plan)
-        network.load_state_dict(strategy.part(plan).gather(strategy.state))
+        network.load_state_dict(strategy.part(strategy.context(ROUNDS), plan, strategy.state).gather(strategy.state))
         with torch.no_grad():
             hits = network.eval()(data.test.inputs).argmax(1) == data.test.labels
         right[tier.name] = [hits[data.test.labels == c].float().mean().item() for c in range(data.classes)]

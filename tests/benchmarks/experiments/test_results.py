@@ -52,7 +52,7 @@ def test_a_row_is_as_large_as_it_says() -> None:
     sizes = {}
     for row in ("depthfl", "heterofl, sized as depthfl"):
         strategy = resolve({**DEPTH.common, **DEPTH.methods[row]}, check_files=False).strategy()
-        plans = [strategy.kept_plan(tier, 1) for tier in strategy.settings.tiers]
+        plans = [strategy.kept_plan(strategy.context(1), tier) for tier in strategy.settings.tiers]
         sizes[row] = [cost_of(strategy.network, plan).parameters for plan in plans]
     for ours, theirs in zip(*sizes.values(), strict=True):
         assert ours == pytest.approx(theirs, rel=0.05)

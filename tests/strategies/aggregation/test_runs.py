@@ -252,23 +252,23 @@ def test_the_selections_weights_count_in_the_mean_number_of_steps() -> None:
     """τ is the mean over the same weights as the differences'."""
     schedule = Schedule(momentum=0.0)
     strategy = FedAvg(NetworkSpec("mlp", (1, 4, 4), 3, widths=(6,)), Settings(aggregation=FedNova(), schedule=schedule))
-    message: Any = None  # nothing here looks at it
-    part = submodel(strategy.network, Plan())
+    part, context = submodel(strategy.network, Plan()), strategy.context(1)
     learnt = []
     for i, (examples, weight, steps) in enumerate([(10, 3.0, 2), (40, 0.5, 8)]):
-        sent = TrainAssignment(
+        assignment = TrainAssignment(
             node=node_of(i, examples=examples),
             tier="a",
             plan=Plan(),
             part=part,
             nonce="n",
-            message=message,
-            bytes_down=0,
+            optimiser=schedule.optimiser(1),
             weight=weight,
         )
         learnt.append(
-            AcceptedUpdate(sent=sent, metrics={"num-examples": float(examples), "steps": float(steps)}, vector=None)
+            AcceptedUpdate(assignment=assignment, metrics={"num-examples": float(examples), "steps": float(steps)})
         )
-    assert strategy.scale(learnt, 1) == pytest.approx((10 * 3 * 2 + 40 * 0.5 * 8) / (10 * 3 + 40 * 0.5))
+    assert strategy.scale(context, learnt) == pytest.approx((10 * 3 * 2 + 40 * 0.5 * 8) / (10 * 3 + 40 * 0.5))
     pulled = FedAvg(strategy.network, replace(strategy.settings, dynamic_alpha=0.1))
-    assert pulled.scale(learnt, 1) < strategy.scale(learnt, 1)  # the regulariser of FedDyn shortens the way
+    assert pulled.scale(pulled.context(1), learnt) < strategy.scale(
+        context, learnt
+    )  # the regulariser of FedDyn shortens the way

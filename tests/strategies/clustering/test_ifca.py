@@ -22,26 +22,29 @@ from models.networks.build import layout
 from models.variants.cluster_states import pack_states, packed_length, trunk, unpack_states
 from protocol import LOSSES, ClusterStates, Objective, TrainRequest, bytes_of, read_request
 from server_app.config.resolve import RunConfig
-from strategies import PartialStrategy
+from strategies import FlowerStrategy
 from strategies.clustering.base import initial_purpose
+from strategies.round.requests import loss_request
 from tests.support import Player, configured, failed, trains
 
 Tensors = dict[str, Tensor]
 ONE: dict[str, Any] = {"method": "fedavg", "tiers": "a:1", "widths": "12", "num_clients": 6, "batch_size": 64}
 
 
-def started(states: Sequence[Tensors] = (), **keys: Any) -> tuple[PartialStrategy, LocalGrid, RunConfig]:
+def started(states: Sequence[Tensors] = (), **keys: Any) -> tuple[FlowerStrategy, LocalGrid, RunConfig]:
     """A strategy with the given states, and its nodes."""
     config = configured(**{**ONE, **keys})
     strategy = config.strategy()
     for i, state in enumerate(states):
         for name, tensor in state.items():
-            strategy.clusters.states[i].tensors[name].copy_(tensor)
+            strategy.runner.pieces.clusters.states[i].tensors[name].copy_(tensor)
     return strategy, LocalGrid(app, contexts(config.flat, config.num_clients)), config
 
 
-def states_of(strategy: PartialStrategy) -> list[Tensors]:
-    return [{n: t.clone() for n, t in state.tensors.items()} for state in strategy.clusters.states.values()]
+def states_of(strategy: FlowerStrategy) -> list[Tensors]:
+    return [
+        {n: t.clone() for n, t in state.tensors.items()} for state in strategy.runner.pieces.clusters.states.values()
+    ]
 
 
 def drawn(count: int, **keys: Any) -> list[Tensors]:
@@ -49,7 +52,7 @@ def drawn(count: int, **keys: Any) -> list[Tensors]:
     return states_of(started(clustering="ifca", ifca_clusters=count, **keys)[0])
 
 
-def after(states: Sequence[Tensors], rounds: int = 2, **keys: Any) -> tuple[list[Tensors], PartialStrategy]:
+def after(states: Sequence[Tensors], rounds: int = 2, **keys: Any) -> tuple[list[Tensors], FlowerStrategy]:
     """The states after some rounds of IFCA, and the strategy."""
     strategy, grid, _ = started(states, clustering="ifca", ifca_clusters=len(states), **keys)
     for number in range(1, rounds + 1):
@@ -61,7 +64,7 @@ def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def members(strategy: PartialStrategy) -> list[list[Any]]:
+def members(strategy: FlowerStrategy) -> list[list[Any]]:
     return [list(ids) for ids in strategy.report.clusters["assignments"].values()]
 
 
@@ -168,12 +171,14 @@ def test_nobody_has_a_lower_loss_on_another_cluster(keys: dict[str, Any]) -> Non
     strategy, grid, _ = started(
         clustering="ifca", ifca_clusters=4, synthetic_groups="rotations:4", num_clients=8, **keys
     )
-    strategy.prepare(grid, 1)
-    outboxes = [strategy.outbox(1, cluster) for cluster in range(4)]
-    found = {}
-    for sent in strategy.sent:
-        asked = [box.ask_loss(LOSSES, sent.node, sent.plan, Objective()) for box in outboxes]
-        found[sent.node.id] = losses_of(grid, [message for _, message in asked])
+    strategy.runner.begin(grid, 1)
+    context, found = strategy.context(1), {}
+    states = [strategy.runner.states(context, only=cluster) for cluster in range(4)]
+    for one in strategy.runner.round.assignments:
+        asked = [
+            loss_request(context, LOSSES, one.node, one.plan, states=each, objective=Objective()) for each in states
+        ]
+        found[one.node.id] = losses_of(grid, [message for _, message in asked])
     strategy.run_round(grid, 1)
     chosen = {node: number for number, ids in enumerate(members(strategy)) for node in ids}
     assert chosen.keys() == found.keys()
@@ -187,7 +192,7 @@ def test_near_the_truth_identities_are_exact_from_the_first_round() -> None:
     for group in range(4):
         (state,) = drawn(1)
         strategy, grid, _ = started([state], **keys)
-        strategy.chooser.choose = _only(group, strategy.chooser.choose)  # type: ignore[method-assign]
+        strategy.runner.pieces.selection.choose = _only(group, strategy.runner.pieces.selection.choose)  # type: ignore[method-assign]
         for number in range(1, 3):
             strategy.run_round(grid, number)
         near += states_of(strategy)
@@ -196,8 +201,8 @@ def test_near_the_truth_identities_are_exact_from_the_first_round() -> None:
 
 
 def _only(group: int, choose: Any) -> Any:
-    def some(grid: Any, outbox: Any, nodes: Any, *rest: Any) -> Any:
-        return choose(grid, outbox, [node for node in nodes if node.id % 4 == group], *rest)
+    def some(grid: Any, context: Any, *, nodes: Any, **rest: Any) -> Any:
+        return choose(grid, context, nodes=[node for node in nodes if node.id % 4 == group], **rest)
 
     return some
 
@@ -242,8 +247,8 @@ def test_k_clusters_cost_exactly_k_downlinks_and_a_shared_trunk_counts_once(slic
 
     def lengths(**more: Any) -> list[int]:
         strategy, grid, _ = started(**{**keys, **more})
-        strategy.prepare(grid, 1)
-        return [sent.message.content.array_records["arrays"]["state"].shape[0] for sent in strategy.sent]
+        strategy.runner.begin(grid, 1)
+        return [m.content.array_records["arrays"]["state"].shape[0] for m in strategy.runner.round.messages]
 
     plain = lengths()
     several = lengths(clustering="ifca", ifca_clusters=clusters)
@@ -283,8 +288,8 @@ def test_states_come_apart_as_they_were_put_together() -> None:
 
 def test_requests_say_how_many_states_came_along() -> None:
     strategy, grid, _ = started(clustering="ifca", ifca_clusters=3, ifca_shared=True)
-    strategy.prepare(grid, 1)
-    content: RecordDict = strategy.sent[0].message.content
+    strategy.runner.begin(grid, 1)
+    content: RecordDict = strategy.runner.round.messages[0].content
     request, state = read_request(TrainRequest, content)
     assert request.clusters == ClusterStates(count=3, shared=True)
     record = content["arrays"]
@@ -320,11 +325,11 @@ def test_restarts_look_for_a_balanced_beginning(play: Player) -> None:
 def test_of_unbalanced_beginnings_the_best_is_taken() -> None:
     answers = iter([[(0, 1.0), (0, 1.0)], [(0, 1.0), (1, 9.0)], [(1, 1.0), (0, 2.0)], [(1, 0.0), (1, 0.0)]])
     strategy, _, _ = started(clustering="ifca", ifca_clusters=2, ifca_restarts=3, ifca_least_share=0.5, seed=3)
-    clustering = strategy.clusters
+    clustering = strategy.runner.pieces.clusters
     clustering._least_share = 0.6  # type: ignore[attr-defined]  # which nothing reaches
     clustering.start(lambda: next(answers))
     expected, _, _ = started(clustering="ifca", ifca_clusters=2, seed=3)
-    expected.clusters.draw(2)  # type: ignore[attr-defined]
+    expected.runner.pieces.clusters.draw(2)  # type: ignore[attr-defined]
     assert all(same(a, b) for a, b in zip(states_of(strategy), states_of(expected), strict=True))
 
 
@@ -407,7 +412,7 @@ def test_settings_that_are_none(keys: dict[str, Any], named: str) -> None:
 def test_there_may_be_more_than_ten_clusters() -> None:
     """The share that every cluster must have is looked at with restarts only."""
     keys: dict[str, Any] = {"ifca_clusters": 12, "num_clients": 20}
-    assert len(configured(clustering="ifca", **keys).strategy().clusters.states) == 12
+    assert len(configured(clustering="ifca", **keys).strategy().runner.pieces.clusters.states) == 12
     configured(**keys)
     with pytest.raises(SettingError, match="ifca-least-share"):
         configured(clustering="ifca", ifca_restarts=1, **keys)

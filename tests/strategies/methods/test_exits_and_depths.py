@@ -91,20 +91,20 @@ def test_a_depth_that_the_network_does_not_have(method: str) -> None:
 def test_depths_say_nothing_where_tiers_differ_in_width() -> None:
     wide, narrow = parse_tiers("a:1@1, b:1/2@4")
     settings = Settings(tiers=(wide, narrow))
-    assert HeteroFL(SPEC, settings).can_hold(wide, narrow)
+    assert HeteroFL(SPEC, settings).can_hold(HeteroFL(SPEC, settings).context(1), wide, narrow)
     for strategy in (ScaleFL(SPEC, settings), DepthFL(SPEC, settings)):
-        assert not strategy.can_hold(wide, narrow)
-    assert DepthFL(SPEC, settings).can_hold(narrow, wide)
+        assert not strategy.can_hold(strategy.context(1), wide, narrow)
+    assert DepthFL(SPEC, settings).can_hold(DepthFL(SPEC, settings).context(1), narrow, wide)
 
 
 def test_the_global_network_is_as_deep_as_somebody_trains_it() -> None:
     tiers = parse_tiers("a:1@2, b:1@1")
     whole = Tier("global", Fraction(1))
     for strategy in (DepthFL(SPEC, Settings(tiers=tiers)), InclusiveFL(SPEC, Settings(tiers=tiers))):
-        assert strategy.depth_of(whole) == 2
-        assert strategy.kept_plan(whole, 1) == strategy.kept_plan(tiers[0], 1)
+        assert strategy.context(1).depth_of(whole) == 2
+        assert strategy.kept_plan(strategy.context(1), whole) == strategy.kept_plan(strategy.context(1), tiers[0])
     scaled = ScaleFL(SPEC, Settings(tiers=parse_tiers("a:1@1, b:1/2@3, c:1/4@3")))
-    plan = scaled.kept_plan(Tier("global", scaled.global_rate()), 1)
+    plan = scaled.kept_plan(scaled.context(1), Tier("global", scaled.global_rate(scaled.context(1))))
     assert (plan.rate, plan.depth) == (Fraction(1, 2), 3)
 
 
@@ -126,7 +126,7 @@ def test_momentum_is_off_by_itself_where_no_layer_could_teach(
 ) -> None:
     strategy = configured(method="inclusivefl", **network).strategy()
     assert isinstance(strategy, InclusiveFL)
-    assert strategy.momentum == 0
+    assert strategy.momentum(strategy.context(1)) == 0
     logging.getLogger("flwr").propagate = True
     with caplog.at_level(logging.INFO, "flwr"):
         strategy.summary()
@@ -144,7 +144,7 @@ def test_momentum_is_the_papers_where_layers_can_teach(network: dict[str, Any]) 
     for given, beta in (("auto", 0.2), ("0.5", 0.5), (0.5, 0.5), (0, 0.0), ("0", 0.0), ("1", 1.0)):
         strategy = configured(method="inclusivefl", inclusivefl_momentum=given, **network).strategy()
         assert isinstance(strategy, InclusiveFL)
-        assert strategy.momentum == beta
+        assert strategy.momentum(strategy.context(1)) == beta
     for wrong in ("much", "nan", "inf", "-0.1", "1.1", True):
         assert refusal(method="inclusivefl", inclusivefl_momentum=wrong, **network).key == "inclusivefl-momentum"
 
@@ -153,7 +153,7 @@ def test_one_size_has_nobody_to_learn_from() -> None:
     network: dict[str, Any] = {"model": "vit", "widths": "8, 8", "blocks": "3", "heads": 2, "tiers": "a:1"}
     strategy = configured(method="inclusivefl", **network).strategy()
     assert isinstance(strategy, InclusiveFL)
-    assert strategy.momentum == 0
+    assert strategy.momentum(strategy.context(1)) == 0
     assert refusal(method="inclusivefl", inclusivefl_momentum="0.2", **network).key == "inclusivefl-momentum"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from fractions import Fraction
 from hashlib import sha256
@@ -16,7 +17,7 @@ from models import NetworkSpec, Plan, SettingError, build_part, generator, initi
 from models.variants.base_nets import BaseNets, nets_of
 from server_app.config.resolve import resolve
 from strategies import Settings, SplitMix, Tier, parse_tiers
-from tests.parity.rounds import Round, node, noisy
+from tests.parity.rounds import Planner, Round, node, noisy
 from tests.support import Player, configured, keys_of
 
 SPEC = NetworkSpec("mlp", (1, 4, 4), 5, widths=(16, 8))
@@ -52,16 +53,16 @@ def test_a_budget_buys_a_whole_number_of_nets(rate: str, atom: str, count: int) 
     tiers = (Tier("a", Fraction(1)), Tier("b", Fraction(rate)))
     spec = NetworkSpec("mlp", (1, 4, 4), 5, widths=(80, 40))
     strategy = SplitMix(spec, Settings(tiers=tiers), atom=atom)
-    assert strategy.carried(tiers[1]) == count
-    assert strategy.kept_plan(tiers[1], 5) == Plan(bases=tuple(range(count)))
-    assert len(strategy.plan(node(0), tiers[1], 1).bases or ()) == count
+    assert strategy.carried(strategy.context(1), tiers[1]) == count
+    assert strategy.kept_plan(strategy.context(5), tiers[1]) == Plan(bases=tuple(range(count)))
+    assert len(Planner(strategy).plan(node(0), tiers[1], 1).bases or ()) == count
 
 
 def test_the_nets_are_narrow_and_whole() -> None:
     strategy = _strategy()
     assert strategy.network.bases == 8
     assert strategy.network.widths == (2, 1)
-    part = strategy.part(Plan(bases=(5, 2)))
+    part = strategy.part(strategy.context(1), Plan(bases=(5, 2)), strategy.state)
     assert {block.source.split(".")[1] for block in part.values()} == {"5", "2"}
     assert part["bases.0.stages.0.0.weight"].local_shape == (2, 16)
     assert strategy.adapted(strategy.network, strategy.settings, strategy.options) == strategy.network
@@ -71,21 +72,22 @@ def test_auto_is_the_widest_that_the_smallest_tier_can_carry() -> None:
     for smallest, count in (("1/8", 8), ("1/4", 4), ("3/10", 4), ("2/3", 2), ("1", 1)):
         tiers = (Tier("a", Fraction(1)), Tier("b", Fraction(smallest)))
         assert _strategy("auto", tiers).network.bases == count
-        assert _strategy("auto", tiers).carried(tiers[1]) == 1
+        assert _strategy("auto", tiers).carried(_strategy("auto", tiers).context(1), tiers[1]) == 1
 
 
 def test_nobody_is_left_out_with_many_devices_and_few_a_round() -> None:
     """Shuffled ids with gaps, three devices a round: in every turn of the round-robin every net comes once."""
     strategy, tiers = _strategy(), TIERS
+    planner = Planner(strategy)
     ids = generator(0, 0, "server", "ids").permutation(40_000)[:1_500].tolist()
     draws = generator(1, 0, "server", "who")
     trained: list[tuple[int, ...]] = []
     for number in range(1, 401):
         for i in draws.choice(ids, 3, replace=False).tolist():
             tier = tiers[i % 4]
-            bases = strategy.plan(node(i), tier, number).bases
+            bases = planner.plan(node(i), tier, number).bases
             assert bases is not None
-            assert len(set(bases)) == len(bases) == strategy.carried(tier)
+            assert len(set(bases)) == len(bases) == strategy.carried(strategy.context(1), tier)
             assert list(bases) == sorted(bases)
             trained.append(bases)
     for start in range(0, 1_200, 8):
@@ -96,8 +98,8 @@ def test_nobody_is_left_out_with_many_devices_and_few_a_round() -> None:
 
 
 def test_the_smallest_devices_alone_are_a_round_robin_in_changing_order() -> None:
-    strategy = _strategy()
-    firsts = [strategy.plan(node(7 * i), TIERS[3], i + 1).bases for i in range(80)]
+    planner = Planner(_strategy())
+    firsts = [planner.plan(node(7 * i), TIERS[3], i + 1).bases for i in range(80)]
     cycles = [tuple(base for (base,) in firsts[start : start + 8]) for start in range(0, 80, 8)]  # type: ignore[misc]
     assert all(sorted(cycle) == list(range(8)) for cycle in cycles)
     assert len(set(cycles)) > 5
@@ -106,19 +108,19 @@ def test_the_smallest_devices_alone_are_a_round_robin_in_changing_order() -> Non
 def test_the_others_are_uniform() -> None:
     """Two of four nets: each of the six pairs one time in six, over rounds and devices."""
     tiers = (Tier("a", Fraction(1)), Tier("b", Fraction(1, 2)))
-    strategy = _strategy("1/4", tiers)
-    pairs = Counter(strategy.plan(node(i % 50), tiers[1], i // 50 + 1).bases for i in range(3_000))
+    planner = Planner(_strategy("1/4", tiers))
+    pairs = Counter(planner.plan(node(i % 50), tiers[1], i // 50 + 1).bases for i in range(3_000))
     assert len(pairs) == 6
     assert all(abs(count - 500) < 100 for count in pairs.values())
 
 
 def test_a_restored_strategy_goes_on_where_it_was() -> None:
-    whole, first, second = _strategy(), _strategy(), _strategy()
+    whole, first = Planner(_strategy()), Planner(_strategy())
     plans = [whole.plan(node(i), TIERS[i % 4], i // 5 + 1) for i in range(30)]
     head = [first.plan(node(i), TIERS[i % 4], i // 5 + 1) for i in range(13)]
-    second.restore_method_state(first.method_state())
+    second = Planner(_strategy(), json.loads(json.dumps(first.values)))
     assert head + [second.plan(node(i), TIERS[i % 4], i // 5 + 1) for i in range(13, 30)] == plans
-    other = SplitMix(SPEC, Settings(tiers=TIERS, seed=2), atom="1/8")
+    other = Planner(SplitMix(SPEC, Settings(tiers=TIERS, seed=2), atom="1/8"))
     assert [other.plan(node(i), TIERS[i % 4], i // 5 + 1) for i in range(30)] != plans
 
 
@@ -149,10 +151,10 @@ def test_a_width_at_inference_is_the_mean_of_the_first_nets() -> None:
         net.load_state_dict(submodel(strategy.network, Plan(bases=(base,))).gather(state))
         alone.append(net.train()(x))
     for tier, count in zip(TIERS, (8, 4, 2, 1), strict=True):
-        plan = strategy.kept_plan(tier, 1)
+        plan = strategy.kept_plan(strategy.context(1), tier)
         network = build_part(strategy.network, plan)
         assert isinstance(network, BaseNets)
-        network.load_state_dict(strategy.part(plan).gather(state))
+        network.load_state_dict(strategy.part(strategy.context(1), plan, strategy.state).gather(state))
         torch.testing.assert_close(network.train()(x), sum(alone[:count], torch.zeros(9, 5)) / count)
 
 

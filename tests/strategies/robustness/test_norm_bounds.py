@@ -1,4 +1,4 @@
-"""NormBounds of one reply: a running quantile by tier, and a range for weights."""
+"""Bounds on one reply: a running quantile by tier, and a range for weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from models.algebra.average import norm_of
 from models.errors import SettingError
+from strategies.exchange.report import RoundReport
+from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import ClientUpdate, Rejected
 from strategies.robustness.norm_bounds import CLIP_RATE, ZERO_RATE, NormBounds, moved
 from strategies.robustness.options import GuardOptions
@@ -23,14 +25,18 @@ norms = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=20)
 
 def reply(norm: float, examples: float = 10.0) -> ClientUpdate:
     difference = torch.tensor([3.0, 4.0]) * (norm / 5)
-    return ClientUpdate(difference=difference, metrics={"num-examples": examples}, bytes_up=8, norm=norm)
+    return ClientUpdate(difference=difference, metrics={"num-examples": examples}, norm=norm)
+
+
+def end(limits: NormBounds) -> None:
+    limits.learn(RoundOutcome(report=RoundReport(number=1), accepted=()))
 
 
 def play(limits: NormBounds, *rounds: dict[str, list[float]]) -> list[list[str]]:
     """Tiers and norms of the rounds; the tiers of the rejected ones."""
     rejected: list[list[str]] = []
     for by_tier in rounds:
-        limits.begin()
+        limits.begin(1, torch.zeros(0))
         rejected.append([])
         for tier, sent in by_tier.items():
             for norm in sent:
@@ -40,7 +46,7 @@ def play(limits: NormBounds, *rounds: dict[str, list[float]]) -> list[list[str]]
                     rejected[-1].append(tier)
                 else:
                     limits.note(tier, norm)
-        limits.close()
+        end(limits)
     return rejected
 
 
@@ -74,7 +80,7 @@ def test_a_long_difference_is_rejected_and_moves_nothing() -> None:
 
 def test_what_is_shortened_is_as_much_shorter_before_encoding() -> None:
     limits = NormBounds(GuardOptions(guard_norm="clip", guard_clip_start=2.0))
-    limits.begin()
+    limits.begin(1, torch.zeros(0))
     came = replace(reply(8.0), metrics={"num-examples": 10.0, "norm": 6.0}, span=(0.3, 2.0))
     found = limits.limited("a", came)
     assert (found.norm, found.metrics["norm"], found.span) == (2.0, 1.5, (0.3, 2.0))
@@ -94,7 +100,7 @@ def test_every_tier_has_its_own_bound() -> None:
     rounds = [{"a": [10.0] * 10, "e": [0.01] * 10}] * 200
     assert not any(play(limits, *rounds))
     assert limits.clip["e"] < 0.02 < 5 < limits.clip["a"]
-    limits.begin()
+    limits.begin(1, torch.zeros(0))
     limits.limited("a", reply(9.0))
     with pytest.raises(Rejected, match="quantile of tier e"):
         limits.limited("e", reply(9.0))
@@ -130,16 +136,16 @@ def test_nothing_is_looked_at_when_all_is_off() -> None:
     limits, one = NormBounds(GuardOptions()), reply(1e9, 1e9)
     assert limits.limited("a", one) is one
     limits.note("a", 1e9)
-    limits.close()
+    end(limits)
     assert limits.report() == {}
-    assert limits.checkpoint() == {"zero": {}, "clip": {}}
+    assert limits.checkpoint() == ({}, {"zero": {}, "clip": {}})
 
 
 def test_restored_limits_go_on_as_they_were() -> None:
     rounds = [{"a": [1.0, 2.0, 30.0], "b": [0.1]}] * 3
     one, other = (NormBounds(GuardOptions(guard_norm="both")) for _ in range(2))
     play(one, *rounds)
-    other.restore(one.checkpoint())
+    other.restore(*one.checkpoint())
     play(one, *rounds)
     play(other, *rounds)
     assert one.checkpoint() == other.checkpoint()

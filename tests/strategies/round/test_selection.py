@@ -15,11 +15,13 @@ from models.algebra.plans import Plan
 from models.networks.build import layout, submodel
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
-from protocol import NodeId, Objective, Work
-from strategies import Schedule, Settings
+from protocol import NodeId, Optimiser, Work
+from strategies import Method, Schedule, Settings
 from strategies.aggregation import Aggregation, ByMethod, QFedSGD, effective_steps
+from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.report import RoundReport
+from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.round.selection import SelectionRunner
 from strategies.selection import Candidates, Probe, Selection, Selector
@@ -50,19 +52,19 @@ def settings_of(selector: Selector, **more: Any) -> Settings:
 def choose(chooser: SelectionRunner, tiers: Mapping[int, Tier], round_number: int) -> None:
     nodes = [node_of(i, examples=500) for i in sorted(tiers)]
     known: dict[NodeId, Tier] = {node.id: tiers[i] for i, node in zip(sorted(tiers), nodes, strict=True)}
-    plan, objective = (lambda tier, number: Plan(tier.rate)), (lambda tier, number: Objective())
-    chooser.choose(NOBODY, NOBODY, nodes, known, plan, objective, RoundReport(number=round_number))
+    context = RoundContext(round_number=round_number, settings=Settings(), network=SPEC, layout=layout(SPEC))
+    report = RoundReport(number=round_number)
+    chooser.choose(NOBODY, context, method=Method({}), states=NOBODY, nodes=nodes, tiers=known, report=report)
 
 
-def sent_to(node: int, tier: Tier) -> TrainAssignment:
+def sent_to(node: int, tier: Tier, optimiser: Optimiser | None = None) -> TrainAssignment:
     return TrainAssignment(
         node=node_of(node),
         tier=tier.name,
         plan=Plan(),
         part=submodel(SPEC, Plan()),
         nonce="n",
-        message=NOBODY,
-        bytes_down=0,
+        optimiser=optimiser or Optimiser(0.1),
     )
 
 
@@ -77,10 +79,8 @@ def test_the_same_gradient_is_the_same_vector_whatever_the_rate_and_the_steps(mo
         choose(chooser, {0: WIDE, 1: WIDE}, round_number)
         optimiser = schedule.optimiser(round_number)
         difference = -optimiser.learning_rate * effective_steps(steps, momentum) * gradient
-        reply = ClientUpdate(
-            difference=difference, metrics={"steps": float(steps)}, bytes_up=0, norm=float(difference.norm())
-        )
-        vectors.append(chooser.vector(sent_to(0, WIDE), reply))
+        update = ClientUpdate(difference=difference, metrics={"steps": float(steps)}, norm=float(difference.norm()))
+        vectors.append(chooser.vector(sent_to(0, WIDE, optimiser), update))
     first, second = vectors
     assert first is not None
     assert second is not None
@@ -92,7 +92,7 @@ def test_the_same_gradient_is_the_same_vector_whatever_the_rate_and_the_steps(mo
 def test_a_reply_that_does_not_say_its_steps_leaves_no_vector(metrics: dict[str, float]) -> None:
     chooser = SelectionRunner(settings_of(DivFL()), layout(SPEC))
     choose(chooser, {0: WIDE, 1: WIDE}, 1)
-    reply = ClientUpdate(difference=torch.ones(submodel(SPEC, Plan()).numel), metrics=metrics, bytes_up=0, norm=1.0)
+    reply = ClientUpdate(difference=torch.ones(submodel(SPEC, Plan()).numel), metrics=metrics, norm=1.0)
     assert chooser.vector(sent_to(0, WIDE), reply) is None
 
 
@@ -102,7 +102,8 @@ def processed(trained: bool, tiers: Mapping[int, Tier], **more: Any) -> list[flo
     chooser = SelectionRunner(settings_of(looker, work=Work(batch_size=10), **more), layout(SPEC))
     choose(chooser, {0: WIDE, 1: WIDE}, 1)
     if trained:
-        chooser.learn([AcceptedUpdate(sent=sent_to(i, WIDE), metrics={"steps": 9.0}, vector=None) for i in (0, 1)], 1)
+        accepted = [AcceptedUpdate(assignment=sent_to(i, WIDE), metrics={"steps": 9.0}) for i in (0, 1)]
+        chooser.learn(RoundOutcome(report=RoundReport(number=1), accepted=accepted))
         choose(chooser, tiers, 2)
     return [float(number) for number in looker.seen[-1].processed]
 

@@ -337,7 +337,7 @@ def test_weights_are_per_coordinate_where_tiers_differ(tmp_path: Path) -> None:
     narrow = next(node for node, tier in tiers.items() if tier.name == "c")
     keys = {"method": "heterofl", "heterofl_label_rows": False}
     plain, heavy = (after_one_round((wide, narrow), weights, tmp_path, **keys) for weights in (None, (1.0, 9.0)))
-    block = submodel(strategy.network, strategy.kept_plan(Tier("c", tiers[narrow].rate), 1))
+    block = submodel(strategy.network, strategy.kept_plan(strategy.context(1), Tier("c", tiers[narrow].rate)))
     changed = 0
     for name, tensor in plain.items():
         rows = dict(block.items())[name].local_shape

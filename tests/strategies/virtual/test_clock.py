@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from math import exp, inf
 from pathlib import Path
@@ -15,9 +15,13 @@ import torch
 from models import NetworkSpec, Plan, completed
 from models.cost import cost_of, training_bytes
 from models.errors import SettingError
+from models.networks.build import submodel
 from protocol import Hello
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
+from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
+from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import ClientUpdate
 from strategies.virtual.clock import Late, VirtualClock
 from strategies.virtual.devices import BUNDLED, Device, VirtualFleet, read_fleet
@@ -26,29 +30,26 @@ MLP = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(32, 16)))
 HALF = Plan(Fraction(1, 2))
 
 
-@dataclass
-class Asked:
-    node: Node
-    plan: Plan = HALF
-    bytes_down: int = 50_000
-
-
 def clock_of(*devices: Device, nodes: int = 4, seed: int = 1, deadline: float = 100.0) -> VirtualClock:
     fleet = VirtualFleet(devices, "digest")
     return VirtualClock(fleet, MLP, nodes=nodes, seed=seed, deadline=deadline, batch_size=16, whole=True)
 
 
-def asked(node: int) -> Asked:
-    return Asked(Node(7 * node, Hello(node=node, examples=10)))
+def asked(node: int, plan: Plan = HALF) -> TrainAssignment:
+    who = Node(7 * node, Hello(node=node, examples=10))
+    return TrainAssignment(node=who, tier="a", plan=plan, part=submodel(MLP, plan), nonce="n")
 
 
 def reply(steps: float = 12.0, up: int = 20_000) -> ClientUpdate:
     return ClientUpdate(
-        difference=torch.zeros(0),
-        metrics={"steps": steps, "seconds": 99.0, "seconds-computing": 98.0},
-        bytes_up=up,
-        norm=0.0,
+        metrics={"steps": steps, "seconds": 99.0, "seconds-computing": 98.0}, bytes_down=50_000, bytes_up=up
     )
+
+
+def end(clock: VirtualClock, *, waited_in_vain: bool = False) -> dict[str, float]:
+    report = RoundReport(number=1)
+    clock.learn(RoundOutcome(report=report, accepted=(), waited_in_vain=waited_in_vain))
+    return report.virtual
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -126,7 +127,7 @@ def test_draws_depend_on_nobody_else() -> None:
     expected, found = clock_of(device, other), clock_of(device, other)
 
     def seen(clock: VirtualClock, node: int | str) -> tuple[str, float, bool]:
-        return clock.device(node).name, clock.load(node, 7), clock.online(node, 7)
+        return clock.device(node).name, clock.slowness(node, 7), clock.online(node, 7)
 
     once = {node: seen(expected, node) for node in ids}
     Random(3).shuffle(ids)
@@ -138,9 +139,9 @@ def test_draws_depend_on_nobody_else() -> None:
 def test_a_busy_spell_lasts() -> None:
     clock = clock_of(Device(name="a", gmacs=1, busy=0.5, slowdown=3.0, spell=10), nodes=50)
     for node in range(50):
-        loads = [clock.load(node, number) for number in range(10, 20)]
+        loads = [clock.slowness(node, number) for number in range(10, 20)]
         assert set(loads) in ({1.0}, {3.0})
-    assert {clock.load(node, 15) for node in range(50)} == {1.0, 3.0}
+    assert {clock.slowness(node, 15) for node in range(50)} == {1.0, 3.0}
 
 
 def test_the_seconds_of_a_reply_by_hand() -> None:
@@ -155,52 +156,50 @@ def test_the_seconds_of_a_reply_by_hand() -> None:
         jitter=0.25,
     )
     clock = clock_of(device)
-    clock.begin()
-    came = reply()
-    clock.judge(asked(2), 5, came)
+    clock.begin(1, torch.zeros(0))
+    came = clock.timed(asked(2), 5, reply())
     macs = 64 * 16 + 16 * 8 + 8 * 10
     assert cost_of(MLP, HALF).macs == macs
-    computing = 12 * (0.004 + 3 * 16 * macs / 1e6) * clock.load(2, 5)
+    computing = 12 * (0.004 + 3 * 16 * macs / 1e6) * clock.slowness(2, 5)
     seconds = 0.06 + 50_000 * 8 / 2e6 + 20_000 * 8 / 0.5e6 + computing
     assert came.metrics["seconds-computing"] == pytest.approx(computing)
     assert came.metrics["seconds"] == pytest.approx(seconds)
-    assert clock.end() == {"round": pytest.approx(seconds), "elapsed": pytest.approx(seconds)}
-    assert clock.load(2, 5) != clock.load(2, 6)
-    assert 0.2 < clock.load(2, 5) < exp(3)
+    assert end(clock) == {"round": pytest.approx(seconds), "elapsed": pytest.approx(seconds)}
+    assert clock.slowness(2, 5) != clock.slowness(2, 6)
+    assert 0.2 < clock.slowness(2, 5) < exp(3)
 
 
 def test_a_round_lasts_until_its_last_reply_or_the_deadline() -> None:
     clock = clock_of(Device(name="a", gmacs=inf, step_ms=1000.0), deadline=10.0)
-    clock.begin()
+    clock.begin(1, torch.zeros(0))
     for node, steps in enumerate((3.0, 7.0, 5.0)):
-        clock.judge(asked(node), 1, reply(steps))
-    assert clock.end() == {"round": 7.0, "elapsed": 7.0}
-    clock.begin()
-    clock.judge(asked(0), 2, reply(4.0))
+        clock.timed(asked(node), 1, reply(steps))
+    assert end(clock) == {"round": 7.0, "elapsed": 7.0}
+    clock.begin(1, torch.zeros(0))
+    clock.timed(asked(0), 2, reply(4.0))
     with pytest.raises(Late, match="late: 11 virtual seconds"):
-        clock.judge(asked(1), 2, reply(11.0))
-    assert clock.end() == {"round": 10.0, "elapsed": 17.0}
-    clock.begin()
-    clock.lost()
-    assert clock.end() == {"round": 10.0, "elapsed": 27.0}
+        clock.timed(asked(1), 2, reply(11.0))
+    assert end(clock) == {"round": 10.0, "elapsed": 17.0}
+    clock.begin(1, torch.zeros(0))
+    assert end(clock, waited_in_vain=True) == {"round": 10.0, "elapsed": 27.0}
     other = clock_of(Device(name="a", gmacs=1.0))
-    other.restore(clock.checkpoint())
+    other.restore(*clock.checkpoint())
     assert other.elapsed == 27.0
     with pytest.raises(SettingError, match="simulated-devices"):
-        other.restore({"elapsed": 1.0, "fleet": "another"})
+        other.restore({}, {"elapsed": 1.0, "fleet": "another"})
 
 
 def test_a_part_that_does_not_fit_the_memory() -> None:
     needed = training_bytes(MLP, HALF, 16, whole=True)
     for memory, fits in ((needed + 1, True), (needed - 1, False)):
         clock = clock_of(Device(name="a", gmacs=1.0, memory_mb=memory / 1e6, latency_ms=500.0), deadline=10.0)
-        clock.begin()
+        clock.begin(1, torch.zeros(0))
         if fits:
-            clock.judge(asked(0), 1, reply())
+            clock.timed(asked(0), 1, reply())
         else:
             with pytest.raises(Late, match="out of memory"):
-                clock.judge(asked(0), 1, reply())
-            assert clock.end()["round"] == pytest.approx(1.0)  # it says so at once
+                clock.timed(asked(0), 1, reply())
+            assert end(clock)["round"] == pytest.approx(1.0)  # it says so at once
 
 
 def test_failures_come_as_often_as_told() -> None:
@@ -208,7 +207,7 @@ def test_failures_come_as_often_as_told() -> None:
     lost = 0
     for node in range(1200):
         try:
-            clock.judge(asked(node), 3, reply())
+            clock.timed(asked(node), 3, reply())
         except Late:
             lost += 1
     assert 240 < lost < 360
@@ -220,7 +219,7 @@ def test_figures_are_those_of_the_device() -> None:
     found = clock.figures(1, ["x", "y"], plans)
     assert found[MEMORY_AVAILABLE] == 3e6
     for name, plan in zip("xy", plans, strict=True):
-        expected = (0.002 + 3 * 16 * cost_of(MLP, plan).macs / 1e7) * clock.load(1, 0)
+        expected = (0.002 + 3 * 16 * cost_of(MLP, plan).macs / 1e7) * clock.slowness(1, 0)
         assert found[STEP + name] == pytest.approx(expected)
         assert found[NEEDED + name] == training_bytes(MLP, plan, 16, whole=True)
 
@@ -229,7 +228,6 @@ def test_windows_and_draws_cost_what_the_plain_part_does() -> None:
     clock = clock_of(Device(name="a", gmacs=0.001))
     seconds = []
     for plan in (HALF, replace(HALF, shift=5)):
-        came = reply()
-        clock.judge(Asked(Node(0, Hello(node=0, examples=1)), plan), 1, came)
+        came = clock.timed(asked(0, plan), 1, reply())
         seconds.append(came.metrics["seconds"])
     assert seconds[0] == seconds[1]

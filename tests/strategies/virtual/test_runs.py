@@ -144,9 +144,9 @@ def test_a_device_that_slows_down_gets_less_and_more_again(play: Player, tmp_pat
     file.write_text('[[device]]\nname = "phone"\ngmacs = 0.001\nstep-ms = 5.0\n')
     from strategies.virtual.clock import VirtualClock
 
-    calm = VirtualClock.load
+    usual = VirtualClock.slowness
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VirtualClock, "load", lambda s, node, r: calm(s, node, r) * (3.0 if 3 <= r <= 5 else 1.0))
+        patch.setattr(VirtualClock, "slowness", lambda s, node, r: usual(s, node, r) * (3.0 if 3 <= r <= 5 else 1.0))
         out = play(simulated_devices=str(file), num_server_rounds=14, **KEYS | {"tier_patience": 2, "quorum": 0.0})
     tiers = [next(iter(row["selected_tiers"])) for row in out.rows]
     assert tiers[:3] == ["b", "b", "b"]

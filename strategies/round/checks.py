@@ -1,0 +1,88 @@
+"""What cannot be is found before anything starts: settings, method and network that do not go together."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from models.errors import SettingError
+from models.networks.build import submodel
+from strategies.aggregation import AGGREGATIONS, ByMethod, Unweighted
+from strategies.context import RoundContext
+from strategies.method import Method
+from strategies.robustness.privacy import WHY_TOLD, affordable, epsilon
+from strategies.selection import Uniform
+from strategies.settings import Settings
+
+WHY = "with dp-noise, because the sum's sensitivity is bounded only if weights and denominators depend on nobody's data"
+
+
+def check(method: Method, context: RoundContext) -> None:
+    """Check a run.
+
+    Args:
+        method: what it trains by.
+        context: of its first round.
+
+    Raises:
+        SettingError: names the key, the value and what is allowed.
+        ValueError: a tier whose part leaves a layer empty.
+    """
+    settings, norm = context.settings, context.network.norm
+    check_privacy(settings, by_examples=method.BY_EXAMPLES, label_rows=method.needs_labels(), norm=norm)
+    if norm == "batch-per-width" and not method.PER_WIDTH:
+        allowed = f"a norm without statistics per width: the units of a width change in {type(method).__name__}"
+        raise SettingError("norm", norm, allowed)
+    shares = zip(settings.tiers, settings.proportions, strict=True)
+    if settings.tier_assignment != "node" and not any(
+        share and method.eligible(context, tier) for tier, share in shares
+    ):
+        tiers = ", ".join(f"{tier.name}:{tier.rate}" for tier in settings.tiers)
+        raise SettingError("tiers", tiers, "a tier that may take part")
+    for tier in settings.tiers:
+        submodel(context.network, method.kept_plan(context, tier))
+    method.check(context)
+
+
+def check_privacy(settings: Settings, *, by_examples: bool, label_rows: bool, norm: str) -> None:
+    """Refuse what the guarantee would not hold for.
+
+    Args:
+        settings: of the strategy; nothing is refused without noise.
+        by_examples: whether the method weighs replies by examples.
+        label_rows: whether it leaves the class rows alone of labels that a device does not have.
+        norm: of the network.
+
+    Raises:
+        SettingError: names the key, the value and the reason.
+    """
+    options = settings.guard
+    if not options.dp_noise:
+        return
+    if find_spec("dp_accounting") is None:
+        allowed = "0 without the package that flwr's accountant needs: pip install 'dp-accounting>=0.6,<0.7'"
+        raise SettingError("dp-noise", options.dp_noise, allowed)
+    rule = settings.aggregation
+    if not isinstance(rule, ByMethod | Unweighted) or (by_examples and not isinstance(rule, Unweighted)):
+        named = next((name for name, kind in AGGREGATIONS.items() if type(rule) is kind), type(rule).__name__)
+        raise SettingError("aggregation", named, f"uniform {WHY}")
+    if label_rows:
+        raise SettingError("label-rows", True, f"false {WHY}")
+    if not isinstance(settings.selector, Uniform):
+        raise SettingError("selection", type(settings.selector).__name__, f"uniform {WHY}")
+    if settings.tier_assignment == "measured":
+        raise SettingError("tier-assignment", "measured", f"fixed, dynamic or node {WHY_TOLD}")
+    for key, value, fits, allowed in (
+        ("clustering", settings.clustering.clustering, settings.clustering.clustering == "none", "none"),
+        ("dynamic-alpha", settings.dynamic_alpha, not settings.dynamic_alpha, "0"),
+        ("guard-mean", options.guard_mean, options.guard_mean == "mean", "mean"),
+        ("guard-norm", options.guard_norm, options.guard_norm == "off", "off (dp-clip is the bound)"),
+        ("over-selection", settings.over_selection, settings.over_selection == 1, "1"),
+    ):
+        if not fits:
+            raise SettingError(key, value, f"{allowed} {WHY}")
+    if norm == "batch-per-width":
+        raise SettingError("norm", norm, "another norm with dp-noise: noise makes running variances negative")
+    rounds, limit = settings.schedule.rounds, options.dp_epsilon
+    if limit and epsilon(options, settings.nodes, rounds) > limit:
+        fit = affordable(options, settings.nodes, rounds)
+        raise SettingError("num-server-rounds", rounds, f"at most {fit} with dp-epsilon = {limit:g}, or more dp-noise")

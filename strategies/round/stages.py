@@ -1,0 +1,109 @@
+"""What a reply goes through before it is added: stages `(assignment, update) -> update`, one for each concern.
+
+A stage that finds a reply wanting raises `Rejected` or `ValueError`, and the reply is as if it had never come: no stage
+changes anything outside of the update that it returns, but for what it counts for the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import isfinite
+
+from flwr.app import Message
+
+from models.algebra.average import norm_of
+from protocol import DIFFERENCE
+from strategies.clustering.base import Clustering
+from strategies.context import RoundContext
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.update import MOST_EXAMPLES, ClientUpdate, Rejected, content_of
+from strategies.method import Method
+from strategies.robustness.norm_bounds import NormBounds
+from strategies.transport.uplink import UplinkDecoder
+from strategies.virtual.clock import VirtualClock
+
+Stage = Callable[[TrainAssignment, ClientUpdate], ClientUpdate]
+
+
+def authenticate(assignment: TrainAssignment, message: Message | None, bytes_down: int) -> ClientUpdate:
+    """Read the reply to a request; None if there was none.
+
+    Raises:
+        Rejected: it did not come, is an error, answers something else, or has no usable number of examples.
+    """
+    reply = content_of(message, assignment.nonce, DIFFERENCE)
+    assert reply.array is not None  # content_of asked for one
+    examples = reply.metrics.get("num-examples")
+    if examples is None or not 0 < examples <= MOST_EXAMPLES:
+        raise Rejected(f"num-examples = {examples}: allowed is more than 0 and at most {MOST_EXAMPLES}")
+    return ClientUpdate(metrics=reply.metrics, array=reply.array, bytes_down=bytes_down, bytes_up=len(reply.array.data))
+
+
+def decode(uplink: UplinkDecoder) -> Stage:
+    """Decode the difference as the part and the codec imply."""
+
+    def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
+        assert update.array is not None  # which is what there is to decode
+        decoded = uplink.decode(assignment.node.id, assignment.part, update.array)
+        norm = norm_of(decoded.flat)
+        return replace(
+            update,
+            array=None,
+            difference=decoded.flat,
+            norm=norm,
+            norm_received=norm,
+            entropy_bytes=decoded.entropy_bytes,
+            remember=decoded.remember,
+            span=decoded.span,
+        )
+
+    return stage
+
+
+def virtual_time(clock: VirtualClock, round_number: int) -> Stage:
+    """Say what the reply took a virtual device; refuse what would have come too late."""
+
+    def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
+        return clock.timed(assignment, round_number, update)
+
+    return stage
+
+
+def bound_norm(bounds: NormBounds) -> Stage:
+    """Shorten or refuse what is too long for its tier, and bound what it may weigh."""
+
+    def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
+        return bounds.limited(assignment.tier, update)
+
+    return stage
+
+
+def choose_cluster(context: RoundContext, method: Method, clusters: Clustering) -> Stage:
+    """Find the global state that the reply changes, and what the node held of it."""
+
+    def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
+        cluster, part = clusters.target(assignment, update), assignment.part
+        if cluster is None:
+            if not isfinite(update.norm):
+                raise Rejected("the difference is not finite")
+        elif len(assignment.clusters) > 1:  # it was not known which one the node would take
+            part = method.part(context, assignment.plan, clusters.states[cluster].tensors)
+        return replace(update, cluster=cluster, part=part)
+
+    return stage
+
+
+def weigh(context: RoundContext, method: Method) -> Stage:
+    """Say how much the reply counts: by the method, the aggregation rule and the selection."""
+
+    def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
+        numerator, denominator = method.weigh(context, assignment, update)
+        return replace(
+            update,
+            numerator=numerator * assignment.weight,
+            denominator=denominator * assignment.weight,
+            rows=method.rows(assignment),
+        )
+
+    return stage

@@ -1,4 +1,4 @@
-"""SGD with momentum, weight decay and clipping, in place.
+"""SGD with momentum, weight decay, clipping and a proximal term, in place.
 
 The same rule as `torch.optim.SGD` (dampening 0, no Nesterov), which a test holds it against. Not that class, because
 `torch.optim` imports torch._dynamo on first use: 0.8 s in each of the processes that a deployed device starts per
@@ -20,13 +20,14 @@ class SGD:
 
     Args:
         parameters: what to train.
-        settings: learning rate, momentum, weight decay, clipping.
+        settings: learning rate, momentum, weight decay, clipping, proximal term.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: Optimiser) -> None:
         self._parameters: list[Tensor] = [parameter for parameter in parameters if parameter.requires_grad]
         self._settings = settings
         self._velocity: dict[Tensor, Tensor] = {}
+        self._start = {p: p.detach().clone() for p in self._parameters} if settings.proximal else {}
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -45,6 +46,9 @@ class SGD:
         steps = [parameter.grad for parameter in moved if parameter.grad is not None]
         if rule.weight_decay:
             torch._foreach_add_(steps, moved, alpha=rule.weight_decay)
+        if rule.proximal:
+            away = torch._foreach_sub(moved, [self._start[parameter] for parameter in moved])
+            torch._foreach_add_(steps, away, alpha=rule.proximal)
         if rule.momentum:
             steps = self._accumulated(moved, steps)
         torch._foreach_add_(moved, steps, alpha=-rule.learning_rate)

@@ -37,6 +37,7 @@ class Optimiser:
         momentum: heavy-ball factor; 0 is none.
         weight_decay: L2 factor added to the gradient.
         clip_norm: gradients are scaled down to this L2 norm; 0 is off.
+        proximal: μ of the term μ/2·‖w - w_t‖² that holds weights near those that were received; 0 is none.
     """
 
     learning_rate: float
@@ -44,6 +45,7 @@ class Optimiser:
     _: KW_ONLY
     weight_decay: float = 0.0
     clip_norm: float = 0.0
+    proximal: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from strategies.method import Method, Preferences
 from strategies.methods.depthfl import DepthFL, ExclusiveDepth, FedDyn
 from strategies.methods.dropout import FedEcover, FederatedDropout
 from strategies.methods.fedavg import Exclusive, FedAvg, Smallest
+from strategies.methods.fedavgm import FedAvgM
+from strategies.methods.fedprox import FedProx
 from strategies.methods.fedrolex import FedRolex
 from strategies.methods.fiarse import FIARSE
 from strategies.methods.fjord import Fjord
@@ -25,6 +27,8 @@ from strategies.tiers.tier import HALVING, Tier, parse_proportions, parse_tiers
 # Name in the run config → method. A method that stands here is covered by the contract test.
 _BUILT_IN: dict[str, type[FlowerStrategy]] = {
     "fedavg": FedAvg,
+    "fedavgm": FedAvgM,
+    "fedprox": FedProx,
     "smallest": Smallest,
     "exclusive": Exclusive,
     "heterofl": HeteroFL,
@@ -63,8 +67,10 @@ __all__ = [
     "Exclusive",
     "ExclusiveDepth",
     "FedAvg",
+    "FedAvgM",
     "FedDyn",
     "FedEcover",
+    "FedProx",
     "FedRolex",
     "FederatedDropout",
     "Fjord",

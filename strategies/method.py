@@ -26,6 +26,7 @@ from models.networks.spec import NetworkSpec
 from models.settings import Setting, read_options
 from protocol import Objective, Optimiser, Scalar
 from strategies.aggregation import Update, parameter_norm
+from strategies.aggregation.server_optimiser import initial_slots, optimise
 from strategies.context import RoundContext
 from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
@@ -74,7 +75,8 @@ class Method:
     PER_WIDTH: ClassVar[bool] = False  # whether a width always is the same units, as statistics per width need
     WIDTHS: ClassVar[bool] = True  # whether tiers differ in width
     PER_COORDINATE: ClassVar[bool] = False  # whether parts have element masks, so that every coordinate has holders
-    REFINES: ClassVar[bool] = False  # whether it has a `refine`, for which the state before the round is kept
+    REFINES: ClassVar[bool] = False  # whether it has a `refine` of its own, for which the state before is kept
+    SLOTS: ClassVar[Sequence[str]] = ()  # what a server optimiser (`step`) remembers of every parameter, by name
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:
         if unknown := set(options) - set(self.OPTIONS):
@@ -238,17 +240,33 @@ class Method:
 
     # ---- what becomes of the mean ------------------------------------------------------------------------------------
 
+    @property
+    def refines(self) -> bool:
+        """Whether a global state changes further after a round was averaged into it."""
+        return self.REFINES or bool(self.SLOTS)
+
+    def step(self, mean: Tensor, slots: Tensors) -> tuple[Tensor, Tensors]:
+        """The server optimiser of methods that have `SLOTS`, for one parameter.
+
+        Args:
+            mean: mean difference of the round.
+            slots: what is remembered of the parameter, by the names in `SLOTS`; zeros at first.
+
+        Returns:
+            What is added to the parameter in place of the mean, and what is remembered from now on.
+        """
+        return mean, slots
+
     def initial_tensors(self, layout: Layout) -> Tensors:
-        """What the method remembers of a global state before its first round."""
-        del layout
-        return {}
+        """What the method remembers of a global state before its first round. Default: zeros in every slot."""
+        return initial_slots(layout, self.SLOTS)
 
     def refine(
         self, context: RoundContext, before: Tensors, after: Tensors, average: PartialAverage, remembered: Tensors
     ) -> Tensors:
         """Change a global state after a round was averaged into it; not called for a round that is abandoned.
 
-        Only methods that say `REFINES` are asked.
+        Only methods that say `REFINES` or have `SLOTS` are asked. Default: what `step` says.
 
         Args:
             context: of the round.
@@ -260,5 +278,5 @@ class Method:
         Returns:
             What it remembers of it from now on, under the same names.
         """
-        del context, before, after, average
-        return remembered
+        del context
+        return optimise(self.step, self.SLOTS, before=before, after=after, average=average, remembered=remembered)

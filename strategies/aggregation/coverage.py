@@ -7,6 +7,17 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from models.algebra.average import PartialAverage
+from models.algebra.block_scatter import unit_pairs
+
+
+def touched(average: PartialAverage, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By name, which coordinates somebody sent this round: bool, in the shapes of `like`."""
+    found = {}
+    for name, holders in average.coverage().items():
+        if name in like:
+            shape = like[name].shape
+            found[name] = (holders > 0).expand(unit_pairs(shape, holders.shape[::2])).reshape(shape)
+    return found
 
 
 class Coverage:

@@ -9,10 +9,10 @@ where a_k holds the factors with which a client's gradients enter its difference
 of steps; with momentum ρ, ‖a_k‖₁ = (τ_k - ρ(1-ρ^τ_k)/(1-ρ)) / (1-ρ). Equal steps are the method's own mean; p_k is the
 method's own weight.
 
-With FedDyn's regulariser (`dynamic-alpha`) every step is also drawn back to where the client began, by α(w_k - w): with
-c = αη, ‖a_k‖₁ = (1 - (1-c)^τ_k)/c without momentum, the paper's case of a proximal term; with both it is what the two
-recursions come to. FedDyn's linear term is a part of the gradient, and its h is made of the averaged differences as
-they are after FedNova, which neither paper has.
+With FedDyn's regulariser (`dynamic-alpha`) or FedProx's term every step is also drawn back to where the client began,
+by α(w_k - w): with c = αη, ‖a_k‖₁ = (1 - (1-c)^τ_k)/c without momentum, the paper's case of a proximal term; with both
+it is what the two recursions come to. FedDyn's linear term is a part of the gradient, and its h is made of the averaged
+differences as they are after FedNova, which neither paper has.
 
 Over partial submodels this is our extension: the mean of the normalised differences runs over the holders of a
 coordinate, τ over everybody whose reply was accepted. So every coordinate moves by the same number of effective steps;
@@ -53,7 +53,8 @@ class FedNova(Aggregation):
             ValueError: it did not say how many steps it made, or none.
         """
         steps, optimiser = update.number("steps", 1, _MOST_STEPS), update.optimiser
-        length = effective_steps(steps, optimiser.momentum, update.dynamic_alpha * optimiser.learning_rate)
+        pull = (update.dynamic_alpha + optimiser.proximal) * optimiser.learning_rate
+        length = effective_steps(steps, optimiser.momentum, pull)
         if not 0 < length < inf:
             raise ValueError(f"{steps:g} steps with dynamic-alpha = {update.dynamic_alpha:g} come to {length:g}")
         return length

@@ -29,7 +29,7 @@ class ServerStep:
 
     def __init__(self, method: Method, context: RoundContext, *, privacy: Privacy | None, nodes: Availability) -> None:
         self._method, self._privacy, self._nodes = method, privacy, nodes
-        keeps = bool(context.settings.dynamic_alpha) or method.REFINES
+        keeps = bool(context.settings.dynamic_alpha) or method.refines
         self._before = torch.empty(context.layout.parameters) if keeps else None
 
     def count_missing(self, state: GlobalState, missing: Sequence[TrainAssignment]) -> None:
@@ -53,7 +53,7 @@ class ServerStep:
         before = split(self._before, {name: tensor.shape for name, tensor in tensors.items()})
         if state.dynamic is not None:
             state.dynamic.correct(tensors, before, average, lambda: self._able(context, before))
-        if method.REFINES:
+        if method.refines:
             state.remembered = method.refine(context, before, tensors, average, state.remembered)
 
     def _able(self, context: RoundContext, state: Tensors) -> list[tuple[Submodel, int]]:

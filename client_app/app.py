@@ -5,6 +5,7 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client_app.allowed import check_names, only_allowed
 from client_app.device import hello
 from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
 from protocol import (
@@ -20,13 +21,14 @@ from protocol import (
 
 keep_large_buffers()
 
-app = ClientApp()
+app = ClientApp(mods=[only_allowed])
 
 
 @app.query("hello")
 def say_hello(message: Message, context: Context) -> Message:
     """Say who this device is."""
     request = HelloRequest.from_record(message.content)
+    check_names(context)
     return Message(content=hello(context, request).to_record(), reply_to=message)
 
 

@@ -10,6 +10,7 @@ from data import DataSettings, NodeData, load, node_data
 from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
+from models.registry import is_path
 from protocol import AdversarialTraining, Hello, HelloRequest, PartRequest
 from protocol.codecs import CODECS
 from protocol.profile import AUTO, ProfileRequest
@@ -58,8 +59,14 @@ def hello(context: Context, request: HelloRequest) -> Hello:
         labels=examples.labels if request.labels else (),
         tier=tier,
         figures=found,
-        codecs=tuple(CODECS),
+        codecs=_codecs(context),
     )
+
+
+def _codecs(context: Context) -> tuple[str, ...]:
+    """The codecs that this device has, and the run's where it is an import path that it follows."""
+    wanted = str(context.run_config.get("codec", ""))
+    return (*CODECS.names(), wanted) if is_path(wanted) else tuple(CODECS.names())
 
 
 def attack_of(training: AdversarialTraining, request: PartRequest, context: Context) -> Attack:

@@ -18,7 +18,7 @@ import typer
 from flotilla import about
 from flotilla.aftermath import aftermath
 from flotilla.deploy import commands as deploy_commands
-from flotilla.own_app import APP_DIR, chosen_app
+from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.settings import Settings, SettingsError, prepare
 
 app = typer.Typer(
@@ -109,6 +109,7 @@ def run(
         float | None,
         typer.Option("--gpus-per-client", min=0.0, help="GPU share per client; default 0.25 if there is a GPU."),
     ] = None,
+    own_code: Annotated[list[Path] | None, WITH] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower and Ray say.")] = False,
 ) -> None:
     """Run a federated training and wait for it.
@@ -116,7 +117,9 @@ def run(
     Ctrl-C stops it and prints the command that goes on with it. No process and no temporary file is left behind.
     """
     try:
-        settings = prepare(chosen_app(app_dir), run_config or [], run_dir=run_dir, resume=resume, nodes=nodes)
+        settings = prepare(
+            chosen_app(app_dir), run_config or [], run_dir=run_dir, resume=resume, nodes=nodes, code=own_code or ()
+        )
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -131,6 +134,7 @@ def run(
 
         code = run_flower(settings, processes=processes or None, gpus_per_client=gpus_per_client, verbose=verbose)
     again = ["flotilla", "run", *([str(app_dir)] if app_dir else []), *_given("--engine", engine, Engine.flower)]
+    again += [word for path in own_code or () for word in ("--with", str(path))]
     aftermath(settings.folder, code, [*again, *_given("--processes", processes), *_given("--nodes", nodes)])
     raise typer.Exit(code)
 
@@ -210,14 +214,17 @@ def profile(
 
 def _run_local(settings: Settings, processes: int | None) -> int:
     """Run in process, with the exit codes of a Flower run. A bug's traceback is for the user to see: 1."""
-    from flotilla.local import run_local
+    from flotilla.local import run_local, run_other
+    from flotilla.own_app import runs_ours
 
     def terminate(signum: int, _frame: object) -> None:
         raise SystemExit(128 + signum)  # so that the engine's own cleaning up takes place
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        return run_local(dict(settings.config), settings.nodes, processes)
+        if not runs_ours(settings.app_dir):
+            return run_other(settings.app_dir, dict(settings.config), settings.nodes)
+        return run_local(dict(settings.config), settings.nodes, processes, settings.code.packages)
     except KeyboardInterrupt:
         print("flotilla: SIGINT: stopped the run", file=sys.stderr)
         return 130

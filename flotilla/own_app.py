@@ -14,12 +14,18 @@ from typing import Any
 
 import typer
 
+from flotilla.user_code import UserCodeError, extension_of
+
 APP_DIR = typer.Argument(
     metavar="[APP]", help="Folder of the Flower app; default: the working directory if it is one, else Flotilla's own."
 )
+WITH = typer.Option(
+    "--with", metavar="FOLDER", help="Package of your own, or a folder of them, that goes with the run; repeatable."
+)
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "app_folder"  # made by build_hooks/wheel.py; a checkout has none
-_SERVER_APP = "flotilla.server_app.app:app"  # as an app names it that uses the installed package
+# As an app names them that uses the installed package.
+_SERVER_APP, _CLIENT_APP = "flotilla.server_app.app:app", "flotilla.client_app.app:app"
 
 
 def own_app() -> Path:
@@ -36,7 +42,15 @@ def chosen_app(given: Path | None) -> Path:
     if given is not None:
         return given.expanduser().resolve()
     here = Path.cwd()
-    return here if _flower(here) else own_app()
+    return here if _flower(here) or extends_ours(here) else own_app()
+
+
+def extends_ours(folder: Path) -> bool:
+    """Whether a folder says what differs from Flotilla's own app (`flotilla.user_code`)."""
+    try:
+        return extension_of(folder) is not None
+    except UserCodeError:  # said when it is used
+        return True
 
 
 def runs_our_server(app_dir: Path) -> bool:
@@ -44,6 +58,23 @@ def runs_our_server(app_dir: Path) -> bool:
     components = _flower(app_dir).get("components", {})
     installed = isinstance(components, dict) and components.get("serverapp") == _SERVER_APP
     return installed or (app_dir / "server_app" / "config" / "resolve.py").is_file()  # a checkout
+
+
+def runs_ours(app_dir: Path) -> bool:
+    """Whether both halves of an app are Flotilla's."""
+    client = _flower(app_dir).get("components", {}).get("clientapp")
+    checkout = client == "client_app.app:app" and (app_dir / "client_app" / "handlers.py").is_file()
+    return runs_our_server(app_dir) and (checkout or client == _CLIENT_APP)
+
+
+def components(app_dir: Path) -> tuple[str, str]:
+    """An app's server half and client half, each as `module:name`.
+
+    Raises:
+        KeyError: it names none.
+    """
+    named = _flower(app_dir)["components"]
+    return str(named["serverapp"]), str(named["clientapp"])
 
 
 def code_beside(app_dir: Path) -> dict[str, Path]:

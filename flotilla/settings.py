@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from flotilla.nearest import either, nearest
-from flotilla.own_app import runs_our_server
+from flotilla.own_app import own_app, runs_our_server
+from flotilla.user_code import UserCode, UserCodeError, extension_of, make_importable, packages_of
 
 Value = int | float | bool | str
 
@@ -42,6 +43,7 @@ class Settings:
         overrides: the part of `config` that differs from the app's pyproject.toml.
         nodes: how many devices to simulate.
         log: where the full log is kept if the run fails.
+        code: what goes with the run beside the app.
     """
 
     app_dir: Path
@@ -49,6 +51,7 @@ class Settings:
     overrides: Mapping[str, Value]
     nodes: int
     log: Path
+    code: UserCode = UserCode()
 
     @property
     def folder(self) -> Path | None:
@@ -66,6 +69,7 @@ def prepare(
     nodes: int | None = None,
     now: datetime | None = None,
     preferred: Mapping[str, Value] | None = None,
+    code: Sequence[Path] = (),
 ) -> Settings:
     """Resolve and check everything that can be checked without starting a process.
 
@@ -77,11 +81,12 @@ def prepare(
         nodes: devices to simulate; None is as many as the configuration has clients.
         now: time that an unnamed run folder is named after.
         preferred: what settings are where nobody says anything else, instead of the app's defaults.
+        code: packages of the user's own that go with the run; see `flotilla.user_code`.
 
     Raises:
         SettingsError: one line saying what is wrong and what is allowed.
     """
-    app_dir = app_dir.expanduser().resolve()
+    app_dir, preferred, packages = _with_code(app_dir.expanduser().resolve(), dict(preferred or {}), code)
     defaults = app_defaults(app_dir)
     given: dict[str, Value] = parse_run_config(run_config)
     for key, option in (("run-dir", run_dir), ("resume", resume)):
@@ -89,10 +94,11 @@ def prepare(
             raise SettingsError(f"{key} is given twice, as {given[key]!r} and as --{key} {option}")
         if option is not None:
             given[key] = str(option)
-    check_keys(given, defaults, _moved if runs_our_server(app_dir) else None)
-
-    recorded = _recorded(resume, defaults) if resume is not None else {}
-    config = {**defaults, **(preferred or {}), **recorded, **given}
+    recorded = _recorded(resume) if resume is not None else {}
+    config = {**defaults, **preferred, **recorded, **given}
+    own: Mapping[str, Any] = {} if config.keys() <= defaults.keys() else _foreign_keys(app_dir, config)
+    check_keys({**preferred, **given}, {**defaults, **own}, _moved if runs_our_server(app_dir) else None)
+    config = {key: value for key, value in config.items() if key in defaults or key in own}
     if "run-dir" in config and not config["run-dir"] and not config.get("resume"):
         config["run-dir"] = str(free_name(Path.cwd() / "runs", run_name(config, now or datetime.now())))
     for key in _PATH_KEYS:
@@ -105,22 +111,47 @@ def prepare(
     if config.get("client-state") == "" and place:  # so that a resumed run finds what its devices knew
         config["client-state"] = str(Path(str(place)) / "clients")
 
-    clients = _resolve(app_dir, config)
+    clients, resolved = _resolve(app_dir, config)
+    own = {key: value for key, value in resolved.items() if key not in defaults}
+    config |= own
     if nodes is not None and nodes > clients:
         raise SettingsError(
             f"nodes = {nodes}: allowed is at most num-clients ({clients}); each node needs a share of data"
         )
     overrides = {key: value for key, value in config.items() if defaults.get(key) != value}
     log = Path(f"{place}.log") if place else Path.cwd() / "flotilla.log"
-    return Settings(app_dir=app_dir, config=config, overrides=overrides, nodes=nodes or clients, log=log)
+    return Settings(
+        app_dir=app_dir,
+        config=config,
+        overrides=overrides,
+        nodes=nodes or clients,
+        log=log,
+        code=UserCode(packages, own),
+    )
 
 
-def _recorded(resume: Path, known: Mapping[str, Value]) -> dict[str, Value]:
+def _with_code(
+    app_dir: Path, preferred: dict[str, Value], paths: Sequence[Path]
+) -> tuple[Path, dict[str, Value], dict[str, Path]]:
+    """The app, its preferred settings and the packages that go with it; these can be imported from now on."""
+    try:
+        if (extension := extension_of(app_dir)) is not None:
+            app_dir = own_app()
+            preferred = flatten(extension.config) | preferred
+            paths = [*extension.packages, *paths]
+        packages = packages_of(paths, app_dir)
+    except UserCodeError as error:
+        raise SettingsError(str(error)) from None
+    make_importable(packages)
+    return app_dir, preferred, packages
+
+
+def _recorded(resume: Path) -> dict[str, Value]:
     """Read the settings of the run to go on with, so that they need not be repeated; its folder is given anew."""
     path = resume.expanduser() / "config.json"
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))["config"]
-        return {key: value for key, value in recorded.items() if key in known and key not in ("run-dir", "resume")}
+        return {key: value for key, value in recorded.items() if key not in ("run-dir", "resume")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # the app says what is wrong with the folder
 
@@ -237,18 +268,34 @@ def free_name(parent: Path, name: str) -> Path:
     return path
 
 
-def _resolve(app_dir: Path, config: Mapping[str, Value]) -> int:
-    """Let the app check its settings; return how many clients it wants."""
+def _resolve(app_dir: Path, config: Mapping[str, Value]) -> tuple[int, Mapping[str, Value]]:
+    """Let the app check its settings; return how many clients it wants, and every setting with its value."""
     if not runs_our_server(app_dir):  # some other Flower app: nothing to ask
         clients = config.get("num-clients", 2)
-        return clients if isinstance(clients, int) and clients > 0 else 2
-    # The app's folder may not be the one that is installed, and it is its own check that counts.
-    sys.path.insert(0, str(app_dir))
+        return (clients if isinstance(clients, int) and clients > 0 else 2), {}
+    resolve = _imported(app_dir, "server_app.config.resolve").resolve
     try:
-        resolve = importlib.import_module("server_app.config.resolve").resolve
-    finally:
-        sys.path.remove(str(app_dir))
-    try:
-        return int(resolve(dict(config)).num_clients)
+        resolved = resolve(dict(config))
     except ValueError as error:  # models.errors.SettingError is one
         raise SettingsError(" ".join(str(error).split())) from None
+    return int(resolved.num_clients), resolved.flat
+
+
+def _foreign_keys(app_dir: Path, config: Mapping[str, Value]) -> Mapping[str, Any]:
+    """The keys that there are beside the app's own, since the configuration names what is not built in."""
+    if not runs_our_server(app_dir):
+        return {}
+    try:
+        found: Mapping[str, Any] = _imported(app_dir, "server_app.config.foreign").foreign_keys(config)
+    except ValueError as error:
+        raise SettingsError(" ".join(str(error).split())) from None
+    return found
+
+
+def _imported(app_dir: Path, name: str) -> Any:
+    """A module of the app: its folder may not be the one that is installed, and it is its own check that counts."""
+    sys.path.insert(0, str(app_dir))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(app_dir))

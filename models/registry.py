@@ -28,6 +28,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from models.errors import SettingError
+from models.settings import Setting
 
 T = TypeVar("T")
 
@@ -161,6 +162,17 @@ def prefix_of(name: str, one: object) -> str:
         return declared
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name.partition(":")[2])
     return words.replace("_", "-").strip("-").lower()
+
+
+def option_keys(name: str, one: object) -> dict[str, tuple[str, Setting]]:
+    """Key → own name and setting of what something declares as its `OPTIONS`.
+
+    Args:
+        name: as the configuration has it.
+        one: what it stands for.
+    """
+    options: Mapping[str, Setting] = getattr(one, "OPTIONS", {})
+    return {f"{prefix_of(name, one)}-{option}": (option, setting) for option, setting in options.items()}
 
 
 @contextmanager

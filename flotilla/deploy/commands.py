@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flotilla.aftermath import aftermath
-from flotilla.own_app import APP_DIR, chosen_app
+from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.settings import SettingsError
 
 _KEYS = typer.Option("--keys", help="Folder of keys, made where missing; default: keys that go with the run.")
@@ -27,6 +27,15 @@ def federation(
     insecure: Annotated[bool, typer.Option("--insecure", help="Neither TLS nor keys: for a first look.")] = False,
     run_dir: Annotated[Path | None, typer.Option("--run-dir", help="Run folder to write.")] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="Continue the stopped run in this folder.")] = None,
+    own_code: Annotated[list[Path] | None, WITH] = None,
+    allow: Annotated[
+        str,
+        typer.Option(
+            "--allow",
+            metavar="'my_lab.*'",
+            help="Import paths that the nodes follow where the run names them; default: none.",
+        ),
+    ] = "",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower says.")] = False,
 ) -> None:
     """Run a training on real SuperNodes, as processes of this machine.
@@ -38,13 +47,14 @@ def federation(
 
     try:
         settings = prepare_federation(
-            chosen_app(app_dir), run_config or [], nodes=nodes, run_dir=run_dir, resume=resume
+            chosen_app(app_dir), run_config or [], nodes=nodes, run_dir=run_dir, resume=resume, code=own_code or ()
         )
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    code = run_federation(settings, keys, insecure=insecure, verbose=verbose)
+    code = run_federation(settings, keys, insecure=insecure, verbose=verbose, allow=allow)
     again = ["flotilla", "federation", *([str(app_dir)] if app_dir else []), *(["--insecure"] if insecure else [])]
+    again += [word for path in own_code or () for word in ("--with", str(path))] + (["--allow", allow] if allow else [])
     aftermath(settings.folder, code, [*again, *(["--keys", str(keys)] if keys else [])])
     raise typer.Exit(code)
 

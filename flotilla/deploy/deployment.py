@@ -23,6 +23,7 @@ from pathlib import Path
 
 from flotilla.deploy.tls_keys import node_folder, public_keys
 from flotilla.superlink.superlink import PROGRAMS, SuperLink, SuperLinkError, free_port, healthy, script
+from flotilla.user_code import UserCode
 
 _LOOK = 0.2  # seconds between two looks at the processes
 _ASK = 0.5  # seconds between two questions to the SuperLink, each a connection of its own
@@ -41,6 +42,7 @@ class Deployment(SuperLink):
         keys: folder that `flotilla.deploy.tls_keys.make_keys` filled; None: no TLS and no node authentication.
         seconds: how long the nodes may take to come.
         superexec: Flower's own SuperExec beside each node in place of our executor, as it comes: to compare with.
+        allow: import paths that every node follows where a run names them, as a node config says it.
 
     Attributes:
         nodes: the SuperNodes, in order; a restarted one takes the place of its predecessor.
@@ -59,10 +61,11 @@ class Deployment(SuperLink):
         keys: Path | None,
         seconds: float = 300.0,
         superexec: bool = False,
+        allow: str = "",
     ) -> None:
         self._keys, self._tiers, self._seconds = keys, tuple(tiers), seconds
         self.root = keys / "ca.crt" if keys else None
-        self._superexec = superexec
+        self._superexec, self._allow = superexec, allow
         self.executors: list[subprocess.Popen[bytes]] = []
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._ports: list[int] = []
@@ -76,7 +79,13 @@ class Deployment(SuperLink):
             return ["--insecure", *options]
         return [*options, *_certificate(self._keys, self._keys / "superlink"), "--enable-supernode-auth"]
 
-    def submit(self, app_dir: Path, overrides: Mapping[str, object], federation: Mapping[str, object]) -> int:
+    def submit(
+        self,
+        app_dir: Path,
+        overrides: Mapping[str, object],
+        federation: Mapping[str, object],
+        code: UserCode = UserCode(),  # noqa: B008 - frozen
+    ) -> int:
         """Register and start the nodes, wait for them, then start the run as `SuperLink.submit` does."""
         self.wait_ready()
         if self._keys is not None:
@@ -88,7 +97,7 @@ class Deployment(SuperLink):
         self._watcher.start()
         print(f"SuperLink: {self.address}", file=sys.stderr, flush=True)
         self._wait_for_nodes()
-        return super().submit(app_dir, overrides, federation)
+        return super().submit(app_dir, overrides, federation, code)
 
     def status(self) -> str:
         """Ask for the run's status; the SuperLink may be about to come back."""
@@ -122,6 +131,7 @@ class Deployment(SuperLink):
         command = [script("flower-supernode"), "--superlink", self.address, "--port", str(self._ports[node])]
         command += ["--isolation", "process"]
         config = f'partition-id={node} num-partitions={len(self._tiers)} tier="{self._tiers[node]}"'
+        config += f' allow="{self._allow}"' if self._allow else ""
         command += ["--node-config", config]
         if self._keys is None:
             command += ["--insecure"]

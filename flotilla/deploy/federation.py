@@ -10,30 +10,57 @@ from tempfile import TemporaryDirectory
 
 from flotilla.deploy.deployment import Deployment
 from flotilla.deploy.tls_keys import make_keys
-from flotilla.settings import Settings, Value, app_defaults, parse_run_config, prepare
+from flotilla.own_app import own_app
+from flotilla.settings import (
+    Settings,
+    SettingsError,
+    Value,
+    app_defaults,
+    flatten,
+    parse_run_config,
+    prepare,
+)
 from flotilla.superlink.run import run_on
+from flotilla.user_code import UserCodeError, extension_of
 from server_app.config.resolve import resolve
 from strategies.tiers.tier import Assignment, parse_proportions, parse_tiers
 
 
 def prepare_federation(
-    app_dir: Path, run_config: Sequence[str], *, nodes: int | None, run_dir: Path | None, resume: Path | None
+    app_dir: Path,
+    run_config: Sequence[str],
+    *,
+    nodes: int | None,
+    run_dir: Path | None,
+    resume: Path | None,
+    code: Sequence[Path] = (),
 ) -> Settings:
     """Resolve the settings of a federation: as many clients as nodes, and by default one node for each tier.
 
     Raises:
         SettingsError: as `flotilla.settings.prepare`.
     """
-    tiers = {**app_defaults(app_dir), **parse_run_config(run_config)}.get("tiers", "")
+    try:
+        extension = extension_of(app_dir)
+    except UserCodeError as error:
+        raise SettingsError(str(error)) from None
+    usual = app_defaults(app_dir) if extension is None else app_defaults(own_app()) | flatten(extension.config)
+    tiers = {**usual, **parse_run_config(run_config)}.get("tiers", "")
     preferred: dict[str, Value] = {
         "num-clients": nodes or len(str(tiers).split(",")),
         "tier-assignment": "node",
     }
-    return prepare(app_dir, run_config, run_dir=run_dir, resume=resume, nodes=nodes, preferred=preferred)
+    return prepare(app_dir, run_config, run_dir=run_dir, resume=resume, nodes=nodes, preferred=preferred, code=code)
 
 
 def run_federation(
-    settings: Settings, keys: Path | None, *, insecure: bool = False, verbose: bool = False, superexec: bool = False
+    settings: Settings,
+    keys: Path | None,
+    *,
+    insecure: bool = False,
+    verbose: bool = False,
+    superexec: bool = False,
+    allow: str = "",
 ) -> int:
     """Run an app on SuperNodes that are started for it.
 
@@ -43,6 +70,7 @@ def run_federation(
         insecure: neither TLS nor keys.
         verbose: show also what Flower says.
         superexec: ClientApps by Flower's own SuperExec, to compare with.
+        allow: import paths that the nodes follow, as their node config says it: "my_lab.*, other.nets:make".
 
     Returns:
         0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
@@ -54,7 +82,7 @@ def run_federation(
         folder = None if insecure else (keys or Path(own)).expanduser().absolute()
         if folder is not None:
             make_keys(folder, len(tiers))
-        make = partial(Deployment, tiers=tiers, keys=folder, superexec=superexec)
+        make = partial(Deployment, tiers=tiers, keys=folder, superexec=superexec, allow=allow)
         return run_on(make, settings, {}, verbose=verbose)
 
 

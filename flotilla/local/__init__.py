@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from protocol import Scalar
 
 
-def run_local(run_config: Mapping[str, Scalar], nodes: int, processes: int | None = None) -> int:
+def run_local(
+    run_config: Mapping[str, Scalar],
+    nodes: int,
+    processes: int | None = None,
+    packages: Mapping[str, Path] | None = None,
+) -> int:
     """Run a configuration in this process and a pool of workers.
 
     Args:
         run_config: flat configuration, checked here.
         nodes: number of clients.
         processes: number of workers; None is one per core, 0 runs every client in this process (for a debugger).
+        packages: of the user's own, by name, which workers can import; this process can already.
 
     Returns:
         The exit code: 0.
@@ -33,6 +40,36 @@ def run_local(run_config: Mapping[str, Scalar], nodes: int, processes: int | Non
     if processes == 0:
         Run(config, LocalGrid(app, contexts(config.flat, nodes))).execute()
         return 0
-    with PoolGrid(config.flat, nodes, processes) as grid:
+    with PoolGrid(config.flat, nodes, processes, packages) as grid:
         Run(config, grid).execute()
+    return 0
+
+
+def run_other(app_dir: Path, run_config: Mapping[str, Scalar], nodes: int) -> int:
+    """Run a Flower app of somebody else's in this process: its own ServerApp and ClientApp, one client after another.
+
+    Args:
+        app_dir: its folder.
+        run_config: its configuration, flat.
+        nodes: number of clients.
+
+    Returns:
+        The exit code: 0. What the app raises goes through.
+    """
+    import importlib
+    import sys
+
+    from flwr.app import Context, RecordDict
+
+    from flotilla.local.grid import LocalGrid, contexts
+    from flotilla.own_app import components
+
+    sys.path.insert(0, str(app_dir))
+    halves = []
+    for path in components(app_dir):
+        module, _, name = path.partition(":")
+        halves.append(getattr(importlib.import_module(module), name))
+    server, client = halves
+    grid = LocalGrid(client, contexts(run_config, nodes))
+    server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(run_config)))
     return 0

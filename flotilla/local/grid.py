@@ -29,7 +29,7 @@ def contexts(run_config: Mapping[str, Scalar], nodes: int) -> dict[int, Context]
         address_of(i): Context(
             run_id=1,
             node_id=address_of(i),
-            node_config={"partition-id": i, "num-partitions": nodes},
+            node_config={"partition-id": i, "num-partitions": nodes, "allow": "*"},  # the user's own machine
             state=RecordDict(),
             run_config=dict(run_config),
         )

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -28,6 +29,7 @@ from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED,
 from flotilla.local.base import EngineGrid, address_of
 from flotilla.local.output import no_colours_into_pipes
 from flotilla.local.shared import Attached, Segment, Slots, attach, detach
+from flotilla.user_code import make_importable
 from protocol import Scalar
 
 _AHEAD = 2  # tasks a worker has at hand, so that it never waits for the parent
@@ -67,9 +69,16 @@ class PoolGrid(EngineGrid):
         run_config: the run configuration that every client sees.
         nodes: number of clients; their partition ids are 0 to nodes - 1.
         processes: number of workers; None is one per core.
+        packages: of the user's own, by name, which workers can import.
     """
 
-    def __init__(self, run_config: Mapping[str, Scalar], nodes: int, processes: int | None = None) -> None:
+    def __init__(
+        self,
+        run_config: Mapping[str, Scalar],
+        nodes: int,
+        processes: int | None = None,
+        packages: Mapping[str, Path] | None = None,
+    ) -> None:
         self._nodes = {address_of(i): i for i in range(nodes)}
         super().__init__(self._nodes)
         self._slots = Slots()
@@ -77,7 +86,8 @@ class PoolGrid(EngineGrid):
         self._states: dict[int, bytes] = {}
         self._queue: deque[Message] = deque()
         self._replies: dict[str, Message] = {}
-        self._settings = json.dumps({"run_config": dict(run_config), "nodes": nodes})
+        code = {name: str(path) for name, path in (packages or {}).items()}
+        self._settings = json.dumps({"run_config": dict(run_config), "nodes": nodes, "packages": code})
         self._workers = [self._start() for _ in range(processes or os.cpu_count() or 1)]
 
     def __enter__(self) -> Self:
@@ -281,12 +291,13 @@ def _work(pipe: Connection, settings: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     import torch
 
+    common, attached = json.loads(settings), Attached()
+    make_importable({name: Path(path) for name, path in common["packages"].items()})
     from client_app.app import app
 
     torch.set_num_threads(1)
     no_colours_into_pipes()
     assume_identity()
-    common, attached = json.loads(settings), Attached()
     frames: SimpleQueue[bytes] = SimpleQueue()
     # What comes in is always read: if the parent and a worker both wrote more than a pipe holds, both would wait.
     Thread(target=_read, args=(pipe, frames), daemon=True).start()
@@ -309,7 +320,7 @@ def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached)
     context = Context(
         run_id=1,
         node_id=head["node"],
-        node_config={"partition-id": head["partition"], "num-partitions": common["nodes"]},
+        node_config={"partition-id": head["partition"], "num-partitions": common["nodes"], "allow": "*"},
         state=from_bytes(state),
         run_config=common["run_config"],
     )

@@ -75,7 +75,7 @@ def run_on(
         guard = Guard(home)
         try:
             superlink = make(home, env, guard.watch)
-            superlink.submit(settings.app_dir, settings.overrides, federation)
+            superlink.submit(settings.app_dir, settings.overrides, federation, settings.code)
             with log.open("w", encoding="utf-8") as kept:
                 _pass_on(superlink.app, kept, verbose=verbose)
             code = _verdict(superlink, settings, log)

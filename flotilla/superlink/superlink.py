@@ -24,6 +24,7 @@ from flotilla.flwr_compat.bundle import BundleError, build_bundle
 from flotilla.flwr_compat.control import Control, open_control
 from flotilla.flwr_compat.runtime import claim_task
 from flotilla.own_app import code_beside
+from flotilla.user_code import UserCode
 
 PROGRAMS = Path(__file__).parents[1] / "flwr_compat"  # which are started by path and never imported
 _START_LIMIT = 180.0  # seconds; 1.2 on an idle machine, a minute on one that many others use
@@ -146,11 +147,18 @@ class SuperLink:
             time.sleep(0.02)
         raise SuperLinkError(f"the SuperLink did not answer within {_START_LIMIT:.0f} s")
 
-    def submit(self, app_dir: Path, overrides: Mapping[str, object], federation: Mapping[str, object]) -> int:
+    def submit(
+        self,
+        app_dir: Path,
+        overrides: Mapping[str, object],
+        federation: Mapping[str, object],
+        code: UserCode = UserCode(),  # noqa: B008 - frozen
+    ) -> int:
         """Send the app's bundle, start its run and hand it to the app process.
 
         Args:
             app_dir: the Flower app's folder.
+            code: what goes with the run beside the app.
             overrides: settings that differ from the app's own.
             federation: what `--federation-config` takes, with underscores: `num_supernodes`, …; of a simulation only.
 
@@ -161,7 +169,7 @@ class SuperLink:
             SuperLinkError: the app was refused.
         """
         try:
-            bundle = build_bundle(app_dir, code_beside(app_dir))
+            bundle = build_bundle(app_dir, {**code_beside(app_dir), **code.files()}, code.added_to)
         except BundleError as error:
             raise SuperLinkError(str(error)) from error
         self.wait_ready()

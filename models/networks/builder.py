@@ -12,6 +12,7 @@ from models.algebra.plans import Plan
 from models.networks.spec import NetworkSpec
 from models.norms import layers as norm
 from models.norms.dual_norm import DualNorm
+from models.settings import Scalar
 
 IMAGE, CLASSES = "image", "classes"
 _EMBEDDING_DEVIATION = 0.02
@@ -67,6 +68,10 @@ class Builder:
         self.spec, self.axes, self.rate = spec, dict(axes), plan.rate
         self.depth, self.own_exit = plan.depth, plan.own_exit
         self._sizes, self._dropped = sizes, frozenset(plan.dropped)
+
+    def option(self, name: str) -> Scalar:
+        """One of the network's own options (`OPTIONS`)."""
+        return dict(self.spec.options)[name]
 
     def axis(self, name: str, size: int, kind: Kind = Kind.WIDTH) -> str:
         """Declare an axis where it is first used, for a network that is a plain function of a builder.

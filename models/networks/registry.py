@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -16,6 +16,7 @@ from models.networks.builder import Builder, ends
 from models.networks.spec import NetworkSpec
 from models.norms.layers import CHANNEL_NORMS
 from models.registry import Registry
+from models.settings import Setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,8 @@ class Network:
         dimensions: of one input: 3 for images, 2 for signals, 1 for texts; a network may take several.
         smallest: smallest side of an input that it can take (height and width, or time).
         fixed_widths: whether there are as many widths, and as many entries of blocks, as by default, always.
+        OPTIONS: what a network that is not built in can be told: name → `models.settings.Setting`. They are keys of the
+            configuration that begin with its name.
         spatial: whether features are images after every stage, so that bottlenecks can follow them.
         norms: which of `models.norms.layers.NORMS` it can use; the first is its usual one.
     """
@@ -43,6 +46,7 @@ class Network:
     fixed_widths: bool = False
     norms: tuple[str, ...] = CHANNEL_NORMS
     spatial: bool = False
+    OPTIONS: Mapping[str, Setting] = field(default_factory=dict)
 
 
 def of_function(make: Callable[[Builder], nn.Module]) -> Network:
@@ -54,7 +58,7 @@ def of_function(make: Callable[[Builder], nn.Module]) -> Network:
             make(builder)
         return builder.axes
 
-    return Network(axes=axes, build=make, dimensions=(1, 2, 3))
+    return Network(axes=axes, build=make, dimensions=(1, 2, 3), OPTIONS=getattr(make, "OPTIONS", {}))
 
 
 def _network(found: object) -> Network | None:

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from fractions import Fraction
 
 from models.algebra.plans import FULL
+from models.settings import Scalar
 
 # What a network ends in; see `models.networks.staged`.
 EXITS = ("auto", "last", "plain", "bottleneck", "shared")
@@ -44,6 +45,7 @@ class NetworkSpec:
             `models.variants.per_size_parameters.PRIVATE`.
         variants: plans of the submodels that have such copies, as JSON.
         bases: number of independent nets that stand side by side (Split-Mix); 0 is one ordinary network.
+        options: what a network that is not built in was told, by the names of its `OPTIONS`; see `Builder.option`.
         dual: whether every norm exists twice, for clean and for adversarial inputs (see `models.norms.dual_norm`).
     """
 
@@ -67,6 +69,7 @@ class NetworkSpec:
     variants: tuple[str, ...] = ()
     bases: int = 0
     dual: bool = False
+    options: tuple[tuple[str, Scalar], ...] = ()
 
     def to_json(self) -> str:
         """Serialise."""
@@ -84,6 +87,7 @@ class NetworkSpec:
             shape = tuple(map(int, fields.pop("input_shape")))
             widths, blocks = tuple(map(int, fields.pop("widths"))), tuple(map(int, fields.pop("blocks")))
             rates = tuple(Fraction(rate) for rate in fields.pop("rates"))
+            options = tuple((str(name), value) for name, value in fields.pop("options"))
             private, variants = tuple(map(str, fields.pop("private"))), tuple(map(str, fields.pop("variants")))
             return NetworkSpec(
                 input_shape=shape,
@@ -92,6 +96,7 @@ class NetworkSpec:
                 rates=rates,
                 private=private,
                 variants=variants,
+                options=options,
                 **fields,
             )
         except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:

@@ -1,0 +1,55 @@
+"""Which import paths a device follows: those that its owner allows, whoever names them.
+
+A run may name code by import path: a network, a data set, a codec, an objective. A device in a deployment follows what
+its node config allows, `allow="my_lab.*, other.nets:make"`; without that, none. What is built in and what installed
+packages offer by entry point needs no leave: whoever installed them has given it. In a simulation, on the user's own
+machine, everything is followed.
+
+This is the app's own rule, for runs of an app that the device trusts. It does not hold who can change the app itself:
+a bundle is code, and which bundles a SuperNode runs is Flower's to decide (`--trusted-entities`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from flwr.app import Context, Message
+
+from data import SOURCES
+from models.networks.registry import NETWORKS
+from models.registry import following
+from protocol.codecs import CODECS
+
+KEY = "allow"  # in the node config
+
+
+def allowed(context: Context) -> list[str]:
+    """The patterns of import paths that this device follows."""
+    said = context.node_config.get(KEY)
+    if said is None:
+        return ["*"] if _simulated() else []
+    return [pattern.strip() for pattern in str(said).split(",") if pattern.strip()]
+
+
+def only_allowed(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+    """Handle a message, following what is allowed: a mod of the ClientApp."""
+    with following(allowed(context)):
+        return call_next(message, context)
+
+
+def check_names(context: Context) -> None:
+    """See that this device knows and may load what the run's configuration names.
+
+    Raises:
+        SettingError: it does not, or must not; says where it looked or what is allowed.
+    """
+    for key, registry in (("model", NETWORKS), ("dataset", SOURCES), ("codec", CODECS), ("codec-down", CODECS)):
+        if key in context.run_config:
+            registry[str(context.run_config[key])]
+
+
+def _simulated() -> bool:
+    """Whether this process is one of Flower's simulation, which runs ClientApps in Ray's workers."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

@@ -1,0 +1,155 @@
+"""A user's own code that goes with a run: packages that the configuration names by import path.
+
+    flotilla run --with ./my_lab -c 'method="my_lab.fedprox:FedProx"'
+
+or a folder whose pyproject.toml says what differs from Flotilla's own app, and nothing else:
+
+    [tool.flotilla.config]
+    method = "my_lab.fedprox:FedProx"
+
+The packages are put into the bundle that Flower ships. In this process and in the workers of the local engine they are
+found under their own names, and nothing beside them is.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+Value = int | float | bool | str
+
+# What Flower puts into a bundle; files of other kinds are left out.
+_KINDS = {".py", ".toml", ".md", ".yaml", ".yml", ".json", ".jsonl"}
+
+
+class UserCodeError(ValueError):
+    """A folder that cannot go with a run; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserCode:
+    """What goes with a run beside the app.
+
+    Attributes:
+        packages: import name → folder, or file of a module.
+        keys: settings that the app's pyproject.toml does not declare, as options of foreign methods are.
+    """
+
+    packages: Mapping[str, Path] = field(default_factory=dict)
+    keys: Mapping[str, Value] = field(default_factory=dict)
+
+    def files(self) -> dict[str, Path]:
+        """Files by their place in the bundle."""
+        found: dict[str, Path] = {}
+        for name, path in self.packages.items():
+            if path.is_file():
+                found[path.name] = path
+                continue
+            inside = (file for file in sorted(path.rglob("*")) if file.suffix in _KINDS and file.is_file())
+            found |= {f"{name}/{file.relative_to(path).as_posix()}": file for file in inside}
+        return found
+
+    def added_to(self, project: dict[str, Any]) -> dict[str, Any]:
+        """A pyproject.toml that declares these keys, and whose bundle has these files."""
+        flower = project["tool"]["flwr"]["app"]
+        flower.setdefault("config", {}).update(self.keys)
+        if "fab-include" in flower:
+            folders = [f"/{name}/**" if path.is_dir() else f"/{path.name}" for name, path in self.packages.items()]
+            flower["fab-include"] = [*flower["fab-include"], *folders]
+        return project
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A folder that says what differs from Flotilla's own app.
+
+    Attributes:
+        config: settings in place of the defaults.
+        packages: what goes with its runs.
+    """
+
+    config: Mapping[str, Any]
+    packages: Sequence[Path]
+
+
+def extension_of(folder: Path) -> Extension | None:
+    """Read `[tool.flotilla]` of a folder's pyproject.toml; None where it is an app of its own, or nothing of the kind.
+
+    Raises:
+        UserCodeError: the table says something else.
+    """
+    try:
+        tool = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("tool", {})
+    except (OSError, ValueError):
+        return None
+    table = tool.get("flotilla")
+    if not isinstance(table, dict) or "app" in tool.get("flwr", {}):
+        return None
+    config, names = table.get("config", {}), table.get("packages")
+    if not isinstance(config, dict) or not isinstance(names, list | None) or set(table) - {"config", "packages"}:
+        raise UserCodeError(f"{folder}/pyproject.toml: [tool.flotilla] has packages (a list) and config (a table)")
+    packages = [folder / str(name) for name in names] if names is not None else _inside(folder)
+    return Extension(config, packages)
+
+
+def packages_of(paths: Iterable[Path], app_dir: Path) -> dict[str, Path]:
+    """Find what is to go with a run: each path is a package, a module, or a folder of packages.
+
+    Args:
+        paths: as the user gave them.
+        app_dir: of the app, whose own packages keep their names.
+
+    Raises:
+        UserCodeError: nothing is there, or a name that cannot be used.
+    """
+    found: dict[str, Path] = {}
+    for given in paths:
+        path = given.expanduser().resolve()
+        if path.is_dir() and not any(path.glob("*.py")):
+            several = _inside(path)
+        else:
+            several = [path] if path.is_dir() or (path.suffix == ".py" and path.is_file()) else []
+        if not several:
+            raise UserCodeError(f"{given}: allowed is a folder with Python files, or one such file")
+        for one in several:
+            name = one.stem if one.is_file() else one.name
+            if not name.isidentifier() or name in sys.stdlib_module_names or name == "flotilla":
+                raise UserCodeError(f"{one}: allowed is a name that can be imported and is not Python's or Flotilla's")
+            if (app_dir / name).is_dir() or found.get(name, one) != one:
+                raise UserCodeError(f"{one}: there is another package named {name} in the app or beside it")
+            found[name] = one
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The packages in a folder."""
+    inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.isidentifier())
+    return [path for path in inside if any(path.rglob("*.py"))]
+
+
+class _Finder(MetaPathFinder):
+    """Finds these packages, before any installed one of the same name, as a process that unpacked the bundle does."""
+
+    def __init__(self, packages: Mapping[str, Path]) -> None:
+        self.packages = dict(packages)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        place = self.packages.get(fullname)
+        return None if place is None else PathFinder.find_spec(fullname, [str(place.parent)], target)
+
+
+def make_importable(packages: Mapping[str, Path]) -> None:
+    """Let this process import packages from where they are; those of an earlier call are found no longer."""
+    for finder in [finder for finder in sys.meta_path if isinstance(finder, _Finder)]:
+        sys.meta_path.remove(finder)
+    if packages:
+        sys.meta_path.insert(0, _Finder(packages))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.settings import Scalar
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
@@ -15,9 +17,15 @@ class Files:
         image_size: side in pixels of the images of an image folder.
         sequence_length: tokens of one input of a text; 0 is the data set's own.
         vocabulary_size: number of different words, padding and unknown among them.
+        options: what a data set that is not built in was told, by the names of its `OPTIONS`.
     """
 
     root: Path
     image_size: int = 32
     sequence_length: int = 0
     vocabulary_size: int = 8000
+    options: tuple[tuple[str, Scalar], ...] = ()
+
+    def option(self, name: str) -> Scalar:
+        """One of the data set's own options."""
+        return dict(self.options)[name]

@@ -15,7 +15,8 @@ from data.files import Files
 from data.schemes import SCHEMES
 from data.sources import SOURCES
 from models.errors import SettingError
-from models.settings import ELSEWHERE, Names, Range, Text, at_least, between, check, read, setting
+from models.registry import option_keys
+from models.settings import ELSEWHERE, Names, Range, Scalar, Text, at_least, between, check, read, setting
 
 
 def _default_root() -> str:
@@ -44,6 +45,7 @@ class DataSettings:
         local_test_fraction: share of each client's examples kept for its own test, at least 0 and below 1.
         synthetic_groups: "" or groups of clients that are made to differ; see `data.synthetic_groups`.
         seed: seed of the run, at least 0.
+        options: the data set's own, by their own names, if it is not built in.
 
     Raises:
         SettingError: a value that is not allowed; names its key.
@@ -112,6 +114,7 @@ class DataSettings:
         advanced=True,
     )
     seed: int = setting(1, "every draw comes from (seed, round, node, purpose)", at_least(0), listed=False)
+    options: tuple[tuple[str, Scalar], ...] = ()
 
     def __post_init__(self) -> None:
         # Resolved here, so that equal settings mean equal files even if the environment changes in between.
@@ -137,13 +140,17 @@ class DataSettings:
             image_size=self.image_size,
             sequence_length=self.sequence_length,
             vocabulary_size=self.vocabulary_size,
+            options=self.options,
         )
 
     @classmethod
-    def from_config(cls, config: Mapping[str, bool | int | float | str]) -> Self:
+    def from_config(cls, config: Mapping[str, Scalar]) -> Self:
         """Read the keys of these settings from a run configuration; absent keys get their default, others are ignored.
 
         Raises:
             SettingError: a value of the wrong type or outside what is allowed.
         """
-        return read(cls, config)
+        name = str(config.get("dataset", cls.dataset))
+        own = option_keys(name, SOURCES[name]).items()
+        options = tuple((option, told.read(key, config.get(key, told.default))) for key, (option, told) in own)
+        return read(cls, config, options=options)

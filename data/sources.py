@@ -16,7 +16,11 @@ from models.registry import Registry
 
 
 class Source(Protocol):
-    """Where a data set comes from; both methods raise SettingError (key data-root) on missing or damaged files."""
+    """Where a data set comes from; both methods raise SettingError (key data-root) on missing or damaged files.
+
+    One that is not built in may have `OPTIONS`: name → `models.settings.Setting`. They are keys of the configuration
+    that begin with its name, and reach both methods in `files`.
+    """
 
     @property
     def images(self) -> bool:

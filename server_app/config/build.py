@@ -129,8 +129,14 @@ def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -
     return settings
 
 
-def build_network(model: Model, data: DataSettings, settings: Settings, method: type[FlowerStrategy]) -> NetworkSpec:
-    """The network that the keys describe, before the method adapts it.
+def build_network(
+    model: Model,
+    data: DataSettings,
+    settings: Settings,
+    method: type[FlowerStrategy],
+    options: tuple[tuple[str, Scalar], ...] = (),
+) -> NetworkSpec:
+    """The network that the keys describe, before the method adapts it; `options` are its own, if it is not built in.
 
     Raises:
         SettingError: names the key.
@@ -159,5 +165,6 @@ def build_network(model: Model, data: DataSettings, settings: Settings, method: 
             whole_heads=model.whole_heads,
             tied=model.tied,
             pooler=model.pooler,
+            options=options,
         )
     )

@@ -13,6 +13,7 @@ from data import DataSettings
 from models.settings import Names, Placed, Scalar, Setting, declared
 from protocol.codecs import CodecSettings
 from server_app.adversarial import Adversarial
+from server_app.config.foreign import foreign_keys, installed_keys
 from server_app.config.sections import Aggregation, Down, Model, Rounds, RunSettings, Selection, Tiers, Training
 from strategies import METHODS
 from strategies.clustering.options import ClusterOptions
@@ -35,6 +36,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "The run": (RunSettings,),
 }
 METHODS_TITLE = "A method's own"
+FOREIGN_TITLE = "Of what is not built in"
 
 _RENAMED = {
     "fleet": "simulated-devices",
@@ -72,6 +74,16 @@ class Key:
     more: str = ""
     read_by: str = ""
     in_python: str = ""
+
+
+def foreign(given: Mapping[str, Scalar] | None = None) -> list[Key]:
+    """The keys of what is not built in: of what a configuration names, and of what installed packages offer.
+
+    Raises:
+        SettingError: what it names cannot be found or loaded.
+    """
+    found = {**installed_keys(), **foreign_keys(given or {})}
+    return [_key(key, one.setting, FOREIGN_TITLE, f"{one.named_by} = {one.name}") for key, one in found.items()]
 
 
 def keys() -> list[Key]:

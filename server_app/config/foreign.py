@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,13 @@ class ForeignKey:
 
     Attributes:
         named_by: the key that names it: "method", "model", "dataset" or "selection".
+        name: what that key says.
         option: its own name of the option.
         setting: default, range and words.
     """
 
     named_by: str
+    name: str
     option: str
     setting: Setting
 
@@ -48,10 +51,20 @@ def foreign_keys(given: Mapping[str, Scalar]) -> dict[str, ForeignKey]:
         for own, (option, setting) in option_keys(name, registry[name]).items():
             if own in found:
                 raise SettingError(key, name, f"one whose keys are its own; {own!r} is also {found[own].named_by}'s")
-            found[own] = ForeignKey(named_by=key, option=option, setting=setting)
+            found[own] = ForeignKey(named_by=key, name=name, option=option, setting=setting)
     return found
 
 
-def options_of(named_by: str, keys: Mapping[str, ForeignKey], flat: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Own options, by their own names, of what one key names."""
-    return {one.option: flat[key] for key, one in keys.items() if one.named_by == named_by}
+def keys_of(named_by: str, keys: Mapping[str, ForeignKey]) -> dict[str, str]:
+    """Option → key of what one key names, such as "method"."""
+    return {one.option: key for key, one in keys.items() if one.named_by == named_by}
+
+
+def installed_keys() -> dict[str, ForeignKey]:
+    """The keys of everything that installed packages offer; what cannot be loaded is left out."""
+    found: dict[str, ForeignKey] = {}
+    for key, registry in NAMED.items():
+        for name in registry.names()[len(registry) :]:
+            with suppress(SettingError):
+                found |= foreign_keys({key: name})
+    return found

@@ -16,6 +16,7 @@ from protocol import Scalar
 from server_app.adversarial import Adversarial, Robustness, robustness
 from server_app.config.build import build_network, build_settings
 from server_app.config.catalogue import defaults, moved, option_keys, settings_by_key
+from server_app.config.foreign import foreign_keys, keys_of
 from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
 from strategies import METHODS, FlowerStrategy, Settings
@@ -77,7 +78,7 @@ class RunConfig:
         """The run folder: of the run to resume, as given, or named after the time, method and data set."""
         if self.resume:
             return Path(self.resume).expanduser().resolve()
-        name = f"runs/{datetime.now():%Y%m%d-%H%M%S}-{self.flat['method']}-{self.flat['dataset']}"
+        name = f"runs/{datetime.now():%Y%m%d-%H%M%S}-{self.flat['method']}-{self.flat['dataset']}".replace(":", ".")
         return Path(self.run_dir or name).expanduser().absolute()
 
     @property
@@ -119,7 +120,8 @@ def resolve(
     """
     flat = _flat(given, overrides or {})
     model, rounds, own = read(Model, flat), read(Rounds, flat), read(RunSettings, flat)
-    method, names = METHODS[model.method], option_keys().get(model.method, {})
+    foreign = foreign_keys(flat)
+    method, names = METHODS[model.method], option_keys().get(model.method, {}) or keys_of("method", foreign)
     options = {option: flat[key] for option, key in names.items()}
     data = DataSettings.from_config(flat)
     robust = robustness(read(Adversarial, flat), data.dataset, images=SOURCES[data.dataset].images)
@@ -130,7 +132,8 @@ def resolve(
     if check_files:
         shards(data)
     try:
-        plain = replace(build_network(model, data, settings, method), dual=robust.dual)
+        told = tuple((option, flat[key]) for option, key in keys_of("model", foreign).items())
+        plain = replace(build_network(model, data, settings, method, told), dual=robust.dual)
         network = method.fitted(plain, settings, options)
         config = RunConfig(
             flat=flat,
@@ -163,7 +166,9 @@ def resolve(
 
 def _flat(given: Mapping[str, Scalar], overrides: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Every key with its value, and what was overridden beside, each of its type and in its range."""
-    known, found = settings_by_key(), defaults()
+    foreign = {key: one.setting for key, one in foreign_keys({**given, **overrides}).items()}
+    known = {**foreign, **settings_by_key()}
+    found = defaults() | {key: setting.default for key, setting in foreign.items()}
     for key, value in (*given.items(), *overrides.items()):
         if key not in known or (known[key].advanced and key not in overrides):
             raise SettingError(key, value, moved(key) or _nearest(key, found))

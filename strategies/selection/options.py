@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from models.errors import SettingError
-from models.registry import Registry
+from models.registry import Registry, option_keys
 from models.settings import Scalar, read
 from strategies.selection.base import Selector
 from strategies.selection.divfl import DivFL
@@ -56,19 +56,19 @@ SELECTORS: Registry[Maker | type[Selector]] = Registry(
 )
 
 
-def selector(name: str, values: Values | None = None, own: Values | None = None) -> Selector:
+def selector(name: str, values: Values | None = None) -> Selector:
     """Make a selector.
 
     Args:
         name: one of `SELECTORS`, an entry point or an import path.
-        values: what ours are told, by key, such as {"selection-candidates": 10}; the rest is by default.
-        own: what another one is told, by the names of its `OPTIONS`.
+        values: what it is told, by key, such as {"selection-candidates": 10}; the rest is by default.
 
     Raises:
         SettingError: an unknown name, or a setting that it cannot use.
     """
-    kind = SELECTORS[name]
+    kind, values = SELECTORS[name], values or {}
     if isinstance(kind, type):
         foreign: type[Selector] = kind
-        return foreign(**{option.replace("-", "_"): value for option, value in (own or {}).items()})
-    return kind(values or {})
+        own = {o.replace("-", "_"): values.get(key, told.default) for key, (o, told) in option_keys(name, kind).items()}
+        return foreign(**own)
+    return kind(values)

@@ -97,9 +97,12 @@ class Method:
             network = with_exits(network, kinds[0])
         if network.exits not in kinds:
             raise SettingError("exits", network.exits, f"one of {', '.join(('auto', *kinds))} for {cls.__name__}")
-        depth = layout(completed(network)).depth
+        shape = layout(completed(network))
+        depth = shape.depth
+        if network.exits != "last" and not shape.exits:
+            raise SettingError("model", network.name, f"a network with exits after its stages, for {cls.__name__}")
         for tier in settings.tiers:
-            if (tier.depth or 1) > depth:
+            if (tier.depth or 0) > depth:
                 allowed = f"depths of 1 to {depth} for {network.name!r} ({tier.name!r} has {tier.depth})"
                 raise SettingError("tiers", ", ".join(map(str, settings.tiers)), allowed)
         return completed(cls.adapted(network, settings, options))

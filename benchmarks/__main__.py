@@ -38,6 +38,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "hashes": ("hashes", "final models of small runs as hashes, to compare two checkouts"),
         "house": ("house", "the code in figures: files per room, long files, keys, cycles"),
         "load": ("load", "thousands of nodes: memory and seconds (docs/deploy.md)"),
+        "trace": ("trace", "one request and reply: calls, files, switches between them"),
         "phases": ("phases", "where the seconds of a deployed round go (docs/deploy.md)"),
     },
 }

@@ -25,6 +25,7 @@ class Options:
         root: a checkout.
         json, rows, against: files to write, to read instead of measuring, to compare with.
         default_job: whether the default job is run, too.
+        walk: whether every step is printed.
         write: whether docs/ gets what was found.
     """
 
@@ -44,6 +45,7 @@ class Options:
     rows: Path | None = None
     against: Path | None = None
     default_job: bool = False
+    walk: bool = False
     write: bool = False
 
 
@@ -62,6 +64,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "rows": {"type": Path, "metavar": "FILE", "help": "take the rows from such a file instead of measuring"},
     "against": {"type": Path, "metavar": "FILE", "help": "compare with what another checkout printed"},
     "default_job": {"action": "store_true", "help": "run the default job, too"},
+    "walk": {"action": "store_true", "help": "print every step"},
     "write": {"action": "store_true", "help": "put what was found into docs/"},
 }
 

@@ -36,7 +36,7 @@ class _Store(Protocol):
     def drop(self, name: str, round_number: int) -> None: ...
 
 
-class Memory:
+class ClientState:
     """The vectors of one device, as one round sees them.
 
     Args:

@@ -15,21 +15,19 @@ from torch import Tensor
 from client_app.model_cache import LocalModel, full_shapes
 from data import Split
 from models.algebra.submodel import flatten
-from models.device import device_named
 from models.evaluation import BATCH, Score, evaluate
 from models.networks.build import layout, submodel
-from models.statistics import collect, needs_statistics, set_statistics
+from models.statistics import estimate_statistics
 from models.variants.cluster_states import packed_length, shared_names, trunk, unpack_states
 from protocol import ClusterStates, PartRequest, decode
 
 
-def received_states(request: PartRequest, state: Array) -> list[Tensor]:
-    """The states of a request one by one, each as a request for one cluster would bring it.
+def received_states(request: PartRequest, clusters: ClusterStates, state: Array) -> list[Tensor]:
+    """The states of several clusters one by one, each as a request for one cluster would bring it.
 
     Raises:
         WireError: the vector's length does not fit the plan and the number of clusters.
     """
-    clusters = request.clusters or ClusterStates()
     if request.sliced:
         part = submodel(request.network, request.plan)
         shapes = {name: block.local_shape for name, block in part.items()}
@@ -48,20 +46,17 @@ def load_fitting(model: LocalModel, request: PartRequest, states: list[Tensor], 
     best, least = 0, inf
     for number, state in enumerate(states):
         model.load(request.network, request.plan, state, sliced=request.sliced)
-        loss = score(model, request, examples, examples).loss
+        loss = score(model, examples, examples).loss
         if not isnan(loss) and loss < least:
             best, least = number, loss
     model.load(request.network, request.plan, states[best], sliced=request.sliced)
     return best
 
 
-def score(model: LocalModel, request: PartRequest, examples: Split, trained_on: Split) -> Score:
+def score(model: LocalModel, examples: Split, trained_on: Split) -> Score:
     """Score what is loaded; statistics of static batch norm come from the device's training examples."""
-    device = device_named(request.work.device)
-    if needs_statistics(model.module):
-        inputs = trained_on.inputs
-        set_statistics(model.module, collect(model.module, (x.to(device) for x in torch.split(inputs, BATCH))))
-    return evaluate(model.module, examples.inputs.to(device), examples.labels.to(device))
+    estimate_statistics(model.module, (x.to(model.device) for x in torch.split(trained_on.inputs, BATCH)))
+    return evaluate(model.module, examples.inputs.to(model.device), examples.labels.to(model.device))
 
 
 def fitting_the_test(
@@ -71,7 +66,7 @@ def fitting_the_test(
     scores = []
     for state in states:
         model.load(request.network, request.plan, state, sliced=request.sliced)
-        scores.append(score(model, request, test, trained_on))
+        scores.append(score(model, test, trained_on))
     return min(scores, key=lambda one: inf if isnan(one.loss) else one.loss).accuracy
 
 
@@ -92,6 +87,6 @@ def best_on_path(
     found = []
     for state in states:
         model.load(request.network, request.plan, state, sliced=request.sliced)
-        found.append([score(model, request, half, trained_on).accuracy for half in (chosen_by, scored_on)])
+        found.append([score(model, half, trained_on).accuracy for half in (chosen_by, scored_on)])
     best = max(range(len(found)), key=lambda i: (found[i][0], i))
     return {"accuracy-best-on-path": found[best][1], "accuracy-end-of-path": found[-1][1]}

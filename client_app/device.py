@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from flwr.app import Context
@@ -11,9 +12,13 @@ from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
 from models.registry import is_path
-from protocol import AdversarialTraining, Hello, HelloRequest, PartRequest
+from protocol import AdversarialTraining, Hello, HelloRequest, PartRequest, Scalar
 from protocol.codecs import CODECS
 from protocol.profile import AUTO, ProfileRequest
+
+_DATA_ROOT = "data-root"
+_KEPT = 4  # configurations; a process serves the nodes of one run, or of a few
+_known: list[tuple[tuple[object, ...], Mapping[str, Scalar], DataSettings]] = []  # where, configuration, what it says
 
 
 def node_id(context: Context) -> int:
@@ -31,9 +36,21 @@ def node_id(context: Context) -> int:
 
 
 def settings_of(context: Context) -> DataSettings:
-    """The data that this device uses: the run's settings, with the device's own data folder if it names one."""
-    local = {key: context.node_config[key] for key in ("data-root",) if key in context.node_config}
-    return DataSettings.from_config({**context.run_config, **local})
+    """The data that this device uses: the run's settings, with the device's own data folder if it names one.
+
+    Read once per process for the same configuration: every message brings it again.
+    """
+    config, root = context.run_config, context.node_config.get(_DATA_ROOT)
+    where = (root, os.environ.get("FLOTILLA_DATA"), os.getcwd())
+    for at, known, settings in _known:
+        if at == where and known == config:
+            return settings
+    config = dict(config)
+    settings = DataSettings.from_config(config if root is None else {**config, _DATA_ROOT: root})
+    if not is_path(settings.dataset):  # what a device's owner allows is looked up every time
+        _known.insert(0, (where, config, settings))
+        del _known[_KEPT:]
+    return settings
 
 
 def data_of(context: Context) -> NodeData:

@@ -6,7 +6,7 @@ from math import prod
 
 from flwr.app import Array
 
-from client_app.client_state import Memory
+from client_app.client_state import ClientState
 from client_app.model_cache import full_shapes
 from models.networks.spec import NetworkSpec
 from protocol import CompressedState, WireError, decode, encode
@@ -15,7 +15,7 @@ from protocol.codecs import checksum, codec_from
 NAME = "received"
 
 
-def whole_state(compressed: CompressedState, network: NetworkSpec, array: Array, memory: Memory) -> Array:
+def whole_state(compressed: CompressedState, network: NetworkSpec, array: Array, memory: ClientState) -> Array:
     """The whole state of a request, which the device keeps for the next one.
 
     Raises:

@@ -13,10 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from client_app.client_state import Memory
+from client_app.client_state import ClientState
 from client_app.model_cache import LocalModel
 from models.algebra.box_vector import BoxVector
-from models.algebra.submodel import Submodel
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
 
@@ -28,14 +27,13 @@ class FedDynRegulariser:
 
     Args:
         model: with the part loaded.
-        part: what it holds.
         spec: the full network.
         alpha: strength, above 0.
-        memory: of the device.
+        memory: what the device keeps.
     """
 
-    def __init__(self, model: LocalModel, part: Submodel, spec: NetworkSpec, alpha: float, memory: Memory) -> None:
-        self._model, self._part, self._alpha, self._memory = model, part, alpha, memory
+    def __init__(self, model: LocalModel, spec: NetworkSpec, alpha: float, memory: ClientState) -> None:
+        self._part, self._alpha, self._memory, part = model.part, alpha, memory, model.part
         found = memory.read(NAME)
         known = None if found is None else BoxVector.from_vector(found, layout(spec))
         self.began_anew = known is None

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter
 
 import torch
 from flwr.app import Array, Context
 
-from client_app.client_state import Memory
+from client_app.client_state import ClientState
 from client_app.cluster_choice import best_on_path, fitting_the_test, load_fitting, received_states
 from client_app.device import attack_of, data_of, node_id, settings_of
 from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
-from client_app.gradients import gradient
-from client_app.initial_loss import loss_before
-from client_app.model_cache import LocalModel, full_shapes, local_model
-from client_app.objectives import Setting, objective
+from client_app.initial_loss import initial_gradient, initial_loss
+from client_app.model_cache import LocalModel, local_model
+from client_app.objectives import ObjectiveContext, objective
 from client_app.statistics import moments_of
 from client_app.training import train
 from data import AUGMENTATIONS, Split
 from models.device import device_named, threads
 from models.errors import SettingError
 from models.evaluation import evaluate
-from models.networks.build import submodel
 from models.norms.dual_norm import noise_share
 from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
-from protocol import LossRequest, PartRequest, Reply, TrainRequest, WireError, encode
+from protocol import LossRequest, PartRequest, Reply, Scalar, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
 
 
@@ -34,81 +33,62 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     """Train the part and reply with the difference.
 
     Raises:
-        WireError: the request cannot be met (unknown objective or codec, state of the wrong size).
+        WireError: the request cannot be met (unknown network, objective or codec, state of the wrong size).
     """
     began = perf_counter()
-    node, examples = node_id(context), data_of(context)
-    memory = Memory(
-        context, node, round_number=request.round_number, checkpoint=request.checkpoint, counted=request.counted
-    )
-    codec, training = codec_from(request.codec), request.work.adversarial
+    seed, number, node, settings = request.seed, request.round_number, node_id(context), settings_of(context)
+    examples = data_of(context).train
+    kept = ClientState(context, node, number, request.checkpoint, counted=request.counted)
+    codec = codec_from(request.codec)
     if request.compressed is not None:
-        state = whole_state(request.compressed, request.network, state, memory)
+        state = whole_state(request.compressed, request.network, state, kept)
     with threads(request.work.threads):
-        model, measured = _loaded(request, state, examples.train)
-        setting = Setting(
-            module=model.module,
-            spec=request.network,
-            plan=request.plan,
-            labels=examples.labels,
-            settings=request.objective.settings,
-            draws=generator(request.seed, request.round_number, node, "objective"),
-            memory=memory,
-            adversarial=0.0 if training is None else training.weight,
-            attack=None if training is None else attack_of(training, request, context),
-        )
+        model, measured = _load(request, state, examples)
+        about = _objective_context(request, model, context, kept, request.objective.settings)
         if request.work.measure.initial_loss:
-            device = device_named(request.work.device)
-            measured["loss-before"] = loss_before(request.objective.name, setting, examples.train, device)
+            measured["loss-before"] = initial_loss(request.objective.name, about, examples, model.device)
         regulariser = None
         if request.feddyn is not None:
-            regulariser = FedDynRegulariser(
-                model, model.part, spec=request.network, alpha=request.feddyn.alpha, memory=memory
-            )
+            regulariser = FedDynRegulariser(model, request.network, request.feddyn.alpha, kept)
+            measured["began-anew"] = float(regulariser.began_anew)
         trained = train(
             model.module,
-            examples.train,
-            objective(request.objective.name, setting),
+            examples,
+            objective(request.objective.name, about),
             request.optimiser,
             request.work,
-            draws=torch_generator(request.seed, request.round_number, node, "batches"),
-            augmentation=AUGMENTATIONS[settings_of(context).augment],
+            draws=torch_generator(seed, number, node, "batches"),
+            augmentation=AUGMENTATIONS[settings.augment],
             adjust=None if regulariser is None else regulariser.add_gradients,
         )
         if regulariser is not None:
             regulariser.keep()
-            measured["began-anew"] = float(regulariser.began_anew)
         if trained.loss_square is not None:
             measured["loss-square"] = trained.loss_square
         difference = model.difference()
         if request.work.measure.norm:
             measured["norm"] = model.parameter_norm(difference)
-        encoded = codec.encode(
-            difference,
-            [block.numel for block in model.part.values()],
-            generator(request.seed, request.round_number, node, "codec"),
-            OfPart(memory, model.part, full_shapes(request.network)),
-            request.codec_base,
-        )
+        seen_by_codec = OfPart(kept, model.part, model.full_shapes)
+        draws = generator(seed, number, node, "codec")
+        encoded = codec.encode(difference, model.sizes, draws, seen_by_codec, request.codec_base)
     metrics = {
-        "num-examples": float(len(examples.train)),
+        "num-examples": float(len(examples.labels)),
         "loss": trained.loss,
         "accuracy": trained.accuracy,
         "steps": float(trained.steps),
         "seconds": perf_counter() - began,
         "seconds-computing": trained.seconds_computing,
-        **measured,
     }
-    return Reply(request.nonce, encoded, metrics)
+    return Reply(request.nonce, encoded, metrics | measured)
 
 
 def answer_statistics(request: PartRequest, state: Array, context: Context) -> Reply:
     """Reply with the moments of every static batch norm of the part, over this device's training examples."""
-    examples = data_of(context)
+    examples = data_of(context).train
     with threads(request.work.threads):
-        model, _ = _loaded(request, state, examples.train)
-        moments = moments_of(model.module, examples.train, request, context)
-    return Reply(request.nonce, encode(moments), {"num-examples": float(len(examples.train))})
+        model, _ = _load(request, state, examples)
+        moments = moments_of(model.module, examples, request, context)
+    return Reply(request.nonce, encode(moments), {"num-examples": float(len(examples))})
 
 
 def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply:
@@ -122,33 +102,20 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
         rows = torch.from_numpy(draws.choice(len(examples), request.batch, replace=False))
         examples = Split(examples.inputs[rows], examples.labels[rows])
     with threads(request.work.threads):
-        model, said = _loaded(request, state, examples)
-        setting = _setting(request, model, context)
-        loss = loss_before(request.objective, setting, examples, device_named(request.work.device))
-    return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss, **said})
+        model, chosen = _load(request, state, examples)
+        about = _objective_context(request, model, context, ClientState(context, node, request.round_number, 0))
+        loss = initial_loss(request.objective, about, examples, model.device)
+    return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss} | chosen)
 
 
 def answer_gradients(request: LossRequest, state: Array, context: Context) -> Reply:
     """Reply with the gradient of that loss by every coordinate of the part."""
-    examples = data_of(context).train
+    node, examples = node_id(context), data_of(context).train
     with threads(request.work.threads):
-        setting = _setting(request, _loaded(request, state, examples)[0], context)
-        found = gradient(request.objective, setting, examples, device_named(request.work.device))
-    return Reply(request.nonce, encode(found), {"num-examples": float(len(examples))})
-
-
-def _setting(request: LossRequest, model: LocalModel, context: Context) -> Setting:
-    """What an objective may depend on, when nothing is going to be trained."""
-    node = node_id(context)
-    return Setting(
-        module=model.module,
-        spec=request.network,
-        plan=request.plan,
-        labels=data_of(context).labels,
-        settings={},
-        draws=generator(request.seed, request.round_number, node, "objective"),
-        memory=Memory(context, node, request.round_number, 0),
-    )
+        model, _ = _load(request, state, examples)
+        about = _objective_context(request, model, context, ClientState(context, node, request.round_number, 0))
+        gradient = initial_gradient(request.objective, about, examples, model.device)
+    return Reply(request.nonce, encode(gradient), {"num-examples": float(len(examples))})
 
 
 def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Reply:
@@ -156,53 +123,72 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
 
     Static batch norm takes its statistics from this device's training examples, never from the test batch.
     """
-    examples = data_of(context)
-    held_out = examples.test
-    if not len(held_out):  # nothing to score on: no examples, so the server leaves this out
-        return Reply(request.nonce, None, _scores(held_out, 0.0, 0.0, 0.0))
+    examples, clusters, training = data_of(context), request.clusters, request.work.adversarial
+    test = examples.test
+    if not len(test):  # nothing to score on: no examples, so the server leaves this out
+        nothing = {"num-examples": 0.0, "loss": 0.0, "accuracy": 0.0, "accuracy-own-labels": 0.0}
+        return Reply(request.nonce, None, nothing)
     with threads(request.work.threads):
-        model, said = _loaded(request, state, examples.train)
+        model, measured = _load(request, state, examples.train)
         if needs_statistics(model.module):
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
-        device = device_named(request.work.device)
-        inputs, labels = held_out.inputs.to(device), held_out.labels.to(device)
-        training = request.work.adversarial
+        inputs, labels = test.inputs.to(model.device), test.labels.to(model.device)
         with noise_share(model.module, 0.0 if training is None else training.noise_share):
             plain = evaluate(model.module, inputs, labels)
             own = evaluate(model.module, inputs, labels, allowed=examples.labels)
-        states = received_states(request, state)
-        if request.clusters is not None and request.clusters.path:
-            said = best_on_path(model, request, states, held_out, examples.train)
-        elif said:
-            said["accuracy-test-identity"] = fitting_the_test(model, request, states, held_out, examples.train)
-    return Reply(request.nonce, None, _scores(held_out, plain.loss, plain.accuracy, own.accuracy) | said)
+        if clusters is not None:
+            states = received_states(request, clusters, state)
+            if clusters.path:
+                measured = best_on_path(model, request, states, test, examples.train)
+            elif len(states) > 1:
+                accuracy = fitting_the_test(model, request, states, test, examples.train)
+                measured["accuracy-test-identity"] = accuracy
+    scores = {"num-examples": float(len(test)), "loss": plain.loss, "accuracy": plain.accuracy}
+    return Reply(request.nonce, None, scores | {"accuracy-own-labels": own.accuracy} | measured)
 
 
-def _scores(examples: Split, loss: float, accuracy: float, own_labels: float) -> dict[str, float]:
-    return {
-        "num-examples": float(len(examples)),
-        "loss": loss,
-        "accuracy": accuracy,
-        "accuracy-own-labels": own_labels,
-    }
-
-
-def _loaded(request: PartRequest, state: Array, examples: Split) -> tuple[LocalModel, dict[str, float]]:
+def _load(request: PartRequest, state: Array, examples: Split) -> tuple[LocalModel, dict[str, float]]:
     """The process's model of this shape with the requested part in it, and what the reply has to say of that.
 
-    Of several states the one that fits the examples best is loaded, and the reply says which.
+    Of the states of several clusters the one that fits the examples best is loaded, and the reply says which.
+
+    Raises:
+        WireError: a network that this client does not know, a plan that does not fit it, a state of another size.
     """
     try:
-        submodel(request.network, request.plan)
-    except SettingError as error:  # a network that is not known here, or not allowed
+        model = local_model(request.network, request.plan, device_named(request.work.device))
+    except SettingError as error:  # a network that is not known here, or not allowed: says where it was looked for
         raise WireError(f"this client: {error}") from None
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
-    model = local_model(request.network, request.plan, device_named(request.work.device))
-    states = received_states(request, state)
-    if request.clusters is not None and request.clusters.path:
-        del states[:-1]
-    if len(states) > 1:
-        return model, {"cluster": float(load_fitting(model, request, states, examples))}
-    model.load(request.network, request.plan, states[0], sliced=request.sliced)
+    if request.clusters is None:
+        received = model.received(state, sliced=request.sliced)
+    else:
+        states = received_states(request, request.clusters, state)
+        if len(states) > 1 and not request.clusters.path:
+            return model, {"cluster": float(load_fitting(model, request, states, examples))}
+        received = states[-1]
+    model.load(request.network, request.plan, received, sliced=request.sliced)
     return model, {}
+
+
+def _objective_context(
+    request: PartRequest,
+    model: LocalModel,
+    context: Context,
+    kept: ClientState,
+    settings: Mapping[str, Scalar] | None = None,
+) -> ObjectiveContext:
+    """What an objective may depend on; without settings where nothing is going to be trained."""
+    training = request.work.adversarial if settings is not None else None
+    return ObjectiveContext(
+        module=model.module,
+        spec=request.network,
+        plan=request.plan,
+        labels=data_of(context).labels,
+        settings=settings or {},
+        draws=generator(request.seed, request.round_number, node_id(context), "objective"),
+        memory=kept,
+        adversarial=0.0 if training is None else training.weight,
+        attack=None if training is None else attack_of(training, request, context),
+    )

@@ -11,14 +11,16 @@ from functools import lru_cache
 from math import sqrt
 
 import torch
+from flwr.app import Array
 from torch import Tensor, nn
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten, shapes_of, split
-from models.networks.build import build_part, layout, submodel
+from models.networks.build import build_part, layout, shape_of, submodel
 from models.networks.spec import NetworkSpec
 from models.statistics import static_norms
 from models.variants.importance import masked
+from protocol import decode
 
 _KEPT = 16
 _models: OrderedDict[object, LocalModel] = OrderedDict()
@@ -34,15 +36,20 @@ class LocalModel:
 
     Attributes:
         module: the network.
+        device: where it lives.
+        full_shapes: of the full state, by name.
+        sizes: coordinates of the part's tensors, in order.
         flat: its state (float32, on the device), which training changes in place.
         start: the state that was loaded last (float32, on the CPU).
         part: what was loaded last, as blocks; with element masks if the plan keeps only a share of the weights.
     """
 
     def __init__(self, spec: NetworkSpec, plan: Plan, device: torch.device) -> None:
-        self.module = build_part(spec, plan).to(device)
+        self.module, self.device = build_part(spec, plan).to(device), device
         state = self.module.state_dict()
         self.part = submodel(spec, plan)
+        self.full_shapes, self._full = full_shapes(spec), layout(spec).parameters
+        self.sizes = [block.numel for block in self.part.values()]
         expected = {name: block.local_shape for name, block in self.part.items()}
         if shapes_of(state) != expected:
             raise RuntimeError(f"{spec.name!r} built for {plan} does not have the shapes of its declaration")
@@ -52,6 +59,14 @@ class LocalModel:
         for name, view in split(self.flat, expected).items():
             _point_at(self.module, name, view)
         self._norms = list(static_norms(self.module).values())
+
+    def received(self, array: Array, *, sliced: bool) -> Tensor:
+        """Read the one flat state that came with a request.
+
+        Raises:
+            WireError: it is not as long as the part (`sliced`), or the full state.
+        """
+        return decode(array, self.flat.numel() if sliced else self._full)
 
     def load(self, spec: NetworkSpec, plan: Plan, received: Tensor, *, sliced: bool) -> None:
         """Load a part from the flat state that was received: the part itself, or the whole state to be sliced here.
@@ -63,9 +78,9 @@ class LocalModel:
         """
         self.part = submodel(spec, plan)
         if plan.keep != 1:  # what was masked before it was sent has the same mask
-            self.part = masked(self.part, split(received, full_shapes(spec)), layout(spec), plan.keep)
+            self.part = masked(self.part, split(received, self.full_shapes), layout(spec), plan.keep)
         if plan.keep != 1 or not (sliced or _is_whole(spec, plan)):
-            received = flatten(self.part.gather(split(received, full_shapes(spec))), out=self._buffer)
+            received = flatten(self.part.gather(split(received, self.full_shapes)), out=self._buffer)
         if received.shape != self._buffer.shape:
             raise ValueError(f"expected a part of {self._buffer.numel()} coordinates, got {tuple(received.shape)}")
         self.start = received
@@ -100,9 +115,7 @@ def _is_whole(spec: NetworkSpec, plan: Plan) -> bool:
 
 def local_model(spec: NetworkSpec, plan: Plan, device: torch.device) -> LocalModel:
     """The process's model object of this shape; the caller has it until it asks for the same shape again."""
-    sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
-    bases = None if plan.bases is None else len(plan.bases)
-    key = (spec, sizes, plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, plan.keep, device)
+    key = shape_of(spec, plan), device
     if key not in _models:
         while len(_models) >= _KEPT:
             _models.popitem(last=False)

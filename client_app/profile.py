@@ -12,9 +12,9 @@ import torch
 from flwr.app import ConfigRecord, Context, MetricRecord, RecordDict
 
 from client_app import hardware
-from client_app.client_state import Memory
+from client_app.client_state import ClientState
 from client_app.model_cache import local_model
-from client_app.objectives import Setting, objective
+from client_app.objectives import ObjectiveContext, objective
 from client_app.training import train
 from data import AUGMENTATIONS, Split
 from models.adversary import Attack
@@ -133,14 +133,14 @@ def _step(request: ProfileRequest, tier: TierWork, device: torch.device, left: f
         if training is None
         else Attack(epsilon=training.epsilon, steps=training.steps, low=least, high=most, draws=draws)
     )
-    setting = Setting(
+    setting = ObjectiveContext(
         module=model.module,
         spec=network,
         plan=plan,
         labels=tuple(range(network.classes)),
         settings=tier.objective.settings,
         draws=generator(0, 0, "server", "profile"),
-        memory=Memory(_nobody(), 0, 1, 0),
+        memory=ClientState(_nobody(), 0, 1, 0),
         adversarial=0.0 if training is None else training.weight,
         attack=attack,
     )

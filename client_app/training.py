@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from data import Augmentation, Split, batches
-from models.device import device_named
 from models.variants.base_nets import independent
 from protocol import Optimiser, Work
 
@@ -46,22 +45,22 @@ def train(
     work: Work,
     *,
     draws: torch.Generator,
-    augmentation: Augmentation,
+    augmentation: Augmentation | None,
     adjust: Callable[[], None] | None = None,
 ) -> Trained:
     """Train a network in place.
 
     Args:
-        module: the network; left in training mode.
+        module: the network, where it is to be trained; left in training mode.
         examples: the client's training examples.
         objective: gives the loss of a batch.
         optimiser: settings of this round's SGD.
-        work: epochs or steps, batch size, precision and device.
+        work: epochs or steps, batch size, precision.
         draws: generator of the batch order and the augmentation.
-        augmentation: what happens to the images of a batch.
+        augmentation: what happens to the images of a batch; None is nothing.
         adjust: changes the gradients before every step, if given.
     """
-    device = device_named(work.device)
+    device = next(module.parameters()).device
     inputs, labels = examples.inputs.to(device), examples.labels.to(device)
     module.train()
     optimisers = [SGD(net.parameters(), optimiser) for net in independent(module)]  # clipped each by itself
@@ -74,9 +73,11 @@ def train(
     squares = torch.zeros((), device=device)
     steps = seen = 0
     computing = 0.0
-    for index in batches(len(examples), work.batch_size, draws, work.local_epochs, work.local_steps):
-        x, y = _batch(inputs, labels, index.to(device))
-        x = augmentation(x, draws)
+    for index in batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps):
+        rows = index.to(device)
+        x, y = inputs.index_select(0, rows), labels.index_select(0, rows)
+        if augmentation is not None:
+            x = augmentation(x, draws)
         began = perf_counter()
         for sgd in optimisers:
             sgd.zero_grad()
@@ -103,7 +104,3 @@ def train(
         seconds_computing=computing,
         loss_square=square,
     )
-
-
-def _batch(inputs: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    return inputs.index_select(0, index), labels.index_select(0, index)

@@ -44,8 +44,4 @@ def augment(inputs_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     return padded[image, channel, rows_BH[:, None, :, None], columns_BW[:, None, None, :]]
 
 
-def _unchanged(inputs_BCHW: Tensor, generator: torch.Generator) -> Tensor:
-    return inputs_BCHW
-
-
-AUGMENTATIONS: dict[str, Augmentation] = {"none": _unchanged, "crop-flip": augment}
+AUGMENTATIONS: dict[str, Augmentation | None] = {"none": None, "crop-flip": augment}

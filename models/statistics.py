@@ -87,6 +87,12 @@ def channels_of(network: nn.Module) -> dict[str, int]:
     return {name: layer.weight.numel() for name, layer in static_norms(network).items()}
 
 
+def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Give static batch norm the statistics of these inputs, on the network's device; nothing where there is none."""
+    if needs_statistics(network):
+        set_statistics(network, collect(network, batches))
+
+
 def set_statistics(network: nn.Module, moments: Tensor) -> None:
     """Set mean and variance of every static norm from (pooled) moments.
 

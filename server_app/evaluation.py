@@ -6,7 +6,7 @@ nodes of the tier; never from the test batch. Other norms need none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
 import torch
@@ -17,7 +17,7 @@ from models.adversary import Attack, robust_accuracy
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from models.evaluation import Scores, evaluate_each
-from models.networks.build import build_part
+from models.networks.build import build_part, shape_of
 from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import noise_share
 from models.statistics import needs_statistics, set_statistics
@@ -50,7 +50,7 @@ class Evaluator:
         rows = torch.zeros(0, dtype=torch.int64) if attacked is None else attacked
         self._attacked = Split(test.inputs[rows].to(device), test.labels[rows].to(device))
         self._inputs, self._labels = test.inputs.to(device), test.labels.to(device)
-        self._networks: dict[tuple[object, ...], nn.Module] = {}
+        self._networks: dict[Hashable, nn.Module] = {}
 
     def score(self, state: Mapping[str, Tensor], plan: Plan, part: Submodel, moments: Tensor | None) -> Scores | None:
         """Score a part; None when it needs statistics and there are no usable ones.
@@ -61,8 +61,7 @@ class Evaluator:
             part: the same as blocks.
             moments: pooled moments of the part (see `models.statistics`).
         """
-        bases = None if plan.bases is None else len(plan.bases)
-        key = (plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, *sorted(part.sizes.items()))
+        key = shape_of(self._spec, plan)
         if key not in self._networks:
             self._networks[key] = build_part(self._spec, plan).to(self._device)
         network = self._networks[key]

@@ -1,9 +1,9 @@
 """One plain training request and reply, call by call: how much of the house a message walks through.
 
-One node, a small mlp, HeteroFL, everything in this process and every cache warm (the third round is traced). A call is a
-call of a function of ours (generator expressions and comprehensions belong to the function they stand in); a switch is
-a call of a function in another file than the function called before it. Three legs: from `prepare` to the client, on
-the client, and from the reply to `PartialAverage.add`.
+One node, a small mlp, HeteroFL, one optimiser step, everything in this process and every cache warm (the third round is
+traced). A call is a call of a function of ours (generator expressions and comprehensions belong to the function they
+stand in); a switch is a call in another file than the call before it. Three legs: from the round's beginning to the
+client, on the client, and from the reply to `PartialAverage.add`.
 
 `--walk` prints the files in the order in which they are entered, `--json FILE` writes the figures.
 """
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.probes.structure import PACKAGES, ROOT
-from benchmarks.task import Options, Task
+from benchmarks.task import Command, Options
 from flotilla.local.grid import LocalGrid, contexts
 from server_app.config.resolve import defaults, resolve
 
@@ -32,6 +32,7 @@ KEYS: Mapping[str, bool | int | float | str] = {
     "widths": "16, 8",
     "num-clients": 1,
     "local-epochs": 1,
+    "learning-rate-schedule": "constant",
     "batch-size": 1_000_000,  # one step: the training loop is no part of a message
     "device": "cpu",
 }
@@ -147,7 +148,7 @@ def _run(given: Options) -> int:
 
 
 _DEFAULTS: Mapping[str, Any] = {"walk": False, "json": None}
-TASK = Task(_run, defaults=_DEFAULTS)
+TASK = Command(_run, defaults=_DEFAULTS)
 
 if __name__ == "__main__":
     sys.exit(TASK(sys.argv[1:], "python -m benchmarks.probes.trace", __doc__))

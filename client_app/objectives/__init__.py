@@ -6,7 +6,7 @@ from functools import partial
 from typing import cast
 
 from client_app.objectives.adversarial import adversarial
-from client_app.objectives.base import LocalObjective, ObjectiveFactory, Setting
+from client_app.objectives.base import LocalObjective, ObjectiveContext, ObjectiveFactory
 from client_app.objectives.cross_entropy import cross_entropy, masked_cross_entropy, task_of
 from client_app.objectives.exits import deep_supervision
 from client_app.objectives.importance import importance_masked
@@ -25,7 +25,7 @@ def _factory(found: object) -> ObjectiveFactory | None:
 OBJECTIVES: Registry[ObjectiveFactory] = Registry(
     "objective",
     group="flotilla.objectives",
-    expected="a function or class that takes a client_app.objectives.Setting and gives (inputs, labels) → loss, logits",
+    expected="a function or class that takes an ObjectiveContext and gives a function (inputs, labels) → loss, logits",
     check=_factory,
     built_in={
         "cross-entropy": cross_entropy,
@@ -37,7 +37,7 @@ OBJECTIVES: Registry[ObjectiveFactory] = Registry(
 )
 
 
-def objective(name: str, setting: Setting) -> LocalObjective:
+def objective(name: str, about: ObjectiveContext) -> LocalObjective:
     """Make the objective that a request names: of every net of a mixture, on attacked inputs too where there are some.
 
     Raises:
@@ -47,9 +47,11 @@ def objective(name: str, setting: Setting) -> LocalObjective:
         factory = OBJECTIVES[name]
     except SettingError as error:
         raise WireError(f"this client: {error}") from None
-    if isinstance(setting.module, BaseNets):
-        return every_net(partial(objective, name), setting)
-    return adversarial(factory(setting), task_of(name)(setting), setting)
+    if isinstance(about.module, BaseNets):
+        return every_net(partial(objective, name), about)
+    if about.attack is None:
+        return factory(about)
+    return adversarial(factory(about), task_of(name)(about), about)
 
 
-__all__ = ["OBJECTIVES", "LocalObjective", "ObjectiveFactory", "Setting", "objective"]
+__all__ = ["OBJECTIVES", "LocalObjective", "ObjectiveContext", "ObjectiveFactory", "objective"]

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from client_app.objectives.base import LocalObjective, Setting
+from client_app.objectives.base import LocalObjective, ObjectiveContext
 from models.norms.dual_norm import noise_share
 
 
-def adversarial(plain: LocalObjective, task: LocalObjective, setting: Setting) -> LocalObjective:
+def adversarial(plain: LocalObjective, task: LocalObjective, setting: ObjectiveContext) -> LocalObjective:
     """Train on clean and on attacked inputs.
 
     Args:

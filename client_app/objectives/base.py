@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-from client_app.client_state import Memory
+from client_app.client_state import ClientState
 from models.adversary import Attack
 from models.algebra.plans import Plan
 from models.networks.spec import NetworkSpec
@@ -16,7 +16,7 @@ from protocol import Scalar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class ObjectiveContext:
     """Everything that an objective may depend on.
 
     Attributes:
@@ -37,11 +37,11 @@ class Setting:
     labels: tuple[int, ...]
     settings: Mapping[str, Scalar]
     draws: np.random.Generator
-    memory: Memory
+    memory: ClientState
     adversarial: float = 0.0
     attack: Attack | None = None
 
 
 # (inputs (N, C, H, W), labels (N,)) → (scalar loss to differentiate, logits (N, classes) to report)
 LocalObjective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-ObjectiveFactory = Callable[[Setting], LocalObjective]
+ObjectiveFactory = Callable[[ObjectiveContext], LocalObjective]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client_app.objectives.base import LocalObjective, ObjectiveFactory, Setting
+from client_app.objectives.base import LocalObjective, ObjectiveContext, ObjectiveFactory
 
 
-def cross_entropy(setting: Setting) -> LocalObjective:
+def cross_entropy(setting: ObjectiveContext) -> LocalObjective:
     """Mean cross entropy over all classes."""
 
     def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def cross_entropy(setting: Setting) -> LocalObjective:
     return loss
 
 
-def masked_cross_entropy(setting: Setting) -> LocalObjective:
+def masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
     """Mean cross entropy with the logits of absent classes set to 0."""
     absent = torch.ones(setting.spec.classes, dtype=torch.bool)
     absent[list(setting.labels)] = False

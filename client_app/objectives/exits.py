@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client_app.objectives.base import LocalObjective, Setting
+from client_app.objectives.base import LocalObjective, ObjectiveContext
 from models.predictions import predictions
 from protocol import WireError
 
@@ -24,7 +24,7 @@ _EPSILON = 1e-7
 DISTILLATIONS = ("none", "mutual", "last")
 
 
-def deep_supervision(setting: Setting) -> LocalObjective:
+def deep_supervision(setting: ObjectiveContext) -> LocalObjective:
     """Cross entropy at every exit, with distillation among them.
 
     Settings: `distillation` (one of `DISTILLATIONS`), `weight` (w), `temperature` (T, "last" only), `by-depth` (bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from client_app.objectives.base import LocalObjective, Setting
+from client_app.objectives.base import LocalObjective, ObjectiveContext
 from client_app.objectives.cross_entropy import cross_entropy
 from models.networks.build import layout
 from models.variants.importance import competing_tensors, threshold
@@ -50,7 +50,7 @@ def kept(weight: Tensor, least: float) -> Tensor:
     return F.hardshrink(steeper, float(below))  # one pass each way, where a mask would take several
 
 
-def importance_masked(setting: Setting) -> LocalObjective:
+def importance_masked(setting: ObjectiveContext) -> LocalObjective:
     """Mean cross entropy of the masked network; where everything is kept, or the threshold is 0, the plain one."""
     module, declared, keep = setting.module, layout(setting.spec), setting.plan.keep
     least = threshold(module.state_dict(), declared, keep) if keep < 1 else 0.0

@@ -13,11 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from client_app.objectives.base import LocalObjective, ObjectiveFactory, Setting
+from client_app.objectives.base import LocalObjective, ObjectiveContext, ObjectiveFactory
 from models.variants.base_nets import independent
 
 
-def every_net(make: ObjectiveFactory, setting: Setting) -> LocalObjective:
+def every_net(make: ObjectiveFactory, setting: ObjectiveContext) -> LocalObjective:
     """The sum of one objective over the nets of a mixture.
 
     Args:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from client_app.objectives.base import Setting
+from client_app.objectives.base import ObjectiveContext
 from models.algebra.axes import Axis, Kind, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
@@ -35,7 +35,7 @@ class OrderedDropout:
         WireError: a setting is missing or not understood, or no width fits the part.
     """
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: ObjectiveContext) -> None:
         try:
             rates = sorted(Fraction(text) for text in str(setting.settings["rates"]).split(","))
             self._distil = bool(setting.settings.get("distillation", False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from math import sqrt
@@ -84,6 +84,14 @@ def submodel(spec: NetworkSpec, plan: Plan) -> Submodel:
 
 def _without_copies(spec: NetworkSpec) -> NetworkSpec:
     return replace(spec, private=(), variants=())
+
+
+@lru_cache(maxsize=128)
+def shape_of(spec: NetworkSpec, plan: Plan) -> Hashable:
+    """What `build_part` depends on: plans of the same shape give the same network, whichever units they keep."""
+    bases = None if plan.bases is None else len(plan.bases)
+    sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
+    return spec, plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, sizes
 
 
 def build_part(spec: NetworkSpec, plan: Plan) -> nn.Module:

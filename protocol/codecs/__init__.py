@@ -52,13 +52,22 @@ def codec_of(settings: CodecSettings) -> Codec:
     return kind(settings)
 
 
+_read: dict[str, Codec] = {}  # texts of built-in codecs, which keep nothing themselves
+_KEPT, _SHORT = 16, 500  # texts that are kept, and characters of one
+
+
 def codec_from(text: str) -> Codec:
     """The codec that a request asks for.
 
     Raises:
         WireError: this end does not speak it.
     """
+    if text in _read:
+        return _read[text]
     try:
-        return codec_of(CodecSettings.from_text(text))
+        codec = codec_of(CodecSettings.from_text(text))
     except (ValueError, TypeError) as error:
         raise WireError(f"codec {text[:200]!r}: this client knows {', '.join(CODECS.names())} ({error})") from None
+    if codec.settings.name in _BUILT_IN and len(text) <= _SHORT and len(_read) < _KEPT:
+        _read[text] = codec
+    return codec

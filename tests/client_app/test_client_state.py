@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import Context
 
-from client_app.client_state import KEY, Memory
+from client_app.client_state import KEY, ClientState
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from tests.support import context_of
 
@@ -23,11 +23,11 @@ def value(number: float) -> torch.Tensor:
 
 
 def write(context: Context, round_number: int, checkpoint: int = 0, name: str = "g") -> None:
-    Memory(context, 7, round_number, checkpoint).write(name, value(round_number))
+    ClientState(context, 7, round_number, checkpoint).write(name, value(round_number))
 
 
 def read(context: Context, round_number: int, name: str = "g") -> float | None:
-    found = Memory(context, 7, round_number, 0).read(name)
+    found = ClientState(context, 7, round_number, 0).read(name)
     return None if found is None else float(found[0])
 
 
@@ -65,10 +65,10 @@ def test_without_checkpoints_the_first_version_stays(context: Context) -> None:
 def test_names_and_nodes_do_not_mix(context: Context) -> None:
     write(context, 1)
     write(context, 1, name="residual")
-    Memory(context, 7, 2, 0).write("g", value(-1))
+    ClientState(context, 7, 2, 0).write("g", value(-1))
     assert read(context, 3, "residual") == 1
     if context.run_config[KEY]:
-        assert Memory(context, 8, 9, 0).read("g") is None
+        assert ClientState(context, 8, 9, 0).read("g") is None
 
 
 def test_the_state_survives_the_wire() -> None:
@@ -99,7 +99,7 @@ def test_what_did_not_count_never_was(context: Context, tmp_path: Path) -> None:
     """Replies of rounds 2 and 5 were lost; the versions that they left go with the next one."""
     counted = 0
     for n in (1, 2, 4, 5, 6):
-        memory = Memory(context, 7, round_number=n, checkpoint=n - 1, counted=counted)
+        memory = ClientState(context, 7, round_number=n, checkpoint=n - 1, counted=counted)
         found = memory.read("g")
         assert (None if found is None else float(found[0])) == (counted or None)
         memory.write("g", value(n))
@@ -112,7 +112,7 @@ def test_the_last_that_counted_stays_however_late_the_checkpoint(context: Contex
     """A round whose reply is lost must not cost the version that the next one goes on from."""
     write(context, 1)
     for n in (2, 3, 4):
-        Memory(context, 7, round_number=n, checkpoint=n - 1, counted=1).write("g", value(n))
-    found = Memory(context, 7, round_number=5, checkpoint=4, counted=1).read("g")
+        ClientState(context, 7, round_number=n, checkpoint=n - 1, counted=1).write("g", value(n))
+    found = ClientState(context, 7, round_number=5, checkpoint=4, counted=1).read("g")
     assert found is not None
     assert float(found[0]) == 1

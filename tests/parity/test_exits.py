@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from client_app.client_state import Memory
-from client_app.objectives import OBJECTIVES, LocalObjective, Setting
+from client_app.client_state import ClientState
+from client_app.objectives import OBJECTIVES, LocalObjective, ObjectiveContext
 from models import NetworkSpec, Plan, build_part, completed, generator, layout, submodel
 from models.networks.staged import Staged
 from protocol import Scalar, WireError
@@ -42,10 +42,12 @@ def _loaded(plan: Plan, spec: NetworkSpec = DEEP) -> Staged:
 
 
 def _objective(network: Staged, settings: Mapping[str, Scalar]) -> LocalObjective:
-    memory = Memory(context_of(), 0, 1, 0)
+    memory = ClientState(context_of(), 0, 1, 0)
     draws = generator(0, 0, 0, "test")
     return OBJECTIVES["deep-supervision"](
-        Setting(module=network, spec=DEEP, plan=Plan(), labels=(), settings=settings, draws=draws, memory=memory)
+        ObjectiveContext(
+            module=network, spec=DEEP, plan=Plan(), labels=(), settings=settings, draws=draws, memory=memory
+        )
     )
 
 

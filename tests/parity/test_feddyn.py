@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from client_app.client_state import Memory
+from client_app.client_state import ClientState
 from client_app.feddyn import NAME, FedDynRegulariser
 from client_app.model_cache import LocalModel
 from models import NetworkSpec, PartialAverage, Plan, completed, layout, submodel
@@ -130,15 +130,15 @@ def _context() -> Context:
 @pytest.mark.parametrize("plan", [Plan(), Plan(depth=1), Plan(Fraction(1, 2))])
 def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
     draws = torch.Generator().manual_seed(1)
-    part, memory = submodel(SPEC, plan), Memory(_context(), 0, 2, 0)
+    part, memory = submodel(SPEC, plan), ClientState(_context(), 0, 2, 0)
     known = torch.randn(layout(SPEC).parameters, generator=draws)
-    Memory_before = Memory(context := _context(), 0, 1, 0)
+    Memory_before = ClientState(context := _context(), 0, 1, 0)
     Memory_before.write(NAME, BoxVector(layout(SPEC), submodel(SPEC, Plan()), known).to_vector())
-    memory = Memory(context, 0, 2, 0)
+    memory = ClientState(context, 0, 2, 0)
     model = LocalModel(SPEC, plan, torch.device("cpu"))
     model.load(SPEC, plan, flatten(state_of(SPEC)), sliced=False)
     start = model.flat.clone()
-    regulariser = FedDynRegulariser(model, part, spec=SPEC, alpha=ALPHA, memory=memory)
+    regulariser = FedDynRegulariser(model, spec=SPEC, alpha=ALPHA, memory=memory)
     assert not regulariser.began_anew
     model.flat += 0.1 * torch.randn(model.flat.shape, generator=draws)  # as if some steps had been made
     x, y = torch.randn(4, 1, 8, 8, generator=draws), torch.tensor([0, 1, 2, 3])
@@ -156,7 +156,7 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
             torch.testing.assert_close(parameter.grad, plain[name] + extra[name], rtol=1e-4, atol=1e-5)
 
     regulariser.keep()
-    vector = Memory(context, 0, 3, 0).read(NAME)
+    vector = ClientState(context, 0, 3, 0).read(NAME)
     assert vector is not None
     held = BoxVector.from_vector(vector, layout(SPEC))
     assert held is not None
@@ -174,9 +174,7 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
 def test_a_device_that_lost_its_memory_begins_at_zero_and_says_so() -> None:
     model = LocalModel(SPEC, Plan(), torch.device("cpu"))
     model.load(SPEC, Plan(), flatten(state_of(SPEC)), sliced=False)
-    regulariser = FedDynRegulariser(
-        model, submodel(SPEC, Plan()), spec=SPEC, alpha=ALPHA, memory=Memory(_context(), 0, 5, 4)
-    )
+    regulariser = FedDynRegulariser(model, spec=SPEC, alpha=ALPHA, memory=ClientState(_context(), 0, 5, 4))
     assert regulariser.began_anew
 
 

@@ -25,7 +25,7 @@ from client_app.device import data_of
 from client_app.handlers import answer_train
 from client_app.model_cache import local_model
 from client_app.objectives import objective
-from client_app.objectives.base import Setting
+from client_app.objectives.base import ObjectiveContext
 from client_app.objectives.importance import kept
 from models import NetworkSpec, Plan, Submodel, build, completed, flatten, initial_state, submodel, torch_generator
 from models.algebra.average import norm_of
@@ -232,7 +232,7 @@ def test_a_threshold_of_zero_trains_everything_plainly() -> None:
     none: Any = None
     loss = objective(
         "importance-masked",
-        Setting(module=model.module, spec=MLP, plan=plan, labels=(0,), settings={}, draws=none, memory=none),
+        ObjectiveContext(module=model.module, spec=MLP, plan=plan, labels=(0,), settings={}, draws=none, memory=none),
     )
     value, _ = loss(torch.ones(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64))
     value.backward()  # type: ignore[no-untyped-call]

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client_app.client_state import Memory
-from client_app.objectives import OBJECTIVES, LocalObjective, Setting
+from client_app.client_state import ClientState
+from client_app.objectives import OBJECTIVES, LocalObjective, ObjectiveContext
 from models import NetworkSpec, Plan, build_part, completed, generator, initial_state, submodel, torch_generator
 from protocol import Scalar, WireError
 from tests.support import context_of
 
 RATES = tuple(Fraction(i, 5) for i in range(1, 6))
-NO_MEMORY = Memory(context_of(), 0, 1, 0)
+NO_MEMORY = ClientState(context_of(), 0, 1, 0)
 SPEC = completed(
     NetworkSpec("resnet", (1, 8, 8), 5, widths=(10, 10), blocks=(1, 1), norm="batch-per-width", rates=RATES)
 )
@@ -48,7 +48,7 @@ def _objective(
     spec = SPEC if plan is not None else completed(NetworkSpec("mlp", (1, 1, 1), 4))
     numbers: np.random.Generator = draws or generator(0, 0, 0, "test")  # type: ignore[assignment]
     return OBJECTIVES[name](
-        Setting(
+        ObjectiveContext(
             module=module,
             spec=spec,
             plan=plan or Plan(),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client_app.objectives import Setting, objective
+from client_app.objectives import ObjectiveContext, objective
 from client_app.sgd import SGD
 from client_app.training import train
 from data import AUGMENTATIONS, DataSet, Examples, Split, Task
@@ -128,10 +128,10 @@ def _loaded(bases: tuple[int, ...], spec: NetworkSpec = SPEC) -> BaseNets:
     return network.train()
 
 
-def _setting(module: nn.Module, weight: float = 0.0) -> Setting:
+def _setting(module: nn.Module, weight: float = 0.0) -> ObjectiveContext:
     attack = Attack(epsilon=8 / 255, steps=3, low=LOW, high=HIGH, draws=torch.Generator().manual_seed(7))
     draws = generator(0, 0, 0, "test")
-    return Setting(
+    return ObjectiveContext(
         module=module,
         spec=SPEC,
         plan=Plan(),

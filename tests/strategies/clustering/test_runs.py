@@ -232,7 +232,7 @@ def test_the_best_on_the_path_is_chosen_and_scored_on_different_halves() -> None
             drawn = initial_state(config.network, torch_generator(trial, i, "server", "initial state"))
             states.append(flatten(drawn))
             model.load(config.network, Plan(), states[-1], sliced=False)
-            found.append([score(model, request, half, examples.train).accuracy for half in halves])
+            found.append([score(model, half, examples.train).accuracy for half in halves])
         said = best_on_path(model, request, states, examples.test, examples.train)
         best = max(range(5), key=lambda i: (found[i][0], i))
         assert found[best][0] >= found[0][0]  # never worse than the root's, where it is chosen

@@ -60,7 +60,7 @@ def test_ray_the_pool_and_one_process_give_the_same_numbers(tmp_path: Path) -> N
 
 def test_a_failing_run_exits_with_1_and_says_why(tmp_path: Path) -> None:
     # Nobody's training stays finite, so no round has the replies it needs.
-    config = f"{SMALL} num-server-rounds=1 learning-rate=1e30"
+    config = SMALL.replace("rounds=2", "rounds=1") + " learning-rate=1e30"
     done = flotilla("--run-dir", str(tmp_path / "run"), "--run-config", config)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "NothingLearnt" in done.stderr

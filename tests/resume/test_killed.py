@@ -83,6 +83,27 @@ def test_another_configuration_is_refused(play: Player, done: Outcome, key: str,
     assert sorted((p, p.read_bytes()) for p in done.path.rglob("*") if p.is_file()) == before
 
 
+@pytest.mark.parametrize(
+    ("keys", "forbids", "works"),
+    [
+        (
+            {"learning_rate_schedule": "cosine"},
+            "the cosine of the learning rate falls over the whole run",
+            '"constant"',
+        ),
+        ({"method": "scalefl"}, "by its options scalefl trains by shares of the whole run", "a new run of as many"),
+    ],
+)
+def test_more_rounds_where_the_length_counts(play: Player, keys: dict[str, Any], forbids: str, works: str) -> None:
+    short = play(num_server_rounds=1, num_clients=3, **keys)
+    with pytest.raises(SettingError) as caught:
+        play(resume=str(short.path), num_server_rounds=2, num_clients=3, **keys)
+    said = str(caught.value)
+    assert "num-server-rounds is 1 there, 2 now" in said
+    assert forbids in said
+    assert works in said
+
+
 def test_more_rounds_and_another_patience_are_no_other_configuration(play: Player) -> None:
     short = play(num_server_rounds=1, num_clients=3)
     longer = play(resume=str(short.path), num_server_rounds=2, num_clients=3, deadline=99.0, checkpoint_every=2)

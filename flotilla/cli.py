@@ -17,6 +17,7 @@ import typer
 
 from flotilla import about
 from flotilla.aftermath import aftermath
+from flotilla.argument_help import with_argument_help
 from flotilla.deploy import commands as deploy_commands
 from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.settings import Settings, SettingsError, prepare
@@ -235,7 +236,7 @@ def _run_local(settings: Settings, processes: int | None) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
-    app(prog_name="flotilla")  # also as python -m flotilla: completion goes by the name
+    with_argument_help(app)(prog_name="flotilla")  # also as python -m flotilla: completion goes by the name
 
 
 if __name__ == "__main__":

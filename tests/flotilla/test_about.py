@@ -57,6 +57,15 @@ def test_a_script_of_completion_for_the_shell() -> None:
     assert re.search(r"complete .* flotilla\b", out)
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("run", "Folder of the Flower app"), ("explain", "Name of the key"), ("report", "Run folder, such as")],
+)
+def test_help_says_what_the_arguments_are(command: str, words: str) -> None:
+    out, _ = flotilla(command, "--help")
+    assert words in out
+
+
 def test_methods_are_those_of_the_registry() -> None:
     out, _ = flotilla("methods")
     lines = {line.split()[0]: line for line in out.splitlines()[1:]}

@@ -56,12 +56,12 @@ def lines(runs: Mapping[str, Sequence[Row]]) -> list[list[str]]:
         ("fold all replies, new state, checkpoint", _later(_serving)),
         ("a client's own work, mean", _later(lambda row: row["client_seconds"]["local"])),
         ("**outside of it: flwr's share**, mean", _later(lambda row: row["client_seconds"]["outside"])),
-        ("from a reply's making until it is in hand, longest", _later(_longest("travelled"))),
-        ("a reply at the SuperLink unasked, at most", _later(_longest("unfetched"))),
-        ("… the worst round", lambda rows: max(map(_longest("unfetched"), rows))),
-        ("… then fetched by flwr within", _later(_longest("fetching"))),
-        ("**server idle in a phase, at most**, the worst round", lambda rows: max(map(_longest("idle"), rows))),
-        ("a reply in hand waits for its turn, longest", _later(_longest("held"))),
+        ("from a reply's making until it is in hand, longest", _later(_longest("max_transit"))),
+        ("a reply at the SuperLink unasked, at most", _later(_longest("max_poll_gap"))),
+        ("… the worst round", lambda rows: max(map(_longest("max_poll_gap"), rows))),
+        ("… then fetched by flwr within", _later(_longest("max_fetch"))),
+        ("**server idle in a phase, at most**, the worst round", lambda rows: max(map(_longest("max_sleep"), rows))),
+        ("a reply in hand waits for its turn, longest", _later(_longest("max_queued"))),
     ]
     return [[what, *(f"{figure(rows):.3f}" for rows in runs.values())] for what, figure in figures]
 
@@ -92,7 +92,7 @@ def _run(options: Options) -> int:
     print(f"\n{text}")
     if options.write:
         replace_part(DOCUMENT, "phases", text)
-    idle = max(max(map(_longest("idle"), rows)) for rows in runs.values())
+    idle = max(max(map(_longest("max_sleep"), rows)) for rows in runs.values())
     return 0 if idle <= _LOOKED_AT else 1
 
 

@@ -65,16 +65,16 @@ class WaitTimes:
         replies: that came in time.
         sent: seconds to hand all messages to the SuperLink.
         first, last: from then until the first and the last reply were in hand; 0 without replies.
-        taken: from then until the last one was taken.
-        idle: longest sleep after which a reply was there: so long one may have lain at the SuperLink unasked.
-        unfetched: longest time from a look that did not find a reply to the look that did: so long one may have lain at
-            the SuperLink unasked, with the looks for others. One beyond the window counts from the sending of all.
-        fetching: longest look that found something, which is Flower's transfer; no reply lay there longer than both.
-        travelled: longest time from the making of a reply by its node until it was in hand, by the clocks of both; it
+        processed: from then until the last one was processed.
+        max_sleep: longest sleep after which a reply was there.
+        max_poll_gap: longest interval between the poll that missed a reply and the poll that found it: so long one may
+            have lain at the SuperLink, with the polls for others. One beyond the window counts from the sending of all.
+        max_fetch: longest poll that found something, which is Flower's transfer; no reply lay there longer than both.
+        max_transit: longest time from the making of a reply by its node until it was in hand, by the clocks of both; it
             says something only where these agree, as on one host.
-        held: longest time that a reply in hand waited for its turn.
+        max_queued: longest time that a reply in hand waited for its turn.
         arrived: position of a message → seconds from the sending of all until its reply was in hand.
-        left: positions of the messages that were not waited for, because there were enough replies.
+        withdrawn: positions of the messages that were not waited for, because there were enough replies.
     """
 
     messages: int = 0
@@ -82,14 +82,14 @@ class WaitTimes:
     sent: float = 0.0
     first: float = 0.0
     last: float = 0.0
-    taken: float = 0.0
-    idle: float = 0.0
-    unfetched: float = 0.0
-    fetching: float = 0.0
-    travelled: float = 0.0
-    held: float = 0.0
+    processed: float = 0.0
+    max_sleep: float = 0.0
+    max_poll_gap: float = 0.0
+    max_fetch: float = 0.0
+    max_transit: float = 0.0
+    max_queued: float = 0.0
     arrived: dict[int, float] = field(default_factory=dict)
-    left: list[int] = field(default_factory=list)
+    withdrawn: list[int] = field(default_factory=list)
 
     def to_row(self) -> dict[str, float]:
         """For a line of metrics."""
@@ -99,12 +99,12 @@ class WaitTimes:
             "sent",
             "first",
             "last",
-            "taken",
-            "idle",
-            "unfetched",
-            "fetching",
-            "travelled",
-            "held",
+            "processed",
+            "max_sleep",
+            "max_poll_gap",
+            "max_fetch",
+            "max_transit",
+            "max_queued",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -156,7 +156,7 @@ def exchange(
         run.in_order(seconds)
     else:
         run.as_they_come(seconds, enough, patient)
-    run.waited.taken = clock.now() - run.start
+    run.waited.processed = clock.now() - run.start
     if run.open and isinstance(grid, Withdrawing):
         grid.withdraw(run.open)
     return run.waited
@@ -181,7 +181,7 @@ class _Exchange:
         self._position = {message_id: i for i, message_id in enumerate(ids)}
         self._pushed = [message_id in pushed for message_id in ids]
         self._done = [False] * len(ids)  # taken
-        self._held: dict[int, Message] = {}
+        self._in_hand: dict[int, Message] = {}
         self._asked: dict[int, float] = {}  # position → when it was last asked for in vain
         self._pause, self._slept = _FIRST_PAUSE, 0.0
         self.start = clock.now()
@@ -198,15 +198,15 @@ class _Exchange:
         while taken < count:
             late = self._clock.now() >= deadline
             reach = range(taken, min(taken + self._window, count))
-            arrived = self._receive([i for i in reach if self._pushed[i] and i not in self._held])
+            arrived = self._receive([i for i in reach if self._pushed[i] and i not in self._in_hand])
             before = taken
-            while taken < count and (taken in self._held or not self._pushed[taken] or late):
+            while taken < count and (taken in self._in_hand or not self._pushed[taken] or late):
                 self._hand_over(taken)
                 taken += 1
                 if late and taken - before >= self._window:  # ask once for the next ones, they may have arrived
                     break
             if taken < count:
-                self._rest(something=taken > before or arrived, until=deadline)
+                self._sleep(something=taken > before or arrived, until=deadline)
 
     def as_they_come(self, seconds: float, enough: Callable[[], bool], patient: bool = False) -> None:
         """Take replies as they arrive until there are enough, and None for those that are missing at the deadline."""
@@ -221,7 +221,7 @@ class _Exchange:
             outstanding = [i for i in range(count) if not self._done[i]]
             for start in range(0, len(outstanding), self._window):
                 arrived |= self._receive(outstanding[start : start + self._window])
-                for i in sorted(self._held):
+                for i in sorted(self._in_hand):
                     if not enough():
                         self._hand_over(i)
                 if enough():
@@ -232,40 +232,42 @@ class _Exchange:
                         self._hand_over(i)
                 break
             if not enough():
-                self._rest(something=arrived, until=deadline)
-        self.waited.left = [i for i in range(count) if not self._done[i]]
-        self._held.clear()
+                self._sleep(something=arrived, until=deadline)
+        self.waited.withdrawn = [i for i in range(count) if not self._done[i]]
+        self._in_hand.clear()
 
     def _receive(self, asked: list[int]) -> bool:
-        """Hold what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""
+        """Keep what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""
         asking = self._clock.now() - self.start
         replies = list(self._grid.pull_messages([self._ids[i] for i in asked])) if asked else []
         now, waited = self._clock.now() - self.start, self.waited
         for reply in replies:
             i = self._position.get(reply.metadata.reply_to_message_id, -1)
-            if i in self._held or i not in asked:
+            if i in self._in_hand or i not in asked:
                 if self._odd is not None:
-                    self._odd(reply, "duplicate" if i in self._held or (i >= 0 and self._done[i]) else "unknown")
+                    self._odd(reply, "duplicate" if i in self._in_hand or (i >= 0 and self._done[i]) else "unknown")
                 continue
-            self._held[i] = reply
+            self._in_hand[i] = reply
             waited.arrived[i] = waited.last = now
             waited.first = now if not waited.replies else waited.first
             waited.replies += 1
-            waited.idle = max(waited.idle, self._slept)
-            waited.unfetched = max(waited.unfetched, asking - self._asked.get(i, 0.0))
-            waited.fetching = max(waited.fetching, now - asking)
-            waited.travelled = max(waited.travelled, self._clock.date() - reply.metadata.created_at)
-        self._asked.update((i, asking) for i in asked if i not in self._held)
+            waited.max_sleep = max(waited.max_sleep, self._slept)
+            waited.max_poll_gap = max(waited.max_poll_gap, asking - self._asked.get(i, 0.0))
+            waited.max_fetch = max(waited.max_fetch, now - asking)
+            waited.max_transit = max(waited.max_transit, self._clock.date() - reply.metadata.created_at)
+        self._asked.update((i, asking) for i in asked if i not in self._in_hand)
         return bool(replies)
 
     def _hand_over(self, i: int) -> None:
         """Let a reply be taken, or its absence."""
-        if i in self._held:
-            self.waited.held = max(self.waited.held, self._clock.now() - self.start - self.waited.arrived[i])
+        if i in self._in_hand:
+            self.waited.max_queued = max(
+                self.waited.max_queued, self._clock.now() - self.start - self.waited.arrived[i]
+            )
         self._done[i] = True
-        self._take(i, self._held.pop(i, None))
+        self._take(i, self._in_hand.pop(i, None))
 
-    def _rest(self, *, something: bool, until: float) -> None:
+    def _sleep(self, *, something: bool, until: float) -> None:
         """Sleep, longer and longer while nothing comes, but not beyond a point in time."""
         if something:
             self._pause, self._slept = _FIRST_PAUSE, 0.0

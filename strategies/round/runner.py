@@ -240,9 +240,9 @@ class Runner:
             else:  # which replies are the first, virtual time says
                 came: list[Message | None] = [None] * len(messages)
                 waited = exchange(grid, messages, came.__setitem__, seconds=seconds, odd=odd)
-                waited.left = self._take_first(aggregator, came, enough)
+                waited.withdrawn = self._take_first(aggregator, came, enough)
         report.waiting["train"] = waited.to_row()
-        report.withdrawn = [self.round.assignments[i].node.id for i in waited.left]
+        report.withdrawn = [self.round.assignments[i].node.id for i in waited.withdrawn]
         if clock is None:
             aggregator.note_transport(waited.arrived)
 

@@ -55,22 +55,22 @@ def fetched(arrivals: list[float]) -> tuple[Link, WaitTimes]:
 def test_no_reply_lay_longer_than_is_said(arrivals: list[float]) -> None:
     link, waited = fetched(arrivals)
     assert len(link.lay) == len(arrivals)
-    assert max(link.lay.values()) <= waited.unfetched + waited.fetching + 1e-9
-    assert waited.travelled >= max(link.lay.values()) + 1.0 - 1e-9
+    assert max(link.lay.values()) <= waited.max_poll_gap + waited.max_fetch + 1e-9
+    assert waited.max_transit >= max(link.lay.values()) + 1.0 - 1e-9
 
 
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=WINDOW))
 def test_within_the_window_it_is_said_to_be_short(arrivals: list[float]) -> None:
     """A sleep and the look before it; then the look itself."""
     waited = fetched(arrivals)[1]
-    assert waited.unfetched <= 0.1 + PULL + 1e-9
-    assert waited.fetching == pytest.approx(PULL)
+    assert waited.max_poll_gap <= 0.1 + PULL + 1e-9
+    assert waited.max_fetch == pytest.approx(PULL)
 
 
 def test_who_is_not_asked_lies() -> None:
     link, waited = fetched([10.0] + [0.0] * WINDOW)
     assert link.lay[WINDOW] >= 10.0
-    assert waited.unfetched >= 10.0 - PULL
+    assert waited.max_poll_gap >= 10.0 - PULL
 
 
 def test_hello_is_in_the_metrics_where_somebody_was_greeted(play: Player) -> None:
@@ -78,5 +78,5 @@ def test_hello_is_in_the_metrics_where_somebody_was_greeted(play: Player) -> Non
     assert first["waiting_seconds"]["hello"]["replies"] == 4
     assert "hello" not in second["waiting_seconds"]
     for waited in first["waiting_seconds"].values():
-        assert waited["unfetched"] >= 0
-        assert 0 < waited["fetching"] <= waited["last"]
+        assert waited["max_poll_gap"] >= 0
+        assert 0 < waited["max_fetch"] <= waited["last"]

@@ -88,7 +88,7 @@ def test_a_reply_is_taken_within_250_ms_of_its_arrival_or_of_its_turn(times: lis
         assert there == (at is not None and at <= 10.0) or (there and at is not None and at <= when)
         assert when <= max(before, 10.0 if at is None or not there else at) + 0.25
         before = when
-    assert waited.idle <= LONGEST_PAUSE
+    assert waited.max_sleep <= LONGEST_PAUSE
     assert waited.replies == sum(there for _, there, _ in taken)
     assert grid.withdrawn == {f"m{i}" for i, there, _ in taken if not there}
 
@@ -124,12 +124,12 @@ def test_a_round_that_has_enough_does_not_wait_for_the_rest(times: list[float | 
         assert len(there) == needed
         assert grid.time <= early[needed - 1] + 0.25
         assert max(cast(float, times[i]) for i in there) <= early[needed - 1] + 0.25
-        assert sorted([*there, *waited.left]) == list(range(len(times)))
+        assert sorted([*there, *waited.withdrawn]) == list(range(len(times)))
     else:
         assert sorted(i for i, _, _ in taken) == list(range(len(times)))
-        assert not waited.left or len(there) >= needed
+        assert not waited.withdrawn or len(there) >= needed
     assert grid.withdrawn == {f"m{i}" for i in range(len(times)) if i not in waited.arrived}
-    assert waited.idle <= LONGEST_PAUSE
+    assert waited.max_sleep <= LONGEST_PAUSE
 
 
 def test_a_dead_first_node_holds_up_nobody_when_others_suffice() -> None:
@@ -138,7 +138,7 @@ def test_a_dead_first_node_holds_up_nobody_when_others_suffice() -> None:
     taken, waited = play_out(grid, 60.0, 10)
     assert [i for i, there, _ in taken if there] == list(range(40, 50))
     assert grid.time < 0.5
-    assert waited.left == list(range(40))
+    assert waited.withdrawn == list(range(40))
 
 
 def test_where_the_seconds_went() -> None:
@@ -147,9 +147,9 @@ def test_where_the_seconds_went() -> None:
     row = waited.to_row()
     assert (row["messages"], row["replies"]) == (3, 3)
     assert row["first"] == pytest.approx(0.5, abs=0.11)
-    assert row["last"] == row["taken"] == pytest.approx(4.0, abs=0.11)
-    assert row["held"] == pytest.approx(1.5, abs=0.11)  # the second one waited for the first
-    assert 0 < row["idle"] <= LONGEST_PAUSE
+    assert row["last"] == row["processed"] == pytest.approx(4.0, abs=0.11)
+    assert row["max_queued"] == pytest.approx(1.5, abs=0.11)  # the second one waited for the first
+    assert 0 < row["max_sleep"] <= LONGEST_PAUSE
 
 
 def test_messages_do_not_outlive_their_round_by_hours() -> None:
@@ -209,8 +209,8 @@ def test_the_metrics_say_where_the_seconds_went(play: Player) -> None:
     assert {"train", "statistics", "local evaluation"} <= set(row["waiting_seconds"])
     for waited in row["waiting_seconds"].values():
         assert waited["replies"] == waited["messages"] > 0
-        assert 0 <= waited["first"] <= waited["last"] <= waited["taken"] + 1e-9
-        assert waited["idle"] <= LONGEST_PAUSE
+        assert 0 <= waited["first"] <= waited["last"] <= waited["processed"] + 1e-9
+        assert waited["max_sleep"] <= LONGEST_PAUSE
     assert row["client_seconds"]["outside"] > -1e-3
 
 

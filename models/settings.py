@@ -62,7 +62,7 @@ class Range:
         return bool(low and high)
 
     def __str__(self) -> str:
-        least, most = f"{self.least:.12g}", f"{self.most:.12g}"
+        least, most = (str(end) if isinstance(end, int) else f"{end:.12g}" for end in (self.least, self.most))
         if self.most == inf:
             return "any" if self.least == -inf else f"more than {least}" if self.above else f"at least {least}"
         if self.above:

@@ -18,7 +18,7 @@ _ZERO, _CLIP = "guard-norm = zero, both", "guard-norm = clip, both"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuardOptions:
-    """NormBounds of what one reply, or too few of them, can do.
+    """Limits of what one reply, or too few of them, can do.
 
     Attributes:
         guard_norm: what becomes of long differences: one of `NORM_GUARDS` (see `strategies.robustness.norm_bounds`).
@@ -37,8 +37,8 @@ class GuardOptions:
 
     guard_norm: str = setting(
         "off",
-        "`off`, or L2 norm of a difference against a running quantile of its tier: `zero` rejects what is longer than"
-        " twice the one, `clip` shortens what is longer than the other, `both`",
+        "`off`, or the L2 norm of a difference against a running quantile of its tier: `zero` rejects what is longer"
+        " than twice the 0.98 quantile, `clip` shortens what is longer than the 0.8 quantile, `both`",
         Names(NORM_GUARDS),
     )
     guard_examples: str = setting(

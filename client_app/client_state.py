@@ -45,6 +45,9 @@ class ClientState:
         round_number: the round that reads and writes; versions of this round and later ones are not seen.
         checkpoint: newest round that the server can resume from; older versions than it needs are dropped.
         counted: round of the device's last reply that counted; None if that is not known.
+
+    Attributes:
+        node: the device's stable id.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class ClientState:
     ) -> None:
         folder = str(context.node_config.get(KEY, "") or context.run_config.get(KEY, ""))
         self._store: _Store = _Files(Path(folder) / str(node)) if folder else _State(context)
-        self._round, self._checkpoint = round_number, checkpoint
+        self.node, self._round, self._checkpoint = node, round_number, checkpoint
         self._last = round_number - 1 if counted is None else min(counted, round_number - 1)
 
     def read(self, name: str) -> Tensor | None:

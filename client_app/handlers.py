@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
 
 import torch
@@ -37,14 +38,17 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     """
     began = perf_counter()
     seed, number, node, settings = request.seed, request.round_number, node_id(context), settings_of(context)
-    examples = data_of(context).train
+    data = data_of(context)
+    examples = data.train
     kept = ClientState(context, node, number, request.checkpoint, counted=request.counted)
-    codec = codec_from(request.codec)
+    codec, training = codec_from(request.codec), request.work.adversarial
     if request.compressed is not None:
         state = whole_state(request.compressed, request.network, state, kept)
     with threads(request.work.threads):
         model, measured = _load(request, state, examples)
-        about = _objective_context(request, model, context, kept, request.objective.settings)
+        about = _objective_context(request, model, data.labels, kept, request.objective.settings)
+        if training is not None:
+            about = replace(about, adversarial=training.weight, attack=attack_of(training, request, context))
         if request.work.measure.initial_loss:
             measured["loss-before"] = initial_loss(request.objective.name, about, examples, model.device)
         regulariser = None
@@ -96,24 +100,26 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
 
     In evaluation mode, without augmentation; static batch norm takes its statistics from the same examples.
     """
-    node, examples = node_id(context), data_of(context).train
+    node, data = node_id(context), data_of(context)
+    examples = data.train
     if 0 < request.batch < len(examples):
         draws = generator(request.seed, request.round_number, node, "probe")
         rows = torch.from_numpy(draws.choice(len(examples), request.batch, replace=False))
         examples = Split(examples.inputs[rows], examples.labels[rows])
     with threads(request.work.threads):
         model, chosen = _load(request, state, examples)
-        about = _objective_context(request, model, context, ClientState(context, node, request.round_number, 0))
+        about = _objective_context(request, model, data.labels, ClientState(context, node, request.round_number, 0), {})
         loss = initial_loss(request.objective, about, examples, model.device)
     return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss} | chosen)
 
 
 def answer_gradients(request: LossRequest, state: Array, context: Context) -> Reply:
     """Reply with the gradient of that loss by every coordinate of the part."""
-    node, examples = node_id(context), data_of(context).train
+    node, data = node_id(context), data_of(context)
+    examples = data.train
     with threads(request.work.threads):
         model, _ = _load(request, state, examples)
-        about = _objective_context(request, model, context, ClientState(context, node, request.round_number, 0))
+        about = _objective_context(request, model, data.labels, ClientState(context, node, request.round_number, 0), {})
         gradient = initial_gradient(request.objective, about, examples, model.device)
     return Reply(request.nonce, encode(gradient), {"num-examples": float(len(examples))})
 
@@ -173,22 +179,16 @@ def _load(request: PartRequest, state: Array, examples: Split) -> tuple[LocalMod
 
 
 def _objective_context(
-    request: PartRequest,
-    model: LocalModel,
-    context: Context,
-    kept: ClientState,
-    settings: Mapping[str, Scalar] | None = None,
+    request: PartRequest, model: LocalModel, labels: tuple[int, ...], kept: ClientState, settings: Mapping[str, Scalar]
 ) -> ObjectiveContext:
-    """What an objective may depend on; without settings where nothing is going to be trained."""
-    training = request.work.adversarial if settings is not None else None
+    """What an objective may depend on, without attacks."""
+    draws = generator(request.seed, request.round_number, kept.node, "objective")
     return ObjectiveContext(
         module=model.module,
         spec=request.network,
         plan=request.plan,
-        labels=data_of(context).labels,
-        settings=settings or {},
-        draws=generator(request.seed, request.round_number, node_id(context), "objective"),
+        labels=labels,
+        settings=settings,
+        draws=draws,
         memory=kept,
-        adversarial=0.0 if training is None else training.weight,
-        attack=None if training is None else attack_of(training, request, context),
     )

@@ -6,7 +6,7 @@ Kept coordinates are *runs* (start, length) per axis, never index grids: slicing
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from math import prod
@@ -120,6 +120,14 @@ class Submodel(Mapping[str, Block]):
 
     def __len__(self) -> int:
         return len(self.blocks)
+
+    def values(self) -> ValuesView[Block]:
+        """The blocks, in state order; a mapping's own way looks each of them up by its name."""
+        return self.blocks.values()
+
+    def items(self) -> ItemsView[str, Block]:
+        """Local names and blocks, in state order."""
+        return self.blocks.items()
 
     @cached_property
     def numel(self) -> int:

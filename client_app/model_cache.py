@@ -88,6 +88,16 @@ class LocalModel:
         for layer in self._norms:
             layer.statistics = None  # they belonged to other weights
 
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Take tensors back that somebody replaced while training, as `module.to(device)` does."""
+        expected = {name: block.local_shape for name, block in self.part.items()}
+        found = self.module.state_dict()
+        for name, view in split(self.flat, expected).items():
+            if found[name].data_ptr() != view.data_ptr():
+                view.copy_(found[name])
+                _point_at(self.module, name, view)
+
     def difference(self) -> Tensor:
         """Trained minus loaded state, flat, on the CPU, in a buffer that is used again; to be asked once per load."""
         self.start = torch.sub(self.flat.cpu(), self.start, out=self._buffer)

@@ -3,10 +3,10 @@
 from flotilla.models.algebra.plans import Plan
 from flotilla.models.settings import Setting, between
 from flotilla.protocol import Objective
-from flotilla.strategies import PartialStrategy
+from flotilla.strategies import FlowerStrategy
 
 
-class FromOffset(PartialStrategy):
+class FromOffset(FlowerStrategy):
     """HeteroFL's parts, but not from the first unit on; trained with smoothed labels of this package."""
 
     OPTIONS = {
@@ -14,11 +14,11 @@ class FromOffset(PartialStrategy):
         "smoothing": Setting(0.1, "share of a label that goes to all classes", between(0, 1)),
     }
 
-    def plan(self, node, tier, round_number):
+    def plan(self, context, node, tier):
         return Plan(tier.rate, shift=self.options["offset"])
 
-    def kept_plan(self, tier, round_number):
+    def kept_plan(self, context, tier):
         return Plan(tier.rate, shift=self.options["offset"])
 
-    def objective(self, tier, round_number):
+    def objective(self, context, tier):
         return Objective(f"{__package__}.objectives:smoothed", {"share": self.options["smoothing"]})

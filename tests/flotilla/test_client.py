@@ -1,0 +1,161 @@
+"""docs/clients.md: its code runs, in process and through Flower; other people's apps are run as theirs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ArrayRecord, Context, RecordDict
+
+from client_app.serve import TrainTask, serve
+from flotilla.flwr_compat.identity import assume_identity
+from flotilla.local.grid import LocalGrid, contexts
+from models import initial_state
+from models.randomness import torch_generator
+from strategies import DepthFL, FedDyn, Fjord, FlowerStrategy, HeteroFL, NetworkSpec, Settings, parse_tiers
+from strategies.flower_adapter import NothingLearnt
+from strategies.selection import selector
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = dict(re.findall(r"```python\n# (my_app/\w+\.py)\n(.*?)```", (ROOT / "docs/clients.md").read_text(), re.S))
+PROJECT = """
+[project]
+name = "my-app"
+version = "0.1.0"
+license = { file = "LICENSE" }
+dependencies = ["flwr[simulation]>=1.41.0"]
+[tool.flwr.app]
+publisher = "someone"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+[tool.flwr.app.components]
+serverapp = "my_app.server_app:app"
+clientapp = "my_app.client_app:app"
+[tool.flwr.app.config]
+rounds = 2
+num-clients = 4
+"""
+TIERS = parse_tiers("a:1, b:1/2")
+
+
+def page(name: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(BLOCKS[name], names)  # our own page
+    return names
+
+
+@pytest.fixture
+def their_app(tmp_path: Path) -> Path:
+    for name, text in BLOCKS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "my_app/__init__.py").touch()
+    (tmp_path / "LICENSE").write_text("theirs")
+    (tmp_path / "pyproject.toml").write_text(PROJECT)
+    return tmp_path
+
+
+def strategy(kind: type[FlowerStrategy] = HeteroFL, exits: str = "auto", **settings: Any) -> FlowerStrategy:
+    told = Settings(tiers=TIERS, nodes=4, node_wait=0.0, **settings)
+    return kind(NetworkSpec("mlp", (1, 8, 8), 10, widths=(16, 8), exits=exits), told)
+
+
+def started(method: FlowerStrategy, client: Any, rounds: int = 2) -> float:
+    """Train; loss of the last round."""
+    first = initial_state(method.network, torch_generator(1, 0, "server", "test"))
+    result = method.start(LocalGrid(client, contexts({}, 4)), ArrayRecord(first), num_rounds=rounds)
+    return float(result.train_metrics_clientapp[rounds]["train-loss"])  # type: ignore[arg-type]
+
+
+def test_the_clients_half_is_40_lines() -> None:
+    assert len(BLOCKS["my_app/client_app.py"].splitlines()) <= 40
+
+
+def test_the_page_runs_in_process() -> None:
+    assume_identity()
+    server, client = page("my_app/server_app.py")["app"], page("my_app/client_app.py")["app"]
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={"rounds": 2})
+    server(LocalGrid(client, contexts({}, 4)), context)
+
+
+def test_it_learns_and_every_feature_is_answered() -> None:
+    """Statistics, losses and gradients for selectors, FedDyn's term, several codecs' memory, evaluation."""
+    names = page("my_app/client_app.py")
+    assert started(strategy(), names["app"], 8) < 0.7 * started(strategy(), names["app"], 1)
+    client = serve(type(names["app"])(), names["train"], data=names["data"], test_data=names["data"])
+    for method in (
+        strategy(selector=selector("pow-d")),
+        strategy(selector=selector("divfl")),
+        strategy(kind=FedDyn, dynamic_alpha=0.1),
+        strategy(kind=DepthFL, exits="plain"),
+        strategy(kind=Fjord),
+        strategy(fraction_evaluate=1.0),
+    ):
+        started(method, client)
+        assert method.report.rejected == []
+    assert len(method.report.scores) == 4
+
+
+def test_an_objective_of_its_own_needs_the_tasks_loss() -> None:
+    names = page("my_app/client_app.py")
+
+    def train(module: Any, task: TrainTask, context: Context) -> float:
+        del module, task, context
+        return 0.0
+
+    client = serve(type(names["app"])(), train, data=names["data"])
+    with pytest.raises(NothingLearnt, match=r"has to use task\.loss"):
+        started(strategy(kind=Fjord), client)
+
+
+def test_tensors_that_were_replaced_count() -> None:
+    names = page("my_app/client_app.py")
+
+    def train(module: Any, task: TrainTask, context: Context) -> float:
+        loss = names["train"](module, task, context)
+        for parameter in module.parameters():
+            parameter.data = parameter.data.clone() + 1.0
+        return float(loss)
+
+    client, method, plain = serve(type(names["app"])(), train, data=names["data"]), strategy(), strategy()
+    started(method, client, 1)
+    started(plain, names["app"], 1)
+    moved = {name: (tensor - plain.state[name]).abs().max().item() for name, tensor in method.state.items()}
+    assert all(abs(by - 1.0) < 1e-3 for by in moved.values())
+
+
+def test_neither_data_nor_examples_is_refused() -> None:
+    names = page("my_app/client_app.py")
+    with pytest.raises(TypeError, match="data or examples"):
+        serve(type(names["app"])(), names["train"])
+
+
+def flotilla(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flotilla", *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=800, check=False)
+
+
+def test_the_local_engine_runs_the_other_app(their_app: Path, tmp_path: Path) -> None:
+    """Row 18: not Flotilla's own halves with the other's configuration; and its failure is the exit code."""
+    done = flotilla("run", str(their_app), "--engine", "local", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "HeteroFL on mlp" in done.stdout + done.stderr
+    assert not (tmp_path / "runs").exists()
+    foreign = "from flwr.clientapp import ClientApp\n\napp = ClientApp()\n"  # as row 17: knows no hello
+    (their_app / "my_app/client_app.py").write_text(foreign)
+    done = flotilla("run", str(their_app), "--engine", "local", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "none of 4 nodes answered hello" in done.stderr
+    assert "docs/clients.md" in done.stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_the_page_runs_through_flower(their_app: Path, tmp_path: Path) -> None:
+    done = flotilla("run", str(their_app), "--verbose", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "HeteroFL on mlp" in done.stdout + done.stderr

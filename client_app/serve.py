@@ -8,7 +8,7 @@ losses and gradients for selectors, and with `test_data` evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -18,14 +18,13 @@ from flwr.clientapp import ClientApp
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from client_app.client_state import Memory
+from client_app.client_state import ClientState
 from client_app.cluster_choice import load_fitting, received_states
 from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
-from client_app.gradients import gradient
-from client_app.initial_loss import loss_before
+from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.model_cache import LocalModel, full_shapes, local_model
-from client_app.objectives import Setting, objective
+from client_app.objectives import ObjectiveContext, objective
 from client_app.statistics import moments_of
 from data import Split
 from models.device import device_named, threads
@@ -37,12 +36,14 @@ from models.statistics import needs_statistics, set_statistics
 from protocol import (
     GRADIENT,
     MOMENTS,
+    ClusterStates,
     Hello,
     HelloRequest,
     LossRequest,
     NodeId,
     PartRequest,
     Reply,
+    Scalar,
     TrainRequest,
     WireError,
     encode,
@@ -208,7 +209,7 @@ class _Device:
         if request.work.adversarial is not None and request.work.adversarial.weight:
             raise WireError("this ClientApp trains on clean inputs only: adversarial = 0")
         began, node = perf_counter(), node_of(context)
-        memory = Memory(
+        memory = ClientState(
             context, node, round_number=request.round_number, checkpoint=request.checkpoint, counted=request.counted
         )
         codec, work = codec_from(request.codec), request.work
@@ -218,14 +219,12 @@ class _Device:
             model, measured = self._loaded(request, state, context)
             setting = self._setting(request, request.objective.settings, model, memory, context)
             if work.measure.initial_loss:
-                measured["loss-before"] = loss_before(
+                measured["loss-before"] = initial_loss(
                     request.objective.name, setting, self.examples(context), device_named(work.device)
                 )
             regulariser = None
             if request.feddyn is not None:
-                regulariser = FedDynRegulariser(
-                    model, model.part, spec=request.network, alpha=request.feddyn.alpha, memory=memory
-                )
+                regulariser = FedDynRegulariser(model, request.network, request.feddyn.alpha, memory)
             loss, steps = self._run(function, request, model, setting, regulariser, context)
             if regulariser is not None:
                 regulariser.keep()
@@ -248,7 +247,7 @@ class _Device:
         function: TrainFunction,
         request: TrainRequest,
         model: LocalModel,
-        setting: Setting,
+        setting: ObjectiveContext,
         regulariser: FedDynRegulariser | None,
         context: Context,
     ) -> tuple[float, int]:
@@ -307,7 +306,7 @@ class _Device:
         with threads(request.work.threads):
             model, said = self._loaded(request, state, context)
             setting = self._asked(request, model, context)
-            loss = loss_before(request.objective, setting, examples, device_named(request.work.device))
+            loss = initial_loss(request.objective, setting, examples, device_named(request.work.device))
         return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss, **said})
 
     def gradients(self, request: LossRequest, state: Array, context: Context) -> Reply:
@@ -315,7 +314,7 @@ class _Device:
         examples = self.examples(context)
         with threads(request.work.threads):
             setting = self._asked(request, self._loaded(request, state, context)[0], context)
-            found = gradient(request.objective, setting, examples, device_named(request.work.device))
+            found = initial_gradient(request.objective, setting, examples, device_named(request.work.device))
         return Reply(request.nonce, encode(found), {"num-examples": float(len(examples))})
 
     def evaluate(self, request: PartRequest, state: Array, context: Context) -> Reply:
@@ -342,27 +341,27 @@ class _Device:
         except SettingError as error:
             raise WireError(f"this client: {error}") from None
         model = local_model(request.network, request.plan, device_named(request.work.device))
-        path = request.clusters is not None and request.clusters.path
-        states = received_states(request, state)[-1 if path else 0 :]
+        clusters = request.clusters or ClusterStates()
+        states = received_states(request, clusters, state)[-1 if clusters.path else 0 :]
         if len(states) > 1:
             return model, {"cluster": float(load_fitting(model, request, states, self.examples(context)))}
         model.load(request.network, request.plan, states[0], sliced=request.sliced)
         return model, {}
 
-    def _asked(self, request: LossRequest, model: LocalModel, context: Context) -> Setting:
-        memory = Memory(context, node_of(context), request.round_number, 0)
+    def _asked(self, request: LossRequest, model: LocalModel, context: Context) -> ObjectiveContext:
+        memory = ClientState(context, node_of(context), request.round_number, 0)
         return self._setting(request, {}, model, memory, context)
 
     def _setting(
-        self, request: PartRequest, told: object, model: LocalModel, memory: Memory, context: Context
-    ) -> Setting:
+        self, request: PartRequest, told: Mapping[str, Scalar], model: LocalModel, memory: ClientState, context: Context
+    ) -> ObjectiveContext:
         labels = self.labels(context) or tuple(range(request.network.classes))
-        return Setting(
+        return ObjectiveContext(
             module=model.module,
             spec=request.network,
             plan=request.plan,
             labels=labels,
-            settings=told,  # type: ignore[arg-type]
+            settings=told,
             draws=generator(request.seed, request.round_number, node_of(context), "objective"),
             memory=memory,
         )

@@ -20,20 +20,20 @@ class ByParity(Clustering):
     def assigned(self, node):
         return int(node) % 2
 
-    def offered(self, node):
+    def sent_to(self, node):
         return (int(node) % 2,)
 
-    def place(self, sent, reply):
-        return int(sent.node.id) % 2
+    def target(self, assignment, update):
+        return int(assignment.node.id) % 2
 
-    def close(self, learnt, round_number):
-        self._met.update({one.sent.node.id: one.cluster for one in learnt})
+    def close(self, accepted, round_number):
+        self._met.update({one.assignment.node.id: one.cluster for one in accepted})
 
-    def report(self, learnt):
+    def report(self, accepted):
         return named(main=self.main, sizes=self.sizes())
 
-    def checkpoint(self):
+    def saved_assignments(self):
         return {}, {"met": [[node, number] for node, number in self._met.items()]}
 
-    def restore(self, tensors, values):
+    def restore_assignments(self, tensors, values):
         self._met = dict(map(tuple, values["met"]))

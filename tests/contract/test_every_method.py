@@ -18,16 +18,18 @@ from models.errors import SettingError
 from models.networks.build import build_part, initial_state, submodel
 from models.norms.layers import CHANNEL_NORMS
 from models.randomness import torch_generator
+from models.registry import option_keys as own_keys
 from protocol import Scalar
 from server_app.config import keys
-from server_app.config.catalogue import option_keys
+from server_app.config.catalogue import foreign, option_keys
 from server_app.folder import checkpoint
 from strategies import METHODS
 from strategies.flower_adapter import NothingLearnt
+from tests.plugins.registered import EVERY_METHOD
 from tests.support import Outcome, Player, configured, failed, half_of, trains, without
 from tests.support import play as play_in
 
-pytestmark = pytest.mark.parametrize("method", list(METHODS))
+pytestmark = pytest.mark.parametrize("method", EVERY_METHOD)
 
 # A share of the nodes a round, so that the order in which they are folded differs from round to round.
 RESUMED: dict[str, Scalar] = {"fraction_train": 0.7, "num_server_rounds": 5}
@@ -186,10 +188,11 @@ def test_what_every_tier_keeps_can_be_cut_and_run(play: Player, method: str) -> 
 
 
 def test_its_options_are_run_config_keys(method: str) -> None:
-    known = {key.name: key for key in keys()}
-    read = {key.name for key in keys() if method in key.read_by.removeprefix("method = ").split(", ")}
-    assert set(option_keys()[method].values()) == read
-    assert all(known[key].default == METHODS[method].OPTIONS[own].default for own, key in option_keys()[method].items())
+    known = {key.name: key for key in (*keys(), *foreign({"method": method}))}
+    read = {key.name for key in known.values() if method in key.read_by.removeprefix("method = ").split(", ")}
+    told = option_keys().get(method) or {own: key for key, (own, _) in own_keys(method, METHODS[method]).items()}
+    assert set(told.values()) == read
+    assert all(known[key].default == METHODS[method].OPTIONS[own].default for own, key in told.items())
     options = {key.replace("-", "_"): known[key].default for key in read}
     assert configured(method=method, **options).options == {
         name: option.default for name, option in METHODS[method].OPTIONS.items()

@@ -15,11 +15,12 @@ from torch import Tensor
 from models.algebra.axes import Layout
 from protocol import NodeId
 from strategies.aggregation.global_state import GlobalState
-from strategies.exchange.assignment import TrainAssignment
-from strategies.exchange.node import in_order
+from strategies.exchange.assignment import Participant, TrainAssignment
+from strategies.exchange.node import Node, in_order
 from strategies.exchange.report import LocalScore
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
+from strategies.tiers.tier import Tier
 
 Tensors = Mapping[str, Tensor]
 
@@ -99,15 +100,17 @@ class Clustering(Stateful):
         del node
         return ()
 
-    def trains(self, node: NodeId) -> bool:
-        """Whether what a node is sent is a state that its reply changes."""
-        del node
-        return True
+    def participant(self, node: Node, tier: Tier, *, weight: float, round_number: int) -> Participant:
+        """What a chosen node is told by its cluster.
 
-    def plan_round_of(self, node: NodeId, round_number: int) -> int:
-        """The round whose plan a node gets."""
-        del node
-        return round_number
+        Args:
+            node: who was chosen.
+            tier: its tier.
+            weight: of its reply.
+            round_number: of the round.
+        """
+        clusters = self.sent_to(node.id)
+        return Participant(node=node, tier=tier, weight=weight, round_number=round_number, clusters=clusters)
 
     def state(self, number: int) -> tuple[Tensor, Tensors]:
         """The state that `sent_to` names, flat and by name."""

@@ -13,7 +13,7 @@ Under a quantiser (`qsgd`) norms are those before encoding, which the nodes say;
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,9 +29,11 @@ from strategies.clustering.coordinates import Sample, choose
 from strategies.clustering.split import SplitRule, Verdict, judge
 from strategies.clustering.tree import ROOT, Tree
 from strategies.clustering.updates import Updates
-from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.assignment import Participant, TrainAssignment
+from strategies.exchange.node import Node
 from strategies.exchange.stateful import Saved
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
+from strategies.tiers.tier import Tier
 
 _MOST_VALUES = 1 << 24  # of all updates of one cluster in one round: 64 MiB
 _LEAST_SAMPLE = 1024
@@ -88,14 +90,11 @@ class CFL(Clustering):
         place = self.tree.place(node)
         return self.tree.path(place) if place in self.states and self.tree.splits else ()
 
-    def trains(self, node: NodeId) -> bool:
-        """Not while the node is on its way."""
-        return self.tree.place(node) in self.states
-
-    def plan_round_of(self, node: NodeId, round_number: int) -> int:
-        """The round of the cut that a node has to pass: the part that it would have held then can be compared."""
-        place = self.tree.place(node)
-        return self.tree.splits[place].round_number if place in self.tree.splits else round_number
+    def participant(self, node: Node, tier: Tier, *, weight: float, round_number: int) -> Participant:
+        """A node on its way gets the plan of the cut that it has to pass: the part it held then can be compared."""
+        usual = super().participant(node, tier, weight=weight, round_number=round_number)
+        cut = self.tree.splits.get(self.tree.place(node.id))
+        return usual if cut is None else replace(usual, round_number=cut.round_number, trains=False)
 
     def state(self, number: int) -> tuple[Tensor, Tensors]:
         """The state of a leaf, or the model of a cut."""

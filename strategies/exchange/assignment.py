@@ -20,12 +20,16 @@ class Participant:
         tier: the node's tier this round.
         weight: what numerator and denominator of its reply are multiplied by, on behalf of the selection.
         round_number: the round whose plan it gets; an earlier one for a node that has to find its cluster first.
+        clusters: numbers of the global states that it is sent; of several it takes the one that fits it best.
+        trains: whether its reply changes a global state; else it only says where the node belongs.
     """
 
     node: Node
     tier: Tier
     weight: float = 1.0
     round_number: int
+    clusters: tuple[int, ...] = (0,)
+    trains: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +45,8 @@ class TrainAssignment:
         objective: what to optimise.
         optimiser: with which steps.
         work: how many of them, and what to measure.
-        clusters: numbers of the global states that it is sent; of several it takes the one that fits it best.
-        trains: whether its reply changes a global state; else it only says where the node belongs.
+        clusters, trains: see `Participant`.
+        codec: how its reply is to be encoded, as `CodecSettings.to_text` has it.
         codec_base: what the server keeps of the node for the codec (see `protocol.codecs.Codec.base`).
         last_counted: round of the node's last reply that counted; 0 if there was none.
         weight: what numerator and denominator of the reply are multiplied by, on behalf of the selection.
@@ -58,6 +62,7 @@ class TrainAssignment:
     work: Work = Work()
     clusters: tuple[int, ...] = (0,)
     trains: bool = True
+    codec: str = "float32"
     codec_base: int = 0
     last_counted: int = 0
     weight: float = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from protocol import Hello, NodeId
 
@@ -14,15 +14,15 @@ class Node:
     Attributes:
         address: flwr's node id, which is drawn anew in every run.
         hello: what it said.
+        id: stable id, the one that it said.
     """
 
     address: int
     hello: Hello
+    id: NodeId = field(init=False)
 
-    @property
-    def id(self) -> NodeId:
-        """Stable id."""
-        return self.hello.node
+    def __post_init__(self) -> None:
+        self.id = self.hello.node
 
 
 def in_order(node: NodeId) -> tuple[bool, int, str]:

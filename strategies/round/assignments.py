@@ -31,12 +31,7 @@ def participants(
         tiers: tier by node.
     """
     return [
-        Participant(
-            node=node,
-            tier=tiers[node.id],
-            weight=weight,
-            round_number=clusters.plan_round_of(node.id, context.round_number),
-        )
+        clusters.participant(node, tiers[node.id], weight=weight, round_number=context.round_number)
         for node, weight in chosen
     ]
 
@@ -55,8 +50,7 @@ def assign(
         pieces: know what is kept of the node.
     """
     node, tier = participant.node, participant.tier
-    clusters = states.clusters_for(node.id)
-    part = states.part_to_train(plan, clusters[0])
+    part = states.part_to_train(plan, participant.clusters[0])
     return TrainAssignment(
         node=node,
         tier=tier.name,
@@ -65,9 +59,10 @@ def assign(
         nonce=nonce_of(context, node.id),
         objective=method.objective(context, tier),
         optimiser=method.optimiser(context, tier),
-        work=context.settings.work_of(tier),
-        clusters=clusters,
-        trains=pieces.clusters.trains(node.id),
+        work=pieces.works[tier],
+        clusters=participant.clusters,
+        trains=participant.trains,
+        codec=pieces.uplink.text,
         codec_base=pieces.uplink.base(node.id, part),
         last_counted=pieces.selection.last_counted(node.id),
         weight=participant.weight,

@@ -65,6 +65,7 @@ class Pieces:
         nodes: who is there, and in which tier.
         clock: of virtual devices, if there are some.
         memory: what the method remembers.
+        works: by tier, how its nodes train.
         by_name: those of them that the next rounds depend on.
     """
 
@@ -82,6 +83,7 @@ class Pieces:
             settings, self.manager, requirements=partial(requirements, method, context), clock=self.clock
         )
         self.memory = MethodMemory(method)
+        self.works = {tier: settings.work_of(tier) for tier in settings.tiers}
         every: dict[str, Stateful | None] = {
             "clusters": self.clusters,
             "selection": self.selection,

@@ -127,7 +127,7 @@ def train_request(context: RoundContext, assignment: TrainAssignment, states: St
         **common | {"work": assignment.work, "nonce": assignment.nonce},
         objective=assignment.objective,
         optimiser=assignment.optimiser,
-        codec=settings.codec.to_text(),
+        codec=assignment.codec,
         codec_base=assignment.codec_base,
         checkpoint=context.saved_round,
         counted=assignment.last_counted,

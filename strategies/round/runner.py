@@ -56,17 +56,14 @@ class Round:
         report: what happened, so far.
         assignments: what nodes are asked to train, in the order in which replies are added.
         messages: the requests, in the same order.
+        bytes_down: encoded bytes of their arrays.
     """
 
     context: RoundContext
     report: RoundReport
     assignments: list[TrainAssignment] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
-
-    @property
-    def bytes_down(self) -> list[int]:
-        """Encoded bytes of the arrays of every request."""
-        return [bytes_of(message.content.array_records["arrays"]) for message in self.messages]
+    bytes_down: list[int] = field(default_factory=list)
 
 
 class Runner:
@@ -164,12 +161,15 @@ class Runner:
             ]
             pieces.clusters.expect(self.round.assignments)
             self.round.messages = [train_request(context, one, states) for one in self.round.assignments]
+            arrays = [message.content.array_records["arrays"] for message in self.round.messages]
+            self.round.bytes_down = list(map(bytes_of, arrays))
             report.bytes_down = sum(self.round.bytes_down)
 
     def aggregator(self) -> RoundAggregator:
         """What takes the replies of the round: every one passes these stages, is added, and counted."""
         context, pieces = self.round.context, self.pieces
         timed = [] if pieces.clock is None else [stages.virtual_time(pieces.clock, context.round_number)]
+        bounded = [stages.bound_norm(pieces.norm_bounds)] if pieces.norm_bounds.on else []
         return RoundAggregator(
             report=self.round.report,
             assignments=self.round.assignments,
@@ -178,7 +178,7 @@ class Runner:
             stages=[
                 stages.decode(pieces.uplink),
                 *timed,
-                stages.bound_norm(pieces.norm_bounds),
+                *bounded,
                 stages.choose_cluster(context, self.method, pieces.clusters),
                 stages.weigh(context, self.method),
             ],

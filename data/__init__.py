@@ -9,10 +9,12 @@ from data.augment import AUGMENTATIONS, Augmentation, augment
 from data.batches import batches
 from data.examples import DataSet, Examples, Split, Task
 from data.files import Files
+from data.input_facts import InputFacts, SourceFacts
 from data.node import NodeData, node_data, shards
 from data.partition import partition
+from data.preprocess import Preprocess, UnusableInput
 from data.schemes import SCHEMES
-from data.sets import inspect, load
+from data.sets import input_facts, inspect, load
 from data.settings import DataSettings
 from data.sources import SOURCES, Source
 
@@ -25,12 +27,17 @@ __all__ = [
     "DataSettings",
     "Examples",
     "Files",
+    "InputFacts",
     "NodeData",
+    "Preprocess",
     "Source",
+    "SourceFacts",
     "Split",
     "Task",
+    "UnusableInput",
     "augment",
     "batches",
+    "input_facts",
     "inspect",
     "load",
     "node_data",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from data.examples import Examples, Task
 from data.files import Files
+from data.input_facts import SourceFacts
 from models.randomness import generator
 
 # One example in five is kept for testing: 360 of 1,797.
@@ -29,6 +30,11 @@ class Digits:
     def inspect(self, files: Files) -> Task:
         """Return 10 classes and the shape (1, 8, 8)."""
         return Task(10, (1, 8, 8))
+
+    def facts(self, files: Files) -> SourceFacts:
+        """Pixels are 0 to 16."""
+        del files
+        return SourceFacts(white=16.0)
 
     def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test pixels, values 0 to 16."""

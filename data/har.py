@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 from data.examples import Examples, Task
 from data.fetch import ensure
 from data.files import Files
+from data.input_facts import SourceFacts
 from models.errors import SettingError
 
 _FOLDER, _ARRAYS, _TEXTS = "UCIHAR", "ucihar_inertial_by_subject.npz", "UCI HAR Dataset"
 _ADDRESS = "https://archive.ics.uci.edu/dataset/240"
 _SIGNALS = tuple(f"{kind}_{axis}" for kind in ("body_acc", "body_gyro", "total_acc") for axis in "xyz")
-_CLASSES, _TIME = 6, 128
+_ACTIVITIES = ("walking", "walking upstairs", "walking downstairs", "sitting", "standing", "lying")
+_CLASSES, _TIME = len(_ACTIVITIES), 128
 TEST_SUBJECTS = (2, 4, 9, 10, 12, 13, 18, 20, 24)
 
 Windows = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]  # values [N, 9, 128], labels, subjects
@@ -45,6 +47,11 @@ class HAR:
     def inspect(self, files: Files) -> Task:
         """Return 6 classes and the shape (9, 128); the files need not be there."""
         return Task(_CLASSES, (len(_SIGNALS), _TIME))
+
+    def facts(self, files: Files) -> SourceFacts:
+        """Activities as UCI names them."""
+        del files
+        return SourceFacts(classes=_ACTIVITIES)
 
     def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the windows of the training subjects and those of the test subjects.

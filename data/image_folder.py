@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data.examples import Examples, Task
 from data.files import Files
+from data.input_facts import SourceFacts
 from models.errors import SettingError
 
 # Anything else in the folders (Thumbs.db, .DS_Store, notes) is not an image and is passed over.
@@ -33,6 +34,10 @@ class ImageFolder:
             SettingError: (key data-root) no such folders, fewer than 2 classes, other classes to test than to train.
         """
         return Task(len(_classes(files.root)), (3, files.image_size, files.image_size))
+
+    def facts(self, files: Files) -> SourceFacts:
+        """Classes are named by their folders."""
+        return SourceFacts(classes=tuple(_classes(files.root)))
 
     def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test pixels.

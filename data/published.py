@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from data.examples import Examples, Task
 from data.fetch import ensure
 from data.files import Files
+from data.input_facts import SourceFacts
 from data.vision import vision_datasets
 from models.errors import SettingError
 
@@ -44,6 +47,12 @@ class Published:
         """Return the number of classes and the shape of an image; the files need not be there."""
         return Task(self.classes, self.shape)
 
+    def facts(self, files: Files) -> SourceFacts:
+        """Classes as torchvision names them."""
+        with _old_pickles():
+            names = getattr(vision_datasets(), self.loader)(str(files.root), train=False).classes
+        return SourceFacts(classes=tuple(map(str, names)))
+
     def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test pixels.
 
@@ -54,9 +63,7 @@ class Published:
         self._ensure(root)
         loader = getattr(vision_datasets(), self.loader)
         try:
-            with warnings.catch_warnings():
-                # CIFAR's files were pickled by Python 2: NumPy 2.4 frowns at how they spell `align` in a dtype.
-                warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
+            with _old_pickles():
                 return _examples(loader(str(root), train=True)), _examples(loader(str(root), train=False))
         except (RuntimeError, ValueError, AssertionError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -70,6 +77,14 @@ class Published:
             getattr(vision_datasets(), self.loader)(beside, train=False, download=True)
 
         ensure(root, self.folder, self.files, self.address, download)
+
+
+@contextmanager
+def _old_pickles() -> Iterator[None]:
+    """CIFAR's files were pickled by Python 2: NumPy 2.4 frowns at how they spell `align` in a dtype."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
+        yield
 
 
 def _examples(loaded: Any) -> Examples:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from data import synthetic_groups
 from data.examples import DataSet, Task
 from data.files import Files
+from data.input_facts import InputFacts, SourceFacts
 from data.settings import DataSettings
 from data.sources import SOURCES
 
@@ -35,6 +36,30 @@ def inspect(settings: DataSettings) -> Task:
     task = SOURCES[settings.dataset].inspect(settings.files)
     synthetic_groups.check(settings.synthetic_groups, task.classes, task.input_shape)
     return task
+
+
+def input_facts(settings: DataSettings) -> InputFacts:
+    """Return what somebody needs to know to use a network that was trained on these data.
+
+    Raises:
+        SettingError: as `load`.
+    """
+    data, source = load(settings), SOURCES[settings.dataset]
+    task, tell = data.task, getattr(source, "facts", None)
+    told: SourceFacts = SourceFacts() if tell is None else tell(settings.files)
+    mean, std = ((), ()) if task.vocabulary else (tuple(part.flatten().tolist()) for part in data.statistics)
+    return InputFacts(
+        dataset=settings.dataset,
+        classes=told.classes or tuple(map(str, range(task.classes))),
+        input_shape=task.input_shape,
+        vocabulary=task.vocabulary,
+        images=source.images,
+        mean=mean,
+        std=std,
+        white=told.white,
+        units=told.units,
+        tokens=told.tokens,
+    )
 
 
 # Two: one in use and one for a comparison; more would only hold memory.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from data.examples import Examples, Task
 from data.fetch import download_files, ensure
 from data.files import Files
+from data.input_facts import SourceFacts
 from data.text import RESERVED, UNKNOWN
 from models.errors import SettingError
 
@@ -47,6 +48,11 @@ class Shakespeare:
     def inspect(self, files: Files) -> Task:
         """Return 65 classes, the length and 67 tokens; the file need not be there."""
         return Task(len(CHARACTERS), (files.sequence_length or _LENGTH,), len(CHARACTERS) + RESERVED)
+
+    def facts(self, files: Files) -> SourceFacts:
+        """Classes and tokens are the characters."""
+        del files
+        return SourceFacts(classes=tuple(CHARACTERS), units="characters", tokens=tuple(CHARACTERS))
 
     def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test windows.

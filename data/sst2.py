@@ -13,6 +13,7 @@ import torch
 from data.examples import Examples, Task
 from data.fetch import download_files, ensure
 from data.files import Files
+from data.input_facts import SourceFacts
 from data.text import RESERVED, tokens, vocabulary
 from models.errors import SettingError
 
@@ -39,6 +40,16 @@ class SST2:
     def inspect(self, files: Files) -> Task:
         """Return 2 classes, the length and the vocabulary's size; the files need not be there."""
         return Task(2, (files.sequence_length or _LENGTH,), files.vocabulary_size)
+
+    def facts(self, files: Files) -> SourceFacts:
+        """The vocabulary, and what the labels mean.
+
+        Raises:
+            SettingError: as `read`.
+        """
+        numbers = vocabulary(_read(files.root, _TRAIN)[0])
+        words = tuple(numbers)[: files.vocabulary_size - RESERVED]
+        return SourceFacts(classes=("negative", "positive"), units="words", tokens=words)
 
     def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test sentences.

@@ -11,9 +11,8 @@ from typing import Any
 import psutil
 from flwr.common import log
 from flwr.serverapp import Grid
-from torch import Tensor
 
-from data import load
+from data import input_facts, load
 from models.cost import cost_of
 from models.device import device_named
 from models.evaluation import Scores
@@ -28,8 +27,10 @@ from server_app.folder.events import Events
 from server_app.folder.progress import Progress, final_table, print_line
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.settle import settle
+from server_app.folder.tiers_file import TierRecords
 from server_app.report.page import write_report
-from strategies import FlowerStrategy, Tier
+from server_app.tier_records import GLOBAL, Moments, cluster_moments, evaluated_tiers, kept_plans, tier_records
+from strategies import FlowerStrategy
 from strategies.exchange.report import RoundReport
 from strategies.flower_adapter import NothingLearnt
 from strategies.round.fairness import fairness_by_tier
@@ -67,6 +68,7 @@ class Run:
         )
         self._progress = Progress(config.rounds, write)
         self._events = Events(self.folder.path, self._warn)
+        self._inputs, self._moments = input_facts(config.data), Moments()
         self._traffic: dict[str, Any] = {}
         self._accepted = self._in_vain = self._ended = 0
         self._unwritten: list[Row] = []
@@ -91,7 +93,7 @@ class Run:
                 if first <= self.config.rounds and not self._accepted:  # nor before it was resumed
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
                 if self.folder.model.round != self._ended:  # the last checkpoint could not be written, or there is none
-                    self.folder.model.write(self._ended, self.strategy.runner.final_state())
+                    self._write_model()
                 summary = self.folder.write_summary("finished", self._costs())  # last: who reads it finds the model
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -123,6 +125,7 @@ class Run:
             return 1
         strategy.runner.restore(found.tensors, found.values["strategy"])
         strategy.runner.saved_round = found.round_number
+        self._moments = Moments.of_checkpoint(found.tensors, found.values["moments"])
         self._traffic = found.values["traffic"]
         self._accepted = int(found.values["accepted"])
         self._ended = found.round_number
@@ -130,8 +133,8 @@ class Run:
         for line in settle(self.folder, found):
             self._write(line)
         if self.folder.model.round != self._ended:
-            self.folder.model.write(self._ended, strategy.runner.final_state())
-            self._write(f"model.safetensors was not that of round {self._ended}: made again from the checkpoint")
+            self._write_model()
+            self._write(f"the model was not that of round {self._ended}: made again from the checkpoint")
         self.folder.go_on(self.config.flat, self._ended)
         self._write(f"resuming after round {self._ended}")
         return self._ended + 1
@@ -146,6 +149,7 @@ class Run:
         if not report.abandoned and not report.coverage["round"]:
             few = "every coordinate had too few holders (min-cover, guard-mean), or no reply was left"
             self._warn(f"round {number} changed nothing: {few}")
+        self._moments = Moments()
         due = last or number % self.config.evaluate_every == 0
         scores = self._evaluate(number, report.seconds) if due else {}
         row = _row(report) | scores
@@ -176,44 +180,48 @@ class Run:
 
     def _evaluate(self, number: int, seconds: dict[str, float]) -> Row:
         """Score the global network and every tier's on the whole test set."""
-        strategy, tiers = self.strategy, self.strategy.settings.tiers
+        strategy = self.strategy
         context = strategy.context(number)
-        whole = Tier("global", strategy.global_rate(context))
-        plans = {tier.name: strategy.kept_plan(context, tier) for tier in (*tiers, whole)}
+        plans = kept_plans(strategy, context)
         # Tiers that keep the same part are asked for statistics and scored once.
         speaker = {plan: name for name, plan in reversed(plans.items())}
         began = perf_counter()
-        moments: dict[str, Tensor] = {}
-        if needs_statistics(build_part(strategy.network, plans[whole.name])):
-            asked = [tier for tier in (*tiers, whole) if speaker[plans[tier.name]] == tier.name]
-            moments = strategy.runner.statistics(self.grid, number, asked)
+        if needs_statistics(build_part(strategy.network, plans[GLOBAL])):
+            asked = [tier for tier in evaluated_tiers(strategy, context) if speaker[plans[tier.name]] == tier.name]
+            pooled = strategy.runner.statistics(self.grid, number, asked)
+            if number >= self.config.rounds:  # nothing reports on the other clusters, but their networks are to be used
+                pooled |= cluster_moments(strategy, self.grid, number, asked)
+            self._moments = Moments(number, {name: speaker[plan] for name, plan in plans.items()}, pooled)
         seconds["statistics"] = perf_counter() - began
         began = perf_counter()
         scores = {
             plan: self._evaluator.score(
-                strategy.state, plan, strategy.part(context, plan, strategy.state), moments.get(name)
+                strategy.state, plan, strategy.part(context, plan, strategy.state), self._moments.of(name)
             )
             for plan, name in speaker.items()
         }
         seconds["evaluate"] = perf_counter() - began
         of_tier = {name: scores[plan] for name, plan in plans.items()}
         as_row = {name: _scores(score) for name, score in of_tier.items() if score is not None}
-        overall = as_row.pop(whole.name, {"loss": None, "accuracy": None})
+        overall = as_row.pop(GLOBAL, {"loss": None, "accuracy": None})
         return {**overall, "tiers": as_row}
 
     def _save(self, number: int, row: Row) -> None:
         """Write model and checkpoint in the order that `server_app.folder.settle` relies on."""
         tensors, values = self.strategy.runner.checkpoint()
+        moments, of_tiers = self._moments.checkpoint()
         try:
+            hashes = self.folder.model.stage(self.strategy.runner.final_state(), self._tier_records(number))
             saved: dict[str, Any] = {
                 "strategy": values,
                 "traffic": self._traffic,
                 "accepted": self._accepted,
                 "costs": self._costs(),
                 "rows": [*self._unwritten, row],
-                "model": self.folder.model.stage(self.strategy.runner.final_state()),
+                "moments": of_tiers,
+                **hashes,
             }
-            checkpoint.save(self.folder.checkpoints, number, tensors, saved)
+            checkpoint.save(self.folder.checkpoints, number, tensors | moments, saved)
             self.folder.model.commit(number)
         except (checkpoint.CheckpointError, OSError) as error:  # a full disk must not end the training
             self.folder.model.discard()
@@ -221,6 +229,16 @@ class Run:
             row["checkpoint_error"] = str(error)
         else:
             self.strategy.runner.saved_round = number
+
+    def _write_model(self) -> None:
+        """Write the model by itself, of the round that has ended."""
+        records = self._tier_records(self._ended)
+        self.folder.model.write(self._ended, self.strategy.runner.final_state(), records)
+
+    def _tier_records(self, number: int) -> TierRecords:
+        return tier_records(
+            self.strategy, number, inputs=self._inputs, noise_share=self.config.robust.mix, moments=self._moments
+        )
 
     def _costs(self) -> dict[str, dict[str, int | None]]:
         """What a device of each tier holds, computes and moves in a round."""

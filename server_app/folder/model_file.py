@@ -1,20 +1,21 @@
-"""`model.safetensors` of a run folder: the global state at the newest checkpoint, and at the end of the run.
+"""The model of a run folder: two files of one round, written at every checkpoint and at the end of the run.
 
-It is written in two steps around the checkpoint, whose manifest names its hash: staged before, given its name after. So
-whatever is killed in between, the newest manifest says which of the two files is the model of its round.
+`model.safetensors` is the global state; `tiers.safetensors` what makes each tier's network of it (see `tiers_file`).
+Both are written in two steps around the checkpoint, whose manifest names their hashes: staged before, given their names
+after. So whatever is killed in between, the newest manifest says which of the files are those of its round.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from server_app.folder.files import sync_folder
-from server_app.folder.tensor_file import serialised, write_hashed
+from server_app.folder.staged_file import StagedFile
+from server_app.folder.tensor_file import serialised
+from server_app.folder.tiers_file import TIERS, TierRecords
 
 MODEL = "model.safetensors"
 
@@ -23,87 +24,85 @@ class ModelFile:
     """The model of a run folder.
 
     Attributes:
-        path: of the file.
-        round: the round whose state it holds, as far as this process knows; None for no file.
-        sha256: of the file.
+        path: of the state.
+        round: the round that both files are of, as far as this process knows; None for no model.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / MODEL
-        self._staged = folder / f".{MODEL}"
-        self._staged_sha256 = ""
+        self._state, self._tiers = StagedFile(self.path), StagedFile(folder / TIERS)
         self.round: int | None = None
-        self.sha256 = ""
+
+    @property
+    def sha256(self) -> str:
+        """Of the state's file."""
+        return self._state.sha256
 
     @property
     def facts(self) -> dict[str, Any] | None:
-        """What `summary.json` says of it: "round" and "sha256"; None for no model."""
-        return None if self.round is None else {"round": self.round, "sha256": self.sha256}
+        """What `summary.json` says of it: "round", and "sha256" and "tiers_sha256" of the files; None for no model."""
+        if self.round is None:
+            return None
+        return {"round": self.round, "sha256": self._state.sha256, "tiers_sha256": self._tiers.sha256}
 
-    def stage(self, state: Mapping[str, Tensor], *, sync: bool = False) -> str:
-        """Write a state beside the model and return the file's SHA-256.
+    def stage(self, state: Mapping[str, Tensor], tiers: TierRecords, *, sync: bool = False) -> dict[str, str]:
+        """Write a state, and what makes each tier's network of it, beside the model.
 
         Args:
             state: tensors by name.
-            sync: be on the disk when this returns. Where a checkpoint of the same state follows it need not be: what a
-                power cut loses is made again from that.
+            tiers: of the same round.
+            sync: be on the disk when this returns. Where a checkpoint of the same state follows they need not be: what
+                a power cut loses is made again from that.
+
+        Returns:
+            The SHA-256 of both files: "model" and "tiers".
 
         Raises:
             OSError: no room.
         """
-        _, self._staged_sha256 = write_hashed(self._staged, serialised(state), sync=sync)
-        return self._staged_sha256
+        model = self._state.stage(serialised(state), sync=sync)
+        return {"model": model, "tiers": self._tiers.stage(tiers.serialised(model), sync=sync)}
 
     def commit(self, round_number: int) -> None:
         """Let what was staged be the model, of this round."""
-        self._staged.replace(self.path)
-        sync_folder(self.path.parent)
-        self.round, self.sha256 = round_number, self._staged_sha256
+        self._state.commit()
+        self._tiers.commit()
+        self.round = round_number
 
     def discard(self) -> None:
         """Forget what was staged."""
-        self._staged.unlink(missing_ok=True)
+        self._state.discard()
+        self._tiers.discard()
 
     def remove(self) -> None:
         """No model: the run begins anew."""
-        self.discard()
-        self.path.unlink(missing_ok=True)
-        self.round, self.sha256 = None, ""
+        self._state.remove()
+        self._tiers.remove()
+        self.round = None
 
-    def write(self, round_number: int, state: Mapping[str, Tensor]) -> None:
+    def write(self, round_number: int, state: Mapping[str, Tensor], tiers: TierRecords) -> None:
         """Write a state as the model, on the disk when this returns.
 
         Raises:
-            OSError: no room; the file is as it was.
+            OSError: no room; the files are as they were.
         """
         try:
-            self.stage(state, sync=True)
+            self.stage(state, tiers, sync=True)
         except OSError:
             self.discard()
             raise
         self.commit(round_number)
 
-    def find(self, round_number: int, sha256: str) -> str:
-        """Look for the model of a round, and give the staged one its name if that is the one.
+    def find(self, round_number: int, model: str, tiers: str) -> str:
+        """Look for the model of a round by the hashes of its files, and give what is staged its name if it is that.
 
         Returns:
-            "there", "staged" (until now), or "" if neither file is it.
+            "there", "staged" (one of the files was, until now), or "" if one of them is lost.
         """
-        if _sha256_of(self.path) == sha256:
-            self.discard()
-            self.round, self.sha256 = round_number, sha256
-            return "there"
-        if _sha256_of(self._staged) == sha256:
-            self._staged_sha256 = sha256
-            self.commit(round_number)
-            return "staged"
-        return ""
-
-
-def _sha256_of(file: Path) -> str:
-    """Hash of a file; nothing where there is none."""
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
+        found = {self._state: self._state.holds(model), self._tiers: self._tiers.holds(tiers)}
+        if not all(found.values()):
+            return ""
+        self._state.take(found[self._state], model)
+        self._tiers.take(found[self._tiers], tiers)
+        self.round = round_number
+        return "staged" if "staged" in found.values() else "there"

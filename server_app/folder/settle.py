@@ -40,9 +40,9 @@ def settle(folder: RunFolder, found: Checkpoint | None) -> list[str]:
             folder.append_metrics(row)
             known.add(row["round"])
             said.append(f"the line of round {row['round']} was missing from metrics.jsonl: taken from the checkpoint")
-    how = folder.model.find(found.round_number, found.values["model"])
+    how = _find(folder, found)
     if how == "staged":
-        said.append(f"model.safetensors was of an earlier round: it is now that of round {found.round_number}")
+        said.append(f"the model was of an earlier round: it is now that of round {found.round_number}")
     if not how:
         _an_earlier_model(folder, found.round_number)
     return said
@@ -82,5 +82,9 @@ def _planned(path: Path) -> int:
 def _an_earlier_model(folder: RunFolder, before: int) -> None:
     for number in range(before - 1, 0, -1):
         with suppress(OSError, ValueError, KeyError):
-            if folder.model.find(number, checkpoint.load(folder.checkpoints, number).values["model"]):
+            if _find(folder, checkpoint.load(folder.checkpoints, number)):
                 return
+
+
+def _find(folder: RunFolder, found: Checkpoint) -> str:
+    return folder.model.find(found.round_number, found.values["model"], found.values["tiers"])

@@ -28,14 +28,20 @@ _DTYPES = {
 }
 
 
-def serialised(tensors: Mapping[str, Tensor]) -> Iterable[bytes | memoryview]:
+def serialised(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> Iterable[bytes | memoryview]:
     """Yield a safetensors file piece by piece, without a copy; names that share memory are written twice.
+
+    Args:
+        tensors: by name.
+        metadata: texts by name that stand in the header, under the format's "__metadata__".
 
     The format (https://huggingface.co/docs/safetensors): the header's length as 8 bytes, little endian; a JSON header
     of dtype, shape and offsets, padded with spaces to 8 bytes; then the data, widest dtypes first to stay aligned.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in order:
         tensor = tensors[name]

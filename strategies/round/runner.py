@@ -262,16 +262,26 @@ class Runner:
 
     # ---- questions beside training -----------------------------------------------------------------------------------
 
-    def statistics(self, grid: Grid, number: int, wanted: Sequence[Tier]) -> dict[str, Tensor]:
-        """Moments of static batch norm by tier, pooled over the nodes (see `ask_statistics`)."""
+    def statistics(
+        self, grid: Grid, number: int, wanted: Sequence[Tier], *, cluster: int | None = None
+    ) -> dict[str, Tensor]:
+        """Moments of static batch norm by tier, pooled over the nodes (see `ask_statistics`).
+
+        Args:
+            grid: where the nodes are.
+            number: of the round.
+            wanted: tiers asked about.
+            cluster: whose state, and whose nodes are asked; None: the main one's.
+        """
         context, clusters = self.context(number), self.pieces.clusters
+        cluster = clusters.main if cluster is None else cluster
         nodes, tiers = self.pieces.nodes.of(grid, number)
         return ask_statistics(
             grid,
             context,
             method=self.method,
-            states=self.states(context, only=clusters.main),
-            nodes=[node for node in nodes if clusters.assigned(node.id) == clusters.main] or nodes,
+            states=self.states(context, only=cluster),
+            nodes=[node for node in nodes if clusters.assigned(node.id) == cluster] or nodes,
             tiers=tiers,
             wanted=wanted,
             report=self.round.report,

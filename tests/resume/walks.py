@@ -160,6 +160,9 @@ def disagreements(folder: Path, models: Mapping[int, str]) -> list[str]:
     held = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     if not held == model["sha256"] == models[model["round"]] == newest.values["model"]:
         found.append(f"model.safetensors is not that of round {model['round']}")
+    tiers = sha256((folder / "tiers.safetensors").read_bytes()).hexdigest()
+    if not tiers == model["tiers_sha256"] == newest.values["tiers"]:
+        found.append(f"tiers.safetensors is not that of round {model['round']}")
     if newest.round_number != model["round"]:
         found.append(f"the model is of round {model['round']}, the checkpoint of {newest.round_number}")
     return found

@@ -23,7 +23,7 @@ from tests.support import play as play_in
 
 def test_a_run_without_a_model_has_not_finished(tmp_path: Path) -> None:
     with (
-        patch("server_app.folder.model_file.write_hashed", side_effect=OSError(28, "No space left on device")),
+        patch("server_app.folder.staged_file.write_hashed", side_effect=OSError(28, "No space left on device")),
         pytest.raises(OSError, match="No space left"),
     ):
         play_in(tmp_path / "run", num_server_rounds=1, num_clients=3)

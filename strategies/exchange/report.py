@@ -38,7 +38,7 @@ class RoundReport:
         selected: stable ids in the round's order.
         selected_tiers: tier → how many of them.
         selected_ever: how many different nodes were selected in the rounds so far.
-        accepted: replies that were folded.
+        accepted: replies that were added.
         rejected: replies that were not, and why.
         abandoned: whether the model was left as it was for want of replies.
         train_loss: mean training loss over accepted replies, weighted by examples; None without replies.

@@ -31,7 +31,7 @@ class Availability(Stateful):
     """The nodes of a round and their tiers.
 
     Args:
-        settings: of the strategy.
+        settings: of the run.
         manager: says hello to nodes; told what they are to measure, if some may be.
         requirements: makes what the tiers would ask of a device.
         clock: of a virtual fleet, whose devices are not always there and say what they would have measured.

@@ -27,7 +27,7 @@ class TierRequirements:
 
     Args:
         network: the global network.
-        settings: of the strategy.
+        settings: of the run.
         kept_plan: the part that a tier keeps in round 1.
         objective: what a tier optimises then.
     """

@@ -47,7 +47,7 @@ def check_privacy(settings: Settings, *, by_examples: bool, label_rows: bool, no
     """Refuse what the guarantee would not hold for.
 
     Args:
-        settings: of the strategy; nothing is refused without noise.
+        settings: of the run; nothing is refused without noise.
         by_examples: whether the method weighs replies by examples.
         label_rows: whether it leaves the class rows alone of labels that a device does not have.
         norm: of the network.

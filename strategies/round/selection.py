@@ -39,7 +39,7 @@ class SelectionRunner(Stateful):
     """Who takes part in a round, and what is remembered for it.
 
     Args:
-        settings: of the strategy.
+        settings: of the run.
         layout: declaration of its network.
 
     Attributes:

@@ -116,7 +116,7 @@ class Selection:
     """Who takes part.
 
     Attributes:
-        nodes: distinct ids in the order in which the round will fold them.
+        nodes: distinct ids in the order in which the round will add their replies.
         weights: what numerator and denominator of each one's reply are multiplied by; None is 1 for everybody.
     """
 

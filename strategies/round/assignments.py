@@ -59,7 +59,7 @@ def assign(
         nonce=nonce_of(context, node.id),
         objective=method.objective(context, tier),
         optimiser=method.optimiser(context, tier),
-        work=pieces.works[tier],
+        work=pieces.work_of(tier),
         clusters=participant.clusters,
         trains=participant.trains,
         codec=pieces.uplink.text,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from typing import Any
 
 from torch import Tensor
 
 from models.networks.build import initial_state
 from models.randomness import torch_generator
+from protocol import Work
 from strategies.aggregation.feddyn import FedDynCorrection
 from strategies.aggregation.global_state import GlobalState
 from strategies.clustering.base import Basis, Clustering
@@ -23,6 +24,7 @@ from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.norm_bounds import NormBounds
 from strategies.robustness.privacy import Privacy
 from strategies.round.selection import SelectionRunner
+from strategies.tiers.tier import Tier
 from strategies.transport.downlink import Downlink
 from strategies.transport.uplink import UplinkDecoder
 from strategies.virtual.clock import VirtualClock
@@ -65,7 +67,7 @@ class Pieces:
         nodes: who is there, and in which tier.
         clock: of virtual devices, if there are some.
         memory: what the method remembers.
-        works: by tier, how its nodes train.
+        work_of: how the nodes of a tier train; found once for each.
         by_name: those of them that the next rounds depend on.
     """
 
@@ -83,7 +85,7 @@ class Pieces:
             settings, self.manager, requirements=partial(requirements, method, context), clock=self.clock
         )
         self.memory = MethodMemory(method)
-        self.works = {tier: settings.work_of(tier) for tier in settings.tiers}
+        self.work_of: Callable[[Tier], Work] = lru_cache(maxsize=64)(settings.work_of)
         every: dict[str, Stateful | None] = {
             "clusters": self.clusters,
             "selection": self.selection,

@@ -73,7 +73,7 @@ def test_training_changes_the_state(play: Player, method: str) -> None:
 
 def test_summary_has_the_published_shape(play: Player, method: str) -> None:
     summary = json.loads((play.once(method=method).path / "summary.json").read_text())
-    assert set(summary) == {"status", "rounds", "last", "best"}
+    assert set(summary) == {"status", "rounds", "last", "best", "best_of_tier", "model"}
     assert (summary["status"], summary["rounds"]) == ("finished", 2)
     for result in (summary["last"], summary["best"]):
         assert list(result) == ["round", "loss", "accuracy", "tiers"]

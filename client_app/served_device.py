@@ -1,0 +1,294 @@
+"""What a device of somebody else's answers: its data as functions of the context, its training as one of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from flwr.app import Array, Context
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from client_app.client_state import ClientState
+from client_app.cluster_choice import load_fitting, received_states
+from client_app.downlink import whole_state
+from client_app.feddyn import FedDynRegulariser
+from client_app.initial_loss import initial_gradient, initial_loss
+from client_app.model_cache import LocalModel, full_shapes, local_model
+from client_app.objectives import ObjectiveContext, objective
+from client_app.statistics import moments_of
+from data import Split
+from models.device import device_named, threads
+from models.errors import SettingError
+from models.evaluation import evaluate
+from models.networks.build import submodel
+from models.randomness import generator
+from models.statistics import needs_statistics, set_statistics
+from protocol import (
+    ClusterStates,
+    Hello,
+    HelloRequest,
+    LossRequest,
+    NodeId,
+    PartRequest,
+    Reply,
+    Scalar,
+    TrainRequest,
+    WireError,
+    encode,
+)
+from protocol.codecs import CODECS, OfPart, codec_from
+
+# Objectives that are no more than what a plain training loop does.
+_PLAIN = ("cross-entropy", "masked-cross-entropy")
+Data = Callable[[Context], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTask:
+    """What the server asks of one round of local training.
+
+    Attributes:
+        round_number: 1-based.
+        learning_rate, momentum, weight_decay, clip_norm, proximal: of the run's SGD (see `protocol.Optimiser`); an
+            optimiser of one's own may use them or not.
+        epochs: passes over the data.
+        steps: optimiser steps in place of epochs; 0 is off.
+        batch_size: examples a step.
+        device: where the module is.
+        loss: (inputs, labels) → (loss, logits), the run's objective on the module. Methods with an objective of their
+            own (distillation, widths drawn by batch) train nothing without it.
+    """
+
+    round_number: int
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    clip_norm: float
+    proximal: float
+    epochs: int
+    steps: int
+    batch_size: int
+    device: torch.device
+    loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+# (module, task, context) → mean training loss
+TrainFunction = Callable[[nn.Module, TrainTask, Context], float]
+
+
+def node_of(context: Context) -> NodeId:
+    """Stable id of a device: its partition where it has one, else flwr's node id, which a registered key keeps."""
+    partition = context.node_config.get("partition-id")
+    return partition if isinstance(partition, int) and not isinstance(partition, bool) else context.node_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedDevice:
+    """Somebody else's device: what it has, as functions of the context."""
+
+    data: Data | None
+    test_data: Data | None
+    count: Callable[[Context], int] | None
+    known_labels: Callable[[Context], tuple[int, ...]] | None
+
+    def split(self, context: Context) -> Split | None:
+        """Its training examples, as far as it shows them."""
+        return None if self.data is None else Split(*self.data(context))
+
+    def examples(self, context: Context) -> Split:
+        """Its training examples.
+
+        Raises:
+            WireError: it does not show them.
+        """
+        if (found := self.split(context)) is None:
+            raise WireError("this ClientApp does not answer that: serve(…, data=…) does")
+        return found
+
+    def labels(self, context: Context) -> tuple[int, ...]:
+        """The labels that it has, ascending; () if it does not tell."""
+        if self.known_labels is not None:
+            return tuple(sorted(self.known_labels(context)))
+        found = self.split(context)
+        return () if found is None else tuple(sorted(set(found.labels.tolist())))
+
+    def size(self, context: Context) -> int:
+        """Number of training examples."""
+        return self.count(context) if self.count is not None else len(self.examples(context))
+
+    def hello(self, request: HelloRequest, context: Context) -> Hello:
+        """Say who this device is; the tier is what its node config says."""
+        if request.labels and not self.labels(context):
+            raise WireError("the method asks which labels this device has: serve(…, labels=…) or data")
+        return Hello(
+            node=node_of(context),
+            examples=self.size(context),
+            labels=self.labels(context) if request.labels else (),
+            tier=str(context.node_config.get("tier", "")),
+            codecs=tuple(CODECS.names()),
+        )
+
+    def train(self, function: TrainFunction, request: TrainRequest, state: Array, context: Context) -> Reply:
+        """Train the part by the user's function and reply with the difference."""
+        if request.work.adversarial is not None and request.work.adversarial.weight:
+            raise WireError("this ClientApp trains on clean inputs only: adversarial = 0")
+        began, node = perf_counter(), node_of(context)
+        memory = ClientState(
+            context, node, round_number=request.round_number, checkpoint=request.checkpoint, counted=request.counted
+        )
+        codec, work = codec_from(request.codec), request.work
+        if request.compressed is not None:
+            state = whole_state(request.compressed, request.network, state, memory)
+        with threads(work.threads):
+            model, measured = self._loaded(request, state, context)
+            setting = self._setting(request, request.objective.settings, model, memory, context)
+            if work.measure.initial_loss:
+                measured["loss-before"] = initial_loss(
+                    request.objective.name, setting, self.examples(context), device_named(work.device)
+                )
+            regulariser = None
+            if request.feddyn is not None:
+                regulariser = FedDynRegulariser(model, request.network, request.feddyn.alpha, memory)
+            loss, steps = self._run(function, request, model, setting, regulariser, context)
+            if regulariser is not None:
+                regulariser.keep()
+                measured["began-anew"] = float(regulariser.began_anew)
+            difference = model.difference()
+            if work.measure.norm:
+                measured["norm"] = model.parameter_norm(difference)
+            encoded = codec.encode(
+                difference,
+                [block.numel for block in model.part.values()],
+                generator(request.seed, request.round_number, node, "codec"),
+                OfPart(memory, model.part, full_shapes(request.network)),
+                request.codec_base,
+            )
+        measured |= {"loss": loss, "steps": float(steps), "seconds": perf_counter() - began}
+        return Reply(request.nonce, encoded, {"num-examples": float(self.size(context)), **measured})
+
+    def _run(
+        self,
+        function: TrainFunction,
+        request: TrainRequest,
+        model: LocalModel,
+        setting: ObjectiveContext,
+        regulariser: FedDynRegulariser | None,
+        context: Context,
+    ) -> tuple[float, int]:
+        """Call the user's function; mean loss, and how many optimiser steps it took."""
+        optimise, rule, work = objective(request.objective.name, setting), request.optimiser, request.work
+        used, steps = [False], [0]
+
+        def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            used[0] = True
+            return optimise(inputs, labels)
+
+        def before_step(*_: object) -> None:
+            steps[0] += 1
+            if regulariser is not None:
+                regulariser.add_gradients()
+
+        task = TrainTask(
+            round_number=request.round_number,
+            learning_rate=rule.learning_rate,
+            momentum=rule.momentum,
+            weight_decay=rule.weight_decay,
+            clip_norm=rule.clip_norm,
+            proximal=rule.proximal,
+            epochs=work.local_epochs,
+            steps=work.local_steps,
+            batch_size=work.batch_size,
+            device=device_named(work.device),
+            loss=loss,
+        )
+        hook = register_optimizer_step_pre_hook(before_step)
+        try:
+            said = float(function(model.module.train(), task, context))
+        finally:
+            hook.remove()
+        if request.objective.name not in _PLAIN and not used[0]:
+            raise WireError(f"objective {request.objective.name!r}: the train function has to use task.loss")
+        model.collect()
+        for parameter in model.module.parameters():
+            parameter.grad = None
+        return said, max(1, steps[0])
+
+    def statistics(self, request: PartRequest, state: Array, context: Context) -> Reply:
+        """Moments of static batch norm over the training examples."""
+        examples = self.examples(context)
+        with threads(request.work.threads):
+            moments = moments_of(self._loaded(request, state, context)[0].module, examples, request, context)
+        return Reply(request.nonce, encode(moments), {"num-examples": float(len(examples))})
+
+    def losses(self, request: LossRequest, state: Array, context: Context) -> Reply:
+        """Mean loss of the part as it came, on the training examples or on as many as are asked for."""
+        examples, node = self.examples(context), node_of(context)
+        if 0 < request.batch < len(examples):
+            draws = generator(request.seed, request.round_number, node, "probe")
+            rows = torch.from_numpy(draws.choice(len(examples), request.batch, replace=False))
+            examples = Split(examples.inputs[rows], examples.labels[rows])
+        with threads(request.work.threads):
+            model, said = self._loaded(request, state, context)
+            setting = self._asked(request, model, context)
+            loss = initial_loss(request.objective, setting, examples, device_named(request.work.device))
+        return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss, **said})
+
+    def gradients(self, request: LossRequest, state: Array, context: Context) -> Reply:
+        """Gradient of that loss."""
+        examples = self.examples(context)
+        with threads(request.work.threads):
+            setting = self._asked(request, self._loaded(request, state, context)[0], context)
+            found = initial_gradient(request.objective, setting, examples, device_named(request.work.device))
+        return Reply(request.nonce, encode(found), {"num-examples": float(len(examples))})
+
+    def evaluate(self, request: PartRequest, state: Array, context: Context) -> Reply:
+        """Score the part on the device's own test examples; statistics are those of its training examples."""
+        if self.test_data is None:
+            raise WireError("this ClientApp has nothing to evaluate on: serve(…, test_data=…)")
+        held_out = Split(*self.test_data(context))
+        with threads(request.work.threads):
+            model, said = self._loaded(request, state, context)
+            if needs_statistics(model.module):
+                examples = self.examples(context)
+                set_statistics(model.module, moments_of(model.module, examples, request, context))
+            where = device_named(request.work.device)
+            inputs, labels = held_out.inputs.to(where), held_out.labels.to(where)
+            plain = evaluate(model.module, inputs, labels)
+            own = evaluate(model.module, inputs, labels, allowed=self.labels(context) or None)
+        scores = {"loss": plain.loss, "accuracy": plain.accuracy, "accuracy-own-labels": own.accuracy}
+        return Reply(request.nonce, None, {"num-examples": float(len(held_out)), **scores, **said})
+
+    def _loaded(self, request: PartRequest, state: Array, context: Context) -> tuple[LocalModel, dict[str, float]]:
+        """The process's model of this shape with the part in it, and which cluster's it is where there are several."""
+        try:
+            submodel(request.network, request.plan)
+        except SettingError as error:
+            raise WireError(f"this client: {error}") from None
+        model = local_model(request.network, request.plan, device_named(request.work.device))
+        clusters = request.clusters or ClusterStates()
+        states = received_states(request, clusters, state)[-1 if clusters.path else 0 :]
+        if len(states) > 1:
+            return model, {"cluster": float(load_fitting(model, request, states, self.examples(context)))}
+        model.load(request.network, request.plan, states[0], sliced=request.sliced)
+        return model, {}
+
+    def _asked(self, request: LossRequest, model: LocalModel, context: Context) -> ObjectiveContext:
+        memory = ClientState(context, node_of(context), request.round_number, 0)
+        return self._setting(request, {}, model, memory, context)
+
+    def _setting(
+        self, request: PartRequest, told: Mapping[str, Scalar], model: LocalModel, memory: ClientState, context: Context
+    ) -> ObjectiveContext:
+        labels = self.labels(context) or tuple(range(request.network.classes))
+        return ObjectiveContext(
+            module=model.module,
+            spec=request.network,
+            plan=request.plan,
+            labels=labels,
+            settings=told,
+            draws=generator(request.seed, request.round_number, node_of(context), "objective"),
+            memory=memory,
+        )

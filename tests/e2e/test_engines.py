@@ -65,7 +65,7 @@ def test_a_failing_run_exits_with_1_and_says_why(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "NothingLearnt" in done.stderr
     (row,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
-    assert [one["reason"] for one in row["rejected"]] == ["loss = nan"] * 4
+    assert [one["reason"] for one in row["rejected"]] == ["unreadable reply: loss = nan: expected a finite number"] * 4
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "failed"
 
 

@@ -13,6 +13,7 @@ from flwr.app import Context, Message
 from client_app import profile
 from flotilla.local.grid import contexts
 from models.errors import SettingError
+from protocol import Hello
 from protocol.profile import MEMORY_AVAILABLE, NEEDED, STEP
 from strategies.nodes.manager import NotEnoughNodes
 from tests.support import Outcome, Player, address_of, keys_of, trains, without
@@ -180,7 +181,7 @@ def test_a_node_that_tells_auto_is_measured(play: Player) -> None:
 
     def look(request: Message, reply: Message) -> list[Message]:
         if request.metadata.message_type == "query.hello" and request.metadata.dst_node_id == address_of(0):
-            asked.append(json.dumps(dict(reply.content.metric_records["metrics"])))
+            asked.append(json.dumps(dict(Hello.from_record(reply.content).figures)))
         return [reply]
 
     out = play(look, nodes=told("auto", "c"), **keys)

@@ -28,6 +28,7 @@ from protocol.requests import (
     Work,
     read_request,
 )
+from protocol.text import MOST_OF_A_REASON, escaped, quoted
 
 __all__ = [
     "DIFFERENCE",
@@ -37,6 +38,7 @@ __all__ = [
     "HELLO",
     "LOSSES",
     "MOMENTS",
+    "MOST_OF_A_REASON",
     "REQUEST",
     "STATE",
     "STATISTICS",
@@ -62,7 +64,9 @@ __all__ = [
     "bytes_of",
     "decode",
     "encode",
+    "escaped",
     "keep_large_buffers",
+    "quoted",
     "read_request",
     "record_of",
     "state_of",

@@ -28,9 +28,11 @@ from typing import Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, ge
 from flwr.app import ConfigRecord, RecordDict
 
 from protocol.arrays import WireError
+from protocol.text import escaped, quoted
 
 VERSION = 2
 MOST_CHARACTERS = 1 << 24  # of a text: the units that a plan lists may be many
+_FEW = 80  # characters of a value that an error quotes
 _REMEMBERED = 1 << 12  # characters up to which a text is remembered with what it means
 _FRACTION = re.compile(r"\d{1,40}(/\d{1,40})?")
 _SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -55,7 +57,7 @@ def from_config(kind: type[T], record: Mapping[str, object]) -> T:
     values = dict(record)
     version = values.pop("version", None)
     if type(version) is not int or version != VERSION:
-        raise WireError(f"the other side speaks protocol {_short(version)}, this one {VERSION}")
+        raise WireError(f"the other side speaks protocol {quoted(version, _FEW)}, this one {VERSION}")
     schema = _schema(kind)
     return cast(T, schema.read(values, schema.from_record))
 
@@ -124,11 +126,11 @@ class _Schema:
         found = {}
         for name, value in values.items():
             if name not in readers:
-                raise WireError(f"unknown field {_short(name)}")
+                raise WireError(f"unknown field {quoted(name, _FEW)}")
             try:
                 found[self._attributes[name]] = readers[name](value)
             except WireError as error:
-                raise WireError(f"{name}: {error}") from None
+                raise WireError(f"{escaped(name)}: {error}") from None
         for name, attribute in self._attributes.items():
             if attribute not in found and self._defaults[attribute] is MISSING:
                 raise WireError(f"{name} is missing")
@@ -277,10 +279,5 @@ def _plain(value: object) -> object:
     return value
 
 
-def _short(value: object) -> str:
-    text = repr(value[:80] if isinstance(value, str) else value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
-
-
 def _expected(what: str, value: object) -> NoReturn:
-    raise WireError(f"expected {what}, got {_short(value)}")
+    raise WireError(f"expected {what}, got {quoted(value, _FEW)}")

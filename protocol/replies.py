@@ -13,6 +13,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
 from protocol.arrays import WireError
 from protocol.records import from_config, record_in, to_config
+from protocol.text import MOST_OF_A_PEER, escaped, quoted
 
 # Records of a reply, and what its array is called.
 CONFIG, METRICS, ARRAYS = "config", "metrics", "arrays"
@@ -26,7 +27,7 @@ class Hello:
     """What a client says of itself when it is met.
 
     Attributes:
-        node: stable id (partition id or registered name).
+        node: stable id (partition id or registered name); a name has 1 to 200 characters that can be printed.
         examples: number of training examples, at least 1.
         labels: labels that occur among them, ascending.
         tier: the tier it was told by its node config; "" leaves it to the server, "auto" to what it measured.
@@ -42,10 +43,12 @@ class Hello:
     codecs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.node, str) and (not self.node or escaped(self.node) != self.node):
+            raise ValueError(f"node {quoted(self.node)}: expected 1 to {MOST_OF_A_PEER} characters that can be printed")
         if self.examples < 1:
-            raise ValueError(f"node {self.node!r} has {self.examples} examples")
+            raise ValueError(f"node {quoted(self.node)} has {self.examples} examples")
         if negative := [name for name, value in self.figures.items() if not value >= 0]:
-            raise ValueError(f"{negative[0]} = {self.figures[negative[0]]}")
+            raise ValueError(f"{escaped(negative[0])} = {self.figures[negative[0]]}")
 
     def to_record(self) -> RecordDict:
         """As records."""
@@ -99,7 +102,7 @@ class Reply:
         """
         expected = {CONFIG, METRICS} | ({ARRAYS} if name is not None else set())
         if set(content) != expected:
-            raise WireError(f"expected the records {sorted(expected)}, got {sorted(content)}")
+            raise WireError(f"expected the records {sorted(expected)}, got {quoted(sorted(content))}")
         try:
             answer = from_config(_Answer, record_in(content, CONFIG))
             array = None if name is None else _array(content[ARRAYS], name)
@@ -109,11 +112,16 @@ class Reply:
         return Reply(answer.nonce, array, metrics)
 
 
+def _finite(value: float) -> bool:
+    """Whether a number, which may be a whole one of any size, is a finite one of 64 bits."""
+    return -(2**63) <= value < 2**63 if isinstance(value, int) else isfinite(value)
+
+
 def _array(record: object, name: str) -> Array:
     if not isinstance(record, ArrayRecord):
         raise WireError(f"expected arrays, got {type(record).__name__}")
     if list(record) != [name]:
-        raise WireError(f"expected the array {name!r}, got {sorted(record)[:5]}")
+        raise WireError(f"expected the array {name!r}, got {quoted(sorted(record))}")
     return record[name]
 
 
@@ -122,7 +130,7 @@ def _numbers(record: object) -> dict[str, float]:
         raise WireError(f"expected metrics, got {type(record).__name__}")
     found = {}
     for key, value in record.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-            raise WireError(f"{key} = {value!r}: expected a finite number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+            raise WireError(f"{escaped(key)} = {quoted(value)}: expected a finite number")
         found[key] = float(value)
     return found

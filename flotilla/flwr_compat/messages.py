@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.error_pb2 import Error as ErrorProto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 CLIENT_APP_RAISED = int(ErrorCode.CLIENT_APP_RAISED_EXCEPTION)
@@ -20,6 +21,15 @@ def to_bytes(content: RecordDict) -> bytes:
 def from_bytes(data: bytes) -> RecordDict:
     """Parse what `to_bytes` made."""
     return recorddict_from_proto(RecordDictProto.FromString(data))
+
+
+def error_as_sent(code: int, reason: str) -> Error:
+    """An error as it arrives from a real engine: what protobuf cannot hold ends the client's process instead."""
+    try:
+        sent = ErrorProto.FromString(ErrorProto(code=code, reason=reason).SerializeToString())
+    except UnicodeError:
+        return Error(CLIENT_APP_CRASHED, "the client's error cannot be sent")
+    return Error(sent.code, sent.reason)
 
 
 def give_id(message: Message, name: str) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, from_bytes, to_bytes
+from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, error_as_sent, from_bytes, to_bytes
 from flotilla.local.base import EngineGrid, address_of
 from protocol import Scalar
 
@@ -99,7 +99,10 @@ class LocalGrid(EngineGrid):
             group_id=request.metadata.group_id,
         )
         try:
-            content = through_the_wire(self._app(received, context).content)
+            reply = self._app(received, context)
+            if reply.has_error():
+                return Message(error_as_sent(reply.error.code, reply.error.reason or ""), reply_to=request)
+            content = through_the_wire(reply.content)
         except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
-            return Message(Error(CLIENT_APP_RAISED, f"{type(error)}:<'{error}'>"), reply_to=request)
+            return Message(error_as_sent(CLIENT_APP_RAISED, f"{type(error)}:<'{error}'>"), reply_to=request)
         return Message(content, reply_to=request)

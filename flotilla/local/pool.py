@@ -25,7 +25,7 @@ from typing import Any, Self
 from flwr.app import Array, Context, Error, Message
 
 from flotilla.flwr_compat.identity import assume_identity
-from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED, from_bytes, to_bytes
+from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED, error_as_sent, from_bytes, to_bytes
 from flotilla.local.base import EngineGrid, address_of
 from flotilla.local.output import no_colours_into_pipes
 from flotilla.local.shared import Attached, Segment, Slots, attach, detach
@@ -241,7 +241,7 @@ class PoolGrid(EngineGrid):
             return
         if "error" in head:
             self._slots.give(task.up)
-            reply = Message(Error(CLIENT_APP_RAISED, head["error"]), reply_to=task.request)
+            reply = Message(error_as_sent(CLIENT_APP_RAISED, head["error"]), reply_to=task.request)
         else:
             self._states[node] = state
             view = self._slots.view(task.up, head["length"])

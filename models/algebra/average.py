@@ -92,38 +92,45 @@ class PartialAverage:
         *,
         norm: float | None = None,
     ) -> float:
-        """Add one client's difference, or nothing at all if something is wrong with it.
+        """Add one client's difference and return its L2 norm, or add nothing if something is wrong with it.
 
         Args:
             submodel: what the client held.
             difference: flat float32 vector of `submodel.numel` coordinates, in the submodel's order.
-            numerator: a in the formula.
-            denominator: b in the formula, from 1e-30 to 1e30.
+            numerator, denominator: a and b in the formula, the latter from 1e-30 to 1e30.
             labels: if given, class rows of other labels are not added (HeteroFL's masked classifier).
             norm: `norm_of` the difference, where it is known already; weights may depend on it.
-
-        Returns:
-            The L2 norm of the difference.
 
         Raises:
             ValueError: wrong length or type, weights out of range, unknown labels, a difference with NaN or infinity
                 or with a norm (weighted or not) that float32 cannot hold, or a submodel of another network. Nothing
                 has been added then.
         """
-        if difference.dtype != torch.float32 or difference.shape != (submodel.numel,):
-            raise ValueError(
-                f"expected {submodel.numel} float32 coordinates, got {tuple(difference.shape)} of {difference.dtype}"
-            )
+        norm = self.check(submodel.numel, difference, (numerator, denominator), labels, norm)
+        self._part(submodel).add(difference, numerator, denominator, labels)
+        self.added += 1
+        return norm
+
+    def check(
+        self,
+        numel: int,
+        difference: Tensor,
+        weights: tuple[float, float],
+        labels: Collection[int] | None,
+        norm: float | None,
+    ) -> float:
+        """What `add` raises of a part of so many coordinates, before anything is added; returns the norm."""
+        numerator, denominator = weights
+        if difference.dtype != torch.float32 or difference.shape != (numel,):
+            found = f"{tuple(difference.shape)} of {difference.dtype}"
+            raise ValueError(f"expected {numel} float32 coordinates, got {found}")
         if not (isfinite(numerator) and 1 / _LARGEST <= denominator <= _LARGEST):
             raise ValueError(f"weights must be finite and the denominator positive, got {numerator} / {denominator}")
         if labels is not None and not all(0 <= label < (self._labels or 0) for label in labels):
             raise ValueError(f"labels must be among 0 to {(self._labels or 0) - 1}, got {sorted(labels)[:5]}")
-        if norm is None:  # small submodels are then still in cache
-            norm = norm_of(difference)
+        norm = norm_of(difference) if norm is None else norm  # small submodels are still in cache
         if not (isfinite(norm) and norm * abs(numerator) <= _LARGEST):
             raise ValueError(f"the difference is not finite or too large (norm {norm:.3g}, weight {numerator:.3g})")
-        self._part(submodel).add(difference, numerator, denominator, labels)
-        self.added += 1
         return norm
 
     def finish(

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from flwr.app import Array
 
 from protocol.arrays import WireError, decode, encode_bytes
+from protocol.text import quoted
 
 VERSION = 1
 HEADER = 40
@@ -68,7 +69,7 @@ def read(
     shape = tuple(array.shape)
     if len(shape) != 1 or not HEADER + least <= shape[0] <= HEADER + most:
         allowed = f"{HEADER + least} bytes" if least == most else f"{HEADER + least} to {HEADER + most} bytes"
-        raise WireError(f"expected a frame of {allowed}, got {array.dtype} of shape {shape}")
+        raise WireError(f"expected a frame of {allowed}, got {quoted(array.dtype)} of shape {quoted(shape)}")
     data: npt.NDArray[np.uint8] = decode(array, shape[0], "uint8").numpy()
     *said, base = _FIELDS.unpack(data[: _FIELDS.size].data)
     agreed = _agreed(settings, tuple(sizes))

@@ -26,8 +26,13 @@ def plain(value: Any) -> Any:
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """Write valid JSON, whatever the numbers (see :func:`plain`)."""
-    return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    """Write valid JSON, whatever the numbers (see :func:`plain`) and texts: half a surrogate pair is escaped."""
+    return encodable(json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False))
+
+
+def encodable(text: str) -> str:
+    """A text that UTF-8 can hold: half a surrogate pair, as in a file name that is no UTF-8, becomes its escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def replace_text(file: Path, text: str) -> None:
@@ -35,7 +40,7 @@ def replace_text(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}-{os.getpid()}")
     try:
         with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.write(encodable(text))
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)

@@ -22,8 +22,11 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
+from logging import WARNING
 from pathlib import Path
 from typing import Any, Literal
+
+from flwr.common import log
 
 from models.errors import SettingError
 from server_app.environment import compared, surroundings
@@ -183,7 +186,7 @@ class RunFolder:
             os.close(fd)
 
     def metrics(self) -> list[Row]:
-        """All rounds so far, in order. ValueError names the line that is no JSON object."""
+        """All rounds so far, in order; see :func:`read_metrics`."""
         return read_metrics(self.path)
 
     def truncate_metrics(self, after_round: int) -> None:
@@ -242,16 +245,24 @@ class RunFolder:
 def read_metrics(path: Path) -> list[Row]:
     """Read the rows of a run folder's metrics, locked or not; a last line still being written is left out.
 
-    Raises:
-        ValueError: another line is no JSON object with a round; the message names file and line.
+    A damaged line, which is no JSON object with a round, costs that line and a warning: whatever happened to the disk,
+    a run whose checkpoint is whole goes on.
     """
     file, rows = path / METRICS, []
     lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            int(row["round"])
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{file}, line {number}: no JSON object with a round") from None
-        rows.append(row)
+        row = _row_in(line)
+        if row is None:
+            log(WARNING, "%s, line %d is left out: no JSON object with a round", file, number)
+        else:
+            rows.append(row)
     return rows
+
+
+def _row_in(line: bytes) -> Row | None:
+    """The row that a line holds; None if it holds none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and type(row.get("round")) is int else None

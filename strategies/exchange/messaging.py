@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from logging import WARNING
 from time import monotonic, sleep, time
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
+from flwr.common import log
 from flwr.serverapp import Grid
 
 WINDOW = 16
@@ -25,6 +27,8 @@ _FIRST_PAUSE = 0.005
 # How long after a deadline the SuperLink keeps what belongs to it: a device whose clock is ahead by more than the time
 # to live could not reply at all, so it is not as short as it might be; and at most flwr's own default.
 _GRACE, _LONGEST_LIFE = 600.0, 43200.0
+# What parsers raise; an error of the network, or of the operating system, is none of these.
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 Taker = Callable[[int, Message | None], None]
 Odd = Callable[[Message, str], None]
@@ -183,7 +187,7 @@ class _Exchange:
         self._done = [False] * len(ids)  # taken
         self._in_hand: dict[int, Message] = {}
         self._asked: dict[int, float] = {}  # position → when it was last asked for in vain
-        self._pause, self._slept = _FIRST_PAUSE, 0.0
+        self._pause, self._slept, self._stumbles = _FIRST_PAUSE, 0.0, 0
         self.start = clock.now()
 
     @property
@@ -239,7 +243,7 @@ class _Exchange:
     def _receive(self, asked: list[int]) -> bool:
         """Keep what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""
         asking = self._clock.now() - self.start
-        replies = list(self._grid.pull_messages([self._ids[i] for i in asked])) if asked else []
+        replies = self._pull([self._ids[i] for i in asked]) if asked else []
         now, waited = self._clock.now() - self.start, self.waited
         for reply in replies:
             i = self._position.get(reply.metadata.reply_to_message_id, -1)
@@ -257,6 +261,21 @@ class _Exchange:
             waited.max_transit = max(waited.max_transit, self._clock.date() - reply.metadata.created_at)
         self._asked.update((i, asking) for i in asked if i not in self._in_hand)
         return bool(replies)
+
+    def _pull(self, ids: list[str]) -> list[Message]:
+        """What a grid has for these ids; nothing if it cannot make messages of what it was sent.
+
+        Flower parses a reply where it is fetched, and what it stumbles over a node has made: that reply, and those that
+        were fetched with it, do not come. The patch in `server_app/flwr_patches` spares the others.
+        """
+        try:
+            return list(self._grid.pull_messages(ids))
+        except _UNREADABLE as error:
+            self._stumbles += 1
+            if self._stumbles > len(self._ids):  # it is not the replies, of which each can be stumbled over once
+                raise
+            log(WARNING, "a reply that the grid cannot read does not count (%s)", type(error).__name__)
+            return []
 
     def _hand_over(self, i: int) -> None:
         """Let a reply be taken, or its absence."""

@@ -5,20 +5,24 @@ The server trusts only what it remembers. From a reply it takes the nonce, one v
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from logging import WARNING
 
 import numpy as np
 import torch
 from flwr.app import Array, Message
+from flwr.common import log
 from numpy.typing import NDArray
 from torch import Tensor
 
 from models.algebra.submodel import Submodel
-from protocol import NodeId, Reply, WireError
+from protocol import MOST_OF_A_REASON, NodeId, Reply, WireError, escaped, quoted
 from strategies.exchange.assignment import TrainAssignment
 
 MOST_EXAMPLES = 10**9
+_LOOKED_AT = 4096  # characters of an error's reason, from its end
 
 
 class Rejected(Exception):
@@ -31,11 +35,15 @@ class Rejection:
 
     Attributes:
         node: stable id of the node; None if the message belongs to nobody.
-        reason: one line.
+        reason: one line, bounded and without anything but print, whatever it is made with.
     """
 
     node: NodeId | None
     reason: str
+
+    def __post_init__(self) -> None:
+        """Every rejection comes through here, so nothing that a peer said gets further than this unescaped."""
+        object.__setattr__(self, "reason", escaped(self.reason, MOST_OF_A_REASON))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +122,13 @@ def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
     if message is None:
         raise Rejected("late: no reply before the deadline")
     if message.has_error():
-        raise Rejected(f"error {message.error.code}: {_first_line(message.error.reason)}")
+        raise Rejected(said_error(message))
     try:
         reply = Reply.from_record(message.content, name)
     except WireError as error:
         raise Rejected(str(error)) from None
     if reply.nonce != nonce:
-        raise Rejected(f"the reply answers {reply.nonce!r}, not {nonce!r}")
+        raise Rejected(f"the reply answers {quoted(reply.nonce)}, not {nonce!r}")
     return reply
 
 
@@ -136,6 +144,21 @@ def cluster_of(metrics: Mapping[str, float], clusters: int) -> int:
     return int(cluster)
 
 
-def _first_line(text: str | None) -> str:
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "no reason given"
+def said_error(message: Message) -> str:
+    """What an error reply says: its code, and the last line of its reason."""
+    code, reason = message.error.code, (message.error.reason or "")[-_LOOKED_AT:]
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return f"error {code}: {escaped(lines[-1]) if lines else 'no reason given'}"
+
+
+def why_unusable(error: Exception) -> str:
+    """What to say of a reply that something went wrong with, whatever that is.
+
+    Errors of ours say what they expected. Any other one was foreseen by nobody: its text may hold anything, so the
+    metrics name only its type, and the log the line of ours that it came from.
+    """
+    if isinstance(error, Rejected | WireError) or type(error) is ValueError:
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    log(WARNING, "a reply that nobody foresaw: %s at %s:%s", type(error).__name__, frame.filename, frame.lineno)
+    return f"it cannot be read ({type(error).__name__})"

@@ -10,10 +10,10 @@ from time import monotonic, sleep
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from protocol import HELLO, Hello, HelloRequest, NodeId, WireError
+from protocol import HELLO, Hello, HelloRequest, NodeId, WireError, quoted
 from strategies.exchange.messaging import WaitTimes, exchange
 from strategies.exchange.node import Node, in_order
-from strategies.exchange.update import Rejection
+from strategies.exchange.update import Rejection, said_error, why_unusable
 
 _SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
 
@@ -105,13 +105,14 @@ class NodeManager:
         def take(i: int, reply: Message | None) -> None:
             try:
                 hello = _read(reply)
-            except WireError as error:
-                rejections.append(Rejection(None, f"hello of node {new[i]}: {error}"))
-                refusals[new[i]] = None if reply is None else str(error)
+            except Exception as error:  # whatever it says, the others are there
+                rejections.append(Rejection(None, f"hello of node {new[i]}: {why_unusable(error)}"))
+                refusals[new[i]] = None if reply is None else rejections[-1].reason.partition(": ")[2]
                 return
             known = self._nodes.get(hello.node)
             if known is not None and known.address in online:
-                rejections.append(Rejection(hello.node, f"two nodes say they are {hello.node!r}; one is left out"))
+                line = f"two nodes say they are {quoted(hello.node)}; one is left out"
+                rejections.append(Rejection(hello.node, line))
                 return
             self._nodes[hello.node] = Node(new[i], hello)
 
@@ -134,6 +135,5 @@ def _read(reply: Message | None) -> Hello:
     if reply is None:
         raise WireError(_SILENT)
     if reply.has_error():
-        reason = (reply.error.reason or "").strip().splitlines()
-        raise WireError(f"error {reply.error.code}: {reason[-1][:200] if reason else 'no reason given'}")
+        raise WireError(said_error(reply))
     return Hello.from_record(reply.content)

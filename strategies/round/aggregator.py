@@ -9,12 +9,12 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from models.algebra.average import PartialAverage
-from protocol import NodeId, WireError
+from protocol import NodeId
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.messaging import WINDOW
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
-from strategies.exchange.update import AcceptedUpdate, ClientUpdate, Rejected, Rejection
+from strategies.exchange.update import AcceptedUpdate, ClientUpdate, Rejected, Rejection, why_unusable
 from strategies.round.stages import Stage, authenticate
 from strategies.virtual.clock import Late
 
@@ -78,9 +78,7 @@ class RoundAggregator:
                 self.waited_in_vain |= message is None
             else:
                 self._taken.add(i)
-                for listen in self._listeners:
-                    listen(assignment, update)
-                self._count(assignment, update)
+                self._count(update)
 
     def _accept(self, i: int, message: Message | None) -> ClientUpdate:
         """Bring a reply through the stages and add it.
@@ -95,18 +93,32 @@ class RoundAggregator:
             update = authenticate(assignment, message, self._bytes_down[i])
             for stage in self._stages:
                 update = stage(assignment, update)
-            if update.cluster is not None:
-                self._average_of(update.cluster).add(
-                    update.part or assignment.part,
-                    update.difference,
-                    update.numerator,
-                    update.denominator,
-                    labels=update.rows,
-                    norm=update.norm,
-                )
-        except (ValueError, WireError) as error:
-            raise Rejected(str(error)) from None
+            self._note(assignment, update)
+        except Late:
+            raise
+        except Exception as error:  # whatever a reply brings about, the run goes on without it
+            raise Rejected(why_unusable(error)) from None
         return update
+
+    def _note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
+        """Add a reply, and let everybody who wants something of it have that; what could fail comes first."""
+        average, part = None, update.part or assignment.part
+        weights = update.numerator, update.denominator
+        if update.cluster is not None:
+            average = self._average_of(update.cluster)
+            average.check(part.numel, update.difference, weights, update.rows, update.norm)
+        accepted = AcceptedUpdate(
+            assignment=assignment,
+            metrics=update.metrics,
+            vector=self._vector(assignment, update),
+            cluster=update.cluster,
+            remember=update.remember,
+        )
+        for listen in self._listeners:
+            listen(assignment, update)
+        if average is not None:
+            average.add(part, update.difference, *weights, labels=update.rows, norm=update.norm)
+        self.accepted.append(accepted)
 
     def odd(self, message: Message, reason: str) -> None:
         """Count a message that answers no open request."""
@@ -115,7 +127,8 @@ class RoundAggregator:
         node = next((one.node.id for one, request in pairs if request.metadata.message_id == answered), None)
         self._report.rejected.append(Rejection(node, reason))
 
-    def _count(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
+    def _count(self, update: ClientUpdate) -> None:
+        """Count the reply that was added last."""
         report, metrics = self._report, update.metrics
         examples = metrics["num-examples"]
         report.accepted += 1
@@ -130,16 +143,8 @@ class RoundAggregator:
             "local": self._sums["seconds"] / report.accepted,
             "computing": self._sums["seconds-computing"] / report.accepted,
         }
-        report.traffic[assignment.tier] = {"down": update.bytes_down, "up": update.bytes_up}
-        self.accepted.append(
-            AcceptedUpdate(
-                assignment=assignment,
-                metrics=metrics,
-                vector=self._vector(assignment, update),
-                cluster=update.cluster,
-                remember=update.remember,
-            )
-        )
+        traffic = {"down": update.bytes_down, "up": update.bytes_up}
+        report.traffic[self.accepted[-1].assignment.tier] = traffic
 
     @property
     def missing(self) -> list[TrainAssignment]:

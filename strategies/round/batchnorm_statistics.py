@@ -16,7 +16,7 @@ from strategies.context import RoundContext
 from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
-from strategies.exchange.update import Rejected, Rejection, content_of
+from strategies.exchange.update import Rejection, content_of, why_unusable
 from strategies.method import Method
 from strategies.round.requests import StateCache, part_request
 from strategies.tiers.tier import Tier
@@ -72,8 +72,8 @@ def ask_statistics(
             moments = decode(array, moments_length(list(channels[name].values())), "float64")
             check_moments(moments, channels[name])
             report.survey_bytes["up"] += len(array.data)
-        except (Rejected, ValueError) as error:
-            report.rejected.append(Rejection(node, f"statistics: {error}"))  # the others' will do
+        except Exception as error:  # the others' will do
+            report.rejected.append(Rejection(node, f"statistics: {why_unusable(error)}"))
         else:
             pooled[name] = moments.clone() if name not in pooled else pooled[name] + moments
 

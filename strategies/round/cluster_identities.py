@@ -13,7 +13,7 @@ from strategies.context import RoundContext
 from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
-from strategies.exchange.update import Rejected, Rejection, cluster_of, content_of
+from strategies.exchange.update import Rejection, cluster_of, content_of, why_unusable
 from strategies.round.requests import StateCache, loss_request
 
 
@@ -47,8 +47,8 @@ def ask_identities(
         try:
             metrics = content_of(message, asked[i][0], None).metrics
             found.append((cluster_of(metrics, clusters), metrics.get("loss", 0.0)))
-        except Rejected as rejected:
-            report.rejected.append(Rejection(nodes[i].id, f"identity: {rejected}"))
+        except Exception as error:
+            report.rejected.append(Rejection(nodes[i].id, f"identity: {why_unusable(error)}"))
 
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
     exchange(grid, messages, take, seconds=context.settings.wait)

@@ -14,7 +14,7 @@ from strategies.context import RoundContext
 from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import LocalScore, RoundReport
-from strategies.exchange.update import Rejected, content_of
+from strategies.exchange.update import content_of
 from strategies.method import Method
 from strategies.round.requests import StateCache, part_request
 from strategies.tiers.tier import Tier, share_of
@@ -104,7 +104,7 @@ def read_score(request: ScoreRequest, message: Message | None) -> LocalScore | N
     """Read an answer; None if it did not come, cannot be used, or the node has no test examples."""
     try:
         metrics = content_of(message, request.nonce, None).metrics
-    except Rejected:
+    except Exception:  # whatever it says, the others' are there
         return None
     examples = metrics.get("num-examples", 0.0)
     shares = [metrics[key] for key in (*SCORES, *IF_ASKED) if key.startswith("accuracy") and key in metrics]

@@ -11,12 +11,12 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from models.algebra.plans import Plan
-from protocol import GRADIENT, GRADIENTS, LOSSES, Objective, Reply, WireError, bytes_of, decode
+from protocol import GRADIENT, GRADIENTS, LOSSES, Objective, Reply, bytes_of, decode
 from strategies.context import RoundContext
 from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
-from strategies.exchange.update import Rejected, Rejection, content_of
+from strategies.exchange.update import Rejected, Rejection, content_of, why_unusable
 from strategies.nodes.history import NodeHistory
 from strategies.round.requests import StateCache, loss_request
 from strategies.selection import Probe
@@ -114,8 +114,8 @@ class GridProbe(Probe):
         def answer(i: int, message: Message | None) -> None:
             try:
                 take(i, plans[i], content_of(message, asked[i][0], GRADIENT if kind == GRADIENTS else None))
-            except (Rejected, WireError) as error:
-                self.report.rejected.append(Rejection(self.nodes[whom[i]].id, f"probe: {error}"))
+            except Exception as error:
+                self.report.rejected.append(Rejection(self.nodes[whom[i]].id, f"probe: {why_unusable(error)}"))
 
         messages = [message for _, message in asked]
         self.report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)

@@ -44,7 +44,7 @@ test-slow: install ## Run the tests that take longer; published data sets from F
 	@$(TEST) -m "slow and not compose and not wheel"
 
 test-wheel: install ## Build a wheel, install it in an environment that has nothing else, use it from another directory.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m wheel tests/wheel
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m wheel tests/wheel
 
 test-compose: install ## Bring the compose file up as it is, run a job on it, take it down; skipped where no Docker engine is.
 	@$(BIN)/python -m pytest -rs -s -m compose tests/e2e/test_compose.py

@@ -19,7 +19,7 @@ import typer
 
 from flotilla.nearest import either, nearest
 from flotilla.own_app import chosen_app
-from flotilla.settings import SettingsError, app_defaults
+from flotilla.settings import SettingsError, app_defaults, values_in
 
 if TYPE_CHECKING:
     from server_app.config.catalogue import Key
@@ -54,7 +54,7 @@ def methods() -> None:
 def keys(
     word: Annotated[str, typer.Argument(help="Show only keys with this in their name, meaning or section.")] = "",
 ) -> None:
-    """List the settings of a run: key, default, meaning.
+    """List the settings of a run: key, default, meaning; those that installed packages add come last.
 
     Every key can be given to  flotilla run -c KEY=VALUE;  flotilla explain KEY  says all about one.
     """
@@ -83,14 +83,14 @@ def explain(
 
     Example:  flotilla explain learning-rate-schedule --run runs/latest
     """
-    known = _catalogue()
-    found = next((one for one in known if one.name == key), None)
-    if found is None:
-        _fail(f"{key}: no such setting; {_did_you_mean(key, known)}")
     try:
         values, where = _values(run)
     except SettingsError as error:
         _fail(str(error))
+    known = _catalogue(values)
+    found = next((one for one in known if one.name == key), None)
+    if found is None:
+        _fail(f"{key}: no such setting; {_did_you_mean(key, known)}")
     value = values.get(key, found.default)
     lines = {
         "value": f"{_toml(value)}  ({where})",
@@ -136,17 +136,22 @@ def _first_sentence(method: type) -> str:
     return text.partition(". ")[0].rstrip(".")
 
 
-def _catalogue() -> Sequence[Key]:
-    from server_app.config.catalogue import keys as known
+def _catalogue(values: Mapping[str, Any] | None = None) -> Sequence[Key]:
+    """Every key: ours, those of installed packages, and those of what these values name, if it can be found here."""
+    from server_app.config.catalogue import foreign
+    from server_app.config.catalogue import keys as ours
 
-    return known()
+    try:
+        return [*ours(), *foreign(values)]
+    except ValueError:  # a run's values may name a package that went with it and is not here
+        return [*ours(), *foreign()]
 
 
 def _values(run: Path | None) -> tuple[Mapping[str, Any], str]:
     """Values by key, and where they are from: a run's, or those of the app that `flotilla run` would run here."""
     if run is None:
         app_dir = chosen_app(None)
-        return app_defaults(app_dir), f"in {app_dir / 'pyproject.toml'}"
+        return values_in(app_dir), f"in {app_dir / 'pyproject.toml'}"
     try:
         return json.loads((run / "config.json").read_text(encoding="utf-8"))["config"], f"in {run / 'config.json'}"
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -171,6 +171,16 @@ def app_defaults(app_dir: Path) -> dict[str, Value]:
     return flatten(flower.get("config", {}))
 
 
+def values_in(app_dir: Path) -> dict[str, Value]:
+    """What the settings of a run in this folder are where nobody says anything else; its packages can be imported.
+
+    Args:
+        app_dir: a Flower app, or a folder that says what differs from Flotilla's own.
+    """
+    app_dir, preferred, _ = _with_code(app_dir, {}, ())
+    return app_defaults(app_dir) | preferred
+
+
 def parse_run_config(texts: Iterable[str]) -> dict[str, Value]:
     """Read `--run-config` as flwr does (TOML pairs, or one .toml file), but refuse what flwr silently drops.
 

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -118,6 +119,32 @@ def test_explain_says_all_about_a_key(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"config": {"fjord-alpha": 0.25}}))
     out, _ = flotilla("explain", "fjord-alpha", "--run", str(tmp_path))
     assert re.search(r"value +0\.25 ", out)
+
+
+def test_what_installed_packages_offer_is_listed_and_explained(tmp_path: Path) -> None:
+    """The plug-in package, as pip would have installed it: its folder on the path, and its metadata."""
+    lab = ROOT / "tests/plugins"
+    groups = tomllib.loads((lab / "pyproject.toml").read_text())["project"]["entry-points"]
+    metadata = tmp_path / "my_lab-1.0.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-lab\nVersion: 1.0.0\n")
+    lines = [
+        line for group, names in groups.items() for line in (f"[{group}]", *(f"{k} = {v}" for k, v in names.items()))
+    ]
+    (metadata / "entry_points.txt").write_text("\n".join(lines))
+    path = os.pathsep.join(map(str, (ROOT, lab, tmp_path)))
+
+    out, _ = flotilla("methods", PYTHONPATH=path)
+    assert re.search(r"^from-offset +HeteroFL's parts, but not from the first unit on", out, re.M)
+    out, _ = flotilla("keys", "noise", PYTHONPATH=path)
+    assert re.search(r"^stripes-noise +0\.2 +standard deviation of the noise", out, re.M)
+    out, _ = flotilla("keys", "from-offset", PYTHONPATH=path)
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["from-offset-offset", "from-offset-smoothing"]
+    out, _ = flotilla("explain", "perceptron-hidden", PYTHONPATH=path)
+    assert re.search(r"allowed +a whole number; 2 to 4096", out)
+    assert re.search(r"read by +model = perceptron", out)
+    _, err = flotilla("explain", "stripes-nois", PYTHONPATH=path, code=2)
+    assert "did you mean stripes-noise" in err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,26 +18,8 @@ from models.randomness import torch_generator
 from strategies import DepthFL, FedDyn, Fjord, FlowerStrategy, HeteroFL, NetworkSpec, Settings, parse_tiers
 from strategies.flower_adapter import NothingLearnt
 from strategies.selection import selector
+from tests.clients_page import BLOCKS, write_app
 
-ROOT = Path(__file__).parents[2]
-BLOCKS = dict(re.findall(r"```python\n# (my_app/\w+\.py)\n(.*?)```", (ROOT / "docs/clients.md").read_text(), re.S))
-PROJECT = """
-[project]
-name = "my-app"
-version = "0.1.0"
-license = { file = "LICENSE" }
-dependencies = ["flwr[simulation]>=1.41.0"]
-[tool.flwr.app]
-publisher = "someone"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
-[tool.flwr.app.components]
-serverapp = "my_app.server_app:app"
-clientapp = "my_app.client_app:app"
-[tool.flwr.app.config]
-rounds = 2
-num-clients = 4
-"""
 TIERS = parse_tiers("a:1, b:1/2")
 
 
@@ -50,13 +31,7 @@ def page(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def their_app(tmp_path: Path) -> Path:
-    for name, text in BLOCKS.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    (tmp_path / "my_app/__init__.py").touch()
-    (tmp_path / "LICENSE").write_text("theirs")
-    (tmp_path / "pyproject.toml").write_text(PROJECT)
-    return tmp_path
+    return write_app(tmp_path)
 
 
 def strategy(kind: type[FlowerStrategy] = HeteroFL, exits: str = "auto", **settings: Any) -> FlowerStrategy:

@@ -47,8 +47,15 @@ class Environment:
     def install(self, wheel: Path) -> None:
         """Install a wheel and what it requires."""
         self.add(_required_by(wheel))
-        pip = [sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet", "--no-index"]
-        subprocess.run([*pip, "--disable-pip-version-check", str(wheel)], check=True)
+        self._pip("install", "--no-index", str(wheel))
+
+    def remove(self, name: str) -> None:
+        """Uninstall a distribution."""
+        self._pip("uninstall", "--yes", name)
+
+    def _pip(self, command: str, *words: str) -> None:
+        pip = [sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check", command, "--quiet"]
+        subprocess.run([*pip, *words], check=True)
 
     def add(self, requirements: Iterable[Requirement]) -> None:
         """Add distributions of the running environment, with all that they require."""

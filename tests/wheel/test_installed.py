@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 
 import pytest
+import torch
 from packaging.requirements import Requirement
+from safetensors.torch import load_file
 
 from build_hooks.rename import Renamer
 from build_hooks.wheel import MOVED, PARENT
+from tests.clients_page import write_app
 from tests.wheel.environment import Environment
 
 pytestmark = pytest.mark.wheel
@@ -28,85 +34,48 @@ PART = [
     "tests/protocol/test_frames.py",
 ]
 
-PYPROJECT = """
-[project]
-name = "their-app"
-version = "1.0.0"
-license = {file = "LICENSE"}
-dependencies = ["flwr[simulation]>=1.41.0"]
-[tool.flwr.app]
-publisher = "them"
-fab-format-version = 1
-flwr-version-target = "1.41.0"
-[tool.flwr.app.components]
-serverapp = "theirs.server:app"
-clientapp = "theirs.client:app"
-[tool.flwr.app.config]
-num-clients = 3
-rounds = 2
-"""
-SERVER = """
-from flotilla.models.networks.build import build
-from flotilla.strategies import HeteroFL, NetworkSpec
-from flwr.app import ArrayRecord
-from flwr.serverapp import ServerApp
-
-app = ServerApp()
-
-
-@app.main()
-def main(grid, context):
-    network = NetworkSpec("mlp", (1, 8, 8), 10, widths=(16, 8))
-    method = HeteroFL(network, **{"label-rows": False})
-    before = ArrayRecord(build(method.network).state_dict())
-    result = method.start(grid, before, num_rounds=context.run_config["rounds"])
-    moved = max(abs(result.arrays[name].numpy() - before[name].numpy()).max() for name in before)
-    print("THEIRS", sorted(result.train_metrics_clientapp), f"{moved:.3f}")
-"""
-CLIENT = '''
-"""Devices of somebody else's make, that add 1 to whatever they hold."""
-import torch
-from flotilla.models.networks.build import submodel
-from flotilla.protocol import Hello, Reply, TrainRequest, encode, read_request
-from flwr.app import Message
-from flwr.clientapp import ClientApp
-
-app = ClientApp()
-
-
-@app.query("hello")
-def hello(message, context):
-    said = Hello(node=str(context.node_config["partition-id"]), examples=10)
-    return Message(said.to_record(), reply_to=message)
-
-
-@app.train("part")
-def train(message, context):
-    request, state = read_request(TrainRequest, message.content)
-    part = submodel(request.network, request.plan)
-    reply = Reply(request.nonce, encode(torch.ones(part.numel)), {"num-examples": 10.0})
-    return Message(reply.to_record(), reply_to=message)
-'''
+# A run of the plug-in package's method, network and data set, by the names of its entry points and by import path.
+BY_NAME = {"method": "from-offset", "model": "perceptron", "dataset": "stripes"}
+BY_PATH = {
+    "method": "my_lab.methods:FromOffset",
+    "model": "my_lab.networks:perceptron",
+    "dataset": "my_lab.data:Stripes",
+}
+ITS_OPTIONS = "from-offset-offset=2 perceptron-hidden=24 stripes-noise=0.1 num-server-rounds=2 num-clients=4"
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The wheel that `make wheel` builds, from the sdist, installed."""
-    dist = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(dist), str(ROOT)]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    """The wheel that `make wheel` builds, from the sdist, installed; all tests share it."""
     environment = Environment(ROOT / ".venv-wheel")  # beside .venv, so that files can be linked
-    environment.install(next(dist.glob("*.whl")))
+    environment.install(built(ROOT, tmp_path_factory.mktemp("dist")))
     return environment
 
 
+def built(project: Path, dist: Path, *options: str) -> Path:
+    """Build a wheel of a project."""
+    command = [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", str(dist), str(project)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = dist.glob("*.whl")
+    print(f"\nbuilt {wheel.name}")
+    return wheel
+
+
 def said(command: list[str], folder: Path) -> str:
-    """Run a command there, with nothing of ours in its environment; what it printed."""
+    """Run a command there, with nothing of ours in its environment; what it printed, whose end is shown."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "VIRTUAL"))}
+    begun = perf_counter()
     done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    words = [Path(command[0]).name, *(word if "\n" not in word else "…" for word in command[1:])]
+    print(f"\n$ {shlex.join(words)}  # {perf_counter() - begun:.0f} s", *done.stdout.splitlines()[-4:], sep="\n  ")
     return done.stdout
+
+
+def run_config(named: Mapping[str, str]) -> str:
+    """Settings that name these, and options that they have."""
+    return " ".join([*(f'{key}="{value}"' for key, value in named.items()), ITS_OPTIONS])
 
 
 def test_one_name_to_import(installed: Environment, tmp_path: Path) -> None:
@@ -149,17 +118,33 @@ def test_the_command_runs_its_own_app_on_both_engines(installed: Environment, tm
 
 
 def test_a_third_partys_app_runs(installed: Environment, tmp_path: Path) -> None:
-    app = tmp_path / "their-app"
-    (app / "theirs").mkdir(parents=True)
-    for name, text in (
-        ("pyproject.toml", PYPROJECT),
-        ("LICENSE", "free\n"),
-        ("theirs/__init__.py", ""),
-        ("theirs/server.py", SERVER),
-        ("theirs/client.py", CLIENT),
-    ):
-        (app / name).write_text(text)
-    assert "THEIRS [1, 2] 2.000" in said([installed.command("flotilla"), "run", str(app)], tmp_path)
+    """The code of docs/clients.md as it stands there."""
+    app = write_app(tmp_path / "app")
+    out = said([installed.command("flotilla"), "run", str(app), "--verbose"], tmp_path)
+    assert "HeteroFL on mlp" in out
+    assert "Round 2" in out
+
+
+def test_a_plug_in_package(installed: Environment, tmp_path: Path) -> None:
+    """Not installed, it goes with a run, named by import path; installed, its names do. The run is the same."""
+    flotilla = installed.command("flotilla")
+    where = [installed.python, "-c", "from importlib.util import find_spec; print(find_spec('my_lab'))"]
+    assert said(where, tmp_path) == "None\n"
+    with_it = ["--with", str(ROOT / "tests/plugins/my_lab")]
+    said([flotilla, "run", "--run-dir", "by-path", *with_it, "-c", run_config(BY_PATH)], tmp_path)
+
+    installed.install(built(ROOT / "tests/plugins", tmp_path / "dist", "--wheel"))
+    assert "\nfrom-offset " in said([flotilla, "methods"], tmp_path)
+    assert "\nstripes-noise " in said([flotilla, "keys", "stripes"], tmp_path)
+    said([flotilla, "run", "--engine", "local", "--run-dir", "by-name", "-c", run_config(BY_NAME)], tmp_path)
+    installed.remove("my-lab")
+
+    by_path, by_name = (load_file(tmp_path / name / "model.safetensors") for name in ("by-path", "by-name"))
+    assert by_path.keys() == by_name.keys()
+    assert all(torch.equal(tensor, by_name[name]) for name, tensor in by_path.items())
+    for name in ("by-path", "by-name"):
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        assert (summary["status"], summary["rounds"]) == ("finished", 2)
 
 
 def test_a_part_of_the_tests_passes(installed: Environment, tmp_path: Path) -> None:
@@ -173,4 +158,4 @@ def test_a_part_of_the_tests_passes(installed: Environment, tmp_path: Path) -> N
     installed.add([Requirement("pytest"), Requirement("hypothesis")])
     options = ["-q", "-p", "no:cacheprovider", "-o", "pythonpath=.", "--import-mode=importlib", "-W", "error"]
     shutil.copy(ROOT / "LICENSE", tmp_path)
-    print(said([installed.python, "-m", "pytest", *options, "--rootdir", ".", *PART], tmp_path).splitlines()[-1])
+    assert " passed" in said([installed.python, "-m", "pytest", *options, "--rootdir", ".", *PART], tmp_path)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 
+from models.algebra.plans import Plan
+from models.settings import Setting
 from server_app.config import Key, keys
 from server_app.config.document import current
-from strategies import METHODS
+from strategies import METHODS, FedRolex, HeteroFL, NetworkSpec, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -32,6 +36,23 @@ def test_every_value_of_a_closed_set_is_explained(key: Key) -> None:
 def test_the_readme_lists_every_method() -> None:
     listed = re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "README.md").read_text(), re.M)
     assert listed[1:] == list(METHODS)  # the first is the head of the table
+
+
+def test_the_readmes_method_is_the_one_that_there_is() -> None:
+    block = re.search(r"^    class FedRolex.*?(?=^\S)", (ROOT / "README.md").read_text(), re.M | re.S)
+    assert block is not None
+    names: dict[str, Any] = {"HeteroFL": HeteroFL, "Plan": Plan, "Setting": Setting}
+    exec(dedent(block[0]), names)  # our own page
+    told = NetworkSpec("mlp", (1, 8, 8), 10), Settings()
+    theirs, ours = names["FedRolex"](*told), FedRolex(*told)
+    assert theirs.options == ours.options
+    for round_number in (1, 2, 7):
+        for tier in Settings().tiers:
+            context = ours.context(round_number)
+            assert theirs.kept_plan(context, tier) == ours.kept_plan(context, tier)
+    assert {name for name in vars(names["FedRolex"]) if not name.startswith("_")} == {
+        name for name in vars(FedRolex) if not name.startswith("_")
+    }
 
 
 @pytest.mark.parametrize("document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name)

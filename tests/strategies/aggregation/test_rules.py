@@ -371,7 +371,7 @@ SGD_KEYS: dict[str, Any] = {"aggregation": "q-fedsgd", "local_steps": 1, "clip_n
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        ({"aggregation": "q-fedavg", "aggregation_q": -1.0}, "aggregation-q = -1.0: allowed is greater than or equal"),
+        ({"aggregation": "q-fedavg", "aggregation_q": -1.0}, "aggregation-q = -1.0: allowed is a number of at least 0"),
         ({"aggregation": "median"}, "aggregation = 'median': allowed is one of method, "),
         ({**SGD_KEYS, "local_steps": 0}, "local-steps = 0: allowed is 1 with aggregation"),
         ({**SGD_KEYS, "local_steps": 2}, "local-steps = 2: allowed is 1 with aggregation"),
@@ -381,7 +381,7 @@ SGD_KEYS: dict[str, Any] = {"aggregation": "q-fedsgd", "local_steps": 1, "clip_n
         ({"tier_steps": "3, 2"}, "tier-steps = '3, 2': allowed is \"\", or 3 whole numbers"),
         ({"tier_steps": "3, 2, 0"}, "tier-steps = '3, 2, 0': allowed is whole numbers of at least 1"),
         ({"tier_steps": "3; 2; 1"}, "tier-steps = '3; 2; 1': allowed is whole numbers such as"),
-        ({"local_steps": -1}, "local-steps = -1: allowed is greater than or equal to 0"),
+        ({"local_steps": -1}, "local-steps = -1: allowed is a whole number of at least 0"),
     ],
 )
 def test_what_cannot_be_is_one_line(keys: dict[str, str | int | float], line: str) -> None:

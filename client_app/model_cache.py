@@ -49,7 +49,7 @@ class LocalModel:
         state = self.module.state_dict()
         self.part = submodel(spec, plan)
         self.full_shapes, self._full = full_shapes(spec), layout(spec).parameters
-        self.sizes = [block.numel for block in self.part.values()]
+        self.sizes = self.part.lengths
         expected = {name: block.local_shape for name, block in self.part.items()}
         if shapes_of(state) != expected:
             raise RuntimeError(f"{spec.name!r} built for {plan} does not have the shapes of its declaration")

@@ -104,9 +104,9 @@ class Reply:
         if set(content) != expected:
             raise WireError(f"expected the records {sorted(expected)}, got {quoted(sorted(content))}")
         try:
-            answer = from_config(_Answer, record_in(content, CONFIG))
             array = None if name is None else _array(content[ARRAYS], name)
             metrics = _numbers(content[METRICS])
+            answer = from_config(_Answer, record_in(content, CONFIG))
         except WireError as error:
             raise WireError(f"unreadable reply: {error}") from None
         return Reply(answer.nonce, array, metrics)

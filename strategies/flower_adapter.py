@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from logging import INFO, WARNING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -22,7 +23,7 @@ from strategies.context import RoundContext
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.federated_evaluation import ScoreRequest, note_scores
-from strategies.round.runner import Runner
+from strategies.round.runner import Runner, unchanged
 from strategies.settings import Settings
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -111,9 +112,9 @@ class FlowerStrategy(Method, Strategy):
         return self.runner.run_round(
             grid,
             round_number,
-            seconds=self.settings.wait if self._timeout is None else self._timeout,
-            amend=lambda messages: _with_config(messages, train_config),
-            amend_scoring=lambda messages: _with_config(messages, evaluate_config),
+            seconds=self._timeout,
+            amend=partial(_with_config, config=train_config) if train_config else unchanged,
+            amend_scoring=partial(_with_config, config=evaluate_config) if evaluate_config else unchanged,
         )
 
     def start(

@@ -158,7 +158,9 @@ class Method:
             One plan a participant, and what the method remembers from now on. Who only wants to know what the plans
             would be drops the latter.
         """
-        return [self.plan(context.at(one.round_number), one.node, one.tier) for one in participants], values
+        now = context.round_number
+        told = [context if one.round_number == now else context.at(one.round_number) for one in participants]
+        return [self.plan(then, one.node, one.tier) for then, one in zip(told, participants, strict=True)], values
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """Which part a node gets in a round. Default: everything."""

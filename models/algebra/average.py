@@ -75,7 +75,7 @@ class PartialAverage:
     def reset(self) -> None:
         """Forget what was added."""
         for known, (submodel, _) in list(self._placements.items()):
-            if any(block.mask is not None for block in submodel.values()):
+            if any(block.mask is not None for block in submodel.blocks.values()):
                 del self._placements[known]  # large, and of one state only
         self._added.zero_()
         self._parts.clear()

@@ -130,6 +130,11 @@ class Submodel(Mapping[str, Block]):
         return self.blocks.items()
 
     @cached_property
+    def lengths(self) -> list[int]:
+        """Coordinates of each tensor, in order."""
+        return [block.numel for block in self.blocks.values()]
+
+    @cached_property
     def numel(self) -> int:
         """Number of coordinates held; the length of the flat array that crosses the wire."""
         return sum(block.numel for block in self.blocks.values())

@@ -62,6 +62,8 @@ class Clustering(Stateful):
         states: cluster → its state.
     """
 
+    begins = True
+
     def __init__(self, basis: Basis) -> None:
         self.basis = basis
         self.states: dict[int, GlobalState] = {0: basis.make()}
@@ -99,6 +101,14 @@ class Clustering(Stateful):
         """The clusters that a node's own came from and itself, oldest first; () where there is nothing to choose."""
         del node
         return ()
+
+    def participants(
+        self, chosen: Sequence[tuple[Node, float]], tiers: Mapping[NodeId, Tier], round_number: int
+    ) -> list[Participant]:
+        """Whom a method plans for: the chosen nodes, each with the weight of its reply, in the round's order."""
+        return [
+            self.participant(node, tiers[node.id], weight=weight, round_number=round_number) for node, weight in chosen
+        ]
 
     def participant(self, node: Node, tier: Tier, *, weight: float, round_number: int) -> Participant:
         """What a chosen node is told by its cluster.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 from protocol import NodeId
@@ -78,7 +77,7 @@ class RoundReport:
     seconds: dict[str, float] = field(default_factory=dict)
     client_seconds: dict[str, float] = field(default_factory=dict)
     traffic: dict[str, dict[str, int]] = field(default_factory=dict)
-    survey_bytes: dict[str, int] = field(default_factory=lambda: {"down": 0, "up": 0})
+    survey_bytes: dict[str, int] = field(default_factory=partial(dict, down=0, up=0))
     local: dict[str, float] = field(default_factory=dict)
     scores: list[LocalScore] = field(default_factory=list)
     clusters: dict[str, Any] = field(default_factory=dict)
@@ -87,12 +86,3 @@ class RoundReport:
     wanted: int = 0
     withdrawn: list[NodeId] = field(default_factory=list)
     waiting: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Add the wall seconds that something takes to those of a phase."""
-        began = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - began

@@ -41,7 +41,13 @@ class RoundOutcome:
 
 
 class Stateful(Protocol):
-    """A part of a run that the next rounds depend on. What a part does not need it inherits: nothing happens."""
+    """A part of a run that the next rounds depend on. What a part does not need it inherits: nothing happens.
+
+    Attributes:
+        begins: whether there is anything to do when a round begins.
+    """
+
+    begins: bool = False
 
     def begin(self, round_number: int, state: Tensor) -> None:
         """Begin a round.

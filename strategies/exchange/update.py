@@ -23,6 +23,7 @@ from strategies.exchange.assignment import TrainAssignment
 
 MOST_EXAMPLES = 10**9
 _LOOKED_AT = 4096  # characters of an error's reason, from its end
+_NONE = torch.zeros(0)
 
 
 class Rejected(Exception):
@@ -71,7 +72,7 @@ class ClientUpdate:
     array: Array | None = None
     bytes_down: int = 0
     bytes_up: int = 0
-    difference: Tensor = field(default_factory=lambda: torch.zeros(0))
+    difference: Tensor = _NONE
     norm: float = 0.0
     norm_received: float = 0.0
     entropy_bytes: float = 0.0

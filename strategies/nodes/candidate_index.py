@@ -59,7 +59,3 @@ class CandidateIndex:
             tier_positions=np.fromiter((positions[tiers[node].name] for node in ids), dtype=np.intp, count=count),
             examples=np.fromiter((hello.examples for hello in hellos), dtype=float, count=count),
         )
-
-    def is_of(self, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> bool:
-        """Whether it was made of these very objects."""
-        return self.nodes is nodes and self.tiers is tiers

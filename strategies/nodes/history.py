@@ -63,6 +63,20 @@ class NodeHistory:
         """One of `COLUMNS`, a view; it may be longer than there are rows, and lasts until the next new row."""
         return self._values[_NUMBER[name]]  # type: ignore[no-any-return]
 
+    def of(self, rows: NDArray[np.intp]) -> dict[str, NDArray[np.float64]]:
+        """All of `COLUMNS` for some rows, copies."""
+        return {name: self._values[number, rows] for name, number in _NUMBER.items()}
+
+    def last_counted(self, node: NodeId) -> int:
+        """Round of a node's last reply that counted; 0 if there was none."""
+        return int(self._values[_NUMBER["round"], self._rows[node]]) if node in self._rows else 0
+
+    def choose(self, rows: NDArray[np.intp]) -> int:
+        """Note that nodes were chosen, and say how many ever were."""
+        selected = self._values[_NUMBER["selected"]]
+        selected[rows] += 1
+        return int(np.count_nonzero(selected))
+
     @property
     def vectors(self) -> NDArray[np.float32]:
         """Vectors by row, NaN where unknown; as `column`."""

@@ -19,7 +19,6 @@ from protocol.profile import ProfileRequest, TierWork
 from strategies.settings import Settings
 from strategies.tiers.adaptive import Demand, Rule
 from strategies.tiers.tier import Tier
-from strategies.transport.uplink import sizes_of
 
 
 class TierRequirements:
@@ -90,7 +89,7 @@ class TierRequirements:
     def traffic(self) -> list[tuple[int, int]]:
         """Bytes of a round's arrays in each tier, down and up: those of an encoded difference that is made up."""
         s, whole = self._settings, [prod(tensor.shape) for tensor in layout(self._network).tensors.values()]
-        parts = [sizes_of(part) for part in self._parts]
+        parts = [part.lengths for part in self._parts]
         if s.codec_down.name != "float32":
             down = [_encoded(s.codec_down, whole)] * len(parts)
         else:

@@ -54,22 +54,19 @@ class NormBounds(Stateful):
         options: of the guard.
 
     Attributes:
+        on: whether there is anything to do.
         zero, clip: tier → estimate of its quantile.
     """
 
     def __init__(self, options: GuardOptions) -> None:
         self._options = options
         self._fixed = options.dp_clip if options.dp_noise else None  # a bound that depends on nobody's data
+        self.on = self.begins = options.guard_norm != "off" or bool(options.guard_examples) or self._fixed is not None
         self.zero: dict[str, float] = {}
         self.clip: dict[str, float] = {}
         self._seen: dict[str, _Seen] = {}
         self._clipped: dict[str, int] = {}
         self._weights = 0
-
-    @property
-    def on(self) -> bool:
-        """Whether there is anything to do."""
-        return self._options.guard_norm != "off" or bool(self._options.guard_examples) or self._fixed is not None
 
     def begin(self, round_number: int, state: Tensor) -> None:
         """Begin a round."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 
 import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from models.algebra.average import PartialAverage
 from protocol import NodeId
+from strategies.aggregation.global_state import GlobalState
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.messaging import WINDOW
 from strategies.exchange.report import RoundReport
@@ -31,7 +32,7 @@ class RoundAggregator:
         messages: the requests, in the same order.
         bytes_down: encoded bytes of their arrays.
         stages: what a reply goes through, see `strategies.round.stages`.
-        average_of: cluster → where its replies are added.
+        states: cluster → the state to whose average its replies are added.
         vector: what the selector wants remembered of a difference.
         listeners: told of every reply that was added.
 
@@ -50,12 +51,12 @@ class RoundAggregator:
         messages: Sequence[Message],
         bytes_down: Sequence[int],
         stages: Sequence[Stage],
-        average_of: Callable[[int], PartialAverage],
+        states: Mapping[int, GlobalState],
         vector: Vector = lambda assignment, update: None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._report, self._assignments, self._messages = report, assignments, messages
-        self._bytes_down, self._stages, self._average_of = bytes_down, stages, average_of
+        self._bytes_down, self._stages, self._states = bytes_down, stages, states
         self._vector, self._listeners = vector, listeners
         self._sums: dict[str, float] = {}
         self._examples = 0.0
@@ -67,18 +68,19 @@ class RoundAggregator:
 
     def take(self, i: int, message: Message | None) -> None:
         """Take the reply to request `i` (None: it did not come)."""
-        assignment = self._assignments[i]
-        with self._report.timed("fold"):
-            try:
-                update = self._accept(i, message)
-            except Rejected as rejected:
-                self._report.rejected.append(Rejection(assignment.node.id, str(rejected)))
-                if message is None or message.has_error() or isinstance(rejected, Late):
-                    self.missed.append(assignment)
-                self.waited_in_vain |= message is None
-            else:
-                self._taken.add(i)
-                self._count(update)
+        began, assignment = perf_counter(), self._assignments[i]
+        try:
+            update = self._accept(i, message)
+        except Rejected as rejected:
+            self._report.rejected.append(Rejection(assignment.node.id, str(rejected)))
+            if message is None or message.has_error() or isinstance(rejected, Late):
+                self.missed.append(assignment)
+            self.waited_in_vain |= message is None
+        else:
+            self._taken.add(i)
+            self._count(update)
+        seconds = self._report.seconds
+        seconds["fold"] = seconds.get("fold", 0.0) + perf_counter() - began
 
     def _accept(self, i: int, message: Message | None) -> ClientUpdate:
         """Bring a reply through the stages and add it.
@@ -102,10 +104,10 @@ class RoundAggregator:
 
     def _note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
         """Add a reply, and let everybody who wants something of it have that; what could fail comes first."""
-        average, part = None, update.part or assignment.part
+        average, part = None, assignment.part if update.part is None else update.part
         weights = update.numerator, update.denominator
         if update.cluster is not None:
-            average = self._average_of(update.cluster)
+            average = self._states[update.cluster].average
             average.check(part.numel, update.difference, weights, update.rows, update.norm)
         accepted = AcceptedUpdate(
             assignment=assignment,

@@ -103,7 +103,8 @@ class Pieces:
         """Begin a round."""
         state = self.clusters.states[self.clusters.main].flat
         for piece in self.by_name.values():
-            piece.begin(round_number, state)
+            if piece.begins:
+                piece.begin(round_number, state)
 
     def learn(self, outcome: RoundOutcome) -> None:
         """Take in what came of a round."""

@@ -34,7 +34,7 @@ class GridProbe(Probe):
         states: what the questions carry.
         nodes: the candidates, in their order.
         plan: by position, the part that its tier keeps.
-        common: the part that the smallest tier keeps.
+        common: gives the part that the smallest tier keeps.
         objective: by position, what its tier optimises.
         seconds: how long to wait for all replies to one question.
         report: where bytes are counted and replies that are not used are named.
@@ -47,7 +47,7 @@ class GridProbe(Probe):
     states: StateCache
     nodes: Sequence[Node]
     plan: Callable[[int], Plan]
-    common: Plan
+    common: Callable[[], Plan]
     objective: Callable[[int], Objective]
     seconds: float
     report: RoundReport
@@ -65,7 +65,8 @@ class GridProbe(Probe):
                 raise Rejected(f"loss = {loss}: allowed is 0 or more")
             found[i] = loss
 
-        self._ask(LOSSES, positions, [self.common if common else self.plan(i) for i in positions.tolist()], take, batch)
+        plans = [self.common()] * len(positions) if common else [self.plan(i) for i in positions.tolist()]
+        self._ask(LOSSES, positions, plans, take, batch)
         return found
 
     def gradients(self, positions: Positions) -> NDArray[np.float32]:

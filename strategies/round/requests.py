@@ -59,7 +59,6 @@ class StateCache:
     ) -> None:
         self._context, self._method, self._clusters, self._only = context, method, clusters, only
         self.downlink = downlink if downlink is not None and downlink.on else None
-        self.shared = clusters.shared
         self._parts: dict[tuple[Plan, int], Submodel] = {}
         self._encoded: dict[tuple[Plan | None, tuple[int, ...]], ArrayRecord] = {}
 
@@ -75,7 +74,7 @@ class StateCache:
         """What a message says of the states that it carries; None where there is one and nothing to choose."""
         if len(clusters) == 1 and not path:
             return None
-        return ClusterStates(count=len(clusters), shared=bool(self.shared), path=path)
+        return ClusterStates(count=len(clusters), shared=bool(self._clusters.shared), path=path)
 
     def part(self, plan: Plan, cluster: int) -> Submodel:
         """What a plan means in a state.
@@ -103,10 +102,12 @@ class StateCache:
     def _vector(self, plan: Plan | None, clusters: tuple[int, ...]) -> Tensor:
         states = [self._clusters.state(cluster) for cluster in clusters]
         if plan is None:
-            return states[0][0] if len(states) == 1 else pack_states([state for _, state in states], self.shared)
+            return (
+                states[0][0] if len(states) == 1 else pack_states([state for _, state in states], self._clusters.shared)
+            )
         parts = [self.part(plan, cluster) for cluster in clusters]
         held = [part.gather(state) for part, (_, state) in zip(parts, states, strict=True)]
-        return flatten(held[0]) if len(held) == 1 else pack_states(held, shared_names(parts[0], self.shared))
+        return flatten(held[0]) if len(held) == 1 else pack_states(held, shared_names(parts[0], self._clusters.shared))
 
 
 def nonce_of(context: RoundContext, node: NodeId) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from time import perf_counter
 from typing import Any
 
 from flwr.app import Message
@@ -28,7 +29,7 @@ from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round import stages
 from strategies.round.aggregator import RoundAggregator
-from strategies.round.assignments import assign, participants
+from strategies.round.assignments import assign
 from strategies.round.batchnorm_statistics import ask_statistics
 from strategies.round.checks import check
 from strategies.round.cluster_identities import ask_identities
@@ -92,6 +93,7 @@ class Runner:
         self.network = method.fitted(network, settings, method.options)
         self.layout = layout(self.network)
         self.saved_round = 0
+        self._seconds = settings.wait
         self.pieces = Pieces(method, self.context(1))
         check(method, self.context(1))
         self.round = Round(context=self.context(1), report=RoundReport(number=0))
@@ -115,55 +117,64 @@ class Runner:
     # ---- a round -----------------------------------------------------------------------------------------------------
 
     def run_round(
-        self, grid: Grid, number: int, *, seconds: float, amend: Amend = unchanged, amend_scoring: Amend = unchanged
+        self,
+        grid: Grid,
+        number: int,
+        *,
+        seconds: float | None = None,
+        amend: Amend = unchanged,
+        amend_scoring: Amend = unchanged,
     ) -> RoundReport:
         """Run a round. An abandoned one leaves the state as it was.
 
         Args:
             grid: where the nodes are.
             number: of the round, 1-based.
-            seconds: how long to wait for replies.
+            seconds: how long to wait for replies; None is as long as the settings say.
             amend: what else becomes of training requests before they are sent.
             amend_scoring: the same, of requests to score on a node's own data.
         """
         self.pieces.nodes.gather(grid)
         self.begin(grid, number)
         report, aggregator = self.round.report, self.aggregator()
-        with report.timed("train"):
-            self._train(grid, amend(self.round.messages), aggregator, seconds=seconds)
-        report.seconds["train"] -= report.seconds.get("fold", 0.0)
+        seconds = self._seconds if seconds is None else seconds
+        began = perf_counter()
+        self._train(grid, amend(self.round.messages), aggregator, seconds=seconds)
+        report.seconds["train"] = perf_counter() - began - report.seconds.get("fold", 0.0)
         self.finish(aggregator)
-        with report.timed("local evaluation"):
-            ask_scores(grid, self.score_requests(grid, number), report, amend=amend_scoring, seconds=seconds)
+        began = perf_counter()
+        ask_scores(grid, self.score_requests(grid, number), report, amend=amend_scoring, seconds=seconds)
+        report.seconds["local evaluation"] = perf_counter() - began
         return report
 
     def begin(self, grid: Grid, number: int) -> None:
         """Hello, select, plan, request: what nodes are asked is in `round` then."""
         context, report, pieces = self.context(number), RoundReport(number=number), self.pieces
         self.round = Round(context=context, report=report)
-        with report.timed("hello"):
-            nodes, tiers = pieces.nodes.of(grid, number, report)
-            able = self._eligible(context, nodes, tiers)
-        with report.timed("select"):
-            if number == 1:
-                pieces.clusters.start(lambda: self._identities(grid, context, able, tiers))
-            pieces.begin(number)
-            states = self.states(context)
-            chosen = pieces.selection.choose(
-                grid, context, method=self.method, states=states, nodes=able, tiers=tiers, report=report
-            )
-        with report.timed("plan"):
-            asked = participants(context, pieces.clusters, chosen, tiers)
-            plans, pieces.memory.values = self.method.plan_round(context, pieces.memory.values, asked)
-            self.round.assignments = [
-                assign(context, one, plan, method=self.method, states=states, pieces=pieces)
-                for one, plan in zip(asked, plans, strict=True)
-            ]
-            pieces.clusters.expect(self.round.assignments)
-            self.round.messages = [train_request(context, one, states) for one in self.round.assignments]
-            arrays = [message.content.array_records["arrays"] for message in self.round.messages]
-            self.round.bytes_down = list(map(bytes_of, arrays))
-            report.bytes_down = sum(self.round.bytes_down)
+        began = perf_counter()
+        nodes, tiers = pieces.nodes.of(grid, number, report)
+        able = self._eligible(context, nodes, tiers)
+        greeted = perf_counter()
+        if number == 1:
+            pieces.clusters.start(lambda: self._identities(grid, context, able, tiers))
+        pieces.begin(number)
+        states = self.states(context)
+        chosen = pieces.selection.choose(
+            grid, context, method=self.method, states=states, nodes=able, tiers=tiers, report=report
+        )
+        selected = perf_counter()
+        asked = pieces.clusters.participants(chosen, tiers, number)
+        plans, pieces.memory.values = self.method.plan_round(context, pieces.memory.values, asked)
+        self.round.assignments = [
+            assign(context, one, plan, method=self.method, states=states, pieces=pieces)
+            for one, plan in zip(asked, plans, strict=True)
+        ]
+        pieces.clusters.expect(self.round.assignments)
+        self.round.messages = [train_request(context, one, states) for one in self.round.assignments]
+        arrays = [message.content.array_records["arrays"] for message in self.round.messages]
+        self.round.bytes_down = list(map(bytes_of, arrays))
+        report.bytes_down = sum(self.round.bytes_down)
+        report.seconds |= {"hello": greeted - began, "select": selected - greeted, "plan": perf_counter() - selected}
 
     def aggregator(self) -> RoundAggregator:
         """What takes the replies of the round: every one passes these stages, is added, and counted."""
@@ -182,7 +193,7 @@ class Runner:
                 stages.choose_cluster(context, self.method, pieces.clusters),
                 stages.weigh(context, self.method),
             ],
-            average_of=lambda cluster: pieces.clusters.states[cluster].average,
+            states=pieces.clusters.states,
             vector=pieces.selection.vector,
             listeners=[pieces.norm_bounds.accepted, pieces.clusters.note],
         )
@@ -190,18 +201,19 @@ class Runner:
     def finish(self, aggregator: RoundAggregator) -> None:
         """End the round: the new states, or none for want of replies; every piece learns of it."""
         context, report, clusters = self.round.context, self.round.report, self.pieces.clusters
-        with report.timed("finish"):
-            quorum = share_of(self.settings.quorum, report.wanted or len(self.round.assignments))
-            report.abandoned = report.accepted < max(1, quorum)
-            if not report.abandoned:
-                self._step.count_missing(self.main, aggregator.missing)
-                clusters.close(aggregator.accepted, context.round_number)
-                for number, state in clusters.states.items():
-                    if accepted := clusters.step_of(number, aggregator.accepted):
-                        self._step.take(context, state, accepted)
-                covered = [state.coverage.count() for state in clusters.states.values()]
-                report.coverage = {key: fmean(one[key] for one in covered) for key in covered[0]}
-            self.pieces.learn(aggregator.outcome)
+        began = perf_counter()
+        quorum = share_of(self.settings.quorum, report.wanted or len(self.round.assignments))
+        report.abandoned = report.accepted < max(1, quorum)
+        if not report.abandoned:
+            self._step.count_missing(self.main, aggregator.missing)
+            clusters.close(aggregator.accepted, context.round_number)
+            for number, state in clusters.states.items():
+                if accepted := clusters.step_of(number, aggregator.accepted):
+                    self._step.take(context, state, accepted)
+            covered = [state.coverage.count() for state in clusters.states.values()]
+            report.coverage = {key: fmean(one[key] for one in covered) for key in covered[0]}
+        self.pieces.learn(aggregator.outcome)
+        report.seconds["finish"] = perf_counter() - began
 
     # ---- parts of it -------------------------------------------------------------------------------------------------
 
@@ -219,7 +231,7 @@ class Runner:
         self, grid: Grid, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]
     ) -> list[tuple[int, float]]:
         """Ask nodes, before round 1, which initial state suits them; what is planned for it is not given out."""
-        asked = participants(context, self.pieces.clusters, [(node, 1.0) for node in nodes], tiers)
+        asked = self.pieces.clusters.participants([(node, 1.0) for node in nodes], tiers, context.round_number)
         plans, _ = self.method.plan_round(context, self.pieces.memory.values, asked)
         states, clusters = self.states(context), len(self.pieces.clusters.states)
         return ask_identities(

@@ -67,6 +67,8 @@ class SelectionRunner(Stateful):
         self.history = NodeHistory(size)
         self.notes: dict[str, Any] = {}
         self._index: CandidateIndex | None = None
+        self._wanted = (0, 0)  # how many of its nodes a round needs, and asks
+        self._seconds = settings.wait
 
     def choose(
         self,
@@ -96,31 +98,32 @@ class SelectionRunner(Stateful):
         if not nodes:
             return []
         number = context.round_number
-        if self._index is None or not self._index.is_of(nodes, tiers):
-            self._index = CandidateIndex.of(nodes, tiers, self._positions, self.history)
         index = self._index
+        if index is None or index.nodes is not nodes or index.tiers is not tiers:
+            index = self._index = CandidateIndex.of(nodes, tiers, self._positions, self.history)
+            self._wanted = self._count(len(nodes)), self._asked(len(nodes))
+        wanted, asked = self._wanted
         probe = GridProbe(
             grid=grid,
             context=context,
             states=states,
             nodes=nodes,
             plan=lambda i: method.kept_plan(context, tiers[nodes[i].id]),
-            common=method.kept_plan(context, self._settings.tiers[-1]),
+            common=lambda: method.kept_plan(context, self._settings.tiers[-1]),
             objective=lambda i: method.objective(context, tiers[nodes[i].id]),
-            seconds=self._settings.wait,
+            seconds=self._seconds,
             report=report,
             history=self.history,
             sketcher=self._sketcher,
         )
-        draws = generator(self._settings.seed, number, "server", "select")
         candidates = self._candidates(index, number)
-        selection = self._selector.select(candidates, self._asked(len(nodes)), draws, probe)
-        report.wanted = min(self._count(len(nodes)), len(selection.nodes))
+        draws = generator(self._settings.seed, number, "server", "select")
+        selection = self._selector.select(candidates, asked, draws, probe)
+        report.wanted = min(wanted, len(selection.nodes))
         chosen = [index.position[node] for node in selection.nodes]
-        self.history.column("selected")[index.rows[chosen]] += 1
         report.selected = list(selection.nodes)
         report.selected_tiers = dict(Counter(tiers[node].name for node in selection.nodes))
-        report.selected_ever = int(np.count_nonzero(self.history.column("selected")))
+        report.selected_ever = self.history.choose(index.rows[chosen])
         weights = selection.weights or [1.0] * len(chosen)
         return [(nodes[i], weight) for i, weight in zip(chosen, weights, strict=True)]
 
@@ -147,11 +150,6 @@ class SelectionRunner(Stateful):
             if one.vector is not None:
                 self.history.vectors[self.history.row(node)] = one.vector
 
-    def last_counted(self, node: NodeId) -> int:
-        """Round of a node's last reply that counted; 0 if there was none."""
-        row = self.history.row(node)
-        return int(self.history.column("round")[row])
-
     def checkpoint(self) -> Saved:
         """What the next selections depend on."""
         tensors, nodes = self.history.checkpoint()
@@ -170,23 +168,22 @@ class SelectionRunner(Stateful):
         return min(nodes, share_of(self._settings.over_selection, self._count(nodes)))
 
     def _candidates(self, index: CandidateIndex, number: int) -> Candidates:
-        history, rows = self.history, index.rows
+        known, rows = self.history.of(index.rows), index.rows
         # Where steps are planned, a node will do those of its present tier; else it will go over its examples again, as
         # it did in its last training.
-        steps, planned = history.column("steps")[rows], self._planned[index.tier_positions]
-        steps = np.where(planned > 0, planned, steps)
+        planned = self._planned[index.tier_positions]
         return Candidates(
             nodes=index.ids,
             examples=index.examples,
             tiers=index.tier_positions,
-            loss=history.column("loss")[rows],
-            loss_square=history.column("loss_square")[rows],
-            loss_tiers=history.column("tier")[rows].astype(np.intp),
-            last_round=history.column("round")[rows],
-            seconds=history.column("seconds")[rows],
-            steps=steps,
-            selected=history.column("selected")[rows],
-            vectors=history.vectors[rows],
+            loss=known["loss"],
+            loss_square=known["loss_square"],
+            loss_tiers=known["tier"].astype(np.intp),
+            last_round=known["round"],
+            seconds=known["seconds"],
+            steps=np.where(planned > 0, planned, known["steps"]),
+            selected=known["selected"],
+            vectors=self.history.vectors[rows],
             round_number=number,
             batch_size=self._batch,
             notes=self.notes,

@@ -106,6 +106,9 @@ class Assignment:
         proportions: share of the nodes in each, summing to 1.
         nodes: how many nodes the configuration expects; with "fixed" their tiers have exactly these proportions.
         seed: seed of the run.
+
+    Attributes:
+        lasting: whether a node keeps its tier from round to round.
     """
 
     def __init__(
@@ -114,17 +117,13 @@ class Assignment:
         if kind not in ASSIGNMENTS:
             raise SettingError("tier-assignment", kind, ASSIGNMENTS)
         self._kind, self._tiers, self._seed = kind, tuple(tiers), seed
+        self.lasting = kind != "dynamic"
         self._shares = np.array([float(share) for share in proportions])
         counts = apportion(proportions, nodes)
         ordered = [tier for tier, count in zip(tiers, counts, strict=True) for _ in range(count)]
         order = generator(seed, 0, "server", "tiers").permutation(nodes)
         self._fixed: Mapping[NodeId, Tier] = {i: ordered[place] for i, place in enumerate(order.tolist())}
         self._by_name = {tier.name: tier for tier in tiers}
-
-    @property
-    def lasting(self) -> bool:
-        """Whether a node keeps its tier from round to round."""
-        return self._kind != "dynamic"
 
     def measures(self, told: str) -> bool:
         """Whether the tier of a node that told this one is to be found by what it measured."""

@@ -47,7 +47,7 @@ class Downlink(Stateful):
     """
 
     def __init__(self, settings: CodecSettings, layout: Layout, seed: int) -> None:
-        self.on = settings.name != "float32"
+        self.on = self.begins = settings.name != "float32"
         self.text = settings.to_text() if self.on else ""
         self._codec, self._seed = codec_of(settings), seed
         shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}

@@ -17,7 +17,7 @@ from models.algebra.axes import Layout
 from models.algebra.submodel import Submodel
 from models.errors import SettingError
 from protocol import NodeId
-from protocol.codecs import CodecSettings, Decoded, OfPart, codec_of
+from protocol.codecs import NOTHING, CodecSettings, Decoded, OfPart, codec_of
 from strategies.exchange.node import in_order
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 
@@ -32,6 +32,10 @@ class UplinkDecoder(Stateful):
         layout: declaration of the full network.
         nodes: that the run expects.
 
+    Attributes:
+        text: the codec's settings for the request.
+        remembers: whether something is kept of each node, which a request and `decode` then depend on.
+
     Raises:
         SettingError: what would have to be kept of so many nodes does not fit the memory.
     """
@@ -39,7 +43,8 @@ class UplinkDecoder(Stateful):
     def __init__(self, settings: CodecSettings, layout: Layout, nodes: int) -> None:
         self.text = settings.to_text()
         self._codec = codec_of(settings)
-        if self._codec.REMEMBERS and 4 * layout.parameters * nodes > MOST_KEPT_BYTES:
+        self.remembers = self._codec.REMEMBERS
+        if self.remembers and 4 * layout.parameters * nodes > MOST_KEPT_BYTES:
             kept = f"{layout.parameters:,} parameters of each of {nodes:,} nodes do not fit in 2 GiB"
             raise SettingError("codec", settings.name, f"one that keeps nothing of a node at the server: {kept}")
         self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
@@ -47,7 +52,7 @@ class UplinkDecoder(Stateful):
 
     def base(self, node: NodeId, part: Submodel) -> int:
         """What a request to a node has to say of what is kept of it."""
-        return self._codec.base(self._memory(node, part)) if self._codec.REMEMBERS else 0
+        return self._codec.base(self._memory(node, part))
 
     def decode(self, node: NodeId, part: Submodel, array: Array) -> Decoded:
         """Read what a node sent.
@@ -55,7 +60,7 @@ class UplinkDecoder(Stateful):
         Raises:
             WireError: it is not exactly what the codec and the part imply.
         """
-        return self._codec.decode(array, sizes_of(part), self._memory(node, part))
+        return self._codec.decode(array, part.lengths, self._memory(node, part) if self.remembers else NOTHING)
 
     def keep(self, node: NodeId, part: Submodel, vectors: Mapping[str, Tensor]) -> None:
         """Keep what `decode` said is to be remembered, now that the reply has counted."""
@@ -95,8 +100,3 @@ class _OfNode:
 
     def write(self, name: str, vector: Tensor) -> None:
         self._kept.setdefault(self._node, {})[name] = vector
-
-
-def sizes_of(part: Submodel) -> list[int]:
-    """Coordinates of a part's tensors, in order."""
-    return [block.numel for block in part.values()]

@@ -76,6 +76,8 @@ class VirtualClock(Stateful):
         seconds: of the round under way, so far.
     """
 
+    begins = True
+
     def __init__(
         self,
         fleet: VirtualFleet,

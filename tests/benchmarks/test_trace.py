@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.probes.trace import LEGS, Call, figures, traced, walk
 
 # leg → most files, most switches between them. The target for everything is 25 files and 100 switches.
-MOST = {"in all": (63, 184), "to the client": (42, 106), "on the client": (26, 45), "to the average": (23, 35)}
+MOST = {"in all": (52, 119), "to the client": (28, 54), "on the client": (26, 43), "to the average": (16, 20)}
 
 
 def test_a_request_and_its_reply() -> None:

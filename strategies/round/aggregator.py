@@ -33,7 +33,7 @@ class RoundAggregator:
         bytes_down: encoded bytes of their arrays.
         stages: what a reply goes through, see `strategies.round.stages`.
         states: cluster → the state to whose average its replies are added.
-        vector: what the selector wants remembered of a difference.
+        vector: what the selector wants remembered of a difference; None is nothing.
         listeners: told of every reply that was added.
 
     Attributes:
@@ -52,7 +52,7 @@ class RoundAggregator:
         bytes_down: Sequence[int],
         stages: Sequence[Stage],
         states: Mapping[int, GlobalState],
-        vector: Vector = lambda assignment, update: None,
+        vector: Vector | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._report, self._assignments, self._messages = report, assignments, messages
@@ -112,7 +112,7 @@ class RoundAggregator:
         accepted = AcceptedUpdate(
             assignment=assignment,
             metrics=update.metrics,
-            vector=self._vector(assignment, update),
+            vector=None if self._vector is None else self._vector(assignment, update),
             cluster=update.cluster,
             remember=update.remember,
         )

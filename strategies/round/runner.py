@@ -181,6 +181,7 @@ class Runner:
         context, pieces = self.round.context, self.pieces
         timed = [] if pieces.clock is None else [stages.virtual_time(pieces.clock, context.round_number)]
         bounded = [stages.bound_norm(pieces.norm_bounds)] if pieces.norm_bounds.on else []
+        noted = [pieces.norm_bounds.accepted] if pieces.norm_bounds.on else []
         return RoundAggregator(
             report=self.round.report,
             assignments=self.round.assignments,
@@ -194,8 +195,8 @@ class Runner:
                 stages.weigh(context, self.method),
             ],
             states=pieces.clusters.states,
-            vector=pieces.selection.vector,
-            listeners=[pieces.norm_bounds.accepted, pieces.clusters.note],
+            vector=pieces.selection.vector if pieces.selection.of_differences else None,
+            listeners=[*noted, pieces.clusters.note],
         )
 
     def finish(self, aggregator: RoundAggregator) -> None:

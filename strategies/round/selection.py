@@ -43,6 +43,7 @@ class SelectionRunner(Stateful):
         layout: declaration of its network.
 
     Attributes:
+        of_differences: whether a vector of every accepted difference is remembered.
         history: what was learnt of every node.
         notes: what the selector wants to remember beside.
 
@@ -58,7 +59,7 @@ class SelectionRunner(Stateful):
         self._batch = works[0].batch_size  # which the aggregation may have changed; tiers do not differ in it
         self._selector.check(self._asked(settings.nodes), settings.nodes)
         wanted = self._selector.vectors
-        self._of_differences = wanted is not None and wanted.of_differences
+        self.of_differences = wanted is not None and wanted.of_differences
         self._sketcher = UpdateSketcher(layout, wanted.kind, wanted.size, settings.seed) if wanted else None
         size = self._sketcher.size if self._sketcher else 0
         if wanted and 4 * size * settings.nodes > MOST_VECTOR_BYTES:
@@ -133,7 +134,7 @@ class SelectionRunner(Stateful):
         So neither a schedule nor a tier's steps make devices look unlike; steps count as in FedNova. None where
         differences are not remembered, and for a reply that does not say its steps.
         """
-        if self._sketcher is None or not self._of_differences:
+        if self._sketcher is None or not self.of_differences:
             return None
         steps, optimiser = update.metrics.get("steps", 0.0), assignment.optimiser
         if not steps >= 1 or not optimiser.learning_rate > 0:

@@ -99,7 +99,9 @@ class Preprocess:
         if values.shape == shape:
             values = values.unsqueeze(0)
         if values.ndim != len(shape) + 1 or values.shape[1:] != shape:
-            raise UnusableInput(f"values of shape {tuple(values.shape)}: allowed is {shape}, or (N, *{shape})")
+            raise UnusableInput(
+                f"values of shape {tuple(values.shape)}: allowed is {shape} or (N, {', '.join(map(str, shape))})"
+            )
         if self.facts.vocabulary:
             if values.is_floating_point() or values.min() < 0 or values.max() >= self.facts.vocabulary:
                 raise UnusableInput(f"tokens: allowed are whole numbers from 0 to {self.facts.vocabulary - 1}")

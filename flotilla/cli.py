@@ -20,6 +20,7 @@ from flotilla.aftermath import aftermath
 from flotilla.argument_help import with_argument_help
 from flotilla.deploy import commands as deploy_commands
 from flotilla.own_app import APP_DIR, WITH, chosen_app
+from flotilla.serving import commands as serving_commands
 from flotilla.settings import Settings, SettingsError, prepare
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ def _flotilla(
     """Train one global network across devices of any size.
 
     flotilla run   trains with 20 simulated devices in five tiers, and leaves a run folder in runs/.
+    flotilla predict and flotilla export   use the network of any tier of a run.
     flotilla methods, flotilla keys and flotilla explain KEY   say what can be set.
     """
 
@@ -168,6 +170,7 @@ def report(
 
 
 about.add_to(app)
+serving_commands.add_to(app)
 deploy_commands.add_to(app)
 
 

@@ -1,0 +1,83 @@
+"""The commands `predict` and `export`; torch comes in when one of them runs."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+_ALLOW = typer.Option(
+    "--allow", metavar="'PACKAGE.*'", help="Import the network's code from there, if it is not built in; repeatable."
+)
+
+
+class Format(StrEnum):
+    """What `export` writes."""
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or an exported .safetensors.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES…", help="Pictures; texts, one a line; rows of .npy or .csv.")
+    ],
+    tier: Annotated[str, typer.Option("--tier", help="Whose network; default: the whole one.")] = "global",
+    cluster: Annotated[int | None, typer.Option("--cluster", help="Of which cluster, if the run had several.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, with every probability.")] = False,
+    allow: Annotated[list[str] | None, _ALLOW] = None,
+) -> None:
+    """Print the class and its probability for every file, by a tier's network.
+
+    Example:  flotilla predict runs/latest --tier c digit.png rows.csv
+    """
+    from data import UnusableInput
+    from flotilla.serving.load import CannotLoad, load
+    from flotilla.serving.predict import predict as predictions
+
+    try:
+        model = load(run, tier, cluster=cluster, allow=allow or ())
+        for one in predictions(model, files):
+            print(one.to_json(model.classes) if as_json else "  ".join(one.columns()))
+    except (CannotLoad, UnusableInput) as error:
+        _fail(str(error))
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, such as runs/latest.")],
+    tier: Annotated[str, typer.Option("--tier", help="Whose network, or all.")] = "all",
+    to: Annotated[Format, typer.Option("--to", help="Kind of file.")] = Format.onnx,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default RUN/export.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Hold every file against PyTorch on the run's test data.")
+    ] = True,
+    allow: Annotated[list[str] | None, _ALLOW] = None,
+) -> None:
+    """Write each tier's network as one self-contained file, run it back, and print sizes, latency and accuracy.
+
+    Example:  flotilla export runs/latest --tier all --to onnx
+    """
+    from flotilla.serving.export import export as exported
+    from flotilla.serving.export import table
+    from flotilla.serving.load import CannotLoad
+    from flotilla.serving.onnx_file import CannotExport
+
+    try:
+        print(table(exported(run, tier, to.value, out, check=check, allow=allow or ())))
+    except (CannotLoad, CannotExport, OSError) as error:
+        _fail(str(error))
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    for command in (predict, export):
+        app.command()(command)
+
+
+def _fail(text: str) -> NoReturn:
+    print(f"flotilla: {text}", file=sys.stderr)
+    raise typer.Exit(2)

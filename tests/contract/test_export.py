@@ -1,0 +1,83 @@
+"""The same network through ONNX, for every method: accuracy as reported, any number of examples, no torch needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import flotilla
+from flotilla.serving.export import export
+from flotilla.serving.onnx_file import OnnxModel
+from protocol import Scalar
+from strategies import METHODS
+from tests.support import Player
+
+ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip("onnxruntime", reason="the extra `export`")
+KINDS: dict[str, dict[str, Scalar]] = {
+    "static batch norm": {"model": "cnn", "widths": "4, 8, 8, 8"},
+    "exits": {"model": "cnn", "widths": "4, 8, 8, 8", "method": "depthfl"},
+    "nets": {"model": "cnn", "widths": "8, 8, 8, 8", "method": "splitmix"},
+    "private norms": {"model": "resnet", "widths": "4, 8, 8, 8", "method": "nefl"},
+    "dual norms": {"model": "cnn", "widths": "4, 8, 8, 8", "adversarial": 0.5, "robust_mix": 0.3},
+    "attention": {"model": "vit", "widths": "8, 8", "blocks": "1", "heads": 2},
+}
+METHOD: dict[str, dict[str, Scalar]] = {method: {"method": method} for method in METHODS}
+CASES = METHOD | KINDS
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_the_file_is_the_tier(play: Player, tmp_path: Path, case: str) -> None:
+    out = play.once(**CASES[case])
+    (row,) = export(out.path, "b", "onnx", tmp_path)
+    assert row.accuracy == out.summary["last"]["tiers"]["b"]["accuracy"]
+    assert row.difference is not None
+    assert row.difference <= 1e-4
+    content, model = row.file.read_bytes(), flotilla.load(out.path, "b")
+    runtime = OnnxModel(content)
+    for count in (1, 7):
+        x = torch.rand(count, 1, 8, 8)
+        assert torch.allclose(torch.from_numpy(runtime.run(x.numpy())), model(x), atol=1e-4)
+    assert not [path for path in (b"/root", b"/work", str(ROOT).encode(), b".py") if path in content]
+    weights = sum(tensor.nbytes for tensor in model.network.state_dict().values())
+    assert len(content) < weights + 40_000
+
+
+def test_a_device_without_torch(play: Player, tmp_path: Path) -> None:
+    """What examples/onnx_device.py prints is what the network says; torch and this project cannot be imported there."""
+    out = play.once(model="cnn", widths="4, 8, 8, 8")
+    (row,) = export(out.path, "c", "onnx", tmp_path)
+    picture = tmp_path / "digit.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)).save(picture)
+    forbidden = "import sys; sys.modules.update(dict.fromkeys(('torch', 'flotilla', 'models', 'data')))"
+    code = f"{forbidden}; import runpy; sys.argv[1:] = {[str(row.file), str(picture)]!r}; "
+    code += f"runpy.run_path({str(ROOT / 'examples/onnx_device.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    model = flotilla.load(out.path, "c")
+    shares = torch.softmax(model(model.preprocess(picture)), 1)[0]
+    name, share = done.stdout.split()[1:]
+    assert name == model.classes[int(shares.argmax())]
+    assert float(share) == pytest.approx(float(shares.max()), abs=1e-3)
+
+
+def test_what_is_in_the_metadata(play: Player, tmp_path: Path) -> None:
+    import onnx
+
+    out = play.once(model="cnn", widths="4, 8, 8, 8")
+    (row,) = export(out.path, "c", "onnx", tmp_path)
+    told = json.loads({entry.key: entry.value for entry in onnx.load(row.file).metadata_props}["flotilla"])
+    assert told["inputs"]["classes"] == [str(digit) for digit in range(10)]
+    assert told["tier"] == "c"
+    assert told["accuracy"] == row.accuracy
+    assert told["preprocessing"] == [
+        "grey, resized to 8 x 8 (bilinear)",
+        "values from 0 (black) to 16 (white)",
+        "(value - mean) / std per channel: float32 [N, 1 x 8 x 8]",
+    ]

@@ -7,7 +7,9 @@ from flwr.clientapp import ClientApp
 
 from client_app.allowed import check_names, only_allowed
 from client_app.device import hello
+from client_app.errors import without_details
 from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
+from client_app.mods import refuse_idle
 from protocol import (
     GRADIENT,
     MOMENTS,
@@ -21,7 +23,7 @@ from protocol import (
 
 keep_large_buffers()
 
-app = ClientApp(mods=[only_allowed])
+app = refuse_idle(ClientApp(mods=[without_details, only_allowed]))
 
 
 @app.query("hello")

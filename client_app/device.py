@@ -12,7 +12,7 @@ from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
 from models.registry import is_path
-from protocol import AdversarialTraining, Hello, HelloRequest, PartRequest, Scalar
+from protocol import AdversarialTraining, Hello, HelloRequest, PartRequest, Scalar, WireError
 from protocol.codecs import CODECS
 from protocol.profile import AUTO, ProfileRequest
 
@@ -62,6 +62,9 @@ def hello(context: Context, request: HelloRequest) -> Hello:
     """What this device says of itself: id, examples, its labels if asked, and the tier that its node config tells.
 
     Where that is "auto", or everybody is to be measured, also what it measures of itself.
+
+    Raises:
+        WireError: it has no examples.
     """
     examples = data_of(context)
     tier = str(context.node_config.get("tier", ""))
@@ -70,6 +73,8 @@ def hello(context: Context, request: HelloRequest) -> Hello:
         from client_app.profile import figures  # what it needs is loaded where it is needed
 
         found = figures(request.profile, context)
+    if not len(examples.train):
+        raise WireError(f"node {node_id(context)} has 0 examples")
     return Hello(
         node=node_id(context),
         examples=len(examples.train),

@@ -9,10 +9,13 @@ losses and gradients for selectors, and with `test_data` evaluation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client_app.errors import without_details
+from client_app.mods import refuse_idle
 from client_app.served_device import Data, ServedDevice, TrainFunction, TrainTask
 from protocol import (
     GRADIENT,
@@ -51,10 +54,11 @@ def serve(
         The app.
 
     Raises:
-        TypeError: neither `data` nor `examples`.
+        TypeError: neither `data` nor `examples`, or the app has a mod of flwr that would not act.
     """
     if data is None and examples is None:
         raise TypeError("serve: data or examples must be given")
+    refuse_idle(app)
     device = ServedDevice(data=data, test_data=test_data, count=examples, known_labels=labels)
 
     def hello(message: Message, context: Context) -> Message:
@@ -81,10 +85,11 @@ def serve(
         request, state = read_request(PartRequest, message.content)
         return Message(content=device.evaluate(request, state, context).to_record(), reply_to=message)
 
-    app.query("hello")(hello)
-    app.query("statistics")(statistics)
-    app.query("losses")(losses)
-    app.query("gradients")(gradients)
-    app.train("part")(train_part)
-    app.evaluate("part")(evaluate_part)
+    mods: list[Any] = [without_details]
+    app.query("hello", mods=mods)(hello)
+    app.query("statistics", mods=mods)(statistics)
+    app.query("losses", mods=mods)(losses)
+    app.query("gradients", mods=mods)(gradients)
+    app.train("part", mods=mods)(train_part)
+    app.evaluate("part", mods=mods)(evaluate_part)
     return app

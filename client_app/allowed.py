@@ -18,7 +18,7 @@ from flwr.app import Context, Message
 
 from data import SOURCES
 from models.networks.registry import NETWORKS
-from models.registry import following
+from models.registry import FOLLOWED
 from protocol.codecs import CODECS
 
 KEY = "allow"  # in the node config
@@ -34,8 +34,11 @@ def allowed(context: Context) -> list[str]:
 
 def only_allowed(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
     """Handle a message, following what is allowed: a mod of the ClientApp."""
-    with following(allowed(context)):
+    before = FOLLOWED.set(tuple(allowed(context)))
+    try:
         return call_next(message, context)
+    finally:
+        FOLLOWED.reset(before)
 
 
 def check_names(context: Context) -> None:

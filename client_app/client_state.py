@@ -13,6 +13,8 @@ A device that lost its memory reads None, and whoever asked starts anew.
 from __future__ import annotations
 
 import os
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -36,27 +38,34 @@ class _Store(Protocol):
     def drop(self, name: str, round_number: int) -> None: ...
 
 
+@dataclass(frozen=True, eq=False)
 class ClientState:
     """The vectors of one device, as one round sees them.
 
-    Args:
+    Attributes:
         context: of the device.
         node: its stable id.
         round_number: the round that reads and writes; versions of this round and later ones are not seen.
         checkpoint: newest round that the server can resume from; older versions than it needs are dropped.
         counted: round of the device's last reply that counted; None if that is not known.
-
-    Attributes:
-        node: the device's stable id.
     """
 
-    def __init__(
-        self, context: Context, node: NodeId, round_number: int, checkpoint: int, counted: int | None = None
-    ) -> None:
-        folder = str(context.node_config.get(KEY, "") or context.run_config.get(KEY, ""))
-        self._store: _Store = _Files(Path(folder) / str(node)) if folder else _State(context)
-        self.node, self._round, self._checkpoint = node, round_number, checkpoint
-        self._last = round_number - 1 if counted is None else min(counted, round_number - 1)
+    context: Context
+    node: NodeId
+    round_number: int
+    checkpoint: int
+    _: KW_ONLY
+    counted: int | None = None
+
+    @cached_property
+    def _store(self) -> _Store:
+        folder = str(self.context.node_config.get(KEY, "") or self.context.run_config.get(KEY, ""))
+        return _Files(Path(folder) / str(self.node)) if folder else _State(self.context)
+
+    @cached_property
+    def _last(self) -> int:
+        before = self.round_number - 1
+        return before if self.counted is None else min(self.counted, before)
 
     def read(self, name: str) -> Tensor | None:
         """Return the newest version that an earlier round wrote and that counted (float32), or None."""
@@ -67,13 +76,13 @@ class ClientState:
 
     def write(self, name: str, vector: Tensor) -> None:
         """Keep a flat float32 vector as this round's version."""
-        self._store.save(name, self._round, vector.detach().float().cpu().contiguous())
+        self._store.save(name, self.round_number, vector.detach().float().cpu().contiguous())
         versions = sorted(self._store.rounds(name))
-        needed = max((version for version in versions if version <= min(self._checkpoint, self._last)), default=-1)
+        needed = max((version for version in versions if version <= min(self.checkpoint, self._last)), default=-1)
         for version in versions:
             # Between the last that counted and this one are those that never did; later ones were written by a run that
             # was stopped and has been resumed from before them.
-            if version < needed or self._last < version != self._round:
+            if version < needed or self._last < version != self.round_number:
                 self._store.drop(name, version)
 
 

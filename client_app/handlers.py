@@ -47,6 +47,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     with threads(request.work.threads):
         model, measured = _load(request, state, examples)
         about = _objective_context(request, model, data.labels, kept, request.objective.settings)
+        order, noise = torch_generator(seed, number, node, "batches"), generator(seed, number, node, "codec")
         if training is not None:
             about = replace(about, adversarial=training.weight, attack=attack_of(training, request, context))
         if request.work.measure.initial_loss:
@@ -61,7 +62,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
             objective(request.objective.name, about),
             request.optimiser,
             request.work,
-            draws=torch_generator(seed, number, node, "batches"),
+            draws=order,
             augmentation=AUGMENTATIONS[settings.augment],
             adjust=None if regulariser is None else regulariser.add_gradients,
         )
@@ -73,8 +74,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         if request.work.measure.norm:
             measured["norm"] = model.parameter_norm(difference)
         seen_by_codec = OfPart(kept, model.part, model.full_shapes)
-        draws = generator(seed, number, node, "codec")
-        encoded = codec.encode(difference, model.sizes, draws, seen_by_codec, request.codec_base)
+        encoded = codec.encode(difference, model.sizes, noise, seen_by_codec, request.codec_base)
     metrics = {
         "num-examples": float(len(examples.labels)),
         "loss": trained.loss,

@@ -73,14 +73,14 @@ def train(
     squares = torch.zeros((), device=device)
     steps = seen = 0
     computing = 0.0
+    for sgd in optimisers:
+        sgd.zero_grad()
     for index in batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps):
         rows = index.to(device)
         x, y = inputs.index_select(0, rows), labels.index_select(0, rows)
         if augmentation is not None:
             x = augmentation(x, draws)
         began = perf_counter()
-        for sgd in optimisers:
-            sgd.zero_grad()
         with precision:
             loss, logits = objective(x, y)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -88,14 +88,13 @@ def train(
             adjust()
         for sgd in optimisers:
             sgd.step()
+            sgd.zero_grad()
         loss_sum += loss.detach() * len(y)
         correct += (logits.detach().argmax(1) == y).sum()
         if work.measure.squared_loss:
             squares += F.cross_entropy(logits.detach().float(), y, reduction="none").square().sum()
         computing += perf_counter() - began
         steps, seen = steps + 1, seen + len(y)
-    for sgd in optimisers:
-        sgd.zero_grad()
     square = squares.item() / max(1, seen) if work.measure.squared_loss else None
     return Trained(
         loss=loss_sum.item() / max(1, seen),

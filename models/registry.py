@@ -33,7 +33,7 @@ from models.settings import Setting
 T = TypeVar("T")
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-_followed: ContextVar[tuple[str, ...]] = ContextVar("followed", default=("*",))
+FOLLOWED: ContextVar[tuple[str, ...]] = ContextVar("followed", default=("*",))
 
 
 class UnknownName(SettingError, KeyError):
@@ -79,7 +79,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if name in self._built_in:
             return self._built_in[name]
         if is_path(name):
-            check_followed(self.key, name)
+            checkFOLLOWED(self.key, name)
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
@@ -181,22 +181,22 @@ def following(patterns: Iterable[str]) -> Iterator[None]:
 
     `my_lab.*` is everything in the package, and `*` is everything.
     """
-    token = _followed.set(tuple(patterns))
+    token = FOLLOWED.set(tuple(patterns))
     try:
         yield
     finally:
-        _followed.reset(token)
+        FOLLOWED.reset(token)
 
 
-def check_followed(key: str, path: str) -> None:
+def checkFOLLOWED(key: str, path: str) -> None:
     """See whether an import path is to be followed here.
 
     Raises:
         SettingError: it matches none of the patterns.
     """
-    if not any(_matches(path, pattern) for pattern in _followed.get()):
+    if not any(_matches(path, pattern) for pattern in FOLLOWED.get()):
         package = path.partition(":")[0].partition(".")[0]
-        mine = ", ".join(_followed.get()) or "none"
+        mine = ", ".join(FOLLOWED.get()) or "none"
         raise SettingError(
             key, path, f'what this device\'s owner allows, import paths: {mine} (node config: allow="{package}.*")'
         )

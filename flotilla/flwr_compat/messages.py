@@ -32,6 +32,11 @@ def error_as_sent(code: int, reason: str) -> Error:
     return Error(sent.code, sent.reason)
 
 
+def through_the_wire(content: RecordDict) -> RecordDict:
+    """Serialise and parse, so that whatever would not survive the wire does not survive here."""
+    return from_bytes(to_bytes(content))
+
+
 def give_id(message: Message, name: str) -> None:
     """Name a message, as a grid does when it pushes it; flwr has no public way."""
     message.metadata.__dict__["_message_id"] = name

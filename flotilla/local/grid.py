@@ -11,16 +11,11 @@ from time import monotonic
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, error_as_sent, from_bytes, to_bytes
+from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, error_as_sent, through_the_wire
 from flotilla.local.base import EngineGrid, address_of
 from protocol import Scalar
 
 Faults = Callable[[Message, Message], list[Message]]
-
-
-def through_the_wire(content: RecordDict) -> RecordDict:
-    """Serialise and parse, so that whatever would not survive the wire does not survive here."""
-    return from_bytes(to_bytes(content))
 
 
 def contexts(run_config: Mapping[str, Scalar], nodes: int) -> dict[int, Context]:
@@ -66,7 +61,8 @@ class LocalGrid(EngineGrid):
         for message_id in message_ids:
             request = self._pending.pop(message_id, None)
             if request is not None:
-                return self._arriving(request, self._answer(request))
+                reply = self._answer(request)
+                return [reply] if self._faults is None else self._faults(request, reply)
         return []
 
     def withdraw(self, message_ids: Iterable[str]) -> None:
@@ -86,9 +82,6 @@ class LocalGrid(EngineGrid):
             if not arrived and not waiting & set(self._pending):
                 break
         return replies
-
-    def _arriving(self, request: Message, reply: Message) -> list[Message]:
-        return [reply] if self._faults is None else self._faults(request, reply)
 
     def _answer(self, request: Message) -> Message:
         context = self._nodes[request.metadata.dst_node_id]

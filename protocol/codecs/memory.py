@@ -13,6 +13,7 @@ remembers nothing, which FedPAQ's does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
@@ -23,27 +24,29 @@ from models.algebra.submodel import Submodel, flatten, split
 from protocol.codecs.base import Remembering
 
 
+@dataclass(frozen=True, eq=False)
 class OfPart:
     """A memory of full vectors, seen in the coordinates of a part.
 
-    Args:
+    Attributes:
         memory: holds vectors of the full network.
         part: the part.
         shapes: of the full state by name, in order.
     """
 
-    def __init__(self, memory: Remembering, part: Submodel, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._memory, self._part, self._shapes = memory, part, dict(shapes)
+    memory: Remembering
+    part: Submodel
+    shapes: Mapping[str, tuple[int, ...]]
 
     @cached_property
     def _length(self) -> int:
-        return sum(prod(shape) for shape in self._shapes.values())
+        return sum(prod(shape) for shape in self.shapes.values())
 
     @cached_property
     def _whole(self) -> bool:
         """Whether the part is the network, in order."""
-        return [block.source for block in self._part.values()] == list(self._shapes) and all(
-            block.mask is None and all(index is None for index in block.indices) for block in self._part.values()
+        return [block.source for block in self.part.values()] == list(self.shapes) and all(
+            block.mask is None and all(index is None for index in block.indices) for block in self.part.values()
         )
 
     def read(self, name: str) -> Tensor | None:
@@ -51,20 +54,20 @@ class OfPart:
         full = self._full(name)
         if full is None or self._whole:
             return full
-        return flatten(self._part.gather(split(full, self._shapes)))
+        return flatten(self.part.gather(split(full, self.shapes)))
 
     def write(self, name: str, vector: Tensor) -> None:
         """Put the part into the vector; coordinates that the part does not hold keep their value."""
         if self._whole:
-            self._memory.write(name, vector)
+            self.memory.write(name, vector)
             return
         before = self._full(name)
         full = torch.zeros(self._length) if before is None else before.clone()
-        tensors = split(full, self._shapes)
-        for block, values in zip(self._part.values(), self._part.split(vector).values(), strict=True):
+        tensors = split(full, self.shapes)
+        for block, values in zip(self.part.values(), self.part.split(vector).values(), strict=True):
             block.scatter(values, tensors[block.source])
-        self._memory.write(name, full)
+        self.memory.write(name, full)
 
     def _full(self, name: str) -> Tensor | None:
-        full = self._memory.read(name)
+        full = self.memory.read(name)
         return full if full is not None and full.numel() == self._length else None  # another network's: lost

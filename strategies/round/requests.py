@@ -118,12 +118,12 @@ def nonce_of(context: RoundContext, node: NodeId) -> str:
 def train_request(context: RoundContext, assignment: TrainAssignment, states: StateCache) -> Message:
     """Ask a node to train what it is assigned."""
     settings, compressed = context.settings, None
+    common = _common(context, assignment.node.id, assignment.plan, states.told(assignment.clusters))
     if states.downlink is None:
         arrays = states.arrays(assignment.plan, assignment.clusters)
     else:
         arrays, base = states.downlink.arrays(assignment.last_counted)
         compressed = CompressedState(codec=states.downlink.text, base=base)
-    common = _common(context, assignment.node.id, assignment.plan, states.told(assignment.clusters))
     request = TrainRequest(
         **common | {"work": assignment.work, "nonce": assignment.nonce},
         objective=assignment.objective,

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flotilla.local.grid import through_the_wire
+from flotilla.flwr_compat.messages import through_the_wire
 from models.algebra.plans import Plan
 from models.networks.spec import NetworkSpec
 from protocol import (

@@ -53,8 +53,8 @@ class ClientState:
     context: Context
     node: NodeId
     round_number: int
-    checkpoint: int
     _: KW_ONLY
+    checkpoint: int
     counted: int | None = None
 
     @cached_property

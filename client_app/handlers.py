@@ -40,7 +40,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     seed, number, node, settings = request.seed, request.round_number, node_id(context), settings_of(context)
     data = data_of(context)
     examples = data.train
-    kept = ClientState(context, node, number, request.checkpoint, counted=request.counted)
+    kept = ClientState(context, node, number, checkpoint=request.checkpoint, counted=request.counted)
     codec, training = codec_from(request.codec), request.work.adversarial
     if request.compressed is not None:
         state = whole_state(request.compressed, request.network, state, kept)
@@ -108,7 +108,9 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
         examples = Split(examples.inputs[rows], examples.labels[rows])
     with threads(request.work.threads):
         model, chosen = _load(request, state, examples)
-        about = _objective_context(request, model, data.labels, ClientState(context, node, request.round_number, 0), {})
+        about = _objective_context(
+            request, model, data.labels, ClientState(context, node, request.round_number, checkpoint=0), {}
+        )
         loss = initial_loss(request.objective, about, examples, model.device)
     return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss} | chosen)
 
@@ -119,7 +121,9 @@ def answer_gradients(request: LossRequest, state: Array, context: Context) -> Re
     examples = data.train
     with threads(request.work.threads):
         model, _ = _load(request, state, examples)
-        about = _objective_context(request, model, data.labels, ClientState(context, node, request.round_number, 0), {})
+        about = _objective_context(
+            request, model, data.labels, ClientState(context, node, request.round_number, checkpoint=0), {}
+        )
         gradient = initial_gradient(request.objective, about, examples, model.device)
     return Reply(request.nonce, encode(gradient), {"num-examples": float(len(examples))})
 

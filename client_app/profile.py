@@ -140,7 +140,7 @@ def _step(request: ProfileRequest, tier: TierWork, device: torch.device, left: f
         labels=tuple(range(network.classes)),
         settings=tier.objective.settings,
         draws=generator(0, 0, "server", "profile"),
-        memory=ClientState(_nobody(), 0, 1, 0),
+        memory=ClientState(_nobody(), 0, 1, checkpoint=0),
         adversarial=0.0 if training is None else training.weight,
         attack=attack,
     )

@@ -276,7 +276,7 @@ class ServedDevice:
         return model, {}
 
     def _asked(self, request: LossRequest, model: LocalModel, context: Context) -> ObjectiveContext:
-        memory = ClientState(context, node_of(context), request.round_number, 0)
+        memory = ClientState(context, node_of(context), request.round_number, checkpoint=0)
         return self._setting(request, {}, model, memory, context)
 
     def _setting(

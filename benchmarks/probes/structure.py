@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -177,7 +178,7 @@ def constructions(names: Names, module: str, tree: ast.Module) -> Iterator[Const
             continue
         name = dotted(node.func) or ast.unparse(node.func)
         known = names.find(module, name)
-        if _last(name) in ANY_NUMBER:
+        if _last(name) in ANY_NUMBER or hasattr(builtins, name):  # Python says how its own are made
             continue
         written = _last(name).lstrip("_")[:1].isupper() and not _last(name).isupper()
         if known is None and not written and name not in ("cls", "type(self)", "super().__init__"):

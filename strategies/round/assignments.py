@@ -1,13 +1,37 @@
-"""What a node that was chosen is asked to train."""
+"""What the nodes that were chosen are asked to train."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from flwr.app import Message
 
 from models.algebra.plans import Plan
 from strategies.context import RoundContext
 from strategies.exchange.assignment import Participant, TrainAssignment
+from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.pieces import Pieces
 from strategies.round.requests import StateCache, nonce_of
+
+
+@dataclass(slots=True, kw_only=True)
+class Round:
+    """The round under way, or the last one.
+
+    Attributes:
+        context: what hooks are told.
+        report: what happened, so far.
+        assignments: what nodes are asked to train, in the order in which replies are added.
+        messages: the requests, in the same order.
+        bytes_down: encoded bytes of their arrays.
+    """
+
+    context: RoundContext
+    report: RoundReport
+    assignments: list[TrainAssignment] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    bytes_down: list[int] = field(default_factory=list)
 
 
 def assign(

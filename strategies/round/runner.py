@@ -7,7 +7,6 @@ that remember something (`strategies.round.pieces`). It knows no method by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import fmean
 from time import perf_counter
 from typing import Any
@@ -22,14 +21,13 @@ from models.networks.spec import NetworkSpec
 from protocol import NodeId, bytes_of
 from strategies.aggregation.global_state import GlobalState
 from strategies.context import RoundContext
-from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round import stages
 from strategies.round.aggregator import RoundAggregator
-from strategies.round.assignments import assign
+from strategies.round.assignments import Round, assign
 from strategies.round.batchnorm_statistics import ask_statistics
 from strategies.round.checks import check
 from strategies.round.cluster_identities import ask_identities
@@ -46,25 +44,6 @@ Amend = Callable[[list[Message]], list[Message]]
 def unchanged(messages: list[Message]) -> list[Message]:
     """Messages as they are."""
     return messages
-
-
-@dataclass(slots=True, kw_only=True)
-class Round:
-    """The round under way, or the last one.
-
-    Attributes:
-        context: what hooks are told.
-        report: what happened, so far.
-        assignments: what nodes are asked to train, in the order in which replies are added.
-        messages: the requests, in the same order.
-        bytes_down: encoded bytes of their arrays.
-    """
-
-    context: RoundContext
-    report: RoundReport
-    assignments: list[TrainAssignment] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    bytes_down: list[int] = field(default_factory=list)
 
 
 class Runner:

@@ -23,11 +23,11 @@ def value(number: float) -> torch.Tensor:
 
 
 def write(context: Context, round_number: int, checkpoint: int = 0, name: str = "g") -> None:
-    ClientState(context, 7, round_number, checkpoint).write(name, value(round_number))
+    ClientState(context, 7, round_number, checkpoint=checkpoint).write(name, value(round_number))
 
 
 def read(context: Context, round_number: int, name: str = "g") -> float | None:
-    found = ClientState(context, 7, round_number, 0).read(name)
+    found = ClientState(context, 7, round_number, checkpoint=0).read(name)
     return None if found is None else float(found[0])
 
 
@@ -65,10 +65,10 @@ def test_without_checkpoints_the_first_version_stays(context: Context) -> None:
 def test_names_and_nodes_do_not_mix(context: Context) -> None:
     write(context, 1)
     write(context, 1, name="residual")
-    ClientState(context, 7, 2, 0).write("g", value(-1))
+    ClientState(context, 7, 2, checkpoint=0).write("g", value(-1))
     assert read(context, 3, "residual") == 1
     if context.run_config[KEY]:
-        assert ClientState(context, 8, 9, 0).read("g") is None
+        assert ClientState(context, 8, 9, checkpoint=0).read("g") is None
 
 
 def test_the_state_survives_the_wire() -> None:

@@ -42,7 +42,7 @@ def _loaded(plan: Plan, spec: NetworkSpec = DEEP) -> Staged:
 
 
 def _objective(network: Staged, settings: Mapping[str, Scalar]) -> LocalObjective:
-    memory = ClientState(context_of(), 0, 1, 0)
+    memory = ClientState(context_of(), 0, 1, checkpoint=0)
     draws = generator(0, 0, 0, "test")
     return OBJECTIVES["deep-supervision"](
         ObjectiveContext(

@@ -130,11 +130,11 @@ def _context() -> Context:
 @pytest.mark.parametrize("plan", [Plan(), Plan(depth=1), Plan(Fraction(1, 2))])
 def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
     draws = torch.Generator().manual_seed(1)
-    part, memory = submodel(SPEC, plan), ClientState(_context(), 0, 2, 0)
+    part, memory = submodel(SPEC, plan), ClientState(_context(), 0, 2, checkpoint=0)
     known = torch.randn(layout(SPEC).parameters, generator=draws)
-    Memory_before = ClientState(context := _context(), 0, 1, 0)
+    Memory_before = ClientState(context := _context(), 0, 1, checkpoint=0)
     Memory_before.write(NAME, BoxVector(layout(SPEC), submodel(SPEC, Plan()), known).to_vector())
-    memory = ClientState(context, 0, 2, 0)
+    memory = ClientState(context, 0, 2, checkpoint=0)
     model = LocalModel(SPEC, plan, torch.device("cpu"))
     model.load(SPEC, plan, flatten(state_of(SPEC)), sliced=False)
     start = model.flat.clone()
@@ -156,7 +156,7 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
             torch.testing.assert_close(parameter.grad, plain[name] + extra[name], rtol=1e-4, atol=1e-5)
 
     regulariser.keep()
-    vector = ClientState(context, 0, 3, 0).read(NAME)
+    vector = ClientState(context, 0, 3, checkpoint=0).read(NAME)
     assert vector is not None
     held = BoxVector.from_vector(vector, layout(SPEC))
     assert held is not None
@@ -174,7 +174,7 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
 def test_a_device_that_lost_its_memory_begins_at_zero_and_says_so() -> None:
     model = LocalModel(SPEC, Plan(), torch.device("cpu"))
     model.load(SPEC, Plan(), flatten(state_of(SPEC)), sliced=False)
-    regulariser = FedDynRegulariser(model, spec=SPEC, alpha=ALPHA, memory=ClientState(_context(), 0, 5, 4))
+    regulariser = FedDynRegulariser(model, spec=SPEC, alpha=ALPHA, memory=ClientState(_context(), 0, 5, checkpoint=4))
     assert regulariser.began_anew
 
 

@@ -20,7 +20,7 @@ from protocol import Scalar, WireError
 from tests.support import context_of
 
 RATES = tuple(Fraction(i, 5) for i in range(1, 6))
-NO_MEMORY = ClientState(context_of(), 0, 1, 0)
+NO_MEMORY = ClientState(context_of(), 0, 1, checkpoint=0)
 SPEC = completed(
     NetworkSpec("resnet", (1, 8, 8), 5, widths=(10, 10), blocks=(1, 1), norm="batch-per-width", rates=RATES)
 )

@@ -118,10 +118,10 @@ class Run:
             draws = torch_generator(self.config.data.seed, 0, "server", "initial state")
             for name, tensor in initial_state(strategy.network, draws).items():
                 strategy.state[name].copy_(tensor)
-            self.folder.truncate_metrics(0)
-            self.folder.model.remove()
             if self.config.resume:
                 self.folder.go_on(self.config.flat, 0)
+            self.folder.truncate_metrics(0)
+            self.folder.model.remove()
             return 1
         strategy.runner.restore(found.tensors, found.values["strategy"])
         strategy.runner.saved_round = found.round_number
@@ -129,13 +129,13 @@ class Run:
         self._traffic = found.values["traffic"]
         self._accepted = int(found.values["accepted"])
         self._ended = found.round_number
+        self.folder.go_on(self.config.flat, self._ended)
         self.folder.truncate_metrics(self._ended)
         for line in settle(self.folder, found):
             self._write(line)
         if self.folder.model.round != self._ended:
             self._write_model()
             self._write(f"the model was not that of round {self._ended}: made again from the checkpoint")
-        self.folder.go_on(self.config.flat, self._ended)
         self._write(f"resuming after round {self._ended}")
         return self._ended + 1
 
@@ -222,13 +222,17 @@ class Run:
                 **hashes,
             }
             checkpoint.save(self.folder.checkpoints, number, tensors | moments, saved)
-            self.folder.model.commit(number)
         except (checkpoint.CheckpointError, OSError) as error:  # a full disk must not end the training
             self.folder.model.discard()
             self._warn(str(error))
             row["checkpoint_error"] = str(error)
-        else:
-            self.strategy.runner.saved_round = number
+            return
+        self.strategy.runner.saved_round = number
+        try:
+            self.folder.model.commit(number)
+        except OSError as error:  # what is staged stays: it is the checkpoint's, and settling gives it its name
+            self._warn(f"the model of round {number} has not got its name yet ({error})")
+            row["checkpoint_error"] = str(error)
 
     def _write_model(self) -> None:
         """Write the model by itself, of the round that has ended."""

@@ -25,18 +25,14 @@ class ModelFile:
 
     Attributes:
         path: of the state.
-        round: the round that both files are of, as far as this process knows; None for no model.
+        round: the round that both files are of, as far as this process knows; None for no model, or for two files that
+            an error left of two rounds.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / MODEL
         self._state, self._tiers = StagedFile(self.path), StagedFile(folder / TIERS)
         self.round: int | None = None
-
-    @property
-    def sha256(self) -> str:
-        """Of the state's file."""
-        return self._state.sha256
 
     @property
     def facts(self) -> dict[str, Any] | None:
@@ -64,7 +60,12 @@ class ModelFile:
         return {"model": model, "tiers": self._tiers.stage(tiers.serialised(model), sync=sync)}
 
     def commit(self, round_number: int) -> None:
-        """Let what was staged be the model, of this round."""
+        """Let what was staged be the model, of this round.
+
+        Raises:
+            OSError: the files may be of two rounds now, so the model is of none; `find` can finish it.
+        """
+        self.round = None
         self._state.commit()
         self._tiers.commit()
         self.round = round_number
@@ -76,15 +77,15 @@ class ModelFile:
 
     def remove(self) -> None:
         """No model: the run begins anew."""
+        self.round = None
         self._state.remove()
         self._tiers.remove()
-        self.round = None
 
     def write(self, round_number: int, state: Mapping[str, Tensor], tiers: TierRecords) -> None:
         """Write a state as the model, on the disk when this returns.
 
         Raises:
-            OSError: no room; the files are as they were.
+            OSError: no room, and the files are as they were; or as `commit`.
         """
         try:
             self.stage(state, tiers, sync=True)
@@ -98,10 +99,14 @@ class ModelFile:
 
         Returns:
             "there", "staged" (one of the files was, until now), or "" if one of them is lost.
+
+        Raises:
+            OSError: as `commit`.
         """
         found = {self._state: self._state.holds(model), self._tiers: self._tiers.holds(tiers)}
         if not all(found.values()):
             return ""
+        self.round = None
         self._state.take(found[self._state], model)
         self._tiers.take(found[self._tiers], tiers)
         self.round = round_number

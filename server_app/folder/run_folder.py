@@ -157,6 +157,9 @@ class RunFolder:
     def go_on(self, config: Mapping[str, Any], after_round: int) -> None:
         """Begin to write to a reopened folder: what it says of an end is no longer so, its settings are the new ones.
 
+        Comes before every other change: a summary must be true of the files beside it, and a folder without one is
+        settled by whoever reads it.
+
         What the run was called with to find its folder stays as it was in the first place, and so do versions and
         commit; "resumed" lists what has changed since.
         """

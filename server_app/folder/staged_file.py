@@ -42,8 +42,8 @@ class StagedFile:
     def commit(self) -> None:
         """Let what was staged be the file."""
         self._staged.replace(self.path)
-        sync_folder(self.path.parent)
         self.sha256 = self._staged_sha256
+        sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Forget what was staged."""

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from shutil import copytree
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -13,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import SettingError
+from server_app.folder import checkpoint
+from server_app.folder.files import sync_folder
 from server_app.folder.settle import settle_ended
 from server_app.report.page import write_report
 from tests.resume.walks import disagreements, play
@@ -79,17 +83,70 @@ def test_files_agree_after_every_stop(
         assert json.loads((folder / "summary.json").read_text())["model"]["sha256"] == models[rounds]
 
 
-def test_every_instant_of_a_resumed_run(new_folder: Callable[[], Path], models: dict[int, str]) -> None:
+@pytest.mark.parametrize(
+    ("every", "first", "stop", "rounds"),
+    [(1, 1, 0, 2), (2, 4, 4, 4)],
+    ids=["more rounds", "stopped beyond its checkpoint"],
+)
+def test_every_instant_of_a_resumed_run(
+    new_folder: Callable[[], Path], models: dict[int, str], every: int, first: int, stop: int, rounds: int
+) -> None:
     """Killed before and after every single change of the folder, until there is none left."""
+    begun = new_folder()
+    assert play(begun, first, every=every, stop=stop) == ("stopped" if stop else "finished")
     ended, instant = "killed", 0
     while ended == "killed":
         folder = new_folder()
-        assert play(folder, 1) == "finished"
-        ended = play(folder, 2, resume=True, kill=instant)
+        copytree(begun, folder)
+        ended = play(folder, rounds, every=every, resume=True, kill=instant)
         report(folder)
         assert disagreements(folder, models) == [], instant
         instant += 1
     assert instant > 15
+
+
+@pytest.mark.parametrize("failing", [range(3, 4), range(4, 5), range(3, 7)], ids=["state", "tiers", "until the end"])
+def test_a_disk_that_fails_while_the_model_gets_its_names(
+    new_folder: Callable[[], Path], models: dict[int, str], failing: range
+) -> None:
+    """Each round puts two renames on the disk, of the state and of the tiers: the second round's fail."""
+    folder, calls = new_folder(), count(1)
+
+    def unsteady(path: Path) -> None:
+        if next(calls) in failing:
+            raise OSError(5, "Input/output error")
+        sync_folder(path)
+
+    with patch("server_app.folder.staged_file.sync_folder", unsteady):
+        assert play(folder, 4, stop=3) == "stopped"
+    report(folder)
+    assert disagreements(folder, models) == []
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert ["checkpoint_error" in row for row in rows] == [False, True]
+
+
+def test_a_model_that_is_lost_has_no_name(new_folder: Callable[[], Path], models: dict[int, str]) -> None:
+    """The second round's state gets its name, its tiers do not, and the third round overwrites what was staged."""
+    folder, calls, save = new_folder(), count(1), checkpoint.save
+
+    def unsteady(path: Path) -> None:
+        if next(calls) == 3:
+            raise OSError(5, "Input/output error")
+        sync_folder(path)
+
+    def saved(checkpoints: Path, number: int, *more: Any) -> Path:
+        if number == 3:
+            raise checkpoint.CheckpointError("no room")
+        return save(checkpoints, number, *more)
+
+    with (
+        patch("server_app.folder.staged_file.sync_folder", unsteady),
+        patch("server_app.folder.checkpoint.save", saved),
+    ):
+        assert play(folder, 5, stop=4) == "stopped"
+    assert json.loads((folder / "summary.json").read_text())["model"] is None
+    assert play(folder, 5, resume=True) == "finished"
+    assert disagreements(folder, models) == []
 
 
 def test_more_rounds_and_then_again(new_folder: Callable[[], Path], models: dict[int, str]) -> None:

@@ -18,7 +18,7 @@ from flwr.app import Context, Message
 
 from data import SOURCES
 from models.networks.registry import NETWORKS
-from models.registry import FOLLOWED
+from models.registry import FOLLOWED, is_path
 from protocol.codecs import CODECS
 
 KEY = "allow"  # in the node config
@@ -50,6 +50,19 @@ def check_names(context: Context) -> None:
     for key, registry in (("model", NETWORKS), ("dataset", SOURCES), ("codec", CODECS), ("codec-down", CODECS)):
         if key in context.run_config:
             registry[str(context.run_config[key])]
+
+
+def known_codecs(context: Context) -> tuple[str, ...]:
+    """The codecs that this device has, and the run's where it is an import path.
+
+    Raises:
+        SettingError: it is one that this device does not follow, or that leads to no codec.
+    """
+    wanted = str(context.run_config.get("codec", ""))
+    if not is_path(wanted):
+        return tuple(CODECS.names())
+    CODECS[wanted]  # loaded here, so that a hello offers only what there is
+    return (*CODECS.names(), wanted)
 
 
 def _simulated() -> bool:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 from flwr.app import Context
 
+from client_app.allowed import known_codecs
 from data import DataSettings, NodeData, load, node_data
 from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
 from models.registry import is_path
 from protocol import AdversarialTraining, Hello, HelloRequest, PartRequest, Scalar, WireError
-from protocol.codecs import CODECS
 from protocol.profile import AUTO, ProfileRequest
 
 _DATA_ROOT = "data-root"
@@ -81,14 +81,8 @@ def hello(context: Context, request: HelloRequest) -> Hello:
         labels=examples.labels if request.labels else (),
         tier=tier,
         figures=found,
-        codecs=_codecs(context),
+        codecs=known_codecs(context),
     )
-
-
-def _codecs(context: Context) -> tuple[str, ...]:
-    """The codecs that this device has, and the run's where it is an import path that it follows."""
-    wanted = str(context.run_config.get("codec", ""))
-    return (*CODECS.names(), wanted) if is_path(wanted) else tuple(CODECS.names())
 
 
 def attack_of(training: AdversarialTraining, request: PartRequest, context: Context) -> Attack:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten, shapes_of, split
 from models.networks.build import build_part, layout, shape_of, submodel
+from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.statistics import static_norms
 from models.variants.importance import masked
@@ -124,7 +125,12 @@ def _is_whole(spec: NetworkSpec, plan: Plan) -> bool:
 
 
 def local_model(spec: NetworkSpec, plan: Plan, device: torch.device) -> LocalModel:
-    """The process's model object of this shape; the caller has it until it asks for the same shape again."""
+    """The process's model object of this shape; the caller has it until it asks for the same shape again.
+
+    Raises:
+        SettingError: the network is none, or an import path that is not followed here (`models.registry`).
+    """
+    NETWORKS[spec.name]  # asked every time: what is kept may be of somebody who follows more
     key = shape_of(spec, plan), device
     if key not in _models:
         while len(_models) >= _KEPT:

@@ -17,7 +17,7 @@ def refuse_idle(app: ClientApp) -> ClientApp:
     Raises:
         TypeError: names those that would not.
     """
-    mods = getattr(app, "_mods", ())  # flwr has no public name for them
+    mods = app._mods  # flwr has no public name for them; should it be another one day, nothing starts unchecked
     names = [getattr(mod, "__name__", type(mod).__name__) for mod in mods]
     idle = sorted(_IDLE & set(names))
     if idle:

@@ -3,7 +3,8 @@
 The user gives a function that trains an ordinary module on their data. What a request asks beside that is done here:
 saying hello, slicing and loading the part, FedDyn's term, taking the difference and encoding it, and what a device
 remembers. With `data`, everything else that a strategy may ask is answered as well: statistics of static batch norm,
-losses and gradients for selectors, and with `test_data` evaluation.
+losses and gradients for selectors, and with `test_data` evaluation. As in Flotilla's own ClientApp, only import
+paths that the node config allows are followed (`client_app.allowed`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from client_app.allowed import only_allowed
 from client_app.errors import without_details
 from client_app.mods import refuse_idle
 from client_app.served_device import Data, ServedDevice, TrainFunction, TrainTask
@@ -85,7 +87,7 @@ def serve(
         request, state = read_request(PartRequest, message.content)
         return Message(content=device.evaluate(request, state, context).to_record(), reply_to=message)
 
-    mods: list[Any] = [without_details]
+    mods: list[Any] = [without_details, only_allowed]
     app.query("hello", mods=mods)(hello)
     app.query("statistics", mods=mods)(statistics)
     app.query("losses", mods=mods)(losses)

@@ -11,6 +11,7 @@ from flwr.app import Array, Context
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from client_app.allowed import known_codecs
 from client_app.client_state import ClientState
 from client_app.cluster_choice import load_fitting, received_states
 from client_app.downlink import whole_state
@@ -39,7 +40,7 @@ from protocol import (
     WireError,
     encode,
 )
-from protocol.codecs import CODECS, OfPart, codec_from
+from protocol.codecs import OfPart, codec_from
 
 # Objectives that are no more than what a plain training loop does.
 _PLAIN = ("cross-entropy", "masked-cross-entropy")
@@ -120,7 +121,12 @@ class ServedDevice:
         return self.count(context) if self.count is not None else len(self.examples(context))
 
     def hello(self, request: HelloRequest, context: Context) -> Hello:
-        """Say who this device is; the tier is what its node config says."""
+        """Say who this device is; the tier is what its node config says.
+
+        Raises:
+            WireError: labels are asked for, and it does not tell them.
+            SettingError: the run's codec is an import path that this device does not follow.
+        """
         if request.labels and not self.labels(context):
             raise WireError("the method asks which labels this device has: serve(…, labels=…) or data")
         return Hello(
@@ -128,7 +134,7 @@ class ServedDevice:
             examples=self.size(context),
             labels=self.labels(context) if request.labels else (),
             tier=str(context.node_config.get("tier", "")),
-            codecs=tuple(CODECS.names()),
+            codecs=known_codecs(context),
         )
 
     def train(self, function: TrainFunction, request: TrainRequest, state: Array, context: Context) -> Reply:

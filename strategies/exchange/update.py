@@ -5,6 +5,7 @@ The server trusts only what it remembers. From a reply it takes the nonce, one v
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from protocol import MOST_OF_A_REASON, NodeId, Reply, WireError, escaped, quoted
 from strategies.exchange.assignment import TrainAssignment
 
 MOST_EXAMPLES = 10**9
+_RAISED = re.compile(r"<class '(?:[^'.]+\.)*([^'.]+)'>:<'(.*)'>")  # how flwr writes what a ClientApp raised
 _LOOKED_AT = 4096  # characters of an error's reason, from its end
 _NONE = torch.zeros(0)
 
@@ -146,10 +148,13 @@ def cluster_of(metrics: Mapping[str, float], clusters: int) -> int:
 
 
 def said_error(message: Message) -> str:
-    """What an error reply says: its code, and the last line of its reason."""
+    """What an error reply says: its code, and the last line of its reason, without flwr's marks around an exception."""
     code, reason = message.error.code, (message.error.reason or "")[-_LOOKED_AT:]
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return f"error {code}: {escaped(lines[-1]) if lines else 'no reason given'}"
+    if not lines:
+        return f"error {code}: no reason given"
+    said = _RAISED.sub(r"\1: \2", lines[-1], count=1)
+    return f"error {code}: {escaped(said)}"
 
 
 def why_unusable(error: Exception) -> str:

@@ -33,3 +33,10 @@ def test_a_mod_that_would_not_act_is_refused(mod: Any) -> None:
 def test_mods_that_only_look_are_not() -> None:
     app = ClientApp(mods=[message_size_mod, arrays_size_mod])
     assert refuse_idle(app) is app
+
+
+def test_an_app_that_does_not_say_its_mods_does_not_start() -> None:
+    app = ClientApp()
+    del app._mods
+    with pytest.raises(AttributeError, match="_mods"):
+        refuse_idle(app)

@@ -13,13 +13,18 @@ from flwr.app import ArrayRecord, Context, RecordDict
 from client_app.serve import TrainTask, serve
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.local.grid import LocalGrid, contexts
+from flotilla.user_code import make_importable, packages_of
 from models import initial_state
 from models.randomness import torch_generator
+from protocol import Scalar
+from protocol.codecs import CodecSettings
 from strategies import DepthFL, FedDyn, Fjord, FlowerStrategy, HeteroFL, NetworkSpec, Settings, parse_tiers
 from strategies.flower_adapter import NothingLearnt
+from strategies.nodes.manager import NobodyAnswered
 from strategies.selection import selector
 from tests.clients_page import BLOCKS, write_app
 
+LAB = Path(__file__).parents[1] / "plugins/my_lab"
 TIERS = parse_tiers("a:1, b:1/2")
 
 
@@ -73,6 +78,34 @@ def test_it_learns_and_every_feature_is_answered() -> None:
         started(method, client)
         assert method.report.rejected == []
     assert len(method.report.scores) == 4
+
+
+@pytest.mark.parametrize("named", ["network", "codec"])
+def test_it_follows_what_its_node_config_allows(named: str) -> None:
+    """A peer's request names code; a device without `allow`, as in a deployment, follows no such name."""
+    make_importable(packages_of([LAB], Path(__file__).parents[2]))
+    names = page("my_app/client_app.py")
+    config: dict[str, Scalar] = {}
+    spec, codec = NetworkSpec("mlp", (1, 8, 8), 10, widths=(16, 8)), CodecSettings()
+    if named == "network":
+        spec = NetworkSpec("my_lab.networks:perceptron", (1, 8, 8), 10, options=(("hidden", 12),))
+    else:
+        config, codec = {"codec": "my_lab.codecs:Bytes"}, CodecSettings(name="my_lab.codecs:Bytes")
+    for allow in ("my_lab.*", "other.*", None):
+        method = HeteroFL(spec, Settings(tiers=TIERS, nodes=4, node_wait=0.0, codec=codec))
+        first = ArrayRecord(initial_state(method.network, torch_generator(1, 0, "server", "test")))
+        nodes = contexts(config, 4)
+        for context in nodes.values():
+            del context.node_config["allow"]
+            context.node_config |= {} if allow is None else {"allow": allow}
+        grid = LocalGrid(names["app"], nodes)
+        if allow == "my_lab.*":
+            method.start(grid, first, num_rounds=1)
+            assert method.report.rejected == []
+        else:
+            with pytest.raises((NothingLearnt, NobodyAnswered), match=r"my_lab\..*owner allows"):
+                method.start(grid, first, num_rounds=1)
+    make_importable({})
 
 
 def test_an_objective_of_its_own_needs_the_tasks_loss() -> None:

@@ -169,3 +169,12 @@ def test_a_superlink_has_the_address_that_objects_are_pushed_to() -> None:
     from flotilla.flwr_compat.objects import PUSH_PATH
 
     assert ("POST", PUSH_PATH) in PROTOBUF_REQUEST_TYPES
+
+
+def test_a_client_app_says_which_mods_it_has() -> None:
+    """`client_app.mods` reads them."""
+    from flwr.clientapp import ClientApp
+    from flwr.clientapp.mod import message_size_mod
+
+    assert ClientApp(mods=[message_size_mod])._mods == [message_size_mod]
+    assert ClientApp()._mods == []

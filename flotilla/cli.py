@@ -6,7 +6,6 @@ that `flotilla --help` and a wrong setting answer at once.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -219,22 +218,20 @@ def profile(
 def _run_local(settings: Settings, processes: int | None) -> int:
     """Run in process, with the exit codes of a Flower run. A bug's traceback is for the user to see: 1."""
     from flotilla.local import run_local, run_other
+    from flotilla.local.stopped import Stopped, signals_stop
     from flotilla.own_app import runs_ours
 
-    def terminate(signum: int, _frame: object) -> None:
-        raise SystemExit(128 + signum)  # so that the engine's own cleaning up takes place
-
-    signal.signal(signal.SIGTERM, terminate)
     try:
-        if not runs_ours(settings.app_dir):
-            return run_other(settings.app_dir, dict(settings.config), settings.nodes)
-        return run_local(dict(settings.config), settings.nodes, processes, settings.code.packages)
+        with signals_stop():
+            if not runs_ours(settings.app_dir):
+                return run_other(settings.app_dir, dict(settings.config), settings.nodes)
+            return run_local(dict(settings.config), settings.nodes, processes, settings.code.packages)
     except KeyboardInterrupt:
         print("flotilla: SIGINT: stopped the run", file=sys.stderr)
         return 130
-    except SystemExit as stopped:
-        print("flotilla: SIGTERM: stopped the run", file=sys.stderr)
-        return int(stopped.code or 0)
+    except Stopped as stopped:
+        print(f"flotilla: {stopped}: stopped the run", file=sys.stderr)
+        return 128 + stopped.signum
 
 
 def main() -> None:

@@ -54,22 +54,36 @@ def run_other(app_dir: Path, run_config: Mapping[str, Scalar], nodes: int) -> in
         nodes: number of clients.
 
     Returns:
-        The exit code: 0. What the app raises goes through.
+        The exit code: 0, or that of the app's `sys.exit`, which is a failure where no node had trained. What else it
+        raises goes through.
     """
     import importlib
     import sys
 
-    from flwr.app import Context, RecordDict
+    from flwr.app import Context, Message, RecordDict
 
     from flotilla.local.grid import LocalGrid, contexts
+    from flotilla.local.stopped import Stopped, code_of
     from flotilla.own_app import components
 
+    trained = False
+
+    def watch(request: Message, reply: Message) -> list[Message]:
+        nonlocal trained
+        trained |= request.metadata.message_type.partition(".")[0] == "train" and not reply.has_error()
+        return [reply]
+
     sys.path.insert(0, str(app_dir))
-    halves = []
-    for path in components(app_dir):
-        module, _, name = path.partition(":")
-        halves.append(getattr(importlib.import_module(module), name))
-    server, client = halves
-    grid = LocalGrid(client, contexts(run_config, nodes))
-    server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(run_config)))
+    try:
+        halves = []
+        for path in components(app_dir):
+            module, _, name = path.partition(":")
+            halves.append(getattr(importlib.import_module(module), name))
+        server, client = halves
+        grid = LocalGrid(client, contexts(run_config, nodes), watch)
+        server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(run_config)))
+    except Stopped:
+        raise
+    except SystemExit as end:
+        return code_of(end, learnt=trained)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from flwr.app import ArrayRecord, Context, RecordDict
 
 from client_app.serve import TrainTask, serve
 from flotilla.flwr_compat.identity import assume_identity
+from flotilla.local import run_other
 from flotilla.local.grid import LocalGrid, contexts
+from flotilla.local.stopped import code_of
 from flotilla.user_code import make_importable, packages_of
 from models import initial_state
 from models.randomness import torch_generator
@@ -159,6 +162,52 @@ def test_the_local_engine_runs_the_other_app(their_app: Path, tmp_path: Path) ->
     assert done.returncode != 0
     assert "none of 4 nodes answered hello" in done.stderr
     assert "docs/clients.md" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "says"),
+    [('"no data"', 1, "no data"), ("3", 3, ""), ("", 1, "before any node had trained"), ("256", 1, "")],
+)
+def test_the_local_engine_ends_as_the_app_does(
+    their_app: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ends: str,
+    code: int,
+    says: str,
+) -> None:
+    """It is no signal, and a success that nothing was learnt by is a failure."""
+    (their_app / "leaving.py").write_text(
+        "import sys\nfrom flwr.serverapp import ServerApp\napp = ServerApp()\n"
+        f"@app.main()\ndef main(grid, context):\n    sys.exit({ends})\n"
+    )
+    project = their_app / "pyproject.toml"
+    project.write_text(project.read_text().replace("my_app.server_app:app", "leaving:app"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "leaving", raising=False)
+    assume_identity()
+    assert run_other(their_app, {}, 2) == code
+    assert says in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "leaving")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_app"]:
+        del sys.modules[name]
+
+
+def test_an_exit_after_training_is_a_success() -> None:
+    assert code_of(SystemExit(), learnt=True) == 0
+    assert code_of(SystemExit(0), learnt=False) == 1
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_stops_the_local_engine(their_app: Path, tmp_path: Path, signum: signal.Signals, code: int) -> None:
+    (their_app / "my_app/server_app.py").write_text(
+        "import os, time\nfrom flwr.serverapp import ServerApp\napp = ServerApp()\n"
+        f"@app.main()\ndef main(grid, context):\n    os.kill(os.getpid(), {int(signum)})\n    time.sleep(60)\n"
+    )
+    done = flotilla("run", str(their_app), "--engine", "local", cwd=tmp_path)
+    assert done.returncode == code
+    assert f"{signum.name}: stopped the run" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.e2e

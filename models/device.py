@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 
 
+@lru_cache(maxsize=16)
 def device_named(name: str) -> torch.device:
     """Find the device of a setting: "auto" is CUDA where present, else the CPU; anything else is itself."""
     if name == "auto":

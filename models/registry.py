@@ -79,7 +79,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if name in self._built_in:
             return self._built_in[name]
         if is_path(name):
-            checkFOLLOWED(self.key, name)
+            check_followed(self.key, name)
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
@@ -188,7 +188,7 @@ def following(patterns: Iterable[str]) -> Iterator[None]:
         FOLLOWED.reset(token)
 
 
-def checkFOLLOWED(key: str, path: str) -> None:
+def check_followed(key: str, path: str) -> None:
     """See whether an import path is to be followed here.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -63,6 +63,7 @@ class Clustering(Stateful):
     """
 
     begins = True
+    WATCHES: ClassVar[bool] = False  # whether `expect` and `note` want to hear of every request and reply
 
     def __init__(self, basis: Basis) -> None:
         self.basis = basis
@@ -140,7 +141,7 @@ class Clustering(Stateful):
             one.average.reset()
 
     def expect(self, assignments: Sequence[TrainAssignment]) -> None:
-        """Hear what the round's nodes are asked."""
+        """Hear what the round's nodes are asked; called where `WATCHES`."""
 
     def target(self, assignment: TrainAssignment, update: ClientUpdate) -> int | None:
         """The cluster whose state a reply changes; None for one that only says where its node belongs.
@@ -152,7 +153,7 @@ class Clustering(Stateful):
         return 0
 
     def note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
-        """Remember what an accepted reply says of its node; of no use if the round is abandoned."""
+        """Remember what an accepted reply says of its node, if the round is not abandoned; called where `WATCHES`."""
 
     def close(self, accepted: Sequence[AcceptedUpdate], round_number: int) -> None:
         """All replies of a round that counts are in; states are still what they were."""

@@ -61,6 +61,8 @@ class CFL(Clustering):
         sample: coordinates on which updates are compared, at most.
     """
 
+    WATCHES = True
+
     def __init__(self, basis: Basis, rule: SplitRule, first_round: int, most_clusters: int, sample: int) -> None:
         super().__init__(basis)
         self._rule, self._first_round, self._most, self._size = rule, first_round, most_clusters, sample

@@ -73,7 +73,7 @@ class Availability(Stateful):
             hint = "more: `flotilla run`, or `flwr run . --federation-config 'num-supernodes=%d'`"
             log(WARNING, f"%d of %d nodes are online; {hint}", online, s.nodes, s.nodes)
 
-    def gather(self, grid: Grid) -> None:
+    def _gather(self, grid: Grid) -> None:
         """Where nodes have left, give as many as the run needs the time to come back."""
         least = self._settings.min_nodes
         try:
@@ -89,13 +89,16 @@ class Availability(Stateful):
         Args:
             grid: where the nodes are.
             round_number: 1-based.
-            report: given when the round begins; else who was there then is not asked again.
+            report: given when the round begins, which waits a while where nodes have left; else who was there then
+                is not asked again.
 
         Raises:
             NotEnoughNodes: there are nodes, but none of them has a tier and knows the codecs, when the run begins.
         """
         if self.number == round_number and report is None:
             return self.present
+        if report is not None:
+            self._gather(grid)
         nodes, rejected = self._manager.greet(grid)
         clock = self._clock
         if clock is not None:

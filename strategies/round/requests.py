@@ -27,7 +27,7 @@ from protocol import (
     TrainRequest,
     encode,
 )
-from strategies.clustering.base import Clustering
+from strategies.clustering.base import Clustering, Tensors
 from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import Node
@@ -59,6 +59,7 @@ class StateCache:
     ) -> None:
         self._context, self._method, self._clusters, self._only = context, method, clusters, only
         self.downlink = downlink if downlink is not None and downlink.on else None
+        self._states: dict[int, tuple[Tensor, Tensors]] = {}
         self._parts: dict[tuple[Plan, int], Submodel] = {}
         self._encoded: dict[tuple[Plan | None, tuple[int, ...]], ArrayRecord] = {}
 
@@ -82,8 +83,7 @@ class StateCache:
         One object per plan and state: nodes with the same object are summed together, and masks take a while.
         """
         if (plan, cluster) not in self._parts:
-            tensors = self._clusters.state(cluster)[1]
-            self._parts[plan, cluster] = self._method.part(self._context, plan, tensors)
+            self._parts[plan, cluster] = self._method.part(self._context, plan, self._state(cluster)[1])
         return self._parts[plan, cluster]
 
     def part_to_train(self, plan: Plan, cluster: int) -> Submodel:
@@ -91,6 +91,11 @@ class StateCache:
         if self.downlink is None:
             return self.part(plan, cluster)
         return self._method.part(self._context, plan, self.downlink.tensors)
+
+    def _state(self, cluster: int) -> tuple[Tensor, Tensors]:
+        if cluster not in self._states:
+            self._states[cluster] = self._clusters.state(cluster)
+        return self._states[cluster]
 
     def arrays(self, plan: Plan, clusters: tuple[int, ...]) -> ArrayRecord:
         """States, or the part of each."""
@@ -100,7 +105,7 @@ class StateCache:
         return self._encoded[key]
 
     def _vector(self, plan: Plan | None, clusters: tuple[int, ...]) -> Tensor:
-        states = [self._clusters.state(cluster) for cluster in clusters]
+        states = [self._state(cluster) for cluster in clusters]
         if plan is None:
             return (
                 states[0][0] if len(states) == 1 else pack_states([state for _, state in states], self._clusters.shared)

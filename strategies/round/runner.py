@@ -113,7 +113,6 @@ class Runner:
             amend: what else becomes of training requests before they are sent.
             amend_scoring: the same, of requests to score on a node's own data.
         """
-        self.pieces.nodes.gather(grid)
         self.begin(grid, number)
         report, aggregator = self.round.report, self.aggregator()
         seconds = self._seconds if seconds is None else seconds
@@ -148,7 +147,8 @@ class Runner:
             assign(context, one, plan, method=self.method, states=states, pieces=pieces)
             for one, plan in zip(asked, plans, strict=True)
         ]
-        pieces.clusters.expect(self.round.assignments)
+        if pieces.clusters.WATCHES:
+            pieces.clusters.expect(self.round.assignments)
         self.round.messages = [train_request(context, one, states) for one in self.round.assignments]
         arrays = [message.content.array_records["arrays"] for message in self.round.messages]
         self.round.bytes_down = list(map(bytes_of, arrays))
@@ -161,6 +161,7 @@ class Runner:
         timed = [] if pieces.clock is None else [stages.virtual_time(pieces.clock, context.round_number)]
         bounded = [stages.bound_norm(pieces.norm_bounds)] if pieces.norm_bounds.on else []
         noted = [pieces.norm_bounds.accepted] if pieces.norm_bounds.on else []
+        watched = [pieces.clusters.note] if pieces.clusters.WATCHES else []
         return RoundAggregator(
             report=self.round.report,
             assignments=self.round.assignments,
@@ -175,7 +176,7 @@ class Runner:
             ],
             states=pieces.clusters.states,
             vector=pieces.selection.vector if pieces.selection.of_differences else None,
-            listeners=[*noted, pieces.clusters.note],
+            listeners=[*noted, *watched],
         )
 
     def finish(self, aggregator: RoundAggregator) -> None:

@@ -46,7 +46,7 @@ def serve(
     Args:
         app: without handlers for hello, statistics, losses, gradients, `train.part` and `evaluate.part`.
         train: trains a module in place, any way it likes, and returns the mean training loss. The module is ordinary,
-            but a part of the network: it must be trained as it is, and its tensors must not be replaced.
+            but a part of the network: it must be trained as it is.
         data: this device's training inputs and labels (int64), as the network takes them.
         test_data: likewise, of its own test; without it `evaluate.part` is refused.
         examples: their number, where `data` is not given.

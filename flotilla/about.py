@@ -5,6 +5,7 @@ They answer from the registry and the catalogue of settings, so what a plug-in a
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -24,11 +25,22 @@ from flotilla.settings import SettingsError, app_defaults, values_in
 if TYPE_CHECKING:
     from server_app.config.catalogue import Key
 
-# As `flotilla run --help` has them, which must not load the registry (it imports torch).
-METHOD_NAMES = (
-    "fedavg, smallest, exclusive, heterofl, fedrolex, dropout, fedecover, fjord, feddyn, depthfl, depthfl-exclusive, "
-    "inclusivefl, scalefl, nefl, splitmix, fiarse"
-)
+
+def built_in_methods() -> list[str]:
+    """Names of the methods that are built in, off the registry's source: `run --help` must not load torch for them."""
+    here = Path(__file__).parent  # in a wheel the packages stand here, in a checkout beside this folder
+    source = next(path for folder in (here, here.parent) if (path := folder / "strategies" / "__init__.py").is_file())
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if (
+            isinstance(node, ast.AnnAssign)
+            and ast.unparse(node.target) == "_BUILT_IN"
+            and isinstance(node.value, ast.Dict)
+        ):
+            return [str(ast.literal_eval(key)) for key in node.value.keys if key is not None]
+    raise LookupError(f"{source} has no _BUILT_IN")
+
+
+METHOD_NAMES = ", ".join(built_in_methods())
 
 _YEAR = r"\b(?:19|20)\d\d\b"
 

@@ -191,7 +191,9 @@ def _scalar(kinds: tuple[type, ...]) -> Read:
     def read(value: object) -> object:
         kind = type(value)
         if kind is int and only_float:
-            kind, value = float, float(cast(int, value)) if -(2**63) <= cast(int, value) < 2**63 else value
+            if not -(2**63) <= cast(int, value) < 2**63:
+                raise WireError("expected a whole number of 64 bits")
+            kind, value = float, float(cast(int, value))
         if kind not in kinds:
             _expected(wanted, value)
         if kind is str and len(cast(str, value)) > MOST_CHARACTERS:

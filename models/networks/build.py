@@ -107,7 +107,7 @@ def part_of(spec: NetworkSpec, plan: Plan, state: Mapping[str, Tensor]) -> nn.Mo
 
     Args:
         spec: a completed spec, such as a strategy's `network`.
-        plan: such as a strategy's `kept_plan(tier, round)`.
+        plan: such as a strategy's `kept_plan(context, tier)`.
         state: the global state by name; it is copied.
 
     Raises:

@@ -177,5 +177,6 @@ def _flat(given: Mapping[str, Scalar], overrides: Mapping[str, Scalar]) -> dict[
 
 
 def _nearest(key: str, known: Mapping[str, Scalar]) -> str:
-    close = get_close_matches(key, known, 1)
-    return (f"(did you mean {close[0]!r}?) " if close else "") + f"one of the keys {', '.join(known)}"
+    close = get_close_matches(key, known, 3)
+    meant = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"one of the {len(known)} keys that `flotilla keys` and docs/configuration.md list{meant}"

@@ -129,6 +129,8 @@ def run(
         allowed = "fixed, dynamic or measured in a simulation, whose nodes have no node config to tell their tier"
         print(f"flotilla: tier-assignment = 'node': allowed is {allowed}", file=sys.stderr)
         raise typer.Exit(2)
+    if warning := settings.code.warning():
+        print(f"flotilla: {warning}", file=sys.stderr)
     if engine is Engine.local:
         code = _run_local(settings, processes)
     else:

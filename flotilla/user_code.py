@@ -13,6 +13,7 @@ found under their own names, and nothing beside them is.
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,12 @@ Value = int | float | bool | str
 
 # What Flower puts into a bundle; files of other kinds are left out.
 _KINDS = {".py", ".toml", ".md", ".yaml", ".yml", ".json", ".jsonl"}
+_NO_DATA = {".pyc", ".pyi", ".typed"}  # nobody reads them at run time
+# Folders of a user's that are no code of theirs: never, and only beside packages.
+_NEVER = {"__pycache__", "node_modules", "site-packages", "venv"}
+_NOT_BESIDE = {"build", "dist"}
+_NO_MODULES = {"conftest.py", "setup.py"}
+_NAMED = 5  # files that the warning names
 
 
 class UserCodeError(ValueError):
@@ -52,9 +59,25 @@ class UserCode:
             if path.is_file():
                 found[path.name] = path
                 continue
-            inside = (file for file in sorted(path.rglob("*")) if file.suffix in _KINDS and file.is_file())
+            inside = (file for file in _files(path) if file.suffix in _KINDS)
             found |= {f"{name}/{file.relative_to(path).as_posix()}": file for file in inside}
         return found
+
+    def warning(self) -> str:
+        """One line that counts and names the files of packages that a bundle cannot carry; "" where there is none."""
+        folders = {name: path for name, path in self.packages.items() if path.is_dir()}
+        left = [
+            f"{name}/{file.relative_to(path).as_posix()}"
+            for name, path in folders.items()
+            for file in _files(path)
+            if file.suffix not in _KINDS | _NO_DATA
+        ]
+        if not left:
+            return ""
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        count = "1 file does" if len(left) == 1 else f"{len(left)} files do"
+        kinds = ", ".join(sorted(_KINDS))
+        return f"{count} not go along in Flower's bundle, which takes {kinds}: {', '.join(left[:_NAMED])}{more}"
 
     def added_to(self, project: dict[str, Any]) -> dict[str, Any]:
         """A pyproject.toml that declares these keys, and whose bundle has these files."""
@@ -95,7 +118,7 @@ def extension_of(folder: Path) -> Extension | None:
     config, names = table.get("config", {}), table.get("packages")
     if not isinstance(config, dict) or not isinstance(names, list | None) or set(table) - {"config", "packages"}:
         raise UserCodeError(f"{folder}/pyproject.toml: [tool.flotilla] has packages (a list) and config (a table)")
-    packages = [folder / str(name) for name in names] if names is not None else _inside(folder)
+    packages = [folder / str(name) for name in names] if names is not None else _inside(folder) or _modules(folder)
     return Extension(config, packages)
 
 
@@ -131,7 +154,28 @@ def packages_of(paths: Iterable[Path], app_dir: Path) -> dict[str, Path]:
 def _inside(folder: Path) -> list[Path]:
     """The packages in a folder."""
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.isidentifier())
-    return [path for path in inside if any(path.rglob("*.py"))]
+    own = (path for path in inside if _is_own(path) and path.name not in _NOT_BESIDE)
+    return [path for path in own if any(file.suffix == ".py" for file in _files(path))]
+
+
+def _modules(folder: Path) -> list[Path]:
+    """The modules of a folder that has no packages; those of its tests and its set-up are none."""
+    found = (path for path in sorted(folder.glob("*.py")) if path.is_file() and path.stem.isidentifier())
+    return [path for path in found if path.name not in _NO_MODULES and not path.name.startswith("test_")]
+
+
+def _files(package: Path) -> list[Path]:
+    """The files of a package, without what is hidden and what is no code of the user's."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(package):
+        folders[:] = [name for name in folders if _is_own(Path(place, name))]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in found if file.is_file())
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder can be the user's own code: neither hidden nor an environment nor somebody else's packages."""
+    return not folder.name.startswith(".") and folder.name not in _NEVER and not (folder / "pyvenv.cfg").exists()
 
 
 class _Finder(MetaPathFinder):

@@ -52,6 +52,8 @@ def federation(
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    if warning := settings.code.warning():
+        print(f"flotilla: {warning}", file=sys.stderr)
     code = run_federation(settings, keys, insecure=insecure, verbose=verbose, allow=allow)
     again = ["flotilla", "federation", *([str(app_dir)] if app_dir else []), *(["--insecure"] if insecure else [])]
     again += [word for path in own_code or () for word in ("--with", str(path))] + (["--allow", allow] if allow else [])

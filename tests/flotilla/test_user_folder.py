@@ -53,3 +53,14 @@ def test_its_settings_are_explained_in_it(folder: Path) -> None:
     assert re.search(r"value +12  ", out)
     assert re.search(r"default +32", out)
     assert "my_lab.networks:perceptron" in out
+
+
+def test_data_that_a_bundle_cannot_carry_are_said(folder: Path, tmp_path: Path) -> None:
+    (folder / "my_lab/table.csv").write_text("1, 2")
+    command = [sys.executable, "-m", "flotilla", "run", str(folder), "--engine", "local", "--processes", "0"]
+    done = subprocess.run(
+        [*command, "-c", "num-server-rounds=1"], cwd=tmp_path, capture_output=True, text=True, timeout=800, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "flotilla: 1 file does not go along in Flower's bundle" in done.stderr
+    assert "my_lab/table.csv" in done.stderr

@@ -156,8 +156,8 @@ class ServedDevice:
                     request.objective.name, setting, self.examples(context), device_named(work.device)
                 )
             regulariser = None
-            if request.feddyn is not None:
-                regulariser = FedDynRegulariser(model, request.network, request.feddyn.alpha, memory)
+            if request.drift is not None:
+                regulariser = FedDynRegulariser(model, request.network, request.drift.alpha, memory)
             loss, steps = self._run(function, request, model, setting, regulariser, context)
             if regulariser is not None:
                 regulariser.keep()

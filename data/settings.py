@@ -150,7 +150,9 @@ class DataSettings:
         Raises:
             SettingError: a value of the wrong type or outside what is allowed.
         """
-        name = str(config.get("dataset", cls.dataset))
-        own = option_keys(name, SOURCES[name]).items()
+        name = config.get("dataset", cls.dataset)
+        own = (
+            option_keys(name, SOURCES[name]).items() if isinstance(name, str) else ()
+        )  # what is no text is refused below
         options = tuple((option, told.read(key, config.get(key, told.default))) for key, (option, told) in own)
         return read(cls, config, options=options)

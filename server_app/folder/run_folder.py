@@ -22,11 +22,9 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from logging import WARNING
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any, Literal
-
-from flwr.common import log
 
 from models.errors import SettingError
 from server_app.environment import compared, surroundings
@@ -256,7 +254,7 @@ def read_metrics(path: Path) -> list[Row]:
     for number, line in enumerate(lines, start=1):
         row = _row_in(line)
         if row is None:
-            log(WARNING, "%s, line %d is left out: no JSON object with a round", file, number)
+            getLogger("flwr").log(WARNING, "%s, line %d is left out: no JSON object with a round", file, number)
         else:
             rows.append(row)
     return rows

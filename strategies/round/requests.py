@@ -138,7 +138,7 @@ def train_request(context: RoundContext, assignment: TrainAssignment, states: St
         checkpoint=context.saved_round,
         counted=assignment.last_counted,
         compressed=compressed,
-        feddyn=FedDyn(alpha=settings.dynamic_alpha) if assignment.trains and settings.dynamic_alpha else None,
+        drift=FedDyn(alpha=settings.dynamic_alpha) if assignment.trains and settings.dynamic_alpha else None,
     )
     return _message(context, request, arrays, TRAIN, assignment.node)
 

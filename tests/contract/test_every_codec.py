@@ -225,7 +225,7 @@ def test_what_is_remembered_is_in_the_checkpoint_and_the_device(play: Player) ->
         out = play.once(**keys(codec))
         saved = checkpoint.newest(out.path / "checkpoints")
         assert saved is not None
-        vectors = [tensor for name, tensor in saved.tensors.items() if name.startswith("codec/")]
+        vectors = [tensor for name, tensor in saved.tensors.items() if name.startswith("uplink/")]
         assert len(vectors) == kept
         assert all(len(vector) == sum(tensor.numel() for tensor in out.state.values()) for vector in vectors)
         folder = out.path / "clients"

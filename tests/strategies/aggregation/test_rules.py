@@ -371,7 +371,7 @@ SGD_KEYS: dict[str, Any] = {"aggregation": "q-fedsgd", "local_steps": 1, "clip_n
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        ({"aggregation": "q-fedavg", "aggregation_q": -1.0}, "aggregation-q = -1.0: allowed is a number of at least 0"),
+        ({"aggregation": "q-fedavg", "aggregation_q": -1.0}, "aggregation-q = -1.0: allowed is at least 0"),
         ({"aggregation": "median"}, "aggregation = 'median': allowed is one of method, "),
         ({**SGD_KEYS, "local_steps": 0}, "local-steps = 0: allowed is 1 with aggregation"),
         ({**SGD_KEYS, "local_steps": 2}, "local-steps = 2: allowed is 1 with aggregation"),

@@ -53,8 +53,8 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         if request.work.measure.initial_loss:
             measured["loss-before"] = initial_loss(request.objective.name, about, examples, model.device)
         regulariser = None
-        if request.drift is not None:
-            regulariser = FedDynRegulariser(model, request.network, request.drift.alpha, kept)
+        if request.dynamic_regulariser is not None:
+            regulariser = FedDynRegulariser(model, request.network, request.dynamic_regulariser.alpha, kept)
             measured["began-anew"] = float(regulariser.began_anew)
         trained = train(
             model.module,

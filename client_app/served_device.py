@@ -156,8 +156,8 @@ class ServedDevice:
                     request.objective.name, setting, self.examples(context), device_named(work.device)
                 )
             regulariser = None
-            if request.drift is not None:
-                regulariser = FedDynRegulariser(model, request.network, request.drift.alpha, memory)
+            if request.dynamic_regulariser is not None:
+                regulariser = FedDynRegulariser(model, request.network, request.dynamic_regulariser.alpha, memory)
             loss, steps = self._run(function, request, model, setting, regulariser, context)
             if regulariser is not None:
                 regulariser.keep()

@@ -198,7 +198,7 @@ class TrainRequest(PartRequest):
         checkpoint: newest round that the server can resume from; a device may forget what only earlier rounds needed.
         counted: round of this device's last reply that counted; what it wrote to its state since then never was.
         compressed: how the state came, where it does not always come whole.
-        drift: FedDyn's regulariser; None is none.
+        dynamic_regulariser: FedDyn's regulariser; None is none.
     """
 
     objective: Objective = Objective()
@@ -208,7 +208,7 @@ class TrainRequest(PartRequest):
     checkpoint: int = 0
     counted: int = 0
     compressed: CompressedState | None = None
-    drift: FedDyn | None = None
+    dynamic_regulariser: FedDyn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

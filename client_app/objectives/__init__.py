@@ -22,20 +22,18 @@ def _factory(found: object) -> ObjectiveFactory | None:
     return cast(ObjectiveFactory, found) if callable(found) else None
 
 
-_BUILT_IN: dict[str, ObjectiveFactory] = {
-    "cross-entropy": cross_entropy,
-    "masked-cross-entropy": masked_cross_entropy,
-    "ordered-dropout": OrderedDropout,
-    "deep-supervision": deep_supervision,
-    "importance-masked": importance_masked,
-}
-
 OBJECTIVES: Registry[ObjectiveFactory] = Registry(
     "objective",
     group="flotilla.objectives",
     expected="a function or class that takes an ObjectiveContext and gives a function (inputs, labels) → loss, logits",
     check=_factory,
-    built_in=_BUILT_IN,
+    built_in={
+        "cross-entropy": cross_entropy,
+        "masked-cross-entropy": masked_cross_entropy,
+        "ordered-dropout": OrderedDropout,
+        "deep-supervision": deep_supervision,
+        "importance-masked": importance_masked,
+    },
 )
 
 
@@ -46,7 +44,7 @@ def objective(name: str, about: ObjectiveContext) -> LocalObjective:
         WireError: unknown objective or settings it does not take.
     """
     try:
-        factory = _BUILT_IN.get(name) or OBJECTIVES[name]
+        factory = OBJECTIVES[name]
     except SettingError as error:
         raise WireError(f"this client: {error}") from None
     if isinstance(about.module, BaseNets):

@@ -138,7 +138,9 @@ def train_request(context: RoundContext, assignment: TrainAssignment, states: St
         checkpoint=context.saved_round,
         counted=assignment.last_counted,
         compressed=compressed,
-        drift=FedDyn(alpha=settings.dynamic_alpha) if assignment.trains and settings.dynamic_alpha else None,
+        dynamic_regulariser=FedDyn(alpha=settings.dynamic_alpha)
+        if assignment.trains and settings.dynamic_alpha
+        else None,
     )
     return _message(context, request, arrays, TRAIN, assignment.node)
 

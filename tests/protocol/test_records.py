@@ -99,7 +99,7 @@ trainings = st.builds(
     codec_base=whole,
     counted=whole,
     compressed=st.none() | st.builds(CompressedState, codec=texts, base=whole),
-    drift=st.none() | st.builds(FedDyn, alpha=floats),
+    dynamic_regulariser=st.none() | st.builds(FedDyn, alpha=floats),
 )
 messages = st.one_of(
     trainings,
@@ -147,8 +147,8 @@ def kinds(value: object) -> object:
 def test_what_a_run_does_not_use_is_not_in_its_requests() -> None:
     assert set(to_config(PLAIN)) == {"version", "round-number", "nonce", "seed", "network", "plan"}
     assert json.loads(str(to_config(PLAIN)["network"])) == {"name": "mlp", "input-shape": [1, 8, 8], "classes": 10}
-    used = replace(PLAIN, drift=FedDyn(alpha=0.1), clusters=ClusterStates(count=3))
-    assert set(to_config(used)) - set(to_config(PLAIN)) == {"drift", "clusters"}
+    used = replace(PLAIN, dynamic_regulariser=FedDyn(alpha=0.1), clusters=ClusterStates(count=3))
+    assert set(to_config(used)) - set(to_config(PLAIN)) == {"dynamic-regulariser", "clusters"}
 
 
 WRONG: dict[str, tuple[str, Any, str]] = {

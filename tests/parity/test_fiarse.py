@@ -216,7 +216,7 @@ def test_feddyns_regulariser_does_not_move_what_is_masked() -> None:
             context,
             round_number=number,
             counted=number - 1,
-            feddyn=FedDyn(alpha=0.5),
+            dynamic_regulariser=FedDyn(alpha=0.5),
         )
     _assert_moved_inside(strategy.part(strategy.context(1), plan, strategy.state), difference)
 

@@ -1,4 +1,4 @@
-"""How training examples are divided among clients: as they were found, or by Flower's partitioners.
+"""How training examples are divided among clients: as they were found, by Flower's partitioners, or dealt.
 
 flwr-datasets costs about three seconds to import (it brings pandas, SciPy and matplotlib), so it is imported when a
 partition is made and not before.
@@ -13,7 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from data import dealing
 from models.errors import SettingError
+from models.randomness import generator
 
 Rows = NDArray[np.int64]
 
@@ -51,7 +53,7 @@ def _iid(labels: Rows, settings: Division, seed: int) -> list[Rows]:
 def _dirichlet(labels: Rows, settings: Division, seed: int) -> list[Rows]:
     """Divide each class by proportions from Dirichlet(alpha): Yurochkin et al., ICML 2019, arXiv 1905.12022.
 
-    Drawn again, up to ten times, until everybody has an example.
+    Drawn again, up to ten times, until everybody has an example; then those without get one of whoever has most.
     """
     from flwr_datasets.partitioner import DirichletPartitioner
 
@@ -63,46 +65,70 @@ def _dirichlet(labels: Rows, settings: Division, seed: int) -> list[Rows]:
             # One per repeated draw; we only care whether the last of them succeeded.
             warnings.filterwarnings("ignore", message="The specified min_partition_size")
             return _divide(labels, partitioner)
-    except ValueError as error:
-        raise SettingError(
-            "dirichlet-alpha",
-            settings.dirichlet_alpha,
-            f"larger with num-clients = {settings.num_clients} (or fewer clients):"
-            f" in each of 11 draws somebody was left without any of the {len(labels)} examples",
-        ) from error
+    except ValueError:
+        return dealing.dirichlet(labels, settings.num_clients, settings.dirichlet_alpha, _draw(seed))
 
 
 def _labels(labels: Rows, settings: Division, seed: int) -> list[Rows]:
     """Give each client a number of classes, each shared equally by those who have it: Li et al., arXiv 2102.02079.
 
-    A client's first class goes round in turn, so no class is left over where there are as many clients as classes.
+    A client's first class goes round in turn and the others are drawn. Where that leaves a class over, or a holder of
+    one without an example of it, the classes are dealt instead, which works wherever anything does.
     """
     from flwr_datasets.partitioner import PathologicalPartitioner
 
     clients, wanted, classes = settings.num_clients, settings.labels_per_client, len(np.unique(labels))
     if wanted > classes:
         raise SettingError("labels-per-client", wanted, f"1 to {classes} with dataset {settings.dataset!r}")
+    if clients * wanted < classes:
+        least, alone = -(-classes // clients), -(-classes // wanted)
+        allowed = f"{least} to {classes} with num-clients = {clients}, or num-clients of at least {alone}: else some of"
+        raise SettingError("labels-per-client", wanted, f"{allowed} the {classes} classes are nobody's")
+    if (most := dealing.most_clients(labels, wanted)) < clients:
+        allowed = f"at most {most} with labels-per-client = {wanted}: everybody is to have an example of each"
+        raise SettingError("num-clients", clients, allowed)
     partitioner = PathologicalPartitioner(clients, "label", wanted, "first-deterministic", shuffle=False, seed=seed)
     try:
         with warnings.catch_warnings():
-            # Classes that nobody has are an error below, not a warning.
+            # Classes that nobody has are dealt below.
             warnings.filterwarnings("ignore", message="Classes: .* will NOT be used")
             parts = _divide(labels, partitioner)
-    except ValueError as error:
-        raise SettingError(
-            "num-clients",
-            clients,
-            f"fewer with labels-per-client = {wanted}: some class is wanted by more clients than it has examples",
-        ) from error
-    if sum(map(len, parts)) < len(labels):
-        held = np.unique(labels[np.concatenate(parts)])
-        nobody = ", ".join(map(str, np.setdiff1d(labels, held)))
-        raise SettingError(
-            "labels-per-client",
-            wanted,
-            f"more with num-clients = {clients} (or more clients): nobody has class {nobody}",
-        )
-    return parts
+    except ValueError:
+        parts = []
+    drawn = sum(map(len, parts)) == len(labels)
+    return parts if drawn else dealing.deal_classes(labels, clients, wanted, _draw(seed))
+
+
+def _balanced(labels: Rows, settings: Division, seed: int) -> list[Rows]:
+    """Equal sizes, classes by Dirichlet; see `dealing.balanced_dirichlet`."""
+    return dealing.balanced_dirichlet(labels, settings.num_clients, settings.dirichlet_alpha, _draw(seed))
+
+
+def _quantity(labels: Rows, settings: Division, seed: int) -> list[Rows]:
+    """Sizes by Dirichlet, classes alike; see `dealing.quantities`."""
+    return dealing.quantities(labels, settings.num_clients, settings.dirichlet_alpha, _draw(seed))
+
+
+def _shards(labels: Rows, settings: Division, seed: int) -> list[Rows]:
+    """Sort by label, cut into equal shards and give everybody as many: McMahan et al., arXiv 1602.05629, §3."""
+    clients, each = settings.num_clients, settings.labels_per_client
+    if clients * each > len(labels):
+        allowed = f"at most {len(labels) // each} with labels-per-client = {each} shards of {len(labels)} examples"
+        raise SettingError("num-clients", clients, allowed)
+    return dealing.shards(labels, clients, each, _draw(seed))
+
+
+def _sized(share: Callable[[Rows], NDArray[np.float64]]) -> Scheme:
+    """Sizes by a function of the place among the clients, as Flower's partitioners of these names; nobody has none."""
+
+    def divide(labels: Rows, settings: Division, seed: int) -> list[Rows]:
+        return dealing.sized(len(labels), share(np.arange(1, settings.num_clients + 1)))
+
+    return divide
+
+
+def _draw(seed: int) -> np.random.Generator:
+    return generator(seed, 0, "server", "dealing")
 
 
 def _divide(labels: Rows, partitioner: Any) -> list[Rows]:
@@ -152,4 +178,15 @@ def natural(owners: Rows, settings: Division, seed: int) -> list[Rows]:
     return np.split(rows[order], np.searchsorted(clients[order], np.arange(1, len(groups))))
 
 
-SCHEMES: dict[str, Scheme] = {"iid": _iid, "dirichlet": _dirichlet, "labels": _labels, "natural": natural}
+SCHEMES: dict[str, Scheme] = {
+    "iid": _iid,
+    "dirichlet": _dirichlet,
+    "dirichlet-balanced": _balanced,
+    "labels": _labels,
+    "shards": _shards,
+    "quantity": _quantity,
+    "linear": _sized(lambda place: place.astype(np.float64)),
+    "square": _sized(lambda place: np.square(place, dtype=np.float64)),
+    "exponential": _sized(lambda place: np.exp(place - place.max(), dtype=np.float64)),
+    "natural": natural,
+}

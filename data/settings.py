@@ -36,8 +36,8 @@ class DataSettings:
         partition: how the training examples are divided among clients, a name in `SCHEMES`; "natural" only where the
             data set says who an example is from.
         num_clients: number of clients, at least 1.
-        dirichlet_alpha: concentration of partition "dirichlet", above 0; small means unlike clients.
-        labels_per_client: number of classes each client has under partition "labels".
+        dirichlet_alpha: concentration of the partitions that draw from Dirichlet, above 0; small means unlike clients.
+        labels_per_client: number of classes each client has under partition "labels", of pieces under "shards".
         image_size: side in pixels to which the images of "image-folder" are resized.
         sequence_length: tokens of one input of a text, at most 4,096; 0 is the data set's own.
         vocabulary_size: different words of "sst2", padding and unknown among them: 3 to 100,000.
@@ -64,7 +64,9 @@ class DataSettings:
     )
     partition: str = setting(
         "iid",
-        "`iid`, `dirichlet`, `labels`; `natural`: everybody has what is theirs (`shakespeare`: 246 speakers, `har`: 21"
+        "`iid`; classes: `dirichlet`, `dirichlet-balanced` (equal sizes), `labels` (so many classes each), `shards` (so"
+        " many pieces of the examples sorted by label); sizes, with classes alike: `quantity` (by Dirichlet), `linear`,"
+        " `square`, `exponential` (by place among the clients); `natural`: everybody has what is theirs (`shakespeare`: 246 speakers, `har`: 21"
         " subjects); with fewer clients, consecutive people share one; people with a single example are left out",
         Names(SCHEMES),
     )
@@ -73,12 +75,15 @@ class DataSettings:
     )
     dirichlet_alpha: float = setting(
         0.5,
-        "concentration of `dirichlet`; small means unlike clients",
+        "concentration of `dirichlet`, `dirichlet-balanced` and `quantity`; small means unlike clients",
         Range(0, math.inf, above=True, below=True),
-        read_by="partition = dirichlet",
+        read_by="partition = dirichlet, dirichlet-balanced, quantity",
     )
     labels_per_client: int = setting(
-        2, "classes of each client under `labels`", at_least(1), read_by="partition = labels"
+        2,
+        "classes of each client under `labels`, pieces under `shards`",
+        at_least(1),
+        read_by="partition = labels, shards",
     )
     local_test_fraction: float = setting(
         0.1, "share of a client's examples kept for its own test", Range(0, 1, below=True)

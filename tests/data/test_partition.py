@@ -86,6 +86,86 @@ def test_labels_gives_each_client_that_many(wanted: int) -> None:
     assert {len(np.unique(labels[part])) for part in parts} == {wanted}
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=2, max_size=12),
+    clients=st.integers(1, 30),
+    wanted=st.integers(1, 12),
+    seed=st.integers(0, 10**6),
+)
+def test_labels_are_dealt_whenever_they_can_be(counts: list[int], clients: int, wanted: int, seed: int) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    chosen = DataSettings(partition="labels", num_clients=clients, labels_per_client=wanted, seed=seed)
+    # A client has as many classes as it wants, every class a client, every holder an example: else nothing can do it.
+    places = sum(min(count, clients) for count in counts)
+    if wanted <= len(counts) <= clients * wanted <= places:
+        parts = partition(labels, chosen)
+        _check(parts, len(labels), clients)
+        assert {len(np.unique(labels[part])) for part in parts} == {wanted}
+    else:
+        with pytest.raises(SettingError):
+            partition(labels, chosen)
+
+
+def test_five_clients_of_two_labels_share_ten_classes_whatever_the_seed() -> None:
+    labels = _labels(1437, 10)
+    for seed in range(20):
+        chosen = DataSettings(partition="labels", num_clients=5, labels_per_client=2, seed=seed)
+        parts = partition(labels, chosen)
+        _check(parts, 1437, 5)
+        assert _same(parts, partition(labels, chosen))
+
+
+def test_dealt_classes_have_equal_shares_and_even_holders() -> None:
+    labels = np.repeat(np.arange(4), [100, 100, 100, 2])  # a draw wants the last class of more than two clients
+    parts = partition(labels, DataSettings(partition="labels", num_clients=10, labels_per_client=2))
+    shares = np.array([np.bincount(labels[part], minlength=4) for part in parts])
+    assert (shares > 0).sum(axis=0).tolist()[3] == 2
+    assert (shares > 0).sum(axis=0)[:3].tolist() == [6, 6, 6]
+    assert all(np.ptp(column[column > 0]) <= 1 for column in shares.T)
+
+
+def test_dirichlet_leaves_nobody_without_an_example() -> None:
+    labels = _labels(1437, 10)
+    parts = partition(labels, DataSettings(partition="dirichlet", num_clients=1000))  # no ten draws do it
+    _check(parts, 1437, 1000)
+
+
+def test_balanced_dirichlet_has_equal_sizes_and_unlike_classes() -> None:
+    labels = _labels(20_003, 10)
+
+    def spread(alpha: float) -> float:
+        parts = partition(labels, DataSettings(partition="dirichlet-balanced", dirichlet_alpha=alpha, num_clients=20))
+        _check(parts, 20_003, 20)
+        assert {len(part) for part in parts} == {1000, 1001}
+        shares = np.array([np.bincount(labels[part], minlength=10) / len(part) for part in parts])
+        return float(shares.std(axis=0).mean())
+
+    assert spread(0.1) > 2 * spread(10.0) > 4 * spread(1000.0)
+
+
+@pytest.mark.parametrize("scheme", ["quantity", "linear", "square", "exponential"])
+def test_skewed_quantities_have_classes_alike(scheme: str) -> None:
+    labels = _labels(50_000, 10)
+    parts = partition(labels, DataSettings(partition=scheme, num_clients=8))
+    _check(parts, 50_000, 8)
+    large = [part for part in parts if len(part) > 2000]
+    assert max(map(len, parts)) > 3 * min(map(len, parts))
+    assert all(abs(np.bincount(labels[part], minlength=10) / len(part) - 0.1).max() < 0.03 for part in large)
+
+
+def test_linear_sizes_are_in_proportion_to_the_place() -> None:
+    parts = partition(_labels(1000, 2), DataSettings(partition="linear", num_clients=4))
+    assert sorted(map(len, parts)) == [100, 200, 300, 400]
+
+
+def test_shards_are_a_few_pieces_of_the_sorted_labels() -> None:
+    labels = _labels(2000, 10)
+    parts = partition(labels, DataSettings(partition="shards", num_clients=10, labels_per_client=2))
+    assert {len(part) for part in parts} == {200}
+    assert max(len(np.unique(labels[part])) for part in parts) <= 2  # 20 pieces of 100, 200 of a class
+
+
 def test_labels_do_not_follow_from_the_partition_id() -> None:
     labels = _labels(20_000, 10)
     parts = partition(labels, DataSettings(partition="labels", labels_per_client=1, num_clients=100))
@@ -100,15 +180,14 @@ def test_labels_do_not_follow_from_the_partition_id() -> None:
         (1437, {"num-clients": 5000}, 'num-clients = 5000: allowed is at most 1437 with dataset "digits"'),
         (
             1437,
-            {"partition": "dirichlet", "num-clients": 1000},
-            "dirichlet-alpha = 0.5: allowed is larger with num-clients = 1000 (or fewer clients): in each of 11 draws"
-            " somebody was left without any of the 1437 examples",
+            {"partition": "labels", "num-clients": 1000},
+            "num-clients = 1000: allowed is at most 718 with labels-per-client = 2:"
+            " everybody is to have an example of each",
         ),
         (
             1437,
-            {"partition": "labels", "num-clients": 1000},
-            "num-clients = 1000: allowed is fewer with labels-per-client = 2:"
-            " some class is wanted by more clients than it has examples",
+            {"partition": "shards", "num-clients": 1000},
+            "num-clients = 1000: allowed is at most 718 with labels-per-client = 2 shards of 1437 examples",
         ),
         (
             1437,
@@ -118,7 +197,8 @@ def test_labels_do_not_follow_from_the_partition_id() -> None:
         (
             1437,
             {"partition": "labels", "labels-per-client": 1, "num-clients": 8},
-            "labels-per-client = 1: allowed is more with num-clients = 8 (or more clients): nobody has class 8, 9",
+            "labels-per-client = 1: allowed is 2 to 10 with num-clients = 8, or num-clients of at least 10:"
+            " else some of the 10 classes are nobody's",
         ),
     ],
 )

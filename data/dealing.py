@@ -78,7 +78,7 @@ def dirichlet(labels: Rows, clients: int, alpha: float, draw: np.random.Generato
 
 
 def balanced_dirichlet(labels: Rows, clients: int, alpha: float, draw: np.random.Generator) -> list[Rows]:
-    """Give everybody equally many examples, give or take one, with classes by proportions from Dirichlet(alpha · prior).
+    """Give everybody equally many examples, give or take one, of classes in proportions from Dirichlet(alpha · prior).
 
     Hsu, Qi and Brown, arXiv 1909.06335: the prior is the classes' share of the whole. What a client wants of a class
     that has run out it takes of the others, by its proportions; if it wants none of what is left, by what is left.

@@ -66,8 +66,9 @@ class DataSettings:
         "iid",
         "`iid`; classes: `dirichlet`, `dirichlet-balanced` (equal sizes), `labels` (so many classes each), `shards` (so"
         " many pieces of the examples sorted by label); sizes, with classes alike: `quantity` (by Dirichlet), `linear`,"
-        " `square`, `exponential` (by place among the clients); `natural`: everybody has what is theirs (`shakespeare`: 246 speakers, `har`: 21"
-        " subjects); with fewer clients, consecutive people share one; people with a single example are left out",
+        " `square`, `exponential` (by place among the clients); `natural`: everybody has what is theirs (`shakespeare`:"
+        " 246 speakers, `har`: 21 subjects); with fewer clients, consecutive people share one; people with a single"
+        " example are left out",
         Names(SCHEMES),
     )
     num_clients: int = setting(

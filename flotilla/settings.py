@@ -26,7 +26,7 @@ Value = int | float | bool | str
 
 # One `key=value`: a quoted string may hold spaces and, in double quotes, escaped quotes; anything else ends at a space.
 _PAIR = re.compile(r"""([^\s='"]+)=("(?:[^"\\]|\\.)*"|'[^']*'|[^\s'"]+)(?=\s|$)""")
-_PATH_KEYS = ("run-dir", "resume", "data-root", "client-state")
+_PATH_KEYS = ("run-dir", "resume", "data-root", "client-state", "start")
 
 
 class SettingsError(ValueError):

@@ -37,7 +37,6 @@ from strategies.round.fairness import fairness_by_tier
 
 Row = dict[str, Any]
 
-
 PATIENCE = 5  # rounds in a row without enough replies after which a run gives up: dead actors stay dead
 
 
@@ -118,6 +117,8 @@ class Run:
             draws = torch_generator(self.config.data.seed, 0, "server", "initial state")
             for name, tensor in initial_state(strategy.network, draws).items():
                 strategy.state[name].copy_(tensor)
+            if start := self.config.found_start(strategy.runner.layout):
+                self._write(start.load_into(strategy.state))
             if self.config.resume:
                 self.folder.go_on(self.config.flat, 0)
             self.folder.truncate_metrics(0)

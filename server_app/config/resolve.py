@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from data import SOURCES, DataSettings, shards
+from models.algebra.axes import Layout
 from models.errors import SettingError
 from models.networks.spec import NetworkSpec
 from models.settings import read
@@ -19,6 +20,7 @@ from server_app.config.catalogue import defaults, moved, option_keys, settings_b
 from server_app.config.foreign import foreign_keys, keys_of
 from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
+from server_app.folder.start import Start, found_start
 from strategies import METHODS, FlowerStrategy, Settings
 
 __all__ = ["RunConfig", "defaults", "resolve"]
@@ -52,6 +54,7 @@ class RunConfig:
         rounds: number of the last round.
         evaluate_every, checkpoint_every: in rounds; the last round is always evaluated and saved.
         run_dir, resume: folders as given; "" is unset.
+        start, start_new_heads: what a new run begins from; see `server_app.folder.start`.
         robust: how adversarial inputs come in.
     """
 
@@ -66,6 +69,8 @@ class RunConfig:
     checkpoint_every: int
     run_dir: str
     resume: str
+    start: str
+    start_new_heads: bool
     robust: Robustness
 
     @property
@@ -96,6 +101,14 @@ class RunConfig:
         if self.method.by_length(self.options):
             return f"by its options {self.flat['method']} trains by shares of the whole run; {anew}"
         return ""
+
+    def found_start(self, layout: Layout) -> Start | None:
+        """The file that a new run begins from, held against its network; None where it is drawn.
+
+        Raises:
+            SettingError: (key start) no such file, or of another network.
+        """
+        return found_start(self.start, layout, new_heads=self.start_new_heads) if self.start else None
 
     def strategy(self) -> FlowerStrategy:
         """A new strategy of this configuration."""
@@ -147,9 +160,11 @@ def resolve(
             checkpoint_every=own.checkpoint_every,
             run_dir=own.run_dir,
             resume=own.resume,
+            start=own.start,
+            start_new_heads=own.start_new_heads,
             robust=robust,
         )
-        config.strategy()
+        strategy = config.strategy()
     except SettingError as error:
         if error.key in options:  # a strategy does not know its name here
             raise SettingError(names[error.key], error.value, error.allowed) from None
@@ -157,6 +172,10 @@ def resolve(
     except ValueError as error:  # a plan that leaves a layer empty
         allowed = f"rates and depths that the network can be cut at ({error})"
         raise SettingError("tiers", flat["tiers"], allowed) from None
+    if config.start and settings.clustering.clustering == "ifca":
+        raise SettingError("start", config.start, '"" with clustering = "ifca", whose clusters must begin unlike')
+    if check_files and not config.resume:
+        config.found_start(strategy.runner.layout)
     if check_files and config.resume:
         RunFolder(config.folder).check_same(config.flat, config.free, {"num-server-rounds": config.fixed_length})
     elif check_files and config.run_dir:

@@ -219,6 +219,16 @@ class RunSettings(Checked):
     checkpoint_every: int = setting(1, "in rounds; the last round is always saved", at_least(1))
     run_dir: str = setting("", "run folder; empty is `runs/<time>-<method>-<dataset>`")
     resume: str = setting("", "run folder to go on with; its configuration must be the same; empty starts anew")
+    start: str = setting(
+        "",
+        "what a new run begins from: a `.safetensors` file, or the folder of a finished run; names and shapes must be"
+        " the network's. Empty draws it. Not with `ifca`, whose clusters must begin unlike",
+    )
+    start_new_heads: bool = setting(
+        False,
+        "whether tensors that count classes are drawn where `start` has another number of classes, or none",
+        read_by="start",
+    )
     client_state: str = setting(
         "",
         "folder in which every device keeps what it needs from round to round (FedDyn, error feedback); empty: in"

@@ -6,7 +6,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.allowed import check_names, only_allowed
-from client_app.device import hello
+from client_app.device import data_reply, hello
 from client_app.errors import without_details
 from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
 from client_app.mods import refuse_idle
@@ -32,6 +32,14 @@ def say_hello(message: Message, context: Context) -> Message:
     request = HelloRequest.from_record(message.content)
     check_names(context)
     return Message(content=hello(context, request).to_record(), reply_to=message)
+
+
+@app.query("facts")
+def summarise_data(message: Message, context: Context) -> Message:
+    """Say sums over this device's training examples, from which the facts of the task are decided."""
+    HelloRequest.from_record(message.content)
+    check_names(context)
+    return Message(content=data_reply(context).to_record(), reply_to=message)
 
 
 @app.query("statistics")

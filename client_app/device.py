@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from flwr.app import Context
 
 from client_app.allowed import known_codecs
-from data import DataSettings, NodeData, load, node_data
+from data import SOURCES, DataSettings, InputFacts, NodeData, is_local, load, node_data, summarise
 from models.adversary import Attack
 from models.errors import SettingError
 from models.randomness import torch_generator
 from models.registry import is_path
-from protocol import AdversarialTraining, Hello, HelloRequest, PartRequest, Scalar, WireError
+from protocol import AdversarialTraining, DataReply, Hello, HelloRequest, PartRequest, Scalar, WireError
 from protocol.profile import AUTO, ProfileRequest
 
 _DATA_ROOT = "data-root"
@@ -38,6 +38,8 @@ def node_id(context: Context) -> int:
 def settings_of(context: Context) -> DataSettings:
     """The data that this device uses: the run's settings, with the device's own data folder if it names one.
 
+    Of a data set whose files are a machine's own, what is in such a folder is the device's: nothing of it is divided.
+
     Read once per process for the same configuration: every message brings it again.
     """
     config, root = context.run_config, context.node_config.get(_DATA_ROOT)
@@ -46,16 +48,37 @@ def settings_of(context: Context) -> DataSettings:
         if at == where and known == config:
             return settings
     config = dict(config)
-    settings = DataSettings.from_config(config if root is None else {**config, _DATA_ROOT: root})
+    if root is not None:
+        config |= {_DATA_ROOT: root}
+        if is_local(SOURCES[str(config.get("dataset", DataSettings.dataset))]):
+            config["partition"] = "own"
+    settings = DataSettings.from_config(config)
     if not is_path(settings.dataset):  # what a device's owner allows is looked up every time
         _known.insert(0, (where, config, settings))
         del _known[_KEPT:]
     return settings
 
 
-def data_of(context: Context) -> NodeData:
-    """This device's examples (cached per process)."""
-    return node_data(settings_of(context), node_id(context))
+def facts_in(text: str) -> InputFacts | None:
+    """The facts of the task that a request brings, if it brings some.
+
+    Raises:
+        WireError: it is something else.
+    """
+    try:
+        return InputFacts.from_json(text) if text else None
+    except ValueError as error:
+        raise WireError(f"facts: {error}") from None
+
+
+def data_of(context: Context, facts: str = "") -> NodeData:
+    """This device's examples (cached per process), numbered and normalised by a request's facts."""
+    return node_data(settings_of(context), node_id(context), facts_in(facts))
+
+
+def data_reply(context: Context) -> DataReply:
+    """Sums over this device's training examples, from which the facts of the task are decided."""
+    return DataReply(node=node_id(context), summary=summarise(settings_of(context)).to_json())
 
 
 def hello(context: Context, request: HelloRequest) -> Hello:
@@ -66,7 +89,7 @@ def hello(context: Context, request: HelloRequest) -> Hello:
     Raises:
         WireError: it has no examples.
     """
-    examples = data_of(context)
+    examples = data_of(context, request.facts)
     tier = str(context.node_config.get("tier", ""))
     found: Mapping[str, float] = {}
     if request.profile and (tier == AUTO or ProfileRequest.from_text(request.profile).everyone):
@@ -87,6 +110,6 @@ def hello(context: Context, request: HelloRequest) -> Hello:
 
 def attack_of(training: AdversarialTraining, request: PartRequest, context: Context) -> Attack:
     """How this device attacks its own inputs; what a pixel can be is read off the training images."""
-    low, high = load(settings_of(context)).limits
+    low, high = load(settings_of(context), facts_in(request.facts)).limits
     draws = torch_generator(request.seed, request.round_number, node_id(context), "attack")
     return Attack(epsilon=training.epsilon, steps=training.steps, low=low, high=high, draws=draws)

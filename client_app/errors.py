@@ -13,6 +13,7 @@ from logging import ERROR
 from flwr.app import Context, Message
 from flwr.common import log
 
+from data import DataError
 from models.errors import SettingError
 from protocol import WireError, escaped
 
@@ -23,7 +24,7 @@ _PATH = re.compile(r"(?<![\w.])(?:/[^/\s'\"]+){2,}/?")
 CODES = {
     "request": "the request cannot be met",
     "settings": "a setting of the run cannot be used here",
-    "data": "the device's own data cannot be read",
+    "data": "the device's own data cannot be used",
     "memory": "the device has too little memory",
     "failed": "the device failed at it; its log says why",
 }
@@ -53,6 +54,8 @@ def without_details(message: Message, context: Context, call_next: Callable[[Mes
 
 def told(error: Exception) -> TaskFailed:
     """What may be said of an error."""
+    if isinstance(error, DataError):
+        return TaskFailed("data", error.told)
     if isinstance(error, SettingError):
         return TaskFailed("data") if error.key in _OWN else TaskFailed("settings", _plain(error))
     if isinstance(error, WireError):

@@ -38,7 +38,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     """
     began = perf_counter()
     seed, number, node, settings = request.seed, request.round_number, node_id(context), settings_of(context)
-    data = data_of(context)
+    data = data_of(context, request.facts)
     examples = data.train
     kept = ClientState(context, node, number, checkpoint=request.checkpoint, counted=request.counted)
     codec, training = codec_from(request.codec), request.work.adversarial
@@ -88,7 +88,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
 
 def answer_statistics(request: PartRequest, state: Array, context: Context) -> Reply:
     """Reply with the moments of every static batch norm of the part, over this device's training examples."""
-    examples = data_of(context).train
+    examples = data_of(context, request.facts).train
     with threads(request.work.threads):
         model, _ = _load(request, state, examples)
         moments = moments_of(model.module, examples, request, context)
@@ -100,7 +100,7 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
 
     In evaluation mode, without augmentation; static batch norm takes its statistics from the same examples.
     """
-    node, data = node_id(context), data_of(context)
+    node, data = node_id(context), data_of(context, request.facts)
     examples = data.train
     if 0 < request.batch < len(examples):
         draws = generator(request.seed, request.round_number, node, "probe")
@@ -117,7 +117,7 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
 
 def answer_gradients(request: LossRequest, state: Array, context: Context) -> Reply:
     """Reply with the gradient of that loss by every coordinate of the part."""
-    node, data = node_id(context), data_of(context)
+    node, data = node_id(context), data_of(context, request.facts)
     examples = data.train
     with threads(request.work.threads):
         model, _ = _load(request, state, examples)
@@ -133,7 +133,7 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
 
     Static batch norm takes its statistics from this device's training examples, never from the test batch.
     """
-    examples, clusters, training = data_of(context), request.clusters, request.work.adversarial
+    examples, clusters, training = data_of(context, request.facts), request.clusters, request.work.adversarial
     test = examples.test
     if not len(test):  # nothing to score on: no examples, so the server leaves this out
         nothing = {"num-examples": 0.0, "loss": 0.0, "accuracy": 0.0, "accuracy-own-labels": 0.0}

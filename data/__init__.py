@@ -7,6 +7,7 @@ settings' seed.
 
 from data.augment import AUGMENTATIONS, Augmentation, augment
 from data.batches import batches
+from data.data_error import DataError
 from data.examples import DataSet, Examples, Split, Task
 from data.files import Files
 from data.input_facts import InputFacts, SourceFacts
@@ -14,15 +15,17 @@ from data.node import NodeData, node_data, shards
 from data.partition import partition
 from data.preprocess import Preprocess, UnusableInput
 from data.schemes import SCHEMES
-from data.sets import input_facts, inspect, load
+from data.sets import evaluated_on, facts_from, input_facts, inspect, load, summarise
 from data.settings import DataSettings
-from data.sources import SOURCES, Source
+from data.sources import SOURCES, Source, is_local
+from data.summary import Summary
 
 __all__ = [
     "AUGMENTATIONS",
     "SCHEMES",
     "SOURCES",
     "Augmentation",
+    "DataError",
     "DataSet",
     "DataSettings",
     "Examples",
@@ -33,14 +36,19 @@ __all__ = [
     "Source",
     "SourceFacts",
     "Split",
+    "Summary",
     "Task",
     "UnusableInput",
     "augment",
     "batches",
+    "evaluated_on",
+    "facts_from",
     "input_facts",
     "inspect",
+    "is_local",
     "load",
     "node_data",
     "partition",
     "shards",
+    "summarise",
 ]

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from data.examples import Examples, Task
 from data.files import Files
 from data.input_facts import SourceFacts
-from models.randomness import generator
-
-# One example in five is kept for testing: 360 of 1,797.
-_TEST_EVERY = 5
-# Not the run's seed: accuracies of runs with different seeds are measured on the same examples.
-_SPLIT_SEED = 0
+from data.unsplit import stratified
 
 
 class Digits:
@@ -43,16 +37,5 @@ class Digits:
         images, labels = load_digits(return_X_y=True)
         values = torch.from_numpy(images.astype(np.uint8)).reshape(-1, 1, 8, 8)
         targets = torch.from_numpy(labels.astype(np.int64))
-        train, test = (torch.from_numpy(rows) for rows in _stratified(labels))
+        train, test = (torch.from_numpy(rows) for rows in stratified(labels.astype(np.int64), "digits-split"))
         return Examples(values[train], targets[train]), Examples(values[test], targets[test])
-
-
-def _stratified(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return train and test rows; every class is split in the same proportion, give or take one example.
-
-    Sorted by class (in random order within each), every fifth example goes to the test split.
-    """
-    shuffled = generator(_SPLIT_SEED, 0, "server", "digits-split").permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    tested = np.arange(len(labels)) % _TEST_EVERY == 0
-    return np.sort(by_class[~tested]), np.sort(by_class[tested])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.input_facts import InputFacts
 from models.settings import Scalar
 
 
@@ -17,6 +18,8 @@ class Files:
         image_size: side in pixels of the images of an image folder.
         sequence_length: tokens of one input of a text; 0 is the data set's own.
         vocabulary_size: number of different words, padding and unknown among them.
+        facts: what the run has decided of the task, where that is known; a source of somebody's own files numbers
+            tokens and columns by it.
         options: what a data set that is not built in was told, by the names of its `OPTIONS`.
     """
 
@@ -25,6 +28,7 @@ class Files:
     sequence_length: int = 0
     vocabulary_size: int = 8000
     options: tuple[tuple[str, Scalar], ...] = ()
+    facts: InputFacts | None = None
 
     def option(self, name: str) -> Scalar:
         """One of the data set's own options."""

@@ -26,6 +26,11 @@ class ImageFolder:
 
     images = True
     owned = False
+    local = True
+
+    def provisional(self, files: Files) -> Task:
+        """Two classes, and the shape that the settings say."""
+        return Task(2, (3, files.image_size, files.image_size))
 
     def inspect(self, files: Files) -> Task:
         """Return the number of classes and (3, image_size, image_size); lists folders, opens no image.

@@ -1,16 +1,25 @@
-"""What somebody needs to know of a data set to use a network that was trained on it: classes, and how inputs are made.
+"""The facts of a run's task: what its classes are called, and how an input is made of what is in a file.
 
-A source says of itself what only it knows (`SourceFacts`); `InputFacts` is that with what was computed, as a run folder
-and an exported file hold it.
+Decided once per run (from the server's data, from a file, or from sums that the nodes send), saved in the run folder,
+sent with every request, kept in exported files. A device maps its labels by name and normalises by these numbers; it
+decides nothing of its own. A source says of itself what only it knows (`SourceFacts`).
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from math import isfinite, prod
 from typing import Any
 
 UNITS = ("", "words", "characters")
+TASKS = ("classification",)
+# Bounds of what a peer or a file may say.
+MOST_NAMES = 2**20  # classes, tokens
+MOST_CHARACTERS = 200  # of a name
+MOST_VALUES = 2**28  # of one input
+MOST_DETAILS = 2**23  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +31,19 @@ class SourceFacts:
         white: value of a white pixel in the files; pictures of 0 to 255 are scaled to it.
         units: what a text consists of, one of `UNITS`; "" is no text.
         tokens: its units, in the order of their numbers, from 2 on; 0 is padding and 1 unknown.
+        details: see `InputFacts`.
     """
 
     classes: tuple[str, ...] = ()
     white: float = 255.0
     units: str = ""
     tokens: tuple[str, ...] = ()
+    details: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFacts:
-    """Inputs and labels of a data set.
+    """Inputs and labels of a run.
 
     Attributes:
         dataset: its name.
@@ -41,8 +52,16 @@ class InputFacts:
         vocabulary: number of different tokens; 0 where inputs are no texts.
         images: whether inputs are pictures.
         mean, std: per channel, of values as they come from disk; () for texts. An input is (value - mean) / std.
+        least, greatest: of the training values of any channel, as they come from disk; 0 for texts.
         white: value of a white pixel.
         units, tokens: see `SourceFacts`.
+        task: what a label is, one of `TASKS`.
+        examples: of the training part that is divided among devices; 0 where devices own theirs. A device that finds
+            another number has other files, and its share would be wrong.
+        details: what only the source itself reads, such as the columns of a table or a tokenizer, as JSON text.
+
+    Raises:
+        ValueError: something of another size or shape, or not finite; one line.
     """
 
     dataset: str
@@ -52,15 +71,40 @@ class InputFacts:
     images: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    least: float = 0.0
+    greatest: float = 0.0
     white: float = 255.0
     units: str = ""
     tokens: tuple[str, ...] = ()
+    task: str = "classification"
+    examples: int = 0
+    details: str = ""
+
+    def __post_init__(self) -> None:
+        """Facts come from peers and files: nothing is taken as it is."""
+        for what, names in (("classes", self.classes), ("tokens", self.tokens)):
+            if len(names) > MOST_NAMES or any(len(name) > MOST_CHARACTERS for name in names):
+                raise ValueError(f"{what}: allowed are {MOST_NAMES} of {MOST_CHARACTERS} characters each")
+            if len(set(names)) != len(names):
+                raise ValueError(f"{what}: two have the same name")
+        if not 1 <= len(self.input_shape) <= 3 or min(self.input_shape) < 1 or prod(self.input_shape) > MOST_VALUES:
+            raise ValueError(f"input_shape: {self.input_shape[:4]} is none of 1 to 3 whole numbers")
+        numbers = (*self.mean, *self.std, self.least, self.greatest, self.white)
+        if not all(map(isfinite, numbers)) or any(value <= 0 for value in self.std):
+            raise ValueError("mean, std, least, greatest, white: allowed are finite numbers, and std above 0")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (0, self.input_shape[0]):
+            raise ValueError(f"mean, std: {len(self.mean)} and {len(self.std)} for inputs of {self.input_shape}")
+        if not 0 <= self.vocabulary <= MOST_NAMES or not 0 <= self.examples < 2**53:
+            raise ValueError("vocabulary, examples: out of range")
+        if self.units not in UNITS or self.task not in TASKS or len(self.details) > MOST_DETAILS:
+            raise ValueError("units, task, details: not what this version knows")
 
     def to_json(self) -> str:
         """Serialise; floats come back as the same bits."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @staticmethod
+    @lru_cache(maxsize=8)  # every request of a run brings the same text
     def from_json(text: str) -> InputFacts:
         """Read what `to_json` wrote.
 
@@ -77,11 +121,16 @@ class InputFacts:
                 images=bool(told["images"]),
                 mean=tuple(map(float, told["mean"])),
                 std=tuple(map(float, told["std"])),
+                least=float(told["least"]),
+                greatest=float(told["greatest"]),
                 white=float(told["white"]),
                 units=str(told["units"]),
                 tokens=tuple(map(str, told["tokens"])),
+                task=str(told["task"]),
+                examples=int(told["examples"]),
+                details=str(told["details"]),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"no facts of inputs ({error!r})") from None
 
     def steps(self) -> list[str]:

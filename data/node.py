@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from data.cache import ByteCache
+from data.data_error import DataError
 from data.examples import Split
+from data.input_facts import InputFacts
 from data.partition import partition
 from data.sets import load
 from data.settings import DataSettings
@@ -34,27 +36,46 @@ class NodeData:
     labels: tuple[int, ...]
 
 
-def node_data(settings: DataSettings, partition_id: int) -> NodeData:
+def node_data(settings: DataSettings, partition_id: int, facts: InputFacts | None = None) -> NodeData:
     """Return the examples of one client; recently used clients are kept in memory.
 
-    The local test part has `local-test-fraction` of the shard, rounded, but at least one example where the fraction is
-    above 0 and never the whole shard. It is drawn without regard to classes.
+    That is its share of what is divided; where it owns its data, all of them, which may be a single example, or of one
+    class, and may have a test part. Otherwise the local test part has `local-test-fraction` of the shard, rounded, but
+    at least one example where the fraction is above 0 and never the whole shard. It is drawn without regard to classes.
+
+    Args:
+        settings: which data, divided how.
+        partition_id: which client; of data of its own any number.
+        facts: of the run's task; None: as these data themselves say.
 
     Raises:
-        SettingError: no such partition, or as `load` and `partition` do.
+        SettingError: no such partition, no data, other data than those that are divided, or as `load` and `partition`.
     """
-    if not 0 <= partition_id < settings.num_clients:
+    if settings.own:
+        if not settings.known:
+            allowed = 'the folder of this device\'s own data, in its node config: data-root="/…"'
+            raise DataError("", allowed, "its node config names no data-root, and partition is own")
+    elif not 0 <= partition_id < settings.num_clients:
         raise SettingError(
             "partition-id", partition_id, f"0 to {settings.num_clients - 1} with num-clients = {settings.num_clients}"
         )
-    return _nodes.get((settings, partition_id), lambda: _make(settings, partition_id))
+    return _nodes.get((settings, partition_id, facts), lambda: _make(settings, partition_id, facts))
 
 
-def _make(settings: DataSettings, partition_id: int) -> NodeData:
-    rows = shards(settings)[partition_id]
+def _make(settings: DataSettings, partition_id: int, facts: InputFacts | None) -> NodeData:
+    data = load(settings, facts)
+    if settings.own:
+        if not len(data.train_examples):
+            raise DataError(settings.data_root, "a folder with at least one training example", "it has no examples")
+        if len(data.test_examples):
+            return NodeData(data.train, data.test, _present(data.train))
+    elif facts is not None and facts.examples not in (0, len(data.train_examples)):
+        theirs, found = facts.examples, len(data.train_examples)
+        allowed = f'the files of the run, which have {theirs} training examples, not {found}; or partition = "own"'
+        raise DataError(settings.data_root, allowed, f"it has {found} training examples where the run has {theirs}")
+    rows = np.arange(len(data.train_examples)) if settings.own else shards(settings)[partition_id]
     shuffled = torch.from_numpy(generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows)))
     tested = _test_size(len(rows), settings.local_test_fraction)
-    data = load(settings)
     test_rows, train_rows = shuffled[:tested], shuffled[tested:]
     test, train = (
         regroup(
@@ -62,7 +83,11 @@ def _make(settings: DataSettings, partition_id: int) -> NodeData:
         )
         for part, held_out in ((test_rows, True), (train_rows, False))
     )
-    return NodeData(train, test, tuple(np.unique(train.labels.numpy()).tolist()))
+    return NodeData(train, test, _present(train))
+
+
+def _present(split: Split) -> tuple[int, ...]:
+    return tuple(np.unique(split.labels.numpy()).tolist())
 
 
 def _test_size(examples: int, fraction: float) -> int:

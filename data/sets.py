@@ -2,52 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any, cast
+
+import torch
 
 from data import synthetic_groups
-from data.examples import DataSet, Task
+from data.data_error import DataError
+from data.examples import DataSet, Examples, Split, Task
 from data.files import Files
 from data.input_facts import InputFacts, SourceFacts
+from data.pooled import facts_of, summary_of
 from data.settings import DataSettings
-from data.sources import SOURCES
+from data.sources import SOURCES, is_local
+from data.summary import Summary
+from data.unsplit import with_test_part
 
 
-def load(settings: DataSettings) -> DataSet:
+def load(settings: DataSettings, facts: InputFacts | None = None) -> DataSet:
     """Return the data set that `settings` names; reads it on the first call.
 
     Settings that differ only in how the data are divided get the same object.
 
+    Args:
+        settings: which data.
+        facts: what the run has decided of the task: labels are numbered and inputs normalised by it. None: by what
+            these data themselves say.
+
     Raises:
-        SettingError: (key data-root) files are missing and cannot be downloaded, or are damaged; (keys vocabulary-size,
-            sequence-length) more than the texts have.
+        SettingError: (key data-root) files are missing and cannot be downloaded, or are damaged, or have a class or a
+            value that the facts do not allow; (keys vocabulary-size, sequence-length) more than the texts have.
     """
-    return _load(settings.dataset, settings.files)
+    own = settings.own
+    if facts is None or not is_local(SOURCES[settings.dataset]):
+        raw = _load(settings.dataset, settings.files, own)
+        return raw if facts is None else _normalised(raw, facts)
+    return _load(settings.dataset, replace(settings.files, facts=facts), own)
 
 
-def inspect(settings: DataSettings) -> Task:
+def evaluated_on(settings: DataSettings, facts: InputFacts) -> Split:
+    """What a server scores a run on: the test part of its data.
+
+    Where devices own theirs, and what the server has is in one part, all of it; nothing where it has none.
+
+    Raises:
+        SettingError: as `load`.
+    """
+    if not settings.known:
+        return Split(torch.zeros(0, *facts.input_shape), torch.zeros(0, dtype=torch.int64))
+    data = load(settings, facts)
+    return data.train if settings.own and not len(data.test_examples) else data.test
+
+
+def inspect(settings: DataSettings, facts: InputFacts | None = None) -> Task:
     """Return what a network has to know: the number of classes, the shape of an input, the vocabulary.
 
-    Reads no examples, so the files of a published set need not be there.
+    Reads no examples, so the files of a published set need not be there. Where nothing is known yet (devices own the
+    data, the server has none and has not asked) it is what the settings alone can say, with two classes.
 
     Raises:
         SettingError: (key data-root) the folder of an image folder is missing or not laid out as it must be; (key
             synthetic-groups) groups that these data cannot have.
     """
-    task = SOURCES[settings.dataset].inspect(settings.files)
-    synthetic_groups.check(settings.synthetic_groups, task.classes, task.input_shape)
+    source = SOURCES[settings.dataset]
+    if facts is not None:
+        task = Task(len(facts.classes), facts.input_shape, facts.vocabulary)
+    elif settings.known:
+        task = source.inspect(settings.files)
+    else:
+        task = cast(Any, source).provisional(settings.files)
+    if facts is not None or settings.known:
+        synthetic_groups.check(settings.synthetic_groups, task.classes, task.input_shape)
     return task
 
 
 def input_facts(settings: DataSettings) -> InputFacts:
-    """Return what somebody needs to know to use a network that was trained on these data.
+    """Return the facts of these data: what somebody needs to know to use a network that was trained on them.
 
     Raises:
-        SettingError: as `load`.
+        SettingError: as `load`; also where they have fewer than two classes.
     """
+    if settings.own:
+        return facts_from(settings, summarise(settings))
     data, source = load(settings), SOURCES[settings.dataset]
-    task, tell = data.task, getattr(source, "facts", None)
-    told: SourceFacts = SourceFacts() if tell is None else tell(settings.files)
+    task, told = data.task, _said(source, settings.files)
     mean, std = ((), ()) if task.vocabulary else (tuple(part.flatten().tolist()) for part in data.statistics)
+    values = data.train_examples.values
     return InputFacts(
         dataset=settings.dataset,
         classes=told.classes or tuple(map(str, range(task.classes))),
@@ -56,15 +98,106 @@ def input_facts(settings: DataSettings) -> InputFacts:
         images=source.images,
         mean=mean,
         std=std,
+        least=0.0 if task.vocabulary else float(values.min()),
+        greatest=0.0 if task.vocabulary else float(values.max()),
         white=told.white,
         units=told.units,
         tokens=told.tokens,
+        examples=len(data.train_examples),
+        details=told.details,
     )
+
+
+def summarise(settings: DataSettings) -> Summary:
+    """Return sums over the training examples of these data: what a device tells so that the facts can be decided.
+
+    Raises:
+        SettingError: as `load`.
+    """
+    source, files = SOURCES[settings.dataset], settings.files
+    own: Any = getattr(source, "summarise", None)
+    if own is not None:
+        return cast(Summary, own(files))
+    data, told = load(settings), _said(source, files)
+    classes = told.classes or tuple(map(str, range(data.classes)))
+    return summary_of(data.train_examples, classes, data.task.input_shape, texts=bool(data.task.vocabulary))
+
+
+def facts_from(settings: DataSettings, summary: Summary) -> InputFacts:
+    """Return the facts of a task whose examples were pooled, of one folder or of many devices.
+
+    Raises:
+        SettingError: (key data-root) they do not make a task: no examples, one class, inputs of different shapes.
+    """
+    source, files = SOURCES[settings.dataset], settings.files
+    own: Any = getattr(source, "facts_from", None)
+    try:
+        if own is not None:
+            return cast(InputFacts, own(summary, files))
+        task = cast(Any, source).provisional(files)
+        return facts_of(summary, settings.dataset, SourceFacts(), vocabulary=task.vocabulary, images=source.images)
+    except ValueError as error:
+        raise DataError(settings.data_root, f"data of a task: {error}", "no task can be made of the data") from None
 
 
 # Two: one in use and one for a comparison; more would only hold memory.
 @lru_cache(maxsize=2)
-def _load(name: str, files: Files) -> DataSet:
-    source = SOURCES[name]
+def _load(name: str, files: Files, own: bool) -> DataSet:
+    source, facts = SOURCES[name], files.facts
     train, test = source.read(files)
-    return DataSet(name=name, task=source.inspect(files), train_examples=train, test_examples=test)
+    told = _said(source, files)
+    if not len(train) + len(test):
+        raise DataError(files.root, f"a folder with examples of {name!r}", "it has no examples")
+    if facts is None:
+        task = source.inspect(files)
+    else:
+        task = Task(len(facts.classes), facts.input_shape, facts.vocabulary)
+        numbers = {label: number for number, label in enumerate(facts.classes)}
+        train, test = (_renumbered(part, told.classes, numbers, files) for part in (train, test))
+    for part, examples in (("train", train), ("test", test)):
+        _check(name, part, examples, task.classes, files)
+    if not own:
+        train, test = with_test_part(train, test)
+    return DataSet(name=name, task=task, train_examples=train, test_examples=test, facts=facts)
+
+
+@lru_cache(maxsize=2)
+def _normalised(data: DataSet, facts: InputFacts) -> DataSet:
+    return replace(data, facts=facts)
+
+
+def _said(source: object, files: Files) -> SourceFacts:
+    tell: Any = getattr(source, "facts", None)
+    return SourceFacts() if tell is None else cast(SourceFacts, tell(files))
+
+
+def _renumbered(examples: Examples, names: tuple[str, ...], numbers: Mapping[str, int], files: Files) -> Examples:
+    """Labels as the run numbers them, by their names."""
+    names = names or tuple(map(str, range(len(numbers))))
+    present = sorted(set(examples.labels.tolist()))
+    unknown = [names[label] for label in present if names[label] not in numbers]
+    if unknown:
+        known = ", ".join(list(numbers)[:20]) + (", …" if len(numbers) > 20 else "")
+        few = ", ".join(map(repr, unknown[:20]))
+        raise DataError(
+            files.root,
+            f"data of classes that the run knows ({known}); it does not know {few}",
+            f"it has {len(unknown)} classes that the run does not know; its log names them",
+        )
+    table = torch.tensor([numbers.get(name, -1) for name in names], dtype=torch.int64)
+    return replace(examples, labels=table[examples.labels])
+
+
+def _check(name: str, part: str, examples: Examples, classes: int, files: Files) -> None:
+    """Refuse labels out of range and values that are not finite."""
+    labels, values = examples.labels, examples.values
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        row = int(((labels < 0) | (labels >= classes)).nonzero()[0])
+        allowed = f"{name!r} with labels 0 to {classes - 1}; row {row} of its {part} part has {int(labels[row])}"
+        raise DataError(files.root, allowed, "a label is out of range; its log says which")
+    if values.is_floating_point():
+        finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
+        if not bool(finite.all()):
+            row = int((~finite).nonzero()[0])
+            allowed = f"{name!r} with finite values; row {row} of its {part} part has one that is not"
+            raise DataError(files.root, allowed, "a value is not finite; its log says which")

@@ -13,10 +13,12 @@ from data import synthetic_groups
 from data.augment import AUGMENTATIONS
 from data.files import Files
 from data.schemes import SCHEMES
-from data.sources import SOURCES
+from data.sources import SOURCES, is_local
 from models.errors import SettingError
 from models.registry import option_keys
 from models.settings import ELSEWHERE, Names, Range, Scalar, Text, at_least, between, check, read, setting
+
+OWN = "own"  # the partition of devices that have data of their own
 
 
 def _default_root() -> str:
@@ -32,9 +34,12 @@ class DataSettings:
     Attributes:
         dataset: a name in `SOURCES`.
         data_root: absolute folder of the files; "" stands for $FLOTILLA_DATA or else ~/.cache/flotilla/data, and a
-            relative one is taken from the folder of the process that reads it.
+            relative one is taken from the folder of the process that reads it. With partition "own" "" stays "": there
+            are no data here.
         partition: how the training examples are divided among clients, a name in `SCHEMES`; "natural" only where the
-            data set says who an example is from.
+            data set says who an example is from. "own": they are not, everybody uses all of what is in its own folder.
+        task_facts: where the facts of the task come from: "" the server's training data, or the nodes where it has
+            none; "ask" the nodes; else a file.
         num_clients: number of clients, at least 1.
         dirichlet_alpha: concentration of the partitions that draw from Dirichlet, above 0; small means unlike clients.
         labels_per_client: number of classes each client has under partition "labels", of pieces under "shards".
@@ -62,14 +67,21 @@ class DataSettings:
         "",
         "folder of the files; empty is `$FLOTILLA_DATA`, else `~/.cache/flotilla/data`. A node config may name its own",
     )
+    task_facts: str = setting(
+        "",
+        "where class names, vocabulary, mean and deviation come from when devices own their data (see"
+        " [data.md](data.md)): empty is the server's training data, or sums that the nodes are asked for where it has"
+        " none; `ask` always asks; a file is another run's `facts.json`",
+    )
     partition: str = setting(
         "iid",
         "`iid`; classes: `dirichlet`, `dirichlet-balanced` (equal sizes), `labels` (so many classes each), `shards` (so"
         " many pieces of the examples sorted by label); sizes, with classes alike: `quantity` (by Dirichlet), `linear`,"
         " `square`, `exponential` (by place among the clients); `natural`: everybody has what is theirs (`shakespeare`:"
         " 246 speakers, `har`: 21 subjects); with fewer clients, consecutive people share one; people with a single"
-        " example are left out",
-        Names(SCHEMES),
+        " example are left out; `own`: nothing is divided, every device uses all of what is in the `data-root` of its"
+        " node config",
+        Names((*SCHEMES, OWN)),
     )
     num_clients: int = setting(
         20, "clients that the data are divided among, and nodes that a simulation needs", at_least(1)
@@ -124,8 +136,9 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         # Resolved here, so that equal settings mean equal files even if the environment changes in between.
-        root = Path(self.data_root or _default_root()).expanduser().absolute()
-        object.__setattr__(self, "data_root", str(root))
+        if self.data_root or not self.own:
+            root = Path(self.data_root or _default_root()).expanduser().absolute()
+            object.__setattr__(self, "data_root", str(root))
         check(self)
         synthetic_groups.parse(self.synthetic_groups)
         source = SOURCES[self.dataset]  # or an error that says what there is
@@ -137,6 +150,20 @@ class DataSettings:
             others = ", ".join(name for name in SCHEMES if name != "natural")
             allowed = f"one of {others} with dataset {self.dataset!r}, which does not say who its examples are from"
             raise SettingError("partition", self.partition, allowed)
+
+        if self.own and not is_local(source):
+            allowed = f"another one with dataset {self.dataset!r}, whose files are the same everywhere"
+            raise SettingError("partition", self.partition, allowed)
+
+    @property
+    def own(self) -> bool:
+        """Whether every device has data of its own, all of which it uses; else they share one set."""
+        return self.partition == OWN
+
+    @property
+    def known(self) -> bool:
+        """Whether there are data here; where devices own theirs, a server may have none."""
+        return bool(self.data_root)
 
     @property
     def files(self) -> Files:

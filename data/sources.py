@@ -18,6 +18,12 @@ from models.registry import Registry
 class Source(Protocol):
     """Where a data set comes from; both methods raise SettingError (key data-root) on missing or damaged files.
 
+    One whose files are those of the machine they are on, so that every device may have other ones and the server none,
+    says `local = True` and has `provisional(files)`: a `Task` by the settings alone, with two classes, for as long as
+    nobody has looked at any file. It may decide the facts of a run itself: `summarise(files)`, sums over its training
+    examples (`data.Summary`), and `facts_from(summary, files)`, of one folder or pooled over devices. All others are
+    the same files everywhere, which clients divide among themselves. `facts(files)` may say more (`data.SourceFacts`).
+
     One that is not built in may have `OPTIONS`: name → `models.settings.Setting`. They are keys of the configuration
     that begin with its name, and reach both methods in `files`.
     """
@@ -81,9 +87,16 @@ _BUILT_IN: dict[str, Source] = {
 }
 
 
+def is_local(source: object) -> bool:
+    """Whether the files of a data set are those of the machine they are on: every device may have other ones."""
+    return bool(getattr(source, "local", False))
+
+
 def _source(found: object) -> Source | None:
     made = found() if isinstance(found, type) else found
     methods = all(callable(getattr(made, name, None)) for name in ("inspect", "read"))
+    if is_local(made) and not callable(getattr(made, "provisional", None)):
+        return None
     said = all(isinstance(getattr(made, name, None), bool) for name in ("images", "owned"))
     return cast(Source, made) if methods and said else None
 
@@ -91,7 +104,7 @@ def _source(found: object) -> Source | None:
 SOURCES: Registry[Source] = Registry(
     "dataset",
     group="flotilla.datasets",
-    expected="a data.Source (images, owned, inspect, read) or a class of one",
+    expected="a data.Source (images, owned, inspect, read, and if it is local provisional) or a class of one",
     check=_source,
     built_in=_BUILT_IN,
 )

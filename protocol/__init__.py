@@ -3,9 +3,10 @@
 from protocol.allocator import keep_large_buffers
 from protocol.arrays import WireError, bytes_of, decode, encode, record_of, state_of
 from protocol.records import VERSION
-from protocol.replies import DIFFERENCE, GRADIENT, MOMENTS, Hello, NodeId, Reply
+from protocol.replies import DIFFERENCE, GRADIENT, MOMENTS, DataReply, Hello, NodeId, Reply
 from protocol.requests import (
     EVALUATE,
+    FACTS,
     GRADIENTS,
     HELLO,
     LOSSES,
@@ -33,6 +34,7 @@ from protocol.text import MOST_OF_A_REASON, escaped, quoted
 __all__ = [
     "DIFFERENCE",
     "EVALUATE",
+    "FACTS",
     "GRADIENT",
     "GRADIENTS",
     "HELLO",
@@ -47,6 +49,7 @@ __all__ = [
     "AdversarialTraining",
     "ClusterStates",
     "CompressedState",
+    "DataReply",
     "FedDyn",
     "Hello",
     "HelloRequest",

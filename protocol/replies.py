@@ -68,6 +68,32 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataReply:
+    """What a client says of its data before the facts of the task are decided.
+
+    Attributes:
+        node: as in `Hello`.
+        summary: sums over its training examples, a `data.Summary` as JSON.
+    """
+
+    node: NodeId
+    summary: str
+
+    def to_record(self) -> RecordDict:
+        """As records."""
+        return RecordDict({CONFIG: to_config(self)})
+
+    @staticmethod
+    def from_record(content: RecordDict) -> DataReply:
+        """Read it.
+
+        Raises:
+            WireError: fields missing, unknown or of the wrong type.
+        """
+        return from_config(DataReply, record_in(content, CONFIG))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     nonce: str
 

@@ -20,7 +20,7 @@ from protocol.records import from_config, record_in, to_config
 
 # Message types: flwr's categories with our actions.
 HELLO, STATISTICS, TRAIN, EVALUATE = "query.hello", "query.statistics", "train.part", "evaluate.part"
-LOSSES, GRADIENTS = "query.losses", "query.gradients"
+FACTS, LOSSES, GRADIENTS = "query.facts", "query.losses", "query.gradients"
 # Records of a request: our fields, and the flat state. A record "config" is the caller's of `start`, for clients of
 # their own; nothing here reads it.
 REQUEST, ARRAYS, STATE = "request", "arrays", "state"
@@ -170,6 +170,7 @@ class PartRequest:
         sliced: whether the state that came along is the part already (else the whole state).
         work: how to compute.
         clusters: what states came along; None is one.
+        facts: of the task, a `data.InputFacts` as JSON; "" says none, and the device goes by its own data.
     """
 
     round_number: int
@@ -180,6 +181,7 @@ class PartRequest:
     sliced: bool = False
     work: Work = Work()
     clusters: ClusterStates | None = None
+    facts: str = ""
 
     def to_record(self, state: ArrayRecord) -> RecordDict:
         """The request with its state, which many requests may share."""
@@ -231,10 +233,12 @@ class HelloRequest:
     Attributes:
         labels: whether to tell which labels occur.
         profile: what to measure, a `protocol.profile.ProfileRequest` as text; "" is nothing.
+        facts: as in `PartRequest`.
     """
 
     labels: bool = False
     profile: str = ""
+    facts: str = ""
 
     def to_record(self) -> RecordDict:
         """As records."""

@@ -53,7 +53,7 @@ class Evaluator:
         self._networks: dict[Hashable, nn.Module] = {}
 
     def score(self, state: Mapping[str, Tensor], plan: Plan, part: Submodel, moments: Tensor | None) -> Scores | None:
-        """Score a part; None when it needs statistics and there are no usable ones.
+        """Score a part; None when there is no test set, or it needs statistics and there are no usable ones.
 
         Args:
             state: the global state.
@@ -61,6 +61,8 @@ class Evaluator:
             part: the same as blocks.
             moments: pooled moments of the part (see `models.statistics`).
         """
+        if not len(self._labels):
+            return None
         key = shape_of(self._spec, plan)
         if key not in self._networks:
             self._networks[key] = build_part(self._spec, plan).to(self._device)

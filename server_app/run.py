@@ -12,7 +12,7 @@ import psutil
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from data import input_facts, load
+from data import evaluated_on, load
 from models.cost import cost_of
 from models.device import device_named
 from models.evaluation import Scores
@@ -29,6 +29,7 @@ from server_app.folder.run_folder import RunFolder
 from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
 from server_app.report.page import write_report
+from server_app.task_facts import decide, save_facts, saved_facts
 from server_app.tier_records import GLOBAL, Moments, cluster_moments, evaluated_tiers, kept_plans, tier_records
 from strategies import FlowerStrategy
 from strategies.exchange.report import RoundReport
@@ -53,21 +54,25 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, grid: Grid, write: Callable[[str], None] = print_line) -> None:
-        self.config, self.grid, self._write = config, grid, write
+        self.grid, self._write = grid, write
+        facts = saved_facts(config.folder) if config.resume else None
+        facts = facts or config.facts or decide(config.data, config.settings, grid)
+        self.config = config = config.for_task(facts)
         self.strategy: FlowerStrategy = config.strategy()
         self.folder = _folder(config)
-        data, robust = load(config.data), config.robust
+        save_facts(self.folder.path, facts)
+        test, robust = evaluated_on(config.data, facts), config.robust
         self._evaluator = Evaluator(
             self.strategy.network,
-            data.test,
+            test,
             device_named(config.settings.work.device),
             mix=robust.mix,
-            attack=(lambda: robust.attack(data)) if robust.examples else None,
-            attacked=robust.rows(len(data.test)),
+            attack=(lambda: robust.attack(load(config.data, facts))) if robust.examples else None,
+            attacked=robust.rows(len(test)),
         )
         self._progress = Progress(config.rounds, write)
         self._events = Events(self.folder.path, self._warn)
-        self._inputs, self._moments = input_facts(config.data), Moments()
+        self._inputs, self._moments = facts, Moments()
         self._traffic: dict[str, Any] = {}
         self._accepted = self._in_vain = self._ended = 0
         self._unwritten: list[Row] = []

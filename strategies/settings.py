@@ -168,6 +168,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
         aggregation: what replies count.
         clustering: whether there are several global states, and who trains which.
         guard: limits of what one reply, or too few of them, can do.
+        facts: of the task, as requests carry them; "" sends none.
         over_selection: so many times the nodes are asked that a round needs; it ends when these have replied.
     """
 
@@ -187,6 +188,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
     aggregation: Aggregation = ByMethod()
     clustering: ClusterOptions = ClusterOptions()
     guard: GuardOptions = GuardOptions()
+    facts: str = ""
 
     def __post_init__(self) -> None:
         """Check what has a closed set or a range.

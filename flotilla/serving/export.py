@@ -12,8 +12,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from data import DataSettings, Split
-from data import load as load_data
+from data import DataSettings, InputFacts, Split, evaluated_on
 from flotilla.serving.load import FinishedRun, load, open_run, tier_of
 from flotilla.serving.model import TierModel
 from flotilla.serving.onnx_file import CannotExport, OnnxModel, check_installed, onnx_bytes, write_onnx
@@ -93,9 +92,12 @@ def export(
 def _test_data(run: FinishedRun) -> Split:
     config = json.loads((run.path / CONFIG).read_text(encoding="utf-8"))["config"]
     try:
-        return load_data(DataSettings.from_config(config)).test
+        found = evaluated_on(DataSettings.from_config(config), InputFacts.from_json(run.records.inputs))
     except SettingError as error:
         raise CannotExport(f"the run's test data cannot be read, --no-check goes without: {error}") from None
+    if not len(found):
+        raise CannotExport("the server had no test data, --no-check goes without")
+    return found
 
 
 def _safetensors(model: TierModel, file: Path, test: Split | None) -> Exported:

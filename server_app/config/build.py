@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
-from data import DataSettings, inspect
+from data import DataSettings, InputFacts, inspect
 from models.algebra.plans import FULL
 from models.errors import SettingError
 from models.networks.complete import completed
@@ -135,8 +135,12 @@ def build_network(
     settings: Settings,
     method: type[FlowerStrategy],
     options: tuple[tuple[str, Scalar], ...] = (),
+    *,
+    facts: InputFacts | None = None,
 ) -> NetworkSpec:
     """The network that the keys describe, before the method adapts it; `options` are its own, if it is not built in.
+
+    Classes and inputs are those of the facts; without them, of the data.
 
     Raises:
         SettingError: names the key.
@@ -145,7 +149,7 @@ def build_network(
     norm = likes.norm if model.norm == "auto" else model.norm
     if model.norm == "auto" and norm not in NETWORKS[model.model].norms:
         norm = NETWORKS[model.model].norms[0]
-    task = inspect(data)
+    task = inspect(data, facts)
     rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
     if norm != "batch-per-width" or not method.WIDTHS:
         rates = (FULL,)

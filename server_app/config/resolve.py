@@ -8,7 +8,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 
-from data import SOURCES, DataSettings, shards
+from data import SOURCES, DataSettings, InputFacts, shards
 from models.algebra.axes import Layout
 from models.errors import SettingError
 from models.networks.spec import NetworkSpec
@@ -21,6 +21,7 @@ from server_app.config.foreign import foreign_keys, keys_of
 from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.start import Start, found_start
+from server_app.task_facts import read_facts
 from strategies import METHODS, FlowerStrategy, Settings
 
 __all__ = ["RunConfig", "defaults", "resolve"]
@@ -56,6 +57,7 @@ class RunConfig:
         run_dir, resume: folders as given; "" is unset.
         start, start_new_heads: what a new run begins from; see `server_app.folder.start`.
         robust: how adversarial inputs come in.
+        facts: of the task, once they are decided.
     """
 
     flat: dict[str, Scalar]
@@ -72,6 +74,7 @@ class RunConfig:
     start: str
     start_new_heads: bool
     robust: Robustness
+    facts: InputFacts | None = None
 
     @property
     def num_clients(self) -> int:
@@ -110,13 +113,24 @@ class RunConfig:
         """
         return found_start(self.start, layout, new_heads=self.start_new_heads) if self.start else None
 
+    def for_task(self, facts: InputFacts) -> RunConfig:
+        """The same, for a task of these facts, which requests carry: the network has its classes and inputs."""
+        fitted = self
+        if self.data.own and facts != self.facts:
+            fitted = resolve({}, overrides=self.flat, check_files=False, facts=facts)
+        return replace(fitted, facts=facts, settings=replace(fitted.settings, facts=facts.to_json()))
+
     def strategy(self) -> FlowerStrategy:
         """A new strategy of this configuration."""
         return self.method(self.network, self.settings, **self.options)
 
 
 def resolve(
-    given: Mapping[str, Scalar], *, overrides: Mapping[str, Scalar] | None = None, check_files: bool = True
+    given: Mapping[str, Scalar],
+    *,
+    overrides: Mapping[str, Scalar] | None = None,
+    check_files: bool = True,
+    facts: InputFacts | None = None,
 ) -> RunConfig:
     """Check a flat configuration; keys that are absent take their default.
 
@@ -127,6 +141,7 @@ def resolve(
             process see them, those that Flower starts do not.
         check_files: also read the data set and divide it, and look at the run folder, so that missing data, too many
             clients or a folder in use show now.
+        facts: of the task, if they have been decided; else those of the file that the configuration names, if it does.
 
     Raises:
         SettingError: names the key, the value and what is allowed.
@@ -142,11 +157,12 @@ def resolve(
     settings = replace(settings, work=robust.told(settings.work))
     if settings.fraction_evaluate and not data.local_test_fraction:
         raise SettingError("fraction-evaluate", settings.fraction_evaluate, "0 where local-test-fraction is 0")
-    if check_files:
+    facts = facts or read_facts(data)
+    if check_files and not data.own:
         shards(data)
     try:
         told = tuple((option, flat[key]) for option, key in keys_of("model", foreign).items())
-        plain = replace(build_network(model, data, settings, method, told), dual=robust.dual)
+        plain = replace(build_network(model, data, settings, method, told, facts=facts), dual=robust.dual)
         network = method.fitted(plain, settings, options)
         config = RunConfig(
             flat=flat,
@@ -163,6 +179,7 @@ def resolve(
             start=own.start,
             start_new_heads=own.start_new_heads,
             robust=robust,
+            facts=facts,
         )
         strategy = config.strategy()
     except SettingError as error:

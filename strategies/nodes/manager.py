@@ -50,12 +50,14 @@ class NodeManager:
         labels: whether nodes are asked which labels they have; a node that is not asked does not tell.
         profile: what nodes are asked to measure of themselves, a `protocol.profile.ProfileRequest` as text; "" is
             nothing.
+        facts: of the task, as requests carry them.
         waited: where the seconds of the last `greet` went; None if it had nobody to ask.
     """
 
     seconds: float = 60.0
     labels: bool = False
     profile: str = ""
+    facts: str = ""
     waited: WaitTimes | None = None
     _nodes: dict[NodeId, Node] = field(default_factory=dict)
     _online: frozenset[int] = frozenset()  # addresses of `_present`
@@ -99,7 +101,7 @@ class NodeManager:
         rejections: list[Rejection] = []
         refusals: dict[int, str | None] = {}  # by address; None: silent, perhaps only for now
         new = sorted(online - {node.address for node in self._nodes.values()})
-        record = HelloRequest(labels=self.labels, profile=self.profile).to_record()
+        record = HelloRequest(labels=self.labels, profile=self.profile, facts=self.facts).to_record()
         messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in new]
 
         def take(i: int, reply: Message | None) -> None:

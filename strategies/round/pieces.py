@@ -79,7 +79,7 @@ class Pieces:
         self.downlink = Downlink(settings.codec_down, context.layout, settings.seed)
         self.norm_bounds = NormBounds(settings.guard)
         self.privacy = Privacy(settings.guard, settings.nodes) if settings.guard.dp_noise else None
-        self.manager = NodeManager(labels=method.needs_labels())
+        self.manager = NodeManager(labels=method.needs_labels(), facts=settings.facts)
         self.clock = _clock(context)
         self.nodes = Availability(
             settings, self.manager, requirements=partial(requirements, method, context), clock=self.clock

@@ -195,6 +195,7 @@ def _common(context: RoundContext, node: NodeId, plan: Plan, clusters: ClusterSt
         "sliced": settings.slice_at == "server",
         "work": settings.work,
         "clusters": clusters,
+        "facts": settings.facts,
     }
 
 

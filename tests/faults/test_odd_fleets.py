@@ -173,7 +173,7 @@ def test_a_device_whose_own_folder_has_no_images(play: Player, tmp_path: Path) -
     assert out.summary["status"] == "finished"
     assert [len(row["rejected"]) for row in out.rows] == [1, 1]
     assert all(
-        "node 1021: " in one["reason"] and "data: the device's own data cannot be read" in one["reason"]
+        "node 1021: " in one["reason"] and "data: the device's own data cannot be used" in one["reason"]
         for one in out.rejected
     )
 

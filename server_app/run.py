@@ -15,7 +15,6 @@ from flwr.serverapp import Grid
 from data import evaluated_on, load
 from models.cost import cost_of
 from models.device import device_named
-from models.evaluation import Scores
 from models.networks.build import build_part, initial_state
 from models.randomness import torch_generator
 from models.statistics import needs_statistics
@@ -29,14 +28,12 @@ from server_app.folder.run_folder import RunFolder
 from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
 from server_app.report.page import write_report
+from server_app.rows import Row, row_of, row_of_scores
 from server_app.task_facts import decide, save_facts, saved_facts
 from server_app.tier_records import GLOBAL, Moments, cluster_moments, evaluated_tiers, kept_plans, tier_records
 from strategies import FlowerStrategy
 from strategies.exchange.report import RoundReport
 from strategies.flower_adapter import NothingLearnt
-from strategies.round.fairness import fairness_by_tier
-
-Row = dict[str, Any]
 
 PATIENCE = 5  # rounds in a row without enough replies after which a run gives up: dead actors stay dead
 
@@ -55,9 +52,9 @@ class Run:
 
     def __init__(self, config: RunConfig, grid: Grid, write: Callable[[str], None] = print_line) -> None:
         self.grid, self._write = grid, write
-        facts = saved_facts(config.folder) if config.resume else None
-        facts = facts or config.facts or decide(config.data, config.settings, grid)
-        self.config = config = config.for_task(facts)
+        saved = saved_facts(config.folder) if config.resume else None
+        facts = saved or config.facts or decide(config.data, config.settings, grid)
+        config = self.config = config.for_task(facts)
         self.strategy: FlowerStrategy = config.strategy()
         self.folder = _folder(config)
         save_facts(self.folder.path, facts)
@@ -70,8 +67,7 @@ class Run:
             attack=(lambda: robust.attack(load(config.data, facts))) if robust.examples else None,
             attacked=robust.rows(len(test)),
         )
-        self._progress = Progress(config.rounds, write)
-        self._events = Events(self.folder.path, self._warn)
+        self._progress, self._events = Progress(config.rounds, write), Events(self.folder.path, _warn)
         self._inputs, self._moments = facts, Moments()
         self._traffic: dict[str, Any] = {}
         self._accepted = self._in_vain = self._ended = 0
@@ -117,7 +113,7 @@ class Run:
     def _first_round(self) -> int:
         """Take the initial state, or that of the newest checkpoint; return the number of the next round."""
         strategy = self.strategy
-        found = checkpoint.newest(self.folder.checkpoints, self._warn) if self.config.resume else None
+        found = checkpoint.newest(self.folder.checkpoints, _warn) if self.config.resume else None
         if found is None:
             draws = torch_generator(self.config.data.seed, 0, "server", "initial state")
             for name, tensor in initial_state(strategy.network, draws).items():
@@ -154,11 +150,11 @@ class Run:
         self._traffic.update(report.traffic)
         if not report.abandoned and not report.coverage["round"]:
             few = "every coordinate had too few holders (min-cover, guard-mean), or no reply was left"
-            self._warn(f"round {number} changed nothing: {few}")
+            _warn(f"round {number} changed nothing: {few}")
         self._moments = Moments()
         due = last or number % self.config.evaluate_every == 0
         scores = self._evaluate(number, report.seconds) if due else {}
-        row = _row(report) | scores
+        row = row_of(report) | scores
         if report.clusters and report.scores:
             row["clusters"]["local"] = self.strategy.runner.pieces.clusters.local(report.scores)
         began = perf_counter()
@@ -182,7 +178,7 @@ class Run:
         except OSError as error:
             if last:
                 raise
-            self._warn(f"metrics of round {self._unwritten[0]['round']}: not written yet ({error})")
+            _warn(f"metrics of round {self._unwritten[0]['round']}: not written yet ({error})")
 
     def _evaluate(self, number: int, seconds: dict[str, float]) -> Row:
         """Score the global network and every tier's on the whole test set."""
@@ -200,15 +196,14 @@ class Run:
             self._moments = Moments(number, {name: speaker[plan] for name, plan in plans.items()}, pooled)
         seconds["statistics"] = perf_counter() - began
         began = perf_counter()
+        state, parts = strategy.state, {plan: strategy.part(context, plan, strategy.state) for plan in speaker}
         scores = {
-            plan: self._evaluator.score(
-                strategy.state, plan, strategy.part(context, plan, strategy.state), self._moments.of(name)
-            )
+            plan: self._evaluator.score(state, plan, parts[plan], self._moments.of(name))
             for plan, name in speaker.items()
         }
         seconds["evaluate"] = perf_counter() - began
         of_tier = {name: scores[plan] for name, plan in plans.items()}
-        as_row = {name: _scores(score) for name, score in of_tier.items() if score is not None}
+        as_row = {name: row_of_scores(score) for name, score in of_tier.items() if score is not None}
         overall = as_row.pop(GLOBAL, {"loss": None, "accuracy": None})
         return {**overall, "tiers": as_row}
 
@@ -230,14 +225,14 @@ class Run:
             checkpoint.save(self.folder.checkpoints, number, tensors | moments, saved)
         except (checkpoint.CheckpointError, OSError) as error:  # a full disk must not end the training
             self.folder.model.discard()
-            self._warn(str(error))
+            _warn(str(error))
             row["checkpoint_error"] = str(error)
             return
         self.strategy.runner.saved_round = number
         try:
             self.folder.model.commit(number)
         except OSError as error:  # what is staged stays: it is the checkpoint's, and settling gives it its name
-            self._warn(f"the model of round {number} has not got its name yet ({error})")
+            _warn(f"the model of round {number} has not got its name yet ({error})")
             row["checkpoint_error"] = str(error)
 
     def _write_model(self) -> None:
@@ -246,9 +241,8 @@ class Run:
         self.folder.model.write(self._ended, self.strategy.runner.final_state(), records)
 
     def _tier_records(self, number: int) -> TierRecords:
-        return tier_records(
-            self.strategy, number, inputs=self._inputs, noise_share=self.config.robust.mix, moments=self._moments
-        )
+        inputs, mix = self._inputs, self.config.robust.mix
+        return tier_records(self.strategy, number, inputs=inputs, noise_share=mix, moments=self._moments)
 
     def _costs(self) -> dict[str, dict[str, int | None]]:
         """What a device of each tier holds, computes and moves in a round."""
@@ -264,9 +258,6 @@ class Run:
             }
         return costs
 
-    def _warn(self, line: str) -> None:
-        log(WARNING, line)
-
 
 def _folder(config: RunConfig) -> RunFolder:
     if config.resume:
@@ -276,49 +267,8 @@ def _folder(config: RunConfig) -> RunFolder:
     return folder
 
 
-def _row(report: RoundReport) -> Row:
-    row: Row = {
-        "round": report.number,
-        "abandoned": report.abandoned,
-        "selected": list(report.selected),
-        "selected_tiers": dict(report.selected_tiers),
-        "selected_ever": report.selected_ever,
-        "accepted": report.accepted,
-        "rejected": [{"node": r.node, "reason": r.reason} for r in report.rejected],
-        "train_loss": report.train_loss,
-        "train_accuracy": report.train_accuracy,
-        "coverage": dict(report.coverage),
-        "bytes_down": report.bytes_down,
-        "bytes_up": report.bytes_up,
-        "entropy_bytes_up": round(report.entropy_bytes_up),
-        "bytes_survey_down": report.survey_bytes["down"],
-        "bytes_survey_up": report.survey_bytes["up"],
-        "seconds": dict(report.seconds),
-        "client_seconds": dict(report.client_seconds),
-        "waiting_seconds": {phase: dict(waited) for phase, waited in report.waiting.items()},
-    }
-    if report.withdrawn:
-        row["withdrawn"] = list(report.withdrawn)
-    if report.clusters:
-        row["clusters"] = dict(report.clusters)
-    if report.virtual:
-        row["virtual_seconds"], row["virtual_elapsed"] = report.virtual["round"], report.virtual["elapsed"]
-    if report.guard:
-        row["guard"] = dict(report.guard)
-    if report.local:
-        row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
-        row["fairness"] = fairness_by_tier([(score.tier, score.metrics["accuracy"]) for score in report.scores])
-        row["clients"] = {str(score.node): score.metrics["accuracy"] for score in report.scores}
-    return row
-
-
-def _scores(scores: Scores) -> Row:
-    row: Row = {"loss": scores.own.loss, "accuracy": scores.own.accuracy}
-    if scores.ensemble is not None:  # exits or nets, each by itself and their mean of logits
-        row |= {"each": [score.accuracy for score in scores.each], "ensemble": scores.ensemble.accuracy}
-    if scores.robust is not None:
-        row["robust"] = scores.robust
-    return row
+def _warn(line: str) -> None:
+    log(WARNING, line)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,0 +1,58 @@
+"""A round's line of metrics: what `metrics.jsonl` says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.evaluation import Scores
+from strategies.exchange.report import RoundReport
+from strategies.round.fairness import fairness_by_tier
+
+Row = dict[str, Any]
+
+
+def row_of(report: RoundReport) -> Row:
+    """A round's line, without its scores."""
+    row: Row = {
+        "round": report.number,
+        "abandoned": report.abandoned,
+        "selected": list(report.selected),
+        "selected_tiers": dict(report.selected_tiers),
+        "selected_ever": report.selected_ever,
+        "accepted": report.accepted,
+        "rejected": [{"node": r.node, "reason": r.reason} for r in report.rejected],
+        "train_loss": report.train_loss,
+        "train_accuracy": report.train_accuracy,
+        "coverage": dict(report.coverage),
+        "bytes_down": report.bytes_down,
+        "bytes_up": report.bytes_up,
+        "entropy_bytes_up": round(report.entropy_bytes_up),
+        "bytes_survey_down": report.survey_bytes["down"],
+        "bytes_survey_up": report.survey_bytes["up"],
+        "seconds": dict(report.seconds),
+        "client_seconds": dict(report.client_seconds),
+        "waiting_seconds": {phase: dict(waited) for phase, waited in report.waiting.items()},
+    }
+    if report.withdrawn:
+        row["withdrawn"] = list(report.withdrawn)
+    if report.clusters:
+        row["clusters"] = dict(report.clusters)
+    if report.virtual:
+        row["virtual_seconds"], row["virtual_elapsed"] = report.virtual["round"], report.virtual["elapsed"]
+    if report.guard:
+        row["guard"] = dict(report.guard)
+    if report.local:
+        row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
+        row["fairness"] = fairness_by_tier([(score.tier, score.metrics["accuracy"]) for score in report.scores])
+        row["clients"] = {str(score.node): score.metrics["accuracy"] for score in report.scores}
+    return row
+
+
+def row_of_scores(scores: Scores) -> Row:
+    """How one network predicts."""
+    row: Row = {"loss": scores.own.loss, "accuracy": scores.own.accuracy}
+    if scores.ensemble is not None:  # exits or nets, each by itself and their mean of logits
+        row |= {"each": [score.accuracy for score in scores.each], "ensemble": scores.ensemble.accuracy}
+    if scores.robust is not None:
+        row["robust"] = scores.robust
+    return row

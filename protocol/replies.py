@@ -27,7 +27,8 @@ class Hello:
     """What a client says of itself when it is met.
 
     Attributes:
-        node: stable id (partition id or registered name); a name has 1 to 200 characters that can be printed.
+        node: stable id (partition id or registered name); a name has 1 to 200 characters that can be printed and is no
+            number, so that no two ids look alike.
         examples: number of training examples, at least 1.
         labels: labels that occur among them, ascending.
         tier: the tier it was told by its node config; "" leaves it to the server, "auto" to what it measured.
@@ -45,6 +46,8 @@ class Hello:
     def __post_init__(self) -> None:
         if isinstance(self.node, str) and (not self.node or escaped(self.node) != self.node):
             raise ValueError(f"node {quoted(self.node)}: expected 1 to {MOST_OF_A_PEER} characters that can be printed")
+        if isinstance(self.node, str) and self.node.strip().lstrip("+-").isdecimal():
+            raise ValueError(f"node {quoted(self.node)}: a whole number is no name; it is said as a number")
         if self.examples < 1:
             raise ValueError(f"node {quoted(self.node)} has {self.examples} examples")
         if negative := [name for name, value in self.figures.items() if not value >= 0]:

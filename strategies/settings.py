@@ -151,6 +151,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
         tier_margin, tier_patience: of measured tiers, see `strategies.tiers.adaptive.Rule`.
         fleet: virtual devices whose time counts in place of the wall's; None for real ones.
         nodes: number of nodes the run expects.
+        closed: whether no more than these take part; a configuration says so, who writes Python need not count.
         min_nodes: fewer than this and the run does not start.
         node_wait: seconds to wait for nodes.
         fraction_train, fraction_evaluate: share of the nodes that train and that evaluate on their own data.
@@ -177,6 +178,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
     tier_proportions: tuple[Fraction, ...] = ()
     fleet: VirtualFleet | None = None
     nodes: int = 2
+    closed: bool = False
     min_nodes: int = 2
     selector: Selector = field(default_factory=Uniform)
     schedule: Schedule = Schedule()

@@ -113,6 +113,7 @@ def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -
         tier_proportions=parse_proportions(tiering.tier_proportions, tiers),
         fleet=read_fleet(tiering.simulated_devices),
         nodes=clients,
+        closed=True,
         min_nodes=_least_nodes(rounds.min_nodes, clients),
         selector=selector(read(Selection, values).selection, values),
         schedule=schedule,

@@ -149,6 +149,7 @@ def exchange(
     run = _Exchange(
         grid,
         ids,
+        addresses=[message.metadata.dst_node_id for message in messages],
         pushed=pushed,
         take=take,
         odd=odd,
@@ -173,6 +174,7 @@ class _Exchange:
         self,
         grid: Grid,
         ids: list[str],
+        addresses: list[int],
         pushed: set[str],
         take: Taker,
         odd: Odd | None,
@@ -182,6 +184,7 @@ class _Exchange:
     ) -> None:
         self._grid, self._ids, self._take, self._odd, self._window = grid, ids, take, odd, window
         self._clock, self.waited = clock, waited
+        self._addresses = addresses
         self._position = {message_id: i for i, message_id in enumerate(ids)}
         self._pushed = [message_id in pushed for message_id in ids]
         self._done = [False] * len(ids)  # taken
@@ -250,6 +253,10 @@ class _Exchange:
             if i in self._in_hand or i not in asked:
                 if self._odd is not None:
                     self._odd(reply, "duplicate" if i in self._in_hand or (i >= 0 and self._done[i]) else "unknown")
+                continue
+            if not reply.has_error() and reply.metadata.src_node_id != self._addresses[i]:  # errors are the SuperLink's
+                if self._odd is not None:
+                    self._odd(reply, "it is not from the node that was asked")
                 continue
             self._in_hand[i] = reply
             waited.arrived[i] = waited.last = now

@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hmac import compare_digest
 from logging import WARNING
 
 import numpy as np
@@ -130,8 +131,8 @@ def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
         reply = Reply.from_record(message.content, name)
     except WireError as error:
         raise Rejected(str(error)) from None
-    if reply.nonce != nonce:
-        raise Rejected(f"the reply answers {quoted(reply.nonce)}, not {nonce!r}")
+    if not compare_digest(reply.nonce.encode("utf-8", "surrogatepass"), nonce.encode()):
+        raise Rejected(f"the reply answers {quoted(reply.nonce)}, which is not what the node was asked")
     return reply
 
 

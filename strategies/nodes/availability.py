@@ -99,7 +99,7 @@ class Availability(Stateful):
             return self.present
         if report is not None:
             self._gather(grid)
-        nodes, rejected = self._manager.greet(grid)
+        nodes, rejected = self._manager.greet(grid, round_number)
         clock = self._clock
         if clock is not None:
             nodes = [node for node in nodes if clock.online(node.id, round_number)]
@@ -156,11 +156,13 @@ class Availability(Stateful):
                 self._measured.replied(node, tier, one.metrics, outcome.transport_seconds.get(node))
 
     def checkpoint(self) -> Saved:
-        """What the next tiers depend on."""
-        return {}, [] if self._measured is None else self._measured.checkpoint()
+        """What the next tiers depend on, and whose an id is."""
+        measured = [] if self._measured is None else self._measured.checkpoint()
+        return {}, {"measured": measured, "ids": self._manager.claims.checkpoint()}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
         del tensors
+        self._manager.claims.restore(values["ids"])
         if self._measured is not None:
-            self._measured.restore(values)
+            self._measured.restore(values["measured"])

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from protocol import HELLO, Hello, HelloRequest, NodeId, WireError, quoted
+from protocol import HELLO, Hello, HelloRequest, WireError
 from strategies.exchange.messaging import WaitTimes, exchange
 from strategies.exchange.node import Node, in_order
 from strategies.exchange.update import Rejection, said_error, why_unusable
+from strategies.nodes.back_off import BackOff
+from strategies.nodes.claims import Claims
+from strategies.nodes.registration import Registration, Registrations
 
 _SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
-
-
 _SILENT = "no answer in time"
 
 
@@ -46,22 +48,35 @@ class NodeManager:
     """All nodes met so far.
 
     Attributes:
+        most: ids that there may be.
         seconds: how long a hello may take after the last one that came.
         labels: whether nodes are asked which labels they have; a node that is not asked does not tell.
         profile: what nodes are asked to measure of themselves, a `protocol.profile.ProfileRequest` as text; "" is
             nothing.
         facts: of the task, as requests carry them.
         waited: where the seconds of the last `greet` went; None if it had nobody to ask.
+        claims: who holds which id.
     """
 
+    most: int = sys.maxsize
     seconds: float = 60.0
     labels: bool = False
     profile: str = ""
     facts: str = ""
     waited: WaitTimes | None = None
-    _nodes: dict[NodeId, Node] = field(default_factory=dict)
-    _online: frozenset[int] = frozenset()  # addresses of `_present`
+    claims: Claims = field(init=False)
+    _registrations: Registrations = field(default_factory=Registrations)
+    _silence: BackOff[int] = field(default_factory=BackOff)  # by address
+    _refused: BackOff[int] = field(default_factory=BackOff)
+    _registered: set[int] = field(default_factory=set)  # addresses of keys that were registered by name
+    _nodes: dict[int, Node] = field(default_factory=dict)  # by address: who said hello, and is there or owns an id
+    _since: dict[int, str] = field(default_factory=dict)  # likewise: as it was registered when it said so
+    _online: Mapping[int, Registration] = field(default_factory=dict)
     _present: list[Node] = field(default_factory=list)
+    _settled: bool = False  # whether everybody that is there has said hello and counts
+
+    def __post_init__(self) -> None:
+        self.claims = Claims(self.most)
 
     def wait(self, grid: Grid, expected: int, least: int, seconds: float) -> int:
         """Wait until the expected number of nodes is online, or at least `least` and no more are coming.
@@ -86,51 +101,97 @@ class NodeManager:
             count = seen
         return count
 
-    def greet(self, grid: Grid) -> tuple[list[Node], list[Rejection]]:
-        """Say hello to nodes that are new and return all that are online, in order of their ids.
+    def greet(self, grid: Grid, number: int = 1) -> tuple[list[Node], list[Rejection]]:
+        """Say hello to nodes that are new or have come back, and return all that are online, in order of their ids.
 
-        The list is the same object as long as nobody comes or goes.
+        Who did not answer well is asked less and less often (`strategies.nodes.back_off`). The list is the same object
+        as long as nobody comes or goes or says something else.
+
+        Args:
+            grid: where the nodes are.
+            number: of the round.
 
         Raises:
             NobodyAnswered: no node has ever said hello, and those that are online refuse to.
         """
         self.waited = None
-        online = frozenset(grid.get_node_ids())
-        if online == self._online and len(online) == len(self._present):
+        online = self._registrations.online(grid)
+        if online is not self._online:
+            self._leave(online)
+        elif self._settled:
             return self._present, []
+        unheard = [address for address in sorted(online) if self._since.get(address) != online[address].since]
         rejections: list[Rejection] = []
-        refusals: dict[int, str | None] = {}  # by address; None: silent, perhaps only for now
-        new = sorted(online - {node.address for node in self._nodes.values()})
+        refusals = self._say_hello(grid, self._due(unheard, number, rejections), number, rejections)
+        if not self._nodes and refusals and all(reason is not None for reason in refusals.values()):
+            raise NobodyAnswered([reason for reason in refusals.values() if reason])
+        held, refused = self.claims.holders(online)
+        rejections += [Rejection(one.id, f"node {one.address}: {one.reason}") for one in refused]
+        heard = {address for address, since in self._since.items() if online[address].since == since}
+        ids = sorted((node for node, address in held.items() if address in heard), key=in_order)
+        present = [self._nodes[held[node]] for node in ids]
+        if len(present) != len(self._present) or any(a is not b for a, b in zip(present, self._present, strict=True)):
+            self._present = present
+        self._settled = not unheard and not rejections
+        return self._present, rejections
+
+    def _leave(self, online: Mapping[int, Registration]) -> None:
+        """Note who is online now: of those who have left only owners of ids are remembered, and greeted when back."""
+        for address in self._online.keys() - online.keys():
+            self._since.pop(address, None)
+        self.claims.forget(online)
+        owners = self.claims.addresses
+        self._nodes = {address: node for address, node in self._nodes.items() if address in online or address in owners}
+        self._registered.update(address for address, one in online.items() if one.name)
+        self._silence.keep(self._registered | online.keys())  # a restart makes nobody more talkative
+        self._refused.keep(online)  # but may put right what was wrong with an answer
+        self._online = online
+
+    def _due(self, unheard: Sequence[int], number: int, rejections: list[Rejection]) -> list[int]:
+        """Who of those that are new or have come back is asked: no stranger where everybody is there already."""
+        full = bool(unheard) and len(self.claims.holders(self._since.keys())[0]) >= self.most
+        due = []
+        for address in unheard:
+            if full and address not in self._nodes and not self._online[address].name:
+                reason = f"not asked, since num-clients = {self.most} nodes are there"
+                rejections.append(Rejection(None, f"hello of node {address}: {reason}"))
+            elif not (self._silence.rests(address, number) or self._refused.rests(address, number)):
+                due.append(address)
+        return due
+
+    def _say_hello(
+        self, grid: Grid, due: Sequence[int], number: int, rejections: list[Rejection]
+    ) -> dict[int, str | None]:
+        """Greet nodes and take what they say; by address, why one was left out (None: silent, perhaps only for now)."""
+        if not due:
+            return {}
         record = HelloRequest(labels=self.labels, profile=self.profile, facts=self.facts).to_record()
-        messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in new]
+        messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in due]
+        came: list[Message | None] = [None] * len(due)
+        order: list[int] = []  # in which they came: of thousands of nodes, the first ones may be the last to answer
 
         def take(i: int, reply: Message | None) -> None:
-            try:
-                hello = _read(reply)
-            except Exception as error:  # whatever it says, the others are there
-                rejections.append(Rejection(None, f"hello of node {new[i]}: {why_unusable(error)}"))
-                refusals[new[i]] = None if reply is None else rejections[-1].reason.partition(": ")[2]
-                return
-            known = self._nodes.get(hello.node)
-            if known is not None and known.address in online:
-                line = f"two nodes say they are {quoted(hello.node)}; one is left out"
-                rejections.append(Rejection(hello.node, line))
-                return
-            self._nodes[hello.node] = Node(new[i], hello)
+            came[i] = reply
+            order.append(i)
 
-        if messages:
-            # In whatever order they come: of thousands of nodes, the first ones may be the last to answer.
-            came: list[Message | None] = [None] * len(messages)
-            self.waited = exchange(
-                grid, messages, came.__setitem__, seconds=self.seconds, enough=lambda: False, patient=True
-            )
-            for i, reply in enumerate(came):
-                take(i, reply)
-        nodes = [node for node in self._nodes.values() if node.address in online]
-        if not self._nodes and online and all(reason is not None for reason in refusals.values()):
-            raise NobodyAnswered([reason for reason in refusals.values() if reason])
-        self._online, self._present = online, sorted(nodes, key=lambda node: in_order(node.id))
-        return self._present, rejections
+        self.waited = exchange(grid, messages, take, seconds=self.seconds, enough=lambda: False, patient=True)
+        refusals: dict[int, str | None] = {}
+        for i in order:
+            address = due[i]
+            registration = self._online[address]
+            try:
+                hello = _read(came[i])
+                self.claims.claim(hello.node, address, registration)
+            except Exception as error:  # whatever it says, the others are there
+                reason = why_unusable(error)
+                rejections.append(Rejection(registration.id, f"hello of node {address}: {reason}"))
+                refusals[address] = None if came[i] is None else reason
+                (self._silence if came[i] is None else self._refused).missed(address, number)
+            else:
+                self._nodes[address], self._since[address] = Node(address, hello), registration.since
+                self._silence.heard(address, number)
+                self._refused.heard(address, number)
+        return refusals
 
 
 def _read(reply: Message | None) -> Hello:

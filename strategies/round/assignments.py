@@ -12,7 +12,7 @@ from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.pieces import Pieces
-from strategies.round.requests import StateCache, nonce_of
+from strategies.round.requests import StateCache, new_nonce
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,14 +48,13 @@ def assign(
         pieces: know what is kept of the node.
     """
     node, tier = participant.node, participant.tier
-    nonce = nonce_of(context, node.id)
     part = states.part_to_train(plan, participant.clusters[0])
     return TrainAssignment(
         node=node,
         tier=tier.name,
         plan=plan,
         part=part,
-        nonce=nonce,
+        nonce=new_nonce(),
         objective=method.objective(context, tier),
         optimiser=method.optimiser(context, tier),
         work=pieces.work_of(tier),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
@@ -24,6 +25,7 @@ from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.norm_bounds import NormBounds
 from strategies.robustness.privacy import Privacy
 from strategies.round.selection import SelectionRunner
+from strategies.settings import Settings
 from strategies.tiers.tier import Tier
 from strategies.transport.downlink import Downlink
 from strategies.transport.uplink import UplinkDecoder
@@ -63,7 +65,7 @@ class Pieces:
         uplink, downlink: what is kept for the codecs of both ways.
         norm_bounds: how long a difference may be, by tier.
         privacy: the noise of differential privacy, if it is on.
-        manager: the nodes met so far. They introduce themselves anew after a restart, so nothing of it is saved.
+        manager: the nodes met so far. They introduce themselves anew after a restart; whose an id is, `nodes` saves.
         nodes: who is there, and in which tier.
         clock: of virtual devices, if there are some.
         memory: what the method remembers.
@@ -79,7 +81,7 @@ class Pieces:
         self.downlink = Downlink(settings.codec_down, context.layout, settings.seed)
         self.norm_bounds = NormBounds(settings.guard)
         self.privacy = Privacy(settings.guard, settings.nodes) if settings.guard.dp_noise else None
-        self.manager = NodeManager(labels=method.needs_labels(), facts=settings.facts)
+        self.manager = _manager(settings, labels=method.needs_labels())
         self.clock = _clock(context)
         self.nodes = Availability(
             settings, self.manager, requirements=partial(requirements, method, context), clock=self.clock
@@ -137,6 +139,12 @@ def requirements(method: Method, context: RoundContext) -> TierRequirements:
         kept_plan=partial(method.kept_plan, first),
         objective=partial(method.objective, first),
     )
+
+
+def _manager(settings: Settings, *, labels: bool) -> NodeManager:
+    """Who says hello to nodes, and takes no more of them than the run has."""
+    most = settings.nodes if settings.closed else sys.maxsize
+    return NodeManager(most=most, labels=labels, facts=settings.facts)
 
 
 def _basis(method: Method, context: RoundContext) -> Basis:

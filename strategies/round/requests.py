@@ -1,11 +1,12 @@
 """The messages of a round: each a pure function of the context, what a node is asked, and the states it is about.
 
-Encoding the state is the expensive part and the same for many nodes, so it is done once, in a `StateCache` that is
-passed along.
+The nonce is the exception: it is drawn from the system's generator, and nothing else depends on it. Encoding
+the state is the expensive part and the same for many nodes, so it is done once, in a `StateCache` that is passed along.
 """
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
@@ -115,15 +116,18 @@ class StateCache:
         return flatten(held[0]) if len(held) == 1 else pack_states(held, shared_names(parts[0], self._clusters.shared))
 
 
-def nonce_of(context: RoundContext, node: NodeId) -> str:
-    """The name of a request to a node in a round."""
-    return f"{context.settings.seed}-{context.round_number}-{node}"
+def new_nonce() -> str:
+    """A name for a request that nobody can work out: 128 bits from the system's generator, in hexadecimal digits.
+
+    The run's seed is no secret, so nothing that is drawn from it could tell a reply from one that somebody made up.
+    """
+    return secrets.token_hex(16)
 
 
 def train_request(context: RoundContext, assignment: TrainAssignment, states: StateCache) -> Message:
     """Ask a node to train what it is assigned."""
     settings, compressed = context.settings, None
-    common = _common(context, assignment.node.id, assignment.plan, states.told(assignment.clusters))
+    common = _common(context, assignment.plan, states.told(assignment.clusters))
     if states.downlink is None:
         arrays = states.arrays(assignment.plan, assignment.clusters)
     else:
@@ -163,7 +167,7 @@ def part_request(
     """
     path = states.path(node.id) if on_path else ()
     clusters = path or states.clusters_for(node.id)
-    request = PartRequest(**_common(context, node.id, plan, states.told(clusters, path=bool(path))))
+    request = PartRequest(**_common(context, plan, states.told(clusters, path=bool(path))))
     return request.nonce, _message(context, request, states.arrays(plan, clusters), kind, node)
 
 
@@ -179,16 +183,16 @@ def loss_request(
 ) -> tuple[str, Message]:
     """Ask a node about the loss of a part (kind `LOSSES` or `GRADIENTS`): the nonce and the message."""
     clusters = states.clusters_for(node.id)
-    common = _common(context, node.id, plan, states.told(clusters))
+    common = _common(context, plan, states.told(clusters))
     request = LossRequest(**common, objective=objective.name, batch=batch)
     return request.nonce, _message(context, request, states.arrays(plan, clusters), kind, node)
 
 
-def _common(context: RoundContext, node: NodeId, plan: Plan, clusters: ClusterStates | None) -> dict[str, Any]:
+def _common(context: RoundContext, plan: Plan, clusters: ClusterStates | None) -> dict[str, Any]:
     settings = context.settings
     return {
         "round_number": context.round_number,
-        "nonce": nonce_of(context, node),
+        "nonce": new_nonce(),
         "seed": settings.seed,
         "network": context.network,
         "plan": plan,

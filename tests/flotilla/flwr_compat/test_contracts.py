@@ -34,7 +34,7 @@ FIELDS = {
     "message_pb2.ConfirmMessageReceivedRequest": {"node", "run_id", "message_object_id"},
     "message_pb2.PushObjectRequest": {"object_content"},
     "node_pb2.Node": {"node_id"},
-    "node_pb2.NodeInfo": {"public_key", "status"},
+    "node_pb2.NodeInfo": {"last_activated_at", "name", "node_id", "public_key", "status"},
     "run_pb2.Run": {"status"},
     "run_pb2.RunStatus": {"status", "sub_status"},
     "runtime_pb2.AcquireTaskRequest": {"supported_task_types"},

@@ -118,6 +118,10 @@ def run(
 
     Ctrl-C stops it and prints the command that goes on with it. No process and no temporary file is left behind.
     """
+    if engine is Engine.local and processes != 0:
+        from flotilla.local.start import prepare_workers
+
+        prepare_workers()
     try:
         settings = prepare(
             chosen_app(app_dir), run_config or [], run_dir=run_dir, resume=resume, nodes=nodes, code=own_code or ()

@@ -1,14 +1,12 @@
 """The local engine over a pool of processes: the same records, the same numbers, all cores.
 
-Every worker is a fresh process that computes with one thread, holds one model per shape, and takes the next client as
-soon as it is done with one. Array data stand in shared memory (`flotilla.local.shared`); everything else goes through
-pipes as protobuf.
+Every worker (`flotilla.local.worker`) is a process of its own that takes the next client as soon as it is done with
+one. Array data stand in shared memory (`flotilla.local.shared`); everything else goes through pipes as protobuf.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing as mp
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -17,25 +15,20 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from flwr.app import Array, Context, Error, Message
+from flwr.app import Array, Error, Message
 
-from flotilla.flwr_compat.identity import assume_identity
-from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED, error_as_sent, from_bytes, to_bytes
+from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED, error_as_sent
 from flotilla.local.base import EngineGrid, address_of
-from flotilla.local.output import no_colours_into_pipes
-from flotilla.local.shared import Attached, Segment, Slots, attach, detach
-from flotilla.user_code import make_importable
+from flotilla.local.shared import Segment, Slots, attach, detach
+from flotilla.local.start import prepare_workers
+from flotilla.local.worker import WANTED, WITHDRAWN, framed, unframed, work
 from protocol import Scalar
 
 _AHEAD = 2  # tasks a worker has at hand, so that it never waits for the parent
 _WAIT = 0.05  # seconds that a pull waits for something to arrive
-# First byte of where a reply goes, as long as nobody has begun to write it there.
-_WANTED, _WITHDRAWN = 0, 1
 
 
 @dataclass(slots=True)
@@ -87,7 +80,9 @@ class PoolGrid(EngineGrid):
         self._queue: deque[Message] = deque()
         self._replies: dict[str, Message] = {}
         code = {name: str(path) for name, path in (packages or {}).items()}
-        self._settings = json.dumps({"run_config": dict(run_config), "nodes": nodes, "packages": code})
+        self._settings = json.dumps(
+            {"run_config": dict(run_config), "nodes": nodes, "packages": code, "environment": dict(os.environ)}
+        )
         self._workers = [self._start() for _ in range(processes or os.cpu_count() or 1)]
 
     def __enter__(self) -> Self:
@@ -148,7 +143,7 @@ class PoolGrid(EngineGrid):
                 if task.request.metadata.message_id in unwanted:
                     task.withdrawn = True
                     assert task.up.buf is not None  # open
-                    task.up.buf[0] = _WITHDRAWN
+                    task.up.buf[0] = WITHDRAWN
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push and wait for all replies."""
@@ -162,9 +157,9 @@ class PoolGrid(EngineGrid):
     # ---- workers -----------------------------------------------------------------------------------------------------
 
     def _start(self) -> _Worker:
-        method = mp.get_context("spawn")  # a fork would copy torch's threads and locks in whatever state they are
+        method = prepare_workers()
         ours, theirs = method.Pipe()
-        process = method.Process(target=_work, args=(theirs, self._settings), daemon=True)
+        process = method.Process(target=work, args=(theirs, self._settings), daemon=True)
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -188,7 +183,7 @@ class PoolGrid(EngineGrid):
         # A reply is never larger than what was sent plus a little (float64 moments of a part, for one).
         up = self._slots.take(2 * max((len(array.data) for array in arrays.values()), default=0) + 4096)
         assert up.buf is not None  # open
-        up.buf[0] = _WANTED
+        up.buf[0] = WANTED
         node = request.metadata.dst_node_id
         state = self._states.get(node, b"")
         head = json.dumps(
@@ -204,7 +199,7 @@ class PoolGrid(EngineGrid):
         ).encode()
         worker.tasks.append(_Task(request=request, up=up, down=down))
         with suppress(OSError):  # it died while it had nothing to do; `_receive` finds the pipe closed and buries it
-            worker.pipe.send_bytes(_framed(head, state, light))
+            worker.pipe.send_bytes(framed(head, state, light))
 
     def _share(self, array: Array) -> _Down:
         """Put an array's data where workers can see them, once for all requests that carry it."""
@@ -231,7 +226,7 @@ class PoolGrid(EngineGrid):
         self._feed()
 
     def _accept(self, task: _Task, frame: bytes) -> None:
-        head, state, light = _unframed(frame)
+        head, state, light = unframed(frame)
         self._release(task)
         node = task.request.metadata.dst_node_id
         if task.withdrawn:
@@ -273,71 +268,3 @@ class PoolGrid(EngineGrid):
             if down.users == 0:
                 del self._down[id(down.array)]
                 self._slots.give(down.segment)
-
-
-def _framed(head: bytes, state: bytes, light: bytes) -> bytes:
-    return b"".join((len(head).to_bytes(4, "little"), len(state).to_bytes(4, "little"), head, state, light))
-
-
-def _unframed(frame: bytes) -> tuple[dict[str, Any], bytes, bytes]:
-    head, state = int.from_bytes(frame[:4], "little"), int.from_bytes(frame[4:8], "little")
-    return json.loads(frame[8 : 8 + head]), frame[8 + head : 8 + head + state], frame[8 + head + state :]
-
-
-def _work(pipe: Connection, settings: str) -> None:
-    """A worker: one client after the other until the pipe is closed."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    import torch
-
-    common, attached = json.loads(settings), Attached()
-    make_importable({name: Path(path) for name, path in common["packages"].items()})
-    from client_app.app import app
-
-    torch.set_num_threads(1)
-    no_colours_into_pipes()
-    assume_identity()
-    frames: SimpleQueue[bytes] = SimpleQueue()
-    # What comes in is always read: if the parent and a worker both wrote more than a pipe holds, both would wait.
-    Thread(target=_read, args=(pipe, frames), daemon=True).start()
-    while frame := frames.get():
-        pipe.send_bytes(_done(frame, app, common, attached))
-
-
-def _read(pipe: Connection, frames: SimpleQueue[bytes]) -> None:
-    """Pass on what comes in; an empty frame is the end."""
-    try:
-        while frame := pipe.recv_bytes():
-            frames.put(frame)
-    except (EOFError, OSError):
-        pass
-    frames.put(b"")
-
-
-def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached) -> bytes:
-    head, state, light = _unframed(frame)
-    context = Context(
-        run_id=1,
-        node_id=head["node"],
-        node_config={"partition-id": head["partition"], "num-partitions": common["nodes"], "allow": "*"},
-        state=from_bytes(state),
-        run_config=common["run_config"],
-    )
-    try:
-        if attached.buffer(head["up"])[0] == _WITHDRAWN:
-            raise TimeoutError("withdrawn before it was begun")
-        data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
-        request = Message(
-            content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]
-        )
-        answer, arrays = detach(app(request, context).content)
-        up, places, end = attached.buffer(head["up"]), {}, 0
-        for path, array in arrays.items():
-            up[end : end + len(array.data)] = array.data
-            places[path] = (end, end + len(array.data))
-            end += len(array.data)
-    except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
-        return _framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b"")
-    new_state = to_bytes(context.state)
-    return _framed(json.dumps({"up": places, "length": end}).encode(), new_state, answer)

@@ -57,7 +57,8 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
         raise SettingError("model", spec.name, allowed)
     full = replace(spec, widths=widths, blocks=blocks, norm=usual_norm)
     try:
-        with torch.device("meta"):  # shapes only
+        # On real zeros: the meta device would import torch._dynamo and sympy, which takes seconds.
+        with torch.no_grad():
             blank(full).train()(examples(full, 2))
     except RuntimeError as error:
         allowed = f"a network whose layers fit inputs of {spec.input_shape} ({error})"

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 from threading import Timer
+from time import sleep
 
 import numpy as np
 import pytest
@@ -25,9 +26,13 @@ def hello(partition: int) -> Message:
 
 
 def stop(pid: int) -> None:
-    """Stop a child, and come back when it does stand still."""
+    """Stop a worker, and come back when it does stand still."""
     os.kill(pid, signal.SIGSTOP)
-    assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+    for _ in range(1000):
+        if "State:\tT" in Path(f"/proc/{pid}/status").read_text():
+            return
+        sleep(0.01)
+    raise TimeoutError(f"process {pid} goes on")
 
 
 @pytest.mark.parametrize("idle", [True, False], ids=["while idle", "at work"])

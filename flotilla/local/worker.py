@@ -1,0 +1,94 @@
+"""A worker of the pool: one client after the other, with one thread, and one model per shape held in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from flwr.app import Context, Message
+
+from flotilla.flwr_compat.identity import assume_identity
+from flotilla.flwr_compat.messages import from_bytes, to_bytes
+from flotilla.local.output import no_colours_into_pipes
+from flotilla.local.shared import Attached, attach, detach
+from flotilla.user_code import make_importable
+
+# First byte of where a reply goes, as long as nobody has begun to write it there.
+WANTED, WITHDRAWN = 0, 1
+
+
+def framed(head: bytes, state: bytes, light: bytes) -> bytes:
+    """What goes through a pipe: lengths, a head in JSON, a client's state, a record without its arrays' data."""
+    return b"".join((len(head).to_bytes(4, "little"), len(state).to_bytes(4, "little"), head, state, light))
+
+
+def unframed(frame: bytes) -> tuple[dict[str, Any], bytes, bytes]:
+    """Take apart what `framed` put together."""
+    head, state = int.from_bytes(frame[:4], "little"), int.from_bytes(frame[4:8], "little")
+    return json.loads(frame[8 : 8 + head]), frame[8 + head : 8 + head + state], frame[8 + head + state :]
+
+
+def work(pipe: Connection, settings: str) -> None:
+    """A worker: one client after the other until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    common, attached = json.loads(settings), Attached()
+    os.environ.clear()  # the fork server's is of when that was started
+    os.environ.update(common["environment"])
+    import torch
+
+    make_importable({name: Path(path) for name, path in common["packages"].items()})
+    from client_app.app import app
+
+    torch.set_num_threads(1)
+    no_colours_into_pipes()
+    assume_identity()
+    frames: SimpleQueue[bytes] = SimpleQueue()
+    # What comes in is always read: if the parent and a worker both wrote more than a pipe holds, both would wait.
+    Thread(target=_read, args=(pipe, frames), daemon=True).start()
+    while frame := frames.get():
+        pipe.send_bytes(_done(frame, app, common, attached))
+
+
+def _read(pipe: Connection, frames: SimpleQueue[bytes]) -> None:
+    """Pass on what comes in; an empty frame is the end."""
+    try:
+        while frame := pipe.recv_bytes():
+            frames.put(frame)
+    except (EOFError, OSError):
+        pass
+    frames.put(b"")
+
+
+def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached) -> bytes:
+    head, state, light = unframed(frame)
+    context = Context(
+        run_id=1,
+        node_id=head["node"],
+        node_config={"partition-id": head["partition"], "num-partitions": common["nodes"], "allow": "*"},
+        state=from_bytes(state),
+        run_config=common["run_config"],
+    )
+    try:
+        if attached.buffer(head["up"])[0] == WITHDRAWN:
+            raise TimeoutError("withdrawn before it was begun")
+        data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
+        request = Message(
+            content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]
+        )
+        answer, arrays = detach(app(request, context).content)
+        up, places, end = attached.buffer(head["up"]), {}, 0
+        for path, array in arrays.items():
+            up[end : end + len(array.data)] = array.data
+            places[path] = (end, end + len(array.data))
+            end += len(array.data)
+    except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
+        return framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b"")
+    new_state = to_bytes(context.state)
+    return framed(json.dumps({"up": places, "length": end}).encode(), new_state, answer)

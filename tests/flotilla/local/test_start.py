@@ -1,0 +1,63 @@
+"""What a run imports before its first round: seconds that everybody waits for, in every process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+
+import pytest
+
+from flotilla.local.start import prepare_workers
+
+# Each takes between half a second and four, and the default job trains without any.
+HEAVY = (
+    "datasets",
+    "flwr_datasets",
+    "matplotlib",
+    "onnx",
+    "pandas",
+    "ray",
+    "scipy",
+    "sklearn",
+    "sympy",
+    "torch._dynamo",
+)
+PROGRAM = """
+import sys
+from flotilla.local.grid import LocalGrid, contexts
+from client_app.app import app
+from protocol import record_of
+from server_app.config.resolve import resolve
+
+config = resolve({"num-server-rounds": 1, "num-clients": 2, "local-epochs": 1, "dataset": "digits"})
+strategy = config.strategy()
+strategy.start(LocalGrid(app, contexts(config.flat, 2)), record_of(strategy.state), 1)
+assert strategy.report.accepted == 2
+print(*sorted(set(HEAVY) & set(sys.modules)))
+"""
+
+
+def test_a_round_imports_nothing_heavy(pytestconfig: pytest.Config) -> None:
+    program = PROGRAM.replace("HEAVY", repr(HEAVY))
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned elsewhere")
+def test_workers_are_forked_from_a_process_that_has_imported_what_they_need() -> None:
+    context = prepare_workers()
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_tell, args=(theirs,))
+    process.start()
+    loaded, parent = ours.recv()
+    process.join()
+    assert loaded
+    assert parent != os.getpid()  # but the fork server
+
+
+def _tell(pipe: Connection) -> None:
+    pipe.send(("client_app.app" in sys.modules, os.getppid()))

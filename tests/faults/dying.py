@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 from unittest.mock import patch
 
-from flotilla.local import pool
+from flotilla.local import pool, worker
 from flotilla.local.pool import PoolGrid, _Worker
 from flotilla.local.shared import Attached
 from protocol import TRAIN
@@ -39,15 +39,15 @@ class Dying(PoolGrid):
 
     def _start(self) -> _Worker:
         self.workers += 1
-        with patch.object(pool, "_work", self._dying):
+        with patch.object(pool, "work", self._dying):
             return super()._start()
 
 
 def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None:
-    """What the worker does instead of `_work`: the same, as long as it lives."""
+    """What the worker does instead of its own `work`: the same, as long as it lives."""
     from client_app.sgd import SGD
 
-    done, step = pool._done, SGD.step
+    done, step = worker._done, SGD.step
     steps = 0
 
     def counted(self: SGD) -> None:
@@ -58,7 +58,7 @@ def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None
             _die()
 
     def dying(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached) -> bytes:
-        head = pool._unframed(frame)[0]
+        head = worker.unframed(frame)[0]
         if (head["node"], head["type"], head["group"]) != (address_of(victim), TRAIN, "1"):
             return done(frame, app, common, attached)
         if sent is None:
@@ -69,8 +69,8 @@ def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None
         _die()
         return reply
 
-    pool._done = dying
-    pool._work(pipe, settings)
+    worker._done = dying
+    worker.work(pipe, settings)
 
 
 def _die() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,27 +13,46 @@ _MOST = 512  # examples that are widened at a time: copies that fit the processo
 _CHUNK = 2**24  # bytes of them
 
 
-def channel_sums(values: NDArray[np.generic]) -> tuple[float, ...]:
-    """Values per channel, then their sum and the sum of their squares by channel, of examples [N, C, ...].
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSums:
+    """Sums over values [N, C, ...].
 
-    Summed by NumPy in float64, in one thread and so always in the same order: every process gets the same bits, and
-    sums of bytes are exact besides (whole numbers below 2**53). Chunks are bounded in bytes, whatever an example takes.
+    Attributes:
+        sums: values per channel, then their sum and the sum of their squares by channel.
+        least, greatest: of all of them; 0 where there is none.
     """
-    others = (0, *range(2, values.ndim))
-    total = np.zeros(values.shape[1])
-    squares = np.zeros_like(total)
-    step = chunk_of(values)
-    for start in range(0, len(values), step):
-        exact = values[start : start + step].astype(np.float64)
+
+    sums: tuple[float, ...]
+    least: float
+    greatest: float
+
+
+def channel_sums(chunks: Iterable[NDArray[np.generic]]) -> ChannelSums:
+    """Sum in float64, by NumPy, in one thread and so always in the same order: every process gets the same bits.
+
+    (Sums of bytes are exact besides: whole numbers below 2**53.)
+    """
+    count, total, squares = 0.0, np.zeros(0), np.zeros(0)
+    least, greatest = [], []
+    for values in chunks:
+        if not len(values):
+            continue
+        others = (0, *range(2, values.ndim))
+        if not count:
+            total, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+        exact = values.astype(np.float64)
+        least.append(float(exact.min()))
+        greatest.append(float(exact.max()))
         total += exact.sum(others)
         squares += np.square(exact, out=exact).sum(others)
-    return (float(values.size // values.shape[1]), *total.tolist(), *squares.tolist())
+        count += values.size // values.shape[1]
+    sums = (count, *total.tolist(), *squares.tolist())
+    return ChannelSums(sums=sums, least=min(least, default=0.0), greatest=max(greatest, default=0.0))
 
 
-def chunk_of(values: NDArray[np.generic]) -> int:
-    """Examples that are widened to float64 at a time: at most 512, and few enough to take 16 MB."""
-    each = 8 * max(1, values.size // max(1, len(values)))
-    return max(1, min(_MOST, _CHUNK // each))
+def chunk_of(values: int) -> int:
+    """Examples of so many values each that are widened to float64 at a time: at most 512, and not above 16 MB."""
+    return max(1, min(_MOST, _CHUNK // (8 * max(1, values))))
 
 
 def moments(sums: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,13 +6,16 @@ worker process that serves a few clients of CIFAR-10 holds 184 MB and its client
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from data.channel_sums import channel_sums, moments
+from data.channel_sums import ChannelSums, channel_sums, chunk_of, moments
 from data.input_facts import InputFacts
 
 
@@ -68,10 +71,26 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def finite(self) -> bool:
+        """Whether every value is a finite number."""
+        return not self.values.is_floating_point() or bool(self.values.isfinite().all())
+
+    def chunks(self) -> Iterator[NDArray[np.generic]]:
+        """Values in their order, a few at a time, bounded in bytes (see `data.channel_sums.chunk_of`)."""
+        values = self.values.numpy()
+        step = chunk_of(values.size // max(1, len(values)))
+        for start in range(0, len(values), step):
+            yield values[start : start + step]
+
     def select(self, rows: Tensor) -> Examples:
         """Copies of some examples (int64 [n])."""
         owners = None if self.owners is None else self.owners.index_select(0, rows)
         return Examples(self.values.index_select(0, rows), self.labels.index_select(0, rows), owners)
+
+    def with_labels(self, labels: Tensor) -> Examples:
+        """The same with other labels."""
+        return Examples(self.values, labels, self.owners)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,17 +135,18 @@ class DataSet:
         return self._ready(self.train_examples.select(rows))
 
     @cached_property
+    def sums(self) -> ChannelSums:
+        """Sums over the train split, from which statistics come."""
+        return channel_sums(self.train_examples.chunks())
+
+    @cached_property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation per channel, float32 [C, 1, ...] each, as an input has sides.
 
         Those of the facts, else of the train split.
         """
-        mean, std = (
-            moments(channel_sums(self.train_examples.values.numpy()))
-            if self.facts is None
-            else (self.facts.mean, self.facts.std)
-        )
-        shape = (-1, *[1] * (self.train_examples.values.ndim - 2))
+        mean, std = moments(self.sums.sums) if self.facts is None else (self.facts.mean, self.facts.std)
+        shape = (-1, *[1] * (len(self.task.input_shape) - 1))
         return torch.tensor(mean).reshape(shape), torch.tensor(std).reshape(shape)
 
     @cached_property
@@ -136,12 +156,8 @@ class DataSet:
         What lies between them is the range [0, 1] of pixel units, in whatever unit the files have it.
         """
         mean, std = self.statistics
-        if self.facts is None:
-            values = self.train_examples.values
-            least, greatest = values.min().float(), values.max().float()
-        else:
-            least, greatest = torch.tensor(self.facts.least), torch.tensor(self.facts.greatest)
-        return (least - mean) / std, (greatest - mean) / std
+        told = self.sums if self.facts is None else self.facts
+        return (torch.tensor(told.least) - mean) / std, (torch.tensor(told.greatest) - mean) / std
 
     def _ready(self, examples: Examples) -> Split:
         if self.task.vocabulary:

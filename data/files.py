@@ -16,18 +16,26 @@ class Files:
     Attributes:
         root: the data root, absolute.
         image_size: side in pixels of the images of an image folder.
+        image_channels: 1 for grey, 3 for colour.
+        image_fit: how a picture comes to its size, one of `data.picture.FITS`.
+        client_from: what says whose a file is, see `data.listing.list_part`.
         sequence_length: tokens of one input of a text; 0 is the data set's own.
         vocabulary_size: number of different words, padding and unknown among them.
         facts: what the run has decided of the task, where that is known; a source of somebody's own files numbers
             tokens and columns by it.
+        own: whether what is there belongs to one device, or is to be divided.
         options: what a data set that is not built in was told, by the names of its `OPTIONS`.
     """
 
     root: Path
     image_size: int = 32
+    image_channels: int = 3
+    image_fit: str = "stretch"
+    client_from: str = ""
     sequence_length: int = 0
     vocabulary_size: int = 8000
     options: tuple[tuple[str, Scalar], ...] = ()
+    own: bool = False
     facts: InputFacts | None = None
 
     def option(self, name: str) -> Scalar:

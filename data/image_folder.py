@@ -1,112 +1,143 @@
-"""The user's own images: `data-root/train/<class>/*.png` and `data-root/test/<class>/*.png`."""
+"""The user's own pictures: a folder for every class, in one part or in train and test parts."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from logging import WARNING, getLogger
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from data.data_error import DataError
 from data.examples import Examples, Task
 from data.files import Files
 from data.input_facts import SourceFacts
+from data.listing import FOLDER, Part, Picture, list_part, names, parts
+from data.on_demand import OnDemand
+from data.picture import MOST_PIXELS, errors, read_picture, too_large
 from models.errors import SettingError
 
-# Anything else in the folders (Thumbs.db, .DS_Store, notes) is not an image and is passed over.
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_NONE = Part()
 
 
 class ImageFolder:
-    """A folder of images per class; classes are numbered by name, in the order of Python's `sorted`.
+    """A folder of pictures per class; a class is what its folder is called, and numbers go by Python's `sorted`.
 
-    Images become colour (three equal channels where they are grey) and are resized to `image-size` squared with
-    bilinear filtering; the aspect ratio is not kept.
+    Pictures become colour (three equal channels where they are grey) or grey and are scaled to `image-size` squared.
+    Files that are no pictures, and pictures too large to decode, are passed over and counted. Pictures are decoded when
+    somebody uses them: a client decodes its own only.
     """
 
     images = True
-    owned = False
+    owned = True
     local = True
 
     def provisional(self, files: Files) -> Task:
         """Two classes, and the shape that the settings say."""
-        return Task(2, (3, files.image_size, files.image_size))
+        return Task(2, _shape(files))
 
     def inspect(self, files: Files) -> Task:
-        """Return the number of classes and (3, image_size, image_size); lists folders, opens no image.
+        """Return the number of classes and the shape of a picture; lists folders, opens no picture.
 
         Raises:
-            SettingError: (key data-root) no such folders, fewer than 2 classes, other classes to test than to train.
+            SettingError: (key data-root) no such folders, or fewer than 2 classes that are to be divided.
         """
-        return Task(len(_classes(files.root)), (3, files.image_size, files.image_size))
+        return Task(len(_classes(files)), _shape(files))
 
     def facts(self, files: Files) -> SourceFacts:
         """Classes are named by their folders."""
-        return SourceFacts(classes=tuple(_classes(files.root)))
+        return SourceFacts(classes=_classes(files), fit=files.image_fit)
 
     def read(self, files: Files) -> tuple[Examples, Examples]:
-        """Return the train and test pixels.
+        """Return the train and test pictures, decoded on demand.
 
         Raises:
-            SettingError: (key data-root) as `inspect`; also an image that cannot be read, a class without a training
-                image, no test image at all.
+            SettingError: (key data-root) as `inspect`; also a class without a training picture, where they are to be
+                divided. A picture that cannot be read is an error when it is decoded.
         """
-        root = files.root
-        classes = _classes(root)
-        train, test = (_read(root / part, classes, files.image_size) for part in ("train", "test"))
-        for number, name in enumerate(classes):
-            if not bool((train.labels == number).any()):
-                raise SettingError("data-root", str(root), f"a folder with at least one image in train/{name}")
-        if not len(test):
-            raise SettingError("data-root", str(root), "a folder with at least one image in test")
-        return train, test
+        classes = _classes(files)
+        train, test = _listed(files)
+        for part in (train, test):
+            if part.skipped:
+                said = ", ".join(f"{count} {why}" for why, count in sorted(part.skipped.items()))
+                getLogger("flwr").log(WARNING, "image-folder: files of %s passed over: %s", files.root, said)
+        if not files.own:
+            missing = set(classes) - {picture.label for picture in train.pictures}
+            if missing:
+                where = "a folder with at least one picture to train in every class's folder"
+                raise SettingError("data-root", str(files.root), f"{where} ({', '.join(sorted(missing))} has none)")
+        numbers = {name: number for number, name in enumerate(classes)}
+        clients = {name: number for number, name in enumerate(sorted({one.client for one in train.pictures}))}
+        found = [_examples(part.pictures, numbers, clients, files) for part in (train, test)]
+        return found[0], found[1]
 
 
-def _classes(root: Path) -> list[str]:
-    found = {}
-    for part in ("train", "test"):
-        folder = root / part
-        if not folder.is_dir():
-            raise SettingError("data-root", str(root), "a folder with train/<class>/*.png and test/<class>/*.png")
-        found[part] = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    if len(found["train"]) < 2:
-        raise SettingError(
-            "data-root", str(root), f"a folder with at least 2 classes in train (it has {len(found['train'])})"
-        )
-    differing = sorted(set(found["train"]) ^ set(found["test"]))
-    if differing:
-        raise SettingError(
-            "data-root",
-            str(root),
-            f"a folder with the same classes in train and test (only one of them has {', '.join(differing)})",
-        )
-    return found["train"]
+def _shape(files: Files) -> tuple[int, int, int]:
+    return files.image_channels, files.image_size, files.image_size
 
 
-def _read(folder: Path, classes: list[str], image_size: int) -> Examples:
-    files = [
-        (file, number)
-        for number, name in enumerate(classes)
-        for file in sorted((folder / name).iterdir())
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".")
-    ]
-    values = torch.empty(len(files), 3, image_size, image_size, dtype=torch.uint8)
-    for row, (file, _) in enumerate(files):
-        values[row] = _image(file, folder.parent, image_size)
-    return Examples(values, torch.tensor([number for _, number in files], dtype=torch.int64))
+@lru_cache(maxsize=4)
+def _listed(files: Files) -> tuple[Part, Part]:
+    """Both parts, without the pictures that are too large to decode."""
+    train, test = parts(files.root)
+    if train is None and test is None:
+        raise SettingError("data-root", str(files.root), f"a folder with {_LAYOUT}")
+    way = files.client_from
+    found = _NONE if train is None else _small_enough(list_part(train, way))
+    if way == FOLDER and train is not None and test is not None and not set(names(train)) >= set(names(test)):
+        way = ""  # training is by client, testing by class
+    return found, _NONE if test is None else _small_enough(list_part(test, way))
 
 
-def _image(file: Path, root: Path, image_size: int) -> Tensor:
-    """Return one image, uint8 [3, image_size, image_size]."""
-    from PIL import Image
+def _small_enough(part: Part) -> Part:
+    kept = tuple(picture for picture in part.pictures if not too_large(picture.file))
+    skipped = part.skipped.copy()
+    if len(kept) < len(part.pictures):
+        skipped[f"of more than {MOST_PIXELS} pixels"] = len(part.pictures) - len(kept)
+    return replace(part, pictures=kept, skipped=skipped)
 
-    try:
-        with Image.open(file) as image:
-            # Pillow warns about a transparent palette that is turned into colour in one step.
-            opaque = image.convert("RGBA") if "transparency" in image.info else image
-            square = opaque.convert("RGB").resize((image_size, image_size), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SettingError(
-            "data-root", str(root), f"a folder of readable images ({file.relative_to(root)}: {error})"
-        ) from error
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+_LAYOUT = "train/<class>/*.png and test/<class>/*.png, or <class>/*.png"
+
+
+def _classes(files: Files) -> tuple[str, ...]:
+    train, test = _listed(files)
+    classes = tuple(sorted({*train.classes, *test.classes}))
+    if len(classes) < 2 and not files.own:
+        allowed = f"a folder with at least 2 classes (it has {len(classes)}): {_LAYOUT}"
+        raise SettingError("data-root", str(files.root), allowed)
+    return classes
+
+
+def _examples(pictures: Sequence[Picture], numbers: dict[str, int], clients: dict[str, int], files: Files) -> Examples:
+    labels = torch.tensor([numbers[one.label] for one in pictures], dtype=torch.int64)
+    owners = torch.tensor([clients.get(one.client, -1) for one in pictures], dtype=torch.int64)
+    told = files.client_from != ""
+    return OnDemand(pictures, _Decoder(files), labels, owners if told else None)
+
+
+class _Decoder:
+    """Decodes pictures of a folder, uint8 or float32 in the same unit."""
+
+    def __init__(self, files: Files) -> None:
+        self.shape, self._fit, self._root = _shape(files), files.image_fit, files.root
+
+    def __call__(self, kept: Sequence[Picture]) -> Tensor:
+        values = torch.empty(len(kept), *self.shape, dtype=torch.uint8)
+        for row, picture in enumerate(kept):
+            try:
+                found = torch.from_numpy(read_picture(picture.file, self.shape, self._fit))
+            except errors() as error:
+                where = picture.file.relative_to(self._root)
+                allowed = f"a folder of readable images ({where}: {' '.join(str(error).split())})"
+                raise DataError(self._root, allowed, "a picture cannot be read; its log says which") from error
+            if not found.isfinite().all():
+                where = picture.file.relative_to(self._root)
+                allowed = f"a folder of pictures with finite values ({where} has one that is not)"
+                raise DataError(self._root, allowed, "a value is not finite; its log says which")
+            if found.is_floating_point() and not values.is_floating_point():
+                values = values.float()  # pictures of more than 8 bits among them
+            values[row] = found
+        return values

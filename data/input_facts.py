@@ -14,6 +14,7 @@ from math import isfinite, prod
 from typing import Any
 
 UNITS = ("", "words", "characters")
+FITS = ("stretch", "pad", "crop")
 TASKS = ("classification",)
 # Bounds of what a peer or a file may say.
 MOST_NAMES = 2**20  # classes, tokens
@@ -32,6 +33,8 @@ class SourceFacts:
         units: what a text consists of, one of `UNITS`; "" is no text.
         tokens: its units, in the order of their numbers, from 2 on; 0 is padding and 1 unknown.
         details: see `InputFacts`.
+        fit: how a picture comes to its size, one of `FITS`: "stretch" whatever its sides are, "pad" with black, "crop"
+            to its middle.
     """
 
     classes: tuple[str, ...] = ()
@@ -39,6 +42,7 @@ class SourceFacts:
     units: str = ""
     tokens: tuple[str, ...] = ()
     details: str = ""
+    fit: str = "stretch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +58,7 @@ class InputFacts:
         mean, std: per channel, of values as they come from disk; () for texts. An input is (value - mean) / std.
         least, greatest: of the training values of any channel, as they come from disk; 0 for texts.
         white: value of a white pixel.
-        units, tokens: see `SourceFacts`.
+        units, tokens, fit: see `SourceFacts`.
         task: what a label is, one of `TASKS`.
         examples: of the training part that is divided among devices; 0 where devices own theirs. A device that finds
             another number has other files, and its share would be wrong.
@@ -79,6 +83,7 @@ class InputFacts:
     task: str = "classification"
     examples: int = 0
     details: str = ""
+    fit: str = "stretch"
 
     def __post_init__(self) -> None:
         """Facts come from peers and files: nothing is taken as it is."""
@@ -96,8 +101,13 @@ class InputFacts:
             raise ValueError(f"mean, std: {len(self.mean)} and {len(self.std)} for inputs of {self.input_shape}")
         if not 0 <= self.vocabulary <= MOST_NAMES or not 0 <= self.examples < 2**53:
             raise ValueError("vocabulary, examples: out of range")
-        if self.units not in UNITS or self.task not in TASKS or len(self.details) > MOST_DETAILS:
-            raise ValueError("units, task, details: not what this version knows")
+        if (
+            self.units not in UNITS
+            or self.fit not in FITS
+            or self.task not in TASKS
+            or len(self.details) > MOST_DETAILS
+        ):
+            raise ValueError("units, fit, task, details: not what this version knows")
 
     def to_json(self) -> str:
         """Serialise; floats come back as the same bits."""
@@ -129,6 +139,7 @@ class InputFacts:
                 task=str(told["task"]),
                 examples=int(told["examples"]),
                 details=str(told["details"]),
+                fit=str(told["fit"]),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"no facts of inputs ({error!r})") from None
@@ -145,8 +156,9 @@ class InputFacts:
                 f"keep the {kept} {size}, fill up with 0 at the end: int64 [N, {self.input_shape[0]}]",
             ]
         side = " x ".join(map(str, self.input_shape[1:]))
+        way = {"stretch": "resized to", "pad": "padded with black, resized to", "crop": "its middle, resized to"}
         picture = [
-            f"{'grey' if self.input_shape[0] == 1 else 'colour'}, resized to {side} (bilinear)",
+            f"{'grey' if self.input_shape[0] == 1 else 'colour'}, {way[self.fit]} {side} (bilinear)",
             f"values from 0 (black) to {self.white:g} (white)",
         ]
         return [*(picture if self.images else []), f"(value - mean) / std per channel: float32 [N, {shape}]"]

@@ -29,12 +29,12 @@ def summary_of(examples: Examples, classes: Sequence[str], shape: Sequence[int],
     found = {CLASSES: named, SHAPES: {json.dumps(list(shape)): len(examples)}}
     if texts or not len(examples):
         return Summary(counts=found)
-    values = examples.values.numpy()
+    values = channel_sums(examples.chunks())
     return Summary(
         counts=found,
-        sums={VALUES: channel_sums(values)},
-        least={VALUES: float(values.min())},
-        greatest={VALUES: float(values.max())},
+        sums={VALUES: values.sums},
+        least={VALUES: values.least},
+        greatest={VALUES: values.greatest},
     )
 
 
@@ -75,4 +75,5 @@ def facts_of(summary: Summary, dataset: str, source: SourceFacts, *, vocabulary:
         units=source.units,
         tokens=source.tokens,
         details=source.details,
+        fit=source.fit,
     )

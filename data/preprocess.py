@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.input_facts import InputFacts
+from data.picture import errors, pixels, read_picture
 from data.text import RESERVED, UNKNOWN
 from models.networks.spec import PADDING
 
@@ -134,27 +135,24 @@ class Preprocess:
         Raises:
             UnusableInput: inputs are no pictures.
         """
-        from PIL import Image as pillow
-
         if not self.facts.images:
             raise UnusableInput(f"a picture; {self.facts.dataset!r} has none")
-        channels, height, width = self.facts.input_shape
-        if image.mode.startswith("I"):
-            image = pillow.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
-        opaque = image.convert("RGBA") if "transparency" in image.info else image
-        plain = opaque.convert("L" if channels == 1 else "RGB")
-        resized = np.array(plain.resize((width, height), pillow.Resampling.BILINEAR))
-        values = torch.from_numpy(resized).reshape(height, width, channels).permute(2, 0, 1)
-        return self.values(values if self.facts.white == 255 else values * (self.facts.white / 255))
+        return self._from_pixels(pixels(image, self._shape, self.facts.fit))
 
     def _picture_file(self, path: Path) -> Tensor:
-        from PIL import Image as pillow
-
         try:
-            with pillow.open(path) as image:
-                return self.picture(image)
-        except (SyntaxError, pillow.DecompressionBombError) as error:
-            raise UnusableInput(f"{path}: {error}") from None
+            return self._from_pixels(read_picture(path, self._shape, self.facts.fit))
+        except errors() as error:
+            raise UnusableInput(f"{path}: {' '.join(str(error).split())}") from None
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.facts.input_shape
+        return channels, height, width
+
+    def _from_pixels(self, found: NDArray[Any]) -> Tensor:
+        values = torch.from_numpy(found)
+        return self.values(values if self.facts.white == 255 else values * (self.facts.white / 255))
 
     def _rows_or_lines(self, path: Path, kind: str) -> Tensor:
         if kind in _ARRAYS:

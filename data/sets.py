@@ -35,11 +35,10 @@ def load(settings: DataSettings, facts: InputFacts | None = None) -> DataSet:
         SettingError: (key data-root) files are missing and cannot be downloaded, or are damaged, or have a class or a
             value that the facts do not allow; (keys vocabulary-size, sequence-length) more than the texts have.
     """
-    own = settings.own
     if facts is None or not is_local(SOURCES[settings.dataset]):
-        raw = _load(settings.dataset, settings.files, own)
+        raw = _load(settings.dataset, settings.files)
         return raw if facts is None else _normalised(raw, facts)
-    return _load(settings.dataset, replace(settings.files, facts=facts), own)
+    return _load(settings.dataset, replace(settings.files, facts=facts))
 
 
 def evaluated_on(settings: DataSettings, facts: InputFacts) -> Split:
@@ -89,7 +88,6 @@ def input_facts(settings: DataSettings) -> InputFacts:
     data, source = load(settings), SOURCES[settings.dataset]
     task, told = data.task, _said(source, settings.files)
     mean, std = ((), ()) if task.vocabulary else (tuple(part.flatten().tolist()) for part in data.statistics)
-    values = data.train_examples.values
     return InputFacts(
         dataset=settings.dataset,
         classes=told.classes or tuple(map(str, range(task.classes))),
@@ -98,13 +96,14 @@ def input_facts(settings: DataSettings) -> InputFacts:
         images=source.images,
         mean=mean,
         std=std,
-        least=0.0 if task.vocabulary else float(values.min()),
-        greatest=0.0 if task.vocabulary else float(values.max()),
+        least=0.0 if task.vocabulary else data.sums.least,
+        greatest=0.0 if task.vocabulary else data.sums.greatest,
         white=told.white,
         units=told.units,
         tokens=told.tokens,
         examples=len(data.train_examples),
         details=told.details,
+        fit=told.fit,
     )
 
 
@@ -142,7 +141,7 @@ def facts_from(settings: DataSettings, summary: Summary) -> InputFacts:
 
 # Two: one in use and one for a comparison; more would only hold memory.
 @lru_cache(maxsize=2)
-def _load(name: str, files: Files, own: bool) -> DataSet:
+def _load(name: str, files: Files) -> DataSet:
     source, facts = SOURCES[name], files.facts
     train, test = source.read(files)
     told = _said(source, files)
@@ -156,7 +155,7 @@ def _load(name: str, files: Files, own: bool) -> DataSet:
         train, test = (_renumbered(part, told.classes, numbers, files) for part in (train, test))
     for part, examples in (("train", train), ("test", test)):
         _check(name, part, examples, task.classes, files)
-    if not own:
+    if not files.own:
         train, test = with_test_part(train, test)
     return DataSet(name=name, task=task, train_examples=train, test_examples=test, facts=facts)
 
@@ -185,19 +184,17 @@ def _renumbered(examples: Examples, names: tuple[str, ...], numbers: Mapping[str
             f"it has {len(unknown)} classes that the run does not know; its log names them",
         )
     table = torch.tensor([numbers.get(name, -1) for name in names], dtype=torch.int64)
-    return replace(examples, labels=table[examples.labels])
+    return examples.with_labels(table[examples.labels])
 
 
 def _check(name: str, part: str, examples: Examples, classes: int, files: Files) -> None:
     """Refuse labels out of range and values that are not finite."""
-    labels, values = examples.labels, examples.values
+    labels = examples.labels
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         row = int(((labels < 0) | (labels >= classes)).nonzero()[0])
         allowed = f"{name!r} with labels 0 to {classes - 1}; row {row} of its {part} part has {int(labels[row])}"
         raise DataError(files.root, allowed, "a label is out of range; its log says which")
-    if values.is_floating_point():
-        finite = values.isfinite().flatten(1).all(1) if values.ndim > 1 else values.isfinite()
-        if not bool(finite.all()):
-            row = int((~finite).nonzero()[0])
-            allowed = f"{name!r} with finite values; row {row} of its {part} part has one that is not"
-            raise DataError(files.root, allowed, "a value is not finite; its log says which")
+    if not examples.finite:
+        row = int((~examples.values.isfinite().flatten(1).all(1)).nonzero()[0])
+        allowed = f"{name!r} with finite values; row {row} of its {part} part has one that is not"
+        raise DataError(files.root, allowed, "a value is not finite; its log says which")

@@ -12,6 +12,7 @@ from typing import Self
 from data import synthetic_groups
 from data.augment import AUGMENTATIONS
 from data.files import Files
+from data.input_facts import FITS
 from data.schemes import SCHEMES
 from data.sources import SOURCES, is_local
 from models.errors import SettingError
@@ -44,6 +45,9 @@ class DataSettings:
         dirichlet_alpha: concentration of the partitions that draw from Dirichlet, above 0; small means unlike clients.
         labels_per_client: number of classes each client has under partition "labels", of pieces under "shards".
         image_size: side in pixels to which the images of "image-folder" are resized.
+        image_channels: 1 or 3, of "image-folder".
+        image_fit: how its pictures come to their size, one of `FITS`.
+        client_from: what says whose a picture is, see `data.listing`.
         sequence_length: tokens of one input of a text, at most 4,096; 0 is the data set's own.
         vocabulary_size: different words of "sst2", padding and unknown among them: 3 to 100,000.
         augment: what happens to training batches of images, a name in `AUGMENTATIONS`.
@@ -104,6 +108,23 @@ class DataSettings:
     image_size: int = setting(
         32, "side to which images of `image-folder` are resized", at_least(1), read_by="dataset = image-folder"
     )
+    image_channels: int = setting(
+        3, "3 is colour, 1 grey; of `image-folder`", between(1, 3), read_by="dataset = image-folder"
+    )
+    image_fit: str = setting(
+        "stretch",
+        "how a picture of `image-folder` comes to a square: `stretch`, `pad` (the whole of it, with black), `crop` (its"
+        " middle)",
+        Names(FITS),
+        read_by="dataset = image-folder",
+    )
+    client_from: str = setting(
+        "",
+        "what says whose a picture of `image-folder` is, for partition `natural`: `folder`: every client has a folder"
+        " with a folder for every class; a pattern of file names such as `{client}_*.png`; empty: nothing",
+        Text('"", "folder", or a pattern of file names with {client} in it once'),
+        read_by="dataset = image-folder",
+    )
     sequence_length: int = setting(
         0,
         "tokens of a text; 0 is its own: 56 words (`sst2`, cuts none), 80 characters (`shakespeare`)",
@@ -155,6 +176,12 @@ class DataSettings:
             allowed = f"another one with dataset {self.dataset!r}, whose files are the same everywhere"
             raise SettingError("partition", self.partition, allowed)
 
+        if self.image_channels == 2:
+            raise SettingError("image-channels", 2, "1 (grey) or 3 (colour)")
+        if self.client_from not in ("", "folder") and self.client_from.count("{client}") != 1:
+            allowed = '"", "folder", or a pattern of file names with {client} in it once, such as "{client}_*.png"'
+            raise SettingError("client-from", self.client_from, allowed)
+
     @property
     def own(self) -> bool:
         """Whether every device has data of its own, all of which it uses; else they share one set."""
@@ -171,6 +198,10 @@ class DataSettings:
         return Files(
             root=Path(self.data_root),
             image_size=self.image_size,
+            image_channels=self.image_channels,
+            image_fit=self.image_fit,
+            client_from=self.client_from,
+            own=self.own,
             sequence_length=self.sequence_length,
             vocabulary_size=self.vocabulary_size,
             options=self.options,

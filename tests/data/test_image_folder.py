@@ -1,14 +1,20 @@
-"""The user's own images: layout, order, resizing, and every way to get it wrong."""
+"""The user's own pictures: layouts, order, depth, clients, what is passed over, and every way to get it wrong."""
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from logging import getLogger
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from data import DataSettings, Task, inspect, load
+from data import DataError, DataSettings, Task, input_facts, inspect, load, node_data, shards
+from data.picture import pixels, read_picture
 from models.errors import SettingError
 
 _COLOURS = {"zebra": (255, 0, 0), "ant": (0, 255, 0), "Bee": (0, 0, 255)}
@@ -21,6 +27,16 @@ def _make(root: Path) -> DataSettings:
             for number in range(count):
                 Image.new("RGB", (10 + number, 7), colour).save(root / part / name / f"{number}.png")
     return DataSettings(dataset="image-folder", data_root=str(root), image_size=4)
+
+
+def _grey(root: Path, *values: int) -> None:
+    root.mkdir(parents=True)
+    for number, value in enumerate(values):
+        Image.new("L", (4, 4), value).save(root / f"{number}.png")
+
+
+def _settings(root: Path, **more: Any) -> DataSettings:
+    return DataSettings(dataset="image-folder", data_root=str(root), image_size=4, **more)
 
 
 def test_layout_order_and_size(tmp_path: Path) -> None:
@@ -38,6 +54,34 @@ def test_layout_order_and_size(tmp_path: Path) -> None:
     assert images.train.inputs.dtype == torch.float32
 
 
+@pytest.mark.parametrize("test", ["test", "val"])
+def test_layouts(tmp_path: Path, test: str) -> None:
+    for part in ("train", test):
+        for number, name in enumerate(("a", "b")):
+            _grey(tmp_path / part / name / "deep" / "deeper", *range(100 * number, 100 * number + 3))
+    found = load(_settings(tmp_path, image_channels=1))
+    assert (len(found.train), len(found.test)) == (6, 6)
+
+
+def test_what_is_for_tuning_is_left_alone(tmp_path: Path) -> None:
+    for part, value in (("train", 1), ("test", 2), ("val", 3)):
+        for name in ("a", "b"):
+            _grey(tmp_path / part / name, value)
+    found = load(_settings(tmp_path, image_channels=1))
+    assert {*found.train_examples.values.unique().tolist(), *found.test_examples.values.unique().tolist()} == {1, 2}
+
+
+def test_one_folder_of_classes_is_split_and_always_alike(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        _grey(tmp_path / name, *range(100 * number, 100 * number + 10))
+    found = load(_settings(tmp_path, image_channels=1))
+    again = load(_settings(tmp_path, image_channels=1, seed=2))
+    assert (len(found.train), len(found.test), found.test.labels.tolist()) == (16, 4, [0, 0, 1, 1])
+    assert torch.equal(found.test.inputs, again.test.inputs)
+    everything = torch.cat([found.train_examples.values, found.test_examples.values])[:, 0, 0, 0]
+    assert sorted(everything.tolist()) == [*range(10), *range(100, 110)]
+
+
 def test_every_kind_of_picture_becomes_colour(tmp_path: Path) -> None:
     settings = _make(tmp_path)
     Image.new("L", (5, 5), 9).save(tmp_path / "test" / "ant" / "grey.png")
@@ -51,9 +95,83 @@ def test_every_kind_of_picture_becomes_colour(tmp_path: Path) -> None:
     assert found == [[0, 255, 0], [0, 255, 0], [1, 2, 3], [9, 9, 9], [10, 20, 30], [7, 8, 9]]
 
 
+def test_sixteen_bits_keep_their_levels(tmp_path: Path) -> None:
+    """A depth camera's pictures: 2,400 of 65,536 levels, which eight bits would make ten of, and one bit two."""
+    for name, start in (("near", 0), ("far", 2000)):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            levels = np.arange(start, start + 16, dtype=np.uint16).reshape(4, 4) + 100 * number
+            Image.fromarray(levels).save(tmp_path / name / f"{number}.{'png' if number else 'tif'}")
+    found = load(_settings(tmp_path, image_channels=1))
+    values = torch.cat([found.train_examples.values, found.test_examples.values])
+    assert values.dtype == torch.float32
+    assert len(values.unique()) == 160
+    assert (values * 257).round().max() == 2415
+
+
+def test_white_is_white_whatever_the_depth() -> None:
+    grey8 = pixels(Image.new("L", (4, 4), 255), (1, 4, 4), "stretch")
+    for wide in (np.full((4, 4), 65535, np.uint16), np.ones((4, 4), np.float32)):
+        assert np.array_equal(pixels(Image.fromarray(wide), (1, 4, 4), "stretch"), grey8)
+
+
+@pytest.mark.parametrize(("fit", "top", "left"), [("stretch", 200, 90), ("pad", 0, 90), ("crop", 200, 200)])
+def test_sides_are_kept_where_wanted(fit: str, top: int, left: int) -> None:
+    wide = Image.new("L", (32, 8), 200)
+    wide.paste(90, (0, 0, 4, 8))
+    found = pixels(wide, (1, 16, 16), fit)[0]
+    assert (found[8, 12], found[0, 12], found[8, 0]) == (200, top, left)
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = _make(tmp_path)
+    folder = tmp_path / "train" / "ant"
+    (folder / "notes.txt").write_text("no picture")
+    os.mkfifo(folder / "pipe.png")
+    Image.new("1", (8192, 4097)).save(folder / "poster.png")
+    getLogger("flwr").addHandler(caplog.handler)
+    try:
+        found = load(settings)
+    finally:
+        getLogger("flwr").removeHandler(caplog.handler)
+    assert len(found.train) == 9
+    for why in ("1 of more than", "1 that are no regular files", "1 that are no pictures by their names"):
+        assert why in caplog.text
+
+
+@pytest.mark.parametrize("way", ["folder", "{client}_*.png"])
+def test_clients_by_folder_or_by_name(tmp_path: Path, way: str) -> None:
+    for person in ("ada", "bob"):
+        for number, name in enumerate(("x", "y")):
+            folder = tmp_path / "train" / (f"{person}/{name}" if way == "folder" else name)
+            folder.mkdir(parents=True, exist_ok=True)
+            for count in range(4):
+                value = 100 * (person == "bob") + 20 * number + count
+                Image.new("L", (4, 4), value).save(folder / f"{person}_{count}.png")
+    settings = _settings(tmp_path, image_channels=1, client_from=way, partition="natural", num_clients=2)
+    data, rows = load(settings), shards(settings)
+    of_client = [data.train_examples.select(torch.from_numpy(part)).values[:, 0, 0, 0] for part in rows]
+    assert of_client[0].max() < 100 <= of_client[1].min()
+
+
+def test_a_client_decodes_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in enumerate(("a", "b")):
+        _grey(tmp_path / name, *range(100 * number, 100 * number + 20))
+    settings = _settings(tmp_path, image_channels=1, num_clients=8)
+    facts, read = input_facts(settings), list[Path]()
+
+    def reading(file: Path, *rest: Any) -> Any:
+        read.append(file)
+        return read_picture(file, *rest)
+
+    monkeypatch.setattr("data.image_folder.read_picture", reading)
+    data = node_data(settings, 3, facts)
+    assert len(read) == len(set(read)) == len(data.train) + len(data.test) == 4
+
+
 def _message(settings: DataSettings) -> str:
     with pytest.raises(SettingError) as caught:
-        load(settings)
+        assert load(settings).train
     assert caught.value.key == "data-root"
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -70,14 +188,15 @@ def test_fewer_than_two_classes(tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / part / "only").mkdir(parents=True)
     message = _message(DataSettings(dataset="image-folder", data_root=str(tmp_path)))
-    assert "at least 2 classes in train (it has 1)" in message
+    assert "at least 2 classes (it has 1)" in message
 
 
-def test_classes_differ(tmp_path: Path) -> None:
+def test_every_class_needs_a_picture_to_train_on(tmp_path: Path) -> None:
     settings = _make(tmp_path)
     (tmp_path / "test" / "wasp").mkdir()
-    (tmp_path / "train" / "yak").mkdir()
-    assert "same classes in train and test (only one of them has wasp, yak)" in _message(settings)
+    for file in (tmp_path / "train" / "ant").iterdir():
+        file.unlink()
+    assert "(ant, wasp has none)" in _message(settings)
 
 
 def test_unreadable_image_is_named(tmp_path: Path) -> None:
@@ -89,15 +208,18 @@ def test_unreadable_image_is_named(tmp_path: Path) -> None:
     assert "train/ant/torn.png" in _message(settings)
 
 
-def test_class_without_images(tmp_path: Path) -> None:
-    settings = _make(tmp_path)
-    for file in (tmp_path / "train" / "ant").iterdir():
-        file.unlink()
-    assert "at least one image in train/ant" in _message(settings)
+def test_a_damaged_picture_is_named_here_and_not_elsewhere(tmp_path: Path) -> None:
+    settings = replace(_make(tmp_path), partition="own")
+    (tmp_path / "train" / "ant" / "torn.png").write_bytes((tmp_path / "train" / "Bee" / "0.png").read_bytes()[:40])
+    with pytest.raises(DataError) as caught:
+        node_data(settings, 0)
+    assert "train/ant/torn.png" in str(caught.value)
+    assert "torn" not in caught.value.told
 
 
-def test_nothing_to_test_on(tmp_path: Path) -> None:
-    settings = _make(tmp_path)
-    for file in (tmp_path / "test").glob("*/*.png"):
-        file.unlink()
-    assert "at least one image in test" in _message(settings)
+@pytest.mark.parametrize(
+    ("key", "value"), [("image_channels", 2), ("client_from", "client_*"), ("client_from", "{client}{client}")]
+)
+def test_what_cannot_be_set(key: str, value: object, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=key.replace("_", "-")):
+        _settings(tmp_path, **{key: value})

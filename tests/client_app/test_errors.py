@@ -67,7 +67,8 @@ def test_a_damaged_picture_is_named_on_the_device_only(
     nodes[address_of(1)].node_config["data-root"] = str(tmp_path / "ward")
     out = play(nodes=nodes, **keys)
     assert out.summary["status"] == "finished"
-    assert [one["reason"].partition("data: ")[2] for one in out.rejected] == ["the device's own data cannot be used"]
+    said = "the device's own data cannot be used (a picture cannot be read; its log says which)"
+    assert [one["reason"].partition("data: ")[2] for one in out.rejected] == [said]
     written = "".join(file.read_text() for file in out.path.rglob("*.json*"))
     assert "emile" not in written
     assert str(tmp_path / "ward") not in written

@@ -7,7 +7,7 @@ worker process that serves a few clients of CIFAR-10 holds 184 MB and its client
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
 import numpy as np
@@ -24,15 +24,19 @@ class Task:
     """What a network has to know of a data set.
 
     Attributes:
-        classes: number of labels.
-        input_shape: of one input: (channels, height, width) of an image, (channels, time) of a signal, (length,) of
-            a text.
-        vocabulary: number of different tokens of a text; 0 for images and signals.
+        classes: number of labels, or of numbers that are predicted.
+        input_shape: of one input: (channels, height, width) of an image, (channels, time) of a signal, (features,)
+            of a row, (length,) of a text.
+        vocabulary: number of different tokens of a text; 0 for images, signals and rows.
+        kind: what a label is: "classification" (a class), "regression" (as many numbers as `classes`, standardised) or
+            "multi-label" (as many times 0 or 1).
     """
 
     classes: int
     input_shape: tuple[int, ...]
     vocabulary: int = 0
+    _: KW_ONLY
+    kind: str = "classification"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +46,7 @@ class Split:
     Attributes:
         inputs: images [N, C, H, W] or signals [N, C, T] in float32, normalised (see `DataSet`), or tokens [N, T] in
             int64.
-        labels: int64 [N], from 0 to classes - 1.
+        labels: int64 [N], from 0 to classes - 1; float32 [N, classes] where a label is no class (`Task.kind`).
     """
 
     inputs: Tensor
@@ -59,7 +63,7 @@ class Examples:
     Attributes:
         values: images [N, C, H, W] or signals [N, C, T], uint8 or float32 in any unit, which normalisation removes;
             or tokens [N, T] of any integer type.
-        labels: int64 [N], from 0 to classes - 1.
+        labels: int64 [N], from 0 to classes - 1; float32 [N, classes] where a label is no class (`Task.kind`).
         owners: int64 [N], the number of the person that an example is from (a subject, a speaker); None where the
             data set does not say.
     """
@@ -70,6 +74,13 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The class of every example [N]; the same for all where a label is no class."""
+        if self.labels.is_floating_point():
+            return np.zeros(len(self.labels), dtype=np.int64)
+        return self.labels.numpy()
 
     @property
     def finite(self) -> bool:

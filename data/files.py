@@ -21,6 +21,8 @@ class Files:
         client_from: what says whose a file is, see `data.listing.list_part`.
         sequence_length: tokens of one input of a text; 0 is the data set's own.
         vocabulary_size: number of different words, padding and unknown among them.
+        task: what a label is, for data that do not say it: one of `data.input_facts.TASKS`.
+        table_target, table_clients, table_without: columns of a table that have a part of their own.
         facts: what the run has decided of the task, where that is known; a source of somebody's own files numbers
             tokens and columns by it.
         own: whether what is there belongs to one device, or is to be divided.
@@ -34,6 +36,10 @@ class Files:
     client_from: str = ""
     sequence_length: int = 0
     vocabulary_size: int = 8000
+    task: str = "classification"
+    table_target: str = ""
+    table_clients: str = ""
+    table_without: str = ""
     options: tuple[tuple[str, Scalar], ...] = ()
     own: bool = False
     facts: InputFacts | None = None

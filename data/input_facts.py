@@ -15,7 +15,7 @@ from typing import Any
 
 UNITS = ("", "words", "characters")
 FITS = ("stretch", "pad", "crop")
-TASKS = ("classification",)
+TASKS = ("classification", "regression", "multi-label")
 # Bounds of what a peer or a file may say.
 MOST_NAMES = 2**20  # classes, tokens
 MOST_CHARACTERS = 200  # of a name
@@ -32,7 +32,7 @@ class SourceFacts:
         white: value of a white pixel in the files; pictures of 0 to 255 are scaled to it.
         units: what a text consists of, one of `UNITS`; "" is no text.
         tokens: its units, in the order of their numbers, from 2 on; 0 is padding and 1 unknown.
-        details: see `InputFacts`.
+        task, details: see `InputFacts`.
         fit: how a picture comes to its size, one of `FITS`: "stretch" whatever its sides are, "pad" with black, "crop"
             to its middle.
     """
@@ -41,6 +41,7 @@ class SourceFacts:
     white: float = 255.0
     units: str = ""
     tokens: tuple[str, ...] = ()
+    task: str = "classification"
     details: str = ""
     fit: str = "stretch"
 
@@ -59,7 +60,8 @@ class InputFacts:
         least, greatest: of the training values of any channel, as they come from disk; 0 for texts.
         white: value of a white pixel.
         units, tokens, fit: see `SourceFacts`.
-        task: what a label is, one of `TASKS`.
+        task: what a label is, one of `TASKS`; the names in `classes` are those of the numbers that are predicted, or of
+            the questions that are answered, where it is no class.
         examples: of the training part that is divided among devices; 0 where devices own theirs. A device that finds
             another number has other files, and its share would be wrong.
         details: what only the source itself reads, such as the columns of a table or a tokenizer, as JSON text.
@@ -154,6 +156,12 @@ class InputFacts:
                 f"split the text into {self.units or 'tokens'}" + (" at white space" if self.units == "words" else ""),
                 "number each: 0 is padding, 1 unknown, from 2 on the place in `tokens`",
                 f"keep the {kept} {size}, fill up with 0 at the end: int64 [N, {self.input_shape[0]}]",
+            ]
+        if self.details.startswith('{"columns"'):
+            return [
+                "numbers as they are, the mean where one is missing (a feature of its own says so); a feature of 0 or 1"
+                " for every category: see `details`",
+                f"(value - mean) / std per feature: float32 [N, {shape}]",
             ]
         side = " x ".join(map(str, self.input_shape[1:]))
         way = {"stretch": "resized to", "pad": "padded with black, resized to", "crop": "its middle, resized to"}

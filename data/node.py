@@ -14,6 +14,7 @@ from data.data_error import DataError
 from data.examples import Split
 from data.input_facts import InputFacts
 from data.partition import partition
+from data.schemes import BY_CLASS, SCHEMES
 from data.sets import load
 from data.settings import DataSettings
 from data.synthetic_groups import regroup
@@ -28,7 +29,7 @@ class NodeData:
     Attributes:
         train: never empty.
         test: empty for a shard of one example and where `local-test-fraction` is 0.
-        labels: the classes present in `train`, ascending.
+        labels: the classes present in `train`, ascending; where a label is no class, all that is predicted.
     """
 
     train: Split
@@ -87,6 +88,8 @@ def _make(settings: DataSettings, partition_id: int, facts: InputFacts | None) -
 
 
 def _present(split: Split) -> tuple[int, ...]:
+    if split.labels.is_floating_point():  # no class is absent where there are none
+        return tuple(range(split.labels.shape[1]))
     return tuple(np.unique(split.labels.numpy()).tolist())
 
 
@@ -107,7 +110,10 @@ def shards(settings: DataSettings) -> list[NDArray[np.int64]]:
     """
     examples = load(settings).train_examples
     owners = None if examples.owners is None else examples.owners.numpy()
-    return partition(examples.labels.numpy(), settings, owners)
+    if examples.labels.is_floating_point() and settings.partition in BY_CLASS:
+        others = ", ".join(name for name in SCHEMES if name not in BY_CLASS)
+        raise SettingError("partition", settings.partition, f"one of {others} where a label is no class")
+    return partition(examples.classes, settings, owners)
 
 
 # A shard is remade in milliseconds, so the cache need not hold everybody: 400 clients of 50 CIFAR images, 8 of 2,500.

@@ -66,7 +66,7 @@ def facts_of(summary: Summary, dataset: str, source: SourceFacts, *, vocabulary:
         classes=names,
         input_shape=tuple(told),
         vocabulary=vocabulary,
-        images=images,
+        images=images and len(told) == 3,
         mean=mean,
         std=std,
         least=summary.least.get(VALUES, 0.0),

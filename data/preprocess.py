@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.columns import Columns
 from data.input_facts import InputFacts
 from data.picture import errors, pixels, read_picture
+from data.table_file import SUFFIXES, BadTable, read_table
 from data.text import RESERVED, UNKNOWN
 from models.networks.spec import PADDING
 
@@ -72,6 +74,8 @@ class Preprocess:
         try:
             if not path.is_file():
                 raise UnusableInput(f"{path}: no such file")
+            if self.columns is not None and kind not in _ARRAYS:
+                return self._table(path)
             if kind in _ARRAYS | _TABLES or self.facts.vocabulary:
                 if path.stat().st_size > _LONGEST:
                     raise UnusableInput(f"{path}: more than {_LONGEST} bytes")
@@ -173,6 +177,26 @@ class Preprocess:
         if len({len(row) for row in rows}) != 1:
             raise UnusableInput("rows of different length, or none")
         return self.values(torch.tensor(rows))
+
+    def _table(self, path: Path) -> Tensor:
+        """Inputs of a table's rows: its columns are found by their names, and others are passed over."""
+        assert self.columns is not None
+        if path.suffix.lower() not in SUFFIXES:
+            raise UnusableInput(f"{path}: allowed is a table, {', '.join(SUFFIXES)}")
+        if path.stat().st_size > _LONGEST:
+            raise UnusableInput(f"{path}: more than {_LONGEST} bytes")
+        try:
+            return self.values(torch.from_numpy(self.columns.encode(read_table(path), path.name)))
+        except BadTable as error:
+            raise UnusableInput(f"{path}: {error}") from None
+
+    @cached_property
+    def columns(self) -> Columns | None:
+        """What the columns of a table are; None where the data were no table."""
+        try:
+            return Columns.from_json(self.facts.details) if '"columns"' in self.facts.details[:20] else None
+        except ValueError as error:
+            raise UnusableInput(str(error)) from None
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

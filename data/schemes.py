@@ -177,6 +177,8 @@ def natural(owners: Rows, settings: Division, seed: int) -> list[Rows]:
     return np.split(rows[order], np.searchsorted(clients[order], np.arange(1, len(groups))))
 
 
+BY_CLASS = frozenset({"dirichlet", "dirichlet-balanced", "labels", "shards"})  # what needs classes
+
 SCHEMES: dict[str, Scheme] = {
     "iid": _iid,
     "dirichlet": _dirichlet,

@@ -19,6 +19,7 @@ from data.settings import DataSettings
 from data.sources import SOURCES, is_local
 from data.summary import Summary
 from data.unsplit import with_test_part
+from models.errors import SettingError
 
 
 def load(settings: DataSettings, facts: InputFacts | None = None) -> DataSet:
@@ -67,12 +68,14 @@ def inspect(settings: DataSettings, facts: InputFacts | None = None) -> Task:
     """
     source = SOURCES[settings.dataset]
     if facts is not None:
-        task = Task(len(facts.classes), facts.input_shape, facts.vocabulary)
+        task = Task(len(facts.classes), facts.input_shape, facts.vocabulary, kind=facts.task)
     elif settings.known:
         task = source.inspect(settings.files)
     else:
         task = cast(Any, source).provisional(settings.files)
     if facts is not None or settings.known:
+        if settings.augment != "none" and len(task.input_shape) != 3:
+            raise SettingError("augment", settings.augment, '"none" where inputs are no images')
         synthetic_groups.check(settings.synthetic_groups, task.classes, task.input_shape)
     return task
 
@@ -93,7 +96,7 @@ def input_facts(settings: DataSettings) -> InputFacts:
         classes=told.classes or tuple(map(str, range(task.classes))),
         input_shape=task.input_shape,
         vocabulary=task.vocabulary,
-        images=source.images,
+        images=source.images and len(task.input_shape) == 3,
         mean=mean,
         std=std,
         least=0.0 if task.vocabulary else data.sums.least,
@@ -101,6 +104,7 @@ def input_facts(settings: DataSettings) -> InputFacts:
         white=told.white,
         units=told.units,
         tokens=told.tokens,
+        task=told.task,
         examples=len(data.train_examples),
         details=told.details,
         fit=told.fit,
@@ -150,7 +154,7 @@ def _load(name: str, files: Files) -> DataSet:
     if facts is None:
         task = source.inspect(files)
     else:
-        task = Task(len(facts.classes), facts.input_shape, facts.vocabulary)
+        task = Task(len(facts.classes), facts.input_shape, facts.vocabulary, kind=facts.task)
         numbers = {label: number for number, label in enumerate(facts.classes)}
         train, test = (_renumbered(part, told.classes, numbers, files) for part in (train, test))
     for part, examples in (("train", train), ("test", test)):
@@ -171,7 +175,9 @@ def _said(source: object, files: Files) -> SourceFacts:
 
 
 def _renumbered(examples: Examples, names: tuple[str, ...], numbers: Mapping[str, int], files: Files) -> Examples:
-    """Labels as the run numbers them, by their names."""
+    """Labels as the run numbers them, by their names; numbers are what they are."""
+    if examples.labels.is_floating_point():
+        return examples
     names = names or tuple(map(str, range(len(numbers))))
     present = sorted(set(examples.labels.tolist()))
     unknown = [names[label] for label in present if names[label] not in numbers]
@@ -190,7 +196,12 @@ def _renumbered(examples: Examples, names: tuple[str, ...], numbers: Mapping[str
 def _check(name: str, part: str, examples: Examples, classes: int, files: Files) -> None:
     """Refuse labels out of range and values that are not finite."""
     labels = examples.labels
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+    if labels.is_floating_point():
+        if not bool(labels.isfinite().all()):
+            row = int((~labels.isfinite()).any(1).nonzero()[0])
+            allowed = f"{name!r} with finite targets; row {row} of its {part} part has one that is not"
+            raise DataError(files.root, allowed, "a target is not finite; its log says which")
+    elif len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         row = int(((labels < 0) | (labels >= classes)).nonzero()[0])
         allowed = f"{name!r} with labels 0 to {classes - 1}; row {row} of its {part} part has {int(labels[row])}"
         raise DataError(files.root, allowed, "a label is out of range; its log says which")

@@ -12,13 +12,14 @@ from typing import Self
 from data import synthetic_groups
 from data.augment import AUGMENTATIONS
 from data.files import Files
-from data.input_facts import FITS
+from data.input_facts import FITS, TASKS
 from data.schemes import SCHEMES
 from data.sources import SOURCES, is_local
 from models.errors import SettingError
 from models.registry import option_keys
 from models.settings import ELSEWHERE, Names, Range, Scalar, Text, at_least, between, check, read, setting
 
+TABLES = "dataset = csv:…, parquet:…"
 OWN = "own"  # the partition of devices that have data of their own
 
 
@@ -50,6 +51,8 @@ class DataSettings:
         client_from: what says whose a picture is, see `data.listing`.
         sequence_length: tokens of one input of a text, at most 4,096; 0 is the data set's own.
         vocabulary_size: different words of "sst2", padding and unknown among them: 3 to 100,000.
+        task: what a label is, where the data do not say it, a name in `TASKS`.
+        table_target, table_clients, table_without: columns of a table, see `data.table`.
         augment: what happens to training batches of images, a name in `AUGMENTATIONS`.
         local_test_fraction: share of each client's examples kept for its own test, at least 0 and below 1.
         synthetic_groups: "" or groups of clients that are made to differ; see `data.synthetic_groups`.
@@ -64,7 +67,8 @@ class DataSettings:
         "digits",
         "`digits` (ships with scikit-learn), `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `image-folder`; texts:"
         " `sst2` (sentences of reviews), `shakespeare` (the next of 80 characters, by speaker); signals: `har` (UCI"
-        " HAR, 9x128, by subject). See below",
+        " HAR, 9x128, by subject); files of one's own (see [data.md](data.md)): `csv:PLACE`, `parquet:PLACE`,"
+        " `npz:PLACE`. See below",
         Names(SOURCES, ELSEWHERE),
     )
     data_root: str = setting(
@@ -138,6 +142,27 @@ class DataSettings:
         between(3, 100_000),
         read_by="dataset = sst2",
     )
+    task: str = setting(
+        "classification",
+        "what a table or an array of labels asks for: `classification`; `regression` of numbers; `multi-label`, where"
+        " each of several columns of 0 and 1 is a question of its own",
+        Names(TASKS),
+        read_by="dataset = csv:…, parquet:…, npz:…",
+    )
+    table_target: str = setting(
+        "",
+        "column that is to be predicted; several, with commas between them, for `regression` and `multi-label`; empty"
+        " is the last one",
+        read_by=TABLES,
+    )
+    table_clients: str = setting(
+        "",
+        "column that says whose a row is, for `partition = natural`; empty: every file is a client's",
+        read_by=TABLES,
+    )
+    table_without: str = setting(
+        "", "columns that are no inputs, with commas between them, such as an identifier", read_by=TABLES
+    )
     augment: str = setting(
         "none",
         "what happens to training batches of images: `none`; `crop-flip` is a random crop with padding 4, and a"
@@ -204,6 +229,10 @@ class DataSettings:
             own=self.own,
             sequence_length=self.sequence_length,
             vocabulary_size=self.vocabulary_size,
+            task=self.task,
+            table_target=self.table_target,
+            table_clients=self.table_clients,
+            table_without=self.table_without,
             options=self.options,
         )
 

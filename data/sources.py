@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol, cast
 
+from data.arrays import Arrays
 from data.digits import Digits
 from data.examples import Examples, Task
 from data.files import Files
@@ -12,6 +14,7 @@ from data.image_folder import ImageFolder
 from data.published import Published
 from data.shakespeare import Shakespeare
 from data.sst2 import SST2
+from data.table import Tables
 from models.registry import Registry
 
 
@@ -107,4 +110,5 @@ SOURCES: Registry[Source] = Registry(
     expected="a data.Source (images, owned, inspect, read, and if it is local provisional) or a class of one",
     check=_source,
     built_in=_BUILT_IN,
+    families={"csv": partial(Tables, "csv"), "parquet": partial(Tables, "parquet"), "npz": Arrays},
 )

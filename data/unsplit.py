@@ -19,7 +19,7 @@ def with_test_part(train: Examples, test: Examples) -> tuple[Examples, Examples]
     """Both parts as they are; where there is no test part, one of the training part, the same for every run."""
     if len(test) or len(train) < 2:
         return train, test
-    kept, tested = (torch.from_numpy(rows) for rows in stratified(train.labels.numpy(), "unsplit"))
+    kept, tested = (torch.from_numpy(rows) for rows in stratified(train.classes, "unsplit"))
     return train.select(kept), train.select(tested)
 
 

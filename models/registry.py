@@ -32,6 +32,7 @@ from models.settings import Setting
 
 T = TypeVar("T")
 
+_FAMILIES: set[str] = set()  # first words of names that are no import paths
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 FOLLOWED: ContextVar[tuple[str, ...]] = ContextVar("followed", default=("*",))
 
@@ -54,6 +55,7 @@ class Registry(Mapping[str, T], Generic[T]):
         expected: what one must be, for errors.
         check: makes one of what an entry point or an import path leads to; None if it is none.
         built_in: by name; more can be set later, as in a dictionary.
+        families: first word → what makes one of the rest of a name such as "csv:heart.csv".
     """
 
     def __init__(
@@ -64,9 +66,12 @@ class Registry(Mapping[str, T], Generic[T]):
         expected: str,
         check: Callable[[object], T | None],
         built_in: Mapping[str, T] | None = None,
+        families: Mapping[str, Callable[[str], T]] | None = None,
     ) -> None:
         self.key, self.group, self._expected, self._check = key, group, expected, check
         self._built_in = dict(built_in or {})
+        self._families = dict(families or {})
+        _FAMILIES.update(self._families)
         self._loaded: dict[str, T] = {}
 
     def __getitem__(self, name: str) -> T:
@@ -80,13 +85,18 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._built_in[name]
         if is_path(name):
             check_followed(self.key, name)
+        if self._is_family(name) and name not in self._loaded:
+            family, _, rest = name.partition(":")
+            self._loaded[name] = self._families[family](rest)
         if name not in self._loaded:
             self._loaded[name] = self._load(name)
         return self._loaded[name]
 
     def __contains__(self, name: object) -> bool:
         """Whether something has this name; an import path counts if it is built like one."""
-        return isinstance(name, str) and (name in self._built_in or is_path(name) or name in _offered(self.group))
+        return isinstance(name, str) and (
+            name in self._built_in or is_path(name) or self._is_family(name) or name in _offered(self.group)
+        )
 
     def __iter__(self) -> Iterator[str]:
         """Names of what is built in."""
@@ -102,6 +112,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def names(self) -> list[str]:
         """Everything that has a name: built in, then entry points of installed packages, which are not loaded."""
         return [*self._built_in, *(name for name in sorted(_offered(self.group)) if name not in self._built_in)]
+
+    def _is_family(self, name: str) -> bool:
+        family, colon, rest = name.partition(":")
+        return bool(colon and rest) and family in self._families
 
     def _load(self, name: str) -> T:
         if is_path(name):
@@ -150,7 +164,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
 def is_path(name: str) -> bool:
     """Whether a name is built like an import path, `package.module:name`."""
-    return _PATH.fullmatch(name) is not None
+    return _PATH.fullmatch(name) is not None and name.partition(":")[0] not in _FAMILIES
 
 
 def prefix_of(name: str, one: object) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.errors import SettingError
 from models.networks.build import blank
-from models.networks.registry import NETWORKS
+from models.networks.registry import NETWORKS, ROWS
 from models.networks.spec import EXITS, NetworkSpec
 from models.variants.per_size_parameters import PRIVATE
 
@@ -30,8 +30,10 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
         raise SettingError("norm", spec.norm, (*network.norms[:-1], f"{network.norms[-1]} for {spec.name!r}"))
     sides = spec.input_shape[1:]
     dimensions = len(spec.input_shape)
+    if dimensions == 1 and not spec.vocabulary:
+        dimensions = ROWS
     if dimensions not in network.dimensions or bool(spec.vocabulary) != (dimensions == 1):
-        kinds = {1: "texts", 2: "signals", 3: "images"}
+        kinds = {ROWS: "rows of tables", 1: "texts", 2: "signals", 3: "images"}
         taken = " and ".join(kinds[d] for d in network.dimensions)
         allowed = f"a network for {kinds.get(dimensions, spec.input_shape)}; {spec.name!r} takes {taken}"
         raise SettingError("model", spec.name, allowed)

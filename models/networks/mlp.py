@@ -9,7 +9,7 @@ from torch import nn
 
 from models.algebra.axes import Along, Axis
 from models.networks.builder import IMAGE, Builder, ends
-from models.networks.registry import NETWORKS, Network
+from models.networks.registry import NETWORKS, ROWS, Network
 from models.networks.spec import NetworkSpec
 from models.networks.staged import Staged
 
@@ -20,7 +20,7 @@ def _axes(spec: NetworkSpec) -> dict[str, Axis]:
 
 
 class MLP(Staged):
-    """x (N, C, H, W) or (N, C, T) → logits (N, classes); one stage per hidden layer."""
+    """x (N, C, H, W), (N, C, T) or (N, features) → logits (N, classes); one stage per hidden layer."""
 
     def __init__(self, builder: Builder) -> None:
         spec = builder.spec
@@ -33,4 +33,4 @@ class MLP(Staged):
         super().__init__(builder, [partial(stage, i) for i in range(len(streams))], streams, stem=nn.Flatten)
 
 
-NETWORKS["mlp"] = Network(axes=_axes, build=MLP, widths=(200, 200), dimensions=(3, 2))
+NETWORKS["mlp"] = Network(axes=_axes, build=MLP, widths=(200, 200), dimensions=(3, 2, ROWS))

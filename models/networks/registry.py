@@ -28,7 +28,8 @@ class Network:
         build: builder → the module.
         widths: default units per layer or stage; () where the network has its own and nobody sets them.
         blocks: default blocks per stage; () for networks without blocks.
-        dimensions: of one input: 3 for images, 2 for signals, 1 for texts; a network may take several.
+        dimensions: of one input: 3 for images, 2 for signals, 1 for texts, `ROWS` for rows of
+            tables; a network may take several.
         smallest: smallest side of an input that it can take (height and width, or time).
         fixed_widths: whether there are as many widths, and as many entries of blocks, as by default, always.
         OPTIONS: what a network that is not built in can be told: name → `models.settings.Setting`. They are keys of the
@@ -58,7 +59,7 @@ def of_function(make: Callable[[Builder], nn.Module]) -> Network:
             make(builder)
         return builder.axes
 
-    return Network(axes=axes, build=make, dimensions=(1, 2, 3), OPTIONS=getattr(make, "OPTIONS", {}))
+    return Network(axes=axes, build=make, dimensions=(ROWS, 1, 2, 3), OPTIONS=getattr(make, "OPTIONS", {}))
 
 
 def _network(found: object) -> Network | None:
@@ -72,6 +73,8 @@ def _network(found: object) -> Network | None:
         return None
     return of_function(cast(Callable[[Builder], nn.Module], found))
 
+
+ROWS = 0  # dimensions of an input that is a row of a table: features, in no order
 
 NETWORKS: Registry[Network] = Registry(
     "model",

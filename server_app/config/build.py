@@ -151,6 +151,8 @@ def build_network(
     if model.norm == "auto" and norm not in NETWORKS[model.model].norms:
         norm = NETWORKS[model.model].norms[0]
     task = inspect(data, facts)
+    if task.kind != "classification":
+        raise SettingError("task", task.kind, "classification: networks are trained for nothing else yet")
     rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
     if norm != "batch-per-width" or not method.WIDTHS:
         rates = (FULL,)

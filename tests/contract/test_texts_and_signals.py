@@ -111,7 +111,7 @@ def test_words_are_learnt(root: Path, tmp_path: Path) -> None:
         ({"dataset": "har", "model": "transformer"}, "model", "a network for signals; 'transformer' takes texts"),
         ({"dataset": "digits", "model": "gru"}, "model", "a network for images; 'gru' takes texts and signals"),
         ({"dataset": "har", "num_clients": 5}, "num-clients", "at most 4 with partition 'natural'"),
-        ({"dataset": "sst2", "partition": "natural"}, "partition", "one of iid, dirichlet, labels"),
+        ({"dataset": "sst2", "partition": "natural"}, "partition", "one of iid, dirichlet"),
         ({"dataset": "sst2", "vocabulary_size": 5000}, "vocabulary-size", "at most 17"),
         ({"dataset": "sst2", "vocabulary_size": 2}, "vocabulary-size", "3 to 100000"),
         ({"dataset": "shakespeare", "sequence_length": 4000}, "sequence-length", "the longest speaker"),

@@ -1,0 +1,77 @@
+"""Arrays of a file or a folder, with or without a client each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data import DataError, DataSettings, inspect, load, shards
+
+_DRAWS = np.random.default_rng(0)
+X = _DRAWS.integers(0, 256, (12, 6, 5), dtype=np.uint8)
+Y = np.arange(12) % 3
+
+
+def _settings(root: Path, **more: Any) -> DataSettings:
+    return DataSettings(dataset="npz:a.npz", data_root=str(root), **more)
+
+
+def test_pictures_with_a_client_each(tmp_path: Path) -> None:
+    who = np.array(["ann", "bob", "cid"] * 4)
+    np.savez(tmp_path / "a.npz", x_train=X, y_train=Y, client_train=who, x_test=X[:5], y_test=Y[:5])
+    settings = _settings(tmp_path, partition="natural", num_clients=3)
+    data = load(settings)
+    assert (data.task.classes, data.task.input_shape) == (3, (1, 6, 5))
+    assert len(data.test) == 5
+    assert [part.tolist() for part in shards(settings)] == [list(range(k, 12, 3)) for k in range(3)]
+    np.testing.assert_array_equal(data.train_examples.values[:, 0].numpy(), X)
+
+
+@pytest.mark.parametrize(
+    ("x", "shape"),
+    [
+        (np.zeros((12, 7)), (7,)),
+        (np.zeros((12, 3, 20), dtype=np.float32), (3, 20)),
+        (np.zeros((12, 8, 9, 3), dtype=np.uint8), (3, 8, 9)),
+        (np.zeros((12, 3, 8, 9), dtype=np.uint8), (3, 8, 9)),
+        (np.zeros((12, 6, 5), dtype=np.uint8), (1, 6, 5)),
+    ],
+)
+def test_shapes(tmp_path: Path, x: np.ndarray[Any, Any], shape: tuple[int, ...]) -> None:
+    np.savez(tmp_path / "a.npz", x=x, y=Y)
+    assert inspect(_settings(tmp_path)).input_shape == shape
+
+
+def test_a_folder_of_arrays_is_the_same(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    (tmp_path / "b").mkdir()
+    np.save(tmp_path / "b" / "x.npy", X)
+    np.save(tmp_path / "b" / "y.npy", Y)
+    other = DataSettings(dataset="npz:b", data_root=str(tmp_path))
+    pair = [load(settings).train.inputs for settings in (_settings(tmp_path), other)]
+    assert bool((pair[0] == pair[1]).all())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x": X}, "no array y; it has x"),
+        ({"x": X, "y": Y[:5]}, "12 inputs, and 5 in array y"),
+        ({"x": np.full((12, 2), np.nan), "y": Y}, "array x of the train part, row 0: a value is not finite"),
+        ({"x": np.array([{}] * 12, dtype=object), "y": Y}, "Object arrays|allow_pickle"),
+        ({"x": np.zeros(12), "y": Y}, r"array x has shape \[12\]"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=said):
+        load(_settings(tmp_path))
+
+
+def test_what_is_no_archive_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04torn")
+    with pytest.raises(DataError, match=r"a\.npz"):
+        load(_settings(tmp_path))

@@ -18,6 +18,7 @@ from flotilla import about
 from flotilla.aftermath import aftermath
 from flotilla.argument_help import with_argument_help
 from flotilla.deploy import commands as deploy_commands
+from flotilla.networks import commands as network_commands
 from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.serving import commands as serving_commands
 from flotilla.settings import Settings, SettingsError, prepare
@@ -175,6 +176,7 @@ def report(
 
 
 about.add_to(app)
+network_commands.add_to(app)
 serving_commands.add_to(app)
 deploy_commands.add_to(app)
 

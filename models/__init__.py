@@ -12,7 +12,8 @@ from models.networks import cnn, conv1d, mlp, recurrent, resnet, transformer  # 
 from models.networks.build import build, build_part, initial_state, layout, part_of, submodel
 from models.networks.builder import Builder
 from models.networks.complete import completed
-from models.networks.registry import NETWORKS, Network
+from models.networks.network import Network
+from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.randomness import generator, torch_generator
 

@@ -7,6 +7,8 @@ joins changes nobody else's draws, and a resumed run continues exactly as the un
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -38,3 +40,11 @@ def torch_generator(seed: int, round_number: int, node: str | int, purpose: str)
     """Return a CPU `torch.Generator` under the same key (see `generator`)."""
     low, high = _words(seed, round_number, node, purpose)[:2]
     return torch.Generator().manual_seed((high << 32 | low) & (2**63 - 1))
+
+
+@contextmanager
+def seeded_for_others(seed: int) -> Iterator[None]:
+    """Seed PyTorch's own generator for code that is not ours and draws from it; afterwards it is as it was before."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        yield

@@ -56,6 +56,7 @@ class Registry(Mapping[str, T], Generic[T]):
         check: makes one of what an entry point or an import path leads to; None if it is none.
         built_in: by name; more can be set later, as in a dictionary.
         families: first word → what makes one of the rest of a name such as "csv:heart.csv".
+        libraries: name → import path of ours to what makes one with another library, which is loaded only then.
     """
 
     def __init__(
@@ -67,7 +68,9 @@ class Registry(Mapping[str, T], Generic[T]):
         check: Callable[[object], T | None],
         built_in: Mapping[str, T] | None = None,
         families: Mapping[str, Callable[[str], T]] | None = None,
+        libraries: Mapping[str, str] | None = None,
     ) -> None:
+        self._libraries = dict(libraries or {})
         self.key, self.group, self._expected, self._check = key, group, expected, check
         self._built_in = dict(built_in or {})
         self._families = dict(families or {})
@@ -94,8 +97,9 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         """Whether something has this name; an import path counts if it is built like one."""
+        known = (self._built_in, self._libraries, _offered(self.group))
         return isinstance(name, str) and (
-            name in self._built_in or is_path(name) or self._is_family(name) or name in _offered(self.group)
+            is_path(name) or self._is_family(name) or any(name in names for names in known)
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -110,16 +114,17 @@ class Registry(Mapping[str, T], Generic[T]):
         self._built_in[name] = one
 
     def names(self) -> list[str]:
-        """Everything that has a name: built in, then entry points of installed packages, which are not loaded."""
-        return [*self._built_in, *(name for name in sorted(_offered(self.group)) if name not in self._built_in)]
+        """Everything that has a name: built in, by libraries, entry points of installed packages; not loaded."""
+        ours = [*self._built_in, *self._libraries]
+        return [*ours, *(name for name in sorted(_offered(self.group)) if name not in ours)]
 
     def _is_family(self, name: str) -> bool:
         family, colon, rest = name.partition(":")
         return bool(colon and rest) and family in self._families
 
     def _load(self, name: str) -> T:
-        if is_path(name):
-            found = self._follow(name)
+        if is_path(name) or name in self._libraries:
+            found = self._follow(self._libraries.get(name, name))
         else:
             offers = _offered(self.group).get(name, [])
             if not offers:

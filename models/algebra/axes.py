@@ -53,7 +53,30 @@ class Along:
     inner: int = 1
 
 
-Dim = Along | None  # None: a dimension that nobody cuts, such as a kernel's height
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A dimension in which several stretches stand one after the other: a concatenation.
+
+    Attributes:
+        stretches: each runs along an axis, or is a number of coordinates that nobody cuts.
+    """
+
+    stretches: tuple[Along | int, ...]
+
+
+Dim = Along | Beside | None  # None: a dimension that nobody cuts, such as a kernel's height
+
+
+def stretches_of(dim: Dim, size: int) -> tuple[Along | int, ...]:
+    """What stands side by side in a dimension of this size: of most, one stretch."""
+    if isinstance(dim, Beside):
+        return dim.stretches
+    return (size if dim is None else dim,)
+
+
+def length_of(stretch: Along | int, axes: Mapping[str, Axis]) -> int:
+    """Coordinates of a stretch at full width."""
+    return stretch if isinstance(stretch, int) else stretch.outer * axes[stretch.axis].size * stretch.inner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +102,12 @@ class TensorLayout:
     block: int = 0
     role: str = ""
     buffer: bool = False
+
+    @property
+    def axes(self) -> frozenset[str]:
+        """The axes that its dimensions run along."""
+        stretches = (stretch for dim in self.dims for stretch in stretches_of(dim, 0))
+        return frozenset(stretch.axis for stretch in stretches if isinstance(stretch, Along))
 
 
 @dataclass(frozen=True)
@@ -191,13 +220,11 @@ def _layout_of_tensor(
     dims = declaration.dims[leaf]
     if len(dims) != tensor.ndim:
         raise ValueError(f"tensor {name!r} has {tensor.ndim} dimensions, its declaration {len(dims)}")
-    for position, dim in enumerate(dims):
-        if dim is None:
-            continue
-        if dim.axis not in axes:
-            raise ValueError(f"tensor {name!r} runs along the undeclared axis {dim.axis!r}")
-        expected = dim.outer * axes[dim.axis].size * dim.inner
-        actual = tensor.shape[position]
+    for position, (dim, actual) in enumerate(zip(dims, tensor.shape, strict=True)):
+        stretches = stretches_of(dim, actual)
+        if undeclared := [one.axis for one in stretches if isinstance(one, Along) and one.axis not in axes]:
+            raise ValueError(f"tensor {name!r} runs along the undeclared axis {undeclared[0]!r}")
+        expected = sum(length_of(stretch, axes) for stretch in stretches)
         if actual != expected:
             raise ValueError(f"tensor {name!r} dimension {position} is {actual}, its axes say {expected}")
     place = _position(network, path)

@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from models.algebra.axes import Kind, Layout, Runs, TensorLayout
+from models.algebra.axes import Along, Kind, Layout, Runs, TensorLayout
 from models.algebra.submodel import Block, coordinates
 
 # Beyond this many boxes a block is added through index vectors: a box costs microseconds whatever its size.
@@ -39,8 +39,11 @@ class UnitView:
         """Find the units of a declared tensor; with `per_coordinate` every coordinate is one."""
         sizes, classes = [], None
         for i, (dim, size) in enumerate(zip(tensor.dims, tensor.shape, strict=True)):
-            sizes.append(1 if per_coordinate else size if dim is None else dim.inner)
-            if dim is not None and layout.axes[dim.axis].kind is Kind.CLASS:
+            if per_coordinate or not isinstance(dim, Along | None):  # of a concatenation, every coordinate
+                sizes.append(1)
+            else:
+                sizes.append(size if dim is None else dim.inner)
+            if isinstance(dim, Along) and layout.axes[dim.axis].kind is Kind.CLASS:
                 classes = (i, layout.axes[dim.axis].size, dim.inner // sizes[i])
         counts = tuple(size // unit for size, unit in zip(tensor.shape, sizes, strict=True))
         return UnitView(counts, tuple(sizes), classes)

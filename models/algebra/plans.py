@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 
-from models.algebra.axes import Along, Axis, Dim, Kind, Layout, Runs, TensorLayout
+from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Runs, TensorLayout, length_of, stretches_of
 from models.algebra.submodel import Block, Submodel, merged
 
 FULL = Fraction(1)
@@ -165,7 +165,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
         raise ValueError(f"blocks {sorted(wrong)} cannot be left out: allowed is {sorted(layout.blocks)}")
     runs = {name: kept_runs(axis, plan, units) for name, axis in layout.axes.items()}
     # Tensors along one axis share its runs: those of a draw are long.
-    along = {dim: _runs(dim, runs[dim.axis], layout.axes[dim.axis].size) for dim in _alongs(layout)}
+    along = {dim: _kept(dim, runs, layout.axes) for dim in _cut_dims(layout)}
     blocks = {
         name: Block(
             source=name,
@@ -192,12 +192,25 @@ def _held(tensor: TensorLayout, plan: Plan, layout: Layout) -> bool:
     return deep_enough and not other_exit and tensor.rate <= plan.rate and tensor.block not in set(plan.dropped) - {0}
 
 
-def _alongs(layout: Layout) -> set[Along]:
+def _cut_dims(layout: Layout) -> set[Along | Beside]:
     return {dim for tensor in layout.tensors.values() for dim in tensor.dims if dim is not None}
 
 
+def _kept(dim: Along | Beside, runs: Mapping[str, Runs], axes: Mapping[str, Axis]) -> Runs:
+    """Kept coordinates of one dimension: those of its stretches, one after the other."""
+    kept, start = list[tuple[int, int]](), 0
+    for stretch in stretches_of(dim, 0):
+        length = length_of(stretch, axes)
+        own = (
+            ((0, length),) if isinstance(stretch, int) else _runs(stretch, runs[stretch.axis], axes[stretch.axis].size)
+        )
+        kept += [(start + first, count) for first, count in own]
+        start += length
+    return merged(tuple(kept))
+
+
 def _runs(dim: Along, runs: Runs, size: int) -> Runs:
-    """Kept coordinates of one dimension: the runs of its axis, scaled by the inner unit, once per outer one."""
+    """Kept coordinates along one axis: its runs, scaled by the inner unit, once per outer one."""
     period = size * dim.inner
     return merged(
         tuple(

@@ -39,7 +39,13 @@ def build(
         generator: of the weights, drawn as `initial_state` says; None: one of its own, always the same.
     """
     network = blank(spec, sizes, plan)
-    _draw(network, torch_generator(0, 0, "server", "build") if generator is None else generator)
+    generator = torch_generator(0, 0, "server", "build") if generator is None else generator
+    if NETWORKS[spec.name].initial is None:
+        _draw(network, generator)
+        return network
+    leading = tuple((name, tuple(range(size))) for name, size in (sizes or {}).items())
+    part = cut(layout(spec), replace(plan, units=leading or plan.units))
+    network.load_state_dict(part.gather(initial_state(spec, generator)))
     return network
 
 
@@ -123,13 +129,16 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
 
     Tensors of two or more dimensions are drawn from U(-b, b), b = 1/sqrt(fan_in); biases of those layers likewise
     (fan_in of their weight); embeddings from N(0, 0.02²) unless the network says otherwise; norms start at weight 1,
-    bias 0, statistics at mean 0 and variance 1.
+    bias 0, statistics at mean 0 and variance 1. A network that is an ordinary module starts as its own code says.
     """
     if spec.bases:
         return joined_state([initial_state(replace(spec, bases=0), generator) for _ in range(spec.bases)])
-    network = blank(spec)
-    _draw(network, generator)
-    state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    if initial := NETWORKS[spec.name].initial:
+        state = initial(spec, generator)
+    else:
+        network = blank(spec)
+        _draw(network, generator)
+        state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return state_with_copies(state, layout(_without_copies(spec)), spec.private, _variants(spec))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 
 from torch import nn
 
 from models.algebra.axes import Along, Axis, Kind, declare
-from models.algebra.plans import Plan
+from models.algebra.plans import Plan, kept_units
 from models.networks.spec import NetworkSpec
 from models.norms import layers as norm
 from models.norms.dual_norm import DualNorm
@@ -141,7 +142,10 @@ class Builder:
         size = self.axes[axis].size
 
         def make() -> nn.Module:
-            return norm.norm_layer(self.spec.norm, axis, size, self.size(axis), self.rate, self.spec.rates)
+            channels_at = partial(kept_units, size)
+            return norm.norm_layer(
+                self.spec.norm, axis, channels_at, self.rate, channels=self.size(axis), rates=self.spec.rates
+            )
 
         layer = DualNorm(make(), make()) if self.spec.dual else make()
         scale = norm.Scaler(self.rate) if self.spec.scaler else nn.Identity()

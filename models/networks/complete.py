@@ -10,7 +10,8 @@ from torch import Tensor
 
 from models.errors import SettingError
 from models.networks.build import blank
-from models.networks.registry import NETWORKS, ROWS
+from models.networks.network import ROWS
+from models.networks.registry import NETWORKS
 from models.networks.spec import EXITS, NetworkSpec
 from models.variants.per_size_parameters import PRIVATE
 
@@ -65,7 +66,7 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
     except RuntimeError as error:
         allowed = f"a network whose layers fit inputs of {spec.input_shape} ({error})"
         raise SettingError("widths", spec.widths, allowed) from None
-    return full
+    return full if network.prove is None else replace(full, fingerprint=network.prove(full)[0].fingerprint)
 
 
 def examples(spec: NetworkSpec, count: int) -> Tensor:

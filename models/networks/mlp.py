@@ -9,7 +9,8 @@ from torch import nn
 
 from models.algebra.axes import Along, Axis
 from models.networks.builder import IMAGE, Builder, ends
-from models.networks.registry import NETWORKS, ROWS, Network
+from models.networks.network import ROWS, Network
+from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.networks.staged import Staged
 

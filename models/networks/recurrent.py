@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from models.algebra.axes import Along, Axis, Kind, declare
 from models.errors import SettingError
 from models.networks.builder import IMAGE, Builder, ends
-from models.networks.registry import NETWORKS, Network
+from models.networks.network import Network
+from models.networks.registry import NETWORKS
 from models.networks.spec import PADDING, NetworkSpec
 from models.networks.staged import Staged
 
@@ -74,7 +75,7 @@ class Layer(nn.Module):
             gates_NTG = self.inputs(x_NTC) + self.states(states_NTH)
             return gates_NTG[..., : self.states.in_features], last_N
         weights = [self.inputs.weight, self.states.weight, self.inputs.bias, self.states.bias]
-        start = x_NTC.new_zeros(1, len(x_NTC), self.states.in_features)
+        start = x_NTC.new_zeros(1, x_NTC.shape[0], self.states.in_features)
         states_NTH, _ = torch.gru(x_NTC, start, weights, True, 1, 0.0, self.training, False, True)
         return states_NTH, last_N
 
@@ -85,7 +86,7 @@ class Last(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """Pick."""
         states_NTH, last_N = features
-        return states_NTH[torch.arange(len(last_N), device=last_N.device), last_N]
+        return states_NTH[torch.arange(last_N.shape[0], device=last_N.device), last_N]
 
 
 def _layers(spec: NetworkSpec) -> list[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -13,41 +12,10 @@ from torch import nn
 from models.algebra.axes import Axis
 from models.algebra.plans import Plan
 from models.networks.builder import Builder, ends
+from models.networks.foreign import TOLD, is_factory, of_factory, takes_builder
+from models.networks.network import ROWS, Network
 from models.networks.spec import NetworkSpec
-from models.norms.layers import CHANNEL_NORMS
 from models.registry import Registry
-from models.settings import Setting
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """A registered network.
-
-    Attributes:
-        axes: spec → its axes at full width.
-        build: builder → the module.
-        widths: default units per layer or stage; () where the network has its own and nobody sets them.
-        blocks: default blocks per stage; () for networks without blocks.
-        dimensions: of one input: 3 for images, 2 for signals, 1 for texts, `ROWS` for rows of
-            tables; a network may take several.
-        smallest: smallest side of an input that it can take (height and width, or time).
-        fixed_widths: whether there are as many widths, and as many entries of blocks, as by default, always.
-        OPTIONS: what a network that is not built in can be told: name → `models.settings.Setting`. They are keys of the
-            configuration that begin with its name.
-        spatial: whether features are images after every stage, so that bottlenecks can follow them.
-        norms: which of `models.norms.layers.NORMS` it can use; the first is its usual one.
-    """
-
-    axes: Callable[[NetworkSpec], dict[str, Axis]]
-    build: Callable[[Builder], nn.Module]
-    widths: tuple[int, ...] = ()
-    blocks: tuple[int, ...] = ()
-    dimensions: tuple[int, ...] = (3,)
-    smallest: int = 1
-    fixed_widths: bool = False
-    norms: tuple[str, ...] = CHANNEL_NORMS
-    spatial: bool = False
-    OPTIONS: Mapping[str, Setting] = field(default_factory=dict)
 
 
 def of_function(make: Callable[[Builder], nn.Module]) -> Network:
@@ -67,20 +35,30 @@ def _network(found: object) -> Network | None:
         return found
     if not callable(found):
         return None
-    try:
-        inspect.signature(found).bind(None)
-    except (TypeError, ValueError):
-        return None
-    return of_function(cast(Callable[[Builder], nn.Module], found))
+    if takes_builder(found):
+        return of_function(cast(Callable[[Builder], nn.Module], found))
+    return of_factory(cast(Callable[..., nn.Module], found)) if is_factory(found) else None
 
 
-ROWS = 0  # dimensions of an input that is a row of a table: features, in no order
+# Usual networks for small devices, as torchvision, timm and transformers have them.
+LIBRARIES = {
+    "mobilenet-v3-small": "models.networks.named:mobilenet_v3_small",
+    "efficientnet-b0": "models.networks.named:efficientnet_b0",
+    "convnext-tiny": "models.networks.named:convnext_tiny",
+    "resnet-18": "models.networks.named:resnet_18",
+    "resnet-50": "models.networks.named:resnet_50",
+    "mobilenet-v4-small": "models.networks.named:mobilenet_v4_small",
+    "vit-tiny": "models.networks.named:vit_tiny",
+    "bert-tiny": "models.networks.named:bert_tiny",
+}
 
 NETWORKS: Registry[Network] = Registry(
     "model",
     group="flotilla.networks",
-    expected="a models.Network, or a function that takes a models.Builder and gives a module",
+    expected="a models.Network, a function that takes a models.Builder and gives a module, or one that gives an "
+    f"ordinary module and takes nothing, or some of {', '.join(TOLD)}",
     check=_network,
+    libraries=LIBRARIES,
 )
 
 

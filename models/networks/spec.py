@@ -46,6 +46,7 @@ class NetworkSpec:
         variants: plans of the submodels that have such copies, as JSON.
         bases: number of independent nets that stand side by side (Split-Mix); 0 is one ordinary network.
         options: what a network that is not built in was told, by the names of its `OPTIONS`; see `Builder.option`.
+        fingerprint: of the axes, where they were found and not declared: who finds others has another network.
         dual: whether every norm exists twice, for clean and for adversarial inputs (see `models.norms.dual_norm`).
     """
 
@@ -69,6 +70,7 @@ class NetworkSpec:
     variants: tuple[str, ...] = ()
     bases: int = 0
     dual: bool = False
+    fingerprint: str = ""
     options: tuple[tuple[str, Scalar], ...] = ()
 
     def to_json(self) -> str:

@@ -29,7 +29,8 @@ from models.algebra.axes import Axis, Kind, declare
 from models.errors import SettingError
 from models.networks.attention import Layer, Tokens, width_axes
 from models.networks.builder import CLASSES, IMAGE, Builder, ends
-from models.networks.registry import NETWORKS, Network
+from models.networks.network import Network
+from models.networks.registry import NETWORKS
 from models.networks.spec import PADDING, NetworkSpec
 from models.networks.staged import Staged
 
@@ -62,7 +63,7 @@ class Pooled(nn.Module):
             return x_NTC[:, -1] if self.last else x_NTC.mean(1)
         if self.last:
             places_NT = present_NT * torch.arange(1, x_NTC.shape[1] + 1, device=x_NTC.device)
-            return x_NTC[torch.arange(len(x_NTC), device=x_NTC.device), places_NT.argmax(1)]
+            return x_NTC[torch.arange(x_NTC.shape[0], device=x_NTC.device), places_NT.argmax(1)]
         weights_NT = present_NT.to(x_NTC.dtype)
         return (x_NTC * weights_NT[:, :, None]).sum(1) / weights_NT.sum(1, keepdim=True)
 

@@ -11,14 +11,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.algebra.axes import declare
-from models.algebra.plans import kept_units
+from models.algebra.axes import Dim, declare
 
 EPSILON = 1e-5
 CHANNEL_NORMS = ("static-batch", "batch-per-width", "group", "none")  # of features (N, C, ...)
@@ -55,8 +55,9 @@ class StaticBatchNorm(nn.Module):
         collector: where activations are summed while statistics are estimated.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, epsilon: float = EPSILON) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.statistics: tuple[Tensor, Tensor] | None = None
@@ -68,40 +69,49 @@ class StaticBatchNorm(nn.Module):
             self.collector.add(x_NCx)
         if self.training or self.collector is not None:
             # Not F.batch_norm, which refuses a batch with one value per channel.
-            return torch.batch_norm(x_NCx, self.weight, self.bias, None, None, True, 0.0, EPSILON, False)
+            return torch.batch_norm(x_NCx, self.weight, self.bias, None, None, True, 0.0, self.epsilon, False)
         if self.statistics is None:
             raise RuntimeError("static batch norm has no statistics: estimate them on training data first")
         mean, variance = (part.to(x_NCx.device) for part in self.statistics)
-        return F.batch_norm(x_NCx, mean, variance, self.weight, self.bias, training=False, eps=EPSILON)
+        return F.batch_norm(x_NCx, mean, variance, self.weight, self.bias, training=False, eps=self.epsilon)
 
 
 class BatchNormPerWidth(nn.Module):
     """Batch norm with running statistics for every width up to the one it is built at; it uses its own width's.
 
     Args:
-        size: channels of the full network.
+        channels_at: width → channels.
         rates: all widths that have statistics, ascending; () is one set for whatever width this is.
         rate: the width of this build, one of them.
         momentum: weight of the newest batch in the running statistics.
+        epsilon: added to the variance.
 
     Attributes:
         held_from: name of a running statistic → the narrowest width that holds it.
     """
 
-    def __init__(self, size: int, rates: tuple[Fraction, ...], rate: Fraction, momentum: float = 0.1) -> None:
+    def __init__(
+        self,
+        channels_at: Callable[[Fraction], int],
+        rates: tuple[Fraction, ...],
+        rate: Fraction,
+        *,
+        momentum: float = 0.1,
+        epsilon: float = EPSILON,
+    ) -> None:
         super().__init__()
         rates = rates or (rate,)
         if rate not in rates:
             raise ValueError(f"rate = {rate}: allowed is one of {', '.join(map(str, rates))}")
-        channels = kept_units(size, rate)
+        channels = channels_at(rate)
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.momentum = momentum
+        self.momentum, self.epsilon = momentum, epsilon
         self.own = rates.index(rate)
         self.held_from: dict[str, Fraction] = {}
         for index, narrowest in enumerate(rates[: self.own + 1]):
             for name, start in ((f"mean_{index}", torch.zeros), (f"variance_{index}", torch.ones)):
-                self.register_buffer(name, start(kept_units(size, narrowest)))
+                self.register_buffer(name, start(channels_at(narrowest)))
                 self.held_from[name] = narrowest
 
     def forward(self, x_NCx: Tensor) -> Tensor:
@@ -109,7 +119,7 @@ class BatchNormPerWidth(nn.Module):
         mean, variance = self.get_buffer(f"mean_{self.own}"), self.get_buffer(f"variance_{self.own}")
         # One value per channel has no variance: normalise by the running statistics and leave them alone.
         batch = self.training and x_NCx.numel() > x_NCx.shape[1]
-        return F.batch_norm(x_NCx, mean, variance, self.weight, self.bias, batch, self.momentum, EPSILON)
+        return F.batch_norm(x_NCx, mean, variance, self.weight, self.bias, batch, self.momentum, self.epsilon)
 
 
 class StepSize(nn.Module):
@@ -143,30 +153,40 @@ def groups_of(channels: int, channels_per_group: int = 16) -> int:
 
 
 def norm_layer(
-    kind: str, axis: str, size: int, channels: int, rate: Fraction, rates: tuple[Fraction, ...]
+    kind: str,
+    dim: str | Dim,
+    channels_at: Callable[[Fraction], int],
+    rate: Fraction,
+    *,
+    channels: int,
+    rates: tuple[Fraction, ...],
+    momentum: float = 0.1,
+    epsilon: float = EPSILON,
 ) -> nn.Module:
     """Build one declared normalisation layer.
 
     Args:
         kind: one of `NORMS`.
-        axis: the axis its channels run along.
-        size: channels at full width.
-        channels: channels of this build.
+        dim: what its channels run along.
+        channels_at: width → channels.
         rate: width of this build.
+        channels: of this build.
         rates: the widths that have statistics of their own (batch-per-width only).
+        momentum: weight of the newest batch in running statistics (batch-per-width only).
+        epsilon: added to the variance.
     """
-    dims: dict[str, tuple[str | None, ...]] = {"weight": (axis,), "bias": (axis,)}
+    dims: dict[str, tuple[str | Dim, ...]] = {"weight": (dim,), "bias": (dim,)}
     if kind == "static-batch":
-        return declare(StaticBatchNorm(channels), dims)
+        return declare(StaticBatchNorm(channels, epsilon), dims)
     if kind == "group":
-        return declare(nn.GroupNorm(groups_of(channels), channels, EPSILON), dims)
+        return declare(nn.GroupNorm(groups_of(channels), channels, epsilon), dims)
     if kind == "layer":
-        return declare(nn.LayerNorm(channels, EPSILON), dims)
+        return declare(nn.LayerNorm(channels, epsilon), dims)
     if kind == "none":
         return nn.Identity()
     if kind == "batch-per-width":
-        module = BatchNormPerWidth(size, rates, rate)
+        module = BatchNormPerWidth(channels_at, rates, rate, momentum=momentum, epsilon=epsilon)
         if not rates:
-            return declare(module, {**dims, **dict.fromkeys(module.held_from, (axis,))})
+            return declare(module, {**dims, **dict.fromkeys(module.held_from, (dim,))})
         return declare(module, {**dims, **dict.fromkeys(module.held_from, (None,))}, rates=module.held_from)
     raise ValueError(f"norm = {kind!r}: allowed is one of {', '.join(NORMS)}")

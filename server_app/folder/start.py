@@ -99,7 +99,7 @@ def found_start(place: str, layout: Layout, *, new_heads: bool) -> Start:
 
 
 def _counts_classes(tensor: TensorLayout, layout: Layout) -> bool:
-    return any(dim is not None and layout.axes[dim.axis].kind is Kind.CLASS for dim in tensor.dims)
+    return any(layout.axes[axis].kind is Kind.CLASS for axis in tensor.axes)
 
 
 def _model_of(folder: Path) -> Path:

@@ -62,11 +62,14 @@ class SplitMix(FlowerStrategy):
         """Many narrow nets.
 
         Raises:
-            SettingError: an atom that does not divide 1 or a layer, or that a tier cannot carry.
+            SettingError: an atom that does not divide 1 or a layer, or that a tier cannot carry; a network whose widths
+                are its own.
         """
         if network.bases:
             return network
         atom, whole = str(options["atom"]), completed(network)
+        if not whole.widths:
+            raise SettingError("model", network.name, f"a network whose widths can be set, for {cls.__name__}")
         smallest = min(settings.tiers, key=lambda tier: tier.rate)
         # Every net has all heads of attention, each narrower: what is divided is the coordinates of a head.
         divided = layout(replace(whole, whole_heads=False))

@@ -50,7 +50,7 @@ class UpdateSketcher:
         else:
             ends = {name for name, axis in layout.axes.items() if axis.kind is Kind.CLASS}
             chosen = [
-                torch.full(tensor.shape, kind == "all" or any(d is not None and d.axis in ends for d in tensor.dims))
+                torch.full(tensor.shape, kind == "all" or not ends.isdisjoint(tensor.axes))
                 for tensor in layout.tensors.values()
             ]
             wanted = torch.cat([part.reshape(-1) for part in chosen])

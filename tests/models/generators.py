@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor, prod
+from typing import TypeGuard
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
 from models import Along, Axis, Kind, Layout, PartialAverage, Plan, Submodel
-from models.algebra.axes import Dim, TensorLayout
+from models.algebra.axes import Beside, Dim, TensorLayout, length_of, stretches_of
 from models.algebra.plans import submodel
 
 RATES = tuple(Fraction(text) for text in ("1", "3/4", "3/5", "1/2", "1/3", "1/4", "1/8"))
@@ -39,13 +40,26 @@ def _tensors(draw: st.DrawFn, axes: Mapping[str, Axis], depth: int) -> TensorLay
     dims: list[Dim] = []
     shape = []
     for _ in range(draw(st.integers(1, 4))):
-        names = [name for name in axes if name != "classes" or all(d is None or d.axis != "classes" for d in dims)]
-        name = draw(st.sampled_from([None, *names]))
-        dim = None if name is None else Along(name, draw(st.sampled_from((1, 1, 2))), draw(st.sampled_from((1, 1, 3))))
+        names = [name for name in axes if name != "classes" or not any(runs_along_classes(dim) for dim in dims)]
+        dim = draw(st.one_of(st.none(), _alongs(names), _concatenations([name for name in names if name != "classes"])))
         dims.append(dim)
-        shape.append(draw(st.integers(1, 3)) if dim is None else dim.outer * axes[dim.axis].size * dim.inner)
+        free = draw(st.integers(1, 3))
+        shape.append(sum(length_of(stretch, axes) for stretch in stretches_of(dim, free)))
     rate = draw(st.sampled_from((Fraction(0), Fraction(0), Fraction(1, 2), Fraction(1))))
     return TensorLayout(shape=tuple(shape), dims=tuple(dims), stage=draw(st.integers(0, depth)), rate=rate)
+
+
+@st.composite
+def _alongs(draw: st.DrawFn, names: Sequence[str]) -> Along:
+    return Along(draw(st.sampled_from(names)), draw(st.sampled_from((1, 1, 2))), draw(st.sampled_from((1, 1, 3))))
+
+
+def _concatenations(names: Sequence[str]) -> st.SearchStrategy[Beside]:
+    return st.lists(st.one_of(st.integers(1, 3), _alongs(names)), min_size=2, max_size=3).map(tuple).map(Beside)
+
+
+def runs_along_classes(dim: Dim) -> TypeGuard[Along]:
+    return isinstance(dim, Along) and dim.axis == "classes"
 
 
 @st.composite
@@ -159,15 +173,23 @@ def plain_part(layout: Layout, plan: Plan) -> dict[str, list[list[int]]]:
             continue
         part[name] = [list(range(size)) for size in tensor.shape]
         for i, dim in enumerate(tensor.dims):
-            if dim is not None:
-                axis = layout.axes[dim.axis]
-                part[name][i] = [
-                    (outer * axis.size + unit) * dim.inner + inner
-                    for outer in range(dim.outer)
-                    for unit in plain_units(axis, plan)
-                    for inner in range(dim.inner)
-                ]
+            part[name][i], start = [], 0
+            for stretch in stretches_of(dim, tensor.shape[i]):
+                part[name][i] += [start + coordinate for coordinate in _plain_stretch(stretch, layout, plan)]
+                start += length_of(stretch, layout.axes)
     return part
+
+
+def _plain_stretch(stretch: Along | int, layout: Layout, plan: Plan) -> list[int]:
+    if isinstance(stretch, int):
+        return list(range(stretch))
+    axis = layout.axes[stretch.axis]
+    return [
+        (outer * axis.size + unit) * stretch.inner + inner
+        for outer in range(stretch.outer)
+        for unit in plain_units(axis, plan)
+        for inner in range(stretch.inner)
+    ]
 
 
 def grid(indices: Sequence[Sequence[int]]) -> tuple[Tensor, ...]:
@@ -189,7 +211,7 @@ def plain_sums(
             where = grid(indices)
             held = torch.ones(shape, dtype=torch.float64)
             for i, dim in enumerate(layout.tensors[name].dims):
-                if client.labels is not None and dim is not None and dim.axis == "classes":
+                if client.labels is not None and runs_along_classes(dim):
                     label = where[i] // dim.inner % layout.axes["classes"].size
                     held *= torch.isin(label, torch.tensor(client.labels, dtype=torch.int64))
             sums[0][name][where] += client.numerator * piece * held

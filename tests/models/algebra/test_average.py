@@ -27,6 +27,7 @@ from tests.models.generators import (
     plain_average,
     plain_sums,
     plans,
+    runs_along_classes,
     state_of,
 )
 
@@ -196,7 +197,7 @@ def test_only_rows_of_the_clients_labels_change(layout: Layout, data: st.DataObj
     for name, indices in part.items():
         changed = indices.gather(new[name]) != indices.gather(previous[name])
         for i, dim in enumerate(layout.tensors[name].dims):
-            if dim is not None and dim.axis == "classes":
+            if runs_along_classes(dim):
                 where = torch.arange(changed.shape[i]) // dim.inner % classes
                 allowed = torch.isin(where, torch.tensor(labels, dtype=torch.int64))
                 rows = changed.movedim(i, 0).reshape(len(where), -1)

@@ -9,10 +9,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import Axis, Kind, Layout, Plan, flatten, gather, kept_units
-from models.algebra.axes import Along, TensorLayout
+from models import Axis, Kind, Layout, Plan, Submodel, flatten, gather, kept_units
+from models.algebra.axes import Along, TensorLayout, stretches_of
 from models.algebra.plans import submodel
 from tests.models.generators import RATES, all_bits, grid, layouts, plain_part, plans, state_of
+
+
+def _length(stretch: Along | int, part: Submodel, layout: Layout) -> int:
+    if isinstance(stretch, int):
+        return stretch
+    return stretch.outer * part.sizes.get(stretch.axis, layout.axes[stretch.axis].size) * stretch.inner
 
 
 @given(layouts(), st.integers(0, 99))
@@ -50,12 +56,14 @@ def test_narrow_parts_are_leading_slices_of_wide_ones(layout: Layout, one: Fract
         dims = layout.tensors[name].dims
         view = outer[name]
         for i, dim in enumerate(dims):
-            if dim is not None:  # each of the outer repetitions has its own leading part
-                view = (
-                    torch.unflatten(view, i, (dim.outer, -1))
-                    .narrow(i + 1, 0, inner.shape[i] // dim.outer)
-                    .flatten(i, i + 1)
-                )
+            stretches = stretches_of(dim, view.shape[i])
+            ours, theirs = ([_length(each, part, layout) for each in stretches] for part in (narrow, wide))
+            pieces = []
+            for stretch, length, piece in zip(stretches, ours, torch.split(view, theirs, i), strict=True):
+                times = 1 if isinstance(stretch, int) else stretch.outer  # each repetition has its own leading part
+                several = torch.unflatten(piece, i, (times, -1))
+                pieces.append(several.narrow(i + 1, 0, length // times).flatten(i, i + 1))
+            view = torch.cat(pieces, i)
         assert torch.equal(inner, view), name
 
 
@@ -140,5 +148,7 @@ def test_class_and_fixed_axes_are_never_cut(layout: Layout) -> None:
     part = submodel(layout, Plan(Fraction(1, 8), shift=3))
     for name, block in part.items():
         for dim, kept, full in zip(layout.tensors[name].dims, block.local_shape, block.shape, strict=True):
-            if dim is None or layout.axes[dim.axis].kind is not Kind.WIDTH:
+            if all(
+                isinstance(one, int) or layout.axes[one.axis].kind is not Kind.WIDTH for one in stretches_of(dim, full)
+            ):
                 assert kept == full

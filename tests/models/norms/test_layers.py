@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models import NetworkSpec, Plan, build_part, completed, initial_state, submodel, torch_generator
+from models.algebra.plans import kept_units
 from models.evaluation import evaluate
 from models.norms.layers import BatchNormPerWidth, Scaler, StaticBatchNorm, groups_of, norm_layer
 from models.statistics import collect, set_statistics
@@ -77,14 +79,14 @@ def test_one_value_per_channel_normalises_to_the_bias(shape: tuple[int, ...]) ->
 
 
 def test_per_width_norm_takes_one_value_per_channel_too() -> None:
-    layer = BatchNormPerWidth(4, RATES, Fraction(1))
+    layer = BatchNormPerWidth(partial(kept_units, 4), RATES, Fraction(1))
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     assert layer(torch.ones(1, 4)).isfinite().all()
     assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
 
 
 def test_every_width_has_statistics_of_its_own() -> None:
-    narrow, wide = (BatchNormPerWidth(8, RATES, rate) for rate in (Fraction(1, 4), Fraction(1)))
+    narrow, wide = (BatchNormPerWidth(partial(kept_units, 8), RATES, rate) for rate in (Fraction(1, 4), Fraction(1)))
     shapes = {name: tuple(tensor.shape) for name, tensor in wide.named_buffers()}
     assert shapes == {
         "mean_0": (2,),
@@ -102,7 +104,7 @@ def test_every_width_has_statistics_of_its_own() -> None:
 
 
 def test_per_width_statistics_are_torchs_running_statistics() -> None:
-    ours, theirs = BatchNormPerWidth(8, RATES, Fraction(1, 2)), nn.BatchNorm2d(4)
+    ours, theirs = BatchNormPerWidth(partial(kept_units, 8), RATES, Fraction(1, 2)), nn.BatchNorm2d(4)
     for seed in range(3):
         assert torch.equal(ours(_images(5, 4, seed=seed)), theirs(_images(5, 4, seed=seed)))
     assert torch.equal(ours.get_buffer("mean_1"), theirs.running_mean)  # type: ignore[arg-type]
@@ -112,7 +114,7 @@ def test_per_width_statistics_are_torchs_running_statistics() -> None:
 
 def test_a_width_without_statistics_is_refused() -> None:
     with pytest.raises(ValueError, match="1/3"):
-        BatchNormPerWidth(8, RATES, Fraction(1, 3))
+        BatchNormPerWidth(partial(kept_units, 8), RATES, Fraction(1, 3))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_groups_divide_the_channels(channels: int, groups: int) -> None:
 
 
 def test_group_norm_does_not_look_at_other_examples() -> None:
-    layer = norm_layer("group", "w", 64, 32, Fraction(1, 2), RATES)
+    layer = norm_layer("group", "w", partial(kept_units, 64), Fraction(1, 2), channels=32, rates=RATES)
     x = _images(4, 32)
     assert torch.equal(layer.train()(x), layer.eval()(x))
     torch.testing.assert_close(layer(x)[1:2], layer(x[1:2]))
@@ -133,7 +135,7 @@ def test_group_norm_does_not_look_at_other_examples() -> None:
 
 def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(ValueError, match="allowed is one of static-batch"):
-        norm_layer("instance", "w", 4, 4, Fraction(1), RATES)
+        norm_layer("instance", "w", partial(kept_units, 4), Fraction(1), channels=4, rates=RATES)
 
 
 def test_the_scaler_divides_by_the_rate_in_training_only() -> None:

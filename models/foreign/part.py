@@ -1,0 +1,292 @@
+"""The network of a part: the exported graph with its numbers rewritten, over tensors of the part's sizes.
+
+Nothing of the user's module is asked: what counts coordinates in the graph is known from the trace. Training and
+evaluation have a graph each, and share every tensor.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from models.algebra.axes import Dim, declare
+from models.foreign.atoms import Atom, Extent, atoms_of, factors_of, size_of
+from models.foreign.axes import Found
+from models.foreign.rules import Counts
+
+# A batch norm of the original → what its inputs pass first, if anything, and the layer that stands in its place.
+MakeNorm = Callable[["BatchNorm"], tuple[nn.Module | None, nn.Module]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchNorm:
+    """A batch norm of the original network that is to be replaced.
+
+    Attributes:
+        dim: what its channels run along.
+        size: channels at full width.
+        channels: channels of this part.
+        momentum: weight of the newest batch in running statistics.
+        epsilon: added to the variance.
+    """
+
+    dim: Dim
+    size: int
+    channels: int
+    momentum: float
+    epsilon: float
+
+
+class Part(nn.Module):
+    """A network that runs a graph, another one while it trains. Its tensors have the names of the original's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run: dict[bool, Callable[[nn.Module, Tensor], Tensor]] = {}
+
+    def add(self, graphs: Mapping[bool, fx.Graph]) -> None:
+        """Compile the graphs, whose tensors and layers are in place."""
+        for training, graph in graphs.items():
+            self._run[training] = type(fx.GraphModule(self, graph)).forward
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (N, classes)."""
+        return self._run[self.training](self, inputs)
+
+
+class Sizes:
+    """Coordinates of dimensions in a part.
+
+    Args:
+        found: the axes.
+        sizes: kept units by axis; those that are absent are full.
+    """
+
+    def __init__(self, found: Found, sizes: Mapping[str, int]) -> None:
+        self._units = {atom: sizes[name] for atom, name in found.atoms.items() if name in sizes}
+
+    def of(self, dim: Extent) -> int:
+        """Coordinates of a dimension."""
+        count = 1
+        for atom in factors_of(dim):
+            count *= sum(map(self.of, atom.parts)) if atom.parts else self._units.get(atom, atom.size)
+        return count
+
+    def are_cut(self, atom: Atom) -> bool:
+        """Whether an axis is not whole."""
+        return self._units.get(atom, atom.size) != atom.size
+
+
+def build_part(found: Found, sizes: Mapping[str, int], make_norm: MakeNorm | None = None) -> Part:
+    """Build the network of a part, its tensors zero and declared.
+
+    Args:
+        found: what can be cut.
+        sizes: kept units by axis.
+        make_norm: makes what stands in place of a batch norm; None keeps those of the original.
+    """
+    kept, part = Sizes(found, sizes), Part()
+    graphs = {training: _copied(graph) for training, graph in found.traced.graphs.items()}
+    norms: dict[str, nn.Module] = {}
+    gone: set[str] = set()
+    for graph, nodes in graphs.values():
+        for old, node in nodes.items():
+            if counts := found.traced.counts.get(old):
+                _rewrite(graph, node, counts, kept)
+        if make_norm is not None:
+            for node in nodes.values():
+                if _is(node, "batch_norm"):
+                    gone |= _replace_norm(found, graph, node, (kept, make_norm, norms))
+        _clean(graph)
+    for name, held in found.traced.tensors.items():
+        if name not in gone:
+            tensor = torch.zeros([kept.of(dim) for dim in held.dims])
+            owner = _place(part, name, nn.Parameter(tensor) if held.parameter else tensor, persistent=True)
+            declare(owner, {name.rpartition(".")[2]: found.dims[name]})
+    for path in _norms(found, gone):
+        declare(part.get_submodule(path), role="norm")
+    for path, layer in norms.items():
+        _place(part, path, layer)
+    read = {str(node.target) for graph, _ in graphs.values() for node in graph.nodes if node.op == "get_attr"}
+    for name in sorted(read & set(found.traced.constants)):
+        constant = found.traced.constants[name]
+        if isinstance(constant, Tensor):
+            constant = _cut_constant(constant.detach(), found, name, kept).to(torch.zeros(0).device)
+        _place(part, name, constant)
+    part.add({training: graph for training, (graph, _) in graphs.items()})
+    return part
+
+
+def _norms(found: Found, gone: set[str]) -> list[str]:
+    """Modules that stay and all of whose tensors belong to a norm."""
+    held = {name: one.norm for name, one in found.traced.tensors.items() if name not in gone}
+    owners = {path for name in held if (path := name.rpartition(".")[0])}
+    return [path for path in sorted(owners) if all(held[name] for name in held if name.startswith(f"{path}."))]
+
+
+def _copied(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """A copy that returns the one tensor, and old node → new node."""
+    new, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
+    new.graph_copy(graph, nodes)
+    end = next(node for node in graph.nodes if node.op == "output")
+    new.output(nodes[end.all_input_nodes[0]])
+    return new, nodes
+
+
+def _rewrite(graph: fx.Graph, node: fx.Node, counts: Counts, kept: Sizes) -> None:
+    for argument, number in counts.numbers.items():
+        place, given = _argument(node, argument)
+        if isinstance(given, list | tuple):
+            new: Any = [_number(graph, node, one, several, kept) for one, several in zip(given, number, strict=True)]
+        elif given is None:
+            continue
+        else:
+            new = _number(graph, node, given, number, kept)
+        _set(node, argument, place, new)
+    if counts.pieces is not None:
+        place, pieces = counts.pieces
+        lengths = [kept.of(piece) for piece in pieces]
+        if lengths != [size_of(piece) for piece in pieces]:
+            node.target = torch.ops.aten.split_with_sizes.default
+            node.args, node.kwargs = (node.args[0], lengths, place), {}
+
+
+def _number(graph: fx.Graph, node: fx.Node, given: Any, several: Any, kept: Sizes) -> Any:
+    """What a number becomes that is the sum of these sizes."""
+    full, now = sum(map(size_of, several)), sum(map(kept.of, several))
+    if full == now or given == -1:
+        return given
+    if not isinstance(given, fx.Node):
+        return now
+    with graph.inserting_before(node):  # a symbol, as batch x heads is
+        return graph.call_function(operator.floordiv, (graph.call_function(operator.mul, (given, now)), full))
+
+
+def _argument(node: fx.Node, name: str) -> tuple[int | None, Any]:
+    """Place among the positional arguments (None: it stands, or would stand, by name) and value of an argument."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    for place, one in enumerate(node.target._schema.arguments):
+        if one.name == name and place < len(node.args):
+            return place, node.args[place]
+    return None, node.kwargs.get(name)
+
+
+def _set(node: fx.Node, name: str, place: int | None, value: Any) -> None:
+    if place is None:
+        node.kwargs = {**node.kwargs, name: value}
+    else:
+        node.args = (*node.args[:place], value, *node.args[place + 1 :])
+
+
+def _is(node: fx.Node, operation: str) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name == f"aten::{operation}"
+
+
+def _replace_norm(
+    found: Found,
+    graph: fx.Graph,
+    node: fx.Node,
+    making: tuple[Sizes, MakeNorm, dict[str, nn.Module]],
+) -> set[str]:
+    """Put a layer in place of a batch norm; returns the names of the tensors that it makes superfluous."""
+    kept, make_norm, norms = making
+    weight, bias, mean, variance = node.args[1:5]
+    names = {str(one.target) for one in (weight, bias, mean, variance) if isinstance(one, fx.Node)}
+    if not isinstance(weight, fx.Node) or str(weight.target) not in found.dims:
+        return set()  # without weight and bias, or frozen ones: it stays as it is
+    path = str(weight.target).rpartition(".")[0]
+    before = f"before.{path.replace('.', '_')}"
+    if path not in norms:
+        channels = found.traced.tensors[str(weight.target)].dims[0]
+        first, norms[path] = make_norm(
+            BatchNorm(
+                dim=found.dims[str(weight.target)][0],
+                size=size_of(channels),
+                channels=kept.of(channels),
+                momentum=float(node.args[6]),  # type: ignore[arg-type]
+                epsilon=float(node.args[7]),  # type: ignore[arg-type]
+            )
+        )
+        if first is not None:
+            norms[before] = first
+    with graph.inserting_before(node):
+        inputs = node.args[0]
+        if before in norms:
+            inputs = graph.call_module(before, (inputs,))
+        layer = graph.call_module(path, (inputs,))
+    node.replace_all_uses_with(layer)
+    graph.erase_node(node)
+    return names
+
+
+def _clean(graph: fx.Graph) -> None:
+    """Leave out what only checks or counts, and make new tensors where the inputs are."""
+    inputs = next(node for node in graph.nodes if node.op == "placeholder")
+    device: fx.Node | None = None
+    for node in list(graph.nodes):
+        if _is(node, "_assert_tensor_metadata") or node.target is torch._check or _counts_batches(node):
+            graph.erase_node(node)
+        elif isinstance(node.kwargs.get("device"), torch.device) or _moves(node):
+            if device is None:
+                with graph.inserting_after(inputs):
+                    device = graph.call_function(getattr, (inputs, "device"))
+            place, _ = _argument(node, "device")
+            _set(node, "device", place, device)
+    for node in reversed(graph.nodes):
+        if not node.users and (node.op == "get_attr" or (node.op == "call_function" and not _changes(node))):
+            graph.erase_node(node)
+    graph.lint()
+
+
+def _counts_batches(node: fx.Node) -> bool:
+    """Whether a node adds to an integer of the module, such as the number of batches that a norm has seen."""
+    if not _is(node, "add_") or node.users:
+        return False
+    target = node.args[0]
+    value = target.meta.get("val") if isinstance(target, fx.Node) and target.op == "get_attr" else None
+    return isinstance(value, Tensor) and not value.is_floating_point()
+
+
+def _changes(node: fx.Node) -> bool:
+    """Whether an operation changes one of its operands, so that it counts although nobody reads its result."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _moves(node: fx.Node) -> bool:
+    return _is(node, "to") and isinstance(_argument(node, "device")[1], torch.device)
+
+
+def _cut_constant(constant: Tensor, found: Found, name: str, kept: Sizes) -> Tensor:
+    """A constant whose coordinates along what is cut are all alike, as long as is needed."""
+    node = next(
+        node
+        for graph in found.traced.graphs.values()
+        for node in graph.nodes
+        if node.op == "get_attr" and node.target == name
+    )
+    for place, dim in enumerate(found.traced.dims[node] or []):
+        if any(kept.are_cut(atom) for atom in atoms_of(dim)):  # type: ignore[arg-type]
+            constant = constant.narrow(place, 0, kept.of(dim))  # type: ignore[arg-type]
+    return constant
+
+
+def _place(root: nn.Module, name: str, what: Tensor | nn.Module, *, persistent: bool = False) -> nn.Module:
+    """Put a tensor or a module where its name says; returns its owner."""
+    path, _, leaf = name.rpartition(".")
+    owner = root
+    for step in path.split(".") if path else ():
+        if step not in owner._modules:
+            owner.add_module(step, nn.Module())
+        owner = owner.get_submodule(step)
+    if isinstance(what, nn.Parameter):
+        owner.register_parameter(leaf, what)
+    elif isinstance(what, Tensor):
+        owner.register_buffer(leaf, what, persistent=persistent)
+    else:
+        owner.add_module(leaf, what)
+    return owner

@@ -1,0 +1,210 @@
+"""Networks that are ordinary modules: a factory's module is traced, its axes are found and proved, its parts rewritten.
+
+Every process that builds such a network traces it, once. What it finds has a fingerprint, which goes with the spec: a
+device whose versions of PyTorch or of a library give another network says so before it trains.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from models.algebra.axes import Along, Axis, Dim, declare, length_of, stretches_of
+from models.algebra.plans import Plan, kept_units
+from models.errors import SettingError
+from models.foreign.atoms import size_of
+from models.foreign.axes import Found, find_axes
+from models.foreign.check import TOLERANCE, Proof, prove
+from models.foreign.part import BatchNorm, build_part
+from models.foreign.trace import Untraceable, state_of, trace
+from models.networks.builder import Builder
+from models.networks.network import ROWS, Network
+from models.networks.spec import NetworkSpec
+from models.norms import layers as norm
+from models.norms.dual_norm import DualNorm
+from models.randomness import seeded_for_others, torch_generator
+
+Factory = Callable[..., nn.Module]
+
+TOLD = ("classes", "num_classes", "input_shape", "vocabulary")  # what a factory is told, by its parameters' names
+_PROOF = 4  # examples
+_NORMS = ("static-batch", "batch-per-width", "group")  # what may stand in place of a batch norm
+
+
+def takes_builder(make: Callable[..., object]) -> bool:
+    """Whether this is a function of a `Builder`: of one argument that is none of `TOLD`."""
+    parameters = _parameters(make)
+    required = [one for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    if parameters and parameters[0].name == "builder":
+        return len(required) <= 1
+    return len(required) == 1 and required[0].kind is not required[0].KEYWORD_ONLY and required[0].name not in TOLD
+
+
+def is_factory(make: Callable[..., object]) -> bool:
+    """Whether this can be called with some of `TOLD` and its own options, by name, or with nothing."""
+    told = {*TOLD, *getattr(make, "OPTIONS", {})}
+    try:
+        inspect.signature(make)
+    except (TypeError, ValueError):
+        return False
+    return all(
+        one.name in told or one.default is not one.empty or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+        for one in _parameters(make)
+    )
+
+
+def of_factory(make: Factory) -> Network:
+    """A network whose module a factory makes, such as torchvision's."""
+
+    @lru_cache(maxsize=8)
+    def found(spec: NetworkSpec) -> Found:
+        axes = _found(make, spec)
+        if spec.fingerprint and axes.fingerprint != spec.fingerprint:
+            allowed = "a network that has the same layers here and at the server; other versions give others"
+            raise SettingError("model", spec.name, allowed)
+        return axes
+
+    def of(spec: NetworkSpec) -> Found:
+        return found(_seen(spec))
+
+    def build(builder: Builder) -> nn.Module:
+        axes = of(builder.spec)
+        sizes = {name: builder.size(name) for name in axes.axes}
+        return build_part(axes, sizes, lambda one: _norm(one, builder, axes.axes))
+
+    def initial(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Tensor]:
+        seed = int(torch.randint(2**31, (), generator=generator))
+        drawn = state_of(_instance(make, spec, seed))
+        network = build(Builder(spec, of(spec).axes, {}, Plan()))
+        state = network.state_dict()
+        return {name: (drawn[name] if name in drawn else state[name]).detach().clone() for name in state}
+
+    @lru_cache(maxsize=8)
+    def proved(spec: NetworkSpec) -> tuple[Found, Proof]:
+        axes = found(spec)
+        draws = torch_generator(0, 0, "server", "proof")
+        proof = prove(_instance(make, spec, 0), axes, _examples(spec, draws), draws)
+        if proof.wrong:
+            worst, moved = max(proof.wrong.items(), key=lambda one: one[1])
+            allowed = f"one whose units are alike: other places for those of {worst!r} change it by {moved:.1g}"
+            raise SettingError("model", spec.name, allowed)
+        if not proof.differs < TOLERANCE:
+            allowed = f"one whose parts are parts: half of it differs from the whole with zeros by {proof.differs:.1g}"
+            raise SettingError("model", spec.name, allowed)
+        return axes, proof
+
+    return Network(
+        axes=lambda spec: dict(of(spec).axes),
+        build=build,
+        dimensions=(ROWS, 1, 2, 3),
+        norms=_NORMS,
+        initial=initial,
+        prove=lambda spec: proved(replace(_seen(spec), fingerprint="")),
+        OPTIONS=getattr(make, "OPTIONS", {}),
+    )
+
+
+def _seen(spec: NetworkSpec) -> NetworkSpec:
+    """What a trace depends on."""
+    return NetworkSpec(
+        spec.name,
+        spec.input_shape,
+        spec.classes,
+        vocabulary=spec.vocabulary,
+        options=spec.options,
+        fingerprint=spec.fingerprint,
+    )
+
+
+def _parameters(make: Callable[..., object]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(make).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
+def _instance(make: Factory, spec: NetworkSpec, seed: int) -> nn.Module:
+    """Call a factory. What it draws comes from PyTorch's own generator, seeded for it alone.
+
+    Raises:
+        SettingError: it raises, or gives no module.
+    """
+    told = {
+        "classes": spec.classes,
+        "num_classes": spec.classes,
+        "input_shape": spec.input_shape,
+        "vocabulary": spec.vocabulary,
+        **dict(spec.options),
+    }
+    names = [one.name for one in _parameters(make)]
+    if any(one.kind is one.VAR_KEYWORD for one in _parameters(make)) and "classes" not in names:
+        names.append("num_classes")  # as torchvision's and timm's functions pass it on
+    try:
+        with seeded_for_others(seed), torch.device("cpu"):
+            module = make(**{name: told[name] for name in names if name in told})
+    except SettingError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise SettingError(
+            "model", spec.name, f"one that can be made; {type(error).__name__}: {error}"[:300]
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise SettingError("model", spec.name, f"one that gives a torch.nn.Module, not a {type(module).__name__}")
+    return module
+
+
+def _found(make: Factory, spec: NetworkSpec) -> Found:
+    try:
+        with torch.device("cpu"):
+            traced = trace(_instance(make, spec, 0), _examples(spec, torch_generator(0, 0, "server", "proof")))
+    except Untraceable as error:
+        raise SettingError("model", spec.name, f"a network that can be traced; {error}") from error
+    shape = [size_of(dim) for dim in traced.output[1:]]
+    if shape != [spec.classes]:
+        allowed = f"one that gives logits (N, {spec.classes}); this gives (N, {', '.join(map(str, shape))})"
+        raise SettingError("model", spec.name, allowed)
+    return find_axes(traced)
+
+
+def _examples(spec: NetworkSpec, generator: torch.Generator) -> Tensor:
+    shape = (_PROOF, *spec.input_shape)
+    if spec.vocabulary:
+        return torch.randint(1, spec.vocabulary, shape, generator=generator)
+    return torch.randn(shape, generator=generator)
+
+
+def _norm(one: BatchNorm, builder: Builder, axes: Mapping[str, Axis]) -> tuple[nn.Module | None, nn.Module]:
+    """What stands in place of a batch norm of the original: the norm of the spec, with the Scaler before it."""
+    spec = builder.spec
+
+    def make() -> nn.Module:
+        return norm.norm_layer(
+            spec.norm,
+            one.dim,
+            lambda rate: channels_at(one.dim, one.size, axes, rate),
+            builder.rate,
+            channels=one.channels,
+            rates=spec.rates,
+            momentum=one.momentum,
+            epsilon=one.epsilon,
+        )
+
+    layer = DualNorm(make(), make()) if spec.dual else make()
+    return norm.Scaler(builder.rate) if spec.scaler else None, declare(layer, role="norm")
+
+
+def channels_at(dim: Dim, size: int, axes: Mapping[str, Axis], rate: Fraction) -> int:
+    """Coordinates of a dimension at a width."""
+    count = 0
+    for stretch in stretches_of(dim, size):
+        if isinstance(stretch, Along):
+            kept = kept_units(axes[stretch.axis].size, rate)
+            stretch = stretch.outer * kept * stretch.inner
+        count += length_of(stretch, axes)
+    return count

@@ -1,0 +1,120 @@
+"""Ordinary modules of somebody who knows nothing of this project, small enough to be traced in a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Edge(nn.Module):
+    """Depthwise convolutions, squeeze and excitation, a shortcut, layer scale, and features that are flattened."""
+
+    def __init__(self, classes: int = 10, channels: int = 1) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(channels, 12, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(12, eps=1e-3)
+        self.depthwise, self.norm2 = nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.BatchNorm2d(12)
+        self.squeeze, self.excite = nn.Conv2d(12, 5, 1), nn.Conv2d(5, 12, 1)
+        self.point, self.norm3 = nn.Conv2d(12, 12, 1), nn.BatchNorm2d(12)
+        self.wider = nn.Conv2d(12, 24, 3, padding=1, groups=12)
+        self.scale = nn.Parameter(torch.rand(24, 1, 1))
+        self.hidden, self.last = nn.Linear(24 * 4, 14), nn.Linear(14, classes)
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.norm(self.stem(x)))
+        y = F.relu(self.norm2(self.depthwise(x)))
+        y = y * torch.sigmoid(self.excite(F.relu(self.squeeze(y.mean((2, 3), keepdim=True)))))
+        x = x + self.norm3(self.point(y))
+        x = F.adaptive_avg_pool2d(self.wider(x) * self.scale, 2)
+        return self.last(F.relu(self.hidden(x.flatten(1))))
+
+
+class Attention(nn.Module):
+    """Fused queries, keys and values, a class token, positions, a gate that is half of a layer."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.patch, self.first = nn.Conv2d(1, 10, 4, 4), nn.Parameter(torch.randn(1, 1, 10))
+        self.positions = nn.Parameter(torch.randn(1, 5, 10))
+        self.norm, self.qkv, self.out = nn.LayerNorm(10), nn.Linear(10, 3 * 4 * 3), nn.Linear(12, 10)
+        self.norm2, self.gate, self.down = nn.LayerNorm(10), nn.Linear(10, 2 * 14), nn.Linear(14, 10)
+        self.head = nn.Linear(10, classes)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        n, length, _ = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(n, length, 3, 4, 3).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = (q @ k.transpose(-2, -1) * 3**-0.5).softmax(-1) @ v
+        x = x + self.out(mixed.transpose(1, 2).reshape(n, length, -1))
+        gate, up = self.gate(self.norm2(x)).chunk(2, -1)
+        return self.head((x + self.down(F.silu(gate) * up))[:, 0])
+
+
+class Joined(nn.Module):
+    """Groups, a shuffle, concatenations, a group norm, a transposed convolution, interpolation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.groups = nn.Conv2d(1, 12, 3, padding=1), nn.Conv2d(12, 12, 1, groups=4)
+        self.norm, self.second = nn.GroupNorm(3, 6), nn.Conv2d(12, 6, 3, padding=1)
+        self.up, self.third = nn.ConvTranspose2d(18, 8, 2, 2), nn.Conv2d(8, 5, 1)
+        self.last = nn.Linear(18 + 5, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.first(x))
+        n, c, h, w = x.shape
+        x = F.relu(self.groups(x)).view(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w)
+        x = torch.cat([x, F.relu(self.norm(self.second(x)))], 1)
+        y = F.interpolate(self.third(F.relu(self.up(x))), scale_factor=0.5, mode="nearest")
+        return self.last(torch.cat([x, F.relu(y)], 1).mean((2, 3)))
+
+
+class Steps(nn.Module):
+    """An LSTM cell by hand, a sum by letters, a weight of direction and length, a bag of embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.bag = nn.Embedding(20, 6), nn.EmbeddingBag(20, 6, mode="mean")
+        self.cell = nn.LSTMCell(6, 8)
+        self.mix = nn.Parameter(torch.randn(8, 7))
+        self.weighted = nn.utils.parametrizations.weight_norm(nn.Linear(7, 9))
+        self.last = nn.Linear(9 + 6, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        h = c = torch.zeros(x.shape[0], 8)
+        for step in range(x.shape[1]):
+            h, c = self.cell(self.words(x[:, step]), (h, c))
+        y = torch.tanh(self.weighted(torch.einsum("nh,ho->no", h, self.mix)))
+        return self.last(torch.cat([y, self.bag(x)], 1))
+
+
+class Wide(nn.Module):
+    """Gives as many logits as it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(x.flatten(1))
+
+
+class Branching(Wide):
+    """Asks what the data is."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.last(x.flatten(1))
+        return y if y.sum() > 0 else -y
+
+
+def broken() -> nn.Module:
+    """Needs what is not there."""
+    raise RuntimeError("no such file")
+
+
+def nothing(classes: int) -> int:
+    """Is no factory of modules."""
+    return classes

@@ -1,0 +1,166 @@
+"""What is found in ordinary modules: their axes, and the proof that these are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import NetworkSpec, build, completed, layout
+from models.algebra.axes import Along, Axis, Beside, Dim, Kind
+from models.foreign.axes import Found, find_axes
+from models.foreign.check import prove
+from models.foreign.trace import Untraceable, trace
+from models.networks.complete import examples
+from models.statistics import static_norms
+from tests.models.foreign.nets import Attention, Edge, Joined, Steps
+
+IMAGES = (3, 1, 8, 8)
+
+
+def images() -> Tensor:
+    return torch.randn(IMAGES, generator=torch.Generator().manual_seed(0))
+
+
+def words() -> Tensor:
+    return torch.randint(0, 20, (3, 4), generator=torch.Generator().manual_seed(0))
+
+
+def found_in(module: nn.Module, example: Tensor) -> Found:
+    return find_axes(trace(module, example))
+
+
+@pytest.mark.parametrize(
+    ("make", "example", "sizes"),
+    [
+        (Edge, images, {"stem": 12, "squeeze": 5, "hidden": 14}),
+        (lambda: Attention(10), images, {"patch": 10, "qkv": 4, "gate": 14}),
+        (Joined, images, {"first": 4, "second": 3, "up.in": 8, "third": 5}),
+        (Steps, words, {"mix": 8, "mix.in": 7, "words.in": 6, "bag.in": 6, "weighted.parametrizations.weight": 9}),
+    ],
+    ids=["edge", "attention", "joined", "steps"],
+)
+def test_axes_are_found_and_proved(
+    make: Callable[[], nn.Module], example: Callable[[], Tensor], sizes: dict[str, int]
+) -> None:
+    module = make()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    found = found_in(module, example())
+    widths = {name: axis.size for name, axis in found.axes.items() if axis.kind is Kind.WIDTH}
+    assert (widths, found.traced.not_understood) == (sizes, [])
+    proof = prove(module, found, example(), torch.Generator().manual_seed(1))
+    assert proof.holds
+    assert max(proof.moved, proof.differs) < 1e-5
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_concatenations_and_factors_are_found() -> None:
+    dims = found_in(Joined(), images()).dims
+    assert dims["groups.weight"][0] == Along("first", inner=3)  # whole groups
+    assert dims["second.weight"][1] == Along("first", outer=3)  # shuffled
+    assert dims["up.weight"][0] == Beside((Along("first", outer=3), Along("second", inner=2)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "finer"),
+    [
+        (NetworkSpec("cnn-flat", (1, 8, 8), 10), 0),
+        (NetworkSpec("transformer", (8,), 5, blocks=(1,), vocabulary=20, whole_heads=True, pooler=True), 1),
+        *(
+            pytest.param(spec, 0, marks=pytest.mark.slow)
+            for spec in (
+                NetworkSpec("mlp", (1, 8, 8), 10),
+                NetworkSpec("cnn", (1, 8, 8), 10),
+                NetworkSpec("resnet", (1, 8, 8), 10),
+                NetworkSpec("resnet-post", (1, 8, 8), 10),
+                NetworkSpec("cnn1d", (3, 32), 5),
+                NetworkSpec("gru", (8,), 5, widths=(6, 8), vocabulary=20),
+                NetworkSpec("gru", (3, 8), 5, widths=(6, 8)),
+                NetworkSpec("transformer", (8,), 20, vocabulary=20, whole_heads=True, tied=True),
+                NetworkSpec("vit", (1, 8, 8), 10, whole_heads=True),
+            )
+        ),
+    ],
+    ids=lambda one: one.name if isinstance(one, NetworkSpec) else "",
+)
+def test_what_is_found_is_what_we_declare(spec: NetworkSpec, finer: int) -> None:
+    """`finer`: axes that are found apart where we declare one, as the pooler's output is."""
+    spec = completed(spec)
+    network, declared = build(spec), layout(spec)
+    for layer in static_norms(network).values():
+        layer.statistics = torch.zeros(len(layer.weight)), torch.ones(len(layer.weight))
+    found = found_in(network, examples(spec, 3))
+    names: dict[str, str] = {}
+    for name, tensor in declared.tensors.items():
+        for theirs, ours in zip(found.dims[name], tensor.dims, strict=True):
+            expected = _cut_along(ours, declared.axes)
+            there = _cut_along(theirs, found.axes)
+            assert (there is None) == (expected is None), name
+            if there is not None and expected is not None:
+                assert Along(names.setdefault(there.axis, expected.axis), there.outer, there.inner) == expected, name
+    assert len(names) == len(set(names.values())) + finer
+    widths = [axis for axis in found.axes.values() if axis.kind is Kind.WIDTH]
+    assert len(widths) == sum(axis.kind is Kind.WIDTH for axis in declared.axes.values()) + finer
+
+
+def _cut_along(dim: Dim, axes: Mapping[str, Axis]) -> Along | None:
+    return dim if isinstance(dim, Along) and axes[dim.axis].kind is Kind.WIDTH else None
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x.flatten(1))
+        if y.sum() > 0:
+            y = y * 2
+        return y
+
+
+class Counting(Branching):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1)) * torch.ones(len(x), 1) * float(len(x))  # type: ignore[no-any-return]
+
+
+class Two(Branching):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.layer(x.flatten(1)), x
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (Branching(), r"it branches on data at test_found\.py:\d+ \(if y\.sum\(\) > 0:\)"),
+        (Two(), r"its forward returns 2 values"),
+        (nn.Linear(64, 10), r"it cannot be traced"),
+    ],
+)
+def test_what_cannot_be_traced_says_why_and_where(module: nn.Module, reason: str) -> None:
+    with pytest.raises(Untraceable, match=reason):
+        trace(module, images())
+
+
+class Sorting(Branching):
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Linear(64, 12), nn.Linear(12, 9)
+        self.layer = nn.Linear(9, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.after(torch.sort(self.before(x.flatten(1)), dim=1).values))
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+def test_what_is_not_understood_freezes_what_it_touches_and_says_where() -> None:
+    module = Sorting()
+    found = found_in(module, images())
+    assert {name: axis.size for name, axis in found.axes.items() if axis.kind is Kind.WIDTH} == {"after": 9}
+    (line,) = found.traced.not_understood
+    assert line.startswith("sort (test_found.py:")
+    reasons = {atom.why for atom in found.traced.tensors["before.weight"].dims[0]}
+    assert reasons == {f"the operation {line} is not understood"}
+    assert prove(module, found, images(), torch.Generator().manual_seed(1)).holds

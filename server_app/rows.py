@@ -33,6 +33,8 @@ def row_of(report: RoundReport) -> Row:
         "client_seconds": dict(report.client_seconds),
         "waiting_seconds": {phase: dict(waited) for phase, waited in report.waiting.items()},
     }
+    if report.resting:
+        row["resting"] = list(report.resting)
     if report.withdrawn:
         row["withdrawn"] = list(report.withdrawn)
     if report.clusters:

@@ -201,6 +201,8 @@ class FlowerStrategy(Method, Strategy):
                 arrived[i] = reply
         for i in range(len(requests)):
             aggregator.take(i, arrived.get(i))
+        asked = [one.node.id for one in self.runner.round.assignments]
+        self.runner.pieces.patience.note(self.report.number, asked, arrived)
         self.runner.finish(aggregator)
         return (None, None) if self.report.abandoned else (record_of(self.state), self._train_metrics())
 

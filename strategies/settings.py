@@ -119,7 +119,14 @@ class RoundRules:
         "share of the nodes that must reply, without those asked beyond need, else the round is abandoned",
         between(0, 1),
     )
-    deadline: float = setting(3600.0, "seconds a round waits for replies", more_than(0))
+    deadline: float = setting(1800.0, "the longest that a round waits for replies, seconds", more_than(0))
+    deadline_factor: float = setting(
+        3.0,
+        "so many times as long as the slowest reply in its tiers' last five rounds took a round waits, but a minute at"
+        " least and `deadline` at most; a node that was silent is asked less and less often; 0: always `deadline`."
+        " Not with simulated devices, whose time is virtual",
+        at_least(0),
+    )
     node_wait: float = setting(
         60.0,
         "seconds to wait for nodes, at the start and when fewer than `min-nodes` are left before a round",
@@ -156,7 +163,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
         node_wait: seconds to wait for nodes.
         fraction_train, fraction_evaluate: share of the nodes that train and that evaluate on their own data.
         quorum: share of the selected nodes whose replies a round needs; below it the round is abandoned.
-        deadline: seconds a round waits for replies.
+        deadline, deadline_factor: how long a round waits for replies, see `strategies.nodes.patience`.
         selector: who takes part.
         schedule: the clients' optimiser by round.
         work: how clients compute.

@@ -31,6 +31,7 @@ from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
+from strategies.nodes.patience import Patience
 from strategies.round.requests import StateCache
 from strategies.round.selection import SelectionRunner
 from strategies.selection import selector
@@ -120,6 +121,7 @@ class _Rounds:
                 states=cast(StateCache, None),
                 nodes=people or self._people,
                 tiers=self._tiers,
+                patience=cast(Patience, None),
                 report=RoundReport(number=self._number),
             )
         assert len(chosen) == max(1, len(self._people) // 1000) or len({node.id for node, _ in chosen}) == len(chosen)

@@ -32,6 +32,8 @@ _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErr
 
 Taker = Callable[[int, Message | None], None]
 Odd = Callable[[Message, str], None]
+# (replies in hand, seconds until the last of them) → seconds from the sending of all at which waiting ends
+Limit = Callable[[int, float], float]
 
 
 @runtime_checkable
@@ -119,6 +121,7 @@ def exchange(
     take: Taker,
     *,
     seconds: float,
+    limit: Limit | None = None,
     odd: Odd | None = None,
     window: int = WINDOW,
     enough: Callable[[], bool] | None = None,
@@ -133,6 +136,7 @@ def exchange(
         take: called once per message with its position and its reply, or None if it was not delivered or did not come
             in time; in the order of the messages.
         seconds: how long to wait for all of them.
+        limit: ends the wait earlier, by what has come so far.
         odd: called with a message that is no awaited reply, and why.
         window: replies asked for at a time.
         enough: if given, replies are taken as they come, until it says so; `take` hears nothing of the others then.
@@ -152,6 +156,7 @@ def exchange(
         addresses=[message.metadata.dst_node_id for message in messages],
         pushed=pushed,
         take=take,
+        limit=limit,
         odd=odd,
         window=window,
         clock=clock,
@@ -177,6 +182,7 @@ class _Exchange:
         addresses: list[int],
         pushed: set[str],
         take: Taker,
+        limit: Limit | None,
         odd: Odd | None,
         window: int,
         clock: Clock,
@@ -184,7 +190,7 @@ class _Exchange:
     ) -> None:
         self._grid, self._ids, self._take, self._odd, self._window = grid, ids, take, odd, window
         self._clock, self.waited = clock, waited
-        self._addresses = addresses
+        self._addresses, self._limit = addresses, limit
         self._position = {message_id: i for i, message_id in enumerate(ids)}
         self._pushed = [message_id in pushed for message_id in ids]
         self._done = [False] * len(ids)  # taken
@@ -201,8 +207,9 @@ class _Exchange:
 
     def in_order(self, seconds: float) -> None:
         """Take replies in the order of the messages, and None for those that are missing at the deadline."""
-        taken, count, deadline = 0, len(self._ids), self.start + seconds
+        taken, count = 0, len(self._ids)
         while taken < count:
+            deadline = self._deadline(seconds)
             late = self._clock.now() >= deadline
             reach = range(taken, min(taken + self._window, count))
             arrived = self._receive([i for i in reach if self._pushed[i] and i not in self._in_hand])
@@ -217,13 +224,12 @@ class _Exchange:
 
     def as_they_come(self, seconds: float, enough: Callable[[], bool], patient: bool = False) -> None:
         """Take replies as they arrive until there are enough, and None for those that are missing at the deadline."""
-        deadline, count = self.start + seconds, len(self._ids)
+        count = len(self._ids)
         for i in range(count):
             if not self._pushed[i]:
                 self._hand_over(i)
         while not all(self._done) and not enough():
-            if patient:
-                deadline = self.start + self.waited.last + seconds
+            deadline = self._deadline(seconds) + (self.waited.last if patient else 0.0)
             late, arrived = self._clock.now() >= deadline, False
             outstanding = [i for i in range(count) if not self._done[i]]
             for start in range(0, len(outstanding), self._window):
@@ -242,6 +248,11 @@ class _Exchange:
                 self._sleep(something=arrived, until=deadline)
         self.waited.withdrawn = [i for i in range(count) if not self._done[i]]
         self._in_hand.clear()
+
+    def _deadline(self, seconds: float) -> float:
+        """When waiting ends, on the clock."""
+        waited = self.waited
+        return self.start + (seconds if self._limit is None else min(seconds, self._limit(waited.replies, waited.last)))
 
     def _receive(self, asked: list[int]) -> bool:
         """Keep what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""

@@ -57,6 +57,7 @@ class RoundReport:
         virtual: seconds of a virtual fleet: of this "round", and "elapsed" since the run began; {} without one.
         wanted: replies that the round needs to end, which are fewer than the selected with over-selection.
         withdrawn: nodes whose reply was not waited for, because there were enough.
+        resting: nodes that were there and not asked, because they have not answered for some rounds.
         waiting: phase → where the seconds of asking went (see `strategies.exchange.messaging.Waited`).
         guard: bounds, what was clipped, what was spent of a privacy budget; {} if all of that is off.
     """
@@ -85,4 +86,5 @@ class RoundReport:
     guard: dict[str, Any] = field(default_factory=dict)
     wanted: int = 0
     withdrawn: list[NodeId] = field(default_factory=list)
+    resting: list[NodeId] = field(default_factory=list)
     waiting: dict[str, dict[str, float]] = field(default_factory=dict)

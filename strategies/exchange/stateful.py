@@ -25,6 +25,7 @@ class RoundOutcome:
         accepted: the replies that were added, also of a round that was abandoned.
         missed: assignments whose reply did not come, came late or was an error.
         transport_seconds: node → seconds until its accepted reply was there, less its own; where that is known.
+        arrival_seconds: tier → seconds until the last of its accepted replies was there, on the wall's clock.
         waited_in_vain: whether some reply did not come at all, so that the round lasted until its deadline.
     """
 
@@ -32,6 +33,7 @@ class RoundOutcome:
     accepted: Sequence[AcceptedUpdate]
     missed: Sequence[TrainAssignment] = ()
     transport_seconds: Mapping[NodeId, float] = field(default_factory=dict)
+    arrival_seconds: Mapping[str, float] = field(default_factory=dict)
     waited_in_vain: bool = False
 
     @property

@@ -17,6 +17,7 @@ from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import Rejection
 from strategies.nodes.manager import NodeManager, NotEnoughNodes
+from strategies.nodes.patience import Patience
 from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.privacy import WHY_TOLD
 from strategies.settings import Settings
@@ -33,6 +34,7 @@ class Availability(Stateful):
     Args:
         settings: of the run.
         manager: says hello to nodes; told what they are to measure, if some may be.
+        patience: says who is not asked, because it has not answered for some rounds.
         requirements: makes what the tiers would ask of a device.
         clock: of a virtual fleet, whose devices are not always there and say what they would have measured.
 
@@ -47,10 +49,11 @@ class Availability(Stateful):
         manager: NodeManager,
         *,
         requirements: Callable[[], TierRequirements],
+        patience: Patience,
         clock: VirtualClock | None,
     ) -> None:
         s = self._settings = settings
-        self._manager, self._clock = manager, clock
+        self._manager, self._clock, self._patience = manager, clock, patience
         self._assignment = Assignment(s.tier_assignment, s.tiers, proportions=s.proportions, nodes=s.nodes, seed=s.seed)
         self._private = bool(s.guard.dp_noise)  # then no tier is measured
         self._requirements = requirements() if s.tier_assignment in ("node", "measured") and not self._private else None
@@ -104,6 +107,7 @@ class Availability(Stateful):
         if clock is not None:
             nodes = [node for node in nodes if clock.online(node.id, round_number)]
             nodes = self.present[0] if nodes == self.present[0] else nodes
+        nodes = self._awake(nodes, round_number, report)
         tiers, moved = self.present[1], self._measured is not None and self._measured.changed
         if nodes is not self.present[0] or len(tiers) < len(nodes) or not self._assignment.lasting or moved:
             tiers = {}
@@ -123,6 +127,16 @@ class Availability(Stateful):
                 raise NotEnoughNodes(f"none of {len(nodes)} nodes can take part; one of them: {rejected[-1].reason}")
         self.number, self.present = round_number, (nodes, tiers)
         return self.present
+
+    def _awake(self, nodes: list[Node], number: int, report: RoundReport | None) -> list[Node]:
+        """Leave out who rests, as long as there are as many others as the run needs."""
+        resting = set(self._patience.resting([node.id for node in nodes], number))
+        if not resting or len(nodes) - len(resting) < self._settings.min_nodes:
+            return nodes
+        if report is not None:
+            report.resting = [node.id for node in nodes if node.id in resting]
+        awake = [node for node in nodes if node.id not in resting]
+        return self.present[0] if awake == self.present[0] else awake
 
     def _check_codecs(self, node: Node) -> None:
         """See that a node can read and write what the run sends.

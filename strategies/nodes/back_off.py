@@ -26,16 +26,22 @@ class _Silence:
 
 
 class BackOff(Generic[K]):
-    """Remembers who was silent; of who never was it knows nothing."""
+    """Remembers who was silent; of who never was it knows nothing.
+
+    Attributes:
+        anybody: whether somebody ever was.
+    """
 
     def __init__(self) -> None:
         self._silent: dict[K, _Silence] = {}
+        self.anybody = False
 
     def missed(self, who: K, number: int) -> None:
         """Note that a question of a round was not answered, whatever else was."""
         known = self._silent.get(who)
         if known is None:
             self._silent[who] = _Silence(1, number)
+            self.anybody = True
         elif known.last != number:
             answered = known.last < known.heard < number
             known.rounds, known.last = (1 if answered else known.rounds + 1), number
@@ -66,3 +72,4 @@ class BackOff(Generic[K]):
     def restore(self, values: Sequence[Sequence[Any]]) -> None:
         """Take up a `checkpoint`."""
         self._silent = {who: _Silence(*silence) for who, *silence in values}
+        self.anybody = bool(values)

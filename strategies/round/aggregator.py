@@ -40,6 +40,7 @@ class RoundAggregator:
         missed: assignments whose reply did not come, came late or was an error.
         accepted: what the accepted replies said of their nodes; of no use if the round is abandoned.
         transport_seconds: node → seconds until its accepted reply was there, less its own; where that is known.
+        arrival_seconds: tier → seconds until the last of its accepted replies was there.
         waited_in_vain: whether some reply did not come at all.
     """
 
@@ -64,6 +65,7 @@ class RoundAggregator:
         self.missed: list[TrainAssignment] = []
         self.accepted: list[AcceptedUpdate] = []
         self.transport_seconds: dict[NodeId, float] = {}
+        self.arrival_seconds: dict[str, float] = {}
         self.waited_in_vain = False
 
     def take(self, i: int, message: Message | None) -> None:
@@ -161,6 +163,7 @@ class RoundAggregator:
             accepted=self.accepted,
             missed=self.missed,
             transport_seconds=self.transport_seconds,
+            arrival_seconds=self.arrival_seconds,
             waited_in_vain=self.waited_in_vain,
         )
 
@@ -175,6 +178,9 @@ class RoundAggregator:
         beside = {i: after - own[requests[i]] for i, after in arrived.items() if requests[i] in own}
         if beside:
             self._report.client_seconds["outside"] = sum(beside.values()) / len(beside)
+        for i in beside:
+            tier = self._assignments[i].tier
+            self.arrival_seconds[tier] = max(self.arrival_seconds.get(tier, 0.0), arrived[i])
         # Only for the first of them is looked from the start; a later reply may have been waiting unseen.
         self.transport_seconds = {
             self._assignments[i].node.id: max(0.0, seconds) for i, seconds in beside.items() if i < WINDOW

@@ -13,11 +13,11 @@ from models.networks.build import build_part
 from models.statistics import channels_of, check_moments, moments_length
 from protocol import MOMENTS, STATISTICS, NodeId, bytes_of, decode
 from strategies.context import RoundContext
-from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.update import Rejection, content_of, why_unusable
 from strategies.method import Method
+from strategies.nodes.patience import Patience
 from strategies.round.requests import StateCache, part_request
 from strategies.tiers.tier import Tier
 
@@ -31,6 +31,7 @@ def ask_statistics(
     nodes: Sequence[Node],
     tiers: Mapping[NodeId, Tier],
     wanted: Sequence[Tier],
+    patience: Patience,
     report: RoundReport,
 ) -> dict[str, Tensor]:
     """Pool the moments of static batch norm in the part that each tier keeps.
@@ -46,6 +47,7 @@ def ask_statistics(
         nodes: all nodes, in order of their ids.
         tiers: tier by node; nodes without one are not asked.
         wanted: the tiers asked about.
+        patience: asks.
         report: where bytes are counted and replies that are not used are named.
 
     Returns:
@@ -79,5 +81,13 @@ def ask_statistics(
 
     messages = [message for *_, message in asked]
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
-    report.waiting["statistics"] = exchange(grid, messages, take, seconds=context.settings.wait).to_row()
+    waited = patience.ask(
+        grid,
+        messages,
+        take,
+        whom=[node for _, node, *_ in asked],
+        number=context.round_number,
+        seconds=context.settings.wait,
+    )
+    report.waiting["statistics"] = waited.to_row()
     return pooled

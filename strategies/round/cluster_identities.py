@@ -10,10 +10,10 @@ from flwr.serverapp import Grid
 from models.algebra.plans import Plan
 from protocol import LOSSES, Objective, bytes_of
 from strategies.context import RoundContext
-from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.update import Rejection, cluster_of, content_of, why_unusable
+from strategies.nodes.patience import Patience
 from strategies.round.requests import StateCache, loss_request
 
 
@@ -25,6 +25,7 @@ def ask_identities(
     nodes: Sequence[Node],
     plans: Sequence[Plan],
     clusters: int,
+    patience: Patience,
     report: RoundReport,
 ) -> list[tuple[int, float]]:
     """Let nodes say which state fits them best, and with what loss (nats), in the order of the nodes.
@@ -36,6 +37,7 @@ def ask_identities(
         nodes: whom to ask.
         plans: the part that each of them is asked about.
         clusters: number of states.
+        patience: asks.
         report: where bytes are counted and replies that are not used are named.
     """
     pairs = zip(nodes, plans, strict=True)
@@ -51,5 +53,6 @@ def ask_identities(
             report.rejected.append(Rejection(nodes[i].id, f"identity: {why_unusable(error)}"))
 
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
-    exchange(grid, messages, take, seconds=context.settings.wait)
+    whom, number = [node.id for node in nodes], context.round_number
+    patience.ask(grid, messages, take, whom=whom, number=number, seconds=context.settings.wait)
     return found

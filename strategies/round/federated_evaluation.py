@@ -11,11 +11,11 @@ from flwr.serverapp import Grid
 from models.randomness import generator
 from protocol import EVALUATE, NodeId, bytes_of
 from strategies.context import RoundContext
-from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import LocalScore, RoundReport
 from strategies.exchange.update import content_of
 from strategies.method import Method
+from strategies.nodes.patience import Patience
 from strategies.round.requests import StateCache, part_request
 from strategies.tiers.tier import Tier, share_of
 
@@ -73,6 +73,7 @@ def ask_scores(
     requests: Sequence[ScoreRequest],
     report: RoundReport,
     *,
+    patience: Patience,
     amend: Callable[[list[Message]], list[Message]],
     seconds: float,
 ) -> None:
@@ -82,6 +83,7 @@ def ask_scores(
         grid: where the nodes are.
         requests: none leaves the report's scores empty.
         report: filled in.
+        patience: asks.
         amend: what else becomes of the messages before they are sent.
         seconds: how long to wait.
     """
@@ -89,7 +91,9 @@ def ask_scores(
     if requests:
         messages = amend([request.message for request in requests])
         report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
-        report.waiting["local evaluation"] = exchange(grid, messages, replies.__setitem__, seconds=seconds).to_row()
+        whom, take = [request.node for request in requests], replies.__setitem__
+        waited = patience.ask(grid, messages, take, whom=whom, number=report.number, seconds=seconds)
+        report.waiting["local evaluation"] = waited.to_row()
     note_scores(requests, replies, report)
 
 

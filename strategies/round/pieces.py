@@ -21,6 +21,7 @@ from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.method import Method, Values
 from strategies.nodes.availability import Availability
 from strategies.nodes.manager import NodeManager
+from strategies.nodes.patience import Patience
 from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.norm_bounds import NormBounds
 from strategies.robustness.privacy import Privacy
@@ -67,6 +68,7 @@ class Pieces:
         privacy: the noise of differential privacy, if it is on.
         manager: the nodes met so far. They introduce themselves anew after a restart; whose an id is, `nodes` saves.
         nodes: who is there, and in which tier.
+        patience: how long they are waited for.
         clock: of virtual devices, if there are some.
         memory: what the method remembers.
         work_of: how the nodes of a tier train; found once for each.
@@ -82,9 +84,13 @@ class Pieces:
         self.norm_bounds = NormBounds(settings.guard)
         self.privacy = Privacy(settings.guard, settings.nodes) if settings.guard.dp_noise else None
         self.manager = _manager(settings, labels=method.needs_labels())
-        self.clock = _clock(context)
+        self.clock, self.patience = _clock(context), Patience(settings)
         self.nodes = Availability(
-            settings, self.manager, requirements=partial(requirements, method, context), clock=self.clock
+            settings,
+            self.manager,
+            requirements=partial(requirements, method, context),
+            patience=self.patience,
+            clock=self.clock,
         )
         self.memory = MethodMemory(method)
         self.work_of: Callable[[Tier], Work] = lru_cache(maxsize=64)(settings.work_of)
@@ -96,6 +102,7 @@ class Pieces:
             "norm-bounds": self.norm_bounds,
             "privacy": self.privacy,
             "nodes": self.nodes,
+            "patience": self.patience,
             "clock": self.clock,
             "method": self.memory,
         }

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from models.algebra.plans import Plan
 from protocol import GRADIENT, GRADIENTS, LOSSES, Objective, Reply, bytes_of, decode
 from strategies.context import RoundContext
-from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.update import Rejected, Rejection, content_of, why_unusable
 from strategies.nodes.history import NodeHistory
+from strategies.nodes.patience import Patience
 from strategies.round.requests import StateCache, loss_request
 from strategies.selection import Probe
 from strategies.selection.base import Floats, Positions
@@ -36,6 +36,7 @@ class GridProbe(Probe):
         plan: by position, the part that its tier keeps.
         common: gives the part that the smallest tier keeps.
         objective: by position, what its tier optimises.
+        patience: asks.
         seconds: how long to wait for all replies to one question.
         report: where bytes are counted and replies that are not used are named.
         history: where vectors are remembered.
@@ -49,6 +50,7 @@ class GridProbe(Probe):
     plan: Callable[[int], Plan]
     common: Callable[[], Plan]
     objective: Callable[[int], Objective]
+    patience: Patience
     seconds: float
     report: RoundReport
     history: NodeHistory
@@ -120,4 +122,12 @@ class GridProbe(Probe):
 
         messages = [message for _, message in asked]
         self.report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
-        self.report.waiting["probe"] = exchange(self.grid, messages, answer, seconds=self.seconds).to_row()
+        waited = self.patience.ask(
+            self.grid,
+            messages,
+            answer,
+            whom=[self.nodes[i].id for i in whom],
+            number=self.report.number,
+            seconds=self.seconds,
+        )
+        self.report.waiting["probe"] = waited.to_row()

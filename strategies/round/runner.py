@@ -15,13 +15,11 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from models.device import threads
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
 from protocol import NodeId, bytes_of
 from strategies.aggregation.global_state import GlobalState
 from strategies.context import RoundContext
-from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
@@ -35,6 +33,7 @@ from strategies.round.federated_evaluation import ScoreRequest, ask_scores, scor
 from strategies.round.pieces import Pieces
 from strategies.round.requests import StateCache, train_request
 from strategies.round.server_step import ServerStep
+from strategies.round.training import ask_training
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier, share_of
 
@@ -117,11 +116,27 @@ class Runner:
         report, aggregator = self.round.report, self.aggregator()
         seconds = self._seconds if seconds is None else seconds
         began = perf_counter()
-        self._train(grid, amend(self.round.messages), aggregator, seconds=seconds)
+        messages = amend(self.round.messages)
+        ask_training(
+            grid,
+            messages,
+            self.round,
+            aggregator=aggregator,
+            pieces=self.pieces,
+            settings=self.settings,
+            seconds=seconds,
+        )
         report.seconds["train"] = perf_counter() - began - report.seconds.get("fold", 0.0)
         self.finish(aggregator)
         began = perf_counter()
-        ask_scores(grid, self.score_requests(grid, number), report, amend=amend_scoring, seconds=seconds)
+        ask_scores(
+            grid,
+            self.score_requests(grid, number),
+            report,
+            patience=self.pieces.patience,
+            amend=amend_scoring,
+            seconds=seconds,
+        )
         report.seconds["local evaluation"] = perf_counter() - began
         return report
 
@@ -138,7 +153,14 @@ class Runner:
         pieces.begin(number)
         states = self.states(context)
         chosen = pieces.selection.choose(
-            grid, context, method=self.method, states=states, nodes=able, tiers=tiers, report=report
+            grid,
+            context,
+            method=self.method,
+            states=states,
+            nodes=able,
+            tiers=tiers,
+            patience=pieces.patience,
+            report=report,
         )
         selected = perf_counter()
         asked = pieces.clusters.participants(chosen, tiers, number)
@@ -216,42 +238,15 @@ class Runner:
         plans, _ = self.method.plan_round(context, self.pieces.memory.values, asked)
         states, clusters = self.states(context), len(self.pieces.clusters.states)
         return ask_identities(
-            grid, context, states=states, nodes=nodes, plans=plans, clusters=clusters, report=self.round.report
+            grid,
+            context,
+            states=states,
+            nodes=nodes,
+            plans=plans,
+            clusters=clusters,
+            patience=self.pieces.patience,
+            report=self.round.report,
         )
-
-    def _train(self, grid: Grid, messages: Sequence[Message], aggregator: RoundAggregator, *, seconds: float) -> None:
-        """Send the requests and take the replies."""
-        if not messages:
-            return
-        report, clock, odd = self.round.report, self.pieces.clock, aggregator.odd
-        enough = (lambda: report.accepted >= report.wanted) if self.settings.over_selection > 1 else None
-        # Simulated clients have the other cores, and threads that wait for each other on busy cores take longer than
-        # one: 1.2 s instead of 0.2 for 50 replies of 6.5 MB.
-        with threads(1):
-            if enough is None or clock is None:
-                waited = exchange(grid, messages, aggregator.take, seconds=seconds, odd=odd, enough=enough)
-            else:  # which replies are the first, virtual time says
-                came: list[Message | None] = [None] * len(messages)
-                waited = exchange(grid, messages, came.__setitem__, seconds=seconds, odd=odd)
-                waited.withdrawn = self._take_first(aggregator, came, enough)
-        report.waiting["train"] = waited.to_row()
-        report.withdrawn = [self.round.assignments[i].node.id for i in waited.withdrawn]
-        if clock is None:
-            aggregator.note_transport(waited.arrived)
-
-    def _take_first(
-        self, aggregator: RoundAggregator, came: Sequence[Message | None], enough: Callable[[], bool]
-    ) -> list[int]:
-        """Take replies in the order of their virtual arrival until there are enough; return who is left over."""
-        clock, number = self.pieces.clock, self.round.report.number
-        assert clock is not None  # there is no other virtual time
-        each = zip(self.round.assignments, came, self.round.bytes_down, strict=True)
-        arrival = [clock.foresee(assignment, number, reply, down) for assignment, reply, down in each]
-        rest = sorted(range(len(came)), key=arrival.__getitem__)
-        while rest and not enough():
-            aggregator.take(rest[0], came[rest[0]])
-            del rest[0]
-        return rest
 
     # ---- questions beside training -----------------------------------------------------------------------------------
 
@@ -277,6 +272,7 @@ class Runner:
             nodes=[node for node in nodes if clusters.assigned(node.id) == cluster] or nodes,
             tiers=tiers,
             wanted=wanted,
+            patience=self.pieces.patience,
             report=self.round.report,
         )
 

@@ -25,6 +25,7 @@ from strategies.exchange.update import ClientUpdate
 from strategies.method import Method
 from strategies.nodes.candidate_index import CandidateIndex
 from strategies.nodes.history import NodeHistory
+from strategies.nodes.patience import Patience
 from strategies.round.probe import GridProbe
 from strategies.round.requests import StateCache
 from strategies.selection import Candidates
@@ -80,6 +81,7 @@ class SelectionRunner(Stateful):
         states: StateCache,
         nodes: Sequence[Node],
         tiers: Mapping[NodeId, Tier],
+        patience: Patience,
         report: RoundReport,
     ) -> list[tuple[Node, float]]:
         """Choose the nodes of a round.
@@ -91,6 +93,7 @@ class SelectionRunner(Stateful):
             states: what questions to them carry.
             nodes: that may take part, in order of their ids.
             tiers: tier by node.
+            patience: asks what the selector wants to know.
             report: told who was chosen, and what asking cost.
 
         Returns:
@@ -112,6 +115,7 @@ class SelectionRunner(Stateful):
             plan=lambda i: method.kept_plan(context, tiers[nodes[i].id]),
             common=lambda: method.kept_plan(context, self._settings.tiers[-1]),
             objective=lambda i: method.objective(context, tiers[nodes[i].id]),
+            patience=patience,
             seconds=self._seconds,
             report=report,
             history=self.history,

@@ -54,7 +54,9 @@ def choose(chooser: SelectionRunner, tiers: Mapping[int, Tier], round_number: in
     known: dict[NodeId, Tier] = {node.id: tiers[i] for i, node in zip(sorted(tiers), nodes, strict=True)}
     context = RoundContext(round_number=round_number, settings=Settings(), network=SPEC, layout=layout(SPEC))
     report = RoundReport(number=round_number)
-    chooser.choose(NOBODY, context, method=Method({}), states=NOBODY, nodes=nodes, tiers=known, report=report)
+    chooser.choose(
+        NOBODY, context, method=Method({}), states=NOBODY, nodes=nodes, tiers=known, patience=NOBODY, report=report
+    )
 
 
 def sent_to(node: int, tier: Tier, optimiser: Optimiser | None = None) -> TrainAssignment:

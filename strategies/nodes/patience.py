@@ -1,0 +1,128 @@
+"""How long replies are waited for, and whom a round does not ask because it has not answered for some time.
+
+The time limit of a training round follows what rounds have taken: `deadline-factor` times as long as the slowest reply
+that counted in the tiers asked, in the last rounds of each, or as the last one of this round; but at least a minute,
+and at most the `deadline`. A node that was silent gets twice the time when it is asked again, and twice that the next
+time: one that is only slow is found so. Of tiers that were never heard of, and of questions beside training, nothing is
+known: there the whole deadline counts until half of the nodes have replied, or eight, then ten times what the last of
+them took.
+
+Only wall time is meant. Virtual devices are late by virtual time, and their machine takes what it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from protocol import NodeId
+from strategies.exchange.messaging import WINDOW, Limit, Odd, Taker, WaitTimes, exchange
+from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
+from strategies.nodes.back_off import BackOff
+from strategies.settings import Settings
+
+LEAST = 60.0  # seconds: processes start, machines stand still
+UNHEARD = 10.0  # times the last reply, where nothing else is known
+_REMEMBERED = 5  # rounds of each tier
+_MOST_STRETCH = 8
+
+
+class Patience(Stateful):
+    """Asks nodes and remembers who was silent, and how long the replies of each tier took.
+
+    Args:
+        settings: of the run.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._factor = 0.0 if settings.fleet is not None else settings.deadline_factor
+        self._silence = BackOff[NodeId]()
+        self._took: dict[str, list[float]] = {}
+
+    def ask(
+        self,
+        grid: Grid,
+        messages: Sequence[Message],
+        take: Taker,
+        *,
+        whom: Sequence[NodeId],
+        number: int,
+        seconds: float,
+        tiers: Collection[str] = (),
+        odd: Odd | None = None,
+        enough: Callable[[], bool] | None = None,
+    ) -> WaitTimes:
+        """Exchange messages with nodes (see `exchange`) for as long as it makes sense.
+
+        Args:
+            grid: where the nodes are.
+            messages: what to send.
+            take: takes the replies.
+            whom: the node of each message.
+            number: of the round.
+            seconds: the longest that is waited.
+            tiers: of the nodes, where they are asked to train; else none.
+            odd: see `exchange`.
+            enough: see `exchange`.
+        """
+        limit = self.limit(whom, tiers, seconds)
+        waited = exchange(grid, messages, take, seconds=seconds, limit=limit, odd=odd, enough=enough)
+        self.note(number, whom, waited.arrived, waited.withdrawn)
+        return waited
+
+    def note(
+        self, number: int, whom: Sequence[NodeId], arrived: Collection[int], withdrawn: Collection[int] = ()
+    ) -> None:
+        """Note who was silent in a round.
+
+        Args:
+            number: of the round.
+            whom: who was asked.
+            arrived: positions of those whose replies came.
+            withdrawn: positions of those whose replies were not waited for.
+        """
+        for i, node in enumerate(whom):
+            if i in arrived:
+                if self._silence.anybody:
+                    self._silence.heard(node, number)
+            elif i not in withdrawn:
+                self._silence.missed(node, number)
+
+    def limit(self, whom: Sequence[NodeId], tiers: Collection[str], most: float) -> Limit | None:
+        """When waiting for these nodes ends; None is at `most` seconds."""
+        if not self._factor:
+            return None
+        known = max(max(self._took[tier]) for tier in tiers) if tiers and all(map(self._took.get, tiers)) else None
+        silent = max(map(self._silence.rounds, whom), default=0) if self._silence.anybody else 0
+        stretch: float = min(2**silent, _MOST_STRETCH)
+        some = min((len(whom) + 1) // 2, WINDOW // 2)
+
+        def seconds(replies: int, last: float) -> float:
+            if known is not None:
+                return min(most, max(LEAST, stretch * self._factor * max(known, last)))
+            return most if replies < some else min(most, max(LEAST, UNHEARD * last))
+
+        return seconds
+
+    def resting(self, nodes: Sequence[NodeId], number: int) -> list[NodeId]:
+        """Those that a round does not ask."""
+        return [node for node in nodes if self._silence.rests(node, number)] if self._silence.anybody else []
+
+    def learn(self, outcome: RoundOutcome) -> None:
+        """Note how long the replies that counted were waited for."""
+        for tier, seconds in outcome.arrival_seconds.items():
+            self._took[tier] = [*self._took.get(tier, []), seconds][-_REMEMBERED:]
+
+    def checkpoint(self) -> Saved:
+        """Who was silent decides who is asked; the rest, how long."""
+        return {}, {"silent": self._silence.checkpoint(), "took": self._took}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
+        """Take up a `checkpoint`."""
+        del tensors
+        self._silence.restore(values["silent"])
+        self._took = dict(values["took"])

@@ -60,7 +60,7 @@ audit: install ## Known vulnerabilities of what is installed (asks PyPI), in an 
 	@$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/+cpu$$//; / @ /d' > .venv-audit/installed.txt
 	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r .venv-audit/installed.txt $(ARGS)
 
-fuzz: install ## Decode a million mutated frames of every codec, in bounded memory (minutes). Fewer: make fuzz ARGS="10000".
+fuzz: install ## A million mutated frames of every codec and messages of every kind, in bounded memory (minutes). Fewer: make fuzz ARGS="10000".
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.protocol.fuzz $(ARGS)
 
 lint: install ## Lint, format check, types, import contracts.

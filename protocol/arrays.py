@@ -67,7 +67,7 @@ def decode(array: Array, length: int, dtype: str = "float32") -> Tensor:
         WireError: another type, shape, format or size than expected. Nothing is allocated before that is known.
     """
     wanted, descr = _DTYPES[dtype]
-    if array.dtype != dtype or tuple(array.shape) != (length,) or array.stype != "numpy.ndarray":
+    if array.dtype != dtype or sides_of(array) != (length,) or array.stype != "numpy.ndarray":
         said = f"{quoted(array.dtype)} of shape {quoted(array.shape)} as {quoted(array.stype)}"
         raise WireError(f"expected {dtype} of shape ({length},), got {said}")
     data = array.data
@@ -77,6 +77,12 @@ def decode(array: Array, length: int, dtype: str = "float32") -> Tensor:
         raise WireError(f"expected {expected} bytes and a header, got {len(data)}")
     _check_header(bytes(data[:offset]), descr, length)
     return torch.from_numpy(np.frombuffer(data, dtype=descr, offset=offset))
+
+
+def sides_of(array: Array) -> tuple[int, ...] | None:
+    """The shape that an array says it has; None if what it says is none."""
+    said: object = array.shape
+    return tuple(said) if isinstance(said, tuple | list) and all(type(one) is int for one in said) else None
 
 
 def _check_header(data: bytes, descr: str, length: int) -> None:

@@ -44,10 +44,7 @@ class Hello:
     codecs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.node, str) and (not self.node or escaped(self.node) != self.node):
-            raise ValueError(f"node {quoted(self.node)}: expected 1 to {MOST_OF_A_PEER} characters that can be printed")
-        if isinstance(self.node, str) and self.node.strip().lstrip("+-").isdecimal():
-            raise ValueError(f"node {quoted(self.node)}: a whole number is no name; it is said as a number")
+        _check_id(self.node)
         if self.examples < 1:
             raise ValueError(f"node {quoted(self.node)} has {self.examples} examples")
         if negative := [name for name, value in self.figures.items() if not value >= 0]:
@@ -82,6 +79,9 @@ class DataReply:
     node: NodeId
     summary: str
 
+    def __post_init__(self) -> None:
+        _check_id(self.node)
+
     def to_record(self) -> RecordDict:
         """As records."""
         return RecordDict({CONFIG: to_config(self)})
@@ -94,6 +94,18 @@ class DataReply:
             WireError: fields missing, unknown or of the wrong type.
         """
         return from_config(DataReply, record_in(content, CONFIG))
+
+
+def _check_id(node: NodeId) -> None:
+    """See that an id is a number or a name that looks like no other id.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if isinstance(node, str) and (not node or escaped(node) != node):
+        raise ValueError(f"node {quoted(node)}: expected 1 to {MOST_OF_A_PEER} characters that can be printed")
+    if isinstance(node, str) and node.strip().lstrip("+-").isdecimal():
+        raise ValueError(f"node {quoted(node)}: a whole number is no name; it is said as a number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

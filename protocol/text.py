@@ -16,6 +16,8 @@ def escaped(text: str, most: int = MOST_OF_A_PEER) -> str:
     Such a character is written as Python writes it (`\x1b`, `\udc80`), so what comes out is always valid UTF-8, and
     one line. Escaping what is escaped already changes nothing. Nothing beyond the first `most` characters is looked at.
     """
+    if text[:most].isprintable():  # as nearly all of them are
+        return text if len(text) <= most else text[: most - 3] + "..."
     found, left = [], most
     for character in text[:most]:
         piece = character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from flwr.app import Array
 
-from protocol.arrays import WireError, decode, encode_bytes
+from protocol.arrays import WireError, decode, encode_bytes, sides_of
 from protocol.text import quoted
 
 VERSION = 1
@@ -66,10 +66,10 @@ def read(
     Raises:
         WireError: a field says something else, a size is impossible, or the checksum is wrong.
     """
-    shape = tuple(array.shape)
-    if len(shape) != 1 or not HEADER + least <= shape[0] <= HEADER + most:
+    shape = sides_of(array)
+    if shape is None or len(shape) != 1 or not HEADER + least <= shape[0] <= HEADER + most:
         allowed = f"{HEADER + least} bytes" if least == most else f"{HEADER + least} to {HEADER + most} bytes"
-        raise WireError(f"expected a frame of {allowed}, got {quoted(array.dtype)} of shape {quoted(shape)}")
+        raise WireError(f"expected a frame of {allowed}, got {quoted(array.dtype)} of shape {quoted(array.shape)}")
     data: npt.NDArray[np.uint8] = decode(array, shape[0], "uint8").numpy()
     *said, base = _FIELDS.unpack(data[: _FIELDS.size].data)
     agreed = _agreed(settings, tuple(sizes))

@@ -1,6 +1,7 @@
-"""Mutated frames by the million: each is decoded exactly or refused with WireError, in bounded memory.
+"""Mutated frames and messages by the million: each is read exactly or refused with WireError, in bounded memory.
 
-`make fuzz` runs this as a program; `test_frames.py` a few thousand. Half of the frames get their checksum and lengths
+`make fuzz` runs this as a program, half of its count frames and half messages (`tests.protocol.fuzz_messages`);
+`test_frames.py` and `test_messages.py` a few thousand. Half of the frames get their checksum and lengths
 put right again after the mutation, as a liar would, so that what lies behind the checksum is tried as well. Such a
 frame may decode to other numbers, but only to a vector of the plan's length, and where a payload has one way to be
 written, only if it is written that way.
@@ -30,6 +31,7 @@ from protocol.codecs.layout import layout_of
 from protocol.codecs.levels import CODINGS
 from protocol.codecs.sparse import kept, read_indices, write_indices
 from protocol.codecs.topk import Sparse
+from tests.protocol import fuzz_messages
 from tests.protocol.cases import EVERY, Kept, difference, draws, named
 
 # Small, so that a million take minutes: two large tensors, two small ones.
@@ -197,12 +199,16 @@ def fuzz(count: int, seed: int = 0) -> Counter[str]:
 def main(count: int, seed: int) -> None:
     """Fuzz with a limit on the address space: an allocation beyond the plan fails."""
     fuzz(200, seed)  # libraries and buffers are there
+    fuzz_messages.fuzz(2000, seed)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, perf_counter()
-    seen = fuzz(count, seed)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(f"{count:,} frames in {perf_counter() - began:.0f} s, seed {seed}: {dict(seen)}; memory grew by {grown} KiB")
+    for what, kind, many in (("frames", fuzz, count // 2), ("messages", fuzz_messages.fuzz, count - count // 2)):
+        before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, perf_counter()
+        seen = kind(many, seed)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        took = f"{many:,} {what} in {perf_counter() - began:.0f} s, seed {seed}"
+        print(f"{took}: {dict(seen)}; memory grew by {grown} KiB", flush=True)
+    print(f"{count:,} in all; at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB of memory")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "load": ("load", "thousands of nodes: memory and seconds (docs/deploy.md)"),
         "trace": ("trace", "one request and reply: calls, files, switches between them"),
         "phases": ("phases", "where the seconds of a deployed round go (docs/deploy.md)"),
+        "stragglers": ("stragglers", "what late and silent nodes cost, and what over-selection saves (docs/deploy.md)"),
     },
 }
 SEVERAL = frozenset({"bench"})  # folders whose tasks are parts of one, and give one table

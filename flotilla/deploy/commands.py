@@ -36,6 +36,10 @@ def federation(
             help="Import paths that the nodes follow where the run names them; default: none.",
         ),
     ] = "",
+    node_data: Annotated[
+        Path | None,
+        typer.Option("--node-data", help="Folder with one for each node (0, 1, …): the data that it owns."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower says.")] = False,
 ) -> None:
     """Run a training on real SuperNodes, as processes of this machine.
@@ -54,9 +58,10 @@ def federation(
         raise typer.Exit(2) from None
     if warning := settings.code.warning():
         print(f"flotilla: {warning}", file=sys.stderr)
-    code = run_federation(settings, keys, insecure=insecure, verbose=verbose, allow=allow)
+    code = run_federation(settings, keys, insecure=insecure, verbose=verbose, allow=allow, data=node_data)
     again = ["flotilla", "federation", *([str(app_dir)] if app_dir else []), *(["--insecure"] if insecure else [])]
     again += [word for path in own_code or () for word in ("--with", str(path))] + (["--allow", allow] if allow else [])
+    again += ["--node-data", str(node_data)] if node_data else []
     aftermath(settings.folder, code, [*again, *(["--keys", str(keys)] if keys else [])])
     raise typer.Exit(code)
 

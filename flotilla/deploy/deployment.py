@@ -43,6 +43,7 @@ class Deployment(SuperLink):
         seconds: how long the nodes may take to come.
         superexec: Flower's own SuperExec beside each node in place of our executor, as it comes: to compare with.
         allow: import paths that every node follows where a run names them, as a node config says it.
+        data: folder with one for each node, by its number: the data that it owns; None: none.
 
     Attributes:
         nodes: the SuperNodes, in order; a restarted one takes the place of its predecessor.
@@ -62,10 +63,11 @@ class Deployment(SuperLink):
         seconds: float = 300.0,
         superexec: bool = False,
         allow: str = "",
+        data: Path | None = None,
     ) -> None:
         self._keys, self._tiers, self._seconds = keys, tuple(tiers), seconds
         self.root = keys / "ca.crt" if keys else None
-        self._superexec, self._allow = superexec, allow
+        self._superexec, self._allow, self._data = superexec, allow, data
         self.executors: list[subprocess.Popen[bytes]] = []
         self.nodes: list[subprocess.Popen[bytes]] = []
         self._ports: list[int] = []
@@ -132,6 +134,7 @@ class Deployment(SuperLink):
         command += ["--isolation", "process"]
         config = f'partition-id={node} num-partitions={len(self._tiers)} tier="{self._tiers[node]}"'
         config += f' allow="{self._allow}"' if self._allow else ""
+        config += f' data-root="{self._data / str(node)}"' if self._data else ""
         command += ["--node-config", config]
         if self._keys is None:
             command += ["--insecure"]

@@ -61,6 +61,7 @@ def run_federation(
     verbose: bool = False,
     superexec: bool = False,
     allow: str = "",
+    data: Path | None = None,
 ) -> int:
     """Run an app on SuperNodes that are started for it.
 
@@ -71,18 +72,19 @@ def run_federation(
         verbose: show also what Flower says.
         superexec: ClientApps by Flower's own SuperExec, to compare with.
         allow: import paths that the nodes follow, as their node config says it: "my_lab.*, other.nets:make".
+        data: folder with one for each node, by its number, which its node config names as its own data; None: none.
 
     Returns:
         0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
     """
-    tiers = tiers_of(settings.config, settings.nodes)
+    tiers, data = tiers_of(settings.config, settings.nodes), data.expanduser().absolute() if data else None
     how = "without TLS and keys" if insecure else "over TLS, a key per node"
     print(f"federation: {len(tiers)} nodes of tiers {', '.join(tiers)}, {how}", file=sys.stderr, flush=True)
     with TemporaryDirectory(prefix="flotilla-keys-") as own:
         folder = None if insecure else (keys or Path(own)).expanduser().absolute()
         if folder is not None:
             make_keys(folder, len(tiers))
-        make = partial(Deployment, tiers=tiers, keys=folder, superexec=superexec, allow=allow)
+        make = partial(Deployment, tiers=tiers, keys=folder, superexec=superexec, allow=allow, data=data)
         return run_on(make, settings, {}, verbose=verbose)
 
 

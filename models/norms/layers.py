@@ -122,6 +122,15 @@ class BatchNormPerWidth(nn.Module):
         return F.batch_norm(x_NCx, mean, variance, self.weight, self.bias, batch, self.momentum, self.epsilon)
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm that takes any batch: a group of one value normalises to zero, so the output is the bias."""
+
+    def forward(self, x_NCx: Tensor) -> Tensor:
+        """Normalise (N, C, ...) per example and group."""
+        # Not F.group_norm, which refuses one example with one value in a group.
+        return torch.group_norm(x_NCx, self.num_groups, self.weight, self.bias, self.eps, torch.backends.cudnn.enabled)
+
+
 class StepSize(nn.Module):
     """Multiplies by one learnt number, at first 1 (NeFL's step size of a residual block)."""
 
@@ -179,7 +188,7 @@ def norm_layer(
     if kind == "static-batch":
         return declare(StaticBatchNorm(channels, epsilon), dims)
     if kind == "group":
-        return declare(nn.GroupNorm(groups_of(channels), channels, epsilon), dims)
+        return declare(GroupNorm(groups_of(channels), channels, epsilon), dims)
     if kind == "layer":
         return declare(nn.LayerNorm(channels, epsilon), dims)
     if kind == "none":

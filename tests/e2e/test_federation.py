@@ -18,6 +18,7 @@ import pytest
 
 from flotilla.deploy.tls_keys import make_keys
 from flotilla.superlink.superlink import free_port
+from tests import own_pictures
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -190,6 +191,38 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, started: Callable[..., sub
     assert federation.returncode == 130
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+@pytest.mark.slow
+def test_devices_with_pictures_of_their_own(tmp_path: Path) -> None:
+    """Two have the digits 0 to 4, two have 5 to 9, the server some to test on: as good as the divided simulation."""
+    own_pictures.make(tmp_path, examples=1400, tested=397)
+    both = (
+        'dataset="image-folder" image-size=8 image-channels=1 num-clients=4 tiers="a:1, b:1/2" model="cnn"'
+        ' widths="16, 32, 32, 64" num-server-rounds=15 local-epochs=2 evaluate-every=15'
+    )
+    own = f'{both} partition="own" data-root="{tmp_path / "server"}"'
+    done = subprocess.run(
+        command(
+            *("federation", "--nodes", "4", "--node-data", str(tmp_path / "device")),
+            *("--run-dir", str(tmp_path / "deployed"), "-c", own),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=850,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(row["rejected"] == [] and row["accepted"] == 4 for row in rows(tmp_path / "deployed"))
+    simulation = tmp_path / "all"
+    simulation.mkdir()
+    (simulation / "train").symlink_to(tmp_path / "device")
+    (simulation / "test").symlink_to(tmp_path / "server/test")
+    simulated(tmp_path / "simulated", f'{both} partition="natural" client-from="folder" data-root="{simulation}"')
+    deployed, divided = (rows(tmp_path / run)[-1]["accuracy"] for run in ("deployed", "simulated"))
+    print(f"owned {100 * deployed:.1f} %, divided {100 * divided:.1f} %")
+    assert deployed > 0.8
+    assert abs(deployed - divided) <= 0.01
 
 
 @pytest.mark.slow

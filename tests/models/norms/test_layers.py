@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models import NetworkSpec, Plan, build_part, completed, initial_state, submodel, torch_generator
 from models.algebra.plans import kept_units
 from models.evaluation import evaluate
-from models.norms.layers import BatchNormPerWidth, Scaler, StaticBatchNorm, groups_of, norm_layer
+from models.norms.layers import BatchNormPerWidth, GroupNorm, Scaler, StaticBatchNorm, groups_of, norm_layer
 from models.statistics import collect, set_statistics
 
 RATES = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
@@ -76,6 +76,23 @@ def test_one_value_per_channel_normalises_to_the_bias(shape: tuple[int, ...]) ->
     assert not x.grad.any()  # what comes out does not depend on it
     assert layer.bias.grad is not None
     assert torch.equal(layer.bias.grad, torch.ones(4))
+
+
+@pytest.mark.parametrize("channels", [1, 4, 32])
+def test_group_norm_takes_a_batch_of_one(channels: int) -> None:
+    """Late stages are one pixel wide; a group of one value has no variance."""
+    layer = GroupNorm(groups_of(channels), channels, 1e-5)
+    torch.nn.init.ones_(layer.bias)
+    x = torch.randn(1, channels, 1, 1, requires_grad=True)
+    y = layer.train()(x)
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    if channels == 1:
+        assert y.item() == pytest.approx(1.0, abs=1e-3)
+    else:
+        assert torch.equal(y, nn.functional.group_norm(x, layer.num_groups, layer.weight, layer.bias, 1e-5))
 
 
 def test_per_width_norm_takes_one_value_per_channel_too() -> None:

@@ -20,6 +20,7 @@ class Files:
         image_fit: how a picture comes to its size, one of `data.picture.FITS`.
         client_from: what says whose a file is, see `data.listing.list_part`.
         sequence_length: tokens of one input of a text; 0 is the data set's own.
+        text_columns, tokenizer: of texts of one's own, see `data.texts`.
         vocabulary_size: number of different words, padding and unknown among them.
         task: what a label is, for data that do not say it: one of `data.input_facts.TASKS`.
         table_target, table_clients, table_without: columns of a table that have a part of their own.
@@ -36,6 +37,8 @@ class Files:
     client_from: str = ""
     sequence_length: int = 0
     vocabulary_size: int = 8000
+    text_columns: str = "text, label"
+    tokenizer: str = "words"
     task: str = "classification"
     table_target: str = ""
     table_clients: str = ""

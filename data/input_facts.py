@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import isfinite, prod
 from typing import Any
 
-UNITS = ("", "words", "characters")
+UNITS = ("", "words", "characters", "subwords")
 FITS = ("stretch", "pad", "crop")
 TASKS = ("classification", "regression", "multi-label")
 # Bounds of what a peer or a file may say.
@@ -30,7 +30,8 @@ class SourceFacts:
     Attributes:
         classes: names, in the order of the labels; () names them by their numbers.
         white: value of a white pixel in the files; pictures of 0 to 255 are scaled to it.
-        units: what a text consists of, one of `UNITS`; "" is no text.
+        units: what a text consists of, one of `UNITS`; "" is no text, "subwords" is what a tokenizer in
+            `details` makes of it.
         tokens: its units, in the order of their numbers, from 2 on; 0 is padding and 1 unknown.
         task, details: see `InputFacts`.
         fit: how a picture comes to its size, one of `FITS`: "stretch" whatever its sides are, "pad" with black, "crop"
@@ -149,6 +150,9 @@ class InputFacts:
     def steps(self) -> list[str]:
         """How an input is made of what is in a file, in words, a step each."""
         shape = " x ".join(map(str, self.input_shape))
+        if self.units == "subwords":
+            kept = f"keep the first {self.input_shape[0]}, fill up with 0 at the end: int64 [N, {self.input_shape[0]}]"
+            return ["number the text's tokens by the tokenizer in `details` (JSON of the library tokenizers)", kept]
         if self.vocabulary:
             kept = "first" if self.units == "words" else "last"
             size = f"{self.input_shape[0]} {self.units or 'tokens'}"

@@ -20,6 +20,7 @@ from data.input_facts import InputFacts
 from data.picture import errors, pixels, read_picture
 from data.table_file import SUFFIXES, BadTable, read_table
 from data.text import RESERVED, UNKNOWN
+from data.tokens import numbered
 from models.networks.spec import PADDING
 
 if TYPE_CHECKING:
@@ -125,6 +126,10 @@ class Preprocess:
         (length,) = self.facts.input_shape
         if not self.facts.units:
             raise UnusableInput(f"texts of {self.facts.dataset!r} are given as tokens, in an array")
+        if self.facts.units == "subwords":
+            if not all(text.strip() for text in texts):
+                raise UnusableInput("an empty text")
+            return torch.tensor(numbered(self.facts.details, texts, length))
         rows = torch.full((len(texts), length), PADDING, dtype=torch.int64)
         for row, text in enumerate(texts):
             parts = text.split()[:length] if self.facts.units == "words" else list(text)[-length:]

@@ -51,6 +51,8 @@ class DataSettings:
         client_from: what says whose a picture is, see `data.listing`.
         sequence_length: tokens of one input of a text, at most 4,096; 0 is the data set's own.
         vocabulary_size: different words of "sst2", padding and unknown among them: 3 to 100,000.
+        text_columns: names of the columns of "texts": text, label and, if there is one, client.
+        tokenizer: of "texts": "words", "bpe" or a file.
         task: what a label is, where the data do not say it, a name in `TASKS`.
         table_target, table_clients, table_without: columns of a table, see `data.table`.
         augment: what happens to training batches of images, a name in `AUGMENTATIONS`.
@@ -67,7 +69,7 @@ class DataSettings:
         "digits",
         "`digits` (ships with scikit-learn), `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `image-folder`; texts:"
         " `sst2` (sentences of reviews), `shakespeare` (the next of 80 characters, by speaker); signals: `har` (UCI"
-        " HAR, 9x128, by subject); files of one's own (see [data.md](data.md)): `csv:PLACE`, `parquet:PLACE`,"
+        " HAR, 9x128, by subject); files of one's own (see [data.md](data.md)): `texts`, `csv:PLACE`, `parquet:PLACE`,"
         " `npz:PLACE`. See below",
         Names(SOURCES, ELSEWHERE),
     )
@@ -131,16 +133,28 @@ class DataSettings:
     )
     sequence_length: int = setting(
         0,
-        "tokens of a text; 0 is its own: 56 words (`sst2`, cuts none), 80 characters (`shakespeare`)",
+        "tokens of a text; 0 is its own: 56 words (`sst2`, cuts none), 80 characters (`shakespeare`), 64 (`texts`)",
         between(0, 4096),
-        read_by="dataset = sst2, shakespeare",
+        read_by="dataset = sst2, shakespeare, texts",
     )
     vocabulary_size: int = setting(
         8000,
         "words of `sst2`, the most frequent of the train split, with padding (0) and unknown (1) among them; at most"
-        " 14830 there are",
+        " 14830 there are. Of `texts` at most so many tokens",
         between(3, 100_000),
-        read_by="dataset = sst2",
+        read_by="dataset = sst2, texts",
+    )
+    text_columns: str = setting(
+        "text, label",
+        "names of the columns (fields of `.jsonl`) of text, label and, if there is one, whose a text is",
+        read_by="dataset = texts",
+    )
+    tokenizer: str = setting(
+        "words",
+        "what divides texts into tokens: `words`, the most frequent of all training texts, whoever has them;"
+        " `bpe`, pieces of them; or the file of a tokenizer (`tokenizer.json` of the library tokenizers), and no device"
+        " says which words it has",
+        read_by="dataset = texts",
     )
     task: str = setting(
         "classification",
@@ -201,6 +215,8 @@ class DataSettings:
             allowed = f"another one with dataset {self.dataset!r}, whose files are the same everywhere"
             raise SettingError("partition", self.partition, allowed)
 
+        if len(self.text_columns.split(",")) not in (2, 3):
+            raise SettingError("text-columns", self.text_columns, 'two or three names, such as "text, label, client"')
         if self.image_channels == 2:
             raise SettingError("image-channels", 2, "1 (grey) or 3 (colour)")
         if self.client_from not in ("", "folder") and self.client_from.count("{client}") != 1:
@@ -229,6 +245,8 @@ class DataSettings:
             own=self.own,
             sequence_length=self.sequence_length,
             vocabulary_size=self.vocabulary_size,
+            text_columns=self.text_columns,
+            tokenizer=self.tokenizer,
             task=self.task,
             table_target=self.table_target,
             table_clients=self.table_clients,

@@ -15,6 +15,7 @@ from data.published import Published
 from data.shakespeare import Shakespeare
 from data.sst2 import SST2
 from data.table import Tables
+from data.texts import Texts
 from models.registry import Registry
 
 
@@ -87,6 +88,7 @@ _BUILT_IN: dict[str, Source] = {
     "sst2": SST2(),
     "shakespeare": Shakespeare(),
     "har": HAR(),
+    "texts": Texts(),
 }
 
 

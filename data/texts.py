@@ -1,0 +1,153 @@
+"""The user's own texts: files of labelled texts, and a tokenizer that the whole run shares."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from data.data_error import DataError
+from data.examples import Examples, Task
+from data.files import Files
+from data.input_facts import InputFacts, SourceFacts
+from data.labelled_texts import SUFFIXES, LabelledText, read_texts
+from data.pooled import CLASSES
+from data.summary import Summary
+from data.tokens import BPE, WORDS, checked, made, numbered, trained, word_counts
+from models.errors import SettingError
+
+_LENGTH = 64
+_WORD = "word"
+_LAYOUT = f"train.* and test.*, or one file, that end with {', '.join(SUFFIXES)}"
+
+
+class Texts:
+    """Rows of text and label; a class is what its label is called, and numbers go by Python's `sorted`.
+
+    The tokenizer is the run's: given as a file, or made of how often each word occurs, in all training texts together.
+    Texts are cut off after `sequence-length` tokens (64 by default).
+    """
+
+    images = False
+    owned = True
+    local = True
+
+    def provisional(self, files: Files) -> Task:
+        """Two classes, the length, and the vocabulary that the settings say."""
+        return Task(2, (_length(files),), files.vocabulary_size)
+
+    def inspect(self, files: Files) -> Task:
+        """Return the number of classes, the length and the tokenizer's tokens; reads the files.
+
+        Raises:
+            SettingError: (key data-root) no such files, a row that cannot be read, or fewer than 2 classes to divide.
+        """
+        classes = _classes(files)
+        if len(classes) < 2 and not files.own:
+            allowed = f"texts of at least 2 classes (there are {len(classes)})"
+            raise SettingError("data-root", str(files.root), allowed)
+        return Task(len(classes), (_length(files),), made(_tokenizer(files)).get_vocab_size())
+
+    def facts(self, files: Files) -> SourceFacts:
+        """Labels are their own names; the tokenizer goes along."""
+        return SourceFacts(classes=_classes(files), units="subwords", details=_tokenizer(files))
+
+    def read(self, files: Files) -> tuple[Examples, Examples]:
+        """Return the train and test texts as tokens.
+
+        Raises:
+            SettingError: as `inspect`.
+        """
+        classes = {name: number for number, name in enumerate(_classes(files))}
+        train, test = _rows(files)
+        clients = {name: number for number, name in enumerate(sorted({row.client for row in train}))}
+        found = [_examples(rows, classes, clients, files) for rows in (train, test)]
+        return found[0], found[1]
+
+    def summarise(self, files: Files) -> Summary:
+        """How many texts of each class; where no tokenizer is given, how often each of the commonest words occurs."""
+        train, _ = _rows(files)
+        labels = [row.label for row in train]
+        counts = {CLASSES: {name: labels.count(name) for name in sorted(set(labels))}}
+        if _given(files) is None:
+            counts[_WORD] = word_counts(row.text for row in train)
+        return Summary(counts=counts)
+
+    def facts_from(self, summary: Summary, files: Files) -> InputFacts:
+        """A vocabulary of the words of all devices together.
+
+        Raises:
+            ValueError: fewer than two classes.
+        """
+        classes = tuple(sorted(summary.counts.get(CLASSES, {})))
+        if len(classes) < 2:
+            raise ValueError(f"at least 2 classes are needed; there are {len(classes)}")
+        tokenizer = _given(files) or trained(files.tokenizer, summary.counts.get(_WORD, {}), files.vocabulary_size)
+        return InputFacts(
+            dataset="texts",
+            classes=classes,
+            input_shape=(_length(files),),
+            vocabulary=made(tokenizer).get_vocab_size(),
+            units="subwords",
+            details=tokenizer,
+        )
+
+
+def _length(files: Files) -> int:
+    return files.sequence_length or _LENGTH
+
+
+def _classes(files: Files) -> tuple[str, ...]:
+    train, test = _rows(files)
+    return tuple(sorted({row.label for row in (*train, *test)}))
+
+
+@lru_cache(maxsize=2)
+def _given(files: Files) -> str | None:
+    """The tokenizer that the run has, or that its configuration names."""
+    if files.facts is not None:
+        return files.facts.details
+    if files.tokenizer in (WORDS, BPE):
+        return None
+    file = Path(files.tokenizer).expanduser()
+    try:
+        return checked(file.read_text(encoding="utf-8"))
+    except SettingError:
+        raise
+    except (OSError, ValueError) as error:
+        allowed = f"words, bpe or a tokenizer.json of the library tokenizers ({' '.join(str(error).split())})"
+        raise SettingError("tokenizer", files.tokenizer, allowed) from None
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(files: Files) -> str:
+    return _given(files) or trained(
+        files.tokenizer, word_counts(row.text for row in _rows(files)[0]), files.vocabulary_size
+    )
+
+
+@lru_cache(maxsize=4)
+def _rows(files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
+    root = files.root
+    try:
+        there = sorted(file for file in root.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    except OSError as error:
+        raise DataError(root, f"a folder with {_LAYOUT} ({error.strerror})", "it has no folder of texts") from None
+    train = [file for file in there if file.stem == "train"]
+    test = [file for file in there if file.stem == "test"]
+    if not train and not test and len(there) == 1:
+        train = there
+    if len(train) > 1 or len(test) > 1 or not train + test:
+        few = ", ".join(file.name for file in there[:5]) or "none"
+        raise DataError(root, f"a folder with {_LAYOUT}; there are {few}", "its folder is not laid out as it must be")
+    columns = [column.strip() for column in files.text_columns.split(",")]
+    found = [[row for file in part for row in read_texts(file, columns)] for part in (train, test)]
+    return found[0], found[1]
+
+
+def _examples(rows: list[LabelledText], classes: dict[str, int], clients: dict[str, int], files: Files) -> Examples:
+    ids = numbered(_tokenizer(files), [row.text for row in rows], _length(files))
+    values = torch.tensor(ids, dtype=torch.int32).reshape(len(rows), _length(files))
+    owners = torch.tensor([clients.get(row.client, -1) for row in rows]) if files.text_columns.count(",") > 1 else None
+    return Examples(values, torch.tensor([classes[row.label] for row in rows], dtype=torch.int64), owners)

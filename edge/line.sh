@@ -26,7 +26,7 @@ limit() {  # Mbit/s up, down
 }
 
 .venv/bin/flotilla tls-keys "$work/keys" --nodes 1 --host $here >/dev/null
-own=$work/keys/superlink
+own=$work/keys/proxy  # the certificate that is for the names devices use
 .venv/bin/flower-superlink --host $here --port 18000 --isolation process --enable-supernode-auth \
   --ssl-ca-certfile "$work/keys/ca.crt" --ssl-certfile "$own/tls.crt" --ssl-keyfile "$own/tls.key" >"$work/log" 2>&1 &
 server=$!

@@ -5,7 +5,8 @@
 #
 # The device is a container without anything but Debian's standard packages, systemd and an ssh server, in 1 GB of memory.
 # It is reached as the guide says: files by scp, commands by ssh, the server by its name. Blocks marked `sh device` run
-# there, blocks marked `sh server` here in a clone. Needs root, a Docker engine, mmdebstrap and an ssh client.
+# there, blocks marked `sh server` here in a clone. Needs root, a Docker engine, mmdebstrap, haproxy and an ssh
+# client.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/.." && pwd)
 work=${1:-$(mktemp -d)}
@@ -15,7 +16,7 @@ say() { echo "== $*"; }
 
 lacking() { say "skipped: $*"; exit 0; }
 docker version >/dev/null 2>&1 || lacking "no Docker engine answers"
-for program in mmdebstrap ssh scp curl git; do command -v "$program" >/dev/null || lacking "no $program here"; done
+for program in mmdebstrap ssh scp curl git haproxy; do command -v "$program" >/dev/null || lacking "no $program here"; done
 
 end() {
   status=$?
@@ -94,6 +95,19 @@ assert rows[-1]["round"] == int(sys.argv[2]) and all(row["selected"] == [2] and 
 python
 }
 
+closed() {  # HOST:PORT of the server; the ClientApp's own unit, with edge/attempts.py in the executor's place
+  ssh root@pi bash -s "$1" <<'device'
+sed -e "/^ExecStart=/,/[^\\\\]\$/c ExecStart=/opt/flotilla/.venv/bin/python -P /opt/flotilla/edge/attempts.py $1" \
+  -e 's/^Restart=.*/Type=oneshot/' -e '/^RestartSec=/d' \
+  /etc/systemd/system/flotilla-clientapp.service >/run/systemd/system/flotilla-attempts.service
+systemctl daemon-reload
+systemctl start flotilla-attempts
+status=$?
+journalctl --no-pager --output=cat -u flotilla-attempts
+exit $status
+device
+}
+
 online() { until flwr supernode list sea --format json | grep -q '"online"'; do sleep 1; done; }
 
 for block in "$work"/[0-9][0-9]-*; do
@@ -129,6 +143,8 @@ for block in "$work"/[0-9][0-9]-*; do
   if grep -q 'flwr run' "$block"; then
     check runs/edge 3
     ssh root@pi systemctl is-active flotilla-supernode flotilla-clientapp
+    say "what code of a run could reach on the device, tried"
+    closed sea.example.org:8443
     ssh root@pi 'pkill -f /tmp/watch' || true
   fi
 done

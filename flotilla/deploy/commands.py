@@ -1,4 +1,4 @@
-"""The commands around a deployed federation: `federation`, `tls-keys`, `register`, `connect`."""
+"""The commands around a deployed federation: `federation`, `tls-keys`, `register`, `connect`, `access`."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def tls_keys(
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Number of nodes.")] = 5,
     host: Annotated[
         list[str] | None,
-        typer.Option("--host", help="Name or address at which nodes reach the SuperLink; repeatable."),
+        typer.Option("--host", help="Name or address at which nodes reach the proxy; repeatable."),
     ] = None,
     owner: Annotated[
         int | None, typer.Option("--owner", help="User id of the federation's processes; 49999 in flwr's images.")
     ] = None,
 ) -> None:
-    """Make the keys of a federation: an authority, the SuperLink's certificate, a key pair for each node."""
+    """Make the keys of a federation: an authority, the SuperLink's and the proxy's certificates, keys for each node."""
     from flotilla.deploy.tls_keys import make_keys
 
     made = make_keys(folder, nodes, host or [], owner)
@@ -111,7 +111,34 @@ def connect(
     print(f"export FLWR_HOME={home.absolute()}; flwr run . {name} --stream{settings}")
 
 
+def access(
+    public: Annotated[str, typer.Option("--public", metavar="HOST:PORT", help="The proxy that devices reach.")],
+    local: Annotated[
+        str, typer.Option("--local", metavar="HOST:PORT", help="The SuperLink itself.")
+    ] = "127.0.0.1:8000",
+    folder: Annotated[Path, typer.Option("--keys", help="Folder of keys (its ca.crt).")] = Path("keys"),
+    insecure: Annotated[bool, typer.Option("--insecure", help="Neither has TLS.")] = False,
+) -> None:
+    """Make ordinary control calls through both ports of a deployed federation, and say which work.
+
+    What a call did is taken back. Exit codes: 0 if the public port refuses all of them
+    and the local one none, 2 for a wrong option, otherwise 1.
+    """
+    from flotilla.deploy.access import CALLS, try_calls
+
+    root = None if insecure else folder / "ca.crt"
+    if root is not None and not root.is_file():
+        print(f"flotilla: --keys {folder}: there is no ca.crt", file=sys.stderr)
+        raise typer.Exit(2)
+    within, outside = try_calls(local, root), try_calls(public, root)
+    print(f"{'':25}{'local ' + local:25}public {public}")
+    for call in CALLS:
+        print(f"{call:25}{within[call].text():25}{outside[call].text()}")
+    good = all(answer.works for answer in within.values()) and all(answer.refused for answer in outside.values())
+    raise typer.Exit(0 if good else 1)
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    for command in (federation, tls_keys, register, connect):
+    for command in (federation, tls_keys, register, connect, access):
         app.command()(command)

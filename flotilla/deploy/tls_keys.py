@@ -2,7 +2,8 @@
 
     keys/ca.crt            what every part trusts
     keys/ca.key            signs new certificates; no part of the federation needs it, so keep it elsewhere
-    keys/superlink/        tls.crt, tls.key
+    keys/superlink/        tls.crt, tls.key: for who reaches the SuperLink itself, on its own host
+    keys/proxy/            tls.crt, tls.key: for the proxy in front of it, which devices reach (edge/proxy.cfg)
     keys/node-0/, …        auth, auth.pub: the key that the node proves itself with (EC P-384, OpenSSH, as flwr has it)
                            tls.crt, tls.key: for the node's own interface, which its ClientApp talks to
     */secret               with which a SuperExec proves itself to the SuperLink or SuperNode beside it
@@ -40,8 +41,8 @@ def make_keys(keys: Path, nodes: int, hosts: Sequence[str] = (), owner: int | No
     Args:
         keys: folder; made if need be.
         nodes: number of nodes.
-        hosts: names and addresses at which nodes reach the SuperLink, beside this machine's own `localhost` and the
-            name `superlink` that it has in docker-compose.yml.
+        hosts: names and addresses at which nodes reach the proxy, beside this machine's own `localhost` and the name
+            `proxy` that it has in docker-compose.yml.
         owner: user id that the federation's processes have (as root only; `ca.key` stays ours).
 
     Returns:
@@ -52,15 +53,16 @@ def make_keys(keys: Path, nodes: int, hosts: Sequence[str] = (), owner: int | No
     if not (keys / "ca.key").exists():
         made += _authority(keys)
     for folder, names in [
-        (keys / "superlink", ["superlink", *hosts]),
+        (keys / "superlink", ["superlink"]),
+        (keys / "proxy", ["proxy", *hosts]),
         *((node_folder(keys, node), [f"supernode-{node}"]) for node in range(nodes)),
     ]:
         folder.mkdir(mode=0o755, exist_ok=True)
         if not (folder / "tls.crt").exists():
             made += _certificate(keys, folder, ["localhost", "127.0.0.1", "::1", *names])
-        if not (folder / "secret").exists():
+        if folder.name != "proxy" and not (folder / "secret").exists():
             made.append(_write(folder / "secret", token_bytes(32), private=True))
-        if folder.name != "superlink" and not (folder / "auth").exists():
+        if folder.name.startswith("node-") and not (folder / "auth").exists():
             made += _node_key(folder)
         if owner is not None:
             for path in (folder, *folder.iterdir()):

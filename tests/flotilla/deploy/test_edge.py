@@ -38,8 +38,31 @@ def test_the_units_start_what_the_guide_installs() -> None:
             assert path.startswith(".venv/bin/") or (ROOT / path).is_file(), path
         for path in re.findall(r"/etc/flotilla/(ca\.crt|own|node\.env)", unit):
             assert f"/etc/flotilla/{path}" in device
-        assert "User=flotilla" in unit
-    assert "useradd --system --home-dir /var/lib/flotilla" in device
+    assert "useradd --system --home-dir /var/lib/flotilla flotilla\n" in device
+    assert "useradd --system --home-dir /var/lib/flotilla-app flotilla-app\n" in device
+
+
+def test_who_runs_a_runs_code_owns_no_key() -> None:
+    """`edge/try.sh` tries it; here, that no later unit forgets it."""
+    app = UNITS["flotilla-clientapp.service"].splitlines()
+    node = UNITS["flotilla-supernode.service"].splitlines()
+    assert "User=flotilla-app" in app
+    assert "User=flotilla" in node
+    handed = [line for line in app if line.startswith("LoadCredential=")]
+    assert handed == ["LoadCredential=secret:/etc/flotilla/own/secret"]
+    assert {"IPAddressDeny=any", "IPAddressAllow=127.0.0.1", "NoNewPrivileges=yes"} <= set(app)
+    assert any(line.startswith("InaccessiblePaths=/etc/flotilla/own ") for line in app)
+    for unit in (app, node):
+        assert any(line.startswith("MemoryMax=") for line in unit)
+        assert any(line.startswith("TasksMax=") for line in unit)
+        assert not any("/etc/flotilla/own" in line for line in unit if line.startswith((" ", "ExecStart=")))
+
+
+def test_the_server_listens_to_this_machine_only() -> None:
+    server = "".join(text for where, text in BLOCKS if where == "server")
+    assert re.findall(r"flower-superlink --host (\S+)", server) == ["127.0.0.1"]
+    assert "haproxy -db -f edge/proxy.cfg" in server
+    assert ":8443" in (ROOT / "edge" / "node.env").read_text(encoding="utf-8")
 
 
 def test_the_node_file_is_the_one_that_the_guide_writes() -> None:

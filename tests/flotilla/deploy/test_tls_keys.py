@@ -27,7 +27,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_private_files_are_for_their_owner_only(keys: Path) -> None:
     files = [path for path in keys.rglob("*") if path.is_file()]
-    assert len(files) == 2 + 3 + 2 * 5
+    assert len(files) == 2 + 3 + 2 + 2 * 5
     for path in files:
         assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.name in PRIVATE else 0o644), path
         assert (b"PRIVATE" in path.read_bytes()) == (path.name in PRIVATE - {"secret"}), path
@@ -82,8 +82,10 @@ def shake(folder: Path, authority: Path, name: str) -> None:
         ("superlink", "localhost"),
         ("superlink", "127.0.0.1"),
         ("superlink", "superlink"),
-        ("superlink", "10.1.2.3"),
-        ("superlink", "sea.example.org"),
+        ("proxy", "localhost"),
+        ("proxy", "proxy"),
+        ("proxy", "10.1.2.3"),
+        ("proxy", "sea.example.org"),
         ("node-1", "supernode-1"),
         ("node-1", "127.0.0.1"),
     ],
@@ -92,7 +94,15 @@ def test_certificates_are_for_their_names(keys: Path, folder: str, name: str) ->
     shake(keys / folder, keys / "ca.crt", name)
 
 
-@pytest.mark.parametrize(("folder", "name"), [("superlink", "supernode-1"), ("node-1", "supernode-0")])
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("superlink", "supernode-1"),
+        ("superlink", "sea.example.org"),
+        ("proxy", "superlink"),
+        ("node-1", "supernode-0"),
+    ],
+)
 def test_certificates_are_for_no_other_names(keys: Path, folder: str, name: str) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="mismatch"):
         shake(keys / folder, keys / "ca.crt", name)

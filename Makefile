@@ -6,18 +6,19 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install wheel run federation compose test test-slow test-wheel test-compose test-edge trials audit fuzz lint
-.PHONY: format keys bench results clean
+.PHONY: format keys lock bench results clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: .venv/.installed ## Make .venv and install everything (a few minutes, once).
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml locks/develop.txt
 	@echo "installing into .venv (a few minutes, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r locks/develop.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 run: install ## Run the main job: HeteroFL on digits, 20 clients in five tiers. More: make run ARGS="--run-config '...'".
@@ -55,8 +56,11 @@ test-edge: install ## Run the commands of docs/edge.md on a clean Debian 12 with
 trials: install ## Kill parts of a deployed federation with SIGKILL at random moments: make trials ARGS=50.
 	@$(BIN)/python -m tests.faults.trials $(ARGS)
 
-audit: install ## Known vulnerabilities of what is installed (asks PyPI), in an environment of its own.
-	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet "pip-audit>=2.9,<3"; }
+audit: install ## A bill of materials (CycloneDX) of what is installed, and its known vulnerabilities (asks PyPI).
+	@test -x .venv-audit/bin/cyclonedx-py || { $(PYTHON) -m venv .venv-audit && \
+	  .venv-audit/bin/pip install --quiet "pip-audit>=2.9,<3" "cyclonedx-bom>=7,<8"; }
+	@mkdir -p dist && .venv-audit/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml \
+	  --output-format JSON --output-file dist/flotilla.cdx.json && echo "dist/flotilla.cdx.json"
 	@$(BIN)/python -m pip freeze --exclude-editable --local | sed 's/+cpu$$//; / @ /d' > .venv-audit/installed.txt
 	@.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r .venv-audit/installed.txt $(ARGS)
 
@@ -75,6 +79,15 @@ format: install ## Format the code.
 
 keys: install ## Write pyproject's defaults and the tables of docs/configuration.md from the settings.
 	@$(BIN)/python -m server_app.config --write
+
+# CUDA's packages, which PyPI's torch for Linux wants, and torch itself are left out: which torch is the machine's choice.
+LOCK = $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --no-emit-package torch --excludes locks/excluded.txt --custom-compile-command "make lock" $(ARGS)
+
+lock: install ## Write locks/ from pyproject.toml; what is locked stays where it can: make lock ARGS=--upgrade.
+	@$(LOCK) pyproject.toml --extra dev -o locks/develop.txt
+	@sed 's/flwr\[simulation\]/flwr/' pyproject.toml > .venv/pyproject.toml
+	@$(LOCK) .venv/pyproject.toml -c locks/develop.txt -o locks/device.txt
 
 bench: install ## Measure speed and memory, as ratios within one run: make bench ARGS="averaging pfl"; the rest: python -m benchmarks.
 	@$(BIN)/python -m benchmarks bench $(ARGS)

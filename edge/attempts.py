@@ -51,12 +51,15 @@ def become_root() -> str:
 
 
 def limits() -> str:
-    """Look whether memory and processes are limited."""
-    folder = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().strip().rpartition("::/")[2]
-    values = {name: (folder / name).read_text().strip() for name in ("memory.max", "pids.max")}
-    if "max" in values.values():
-        raise PermissionError(f"no limit: {values}")
-    return str(values)
+    """Look whether memory and processes are limited, in control groups of either version."""
+    groups = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
+    found = {}
+    for controller, new, old in (("memory", "memory.max", "memory.limit_in_bytes"), ("pids", "pids.max", "pids.max")):
+        place = f"{controller}{groups[controller]}/{old}" if controller in groups else f"{groups['']}/{new}"
+        found[controller] = Path(f"/sys/fs/cgroup/{place}").read_text().strip()
+    if any(value == "max" or int(value) > 1 << 60 for value in found.values()):
+        raise PermissionError(f"no limit: {found}")
+    return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
 def no_rights() -> str:

@@ -52,7 +52,7 @@ def test_an_image_gets_only_what_is_listed() -> None:
     allowed = [line.removeprefix("!") for line in lines[1:]]
     assert all(line.startswith("!") for line in lines[1:])
     assert allowed == [
-        "pyproject.toml",
+        "locks/device.txt",
         *(f"flotilla/{name}.py" for name in ("__init__", "deploy/__init__", "flwr_compat/executor", "deploy/tls_keys")),
     ]
     for name in allowed:

@@ -1,0 +1,36 @@
+"""docs/privacy.md names whatever a message can say: a field that is added is not said silently."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from protocol import Hello, HelloRequest, LossRequest, PartRequest, TrainRequest
+from protocol.profile import ProfileRequest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
+DOWN, UP = PAGE.split("## From the server to a device")[1].split("## From a device to the server")
+
+
+@pytest.mark.parametrize("message", [HelloRequest, ProfileRequest, PartRequest, TrainRequest, LossRequest])
+def test_every_field_of_a_request_is_on_the_page(message: type) -> None:
+    named = set(re.findall(r"`([\w-]+)`", DOWN))
+    assert {field.name for field in fields(message)} - named <= set()
+
+
+def test_every_field_of_a_hello_is_on_the_page() -> None:
+    assert {field.name for field in fields(Hello)} <= set(re.findall(r"`([\w-]+)`", UP))
+
+
+def test_every_number_that_a_device_says_is_on_the_page() -> None:
+    """By the literals in the handlers: what a reply's metrics are called."""
+    said: set[str] = set()
+    for file in ("handlers.py", "cluster_choice.py"):
+        code = (ROOT / "client_app" / file).read_text(encoding="utf-8")
+        said |= set(re.findall(r'measured\["([\w-]+)"\]', code)) | set(re.findall(r'"([a-z-]+)": [a-z]', code))
+    assert {"num-examples", "loss", "steps", "norm", "cluster", "began-anew", "loss-square"} <= said
+    assert said <= set(re.findall(r"`([\w-]+)`", UP)), said - set(re.findall(r"`([\w-]+)`", UP))

@@ -161,7 +161,7 @@ def a_stranger_is_refused(env: dict[str, str]) -> None:
             "--no-deps",
             "-T",
             "supernode-0",
-            "--superlink=superlink:8000",
+            "--superlink=proxy:8443",
             "--root-certificates=/keys/ca.crt",
             "--isolation=process",
             "--max-retries=1",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol import Hello, HelloRequest, LossRequest, PartRequest, TrainRequest
+from protocol import DataReply, Hello, HelloRequest, LossRequest, PartRequest, TrainRequest
 from protocol.profile import ProfileRequest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +22,9 @@ def test_every_field_of_a_request_is_on_the_page(message: type) -> None:
     assert {field.name for field in fields(message)} - named <= set()
 
 
-def test_every_field_of_a_hello_is_on_the_page() -> None:
-    assert {field.name for field in fields(Hello)} <= set(re.findall(r"`([\w-]+)`", UP))
+@pytest.mark.parametrize("message", [DataReply, Hello])
+def test_every_field_of_what_a_device_says_of_itself_is_on_the_page(message: type) -> None:
+    assert {field.name for field in fields(message)} <= set(re.findall(r"`([\w-]+)`", UP))
 
 
 def test_every_number_that_a_device_says_is_on_the_page() -> None:

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-_NODE = "flotilla-supernode.service"
-
 
 def connect(host: str, port: int) -> str:
     """Open a connection."""
@@ -73,11 +71,10 @@ def no_rights() -> str:
 def attempts(superlink: str) -> list[tuple[str, bool, Callable[[], object]]]:
     """What is tried, and whether it must succeed."""
     host, _, port = superlink.rpartition(":")
-    credentials, own = Path(os.environ["CREDENTIALS_DIRECTORY"]), Path(os.environ["STATE_DIRECTORY"])
+    own = Path(os.environ["STATE_DIRECTORY"])
     return [
         ("read the node's private key", False, Path("/etc/flotilla/own/auth").read_bytes),
         ("list the device's keys", False, lambda: os.listdir("/etc/flotilla/own")),
-        ("read what systemd hands the SuperNode", False, lambda: os.listdir(credentials.parent / _NODE)),
         ("list the SuperNode's folder", False, lambda: os.listdir("/var/lib/flotilla")),
         ("see the processes of others", False, other_processes),
         ("reach the SuperLink", False, lambda: connect(host, int(port))),
@@ -90,7 +87,7 @@ def attempts(superlink: str) -> list[tuple[str, bool, Callable[[], object]]]:
         ("become root", False, become_root),
         ("have no rights", True, no_rights),
         ("have limits", True, limits),
-        ("read its own secret", True, (credentials / "secret").read_bytes),
+        ("read its own secret", True, Path("/etc/flotilla/secret").read_bytes),
         ("write to its own folder", True, lambda: write(str(own / "x"))),
         ("reach the SuperNode", True, lambda: connect("127.0.0.1", 9094)),
     ]

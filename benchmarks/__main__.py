@@ -39,6 +39,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "house": ("house", "the code in figures: files per room, long files, keys, cycles"),
         "load": ("load", "thousands of nodes: memory and seconds (docs/deploy.md)"),
         "trace": ("trace", "one request and reply: calls, files, switches between them"),
+        "zoo": ("zoo", "other people's networks: axes, proof, what tiers hold (docs/networks.md)"),
         "phases": ("phases", "where the seconds of a deployed round go (docs/deploy.md)"),
         "stragglers": ("stragglers", "what late and silent nodes cost, and what over-selection saves (docs/deploy.md)"),
     },

@@ -130,11 +130,9 @@ def _norms(found: Found, gone: set[str]) -> list[str]:
 
 
 def _copied(graph: fx.Graph) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
-    """A copy that returns the one tensor, and old node → new node."""
+    """A copy, and old node → new node."""
     new, nodes = fx.Graph(), dict[fx.Node, fx.Node]()
-    new.graph_copy(graph, nodes)
-    end = next(node for node in graph.nodes if node.op == "output")
-    new.output(nodes[end.all_input_nodes[0]])
+    new.output(new.graph_copy(graph, nodes))
     return new, nodes
 
 

@@ -83,10 +83,15 @@ def trace(module: nn.Module, example: Tensor) -> Traced:
     Raises:
         Untraceable: it branches on data, its batch size is a number to it, or it returns something else.
     """
+    return follow(module, {training: exported(module, example, training=training) for training in (True, False)})
+
+
+def follow(module: nn.Module, graphs: Mapping[bool, fx.GraphModule]) -> Traced:
+    """Follow a module's dimensions through its graphs, by whether it trains; see `trace`."""
     state = _State(module)
     traced, used = Traced(), set[str]()
-    for training in (True, False):
-        used |= _Walk(traced, state, training=training).follow(exported(module, example, training=training))
+    for training, graph in graphs.items():
+        used |= _Walk(traced, state, training=training).follow(graph)
     traced.tensors = {name: state.held[name] for name in state.held if name in used}
     traced.unused = tuple(name for name in state.held if name not in used)
     for held in traced.tensors.values():
@@ -148,9 +153,13 @@ class _Walk:
 
     def follow(self, made: fx.GraphModule) -> set[str]:
         """Note every node's dimensions; returns the names of the state's tensors that it reads."""
-        known = self.traced.dims
-        self.traced.graphs[self.training] = made.graph
-        for node in made.graph.nodes:
+        known, graph = self.traced.dims, fx.Graph()
+        nodes: dict[fx.Node, fx.Node] = {}
+        graph.graph_copy(made.graph, nodes)  # a copy: names are changed in it
+        returned = [nodes[one] for one in next(iter(reversed(made.graph.nodes))).all_input_nodes]
+        graph.output(returned[0] if len(returned) == 1 else returned)
+        self.traced.graphs[self.training] = graph
+        for node in graph.nodes:
             if node.op == "placeholder":
                 value = node.meta.get("val")
                 known[node] = frozen(shape_of(value), "input") if isinstance(value, Tensor) else None

@@ -50,7 +50,7 @@ def resnet_50(input_shape: Shape, classes: int) -> nn.Module:
 def mobilenet_v4_small(input_shape: Shape, classes: int) -> nn.Module:
     """MobileNetV4-Conv-S (Qin et al. 2024), of timm."""
     channels = _image(input_shape, "mobilenet-v4-small")
-    made = _library("timm", "mobilenet-v4-small").create_model(
+    made = library("timm", "mobilenet-v4-small").create_model(
         "mobilenetv4_conv_small", num_classes=classes, in_chans=channels
     )
     return _fitted(made, input_shape)
@@ -62,7 +62,7 @@ def vit_tiny(input_shape: Shape, classes: int) -> nn.Module:
     patch = 4 if min(sides) < _SMALL else 16
     if any(side % patch for side in sides):
         raise SettingError("model", "vit-tiny", f"a network for {sides} inputs; its patches are {patch} pixels wide")
-    made: nn.Module = _library("timm", "vit-tiny").create_model(
+    made: nn.Module = library("timm", "vit-tiny").create_model(
         "vit_tiny_patch16_224", num_classes=classes, in_chans=channels, img_size=sides, patch_size=patch
     )
     return made
@@ -84,8 +84,8 @@ def bert_tiny(input_shape: Shape, classes: int, vocabulary: int) -> nn.Module:
     """BERT of 2 layers of 2 heads, 128 features (Turc et al. 2019), of transformers."""
     if not vocabulary:
         raise SettingError("model", "bert-tiny", "a network for these inputs; bert-tiny takes texts")
-    library = _library("transformers", "bert-tiny")
-    config = library.BertConfig(
+    transformers = library("transformers", "bert-tiny")
+    config = transformers.BertConfig(
         vocab_size=vocabulary,
         hidden_size=128,
         num_hidden_layers=2,
@@ -95,7 +95,7 @@ def bert_tiny(input_shape: Shape, classes: int, vocabulary: int) -> nn.Module:
         num_labels=classes,
         pad_token_id=PADDING,
     )
-    return _Logits(library.BertForSequenceClassification(config))
+    return _Logits(transformers.BertForSequenceClassification(config))
 
 
 def _of_torchvision(function: str, input_shape: Shape, classes: int) -> nn.Module:
@@ -130,7 +130,7 @@ def _fitted(network: nn.Module, input_shape: Shape) -> nn.Module:
     return network
 
 
-def _library(package: str, name: str) -> ModuleType:
+def library(package: str, name: str) -> ModuleType:
     """Import a library that is not always there; timm itself imports torchvision.
 
     Raises:

@@ -44,6 +44,13 @@ def test_what_it_has_not_is_refused_at_the_door(method: str, key: str) -> None:
         configured(**RUN, method=method)
 
 
+def test_a_network_of_which_nothing_can_be_cut_is_refused_where_tiers_are_narrow() -> None:
+    keys = {**RUN, "model": "tests.models.foreign.nets:Whole"}
+    with pytest.raises(SettingError, match="a network that can be cut in width, for HeteroFL"):
+        configured(**keys, method="heterofl")
+    configured(**keys | {"tiers": "a:1"}, method="heterofl")
+
+
 def test_a_device_that_finds_other_layers_says_so() -> None:
     spec = completed(NetworkSpec(EDGE["model"], (1, 8, 8), 10))
     assert len(spec.fingerprint) == 16

@@ -91,6 +91,19 @@ class Steps(nn.Module):
         return self.last(torch.cat([y, self.bag(x)], 1))
 
 
+class OneHead(nn.Module):
+    """Attention of one head, whose coordinates scale the products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(8, 6) for _ in range(3)])
+        self.last = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        query, key, value = (layer(x.flatten(1, 2)) for layer in self.layers)
+        return self.last(F.scaled_dot_product_attention(query, key, value).mean(1))
+
+
 class Wide(nn.Module):
     """Gives as many logits as it likes."""
 
@@ -118,3 +131,14 @@ def broken() -> nn.Module:
 def nothing(classes: int) -> int:
     """Is no factory of modules."""
     return classes
+
+
+class Whole(nn.Module):
+    """One layer from inputs to logits: nothing can be cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(x.flatten(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -10,54 +10,37 @@ from torch import Tensor, nn
 
 from models import NetworkSpec, build, completed, layout
 from models.algebra.axes import Along, Axis, Beside, Dim, Kind
-from models.foreign.axes import Found, find_axes
+from models.foreign.axes import find_axes
 from models.foreign.check import prove
 from models.foreign.trace import Untraceable, trace
 from models.networks.complete import examples
 from models.statistics import static_norms
-from tests.models.foreign.nets import Attention, Edge, Joined, Steps
-
-IMAGES = (3, 1, 8, 8)
-
-
-def images() -> Tensor:
-    return torch.randn(IMAGES, generator=torch.Generator().manual_seed(0))
-
-
-def words() -> Tensor:
-    return torch.randint(0, 20, (3, 4), generator=torch.Generator().manual_seed(0))
-
-
-def found_in(module: nn.Module, example: Tensor) -> Found:
-    return find_axes(trace(module, example))
+from tests.models.foreign.traced import example, exported_once, found_in
 
 
 @pytest.mark.parametrize(
-    ("make", "example", "sizes"),
+    ("net", "sizes"),
     [
-        (Edge, images, {"stem": 12, "squeeze": 5, "hidden": 14}),
-        (lambda: Attention(10), images, {"patch": 10, "qkv": 4, "gate": 14}),
-        (Joined, images, {"first": 4, "second": 3, "up.in": 8, "third": 5}),
-        (Steps, words, {"mix": 8, "mix.in": 7, "words.in": 6, "bag.in": 6, "weighted.parametrizations.weight": 9}),
+        ("edge", {"stem": 12, "squeeze": 5, "hidden": 14}),
+        ("attention", {"patch": 10, "qkv": 4, "gate": 14}),
+        ("joined", {"first": 4, "second": 3, "up.in": 8, "third": 5}),
+        ("steps", {"mix": 8, "mix.in": 7, "words.in": 6, "bag.in": 6, "weighted.parametrizations.weight": 9}),
+        ("head", {"layers.2": 6}),
     ],
-    ids=["edge", "attention", "joined", "steps"],
 )
-def test_axes_are_found_and_proved(
-    make: Callable[[], nn.Module], example: Callable[[], Tensor], sizes: dict[str, int]
-) -> None:
-    module = make()
+def test_axes_are_found_and_proved(net: str, sizes: dict[str, int]) -> None:
+    module, found = exported_once(net)[0], found_in(net)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    found = found_in(module, example())
     widths = {name: axis.size for name, axis in found.axes.items() if axis.kind is Kind.WIDTH}
     assert (widths, found.traced.not_understood) == (sizes, [])
-    proof = prove(module, found, example(), torch.Generator().manual_seed(1))
+    proof = prove(module, found, example(net), torch.Generator().manual_seed(1))
     assert proof.holds
     assert max(proof.moved, proof.differs) < 1e-5
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
 def test_concatenations_and_factors_are_found() -> None:
-    dims = found_in(Joined(), images()).dims
+    dims = found_in("joined").dims
     assert dims["groups.weight"][0] == Along("first", inner=3)  # whole groups
     assert dims["second.weight"][1] == Along("first", outer=3)  # shuffled
     assert dims["up.weight"][0] == Beside((Along("first", outer=3), Along("second", inner=2)))
@@ -91,7 +74,7 @@ def test_what_is_found_is_what_we_declare(spec: NetworkSpec, finer: int) -> None
     network, declared = build(spec), layout(spec)
     for layer in static_norms(network).values():
         layer.statistics = torch.zeros(len(layer.weight)), torch.ones(len(layer.weight))
-    found = found_in(network, examples(spec, 3))
+    found = find_axes(trace(network, examples(spec, 3)))
     names: dict[str, str] = {}
     for name, tensor in declared.tensors.items():
         for theirs, ours in zip(found.dims[name], tensor.dims, strict=True):
@@ -141,7 +124,7 @@ class Two(Branching):
 )
 def test_what_cannot_be_traced_says_why_and_where(module: nn.Module, reason: str) -> None:
     with pytest.raises(Untraceable, match=reason):
-        trace(module, images())
+        trace(module, example("edge"))
 
 
 class Sorting(Branching):
@@ -157,10 +140,10 @@ class Sorting(Branching):
 
 def test_what_is_not_understood_freezes_what_it_touches_and_says_where() -> None:
     module = Sorting()
-    found = found_in(module, images())
+    found = find_axes(trace(module, example("edge")))
     assert {name: axis.size for name, axis in found.axes.items() if axis.kind is Kind.WIDTH} == {"after": 9}
     (line,) = found.traced.not_understood
     assert line.startswith("sort (test_found.py:")
     reasons = {atom.why for atom in found.traced.tensors["before.weight"].dims[0]}
     assert reasons == {f"the operation {line} is not understood"}
-    assert prove(module, found, images(), torch.Generator().manual_seed(1)).holds
+    assert prove(module, found, example("edge"), torch.Generator().manual_seed(1)).holds

@@ -69,8 +69,8 @@ class DataSettings:
         "digits",
         "`digits` (ships with scikit-learn), `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `image-folder`; texts:"
         " `sst2` (sentences of reviews), `shakespeare` (the next of 80 characters, by speaker); signals: `har` (UCI"
-        " HAR, 9x128, by subject); files of one's own (see [data.md](data.md)): `texts`, `csv:PLACE`, `parquet:PLACE`,"
-        " `npz:PLACE`. See below",
+        " HAR, 9x128, by subject); LEAF's JSON, by user: `leaf`; files of one's own (see [data.md](data.md)): `texts`,"
+        " `csv:PLACE`, `parquet:PLACE`, `npz:PLACE`. See below",
         Names(SOURCES, ELSEWHERE),
     )
     data_root: str = setting(

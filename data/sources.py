@@ -11,6 +11,7 @@ from data.examples import Examples, Task
 from data.files import Files
 from data.har import HAR
 from data.image_folder import ImageFolder
+from data.leaf import Leaf
 from data.published import Published
 from data.shakespeare import Shakespeare
 from data.sst2 import SST2
@@ -89,6 +90,7 @@ _BUILT_IN: dict[str, Source] = {
     "shakespeare": Shakespeare(),
     "har": HAR(),
     "texts": Texts(),
+    "leaf": Leaf(),
 }
 
 

@@ -56,7 +56,8 @@ def load_fitting(model: LocalModel, request: PartRequest, states: list[Tensor], 
 def score(model: LocalModel, examples: Split, trained_on: Split) -> Score:
     """Score what is loaded; statistics of static batch norm come from the device's training examples."""
     estimate_statistics(model.module, (x.to(model.device) for x in torch.split(trained_on.inputs, BATCH)))
-    return evaluate(model.module, examples.inputs.to(model.device), examples.labels.to(model.device))
+    inputs, labels = examples.inputs.to(model.device), examples.labels.to(model.device)
+    return evaluate(model.module, inputs, labels, task=model.task)
 
 
 def fitting_the_test(

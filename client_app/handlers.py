@@ -23,6 +23,7 @@ from data import AUGMENTATIONS, Split
 from models.device import device_named, threads
 from models.errors import SettingError
 from models.evaluation import evaluate
+from models.losses import REGRESSION
 from models.norms.dual_norm import noise_share
 from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
@@ -65,6 +66,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
             draws=order,
             augmentation=AUGMENTATIONS[settings.augment],
             adjust=None if regulariser is None else regulariser.add_gradients,
+            task=request.network.task,
         )
         if regulariser is not None:
             regulariser.keep()
@@ -134,7 +136,7 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
     Static batch norm takes its statistics from this device's training examples, never from the test batch.
     """
     examples, clusters, training = data_of(context, request.facts), request.clusters, request.work.adversarial
-    test = examples.test
+    test, task = examples.test, request.network.task
     if not len(test):  # nothing to score on: no examples, so the server leaves this out
         nothing = {"num-examples": 0.0, "loss": 0.0, "accuracy": 0.0, "accuracy-own-labels": 0.0}
         return Reply(request.nonce, None, nothing)
@@ -144,8 +146,8 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
         inputs, labels = test.inputs.to(model.device), test.labels.to(model.device)
         with noise_share(model.module, 0.0 if training is None else training.noise_share):
-            plain = evaluate(model.module, inputs, labels)
-            own = evaluate(model.module, inputs, labels, allowed=examples.labels)
+            plain = evaluate(model.module, inputs, labels, task=task)
+            own = evaluate(model.module, inputs, labels, allowed=examples.labels, task=task)
         if clusters is not None:
             states = received_states(request, clusters, state)
             if clusters.path:
@@ -153,8 +155,10 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
             elif len(states) > 1:
                 accuracy = fitting_the_test(model, request, states, test, examples.train)
                 measured["accuracy-test-identity"] = accuracy
-    scores = {"num-examples": float(len(test)), "loss": plain.loss, "accuracy": plain.accuracy}
-    return Reply(request.nonce, None, scores | {"accuracy-own-labels": own.accuracy} | measured)
+    shares = {"accuracy": plain.accuracy, "accuracy-own-labels": own.accuracy}
+    if task == REGRESSION:  # numbers are neither right nor wrong
+        shares = dict.fromkeys(shares, 0.0)
+    return Reply(request.nonce, None, {"num-examples": float(len(test)), "loss": plain.loss} | shares | measured)
 
 
 def _load(request: PartRequest, state: Array, examples: Split) -> tuple[LocalModel, dict[str, float]]:

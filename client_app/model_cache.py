@@ -38,6 +38,7 @@ class LocalModel:
     Attributes:
         module: the network.
         device: where it lives.
+        task: what its outputs are asked for.
         full_shapes: of the full state, by name.
         sizes: coordinates of the part's tensors, in order.
         flat: its state (float32, on the device), which training changes in place.
@@ -46,7 +47,7 @@ class LocalModel:
     """
 
     def __init__(self, spec: NetworkSpec, plan: Plan, device: torch.device) -> None:
-        self.module, self.device = build_part(spec, plan).to(device), device
+        self.module, self.device, self.task = build_part(spec, plan).to(device), device, spec.task
         state = self.module.state_dict()
         self.part = submodel(spec, plan)
         self.full_shapes, self._full = full_shapes(spec), layout(spec).parameters

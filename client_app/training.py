@@ -9,11 +9,11 @@ from time import perf_counter
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from data import Augmentation, Split, batches
+from models.losses import CLASSIFICATION, loss_of, right
 from models.variants.base_nets import independent
 from protocol import Optimiser, Work
 
@@ -47,6 +47,7 @@ def train(
     draws: torch.Generator,
     augmentation: Augmentation | None,
     adjust: Callable[[], None] | None = None,
+    task: str = CLASSIFICATION,
 ) -> Trained:
     """Train a network in place.
 
@@ -59,6 +60,7 @@ def train(
         draws: generator of the batch order and the augmentation.
         augmentation: what happens to the images of a batch; None is nothing.
         adjust: changes the gradients before every step, if given.
+        task: see `models.losses`.
     """
     device = next(module.parameters()).device
     inputs, labels = examples.inputs.to(device), examples.labels.to(device)
@@ -69,7 +71,7 @@ def train(
     )
     # Kept on the device: reading a number there after every step would wait for it.
     loss_sum = torch.zeros((), device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    correct = torch.zeros((), dtype=torch.float64, device=device)
     squares = torch.zeros((), device=device)
     steps = seen = 0
     computing = 0.0
@@ -90,9 +92,9 @@ def train(
             sgd.step()
             sgd.zero_grad()
         loss_sum += loss.detach() * len(y)
-        correct += (logits.detach().argmax(1) == y).sum()
+        correct += right(task, logits.detach(), y)
         if work.measure.squared_loss:
-            squares += F.cross_entropy(logits.detach().float(), y, reduction="none").square().sum()
+            squares += loss_of(task, logits.detach().float(), y, "none").square().sum()
         computing += perf_counter() - began
         steps, seen = steps + 1, seen + len(y)
     square = squares.item() / max(1, seen) if work.measure.squared_loss else None

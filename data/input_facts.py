@@ -13,9 +13,10 @@ from functools import lru_cache
 from math import isfinite, prod
 from typing import Any
 
+from models.losses import TASKS
+
 UNITS = ("", "words", "characters", "subwords")
 FITS = ("stretch", "pad", "crop")
-TASKS = ("classification", "regression", "multi-label")
 # Bounds of what a peer or a file may say.
 MOST_NAMES = 2**20  # classes, tokens
 MOST_CHARACTERS = 200  # of a name

@@ -12,10 +12,11 @@ from typing import Self
 from data import synthetic_groups
 from data.augment import AUGMENTATIONS
 from data.files import Files
-from data.input_facts import FITS, TASKS
+from data.input_facts import FITS
 from data.schemes import SCHEMES
 from data.sources import SOURCES, is_local
 from models.errors import SettingError
+from models.losses import TASKS
 from models.registry import option_keys
 from models.settings import ELSEWHERE, Names, Range, Scalar, Text, at_least, between, check, read, setting
 

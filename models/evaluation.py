@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from models.losses import CLASSIFICATION, REGRESSION, loss_of, right
 from models.predictions import predictions
 from models.variants.base_nets import BaseNets
 
@@ -17,7 +18,7 @@ BATCH = 500  # examples that are passed through a network at a time where nothin
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Mean cross entropy (nats), share of correct predictions, and the number of examples."""
+    """Mean loss (nats, or squared error), share of right answers (nan of a regression), and the number of examples."""
 
     loss: float
     accuracy: float
@@ -33,16 +34,20 @@ class Scores:
         each: of every exit, shallowest first, or of every net of a mixture; () where there is only one.
         ensemble: of the mean of their logits; None where there is only one.
         robust: share of attacked examples that it gets right (see `models.adversary`); None if none were attacked.
+        more: what else was measured of its own outputs, by name.
     """
 
     own: Score
     each: tuple[Score, ...] = ()
     ensemble: Score | None = None
     robust: float | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @torch.no_grad()
-def evaluate_each(network: nn.Module, inputs: Tensor, labels: Tensor, *, batch_size: int = BATCH) -> Scores:
+def evaluate_each(
+    network: nn.Module, inputs: Tensor, labels: Tensor, *, task: str = CLASSIFICATION, batch_size: int = BATCH
+) -> Scores:
     """Score a network and everything in it that predicts; see `evaluate`."""
     network.eval()
     pairs = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
@@ -50,16 +55,16 @@ def evaluate_each(network: nn.Module, inputs: Tensor, labels: Tensor, *, batch_s
     for x, y in pairs:
         logits = [part.float() for part in predictions(network, x)]
         if len(logits) == 1:
-            return Scores(own=evaluate(network, inputs, labels, batch_size=batch_size))
+            return Scores(own=evaluate(network, inputs, labels, batch_size=batch_size, task=task))
         several = [*logits, torch.stack(logits).mean(0)]
-        losses = torch.stack([F.cross_entropy(part, y, reduction="sum") for part in several]).double().cpu()
-        right = torch.stack([(part.argmax(1) == y).sum() for part in several]).double().cpu()
-        batch = torch.stack([losses, right])
+        losses = torch.stack([loss_of(task, part, y, "sum") for part in several]).double().cpu()
+        correct = torch.stack([right(task, part, y) for part in several]).double().cpu()
+        batch = torch.stack([losses, correct])
         sums = batch if sums is None else sums + batch
     if sums is None:
         return Scores(own=Score(float("nan"), float("nan"), 0))
     count = len(labels)
-    *each, ensemble = [Score(loss / count, correct / count, count) for loss, correct in sums.T.tolist()]
+    *each, ensemble = [_score(task, loss, found, count) for loss, found in sums.T.tolist()]
     return Scores(own=ensemble if isinstance(network, BaseNets) else each[-1], each=tuple(each), ensemble=ensemble)
 
 
@@ -69,6 +74,7 @@ def evaluate(
     inputs: Tensor,
     labels: Tensor,
     *,
+    task: str = CLASSIFICATION,
     batch_size: int = BATCH,
     allowed: Collection[int] | None = None,
 ) -> Score:
@@ -77,21 +83,33 @@ def evaluate(
     Args:
         network: logits from inputs.
         inputs: (N, C, H, W).
-        labels: (N,) int64.
+        labels: (N,) int64, or (N, outputs) of another task.
+        task: see `models.losses`.
         batch_size: examples a forward pass; changes no result beyond float order.
         allowed: if given, the prediction is the best of these labels only (a device that knows which labels it has).
     """
     network.eval()
     closed = None
-    loss, correct = 0.0, 0
+    loss, correct = 0.0, 0.0
     for x, y in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
         logits = network(x).float()
-        loss += F.cross_entropy(logits, y, reduction="sum").item()
-        if allowed is not None:
+        loss += loss_of(task, logits, y, "sum").item()
+        if allowed is not None and task == CLASSIFICATION:
             if closed is None:
                 closed = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
                 closed[list(allowed)] = False
             logits = logits.masked_fill(closed, -torch.inf)
-        correct += int((logits.argmax(1) == y).sum().item())
+        correct += right(task, logits, y).item()
     count = len(labels)
-    return Score(loss / count, correct / count, count) if count else Score(float("nan"), float("nan"), 0)
+    return _score(task, loss, correct, count) if count else Score(float("nan"), float("nan"), 0)
+
+
+@torch.no_grad()
+def outputs_of(network: nn.Module, inputs: Tensor, *, batch_size: int = BATCH) -> Tensor:
+    """What a network answers to every input, float32 [N, outputs], in evaluation mode; it stays in that mode."""
+    network.eval()
+    return torch.cat([network(x).float() for x in torch.split(inputs, batch_size)])
+
+
+def _score(task: str, loss: float, correct: float, count: int) -> Score:
+    return Score(loss / count, float("nan") if task == REGRESSION else correct / count, count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from data import Split
 from models.adversary import Attack, robust_accuracy
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
-from models.evaluation import Scores, evaluate_each
+from models.evaluation import Scores, evaluate_each, outputs_of
 from models.networks.build import build_part, shape_of
 from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import noise_share
@@ -33,6 +34,7 @@ class Evaluator:
         mix: share of the noise norms, where norms are dual.
         attack: makes the attack, anew for every score; None attacks nothing.
         attacked: rows of the test set that are attacked (int64).
+        measure: what else is measured of a network's outputs and the labels; None is nothing.
     """
 
     def __init__(
@@ -44,9 +46,10 @@ class Evaluator:
         mix: float = 0.0,
         attack: Callable[[], Attack] | None = None,
         attacked: Tensor | None = None,
+        measure: Callable[[Tensor, Tensor], Mapping[str, Any]] | None = None,
     ) -> None:
         self._spec, self._device = spec, device
-        self._mix, self._attack = mix, attack
+        self._mix, self._attack, self._measure = mix, attack, measure
         rows = torch.zeros(0, dtype=torch.int64) if attacked is None else attacked
         self._attacked = Split(test.inputs[rows].to(device), test.labels[rows].to(device))
         self._inputs, self._labels = test.inputs.to(device), test.labels.to(device)
@@ -76,7 +79,9 @@ class Evaluator:
             except ValueError:  # what nodes sent cannot be used; the run goes on without this score
                 return None
         with noise_share(network, self._mix):
-            scores = evaluate_each(network, self._inputs, self._labels)
+            scores = evaluate_each(network, self._inputs, self._labels, task=self._spec.task)
+            if self._measure is not None:
+                scores = replace(scores, more=self._measure(outputs_of(network, self._inputs), self._labels))
         if self._attack is None or not len(self._attacked):
             return scores
         robust = robust_accuracy(network, self._attacked.inputs, self._attacked.labels, self._attack(), share=self._mix)

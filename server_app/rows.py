@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
 from models.evaluation import Scores
@@ -11,8 +12,13 @@ from strategies.round.fairness import fairness_by_tier
 Row = dict[str, Any]
 
 
-def row_of(report: RoundReport) -> Row:
-    """A round's line, without its scores."""
+def row_of(report: RoundReport, *, shares: bool = True) -> Row:
+    """A round's line, without its scores.
+
+    Args:
+        report: of the round.
+        shares: whether devices' answers are right or wrong; of numbers their losses stand in place of accuracies.
+    """
     row: Row = {
         "round": report.number,
         "abandoned": report.abandoned,
@@ -45,14 +51,17 @@ def row_of(report: RoundReport) -> Row:
         row["guard"] = dict(report.guard)
     if report.local:
         row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
-        row["fairness"] = fairness_by_tier([(score.tier, score.metrics["accuracy"]) for score in report.scores])
-        row["clients"] = {str(score.node): score.metrics["accuracy"] for score in report.scores}
+        if shares:
+            row["fairness"] = fairness_by_tier([(score.tier, score.metrics["accuracy"]) for score in report.scores])
+        row["clients"] = {str(score.node): score.metrics["accuracy" if shares else "loss"] for score in report.scores}
     return row
 
 
-def row_of_scores(scores: Scores) -> Row:
-    """How one network predicts."""
-    row: Row = {"loss": scores.own.loss, "accuracy": scores.own.accuracy}
+def row_of_scores(scores: Scores, headline: str = "accuracy") -> Row:
+    """How one network predicts; where more was measured than loss and accuracy, "score" is the headline's value."""
+    row: Row = {"loss": scores.own.loss, "accuracy": None if isnan(scores.own.accuracy) else scores.own.accuracy}
+    if scores.more:
+        row |= {"score": scores.more[headline], "metrics": dict(scores.more)}
     if scores.ensemble is not None:  # exits or nets, each by itself and their mean of logits
         row |= {"each": [score.accuracy for score in scores.each], "ensemble": scores.ensemble.accuracy}
     if scores.robust is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from logging import WARNING
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from flwr.common import log
@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from data import evaluated_on, load
 from models.cost import cost_of
 from models.device import device_named
+from models.losses import REGRESSION
 from models.networks.build import build_part, initial_state
 from models.randomness import torch_generator
 from models.statistics import needs_statistics
@@ -27,6 +28,7 @@ from server_app.folder.progress import Progress, final_table, print_line
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
+from server_app.metrics import Measure, value_of
 from server_app.report.page import write_report
 from server_app.rows import Row, row_of, row_of_scores
 from server_app.task_facts import decide, save_facts, saved_facts
@@ -36,6 +38,10 @@ from strategies.exchange.report import RoundReport
 from strategies.flower_adapter import NothingLearnt
 
 PATIENCE = 5  # rounds in a row without enough replies after which a run gives up: dead actors stay dead
+
+
+class _Enough(Exception):
+    """The run has reached its target, or stopped getting better."""
 
 
 class Run:
@@ -59,6 +65,7 @@ class Run:
         self.folder = _folder(config)
         save_facts(self.folder.path, facts)
         test, robust = evaluated_on(config.data, facts), config.robust
+        measure = Measure(facts=facts, headline=config.headline, more=config.more_metrics)
         self._evaluator = Evaluator(
             self.strategy.network,
             test,
@@ -66,12 +73,18 @@ class Run:
             mix=robust.mix,
             attack=(lambda: robust.attack(load(config.data, facts))) if robust.examples else None,
             attacked=robust.rows(len(test)),
+            measure=measure if measure.needed else None,
         )
-        self._progress, self._events = Progress(config.rounds, write), Events(self.folder.path, _warn)
+        self._progress, self._events = (
+            Progress(config.rounds, write, headline=config.headline),
+            Events(self.folder.path, _warn),
+        )
         self._inputs, self._moments = facts, Moments()
         self._traffic: dict[str, Any] = {}
         self._accepted = self._in_vain = self._ended = 0
         self._unwritten: list[Row] = []
+        self._values: list[float] = []  # of the headline, in every round that was evaluated
+        self._enough = ""
 
     def execute(self) -> Row:
         """Run to the end and return the summary.
@@ -83,23 +96,24 @@ class Run:
             try:
                 first = self._first_round()
                 self._write(f"run folder: {self.folder.path}")
-                self.strategy.start(
-                    self.grid,
-                    record_of(self.strategy.state),
-                    self.config.rounds,
-                    first_round=first,
-                    after_round=self._after,
-                )
+                with suppress(_Enough):
+                    self.strategy.start(
+                        self.grid,
+                        record_of(self.strategy.state),
+                        self._ended if self._enough else self.config.rounds,
+                        first_round=first,
+                        after_round=self._after,
+                    )
                 if first <= self.config.rounds and not self._accepted:  # nor before it was resumed
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
                 if self.folder.model.round != self._ended:  # the last checkpoint could not be written, or there is none
                     self._write_model()
-                summary = self.folder.write_summary("finished", self._costs())  # last: who reads it finds the model
+                summary = self._summary("finished")  # last: who reads it finds the model
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
                 with suppress(OSError, ValueError):  # the error itself matters more than a full disk
                     settle(self.folder, checkpoint.newest(self.folder.checkpoints))
-                    self.folder.write_summary("stopped" if stopped else "failed", self._costs(), _one_line(error))
+                    self._summary("stopped" if stopped else "failed", _one_line(error))
                     write_report(self.folder.path)
                 raise
             finally:
@@ -139,6 +153,9 @@ class Run:
             self._write_model()
             self._write(f"the model was not that of round {self._ended}: made again from the checkpoint")
         self._write(f"resuming after round {self._ended}")
+        for row in self.folder.metrics():
+            self._values += [value for value in [value_of(row)] if value is not None]
+        self._enough = self.config.headline.enough(self._values)
         return self._ended + 1
 
     def _after(self, report: RoundReport) -> None:
@@ -153,8 +170,14 @@ class Run:
             _warn(f"round {number} changed nothing: {few}")
         self._moments = Moments()
         due = last or number % self.config.evaluate_every == 0
-        scores = self._evaluate(number, report.seconds) if due else {}
-        row = row_of(report) | scores
+        scores = self._evaluate(number, report.seconds, last=last) if due else {}
+        if (value := value_of(scores)) is not None:
+            self._values.append(value)
+            self._enough = self.config.headline.enough(self._values)
+        if self._enough and not last:
+            last = True
+            self._ask_the_other_clusters(number)
+        row = row_of(report, shares=self.config.network.task != REGRESSION) | scores
         if report.clusters and report.scores:
             row["clusters"]["local"] = self.strategy.runner.pieces.clusters.local(report.scores)
         began = perf_counter()
@@ -166,6 +189,9 @@ class Run:
         self._append_metrics(last=last)
         self._events.write(row)
         self._progress.round(row)
+        if self._enough:
+            self._write(f"ended after round {number}: {self._enough}")
+            raise _Enough
         if self._in_vain >= PATIENCE:
             raise NothingLearnt(f"{PATIENCE} rounds in a row had too few replies; see rejected in metrics.jsonl")
 
@@ -180,7 +206,17 @@ class Run:
                 raise
             _warn(f"metrics of round {self._unwritten[0]['round']}: not written yet ({error})")
 
-    def _evaluate(self, number: int, seconds: dict[str, float]) -> Row:
+    def _ask_the_other_clusters(self, number: int) -> None:
+        """Moments of networks that nothing reports on, but that are to be used when the run has ended."""
+        strategy, moments = self.strategy, self._moments
+        if moments.pooled:
+            asked = [
+                tier for tier in evaluated_tiers(strategy, strategy.context(number)) if tier.name in moments.pooled
+            ]
+            pooled = {**moments.pooled, **cluster_moments(strategy, self.grid, number, asked)}
+            self._moments = Moments(number, moments.speakers, pooled)
+
+    def _evaluate(self, number: int, seconds: dict[str, float], *, last: bool) -> Row:
         """Score the global network and every tier's on the whole test set."""
         strategy = self.strategy
         context = strategy.context(number)
@@ -191,9 +227,9 @@ class Run:
         if needs_statistics(build_part(strategy.network, plans[GLOBAL])):
             asked = [tier for tier in evaluated_tiers(strategy, context) if speaker[plans[tier.name]] == tier.name]
             pooled = strategy.runner.statistics(self.grid, number, asked)
-            if number >= self.config.rounds:  # nothing reports on the other clusters, but their networks are to be used
-                pooled |= cluster_moments(strategy, self.grid, number, asked)
             self._moments = Moments(number, {name: speaker[plan] for name, plan in plans.items()}, pooled)
+            if last:
+                self._ask_the_other_clusters(number)
         seconds["statistics"] = perf_counter() - began
         began = perf_counter()
         state, parts = strategy.state, {plan: strategy.part(context, plan, strategy.state) for plan in speaker}
@@ -203,7 +239,11 @@ class Run:
         }
         seconds["evaluate"] = perf_counter() - began
         of_tier = {name: scores[plan] for name, plan in plans.items()}
-        as_row = {name: row_of_scores(score) for name, score in of_tier.items() if score is not None}
+        as_row = {
+            name: row_of_scores(score, self.config.headline.name)
+            for name, score in of_tier.items()
+            if score is not None
+        }
         overall = as_row.pop(GLOBAL, {"loss": None, "accuracy": None})
         return {**overall, "tiers": as_row}
 
@@ -243,6 +283,10 @@ class Run:
     def _tier_records(self, number: int) -> TierRecords:
         inputs, mix = self._inputs, self.config.robust.mix
         return tier_records(self.strategy, number, inputs=inputs, noise_share=mix, moments=self._moments)
+
+    def _summary(self, status: Literal["finished", "failed", "stopped"], error: str | None = None) -> Row:
+        headline, ended = self.config.headline, self._enough if status == "finished" else ""
+        return self.folder.write_summary(status, self._costs(), error, headline=headline, ended=ended)
 
     def _costs(self) -> dict[str, dict[str, int | None]]:
         """What a device of each tier holds, computes and moves in a round."""

@@ -1,4 +1,4 @@
-"""Cross entropy, plain and masked.
+"""Cross entropy, plain and masked; of another task than classification, its loss (`models.losses`).
 
 Masked (HeteroFL §3.3): logits of classes that the client does not have are replaced by 0 before the softmax, so they
 get no gradient but stay in the sum; replacing them by minus infinity would be another objective.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from client_app.objectives.base import LocalObjective, ObjectiveContext, ObjectiveFactory
+from models.losses import CLASSIFICATION, loss_of
 
 
 def cross_entropy(setting: ObjectiveContext) -> LocalObjective:
@@ -18,13 +18,15 @@ def cross_entropy(setting: ObjectiveContext) -> LocalObjective:
 
     def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = setting.module(inputs)
-        return F.cross_entropy(logits, labels), logits
+        return loss_of(setting.spec.task, logits, labels), logits
 
     return loss
 
 
 def masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
     """Mean cross entropy with the logits of absent classes set to 0."""
+    if setting.spec.task != CLASSIFICATION:
+        return cross_entropy(setting)
     absent = torch.ones(setting.spec.classes, dtype=torch.bool)
     absent[list(setting.labels)] = False
     if not absent.any():
@@ -33,7 +35,7 @@ def masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
 
     def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = setting.module(inputs).masked_fill(absent, 0.0)
-        return F.cross_entropy(logits, labels), logits
+        return loss_of(setting.spec.task, logits, labels), logits
 
     return loss
 

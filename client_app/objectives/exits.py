@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from client_app.objectives.base import LocalObjective, ObjectiveContext
+from models.losses import loss_of
 from models.predictions import predictions
 from protocol import WireError
 
@@ -45,7 +46,7 @@ def deep_supervision(setting: ObjectiveContext) -> LocalObjective:
 
     def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = predictions(setting.module, inputs)
-        terms = [F.cross_entropy(one, labels) for one in logits]
+        terms = [loss_of(setting.spec.task, one, labels) for one in logits]
         if weight and len(logits) > 1 and kind != "none":
             learning = _mutual(logits) if kind == "mutual" else _from_last(logits, temperature)
             terms = [term + weight * extra for term, extra in zip(terms, learning, strict=True)]

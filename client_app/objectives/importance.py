@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from client_app.objectives.base import LocalObjective, ObjectiveContext
 from client_app.objectives.cross_entropy import cross_entropy
+from models.losses import loss_of
 from models.networks.build import layout
 from models.variants.importance import competing_tensors, threshold
 
@@ -62,6 +63,6 @@ def importance_masked(setting: ObjectiveContext) -> LocalObjective:
     def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         used = {name: kept(weight, least) for name, weight in competing.items()}
         logits = functional_call(module, used, (inputs,))
-        return F.cross_entropy(logits, labels), logits
+        return loss_of(setting.spec.task, logits, labels), logits
 
     return loss

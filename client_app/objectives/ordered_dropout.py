@@ -20,6 +20,7 @@ from client_app.objectives.base import ObjectiveContext
 from models.algebra.axes import Axis, Kind, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
+from models.losses import loss_of
 from models.networks.build import blank, layout, submodel
 from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import noise_share, noise_share_of
@@ -46,7 +47,7 @@ class OrderedDropout:
         self._rates = [rate for rate in rates if rate <= setting.plan.rate]
         if not self._rates or self._rates[-1] != setting.plan.rate:
             raise WireError(f"the part's rate {setting.plan.rate} is not among the widths {rates}")
-        self._draws, self._module = setting.draws, setting.module
+        self._draws, self._module, self._task = setting.draws, setting.module, setting.spec.task
         self._forward = {rate: narrower(setting.module, setting.spec, setting.plan, rate) for rate in self._rates}
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,14 +55,14 @@ class OrderedDropout:
         rate = self._rates[self._draws.integers(len(self._rates))]
         if not self._distil:
             logits = self._forward[rate](inputs)
-            return F.cross_entropy(logits, labels), logits
+            return loss_of(self._task, logits, labels), logits
         widest = self._module(inputs)
-        loss = F.cross_entropy(widest, labels)
+        loss = loss_of(self._task, widest, labels)
         if rate != self._rates[-1]:
             part, t = self._forward[rate](inputs), self._temperature
             teacher = F.softmax(widest.detach() / t, dim=1)
             divergence = F.kl_div(F.log_softmax(part / t, dim=1), teacher, reduction="batchmean")
-            loss = loss + (1 - self._alpha) * F.cross_entropy(part, labels) + self._alpha * t * t * divergence
+            loss = loss + (1 - self._alpha) * loss_of(self._task, part, labels) + self._alpha * t * t * divergence
         return loss, widest
 
 

@@ -20,13 +20,14 @@ from flotilla.serving.tier_file import write_tier_file
 from models.device import threads
 from models.errors import SettingError
 from models.evaluation import BATCH
+from models.losses import REGRESSION, right
 from models.registry import following
 from server_app.folder.run_folder import CONFIG
 
 FORMATS = ("safetensors", "onnx")
 LARGEST = 1e-4  # difference between logits of a file and of PyTorch
 _WARM, _REPEATS = 20, 200
-_Checked = tuple[float, float] | tuple[None, None]  # accuracy and largest difference
+_Checked = tuple[float | None, float] | tuple[None, None]  # accuracy and largest difference
 _NOT: _Checked = (None, None)
 
 
@@ -120,18 +121,18 @@ def _onnx(model: TierModel, file: Path, test: Split | None) -> Exported:
 
 
 @torch.no_grad()
-def _held(model: TierModel, run: Callable[[Tensor], Tensor], test: Split) -> tuple[float, float]:
+def _held(model: TierModel, run: Callable[[Tensor], Tensor], test: Split) -> tuple[float | None, float]:
     """Accuracy of a file, and its largest difference, on the test data.
 
     Raises:
         CannotExport: it does not compute the same.
     """
-    right, difference, tier = 0, 0.0, model.card.tier
+    answered, difference, tier, task = 0.0, 0.0, model.card.tier, model.card.network.task
     for x, y in zip(torch.split(test.inputs, BATCH), torch.split(test.labels, BATCH), strict=True):
         wanted, found = model(x), run(x)
         difference = max(difference, float((wanted - found).abs().max()))
-        right += int((found.argmax(1) == y).sum())
-    accuracy = right / len(test)
+        answered += right(task, found, y).item()
+    accuracy = None if task == REGRESSION else answered / len(test)
     if not difference <= LARGEST:
         raise CannotExport(f"tier {tier!r}: its logits differ from PyTorch's by {difference:.1e}, above {LARGEST:g}")
     if accuracy != model.card.accuracy:
@@ -177,7 +178,8 @@ def table(rows: Iterable[Exported]) -> str:
     lines = [heads]
     for row in rows:
         own = ("–", "–") if row.seconds is None else (_us(row.seconds), f"{row.eager_seconds / row.seconds:.1f}x")
-        accuracy = "not checked" if row.accuracy is None else f"{100 * row.accuracy:.2f} %"
+        unknown = "not checked" if row.difference is None else "–"
+        accuracy = unknown if row.accuracy is None else f"{100 * row.accuracy:.2f} %"
         difference = "–" if row.difference is None else f"{row.difference:.0e}"
         counts = (f"{row.parameters:,}", f"{row.bytes:,}")
         lines.append((row.tier, *counts, _us(row.eager_seconds), *own, accuracy, difference, str(row.file)))

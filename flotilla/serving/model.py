@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from data import InputFacts, Preprocess
 from models.algebra.plans import Plan
+from models.losses import CLASSIFICATION, MULTI_LABEL
 from models.networks.build import build_part
 from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import dual_norms
@@ -71,8 +73,20 @@ class TierModel(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits: of the deepest exit, or the mean of several nets."""
+        """Logits: of the deepest exit, or the mean of several nets; of a regression numbers, standardised."""
         return self.network(x)  # type: ignore[no-any-return]
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """What outputs (N, classes) say, float64: probabilities, or the numbers of a regression in the data's units."""
+        task, exact = self.card.network.task, outputs.double()
+        if task == CLASSIFICATION:
+            return torch.softmax(exact, 1)
+        if task == MULTI_LABEL:
+            return torch.sigmoid(exact)
+        columns = self.preprocess.columns
+        if columns is None or not columns.std:
+            return exact
+        return exact * torch.tensor(columns.std).double() + torch.tensor(columns.mean).double()
 
     def extra_repr(self) -> str:
         """Tier and accuracy."""

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from fractions import Fraction
 
 from models.algebra.plans import FULL
+from models.losses import CLASSIFICATION, TASKS
 from models.settings import Scalar
 
 # What a network ends in; see `models.networks.staged`.
@@ -48,6 +49,7 @@ class NetworkSpec:
         options: what a network that is not built in was told, by the names of its `OPTIONS`; see `Builder.option`.
         fingerprint: of the axes, where they were found and not declared: who finds others has another network.
         dual: whether every norm exists twice, for clean and for adversarial inputs (see `models.norms.dual_norm`).
+        task: what its outputs are asked for, one of `models.losses.TASKS`; of the other tasks `classes` counts outputs.
     """
 
     name: str
@@ -72,10 +74,14 @@ class NetworkSpec:
     dual: bool = False
     fingerprint: str = ""
     options: tuple[tuple[str, Scalar], ...] = ()
+    task: str = CLASSIFICATION
 
     def to_json(self) -> str:
         """Serialise."""
-        return json.dumps({**asdict(self), "rates": [str(rate) for rate in self.rates]})
+        fields = {**asdict(self), "rates": [str(rate) for rate in self.rates]}
+        if self.task == CLASSIFICATION:  # absent where it is not used
+            del fields["task"]
+        return json.dumps(fields)
 
     @staticmethod
     def from_json(text: str) -> NetworkSpec:
@@ -86,6 +92,8 @@ class NetworkSpec:
         """
         fields = json.loads(text)
         try:
+            if fields.get("task", CLASSIFICATION) not in TASKS:
+                raise ValueError(f"task {str(fields['task'])[:40]!r}: allowed is {', '.join(TASKS)}")
             shape = tuple(map(int, fields.pop("input_shape")))
             widths, blocks = tuple(map(int, fields.pop("widths"))), tuple(map(int, fields.pop("blocks")))
             rates = tuple(Fraction(rate) for rate in fields.pop("rates"))

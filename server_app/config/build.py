@@ -151,8 +151,6 @@ def build_network(
     if model.norm == "auto" and norm not in NETWORKS[model.model].norms:
         norm = NETWORKS[model.model].norms[0]
     task = inspect(data, facts)
-    if task.kind != "classification":
-        raise SettingError("task", task.kind, "classification: networks are trained for nothing else yet")
     rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
     if norm != "batch-per-width" or not method.WIDTHS:
         rates = (FULL,)
@@ -167,6 +165,7 @@ def build_network(
             scaler=likes.scaler if model.scaler == "auto" else model.scaler == "on",
             rates=rates,
             vocabulary=task.vocabulary,
+            task=task.kind,
             exits=model.exits,
             heads=model.heads,
             whole_heads=model.whole_heads,

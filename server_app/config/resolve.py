@@ -11,6 +11,7 @@ from pathlib import Path
 from data import SOURCES, DataSettings, InputFacts, shards
 from models.algebra.axes import Layout
 from models.errors import SettingError
+from models.losses import CLASSIFICATION
 from models.networks.spec import NetworkSpec
 from models.settings import read
 from protocol import Scalar
@@ -21,6 +22,7 @@ from server_app.config.foreign import foreign_keys, keys_of
 from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.start import Start, found_start
+from server_app.metrics import Headline, check_installed, headline
 from server_app.task_facts import read_facts
 from strategies import METHODS, FlowerStrategy, Settings
 
@@ -37,6 +39,8 @@ FREE = frozenset(
         "deadline",
         "checkpoint-every",
         "client-state",
+        "target",
+        "patience",
     }
 )
 
@@ -56,6 +60,7 @@ class RunConfig:
         evaluate_every, checkpoint_every: in rounds; the last round is always evaluated and saved.
         run_dir, resume: folders as given; "" is unset.
         start, start_new_heads: what a new run begins from; see `server_app.folder.start`.
+        headline, more_metrics: what is measured, and when a run ends; see `server_app.metrics`.
         robust: how adversarial inputs come in.
         facts: of the task, once they are decided.
     """
@@ -73,6 +78,8 @@ class RunConfig:
     resume: str
     start: str
     start_new_heads: bool
+    headline: Headline
+    more_metrics: bool
     robust: Robustness
     facts: InputFacts | None = None
 
@@ -178,9 +185,13 @@ def resolve(
             resume=own.resume,
             start=own.start,
             start_new_heads=own.start_new_heads,
+            headline=headline(own.metric, own.target, own.patience, network.task),
+            more_metrics=own.more_metrics,
             robust=robust,
             facts=facts,
         )
+        if network.task != CLASSIFICATION:
+            _check_task(config)
         strategy = config.strategy()
     except SettingError as error:
         if error.key in options:  # a strategy does not know its name here
@@ -189,15 +200,29 @@ def resolve(
     except ValueError as error:  # a plan that leaves a layer empty
         allowed = f"rates and depths that the network can be cut at ({error})"
         raise SettingError("tiers", flat["tiers"], allowed) from None
+    if config.more_metrics:
+        check_installed("more-metrics", True)
     if config.start and settings.clustering.clustering == "ifca":
         raise SettingError("start", config.start, '"" with clustering = "ifca", whose clusters must begin unlike')
-    if check_files and not config.resume:
+    if check_files and not config.resume and (facts is not None or data.known):
         config.found_start(strategy.runner.layout)
     if check_files and config.resume:
         RunFolder(config.folder).check_same(config.flat, config.free, {"num-server-rounds": config.fixed_length})
     elif check_files and config.run_dir:
         RunFolder(config.folder).check_new()
     return config
+
+
+def _check_task(config: RunConfig) -> None:
+    """Refuse what only classes have."""
+    task = config.network.task
+    for option, value in config.options.items():
+        if option == "distillation" and value:
+            raise SettingError(
+                option, value, f"{type(value)()!r} where the task is {task}: outputs are no probabilities"
+            )
+    if config.robust.examples or config.robust.mix or config.settings.work.adversarial is not None:
+        raise SettingError("adversarial", True, f"0 where the task is {task}")
 
 
 def _flat(given: Mapping[str, Scalar], overrides: Mapping[str, Scalar]) -> dict[str, Scalar]:

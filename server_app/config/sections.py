@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
 from models.settings import ELSEWHERE, Names, Range, Text, at_least, check, more_than, setting
+from server_app.metrics import AUTO, METRICS
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
 from strategies.selection import SELECTORS
@@ -219,6 +220,22 @@ class RunSettings(Checked):
     checkpoint_every: int = setting(1, "in rounds; the last round is always saved", at_least(1))
     run_dir: str = setting("", "run folder; empty is `runs/<time>-<method>-<dataset>`")
     resume: str = setting("", "run folder to go on with; its configuration must be the same; empty starts anew")
+    metric: str = setting(
+        AUTO,
+        "the headline, by which the best round is chosen and a run ends: `accuracy`, `balanced-accuracy`, `f1`, `auc`"
+        " (macro means; torchmetrics, extra `metrics`), `perplexity`, `loss`; of a regression `rmse`, `mae`; `auto` is"
+        " `accuracy` or `rmse`",
+        Names((AUTO, *METRICS)),
+    )
+    more_metrics: bool = setting(
+        False,
+        "whether every metric that fits the task is measured in every evaluation, accuracy by class and confusion"
+        " matrix too (extra `metrics`)",
+    )
+    target: str = setting("", 'value of `metric` at which a run ends, in quotes, such as `"0.95"`; empty is none')
+    patience: int = setting(
+        0, "evaluations in a row without a better `metric` after which a run ends; 0 is never", at_least(0)
+    )
     start: str = setting(
         "",
         "what a new run begins from: a `.safetensors` file, or the folder of a finished run; names and shapes must be"

@@ -17,6 +17,9 @@ from rich.box import Box
 from rich.console import Console
 from rich.table import Table
 
+from server_app.folder.summary import ACCURACY
+from server_app.metrics import Headline, value_of
+
 _WIDTH = 100  # characters
 _MEMORY = 10  # rounds that the estimate looks back on
 # Two spaces between columns and a rule under the head.
@@ -30,11 +33,18 @@ class Progress:
         rounds: the number of the last round.
         write: takes each line, without its end; prints at once unless given.
         clock: seconds, monotonic.
+        headline: the number that is shown of every network.
     """
 
     def __init__(
-        self, rounds: int, write: Callable[[str], None] | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        rounds: int,
+        write: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        headline: Headline = ACCURACY,
     ) -> None:
+        self._headline = headline
         self.rounds = rounds
         self._write, self._clock = write or print_line, clock
         self._end = clock()
@@ -48,11 +58,11 @@ class Progress:
         width = len(str(self.rounds))
         parts = [f"round {number:>{width}}/{self.rounds}"]
         if "accuracy" in row:
-            parts.append(f"acc {_percent(row['accuracy'])}%  loss {_number(row.get('loss'))}")
+            parts.append(f"{self._named(row)}  loss {_number(row.get('loss'))}")
             if "robust" in row:
                 parts.append(f"attacked {_percent(row['robust'])}%")
             if tiers := row.get("tiers"):
-                parts.append(" ".join(f"{name} {_percent(tier.get('accuracy'))}" for name, tier in tiers.items()))
+                parts.append(" ".join(f"{name} {self._shown(tier)}" for name, tier in tiers.items()))
         if row.get("abandoned"):
             parts.append("ABANDONED")
         rejected = len(row.get("rejected") or ())
@@ -65,6 +75,14 @@ class Progress:
         if left := max(self.rounds - number, 0):
             parts.append(f"{_clock_face(left * sum(self._took) / len(self._took))} left")
         self._write(" | ".join(parts))
+
+    def _named(self, row: Mapping[str, Any]) -> str:
+        name = "acc" if self._headline.name == "accuracy" else self._headline.name
+        return f"{name} {self._shown(row)}" + ("%" if self._headline.share else "")
+
+    def _shown(self, scores: Mapping[str, Any]) -> str:
+        value = value_of(scores)
+        return _percent(value) if self._headline.share else _number(value)
 
 
 def _first_pace(row: Mapping[str, Any], took: float) -> float:
@@ -90,19 +108,21 @@ def final_table(
     heads = ["parameters", "MACs", "MB down", "MB up", f"last, r{last.get('round', '-')}"]
     for head in (["rate"] if rates else []) + [*heads, "own best", "in"]:
         table.add_column(head, justify="right")
+    shown = shown_as(summary)
     ends, peaks = last.get("tiers") or {}, summary.get("best_of_tier") or {}
     for name, cost in ends.items():
         costs = [_exact(cost.get("parameters")), count(cost.get("macs"))]
         costs += [_mb(cost.get("bytes_down")), _mb(cost.get("bytes_up"))]
-        results = [_share(cost.get("accuracy")), *_peak(peaks.get(name) or {})]
+        results = [shown(value_of(cost)), *_peak(peaks.get(name) or {}, shown)]
         table.add_row(name, *([str(rates.get(name, "-"))] if rates else []), *costs, *results)
     gap = [""] * (len(heads) - (0 if rates else 1))
-    table.add_row("global", *gap, _share(last.get("accuracy")), *_peak(best))
+    table.add_row("global", *gap, shown(value_of(last)), *_peak(best, shown))
     stream = StringIO()
     Console(file=stream, width=width, color_system=None, force_terminal=False, markup=False, emoji=False).print(table)
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     state = f"{summary.get('status', 'stopped')} after {summary.get('rounds', 0)} rounds"
-    units = "MB: one device, one round. Accuracy: whole test set, last round and each line's own best one."
+    state += f": {summary['ended']}" if summary.get("ended") else ""
+    units = f"MB: one device, one round. {name_of(summary)}: whole test set, last round and each line's own best one."
     return "\n".join([state, "", *lines, "", units, f"run folder: {folder}"])
 
 
@@ -133,9 +153,20 @@ def _share(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
 
 
-def _peak(best: Mapping[str, Any]) -> list[str]:
-    """The best accuracy of a line, and the round that it is of."""
-    return [_share(best.get("accuracy")), f"r{best['round']}" if best else "-"]
+def name_of(summary: Mapping[str, Any]) -> str:
+    """What the values in a table are."""
+    told = str((summary.get("metric") or {}).get("name", "accuracy"))
+    return told[0].upper() + told[1:]
+
+
+def shown_as(summary: Mapping[str, Any]) -> Callable[[float | None], str]:
+    """How the values of a run's headline are written."""
+    return _share if (summary.get("metric") or {}).get("share", True) else _number
+
+
+def _peak(best: Mapping[str, Any], shown: Callable[[float | None], str]) -> list[str]:
+    """The best value of a line, and the round that it is of."""
+    return [shown(value_of(best)), f"r{best['round']}" if best else "-"]
 
 
 def _number(value: float | None) -> str:

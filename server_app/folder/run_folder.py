@@ -32,7 +32,8 @@ from server_app.folder.checkpoint import newest_round
 from server_app.folder.files import dumps, plain, replace_text
 from server_app.folder.lock import RunLock
 from server_app.folder.model_file import ModelFile
-from server_app.folder.summary import Row, summary_of
+from server_app.folder.summary import ACCURACY, Row, summary_of
+from server_app.metrics import Headline
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS = "config.json", "metrics.jsonl", "summary.json", "checkpoints"
 REPORT = "report.html"
@@ -200,6 +201,9 @@ class RunFolder:
         status: Literal["finished", "failed", "stopped"],
         tiers: Mapping[str, Mapping[str, Any]],
         error: str | None = None,
+        *,
+        headline: Headline = ACCURACY,
+        ended: str = "",
     ) -> Row:
         """Write ``summary.json`` and return it: how the run ended, what its metrics say, which round the model is of.
 
@@ -207,10 +211,13 @@ class RunFolder:
             status: how the run ended.
             tiers: by tier name, what one device of it costs; see :func:`summary_of`.
             error: one line on why the run failed.
+            headline: what the best round is the best by.
+            ended: one line on why the run has ended before its last round.
         """
         summary = {
             "status": status,
-            **summary_of(self.metrics(), tiers),
+            **summary_of(self.metrics(), tiers, headline),
+            **({"ended": ended} if ended else {}),
             "model": self.model.facts,
             **({"error": error} if error else {}),
         }

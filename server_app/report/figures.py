@@ -26,7 +26,9 @@ _DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.4)))  # a tier beyond the eighth has 
 Series = Sequence[tuple[int, float]]  # (round, value); a value may be NaN, which leaves a gap
 
 
-def figures(rows: Sequence[Row], tiers: Sequence[str], best: int | None) -> str:
+def figures(
+    rows: Sequence[Row], tiers: Sequence[str], best: int | None, metric: Mapping[str, Any] | None = None
+) -> str:
     """All figures, with one key for the tiers above them."""
     # matplotlib takes a second to import, and only the end of a run needs it.
     from matplotlib import rc_context
@@ -42,7 +44,11 @@ def figures(rows: Sequence[Row], tiers: Sequence[str], best: int | None) -> str:
         found = {name: [(n, scale * y) for n, y in _series(rows, *path)] for name, path in names.items()}
         return {name: series for name, series in found.items() if series}
 
-    percent = {name: [(n, 100 * y) for n, y in series] for name, series in by_tier("accuracy").items()}
+    told = metric or {"name": "accuracy", "share": True}
+    scale = 100 if told["share"] else 1
+    results = by_tier("score" if metric else "accuracy")
+    results = {name: [(n, scale * y) for n, y in series] for name, series in results.items()}
+    title = f"{str(told['name']).capitalize()}, whole test set" + (" (%)" if told["share"] else "")
     losses = {**by_tier("loss"), **named({"in training": ("train_loss",)})}
     coverage = named({"this round": ("coverage", "round"), "ever": ("coverage", "ever")})
     traffic = named({"down": ("bytes_down",), "up": ("bytes_up",)}, 1e-6)
@@ -61,7 +67,7 @@ def figures(rows: Sequence[Row], tiers: Sequence[str], best: int | None) -> str:
     )
     first, second, third = _MARKS[:3]
     panels = [
-        _Panel("Accuracy, whole test set (%)", percent, tier_lines, key=(), best=best),
+        _Panel(title, results, tier_lines, key=(), best=best),
         _Panel("Loss", losses, {**tier_lines, "in training": _MUTED}, key=("in training",), best=best),
         _Panel("Share of the global network covered", coverage, {"this round": first, "ever": second}),
         _Panel("Mean coverage", named({"mean": ("coverage", "mean")}), {"mean": first}, key=()),

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from server_app.folder.files import replace_text
-from server_app.folder.progress import count
+from server_app.folder.progress import count, name_of
 from server_app.folder.run_folder import CONFIG, REPORT, SUMMARY, read_metrics
 from server_app.folder.summary import Row, summary_of
+from server_app.metrics import value_of
 from server_app.report.figures import DARK, LIGHT, figures, finite
 
 _MOST_REJECTED = 200  # lines of the list of rejected replies
@@ -43,7 +44,9 @@ def write_report(folder: Path) -> Path:
         f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(state)}</p></header>",
         f"<p class=error>{escape(str(summary['error']))}</p>" if summary.get("error") else "",
         _section("Tiers", _tier_table(summary, tiers)),
-        _section("Rounds", figures(rows, tiers, best.get("round"))) if rows else "<p>No round has ended yet.</p>",
+        _section("Rounds", figures(rows, tiers, best.get("round"), summary.get("metric")))
+        if rows
+        else "<p>No round has ended yet.</p>",
         _section("Fairness", _fairness(rows, tiers)),
         _section("Rejected replies", _rejected(rows)),
         _section("Configuration", _pairs(config.get("config") or {})),
@@ -69,7 +72,8 @@ def _rounds(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
 def _tier_table(summary: Mapping[str, Any], tiers: Sequence[str]) -> str:
     last, best = summary.get("last") or {}, summary.get("best") or {}
     heads = ["tier", "parameters", "MACs", "MB down", "MB up"]
-    heads += [f"accuracy, last (round {last.get('round', '–')})", "accuracy, own best", "in round"]
+    name, shown = name_of(summary).lower(), _share if (summary.get("metric") or {}).get("share", True) else _value
+    heads += [f"{name}, last (round {last.get('round', '–')})", f"{name}, own best", "in round"]
     lines = []
     for name in tiers:
         end, peak = (last.get("tiers") or {}).get(name) or {}, (summary.get("best_of_tier") or {}).get(name) or {}
@@ -79,13 +83,13 @@ def _tier_table(summary: Mapping[str, Any], tiers: Sequence[str]) -> str:
             "–" if (size := finite(end.get(key))) is None else f"{size / 1e6:,.3f}"
             for key in ("bytes_down", "bytes_up")
         ]
-        lines.append([name, *costs, _share(end.get("accuracy")), *_peak(peak)])
-    lines.append(["global", "", "", "", "", _share(last.get("accuracy")), *_peak(best)])
+        lines.append([name, *costs, shown(value_of(end)), *_peak(peak, shown)])
+    lines.append(["global", "", "", "", "", shown(value_of(last)), *_peak(best, shown)])
     return _table(heads, lines, "numbers") if last else ""
 
 
-def _peak(best: Mapping[str, Any]) -> list[str]:
-    return [_share(best.get("accuracy")), str(best.get("round", "–"))]
+def _peak(best: Mapping[str, Any], shown: Callable[[object], str]) -> list[str]:
+    return [shown(value_of(best)), str(best.get("round", "–"))]
 
 
 _UNASKED = (
@@ -163,6 +167,10 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], kind: str = "")
 
 def _section(title: str, inner: str) -> str:
     return f"<section><h2>{title}</h2>{inner}</section>" if inner else ""
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "–"
 
 
 def _share(value: object) -> str:

@@ -89,7 +89,11 @@ def of_factory(make: Factory) -> Network:
     def proved(spec: NetworkSpec) -> tuple[Found, Proof]:
         axes = found(spec)
         draws = torch_generator(0, 0, "server", "proof")
-        proof = prove(_instance(make, spec, 0), axes, _examples(spec, draws), draws)
+        try:
+            proof = prove(_instance(make, spec, 0), axes, _examples(spec, draws), draws)
+        except RuntimeError as error:  # sizes that do not fit
+            said = str(error).partition("\n")[0]
+            raise SettingError("model", spec.name, f"one whose parts run; half of it does not: {said}") from error
         if proof.wrong:
             worst, moved = max(proof.wrong.items(), key=lambda one: one[1])
             allowed = f"one whose units are alike: other places for those of {worst!r} change it by {moved:.1g}"

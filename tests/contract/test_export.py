@@ -31,9 +31,13 @@ KINDS: dict[str, dict[str, Scalar]] = {
 }
 METHOD: dict[str, dict[str, Scalar]] = {method: {"method": method} for method in METHODS}
 CASES = METHOD | KINDS
+# One of each way to keep what a tier holds; the others take as long and go with `make test-slow`.
+FIRST = {"heterofl", "nefl", "splitmix", "depthfl", "fiarse", "attention"}
 
 
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize(
+    "case", [case if case in FIRST else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_the_file_is_the_tier(play: Player, tmp_path: Path, case: str) -> None:
     out = play.once(**CASES[case])
     (row,) = export(out.path, "b", "onnx", tmp_path)

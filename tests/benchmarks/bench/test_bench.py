@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.bench.averaging import averaging
@@ -66,6 +67,7 @@ def test_the_authors_way_gives_the_same() -> None:
         torch.testing.assert_close(tensor, theirs[name])
 
 
+@pytest.mark.slow
 def test_memory() -> None:
     rows = memory(silent, "tiny", few=2, many=4, methods=("heterofl",))
     assert [row.limit for row in rows] == [3.0, 1.1]
@@ -84,6 +86,7 @@ def test_training() -> None:
     assert rows[2].passed
 
 
+@pytest.mark.slow
 def test_pfl() -> None:
     rows = pfl(silent, clients=10, fraction=0.2, rounds=1, ray_rounds=0, processes=1, **{**SMALL, "tiers": "a:1"})
     assert [row.limit for row in rows] == [1.1]

@@ -2,5 +2,5 @@
 
 import torch  # noqa: F401
 
-import client_app.app  # noqa: F401
-import flotilla.local.worker  # noqa: F401
+from client_app.app import app  # noqa: F401
+from flotilla.local.worker import work  # noqa: F401

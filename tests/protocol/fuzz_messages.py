@@ -12,7 +12,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -63,6 +63,7 @@ class Kind:
 
     name: str
     example: RecordDict
+    _: KW_ONLY
     read: Read
     again: Callable[[Any], object]
     said: object = field(init=False)
@@ -101,14 +102,14 @@ def _request(name: str, request: Any) -> Kind:
     return Kind(
         name,
         request.to_record(state),
-        read,
-        lambda found: from_config(kind, to_config(found)),
+        read=read,
+        again=lambda found: from_config(kind, to_config(found)),
     )
 
 
 def _flat(name: str, message: Any, record: RecordDict) -> Kind:
     kind = type(message)
-    return Kind(name, record, kind.from_record, lambda found: from_config(kind, to_config(found)))
+    return Kind(name, record, read=kind.from_record, again=lambda found: from_config(kind, to_config(found)))
 
 
 def _profile() -> Kind:
@@ -120,7 +121,7 @@ def _profile() -> Kind:
         return ProfileRequest.from_text(HelloRequest.from_record(content).profile)
 
     record = HelloRequest(profile=request.to_text()).to_record()
-    return Kind("profile", record, read, lambda found: from_text(ProfileRequest, to_text(found)))
+    return Kind("profile", record, read=read, again=lambda found: from_text(ProfileRequest, to_text(found)))
 
 
 def _answer(name: str, array: str | None) -> Kind:
@@ -133,7 +134,7 @@ def _answer(name: str, array: str | None) -> Kind:
         return reply.nonce, dict(reply.metrics)
 
     record = Reply("0" * 32, None if array is None else _FLAT, numbers).to_record(array or DIFFERENCE)
-    return Kind(name, record, read, lambda found: found)
+    return Kind(name, record, read=read, again=lambda found: found)
 
 
 def kinds() -> list[Kind]:

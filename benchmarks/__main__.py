@@ -32,6 +32,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "clusters": ("clusters", "do clusters find planted groups? (docs/clusters.md)"),
         "fleet": ("fleet", "measured tiers against fixed proportions (docs/fleet.md)"),
         "study": ("study.study", "which exponents of the utility rule pay, and a regression (docs/study.md)"),
+        "lies": ("lies", "one node of ten that lies in each number it says (docs/lies.md)"),
         "flower-runs": ("flower_runs", "everything that can be configured, once, through Flower itself (docs/runs.md)"),
     },
     "probes": {

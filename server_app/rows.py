@@ -67,3 +67,8 @@ def row_of_scores(scores: Scores, headline: str = "accuracy") -> Row:
     if scores.robust is not None:
         row["robust"] = scores.robust
     return row
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, for the summary."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

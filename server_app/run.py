@@ -13,26 +13,31 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from data import evaluated_on, load
-from models.cost import cost_of
 from models.device import device_named
 from models.losses import REGRESSION
-from models.networks.build import build_part, initial_state
+from models.networks.build import initial_state
 from models.randomness import torch_generator
-from models.statistics import needs_statistics
 from protocol import record_of
 from server_app.config.resolve import RunConfig
 from server_app.evaluation import Evaluator
 from server_app.folder import checkpoint
 from server_app.folder.events import Events
+from server_app.folder.kept import KeptRounds
 from server_app.folder.progress import Progress, final_table, print_line
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
+from server_app.loss_watch import GoBack, LossWatch, guessing
 from server_app.metrics import Measure, value_of
 from server_app.report.page import write_report
-from server_app.rows import Row, row_of, row_of_scores
+from server_app.rows import Row, one_line, row_of
+from server_app.scoring import evaluate, with_other_clusters
 from server_app.task_facts import decide, save_facts, saved_facts
-from server_app.tier_records import GLOBAL, Moments, cluster_moments, evaluated_tiers, kept_plans, tier_records
+from server_app.tier_records import (
+    Moments,
+    costs_of,
+    tier_records,
+)
 from strategies import FlowerStrategy
 from strategies.exchange.report import RoundReport
 from strategies.flower_adapter import NothingLearnt
@@ -79,31 +84,33 @@ class Run:
             Progress(config.rounds, write, headline=config.headline),
             Events(self.folder.path, _warn),
         )
-        self._inputs, self._moments = facts, Moments()
+        self._inputs, network = facts, self.strategy.network
+        self._watch = LossWatch(guessing=guessing(network), most=config.settings.guard.guard_rollbacks)
+        self._unwritten: list[Row] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin anew."""
+        self._good = False  # whether the loss of this round is known and good
         self._traffic: dict[str, Any] = {}
         self._accepted = self._in_vain = self._ended = 0
-        self._unwritten: list[Row] = []
         self._values: list[float] = []  # of the headline, in every round that was evaluated
         self._enough = ""
+        self._kept, self._moments = KeptRounds(), Moments()
 
     def execute(self) -> Row:
         """Run to the end and return the summary.
 
         Raises:
             NothingLearnt: every round was abandoned.
+            LossExploded: and going back did not help.
         """
         with self.folder:
             try:
                 first = self._first_round()
                 self._write(f"run folder: {self.folder.path}")
-                with suppress(_Enough):
-                    self.strategy.start(
-                        self.grid,
-                        record_of(self.strategy.state),
-                        self._ended if self._enough else self.config.rounds,
-                        first_round=first,
-                        after_round=self._after,
-                    )
+                while not self._rounds_from(first):
+                    first = self._go_back()
                 if first <= self.config.rounds and not self._accepted:  # nor before it was resumed
                     raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
                 if self.folder.model.round != self._ended:  # the last checkpoint could not be written, or there is none
@@ -112,8 +119,8 @@ class Run:
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | SystemExit)
                 with suppress(OSError, ValueError):  # the error itself matters more than a full disk
-                    settle(self.folder, checkpoint.newest(self.folder.checkpoints))
-                    self._summary("stopped" if stopped else "failed", _one_line(error))
+                    settle(self.folder, checkpoint.newest(self.folder.checkpoints, run=self.folder.id))
+                    self._summary("stopped" if stopped else "failed", one_line(error))
                     write_report(self.folder.path)
                 raise
             finally:
@@ -124,35 +131,72 @@ class Run:
                 self._write(line)
         return summary
 
+    def _rounds_from(self, first: int) -> bool:
+        """Run the rounds to the last one; False if the loss has exploded, and the run is to go back."""
+        self.strategy.runner.left_out = self._watch.left_out
+        initial, last = record_of(self.strategy.state), self._ended if self._enough else self.config.rounds
+        try:
+            with suppress(_Enough):
+                self.strategy.start(self.grid, initial, last, first_round=first, after_round=self._after)
+        except GoBack as exploded:
+            checkpoint.drop_after(self.folder.checkpoints, self._kept.good)
+            self._watch.go_back(exploded.row)
+            return False
+        return True
+
+    def _go_back(self) -> int:
+        """Take up the last good checkpoint, or begin anew where there is none; return the number of the next round."""
+        row, good = self._watch.untold[-1], self._kept.good
+        self.strategy = self.config.strategy()  # nothing of what was learnt since then stays
+        first = self._take_up(checkpoint.load(self.folder.checkpoints, good) if good else None, keep=True)
+        on = f"going on after round {first - 1}, without node {row['without']}, which came furthest"
+        _warn(f"round {row['round']}: the loss exploded ({row['loss']:.3g}); {on}")
+        return first
+
     def _first_round(self) -> int:
         """Take the initial state, or that of the newest checkpoint; return the number of the next round."""
+        resumed, folder = bool(self.config.resume), self.folder
+        found = checkpoint.newest(folder.checkpoints, _warn, run=folder.id) if resumed else None
+        if resumed:
+            folder.go_on(self.config.flat, found.round_number if found else 0)
+        first = self._take_up(found, keep=False)
+        if found is not None:
+            self._write(f"resuming after round {first - 1}")
+        return first
+
+    def _take_up(self, found: checkpoint.Checkpoint | None, *, keep: bool) -> int:
+        """Take the state of a checkpoint, or the initial one; return the number of the next round.
+
+        Args:
+            found: the checkpoint.
+            keep: whether the run has just gone back, and remembers why.
+        """
         strategy = self.strategy
-        found = checkpoint.newest(self.folder.checkpoints, _warn) if self.config.resume else None
+        self._unwritten.clear()
+        self._forget()
         if found is None:
             draws = torch_generator(self.config.data.seed, 0, "server", "initial state")
             for name, tensor in initial_state(strategy.network, draws).items():
                 strategy.state[name].copy_(tensor)
             if start := self.config.found_start(strategy.runner.layout):
                 self._write(start.load_into(strategy.state))
-            if self.config.resume:
-                self.folder.go_on(self.config.flat, 0)
+            self._watch.good = None
             self.folder.truncate_metrics(0)
             self.folder.model.remove()
             return 1
         strategy.runner.restore(found.tensors, found.values["strategy"])
         strategy.runner.saved_round = found.round_number
         self._moments = Moments.of_checkpoint(found.tensors, found.values["moments"])
-        self._traffic = found.values["traffic"]
-        self._accepted = int(found.values["accepted"])
+        self._traffic, self._accepted = found.values["traffic"], int(found.values["accepted"])
+        self._kept = KeptRounds.of_json(found.values["kept"])
+        self._watch.restore(found.values["watch"], keep=keep)
         self._ended = found.round_number
-        self.folder.go_on(self.config.flat, self._ended)
         self.folder.truncate_metrics(self._ended)
         for line in settle(self.folder, found):
             self._write(line)
         if self.folder.model.round != self._ended:
             self._write_model()
             self._write(f"the model was not that of round {self._ended}: made again from the checkpoint")
-        self._write(f"resuming after round {self._ended}")
         for row in self.folder.metrics():
             self._values += [value for value in [value_of(row)] if value is not None]
         self._enough = self.config.headline.enough(self._values)
@@ -170,14 +214,15 @@ class Run:
             _warn(f"round {number} changed nothing: {few}")
         self._moments = Moments()
         due = last or number % self.config.evaluate_every == 0
-        scores = self._evaluate(number, report.seconds, last=last) if due else {}
+        scores = self._scores(number, report.seconds, last=last) if due else {}
+        self._good = self._watch.see(number, scores, self.strategy.runner.pieces.norm_bounds.reaches())
         if (value := value_of(scores)) is not None:
             self._values.append(value)
             self._enough = self.config.headline.enough(self._values)
         if self._enough and not last:
             last = True
-            self._ask_the_other_clusters(number)
-        row = row_of(report, shares=self.config.network.task != REGRESSION) | scores
+            self._moments = with_other_clusters(self.strategy, self.grid, self._moments, number)
+        row = row_of(report, shares=self.config.network.task != REGRESSION) | scores | self._watch.told()
         if report.clusters and report.scores:
             row["clusters"]["local"] = self.strategy.runner.pieces.clusters.local(report.scores)
         began = perf_counter()
@@ -195,6 +240,13 @@ class Run:
         if self._in_vain >= PATIENCE:
             raise NothingLearnt(f"{PATIENCE} rounds in a row had too few replies; see rejected in metrics.jsonl")
 
+    def _scores(self, number: int, seconds: dict[str, float], *, last: bool) -> Row:
+        told, evaluator, headline = (self.strategy, self.grid), self._evaluator, self.config.headline
+        scores, self._moments = evaluate(
+            *told, evaluator=evaluator, headline=headline, number=number, seconds=seconds, last=last
+        )
+        return scores
+
     def _append_metrics(self, *, last: bool) -> None:
         """Write the lines of this round and of those before it that a full disk did not take."""
         try:
@@ -206,50 +258,10 @@ class Run:
                 raise
             _warn(f"metrics of round {self._unwritten[0]['round']}: not written yet ({error})")
 
-    def _ask_the_other_clusters(self, number: int) -> None:
-        """Moments of networks that nothing reports on, but that are to be used when the run has ended."""
-        strategy, moments = self.strategy, self._moments
-        if moments.pooled:
-            asked = [
-                tier for tier in evaluated_tiers(strategy, strategy.context(number)) if tier.name in moments.pooled
-            ]
-            pooled = {**moments.pooled, **cluster_moments(strategy, self.grid, number, asked)}
-            self._moments = Moments(number, moments.speakers, pooled)
-
-    def _evaluate(self, number: int, seconds: dict[str, float], *, last: bool) -> Row:
-        """Score the global network and every tier's on the whole test set."""
-        strategy = self.strategy
-        context = strategy.context(number)
-        plans = kept_plans(strategy, context)
-        # Tiers that keep the same part are asked for statistics and scored once.
-        speaker = {plan: name for name, plan in reversed(plans.items())}
-        began = perf_counter()
-        if needs_statistics(build_part(strategy.network, plans[GLOBAL])):
-            asked = [tier for tier in evaluated_tiers(strategy, context) if speaker[plans[tier.name]] == tier.name]
-            pooled = strategy.runner.statistics(self.grid, number, asked)
-            self._moments = Moments(number, {name: speaker[plan] for name, plan in plans.items()}, pooled)
-            if last:
-                self._ask_the_other_clusters(number)
-        seconds["statistics"] = perf_counter() - began
-        began = perf_counter()
-        state, parts = strategy.state, {plan: strategy.part(context, plan, strategy.state) for plan in speaker}
-        scores = {
-            plan: self._evaluator.score(state, plan, parts[plan], self._moments.of(name))
-            for plan, name in speaker.items()
-        }
-        seconds["evaluate"] = perf_counter() - began
-        of_tier = {name: scores[plan] for name, plan in plans.items()}
-        as_row = {
-            name: row_of_scores(score, self.config.headline.name)
-            for name, score in of_tier.items()
-            if score is not None
-        }
-        overall = as_row.pop(GLOBAL, {"loss": None, "accuracy": None})
-        return {**overall, "tiers": as_row}
-
     def _save(self, number: int, row: Row) -> None:
         """Write model and checkpoint in the order that `server_app.folder.settle` relies on."""
         tensors, values = self.strategy.runner.checkpoint()
+        kept = self._kept.after(row, good=self._good, headline=self.config.headline)
         moments, of_tiers = self._moments.checkpoint()
         try:
             hashes = self.folder.model.stage(self.strategy.runner.final_state(), self._tier_records(number))
@@ -257,18 +269,21 @@ class Run:
                 "strategy": values,
                 "traffic": self._traffic,
                 "accepted": self._accepted,
-                "costs": self._costs(),
+                "kept": kept.to_json(),
+                "watch": self._watch.to_json(),
+                "costs": costs_of(self.strategy, self._traffic),
                 "rows": [*self._unwritten, row],
                 "moments": of_tiers,
                 **hashes,
             }
-            checkpoint.save(self.folder.checkpoints, number, tensors | moments, saved)
+            run = self.folder.id
+            checkpoint.save(self.folder.checkpoints, number, tensors | moments, saved, pins=kept.rounds, run=run)
         except (checkpoint.CheckpointError, OSError) as error:  # a full disk must not end the training
             self.folder.model.discard()
             _warn(str(error))
             row["checkpoint_error"] = str(error)
             return
-        self.strategy.runner.saved_round = number
+        self.strategy.runner.saved_round, self._kept = number, kept
         try:
             self.folder.model.commit(number)
         except OSError as error:  # what is staged stays: it is the checkpoint's, and settling gives it its name
@@ -286,21 +301,9 @@ class Run:
 
     def _summary(self, status: Literal["finished", "failed", "stopped"], error: str | None = None) -> Row:
         headline, ended = self.config.headline, self._enough if status == "finished" else ""
-        return self.folder.write_summary(status, self._costs(), error, headline=headline, ended=ended)
-
-    def _costs(self) -> dict[str, dict[str, int | None]]:
-        """What a device of each tier holds, computes and moves in a round."""
-        costs: dict[str, dict[str, int | None]] = {}
-        for tier in self.strategy.settings.tiers:
-            plan = self.strategy.kept_plan(self.strategy.context(1), tier)
-            size, moved = cost_of(self.strategy.network, plan), self._traffic.get(tier.name, {})
-            costs[tier.name] = {
-                "parameters": size.parameters,
-                "macs": size.macs,
-                "bytes_down": moved.get("down"),
-                "bytes_up": moved.get("up"),
-            }
-        return costs
+        return self.folder.write_summary(
+            status, costs_of(self.strategy, self._traffic), error, headline=headline, ended=ended
+        )
 
 
 def _folder(config: RunConfig) -> RunFolder:
@@ -313,7 +316,3 @@ def _folder(config: RunConfig) -> RunFolder:
 
 def _warn(line: str) -> None:
     log(WARNING, line)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data import InputFacts
 from models.algebra.plans import Plan
+from models.cost import cost_of
 from server_app.folder.tiers_file import MOMENTS, TierRecords
 from strategies import FlowerStrategy, Tier
 from strategies.context import RoundContext
@@ -102,3 +103,23 @@ def tier_records(
         clusters=tuple(clusters.states) if several else (),
         moments=moments.pooled,
     )
+
+
+def costs_of(strategy: FlowerStrategy, traffic: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int | None]]:
+    """What a device of each tier holds, computes and moves in a round.
+
+    Args:
+        strategy: of the run.
+        traffic: by tier, bytes "down" and "up", as far as they are known.
+    """
+    costs: dict[str, dict[str, int | None]] = {}
+    for tier in strategy.settings.tiers:
+        plan = strategy.kept_plan(strategy.context(1), tier)
+        size, moved = cost_of(strategy.network, plan), traffic.get(tier.name, {})
+        costs[tier.name] = {
+            "parameters": size.parameters,
+            "macs": size.macs,
+            "bytes_down": moved.get("down"),
+            "bytes_up": moved.get("up"),
+        }
+    return costs

@@ -101,7 +101,9 @@ class _Replies(LocalGrid):
         }
         super().__init__(ClientApp(), everyone)
         self._strategy = strategy
-        self._numbers = torch.randn(layout(strategy.network).parameters)  # what the clients have, before the baseline
+        # What the clients have, before the baseline: as long for small parts as for large ones, as clipped steps are.
+        count = layout(strategy.network).parameters
+        self._numbers = torch.randn(count).div_(torch.arange(1, count + 1))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Make the reply to the first of the asked requests."""

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from client_app.app import app
-from flotilla.local.grid import LocalGrid, contexts
+from flotilla.local.grid import Faults, LocalGrid, contexts
 from protocol import Scalar
 from server_app.config import resolve
 from server_app.run import Run
@@ -18,11 +18,18 @@ from server_app.run import Run
 Keys = dict[str, Scalar]
 
 
-def metrics_of(keys: Mapping[str, Scalar]) -> list[dict[str, Any]]:
-    """Run with these settings, also those that no configuration has; return the metrics, one object a round."""
+def metrics_of(keys: Mapping[str, Scalar], faults: Faults | None = None) -> list[dict[str, Any]]:
+    """Run with these settings, also those that no configuration has; return the metrics, one object a round.
+
+    Args:
+        keys: the settings.
+        faults: what becomes of replies on their way, if anything.
+    """
     with tempfile.TemporaryDirectory() as folder:
         config = resolve({}, overrides={**keys, "run-dir": f"{folder}/run"})
-        Run(config, LocalGrid(app, contexts(config.flat, config.num_clients)), write=lambda line: None).execute()
+        Run(
+            config, LocalGrid(app, contexts(config.flat, config.num_clients), faults), write=lambda line: None
+        ).execute()
         lines = Path(f"{folder}/run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 

@@ -3,7 +3,7 @@
 ::
 
     checkpoints/round-000012-<first 12 hex digits of its SHA-256>.safetensors
-                round-000012.json     manifest: size and SHA-256 of the tensor file, the values, a hash over itself
+                round-000012.json     manifest: run, size and SHA-256 of the tensor file, values, a hash over itself
 
 Everything is written under a temporary name, synced and renamed; the manifest last, so its rename is the one instant
 at which the checkpoint comes to be. Until then the one before it is the newest. Tensor files are named by content,
@@ -18,7 +18,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,14 @@ def save(
     tensors: Mapping[str, Tensor],
     values: Mapping[str, JSON],
     keep: int = 2,
-    pin: int | None = None,
+    *,
+    pins: Collection[int] = (),
+    run: str = "",
 ) -> Path:
     """Write the state at the end of a round; when this returns, it is on the disk.
 
-    Removes what killed writes left, all but the ``keep`` newest rounds, and any round after this one: those belong
-    to a course that a resumed run has left.
+    Removes what killed writes left, all but the ``keep`` newest rounds and those that are pinned, and any round after
+    this one: those belong to a course that a resumed run has left.
 
     Args:
         folder: the run's ``checkpoints`` folder, made if need be.
@@ -67,7 +69,8 @@ def save(
         tensors: the state by name, any shape (0-d and empty too); moved to the CPU if they are elsewhere.
         values: everything else. Tuples come back as lists; NaN and infinities come back as such.
         keep: how many of the newest rounds stay, at least 1; fewer than 2 leave nothing to fall back to.
-        pin: one more round to keep, such as the best.
+        pins: more rounds to keep, such as the best.
+        run: whose checkpoint it is.
 
     Returns:
         The manifest's path.
@@ -76,7 +79,7 @@ def save(
         CheckpointError: the disk is full, or another error of the operating system.
         TypeError: a value that JSON cannot hold, or a tensor of a type that safetensors cannot.
     """
-    body: dict[str, Any] = {"version": 1, "round": round_number, "values": _to_json(values)}
+    body: dict[str, Any] = {"version": 1, "run": run, "round": round_number, "values": _to_json(values)}
     manifest = folder / f"round-{round_number:06d}.json"
     temporary = folder / f".tmp-{os.getpid()}"
     try:
@@ -87,7 +90,7 @@ def save(
         write_hashed(temporary, [json.dumps({**body, "self": _digest(body)}, allow_nan=False).encode()])
         os.replace(temporary, manifest)
         sync_folder(folder)  # before anything older goes
-        _clean(folder, round_number, keep, pin)
+        _clean(folder, round_number, keep, pins)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -95,19 +98,39 @@ def save(
     return manifest
 
 
-def newest(folder: Path, warn: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
+def newest(
+    folder: Path, warn: Callable[[str], None] = lambda line: None, *, run: str | None = None
+) -> Checkpoint | None:
     """Load the newest checkpoint that is whole; None if there is none.
 
     Args:
         folder: the run's ``checkpoints`` folder; it need not exist.
         warn: called with one line for every newer checkpoint that had to be passed over.
+        run: whose checkpoints count; None is anybody's.
     """
     for _, manifest in _manifests(folder):
         try:
-            return _load(manifest)
+            return _load(manifest, run)
         except (OSError, ValueError) as error:
             warn(f"checkpoint {manifest} is passed over: {error}")
     return None
+
+
+def strangers(folder: Path, run: str) -> list[tuple[str, str]]:
+    """Names of the manifests that say they are another run's, and whose; damaged ones say nothing."""
+    found = []
+    for _, manifest in _manifests(folder):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            if (owner := json.loads(manifest.read_bytes())["run"]) != run:
+                found.append((manifest.name, str(owner)))
+    return found
+
+
+def drop_after(folder: Path, round_number: int) -> None:
+    """Remove the checkpoints of later rounds, which nobody shall take up."""
+    for number, manifest in _manifests(folder):
+        if number > round_number:
+            manifest.unlink(missing_ok=True)  # its tensors go when the next one is saved
 
 
 def newest_round(folder: Path) -> int:
@@ -125,10 +148,12 @@ def load(folder: Path, round_number: int) -> Checkpoint:
     return _load(folder / f"round-{round_number:06d}.json")
 
 
-def _load(manifest: Path) -> Checkpoint:
+def _load(manifest: Path, run: str | None = None) -> Checkpoint:
     body = json.loads(manifest.read_bytes(), object_hook=_from_json)
     if not isinstance(body, dict) or body.pop("self", None) != _digest(body) or body["version"] != 1:
         raise ValueError("its manifest is damaged, or of another version")
+    if run is not None and body.get("run", "") != run:
+        raise ValueError(f"it is of run {body.get('run', '') or 'without a name'}, not {run}")
     file = manifest.with_name(body["tensors"])
     with open(file, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -148,13 +173,13 @@ def _manifests(folder: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
-def _clean(folder: Path, newest_round: int, keep: int, pin: int | None) -> None:
+def _clean(folder: Path, newest_round: int, keep: int, pins: Collection[int]) -> None:
     """Remove every file of ours that no kept manifest needs. Other files are left alone."""
     rounds = [(number, path) for number, path in _manifests(folder) if number <= newest_round]
     needed: set[str] = set()
     kept = 0
     for number, path in rounds:
-        if number != pin and kept >= keep:
+        if number not in pins and kept >= keep:
             continue
         try:
             tensors = json.loads(path.read_bytes())["tensors"]

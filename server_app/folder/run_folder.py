@@ -2,7 +2,7 @@
 
 ::
 
-    runs/<name>/config.json      settings as resolved, versions, threads, platform, commit of the code
+    runs/<name>/config.json      the run's id, settings as resolved, versions, threads, platform, commit of the code
                 metrics.jsonl    one JSON object a round
                 checkpoints/     state at the end of some rounds
                 model.safetensors  the global state at the newest checkpoint
@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from logging import WARNING, getLogger
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any, Literal
 
 from models.errors import SettingError
 from server_app.environment import compared, surroundings
-from server_app.folder.checkpoint import newest_round
+from server_app.folder.checkpoint import newest_round, strangers
 from server_app.folder.files import dumps, plain, replace_text
 from server_app.folder.lock import RunLock
 from server_app.folder.model_file import ModelFile
@@ -47,6 +48,9 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / CHECKPOINTS
         self.model = ModelFile(path)
+        self.id = secrets.token_hex(8)  # of a new run; a folder that holds one already says its own
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            self.id = str(json.loads((path / CONFIG).read_text(encoding="utf-8"))["run"])
         self._lock = RunLock(path)
 
     @classmethod
@@ -97,8 +101,8 @@ class RunFolder:
             why: by key, why it is not free and what works instead.
 
         Raises:
-            SettingError: "resume", if this is no run folder, another process uses it, or a key differs;
-                "num-server-rounds", if the run has done more.
+            SettingError: "resume", if this is no run folder, another process uses it, a key differs, or a checkpoint is
+                of another run; "num-server-rounds", if the run has done more.
         """
         try:
             before = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
@@ -112,6 +116,11 @@ class RunFolder:
                 allowed = f"a run of the same configuration: {key} is {a} there, {b} now"
                 reason = (why or {}).get(key)
                 raise SettingError("resume", str(self.path), f"{allowed}; {reason}" if reason else allowed)
+        if others := strangers(self.checkpoints, self.id):
+            allowed = (
+                f"its own checkpoints: {others[0][0]} is of run {others[0][1]}, and this folder's run is {self.id}"
+            )
+            raise SettingError("resume", str(self.path), allowed)
         rounds, done = new.get("num-server-rounds"), newest_round(self.checkpoints)
         if isinstance(rounds, int) and rounds < done:
             raise SettingError("num-server-rounds", rounds, f"{done} or more: this run has done {done} rounds")
@@ -150,8 +159,8 @@ class RunFolder:
         self._drop_torn_line()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the resolved settings together with the surroundings that the results depend on."""
-        replace_text(self.path / CONFIG, dumps({"config": config, **surroundings()}, indent=2) + "\n")
+        """Write the run's id and the resolved settings, and the surroundings that the results depend on."""
+        replace_text(self.path / CONFIG, dumps({"run": self.id, "config": config, **surroundings()}, indent=2) + "\n")
 
     def go_on(self, config: Mapping[str, Any], after_round: int) -> None:
         """Begin to write to a reopened folder: what it says of an end is no longer so, its settings are the new ones.

@@ -65,7 +65,7 @@ def settle_ended(path: Path) -> list[str]:
     except (SettingError, OSError):
         return []
     with folder:
-        found = checkpoint.newest(folder.checkpoints)
+        found = checkpoint.newest(folder.checkpoints, run=folder.id)
         said = settle(folder, found)
         costs: Mapping[str, Any] = found.values["costs"] if found else {}
         if found and found.values["accepted"] and folder.model.round == _planned(path):

@@ -47,6 +47,7 @@ class Aggregation(ABC):
     """
 
     USES_NORM: ClassVar[bool] = False  # whether `weigh` looks at the norm
+    COUNTS_STEPS: ClassVar[bool] = False  # whether a difference of fewer steps counts for more
 
     def check(self, work: Work, optimiser: Optimiser, tier_steps: Sequence[int]) -> None:
         """Find what cannot be with this rule before anything starts.
@@ -77,6 +78,10 @@ class Aggregation(ABC):
         Raises:
             ValueError: a number that the rule needs is missing or out of range; the reply is then rejected.
         """
+
+    def most_of_usual_loss(self) -> float | None:
+        """How many times what is usual "loss-before" may be; None where losses do not weigh."""
+        return None
 
     def scale(self, updates: Sequence[Update]) -> float:
         """One factor for the whole round's step, from the replies that were accepted (at least one)."""

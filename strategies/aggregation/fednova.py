@@ -34,7 +34,12 @@ _MOST_STEPS = 1e9
 
 @dataclass(frozen=True)
 class FedNova(Aggregation):
-    """The mean of normalised differences, times the mean number of effective steps."""
+    """The mean of normalised differences, times the mean number of effective steps.
+
+    A client's word on its steps is taken up to what was planned for it (`strategies.robustness.planned`).
+    """
+
+    COUNTS_STEPS = True
 
     def weigh(self, update: Update, norm: float) -> tuple[float, float]:
         """p/‖a‖₁ and p."""

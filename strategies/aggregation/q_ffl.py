@@ -19,6 +19,9 @@ the norm of client k's own part. Losses of narrow parts are higher by themselves
 
 F_k is the loss without the term of weight decay, whose gradient is in Δ_k (the authors' code has the same).
 
+Whoever says a larger loss counts for more, so what a client may say is bounded: F_k^q by `MOST` times that of the
+client whose loss is usual (`strategies.robustness.norm_bounds`). The larger q, the closer together losses then lie.
+
 L = 1/η is the smoothness of plain SGD; with momentum ρ the steps are up to 1/(1-ρ) times as long, g_k is too large by
 as much, and the denominator damps more than the paper's would.
 """
@@ -41,6 +44,7 @@ FLOOR = 1e-10
 # Denominators are kept within e^±57 (1e±25), where float32 can add them up. Between clients that differ by more, the
 # sum cannot tell; a client's own step a/b is right in any case.
 _LARGEST_LOG = 57.0
+MOST = 4.0  # so many times the usual weight; with ten clients one that lies cannot turn the sum
 _WHOLE = 10**9  # a batch of all examples
 
 
@@ -66,6 +70,10 @@ class QFedAvg(Aggregation):
     def work(self, work: Work) -> Work:
         """The client measures its loss first."""
         return replace(work, measure=replace(work.measure, initial_loss=True))
+
+    def most_of_usual_loss(self) -> float | None:
+        """What makes the weight `MOST` times as large; None for q = 0, where losses do not count."""
+        return float(MOST ** min(1 / self.q, _LARGEST_LOG)) if self.q else None
 
     def weigh(self, update: Update, norm: float) -> tuple[float, float]:
         """The a and b of the module."""

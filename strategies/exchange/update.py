@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from logging import WARNING
 
@@ -86,6 +86,10 @@ class ClientUpdate:
     numerator: float = 1.0
     denominator: float = 1.0
     rows: tuple[int, ...] | None = None
+
+    def with_metrics(self, metrics: Mapping[str, float]) -> ClientUpdate:
+        """The same reply with other numbers in place of some of its own."""
+        return replace(self, metrics={**self.metrics, **metrics})
 
     @staticmethod
     def nothing() -> ClientUpdate:

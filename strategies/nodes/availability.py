@@ -19,6 +19,7 @@ from strategies.exchange.update import Rejection
 from strategies.nodes.manager import NodeManager, NotEnoughNodes
 from strategies.nodes.patience import Patience
 from strategies.nodes.requirements import TierRequirements
+from strategies.robustness.examples import believed
 from strategies.robustness.privacy import WHY_TOLD
 from strategies.settings import Settings
 from strategies.tiers.adaptive import AdaptiveTiers
@@ -62,6 +63,7 @@ class Availability(Stateful):
         names = [tier.name for tier in s.tiers]
         self._measured = AdaptiveTiers(names, self._requirements.rule) if self._requirements is not None else None
         self.number = -1
+        self._greeted: tuple[list[Node], list[Node]] = ([], [])  # as they say, and as they are believed
         self.present: Present = ([], {})
 
     def wait(self, grid: Grid) -> None:
@@ -103,6 +105,7 @@ class Availability(Stateful):
         if report is not None:
             self._gather(grid)
         nodes, rejected = self._manager.greet(grid, round_number)
+        nodes = self._believed(nodes)
         clock = self._clock
         if clock is not None:
             nodes = [node for node in nodes if clock.online(node.id, round_number)]
@@ -137,6 +140,12 @@ class Availability(Stateful):
             report.resting = [node.id for node in nodes if node.id in resting]
         awake = [node for node in nodes if node.id not in resting]
         return self.present[0] if awake == self.present[0] else awake
+
+    def _believed(self, nodes: list[Node]) -> list[Node]:
+        """The nodes with no more examples than they may say; the same list as long as nobody comes or goes."""
+        if nodes is not self._greeted[0]:
+            self._greeted = nodes, believed(nodes, self._settings.guard)
+        return self._greeted[1]
 
     def _check_codecs(self, node: Node) -> None:
         """See that a node can read and write what the run sends.

@@ -1,50 +1,62 @@
-"""Bounds on one reply: how long its difference may be, by tier, and how much it may weigh.
+"""Bounds on one reply: how long its difference may be, what loss it may say, and how much it may weigh.
 
-Parts of small tiers have short differences, so one bound for everybody is none for them: every tier has its own, a
-running quantile of the norms of its accepted replies. The estimate is geometric (Andrew, Thakkar, McMahan, Ramaswamy,
-NeurIPS 2021, §2): with b the share of the norms at or below C,
+Parts of small tiers have short differences, so one bound for everybody is none for them: every tier of every cluster
+has its own. A difference is rejected ("zero") that is longer than four times what is usual, the median of what the
+nodes of the tier sent last (`last_said`); the medians of a run's first round are those of its first replies, which
+wait for each other (`strategies.round.first_replies`). Steps count: who is asked for more of them than is usual may
+come so much further; and where gradients are not clipped a larger part may, by the root of its size. TensorFlow
+Federated's robust aggregator zeroes what is beyond twice the 0.98 quantile; a tenth of the nodes can move that wherever
+they like, by and by, so here it is a median and a larger multiple.
+
+Shortening ("clip") is for all differences, not for odd ones, and follows the 0.8 quantile. That estimate is geometric
+(Andrew, Thakkar, McMahan, Ramaswamy, NeurIPS 2021, §2): with b the share of the norms at or below C,
 
     C ← C · exp(η · (γ - b))
 
-which needs one bit of a reply and moves by at most e^η a round, whatever the replies say. The two uses and their
-constants are those of TensorFlow Federated's robust aggregator: differences longer than twice the 0.98 quantile are
-rejected ("zero", η = ln 10, so that it can grow tenfold in a round), those longer than the 0.8 quantile are shortened
-to it ("clip", η = 0.2). TFF adds 1 to the first bound; here nothing is added, because a tier's differences may be much
-shorter than 1.
-
-A rejected reply is as if it had never come, so it does not move the estimates either, unless more than half of a tier's
-replies were: then it is the estimate that is wrong, and all of them count.
+A rejected reply is as if it had never come, so it does not move the bounds either, unless more than half of a tier's
+replies were: then it is the bound that is wrong, and all of them count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import exp, isfinite, log
+from math import exp, isfinite, sqrt
+from statistics import median
 from typing import Any
 
 from torch import Tensor
 
+from protocol import NodeId
+from strategies.aggregation import Aggregation, ByMethod, effective_steps
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import ClientUpdate, Rejected
+from strategies.robustness.last_said import LEAST, LastSaid
 from strategies.robustness.options import GuardOptions
+from strategies.robustness.planned import steps_of
 
-ZERO_RATE, ZERO_MULTIPLE = log(10), 2.0
 CLIP_RATE = 0.2
 _SMALLEST, _LARGEST = 1e-12, 1e12  # where estimates stay: nodes that do not learn send nothing, again and again
+ENOUGH = 8  # replies that say what is usual, if every tier is among them
+_LOSS = "loss-before"
+Lengths = tuple[float, float, float]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Seen:
-    """Norms of a tier's replies in a round."""
+    """What the replies of a tier said in a round: node → numbers, and norms as they came."""
 
-    kept: list[float] = field(default_factory=list)
-    rejected: list[float] = field(default_factory=list)
+    kept: dict[NodeId, Lengths] = field(default_factory=dict)
+    rejected: dict[NodeId, Lengths] = field(default_factory=dict)
+    norms: list[float] = field(default_factory=list)
+    losses: dict[NodeId, tuple[float]] = field(default_factory=dict)
+    tier: str = ""
 
     @property
-    def counting(self) -> list[float]:
-        return self.kept if len(self.kept) >= len(self.rejected) else self.kept + self.rejected
+    def counting(self) -> dict[NodeId, Lengths]:
+        return self.kept if len(self.kept) >= len(self.rejected) else self.kept | self.rejected
 
 
 class NormBounds(Stateful):
@@ -52,109 +64,209 @@ class NormBounds(Stateful):
 
     Args:
         options: of the guard.
+        rule: how replies are weighed: by steps, by losses, or by neither.
 
     Attributes:
         on: whether there is anything to do.
-        zero, clip: tier → estimate of its quantile.
+        norms: by tier and cluster, how long differences were last, and how long for every effective step.
+        losses: likewise, the losses that replies said, if they weigh.
+        clip: tier → estimate of its quantile.
     """
 
-    def __init__(self, options: GuardOptions) -> None:
-        self._options = options
+    def __init__(self, options: GuardOptions, rule: Aggregation | None = None) -> None:
+        self._options, self._rule = options, ByMethod() if rule is None else rule
         self._fixed = options.dp_clip if options.dp_noise else None  # a bound that depends on nobody's data
-        self.on = self.begins = options.guard_norm != "off" or bool(options.guard_examples) or self._fixed is not None
-        self.zero: dict[str, float] = {}
+        most_of_usual = self._rule.most_of_usual_loss()
+        self._loss_multiple = most_of_usual if options.guard else None
+        self.learns = options.zeroes or self._loss_multiple is not None
+        noted = options.guard_rollbacks > 0  # how far each reply came
+        bounded = self.learns or options.clips or options.range_of_examples or self._fixed is not None
+        self.on = self.begins = bounded or noted
+        self.norms, self.losses = LastSaid(), LastSaid()
         self.clip: dict[str, float] = {}
-        self._seen: dict[str, _Seen] = {}
-        self._clipped: dict[str, int] = {}
-        self._weights = 0
+        self._begin()
 
     def begin(self, round_number: int, state: Tensor) -> None:
         """Begin a round."""
         del round_number, state
-        self._seen, self._clipped, self._weights = {}, {}, 0
+        self._begin()
 
-    def limited(self, tier: str, reply: ClientUpdate) -> ClientUpdate:
+    def _begin(self) -> None:
+        self._norms_now, self._losses_now = LastSaid(), LastSaid()
+        self._heard: Counter[str] = Counter()  # replies of this round, by tier
+        self._seen: dict[str, _Seen] = {}
+        self._clipped: dict[str, int] = {}
+        self._weights = self._shortened_losses = 0
+
+    # ---- what is usual -----------------------------------------------------------------------------------------------
+
+    def hear(self, assignment: TrainAssignment, update: ClientUpdate) -> bool:
+        """Take note of what a reply says before it is looked at; whether it can be judged by what is known.
+
+        Where it cannot, nodes have said too little in the rounds before, and the replies of this one are to wait for
+        each other.
+        """
+        if not self.learns or not isfinite(update.norm):
+            return True
+        group, node = group_of(assignment, update), assignment.node.id
+        if self.norms.usual(group) is not None:
+            return True
+        self._heard[assignment.tier] += 1
+        self._norms_now.note(group, node, self._lengths(assignment, update))
+        if self._loss_multiple is not None and _LOSS in update.metrics:
+            self._losses_now.note(group, node, (update.metrics[_LOSS],))
+        return False
+
+    def heard_enough(self, assignments: Sequence[TrainAssignment]) -> bool:
+        """Whether the replies that were heard in this round say what is usual, in every tier that is large enough."""
+        asked = Counter(one.tier for one in assignments)
+        heard = self._heard
+        return heard.total() >= ENOUGH and all(heard[tier] >= LEAST for tier in asked if asked[tier] >= LEAST)
+
+    def _lengths(self, assignment: TrainAssignment, update: ClientUpdate) -> Lengths:
+        """How long a difference counts as, how long for every effective step, and for the root of its coordinates."""
+        planned = steps_of(assignment)
+        norm = update.norm
+        if self._rule.COUNTS_STEPS:  # then a difference of few steps counts as if it had been of all
+            norm *= planned / max(1.0, min(update.metrics.get("steps", planned), planned))
+        steps = effective_steps(planned, assignment.optimiser.momentum)
+        return norm, norm / steps, norm / sqrt(max(1, update.difference.numel()))
+
+    def longest(self, assignment: TrainAssignment, update: ClientUpdate) -> float | None:
+        """How long a difference may be; None where there is nothing to tell it by."""
+        usual = self.norms.usual(group_of(assignment, update), self._norms_now)
+        if usual is None:
+            return None
+        steps = effective_steps(steps_of(assignment), assignment.optimiser.momentum)
+        wide = 0.0 if assignment.optimiser.clip_norm else usual[2] * sqrt(update.difference.numel())
+        return self._options.guard_zero_multiple * max(usual[0], usual[1] * steps, wide)
+
+    # ---- a reply -----------------------------------------------------------------------------------------------------
+
+    def limited(self, assignment: TrainAssignment, reply: ClientUpdate) -> ClientUpdate:
         """A reply within the limits.
 
         Raises:
             Rejected: its difference is far too long.
         """
-        if not self.on:
-            return reply
         least, most = self._options.examples
         examples = reply.metrics["num-examples"]
-        if not least <= examples <= most:
-            reply = replace(reply, metrics={**reply.metrics, "num-examples": min(max(examples, least), most)})
+        if (
+            self._options.range_of_examples and not least < examples < most
+        ):  # at an end it may have been brought there already (`believed`)
+            reply = reply.with_metrics({"num-examples": min(max(examples, least), most)})
             self._weights += 1
         if not isfinite(reply.norm):
             return reply  # the average refuses it
         if self._options.zeroes:
-            bound = ZERO_MULTIPLE * self.zero.get(tier, self._options.guard_zero_start)
-            if reply.norm > bound:
-                self._seen.setdefault(tier, _Seen()).rejected.append(reply.norm)
-                quantile = f"the {self._options.guard_zero_quantile:g} quantile of tier {tier}"
-                raise Rejected(f"norm {reply.norm:.3g} above {bound:.3g}, {ZERO_MULTIPLE:g} times {quantile}")
+            self._refuse(assignment, reply)
+        if self._loss_multiple is not None:
+            reply = self._with_usual_loss(assignment, reply, self._loss_multiple)
+        return self._shortened(assignment.tier, reply)
+
+    def _refuse(self, assignment: TrainAssignment, reply: ClientUpdate) -> None:
+        longest, lengths = self.longest(assignment, reply), self._lengths(assignment, reply)
+        if longest is None or lengths[0] <= longest:
+            return
+        group = group_of(assignment, reply)
+        self._seen.setdefault(group, _Seen()).rejected[assignment.node.id] = lengths
+        times = f"{self._options.guard_zero_multiple:g} times what is usual in tier {group}"
+        raise Rejected(f"norm {lengths[0]:.3g} above {longest:.3g}, {times}")
+
+    def _with_usual_loss(self, assignment: TrainAssignment, reply: ClientUpdate, multiple: float) -> ClientUpdate:
+        """A reply whose loss is at most so many times what is usual."""
+        usual = self.losses.usual(group_of(assignment, reply), self._losses_now)
+        if usual is None or reply.metrics.get(_LOSS, 0.0) <= multiple * max(usual[0], 0.0):
+            return reply
+        self._shortened_losses += 1
+        return reply.with_metrics({_LOSS: multiple * max(usual[0], 0.0)})
+
+    def _shortened(self, tier: str, reply: ClientUpdate) -> ClientUpdate:
         bound = self._bound(tier)
-        if reply.norm > bound:
-            share = bound / reply.norm
-            said = {key: value * share for key, value in reply.metrics.items() if key == "norm"}
-            reply = replace(reply, difference=reply.difference * share, norm=bound, metrics={**reply.metrics, **said})
-            self._clipped[tier] = self._clipped.get(tier, 0) + 1
-        return reply
+        if reply.norm <= bound:
+            return reply
+        share = bound / reply.norm
+        said = {key: value * share for key, value in reply.metrics.items() if key == "norm"}
+        self._clipped[tier] = self._clipped.get(tier, 0) + 1
+        return replace(reply, difference=reply.difference * share, norm=bound, metrics={**reply.metrics, **said})
 
     def accepted(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
-        """Count the norm, as it came, of a reply that was added."""
-        self.note(assignment.tier, update.norm_received)
+        """Count what a reply that was added said, its norm as it came."""
+        as_it_came = replace(update, norm=update.norm_received)
+        group, node = group_of(assignment, update), assignment.node.id
+        seen = self._seen.setdefault(group, _Seen())
+        seen.kept[node] = self._lengths(assignment, as_it_came)
+        seen.norms.append(update.norm_received)
+        seen.tier = assignment.tier
+        if self._loss_multiple is not None and _LOSS in update.metrics:
+            seen.losses[node] = (update.metrics[_LOSS],)
 
-    def note(self, tier: str, norm: float) -> None:
-        """Count a norm."""
-        if self._options.guard_norm != "off":
-            self._seen.setdefault(tier, _Seen()).kept.append(norm)
+    # ---- a round's end -----------------------------------------------------------------------------------------------
 
     def learn(self, outcome: RoundOutcome) -> None:
-        """End a round: say what the bounds did, and move the estimates."""
+        """End a round: say what the bounds did, and what is usual from now on."""
         outcome.report.guard = self.report()
-        for tier, seen in self._seen.items():
-            norms, o = seen.counting, self._options
-            if o.zeroes:
-                self.zero[tier] = moved(
-                    self.zero.get(tier, o.guard_zero_start), norms, o.guard_zero_quantile, ZERO_RATE
-                )
-            if o.clips:
-                self.clip[tier] = moved(
-                    self.clip.get(tier, o.guard_clip_start), norms, o.guard_clip_quantile, CLIP_RATE
-                )
+        for group, seen in self._seen.items():
+            for node, lengths in seen.counting.items() if self.learns else ():
+                self.norms.note(group, node, lengths)
+            for node, loss in seen.losses.items():
+                self.losses.note(group, node, loss)
+        o = self._options
+        for tier, norms in self._norms_by_tier().items() if o.clips else ():
+            self.clip[tier] = moved(self.clip.get(tier, o.guard_clip_start), norms, o.guard_clip_quantile, CLIP_RATE)
+
+    def _norms_by_tier(self) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for seen in self._seen.values():
+            if seen.norms:
+                found.setdefault(seen.tier, []).extend(seen.norms)
+        return found
+
+    def reaches(self) -> dict[NodeId, float]:
+        """How far each reply that was added in this round came, as a multiple of the median of them all."""
+        lengths = {node: norm for seen in self._seen.values() for node, (norm, *_) in seen.kept.items()}
+        usual = median(lengths.values()) if lengths else 0.0
+        return {node: norm / usual if usual else norm for node, norm in lengths.items()}
 
     def report(self) -> dict[str, Any]:
         """What the round's line of metrics says: bounds as they were in it, and what was changed; {} if all is off."""
         said: dict[str, Any] = {}
         if self._options.zeroes:
-            start = self._options.guard_zero_start
-            said["norm_bounds"] = {tier: ZERO_MULTIPLE * self.zero.get(tier, start) for tier in self.zero | self._seen}
+            usual = {group: self.norms.usual(group, self._norms_now) for group in self.norms.votes | self._seen}
+            multiple = self._options.guard_zero_multiple
+            said["norm_bounds"] = {group: multiple * numbers[0] for group, numbers in usual.items() if numbers}
         if self._options.clips:
-            start = self._options.guard_clip_start
-            said["clip_bounds"] = {tier: self.clip.get(tier, start) for tier in self.clip | self._seen}
+            start, tiers = self._options.guard_clip_start, self.clip | self._norms_by_tier()
+            said["clip_bounds"] = {tier: self.clip.get(tier, start) for tier in tiers}
         if self._options.clips or self._fixed is not None:
             said["clipped"] = dict(self._clipped)
-        if self._options.guard_examples:
+        if self._options.range_of_examples:
             said["weights_clipped"] = self._weights
+        if self._shortened_losses:
+            said["losses_clipped"] = self._shortened_losses
         return said
 
     def checkpoint(self) -> Saved:
-        """The estimates."""
-        return {}, {"zero": dict(self.zero), "clip": dict(self.clip)}
+        """What was said, and the estimates."""
+        values = {"norms": self.norms.checkpoint(), "losses": self.losses.checkpoint(), "clip": dict(self.clip)}
+        return {}, values
 
     def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
         del tensors
-        self.zero, self.clip = (
-            {tier: float(bound) for tier, bound in values[kind].items()} for kind in ("zero", "clip")
-        )
+        self.norms.restore(values["norms"])
+        self.losses.restore(values["losses"])
+        self.clip = {tier: float(bound) for tier, bound in values["clip"].items()}
 
     def _bound(self, tier: str) -> float:
         if self._fixed is not None:
             return self._fixed
         return self.clip.get(tier, self._options.guard_clip_start) if self._options.clips else float("inf")
+
+
+def group_of(assignment: TrainAssignment, update: ClientUpdate) -> str:
+    """Whose lengths a reply is held against: those of its tier and cluster."""
+    return f"{assignment.tier} of cluster {update.cluster}" if update.cluster else assignment.tier
 
 
 def moved(estimate: float, norms: list[float], quantile: float, rate: float) -> float:

@@ -12,8 +12,9 @@ from models.errors import SettingError
 from models.settings import Names, Range, Text, at_least, check, more_than, setting
 from strategies.exchange.update import MOST_EXAMPLES
 
-NORM_GUARDS = ("off", "zero", "clip", "both")
-_ZERO, _CLIP = "guard-norm = zero, both", "guard-norm = clip, both"
+NORM_GUARDS = ("auto", "off", "zero", "clip", "both")
+_ZERO, _CLIP = "guard-norm = auto, zero, both", "guard-norm = clip, both"
+_RANGE = '"auto", "", or two whole numbers, least and most, such as "10, 500"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +22,13 @@ class GuardOptions:
     """Limits of what one reply, or too few of them, can do.
 
     Attributes:
+        guard: whether what a node says is held against what others say.
         guard_norm: what becomes of long differences: one of `NORM_GUARDS` (see `strategies.robustness.norm_bounds`).
-        guard_zero_quantile, guard_zero_start: of the norms of a tier, and its value before anything is known.
-        guard_clip_quantile, guard_clip_start: likewise.
-        guard_examples: "least, most" numbers of examples that a reply may weigh; "" is as it says.
+        guard_zero_multiple: how many times what is usual a difference may be long.
+        guard_clip_quantile, guard_clip_start: of the norms of a tier, and its value before anything is known.
+        guard_examples: "least, most" numbers of examples that a reply may weigh; "" is as it says, "auto" goes by what
+            the others say (see `strategies.robustness.examples`).
+        guard_rollbacks: how often a run goes back to the last good checkpoint; see `server_app.loss_watch`.
         guard_mean: one of `models.algebra.robust_average.MEANS`.
         guard_faulty: f of the trimmed mean and the median.
         min_cover: coordinates with fewer holders keep their value.
@@ -35,17 +39,31 @@ class GuardOptions:
         SettingError: names the key, the value and what is allowed.
     """
 
+    guard: bool = setting(
+        True,
+        "whether the numbers that a node says are held against those of the others: examples, losses, moments of static"
+        " batch norm, and how long its difference is; honest runs come out the same with it and without, but where the"
+        " largest nodes have several times the examples of nine in ten. `false` takes every word",
+    )
     guard_norm: str = setting(
-        "off",
-        "`off`, or the L2 norm of a difference against a running quantile of its tier: `zero` rejects what is longer"
-        " than twice the 0.98 quantile, `clip` shortens what is longer than the 0.8 quantile, `both`",
+        "auto",
+        "the L2 norm of a difference against what is usual in its tier, a running median: `zero` rejects what is longer"
+        " than four times that, `clip` shortens what is longer than the 0.8 quantile, `both`, `off`; `auto` is `zero`"
+        " with `guard` and without `dp-noise`",
         Names(NORM_GUARDS),
     )
     guard_examples: str = setting(
-        "",
+        "auto",
         '`"least, most"`: a reply weighs as if it had at least and at most so many examples, such as `"10, 500"`; empty'
-        " takes its word",
-        Text('"", or two whole numbers, least and most, such as "10, 500"'),
+        " takes a node's word; `auto` does without `guard`, and with it nobody has more than three times the 0.9"
+        " quantile of what nodes say. A reply never weighs more than its node said in the beginning",
+        Text(_RANGE),
+    )
+    guard_rollbacks: int = setting(
+        3,
+        "how often a run whose loss explodes goes back to the last good checkpoint and on without the node that came"
+        " furthest; once more, and it ends with an error. 0 goes on whatever happens",
+        at_least(0),
     )
     guard_mean: str = setting(
         "mean",
@@ -85,11 +103,8 @@ class GuardOptions:
         at_least(0),
         read_by="dp-noise above 0",
     )
-    guard_zero_quantile: float = setting(
-        0.98, "the quantile of `zero`", Range(0, 1, above=True, below=True), advanced=True, read_by=_ZERO
-    )
-    guard_zero_start: float = setting(
-        10.0, "its value before anything is known", more_than(0), advanced=True, read_by=_ZERO
+    guard_zero_multiple: float = setting(
+        4.0, "how many times what is usual `zero` lets in", more_than(1), advanced=True, read_by=_ZERO
     )
     guard_clip_quantile: float = setting(
         0.8, "the quantile of `clip`", Range(0, 1, above=True, below=True), advanced=True, read_by=_CLIP
@@ -107,12 +122,24 @@ class GuardOptions:
     @property
     def zeroes(self) -> bool:
         """Whether very long differences are rejected."""
+        if self.guard_norm == "auto":
+            return self.guard and not self.dp_noise
         return self.guard_norm in ("zero", "both")
 
     @property
     def clips(self) -> bool:
         """Whether long differences are shortened."""
         return self.guard_norm in ("clip", "both")
+
+    @property
+    def guards_examples(self) -> bool:
+        """Whether nobody may have many more examples than the others."""
+        return self.guard and self.guard_examples == "auto"
+
+    @property
+    def range_of_examples(self) -> bool:
+        """Whether replies weigh within a range that is set."""
+        return self.guard_examples.strip() not in ("", "auto")
 
     def average(self, layout: Layout, *, per_coordinate: bool) -> PartialAverage:
         """What replies are added to."""
@@ -123,12 +150,12 @@ class GuardOptions:
 
 
 def _range(text: str) -> tuple[float, float]:
-    if not text.strip():
+    if text.strip() in ("", "auto"):
         return 0.0, float(MOST_EXAMPLES)
     try:
         least, most = (int(part) for part in text.split(","))
     except ValueError:
         least, most = 0, -1
     if not 1 <= least <= most <= MOST_EXAMPLES:
-        raise SettingError("guard-examples", text, '"", or two whole numbers, least and most, such as "10, 500"')
+        raise SettingError("guard-examples", text, _RANGE)
     return float(least), float(most)

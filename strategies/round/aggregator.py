@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 
 import numpy as np
@@ -16,10 +17,12 @@ from strategies.exchange.messaging import WINDOW
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate, Rejected, Rejection, why_unusable
+from strategies.round.first_replies import MOST, FirstReplies
 from strategies.round.stages import Stage, authenticate
 from strategies.virtual.clock import Late
 
 Vector = Callable[[TrainAssignment, ClientUpdate], NDArray[np.float32] | None]
+Heard = Callable[[TrainAssignment, ClientUpdate], bool]
 Listener = Callable[[TrainAssignment, ClientUpdate], None]
 
 
@@ -31,7 +34,10 @@ class RoundAggregator:
         assignments: what was asked, in the round's order.
         messages: the requests, in the same order.
         bytes_down: encoded bytes of their arrays.
-        stages: what a reply goes through, see `strategies.round.stages`.
+        first_stages, stages: what a reply goes through, see `strategies.round.stages`.
+        hear: told of every reply between the two; says whether it can be judged by what is known. Where it cannot, the
+            first replies wait for each other.
+        heard_enough: whether they need not wait any longer.
         states: cluster → the state to whose average its replies are added.
         vector: what the selector wants remembered of a difference; None is nothing.
         listeners: told of every reply that was added.
@@ -51,17 +57,23 @@ class RoundAggregator:
         assignments: Sequence[TrainAssignment],
         messages: Sequence[Message],
         bytes_down: Sequence[int],
+        first_stages: Sequence[Stage],
         stages: Sequence[Stage],
+        hear: Heard,
+        heard_enough: Callable[[], bool] = lambda: True,
         states: Mapping[int, GlobalState],
         vector: Vector | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._report, self._assignments, self._messages = report, assignments, messages
-        self._bytes_down, self._stages, self._states = bytes_down, stages, states
+        self._bytes_down, self._states = bytes_down, states
+        self._first_stages, self._stages = first_stages, stages
+        self._hear, self._heard_enough = hear, heard_enough
         self._vector, self._listeners = vector, listeners
         self._sums: dict[str, float] = {}
         self._examples = 0.0
         self._taken: set[int] = set()
+        self._first: FirstReplies | None = FirstReplies()  # None: they have been enough
         self.missed: list[TrainAssignment] = []
         self.accepted: list[AcceptedUpdate] = []
         self.transport_seconds: dict[NodeId, float] = {}
@@ -70,39 +82,68 @@ class RoundAggregator:
 
     def take(self, i: int, message: Message | None) -> None:
         """Take the reply to request `i` (None: it did not come)."""
-        began, assignment = perf_counter(), self._assignments[i]
-        try:
-            update = self._accept(i, message)
-        except Rejected as rejected:
-            self._report.rejected.append(Rejection(assignment.node.id, str(rejected)))
-            if message is None or message.has_error() or isinstance(rejected, Late):
-                self.missed.append(assignment)
-            self.waited_in_vain |= message is None
-        else:
-            self._taken.add(i)
-            self._count(update)
+        began, first = perf_counter(), self._first
+        self.waited_in_vain |= message is None
+        with self._named(i, missed=message is None or message.has_error()):
+            update = self._read(i, message)
+            heard = self._hear(self._assignments[i], update)
+            if first is not None and (len(first) or not heard):  # in the order in which they come
+                self._taken.add(i)
+                first.hold(i, update)
+                if len(first) >= MOST or self._heard_enough():
+                    self.release()
+            else:
+                self._accept(i, update)
+        self._took(began)
+
+    def release(self) -> None:
+        """Take the replies that wait for each other: there are enough, or no more are coming."""
+        first, self._first = self._first, None
+        if first is None:
+            return
+        began = perf_counter()
+        for i, update in first.release():
+            self._taken.discard(i)
+            with self._named(i):
+                self._accept(i, update)
+        self._took(began)
+
+    @property
+    def usable(self) -> int:
+        """Replies that were added, or wait for it."""
+        return self._report.accepted + (0 if self._first is None else len(self._first))
+
+    def _took(self, began: float) -> None:
         seconds = self._report.seconds
         seconds["fold"] = seconds.get("fold", 0.0) + perf_counter() - began
 
-    def _accept(self, i: int, message: Message | None) -> ClientUpdate:
-        """Bring a reply through the stages and add it.
-
-        Raises:
-            Rejected: nothing has been added then.
-        """
+    @contextmanager
+    def _named(self, i: int, *, missed: bool = False) -> Iterator[None]:
+        """Count what is wrong with the reply to a request, whatever it is: the run goes on without it."""
         assignment = self._assignments[i]
         try:
-            if i in self._taken:
-                raise Rejected("duplicate")
-            update = authenticate(assignment, message, self._bytes_down[i])
-            for stage in self._stages:
-                update = stage(assignment, update)
-            self._note(assignment, update)
-        except Late:
-            raise
-        except Exception as error:  # whatever a reply brings about, the run goes on without it
-            raise Rejected(why_unusable(error)) from None
+            yield
+        except Exception as error:
+            self._report.rejected.append(Rejection(assignment.node.id, why_unusable(error)))
+            if missed or isinstance(error, Late):
+                self.missed.append(assignment)
+
+    def _read(self, i: int, message: Message | None) -> ClientUpdate:
+        """Bring a reply to where it can be looked at."""
+        if i in self._taken:
+            raise Rejected("duplicate")
+        update = authenticate(self._assignments[i], message, self._bytes_down[i])
+        for stage in self._first_stages:
+            update = stage(self._assignments[i], update)
         return update
+
+    def _accept(self, i: int, update: ClientUpdate) -> None:
+        """Bring a reply through the other stages, add it and count it; if it is rejected, nothing has been added."""
+        for stage in self._stages:
+            update = stage(self._assignments[i], update)
+        self._note(self._assignments[i], update)
+        self._taken.add(i)
+        self._count(update)
 
     def _note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
         """Add a reply, and let everybody who wants something of it have that; what could fail comes first."""

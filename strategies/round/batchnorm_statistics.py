@@ -18,6 +18,7 @@ from strategies.exchange.report import RoundReport
 from strategies.exchange.update import Rejection, content_of, why_unusable
 from strategies.method import Method
 from strategies.nodes.patience import Patience
+from strategies.robustness.moments import MomentPool
 from strategies.round.requests import StateCache, part_request
 from strategies.tiers.tier import Tier
 
@@ -64,7 +65,12 @@ def ask_statistics(
         asked += [
             (tier.name, node.id, *part_request(context, STATISTICS, node, plan, states=states)) for node in own or able
         ]
-    pooled: dict[str, Tensor] = {}
+    examples = {node.id: node.hello.examples for node in nodes}
+
+    def leave_out(node: NodeId, why: str) -> None:
+        report.rejected.append(Rejection(node, f"statistics: {why}"))
+
+    pool = MomentPool(channels, guard=context.settings.guard.guard, left_out=leave_out)
 
     def take(i: int, message: Message | None) -> None:
         name, node, nonce, _ = asked[i]
@@ -75,9 +81,9 @@ def ask_statistics(
             check_moments(moments, channels[name])
             report.survey_bytes["up"] += len(array.data)
         except Exception as error:  # the others' will do
-            report.rejected.append(Rejection(node, f"statistics: {why_unusable(error)}"))
+            leave_out(node, why_unusable(error))
         else:
-            pooled[name] = moments.clone() if name not in pooled else pooled[name] + moments
+            pool.add(name, node, moments, examples[node])
 
     messages = [message for *_, message in asked]
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
@@ -90,4 +96,4 @@ def ask_statistics(
         seconds=context.settings.wait,
     )
     report.waiting["statistics"] = waited.to_row()
-    return pooled
+    return pool.pooled()

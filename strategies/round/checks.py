@@ -75,7 +75,7 @@ def check_privacy(settings: Settings, *, by_examples: bool, label_rows: bool, no
         ("clustering", settings.clustering.clustering, settings.clustering.clustering == "none", "none"),
         ("dynamic-alpha", settings.dynamic_alpha, not settings.dynamic_alpha, "0"),
         ("guard-mean", options.guard_mean, options.guard_mean == "mean", "mean"),
-        ("guard-norm", options.guard_norm, options.guard_norm == "off", "off (dp-clip is the bound)"),
+        ("guard-norm", options.guard_norm, options.guard_norm in ("auto", "off"), "auto or off (dp-clip is the bound)"),
         ("over-selection", settings.over_selection, settings.over_selection == 1, "1"),
     ):
         if not fits:

@@ -81,7 +81,7 @@ class Pieces:
         self.selection = SelectionRunner(settings, context.layout)
         self.uplink = UplinkDecoder(settings.codec, context.layout, settings.nodes)
         self.downlink = Downlink(settings.codec_down, context.layout, settings.seed)
-        self.norm_bounds = NormBounds(settings.guard)
+        self.norm_bounds = NormBounds(settings.guard, settings.aggregation)
         self.privacy = Privacy(settings.guard, settings.nodes) if settings.guard.dp_noise else None
         self.manager = _manager(settings, labels=method.needs_labels())
         self.clock, self.patience = _clock(context), Patience(settings)

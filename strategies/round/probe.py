@@ -21,6 +21,7 @@ from strategies.nodes.patience import Patience
 from strategies.round.requests import StateCache, loss_request
 from strategies.selection import Probe
 from strategies.selection.base import Floats, Positions
+from strategies.selection.comparable import believed
 from strategies.selection.update_sketch import UpdateSketcher
 
 
@@ -41,6 +42,7 @@ class GridProbe(Probe):
         report: where bytes are counted and replies that are not used are named.
         history: where vectors are remembered.
         sketcher: makes vectors of gradients; None if the selector has no use for them.
+        guard: whether losses are held against each other.
     """
 
     grid: Grid
@@ -55,6 +57,7 @@ class GridProbe(Probe):
     report: RoundReport
     history: NodeHistory
     sketcher: UpdateSketcher | None
+    guard: bool
 
     def losses(self, positions: Positions, *, batch: int = 0, common: bool = False) -> Floats:
         """See `Probe.losses`."""
@@ -69,7 +72,7 @@ class GridProbe(Probe):
 
         plans = [self.common()] * len(positions) if common else [self.plan(i) for i in positions.tolist()]
         self._ask(LOSSES, positions, plans, take, batch)
-        return found
+        return believed(found) if self.guard else found
 
     def gradients(self, positions: Positions) -> NDArray[np.float32]:
         """See `Probe.gradients`."""

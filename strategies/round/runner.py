@@ -7,6 +7,7 @@ that remember something (`strategies.round.pieces`). It knows no method by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from time import perf_counter
 from typing import Any
@@ -23,6 +24,7 @@ from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
+from strategies.robustness.planned import within_plan
 from strategies.round import stages
 from strategies.round.aggregator import RoundAggregator
 from strategies.round.assignments import Round, assign
@@ -60,6 +62,7 @@ class Runner:
         pieces: everything that is remembered from round to round.
         round: the round under way, or the last one.
         saved_round: newest round that a checkpoint can bring back; whoever saves one says so.
+        left_out: nodes whose replies are not used → the round after which that was decided.
 
     Raises:
         SettingError: a setting that cannot be used.
@@ -71,6 +74,7 @@ class Runner:
         self.network = method.fitted(network, settings, method.options)
         self.layout = layout(self.network)
         self.saved_round = 0
+        self.left_out: Mapping[NodeId, int] = {}
         self._seconds = settings.wait
         self.pieces = Pieces(method, self.context(1))
         check(method, self.context(1))
@@ -181,7 +185,7 @@ class Runner:
         """What takes the replies of the round: every one passes these stages, is added, and counted."""
         context, pieces = self.round.context, self.pieces
         timed = [] if pieces.clock is None else [stages.virtual_time(pieces.clock, context.round_number)]
-        bounded = [stages.bound_norm(pieces.norm_bounds)] if pieces.norm_bounds.on else []
+        bounded = [pieces.norm_bounds.limited] if pieces.norm_bounds.on else []
         noted = [pieces.norm_bounds.accepted] if pieces.norm_bounds.on else []
         watched = [pieces.clusters.note] if pieces.clusters.WATCHES else []
         return RoundAggregator(
@@ -189,13 +193,16 @@ class Runner:
             assignments=self.round.assignments,
             messages=self.round.messages,
             bytes_down=self.round.bytes_down,
-            stages=[
+            first_stages=[
+                stages.left_out(self.left_out),
+                within_plan,
                 stages.decode(pieces.uplink),
                 *timed,
-                *bounded,
                 stages.choose_cluster(context, self.method, pieces.clusters),
-                stages.weigh(context, self.method),
             ],
+            stages=[*bounded, stages.weigh(context, self.method)],
+            hear=pieces.norm_bounds.hear,
+            heard_enough=partial(pieces.norm_bounds.heard_enough, self.round.assignments),
             states=pieces.clusters.states,
             vector=pieces.selection.vector if pieces.selection.of_differences else None,
             listeners=[*noted, *watched],
@@ -204,6 +211,7 @@ class Runner:
     def finish(self, aggregator: RoundAggregator) -> None:
         """End the round: the new states, or none for want of replies; every piece learns of it."""
         context, report, clusters = self.round.context, self.round.report, self.pieces.clusters
+        aggregator.release()
         began = perf_counter()
         quorum = share_of(self.settings.quorum, report.wanted or len(self.round.assignments))
         report.abandoned = report.accepted < max(1, quorum)

@@ -29,6 +29,7 @@ from strategies.nodes.patience import Patience
 from strategies.round.probe import GridProbe
 from strategies.round.requests import StateCache
 from strategies.selection import Candidates
+from strategies.selection.comparable import MOST, believed
 from strategies.selection.update_sketch import UpdateSketcher
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier, share_of
@@ -120,6 +121,7 @@ class SelectionRunner(Stateful):
             report=report,
             history=self.history,
             sketcher=self._sketcher,
+            guard=self._settings.guard.guard,
         )
         candidates = self._candidates(index, number)
         draws = generator(self._settings.seed, number, "server", "select")
@@ -177,6 +179,9 @@ class SelectionRunner(Stateful):
         # Where steps are planned, a node will do those of its present tier; else it will go over its examples again, as
         # it did in its last training.
         planned = self._planned[index.tier_positions]
+        if self._settings.guard.guard:
+            known["loss"] = believed(known["loss"])
+            known["loss_square"] = believed(known["loss_square"], MOST**2)
         return Candidates(
             nodes=index.ids,
             examples=index.examples,

@@ -6,20 +6,19 @@ changes anything outside of the update that it returns, but for what it counts f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import isfinite
 
 from flwr.app import Message
 
 from models.algebra.average import norm_of
-from protocol import DIFFERENCE
+from protocol import DIFFERENCE, NodeId
 from strategies.clustering.base import Clustering
 from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.update import MOST_EXAMPLES, ClientUpdate, Rejected, content_of
 from strategies.method import Method
-from strategies.robustness.norm_bounds import NormBounds
 from strategies.transport.uplink import UplinkDecoder
 from strategies.virtual.clock import VirtualClock
 
@@ -38,6 +37,17 @@ def authenticate(assignment: TrainAssignment, message: Message | None, bytes_dow
     if examples is None or not 0 < examples <= MOST_EXAMPLES:
         raise Rejected(f"num-examples = {examples}: allowed is more than 0 and at most {MOST_EXAMPLES}")
     return ClientUpdate(metrics=reply.metrics, array=reply.array, bytes_down=bytes_down, bytes_up=len(reply.array.data))
+
+
+def left_out(nodes: Mapping[NodeId, int]) -> Stage:
+    """Refuse whatever comes from some nodes."""
+
+    def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
+        if assignment.node.id in nodes:
+            raise Rejected(f"left out since the loss exploded in round {nodes[assignment.node.id]}")
+        return update
+
+    return stage
 
 
 def decode(uplink: UplinkDecoder) -> Stage:
@@ -66,15 +76,6 @@ def virtual_time(clock: VirtualClock, round_number: int) -> Stage:
 
     def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
         return clock.timed(assignment, round_number, update)
-
-    return stage
-
-
-def bound_norm(bounds: NormBounds) -> Stage:
-    """Shorten or refuse what is too long for its tier, and bound what it may weigh."""
-
-    def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
-        return bounds.limited(assignment.tier, update)
 
     return stage
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from strategies.selection.base import Floats
 
 COMPARISONS = ("tier-rank", "common", "raw")
+_QUANTILE, MOST = 0.75, 10.0  # losses count up to so many times their quantile
 WITHOUT_PROBE = ("tier-rank", "raw")  # losses that came with training are each of its own part
 
 
@@ -47,3 +48,21 @@ def within_tiers(losses: Floats, tiers: NDArray[np.intp]) -> Floats:
         ends = np.append(starts[1:], len(own))
         result[members] = np.interp(np.repeat(starts + ends, ends - starts) / (2 * len(own)), grid, pooled)
     return result
+
+
+def believed(losses: Floats, most: float = MOST) -> Floats:
+    """Losses of which none counts for more than `most` times the 0.75 quantile of those that are known.
+
+    A node that says it is badly served is chosen, and nobody can see whether it is true. But however large a number it
+    says, those of the others still differ from each other.
+
+    Args:
+        losses: (K,); what is not finite stays as it is.
+        most: 1 or more.
+
+    Returns:
+        (K,); the same array where nothing is beyond that.
+    """
+    known = losses[np.isfinite(losses)]
+    bound = most * float(np.quantile(known, _QUANTILE, method="lower")) if len(known) else 0.0
+    return np.where(np.isfinite(losses) & (losses > bound), bound, losses) if bound > 0 else losses

@@ -134,10 +134,10 @@ def test_a_model_that_is_lost_has_no_name(new_folder: Callable[[], Path], models
             raise OSError(5, "Input/output error")
         sync_folder(path)
 
-    def saved(checkpoints: Path, number: int, *more: Any) -> Path:
+    def saved(checkpoints: Path, number: int, *more: Any, **named: Any) -> Path:
         if number == 3:
             raise checkpoint.CheckpointError("no room")
-        return save(checkpoints, number, *more)
+        return save(checkpoints, number, *more, **named)
 
     with (
         patch("server_app.folder.staged_file.sync_folder", unsteady),

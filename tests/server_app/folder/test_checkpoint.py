@@ -131,7 +131,7 @@ def test_keeps_the_newest_and_the_pinned(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     save_rounds(tmp_path, 1, 2, 3)
     assert rounds(tmp_path) == [2, 3]
-    save_rounds(tmp_path, 4, 5, 6, pin=3)
+    save_rounds(tmp_path, 4, 5, 6, pins=[3])
     assert rounds(tmp_path) == [3, 5, 6]
     assert_round(load(tmp_path, 3), 3)
     save_rounds(tmp_path, 7, 8)

@@ -13,19 +13,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.algebra.average import norm_of
+from models.algebra.plans import Plan
+from models.algebra.submodel import Submodel
 from models.errors import SettingError
+from protocol import Hello, Work
+from strategies.aggregation import Aggregation, FedNova, QFedAvg
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import ClientUpdate, Rejected
-from strategies.robustness.norm_bounds import CLIP_RATE, ZERO_RATE, NormBounds, moved
+from strategies.robustness.norm_bounds import CLIP_RATE, NormBounds, moved
 from strategies.robustness.options import GuardOptions
 
 norms = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=20)
 
 
-def reply(norm: float, examples: float = 10.0) -> ClientUpdate:
+def reply(norm: float, examples: float = 10.0, **metrics: float) -> ClientUpdate:
     difference = torch.tensor([3.0, 4.0]) * (norm / 5)
-    return ClientUpdate(difference=difference, metrics={"num-examples": examples}, norm=norm)
+    said = {"num-examples": examples} | {key.replace("_", "-"): value for key, value in metrics.items()}
+    return ClientUpdate(difference=difference, metrics=said, norm=norm, norm_received=norm)
+
+
+def asked(tier: str = "a", node: int = 0, steps: int = 10, examples: int = 10) -> TrainAssignment:
+    whom = Node(1000 + node, Hello(node=node, examples=examples))
+    work = Work(local_steps=steps)
+    return TrainAssignment(node=whom, tier=tier, plan=Plan(), part=Submodel({}), nonce="", work=work)
 
 
 def end(limits: NormBounds) -> None:
@@ -33,19 +46,22 @@ def end(limits: NormBounds) -> None:
 
 
 def play(limits: NormBounds, *rounds: dict[str, list[float]]) -> list[list[str]]:
-    """Tiers and norms of the rounds; the tiers of the rejected ones."""
+    """Tiers and norms of the rounds, every tier's nodes in the same order; the tiers of the rejected ones."""
     rejected: list[list[str]] = []
     for by_tier in rounds:
         limits.begin(1, torch.zeros(0))
         rejected.append([])
-        for tier, sent in by_tier.items():
-            for norm in sent:
-                try:
-                    limits.limited(tier, reply(norm))
-                except Rejected:
-                    rejected[-1].append(tier)
-                else:
-                    limits.note(tier, norm)
+        sent = [(tier, node, norm) for tier, norms in by_tier.items() for node, norm in enumerate(norms)]
+        whom = [(asked(tier, 100 * ord(tier[0]) + node), reply(norm)) for tier, node, norm in sent]
+        for one, update in whom:
+            limits.hear(one, update)
+        for one, update in whom:
+            try:
+                limits.limited(one, update)
+            except Rejected:
+                rejected[-1].append(one.tier)
+            else:
+                limits.accepted(one, update)
         end(limits)
     return rejected
 
@@ -57,7 +73,7 @@ def test_the_step_is_the_geometric_update(start: float, seen: list[float], quant
 
 
 @pytest.mark.parametrize(
-    ("quantile", "rate", "spread"), [(0.8, CLIP_RATE, 1.0), (0.98, ZERO_RATE, 0.5), (0.5, CLIP_RATE, 2.0)]
+    ("quantile", "rate", "spread"), [(0.8, CLIP_RATE, 1.0), (0.98, log(10), 0.5), (0.5, CLIP_RATE, 2.0)]
 )
 def test_the_estimate_finds_the_quantile(quantile: float, rate: float, spread: float) -> None:
     """Over 600 rounds of 40 replies, from a hundred times too much."""
@@ -82,17 +98,104 @@ def test_what_is_shortened_is_as_much_shorter_before_encoding() -> None:
     limits = NormBounds(GuardOptions(guard_norm="clip", guard_clip_start=2.0))
     limits.begin(1, torch.zeros(0))
     came = replace(reply(8.0), metrics={"num-examples": 10.0, "norm": 6.0}, span=(0.3, 2.0))
-    found = limits.limited("a", came)
+    found = limits.limited(asked("a"), came)
     assert (found.norm, found.metrics["norm"], found.span) == (2.0, 1.5, (0.3, 2.0))
-    assert "norm" not in limits.limited("a", reply(8.0)).metrics
+    assert "norm" not in limits.limited(asked("a"), reply(8.0)).metrics
 
 
 def test_a_bound_that_most_are_above_was_wrong() -> None:
-    """A tier whose differences are all above the start is let in after a few rounds."""
-    limits = NormBounds(GuardOptions(guard_norm="zero"))
-    rejected = play(limits, *[{"a": [5000.0, 6000.0], "b": [1.0]}] * 6)
-    assert rejected[0] == ["a", "a"]
-    assert not rejected[-1]
+    """A tier that joins with differences far above everybody's is let in after a round."""
+    limits = NormBounds(GuardOptions())
+    alone, both = {"b": [1.0, 1.1, 0.9]}, {"b": [1.0, 1.1, 0.9], "a": [5000.0, 6000.0, 5500.0]}
+    assert play(limits, alone, both, both) == [[], ["a"] * 3, []]
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+@pytest.mark.parametrize("factor", [10.0, 1e6])
+def test_the_first_round_says_what_is_usual(place: int, factor: float) -> None:
+    """Wherever among the first replies the long one is; nor does it lift the bound by and by."""
+    sent = [1.0, 1.2, 0.9, 1.1, 0.8]
+    sent[place] *= factor
+    limits = NormBounds(GuardOptions())
+    assert play(limits, *[{"a": sent}] * 5) == [["a"]] * 5
+    assert limits.report()["norm_bounds"]["a"] < 5
+
+
+def test_one_of_ten_moves_no_bound_by_and_by() -> None:
+    """It sends as much as it may, every round, and never gets further than so many times the median."""
+    limits, sent = NormBounds(GuardOptions()), 1.0
+    for _ in range(30):
+        play(limits, {"a": [1.0] * 9 + [sent]})
+        sent = 0.999 * limits.report()["norm_bounds"]["a"]
+    assert sent < 4.0
+
+
+def test_a_tier_of_two_is_held_against_all() -> None:
+    limits = NormBounds(GuardOptions())
+    assert play(limits, {"a": [1.0, 1.1], "b": [0.9, 9.0], "c": [1.0]}) == [["b"]]
+
+
+def test_two_nodes_cannot_tell_who_is_odd() -> None:
+    assert play(NormBounds(GuardOptions()), *[{"a": [1.0, 1e6]}] * 3) == [[], [], []]
+
+
+def test_more_steps_come_further() -> None:
+    """Of a device of ten times the data; the same length after the usual steps is refused."""
+    for steps, refused in ((100, False), (10, True)):
+        limits = NormBounds(GuardOptions())
+        limits.begin(1, torch.zeros(0))
+        for node in range(4):
+            limits.hear(asked(node=node), reply(1.0))
+        one = asked(node=9, steps=steps)
+        limits.hear(one, reply(9.0))
+        if refused:
+            with pytest.raises(Rejected, match="usual in tier a"):
+                limits.limited(one, reply(9.0))
+        else:
+            limits.limited(one, reply(9.0))
+
+
+@pytest.mark.parametrize(("rule", "refused"), [(FedNova(), True), (None, False)])
+def test_few_steps_are_short_where_steps_count(rule: Aggregation | None, refused: bool) -> None:
+    """Divided by one step instead of ten, an ordinary difference would be ten times too long."""
+    limits = NormBounds(GuardOptions(), rule)
+    limits.begin(1, torch.zeros(0))
+    for node in range(4):
+        limits.hear(asked(node=node), reply(1.0, steps=10))
+    one = asked(node=9)
+    limits.hear(one, reply(1.0, steps=1))
+    if refused:
+        with pytest.raises(Rejected, match="usual in tier a"):
+            limits.limited(one, reply(1.0, steps=1))
+    else:
+        limits.limited(one, reply(1.0, steps=1))
+
+
+@pytest.mark.parametrize(("q", "most"), [(1.0, 8.0), (2.0, 4.0), (0.0, 1e20)])
+def test_a_loss_weighs_at_most_four_times_the_usual(q: float, most: float) -> None:
+    limits = NormBounds(GuardOptions(), QFedAvg(q))
+    limits.begin(1, torch.zeros(0))
+    came = [(asked(node=node), reply(1.0, loss_before=loss)) for node, loss in enumerate([1.0, 2.0, 3.0, 1e20])]
+    for one, update in came:
+        limits.hear(one, update)
+    came[-1:] = [(asked(node=3), reply(1.0, loss_before=1e20))]
+    usual = [limits.limited(one, update).metrics["loss-before"] for one, update in came]
+    assert usual[:3] == [1.0, 2.0, 3.0]
+    assert usual[3] == pytest.approx(most * 2.5 / 2 if q else most)
+
+
+def test_every_cluster_has_its_own_bound() -> None:
+    limits = NormBounds(GuardOptions())
+    limits.begin(1, torch.zeros(0))
+    replies = [
+        (asked(node=i), replace(reply(norm), cluster=i // 3)) for i, norm in enumerate([9.0, 9.5, 8.0, 1.0, 0.9, 1.1])
+    ]
+    for one, update in replies:
+        limits.hear(one, update)
+    for one, update in replies:
+        limits.limited(one, update)
+    with pytest.raises(Rejected, match="tier a of cluster 1"):
+        limits.limited(asked(node=9), replace(reply(9.0), cluster=1))
 
 
 def test_every_tier_has_its_own_bound() -> None:
@@ -101,44 +204,46 @@ def test_every_tier_has_its_own_bound() -> None:
     assert not any(play(limits, *rounds))
     assert limits.clip["e"] < 0.02 < 5 < limits.clip["a"]
     limits.begin(1, torch.zeros(0))
-    limits.limited("a", reply(9.0))
-    with pytest.raises(Rejected, match="quantile of tier e"):
-        limits.limited("e", reply(9.0))
+    limits.limited(asked("a"), reply(9.0))
+    with pytest.raises(Rejected, match="usual in tier e"):
+        limits.limited(asked("e"), reply(9.0))
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100))
 def test_clipping_shortens_and_keeps_the_direction(norm: float, bound: float) -> None:
     limits = NormBounds(GuardOptions(guard_norm="clip", guard_clip_start=bound))
     before = reply(norm)
-    after = limits.limited("a", before)
+    after = limits.limited(asked("a"), before)
     assert norm_of(after.difference) == pytest.approx(min(norm, bound), rel=1e-5)
     assert after.norm == pytest.approx(min(norm, bound))
     assert float(after.difference[0] * 4) == pytest.approx(float(after.difference[1] * 3), rel=1e-5)
     assert norm > bound or after is before
-    limits.note("a", norm)
+    limits.accepted(asked("a"), after)
     assert limits.report()["clipped"] == ({"a": 1} if norm > bound else {})
 
 
 @pytest.mark.parametrize("norm", [nan, inf])
 def test_what_is_not_finite_is_the_averages_to_refuse(norm: float) -> None:
     limits = NormBounds(GuardOptions(guard_norm="both"))
-    assert limits.limited("a", reply(norm)).norm is norm or norm == inf
+    assert limits.limited(asked("a"), reply(norm)).norm is norm or norm == inf
 
 
 @given(st.floats(0.5, 1e6))
 def test_weights_are_clipped_to_the_range(examples: float) -> None:
-    limits = NormBounds(GuardOptions(guard_examples="10, 500"))
-    assert limits.limited("a", reply(1.0, examples)).metrics["num-examples"] == min(max(examples, 10), 500)
-    assert limits.report() == {"weights_clipped": int(not 10 <= examples <= 500)}
+    limits = NormBounds(GuardOptions(guard=False, guard_examples="10, 500"))
+    assert limits.limited(asked("a"), reply(1.0, examples)).metrics["num-examples"] == min(max(examples, 10), 500)
+    assert limits.report() == {"weights_clipped": int(not 10 < examples < 500)}
 
 
 def test_nothing_is_looked_at_when_all_is_off() -> None:
-    limits, one = NormBounds(GuardOptions()), reply(1e9, 1e9)
-    assert limits.limited("a", one) is one
-    limits.note("a", 1e9)
+    limits, one = NormBounds(GuardOptions(guard=False, guard_rollbacks=0)), reply(1e9, 1e9)
+    assert not limits.on
+    assert limits.hear(asked("a"), one)
+    assert limits.limited(asked("a"), one) is one
+    limits.accepted(asked("a"), one)
     end(limits)
     assert limits.report() == {}
-    assert limits.checkpoint() == ({}, {"zero": {}, "clip": {}})
+    assert limits.checkpoint() == ({}, {"norms": {}, "losses": {}, "clip": {}})
 
 
 def test_restored_limits_go_on_as_they_were() -> None:
@@ -157,7 +262,7 @@ def test_restored_limits_go_on_as_they_were() -> None:
     [
         ("guard-norm", "on"),
         ("guard-mean", "mode"),
-        ("guard-zero-quantile", 1.0),
+        ("guard-zero-multiple", 1.0),
         ("guard-clip-quantile", 0.0),
         ("guard-clip-start", 0.0),
         ("guard-faulty", -1),
@@ -169,7 +274,6 @@ def test_restored_limits_go_on_as_they_were() -> None:
         ("guard-examples", "5"),
         ("guard-examples", "9, 3"),
         ("guard-examples", "0, 3"),
-        ("guard-zero-start", 0.0),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(key: str, value: Any) -> None:

@@ -218,7 +218,14 @@ def test_what_passes_beside_a_device_is_known_of_those_who_were_looked_for_from_
     asked: list[Any] = [SimpleNamespace(node=SimpleNamespace(id=1000 + i)) for i in range(WINDOW + 4)]
     none: Any = None  # nothing is sent here
     aggregator = RoundAggregator(
-        report=RoundReport(number=1), assignments=asked, messages=(), bytes_down=(), stages=(), states=none
+        report=RoundReport(number=1),
+        assignments=asked,
+        messages=(),
+        bytes_down=(),
+        first_stages=(),
+        stages=(),
+        hear=lambda *_: True,
+        states=none,
     )
     aggregator.accepted = [
         AcceptedUpdate(assignment=one, metrics={"seconds": 2.0}) for one in asked if one.node.id != 1003

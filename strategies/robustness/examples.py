@@ -1,0 +1,36 @@
+"""How many examples a node may say that it has.
+
+Examples weigh replies and decide who is chosen, and nobody but the node can count them. Unless a range is set, nobody
+counts for more than three times what nine in ten nodes stay below. In most fleets nobody comes near that; where sizes
+differ by more, the largest count for less than they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from strategies.exchange.node import Node
+from strategies.robustness.last_said import LEAST
+from strategies.robustness.options import GuardOptions
+
+_QUANTILE, _MULTIPLE = 0.9, 3
+
+
+def most_examples(nodes: Sequence[Node], options: GuardOptions) -> float:
+    """What a node may say at most."""
+    if not options.guards_examples or len(nodes) < LEAST:
+        return options.examples[1]
+    said = sorted(node.hello.examples for node in nodes)
+    return _MULTIPLE * said[int(_QUANTILE * (len(said) - 1))]
+
+
+def believed(nodes: list[Node], options: GuardOptions) -> list[Node]:
+    """The nodes, each with at most so many examples as it may say; the same list if nobody says more."""
+    most = most_examples(nodes, options)
+    if all(node.hello.examples <= most for node in nodes):
+        return nodes
+    return [
+        node if node.hello.examples <= most else Node(node.address, replace(node.hello, examples=int(most)))
+        for node in nodes
+    ]

@@ -1,0 +1,113 @@
+"""Moments of static batch norm pooled over devices, without those that are far from the others'.
+
+A device says, for every layer, a count, sums and sums of squares (see `models.statistics`), and pooling adds them; so
+one that says much too much decides alone. Two numbers of a layer are alike on all devices: how many activations an
+example has there, and their root mean square, since layers below are normalised. Whoever is beyond a multiple of the
+medians of either is left out. What is left is added in the order in which it came, so honest devices pool to the same
+bits.
+
+In a tier of fewer than three devices those of the other tiers say what is usual, and where there are not three at all,
+nobody can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from protocol import NodeId
+from strategies.robustness.last_said import LEAST
+
+MOST_ACTIVATIONS, MOST_LENGTH = 2.0, 3.0  # so many times what is usual
+_FIRST = 64  # answers of a tier that wait for each other; those after them are judged by these
+
+LeftOut = Callable[[NodeId, str], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Tier:
+    channels: list[int]
+    held: list[tuple[NodeId, Tensor, Tensor]] = field(default_factory=list)  # node, moments, facts
+    facts: list[Tensor] = field(default_factory=list)
+    pooled: Tensor | None = None
+
+    def add(self, moments: Tensor) -> None:
+        self.pooled = moments.clone() if self.pooled is None else self.pooled + moments
+
+
+class MomentPool:
+    """Adds up the moments of every tier.
+
+    Args:
+        channels: tier → layer → its channels, in network order.
+        guard: whether answers are held against each other.
+        left_out: told of whoever is not counted, and why.
+    """
+
+    def __init__(self, channels: Mapping[str, Mapping[str, int]], *, guard: bool, left_out: LeftOut) -> None:
+        self._tiers = {name: _Tier(channels=list(layers.values())) for name, layers in channels.items()}
+        self._guard, self._left_out = guard, left_out
+
+    def add(self, name: str, node: NodeId, moments: Tensor, examples: float) -> None:
+        """Take an answer.
+
+        Args:
+            name: of the tier that it is about.
+            node: whose it is.
+            moments: float64, of the tier's layers; checked by `models.statistics.check_moments`.
+            examples: training examples of the node.
+        """
+        tier = self._tiers[name]
+        if not self._guard:
+            tier.add(moments)
+            return
+        facts = _facts(moments, tier.channels, examples)
+        if len(tier.facts) < _FIRST:
+            tier.facts.append(facts)
+            tier.held.append((node, moments, facts))
+        else:
+            self._judge(tier, self._usual(tier), node, moments, facts)
+
+    def pooled(self) -> dict[str, Tensor]:
+        """Tier → pooled moments; tiers that nobody answered for are absent."""
+        for tier in self._tiers.values():
+            usual = self._usual(tier)
+            for node, moments, facts in tier.held:
+                self._judge(tier, usual, node, moments, facts)
+            tier.held.clear()
+        return {name: tier.pooled for name, tier in self._tiers.items() if tier.pooled is not None}
+
+    def _judge(self, tier: _Tier, usual: Tensor | None, node: NodeId, moments: Tensor, facts: Tensor) -> None:
+        if usual is not None:
+            times = (facts / usual).nan_to_num(nan=1.0).amax(1)  # a layer without activations says nothing
+            for what, found, most in zip(
+                ("activations an example", "their root mean square"),
+                times.tolist(),
+                (MOST_ACTIVATIONS, MOST_LENGTH),
+                strict=True,
+            ):
+                if not found <= most:
+                    self._left_out(node, f"{what} are {found:.3g} times what is usual: allowed is {most:g}")
+                    return
+        tier.add(moments)
+
+    def _usual(self, tier: _Tier) -> Tensor | None:
+        """Medians by layer (2, layers) of the tier, or of all tiers; None where too few answered."""
+        if len(tier.facts) >= LEAST:
+            return torch.stack(tier.facts).quantile(0.5, dim=0)
+        layers = len(tier.channels)
+        every = [facts[:, :layers] for one in self._tiers.values() for facts in one.facts if facts.shape[1] >= layers]
+        return torch.stack(every).quantile(0.5, dim=0) if len(every) >= LEAST else None
+
+
+def _facts(moments: Tensor, channels: Sequence[int], examples: float) -> Tensor:
+    """Activations an example and their root mean square, of every layer: (2, layers)."""
+    parts = torch.split(moments, [1 + 2 * count for count in channels])
+    counts = [part[0] / examples for part in parts]
+    lengths = [
+        (part[1 + width :].sum() / (width * part[0])).sqrt() for width, part in zip(channels, parts, strict=True)
+    ]
+    return torch.stack([torch.stack(counts), torch.stack(lengths)])

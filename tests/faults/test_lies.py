@@ -1,0 +1,177 @@
+"""Numbers that a node says of itself: with the guard as it is by default, a lie hardly matters, whatever the number.
+
+The liar takes part in an ordinary way, and says wrong things of its examples, steps, losses, moments, cluster and of
+how far it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+
+from flotilla.local.grid import Faults
+from protocol import DIFFERENCE, HELLO, LOSSES, MOMENTS, STATISTICS, TRAIN, encode
+from server_app.config.resolve import defaults
+from strategies.selection.utility import Utility
+from tests.support import TINY, Outcome, Player, address_of, without
+
+VICTIM = 2
+TEN: dict[str, Any] = {"num_clients": 10, "method": "fedavg", "tiers": "a:1", "num_server_rounds": 2, "batch_size": 32}
+LAST: dict[str, Any] = {"evaluate_every": 2, **TEN}
+
+Change = Callable[[RecordDict], None]
+
+
+def longer(factor: float) -> Change:
+    """The difference times so much."""
+
+    def change(content: RecordDict) -> None:
+        flat = content.array_records["arrays"][DIFFERENCE].numpy()
+        content["arrays"] = ArrayRecord({DIFFERENCE: Array(np.asarray(flat * np.float32(factor)))})
+
+    return change
+
+
+def says(**numbers: float) -> Change:
+    """Other numbers along with it."""
+
+    def change(content: RecordDict) -> None:
+        for name, number in numbers.items():
+            content.metric_records["metrics"][name.replace("_", "-")] = number
+
+    return change
+
+
+def lying(*changes: Change, kind: str = TRAIN) -> Faults:
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if request.metadata.message_type == kind and request.metadata.dst_node_id == address_of(VICTIM):
+            for change in changes:
+                change(reply.content)
+        return [reply]
+
+    return faults
+
+
+def accuracy(out: Outcome) -> float:
+    return float(out.rows[-1]["accuracy"])
+
+
+@pytest.mark.parametrize("factor", [1e6, -10.0])
+def test_a_difference_far_too_long_is_no_reply_from_the_first_round_on(play: Player, factor: float) -> None:
+    out = play(lying(longer(factor)), **TEN)
+    assert out.hash == play(without(VICTIM), **TEN).hash
+    assert [one["node"] for one in out.rejected] == [VICTIM] * 2
+
+
+@pytest.mark.parametrize("rule", ["examples", "method"])
+def test_a_reply_weighs_no_more_than_its_hello_said(play: Player, rule: str) -> None:
+    keys = {**LAST, "aggregation": rule}
+    out, turned = (play(lying(longer(-1), *also), **keys) for also in ((says(num_examples=1e9),), ()))
+    assert out.hash == turned.hash
+
+
+def test_a_hello_says_no_more_than_others_have(play: Player) -> None:
+    """Nine tenths of the nodes have some hundred examples, and one says a billion and turns its difference."""
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        (reply,) = lying(hello(examples=2**62), kind=HELLO)(request, reply)
+        return lying(longer(-1), says(num_examples=1e9))(request, reply)
+
+    keys = {**LAST, "aggregation": "examples"}
+    assert accuracy(play(faults, **keys)) > accuracy(play.once(**keys)) - 0.25
+    assert accuracy(play(faults, guard=False, guard_examples="1, 1000000000", **keys)) < 0.2
+
+
+def hello(**fields: Any) -> Change:
+    def change(content: RecordDict) -> None:
+        for name, value in fields.items():
+            content.config_records["config"][name] = value
+
+    return change
+
+
+@pytest.mark.parametrize("mean", ["mean", "trimmed-mean"])
+def test_fednova_takes_no_more_steps_than_planned(play: Player, mean: str) -> None:
+    keys = {**LAST, "aggregation": "fednova", "guard_mean": mean}
+    assert play(lying(says(steps=1e9)), **keys).hash == play.once(**keys).hash
+
+
+def test_fednova_takes_no_long_difference_of_few_steps(play: Player) -> None:
+    keys = {**LAST, "aggregation": "fednova", "local_epochs": 4}
+    out = play(lying(longer(-1), says(steps=1)), **keys)
+    assert {one["node"] for one in out.rejected} == {VICTIM}
+    assert out.hash == play(without(VICTIM), **keys).hash
+
+
+def test_a_loss_weighs_no_more_than_a_few_others(play: Player) -> None:
+    keys = {**LAST, "aggregation": "q-fedavg"}
+    out = play(lying(longer(-1), says(loss_before=1e20)), **keys)
+    assert all(row["guard"]["losses_clipped"] == 1 for row in out.rows)
+    assert accuracy(out) > accuracy(play.once(**keys)) - 0.25
+
+
+def test_another_cluster_is_told_apart_by_its_own_lengths(play: Player) -> None:
+    keys = {**LAST, "clustering": "ifca", "ifca_clusters": 2}
+
+    def swapped(content: RecordDict) -> None:
+        numbers = content.metric_records["metrics"]
+        numbers["cluster"] = 1.0 - float(numbers["cluster"])  # type: ignore[arg-type]
+
+    out = play(lying(swapped, longer(1e4)), **keys)
+    assert out.hash == play(without(VICTIM), **keys).hash
+
+
+def test_losses_are_held_against_each_other(play: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe's answer of 1e308 counts as a multiple of the others'; so does a loss of the last training."""
+    seen: list[float] = []
+    told = Utility._losses
+
+    def noted(self: Utility, *rest: Any) -> Any:
+        found = told(self, *rest)
+        seen.append(float(found.max()))
+        return found
+
+    monkeypatch.setattr(Utility, "_losses", noted)
+    for selection, kind in (("pow-d", LOSSES), ("rpow-d", TRAIN)):
+        seen.clear()
+        out = play(lying(says(loss=1e308), kind=kind), selection=selection, fraction_train=0.3, **LAST)
+        assert out.summary["status"] == "finished"
+        assert np.isfinite(seen[1:]).all() or selection == "rpow-d"
+        assert max((loss for loss in seen if np.isfinite(loss)), default=0.0) < 1e3
+
+
+def test_a_size_that_nobody_has_does_not_train_alone(play: Player) -> None:
+    keys = {**LAST, "selection": "by-size-replacement", "fraction_train": 0.5}
+    out = play(lying(hello(examples=2**62), kind=HELLO), **keys)
+    assert all(set(row["selected"]) - {VICTIM} for row in out.rows)
+    assert max(len(row["selected"]) for row in out.rows) > 2
+
+
+def test_moments_far_from_the_others_are_left_out(play: Player) -> None:
+    """The model is whole, so what the run says of it must be, too."""
+    keys = {**LAST, "norm": "static-batch", "method": "heterofl", "tiers": "a:1, b:1/2"}
+
+    def moments(content: RecordDict) -> None:
+        length = content.array_records["arrays"][MOMENTS].shape[0]
+        content["arrays"] = ArrayRecord({MOMENTS: encode(torch.full((length,), 1e30, dtype=torch.float64))})
+
+    out, honest = play(lying(moments, kind=STATISTICS), **keys), play.once(**keys)
+    assert out.hash == honest.hash
+    assert accuracy(out) > accuracy(honest) - 0.05
+    assert [one["node"] for one in out.rejected] == [VICTIM]
+
+
+def test_honest_runs_are_the_same_with_the_guard_and_without(play: Player) -> None:
+    """The default job, shortened: no bit of it differs."""
+    usual = {key.replace("-", "_"): value for key, value in defaults().items() if key in TINY}
+    keys: dict[str, Any] = {**usual, "num_server_rounds": 2, "local_epochs": 1, "num_clients": 10, "device": "cpu"}
+    out, bare = play(**keys), play(guard=False, **keys)
+    assert out.hash == bare.hash
+    assert "guard" in out.rows[-1]
+    assert "guard" not in bare.rows[-1]
+    assert out.rejected == []

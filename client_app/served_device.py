@@ -39,6 +39,7 @@ from protocol import (
     TrainRequest,
     WireError,
     encode,
+    id_of_address,
 )
 from protocol.codecs import OfPart, codec_from
 
@@ -83,7 +84,9 @@ TrainFunction = Callable[[nn.Module, TrainTask, Context], float]
 def node_of(context: Context) -> NodeId:
     """Stable id of a device: its partition where it has one, else flwr's node id, which a registered key keeps."""
     partition = context.node_config.get("partition-id")
-    return partition if isinstance(partition, int) and not isinstance(partition, bool) else context.node_id
+    return (
+        partition if isinstance(partition, int) and not isinstance(partition, bool) else id_of_address(context.node_id)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from protocol.allocator import keep_large_buffers
 from protocol.arrays import WireError, bytes_of, decode, encode, record_of, state_of
 from protocol.records import VERSION
-from protocol.replies import DIFFERENCE, GRADIENT, MOMENTS, DataReply, Hello, NodeId, Reply
+from protocol.replies import DIFFERENCE, GRADIENT, MOMENTS, DataReply, Hello, NodeId, Reply, id_of_address
 from protocol.requests import (
     EVALUATE,
     FACTS,
@@ -68,6 +68,7 @@ __all__ = [
     "decode",
     "encode",
     "escaped",
+    "id_of_address",
     "keep_large_buffers",
     "quoted",
     "read_request",

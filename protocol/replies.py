@@ -22,6 +22,14 @@ DIFFERENCE, MOMENTS, GRADIENT = "difference", "moments", "gradient"
 NodeId = int | str
 
 
+def id_of_address(address: int) -> int:
+    """The id of a node that has no other: flwr's node id without its highest bit, for which fields have no room.
+
+    Source: flwr 1.41 draws node ids as eight unsigned random bytes; whole numbers of its records are signed.
+    """
+    return address % 2**63
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """What a client says of itself when it is met.

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from protocol import NodeId, quoted
+from protocol import NodeId, id_of_address, quoted
 from strategies.nodes.registration import Registration
 
 ANYBODY, REGISTERED, NAMED = range(3)  # how well a claim is founded
@@ -68,9 +68,9 @@ class Claims:
             ValueError: its key was registered for another id.
         """
         own = registration.id
-        if own is not None and node not in (own, address):
+        if own is not None and node not in (own, id_of_address(address)):
             raise ValueError(f"its key is registered as {registration.name!r}, and it says it is {quoted(node)}")
-        named = own is not None or node == address
+        named = own is not None or node == id_of_address(address)
         founded = NAMED if named else REGISTERED if registration.name else ANYBODY
         new = Claim(address=address, key=registration.key, founded=founded)
         for other, claims in self._claims.items():

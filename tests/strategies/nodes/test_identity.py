@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
 
-from protocol import Hello
+from protocol import Hello, id_of_address
 from strategies.nodes.back_off import LONGEST, BackOff
 from strategies.nodes.claims import Claims
 from strategies.nodes.manager import NobodyAnswered, NodeManager
@@ -54,6 +54,15 @@ def test_a_name_is_a_nodes_id_whoever_says_it_first() -> None:
     assert [one.node for one in rejected] == [5]
     grid.online = [LIAR]  # nor while the owner is away
     assert listed(fleet, grid, 3) == {}
+
+
+def test_every_address_that_flwr_draws_is_an_id_that_fits_a_message() -> None:
+    largest = 2**64 - 1
+    own = id_of_address(largest)
+    assert Hello.from_record(Hello(node=own, examples=1).to_record()).node == own
+    claims = Claims(1)
+    claims.claim(own, largest, Registration(name="node-3", key="k"))
+    assert claims.holders([largest])[0] == {own: largest}
 
 
 def test_a_registered_node_counts_before_one_that_is_not() -> None:

@@ -152,8 +152,10 @@ QUICK = Lie(name="seconds 1e-300", changes={TRAIN: [says(seconds=1e-300, seconds
 PROBED_GRADIENT = Lie(name="probed gradient 1e15", changes={GRADIENTS: [gradient], TRAIN: [TURNED]})
 CLUSTER = Lie(name="cluster, x 1e4", changes={TRAIN: [other_cluster, times(1e4)]})
 CLUSTER_ONLY = Lie(name="cluster", changes={TRAIN: [other_cluster, TURNED]})
-NORM = Lie(name="norm 1e30", changes={TRAIN: [says(norm=1e30), TURNED]})
-NO_NORM = Lie(name="norm 0", changes={TRAIN: [says(norm=0.0), TURNED]})
+# Of what is encoded nothing else is changed: a frame that was would be refused as damaged, whatever the numbers say.
+LOSS_BEFORE_ONLY = Lie(name="loss before 1e20, no turn", changes={TRAIN: [says(loss_before=1e20)]})
+NORM = Lie(name="norm 1e30", changes={TRAIN: [says(norm=1e30)]})
+NO_NORM = Lie(name="norm 0", changes={TRAIN: [says(norm=0.0)]})
 _TRAINED = [LOSS, STEPS, SLOW, QUICK]
 # Case → its keys, and what only it reads.
 CASES: Mapping[str, tuple[Keys, Sequence[Lie]]] = {
@@ -161,7 +163,7 @@ CASES: Mapping[str, tuple[Keys, Sequence[Lie]]] = {
     "examples": ({"aggregation": "examples"}, ()),
     "uniform": ({"aggregation": "uniform"}, ()),
     "q-fedavg": ({"aggregation": "q-fedavg"}, (LOSS_BEFORE, NO_LOSS_BEFORE)),
-    "q-fedavg, qsgd": ({"aggregation": "q-fedavg", "codec": "qsgd"}, (LOSS_BEFORE, NORM, NO_NORM)),
+    "q-fedavg, qsgd": ({"aggregation": "q-fedavg", "codec": "qsgd"}, (LOSS_BEFORE_ONLY, NORM, NO_NORM)),
     "q-fedsgd": ({"aggregation": "q-fedsgd", **_GRADIENT}, (LOSS_BEFORE, NO_LOSS_BEFORE)),
     "fednova": ({"aggregation": "fednova"}, (STEPS, ONE_STEP)),
     "fednova, trimmed mean": ({"aggregation": "fednova", "guard-mean": "trimmed-mean"}, (STEPS, ONE_STEP)),

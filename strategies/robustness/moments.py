@@ -6,8 +6,8 @@ example has there, and their root mean square, since layers below are normalised
 medians of either is left out. What is left is added in the order in which it came, so honest devices pool to the same
 bits.
 
-In a tier of fewer than three devices those of the other tiers say what is usual, and where there are not three at all,
-nobody can.
+In a tier of fewer than three devices those of the other tiers say what is usual, within a wider bound, since the length
+of what a layer is given depends on how many units feed it. Where there are not three at all, nobody can.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from protocol import NodeId
 from strategies.robustness.last_said import LEAST
 
 MOST_ACTIVATIONS, MOST_LENGTH = 2.0, 3.0  # so many times what is usual
+MOST_LENGTH_ELSEWHERE = 30.0  # likewise, of what is usual in other tiers
 _FIRST = 64  # answers of a tier that wait for each other; those after them are judged by these
 
 LeftOut = Callable[[NodeId, str], None]
@@ -82,11 +83,12 @@ class MomentPool:
 
     def _judge(self, tier: _Tier, usual: Tensor | None, node: NodeId, moments: Tensor, facts: Tensor) -> None:
         if usual is not None:
+            most_length = MOST_LENGTH if len(tier.facts) >= LEAST else MOST_LENGTH_ELSEWHERE
             times = (facts / usual).nan_to_num(nan=1.0).amax(1)  # a layer without activations says nothing
             for what, found, most in zip(
                 ("activations an example", "their root mean square"),
                 times.tolist(),
-                (MOST_ACTIVATIONS, MOST_LENGTH),
+                (MOST_ACTIVATIONS, most_length),
                 strict=True,
             ):
                 if not found <= most:

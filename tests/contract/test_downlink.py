@@ -48,6 +48,7 @@ def test_errors_do_not_add_up(play: Player) -> None:
     assert 0 < furthest(out, plain) < 0.05
 
 
+@pytest.mark.slow
 def test_the_default_levels_train_as_well_as_none(play: Player) -> None:
     """Levels in blocks of 512 have a variance above 1: as they are, they would carry the clients' state away."""
     same: dict[str, Any] = {

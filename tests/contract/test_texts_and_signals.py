@@ -82,7 +82,7 @@ def test_mixed_precision(root: Path, tmp_path: Path) -> None:
         assert not out.rejected
 
 
-@pytest.mark.parametrize("network", ["cnn1d", "gru"])
+@pytest.mark.parametrize("network", ["cnn1d", pytest.param("gru", marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_uninterrupted_one(root: Path, tmp_path: Path, network: str) -> None:
     keys = _keys(root, "har", network, fraction_train=0.6)
     whole = play(tmp_path / "whole", num_server_rounds=3, **keys)

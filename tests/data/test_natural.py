@@ -78,7 +78,7 @@ def test_more_clients_than_people() -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_only_where_the_data_set_has_owners(name: str) -> None:
-    if name in ("har", "shakespeare"):
+    if SOURCES[name].owned:
         DataSettings(dataset=name, partition="natural")
         return
     with pytest.raises(SettingError) as caught:

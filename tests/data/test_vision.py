@@ -20,8 +20,8 @@ def _run(code: str) -> None:
 @pytest.mark.parametrize(
     "before",
     [
-        pytest.param("try: import torchvision\nexcept RuntimeError: pass", id="after a try"),
-        pytest.param(_USE + "\nimport torchvision; v.cache_clear()", id="already imported"),
+        pytest.param("try: import torchvision\nexcept RuntimeError: pass", id="after a try", marks=pytest.mark.slow),
+        pytest.param(_USE + "\nimport torchvision; v.cache_clear()", id="already imported", marks=pytest.mark.slow),
         # A build whose library loads: its operators are there before anything of ours runs.
         pytest.param(
             "import torch; l = torch.library.Library('torchvision', 'DEF')\n"

@@ -58,6 +58,7 @@ def test_ray_the_pool_and_one_process_give_the_same_numbers(tmp_path: Path) -> N
     assert results(tmp_path / "ray") == results(tmp_path / "pool") == results(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_failing_run_exits_with_1_and_says_why(tmp_path: Path) -> None:
     # Nobody's training stays finite, so no round has the replies it needs.
     config = SMALL.replace("rounds=2", "rounds=1") + " learning-rate=1e30"

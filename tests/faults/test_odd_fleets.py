@@ -141,8 +141,8 @@ def test_a_partition_without_examples(play: Player, monkeypatch: pytest.MonkeyPa
         parts = np.array_split(np.arange(len(labels)), settings.num_clients - 1)
         return [*parts, np.arange(0)]
 
-    monkeypatch.setitem(SCHEMES, "all but one", all_but_the_last)
-    keys: dict[str, Any] = {"num_clients": 4, "partition": "all but one"}
+    monkeypatch.setitem(SCHEMES, "shards", all_but_the_last)
+    keys: dict[str, Any] = {"num_clients": 4, "partition": "shards", "seed": 91}  # divisions are remembered by settings
     settings = configured(**keys).data
     (empty,) = (node for node in range(4) if len(node_data(settings, node).train) == 0)
     out = play(nodes=people(4, **keys), **keys)

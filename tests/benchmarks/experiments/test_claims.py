@@ -9,6 +9,7 @@ import pytest
 from benchmarks.experiments import claims
 
 
+@pytest.mark.slow
 def test_pow_d_has_a_row_for_every_selector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "POW_D", {**claims.POW_D, "local-epochs": 1})
     monkeypatch.setattr(claims, "SELECTORS", ("uniform", "pow-d"))
@@ -19,6 +20,7 @@ def test_pow_d_has_a_row_for_every_selector(monkeypatch: pytest.MonkeyPatch) -> 
     assert plain.split("|")[3:] != chosen.split("|")[3:]
 
 
+@pytest.mark.slow
 def test_fewer_levels_send_less_and_err_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(claims, "FEDPAQ", {**claims.FEDPAQ, "num-server-rounds": 2})
     monkeypatch.setattr(claims, "CODECS", {name: claims.CODECS[name] for name in ("float32", "s = 7", "s = 1")})

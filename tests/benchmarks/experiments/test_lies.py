@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks.experiments.lies import ALLOWED, CASES, COMMON_LIES, Found, as_table, measure
 
 
+@pytest.mark.slow
 def test_a_lie_costs_little() -> None:
     """One case in full; the table has them all."""
     said: list[str] = []

@@ -36,6 +36,7 @@ def test_the_regression_finds_nothing_in_noise() -> None:
     assert all(found.low[name] < 0 < found.high[name] for name in regression.NAMES)
 
 
+@pytest.mark.slow
 def test_one_run_of_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "ROUNDS", 3)
     monkeypatch.setitem(runs.COMMON, "num-server-rounds", 3)

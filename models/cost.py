@@ -44,7 +44,9 @@ def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
         every_exit: whether everything that predicts is computed, as in training and for the ensemble, not only what
             the deepest exit needs.
     """
-    network, two = build_part(spec, plan), examples(spec, 2)
+    with torch.device("meta"):
+        network = build_part(spec, plan)
+        two = examples(spec, 2)
     # Training mode: batch statistics are then not asked for. One input has none, so two are run and halved.
     network.train()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

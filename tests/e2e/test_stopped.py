@@ -24,7 +24,7 @@ SMALL = (
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
-@pytest.mark.parametrize("engine", ["local", "flower"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("flower", marks=pytest.mark.slow)])
 def test_ctrl_c_prints_the_command_that_goes_on(tmp_path: Path, engine: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "flotilla", "run", str(ROOT), "--engine", engine, "-c", SMALL]

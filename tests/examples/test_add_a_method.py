@@ -41,6 +41,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[subproces
     return folder, ran
 
 
+@pytest.mark.slow  # minutes: five runs through the command
 def test_every_step_does_what_the_page_says(
     done: tuple[Path, list[subprocess.CompletedProcess[str]]],
 ) -> None:
@@ -50,6 +51,7 @@ def test_every_step_does_what_the_page_says(
     assert not (folder / "runs" / "wrong").exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_option_is_answered_in_one_line(
     done: tuple[Path, list[subprocess.CompletedProcess[str]]],
 ) -> None:

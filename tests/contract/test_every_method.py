@@ -169,7 +169,7 @@ def test_an_abandoned_round_leaves_the_state_alone(play: Player, method: str) ->
     assert out.hash == play.once(method=method, num_server_rounds=1).hash
 
 
-@pytest.mark.parametrize(("assignment", "stop"), [("fixed", 3), ("dynamic", 1)])
+@pytest.mark.parametrize(("assignment", "stop"), [("fixed", 3), pytest.param("dynamic", 1, marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_uninterrupted_one(play: Player, method: str, assignment: str, stop: int) -> None:
     keys: dict[str, Any] = {"method": method, "tier_assignment": assignment, **RESUMED}
     half = half_of(play, stop, **keys)

@@ -1,7 +1,7 @@
 """Everything composes: methods x selectors x codecs, both ways x aggregations x clusters x slicing, two rounds each.
 
 Every value of every setting is in the sample, each with several others; a combination that is refused at the door is
-drawn again. A quarter of the sample runs with every change, the rest by `make test-slow`.
+drawn again. An eighth of the sample runs with every change, the rest by `make test-slow`.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def test_the_sample_has_every_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "sample", [pytest.param(one, marks=pytest.mark.slow) if i % 4 else one for i, one in enumerate(DRAWN)], ids=named
+    "sample", [pytest.param(one, marks=pytest.mark.slow) if i % 8 else one for i, one in enumerate(DRAWN)], ids=named
 )
 def test_two_rounds_are_finite_and_resumable(play: Player, sample: dict[str, int]) -> None:
     keys: dict[str, Any] = keys_of(sample)

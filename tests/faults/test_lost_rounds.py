@@ -136,7 +136,9 @@ def test_a_node_changes_its_tier(play: Player) -> None:
     assert out.hash not in {play(nodes=nodes(tier), **keys).hash for tier in ("a", "c")}
 
 
-@pytest.mark.parametrize("sent", [None, NOTHING, HALF], ids=["training", "trained", "sending"])
+@pytest.mark.parametrize(
+    "sent", [None, pytest.param(NOTHING, marks=pytest.mark.slow), HALF], ids=["training", "trained", "sending"]
+)
 def test_a_client_is_killed_while_it_trains_or_sends(play: Player, tmp_path: Path, sent: int | None) -> None:
     """SIGKILL to its process; the next client's request is already there, and goes to another one."""
     config = configured(run_dir=str(tmp_path / "run"), **FOUR)

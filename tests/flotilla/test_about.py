@@ -96,6 +96,7 @@ def test_a_method_of_another_file_without_a_source() -> None:
     assert source_of(Mine) == ""
 
 
+@pytest.mark.slow
 def test_keys_lists_all_or_those_about_a_word() -> None:
     names = [key.name for key in catalogue()]
     out, _ = flotilla("keys")
@@ -121,6 +122,7 @@ def test_explain_says_all_about_a_key(tmp_path: Path) -> None:
     assert re.search(r"value +0\.25 ", out)
 
 
+@pytest.mark.slow
 def test_what_installed_packages_offer_is_listed_and_explained(tmp_path: Path) -> None:
     """The plug-in package, as pip would have installed it: its folder on the path, and its metadata."""
     lab = ROOT / "tests/plugins"

@@ -172,9 +172,9 @@ def test_success(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "reason"),
     [
-        ("raise", "ValueError: no such sea"),
-        ("client", "RuntimeError: a client failed"),
-        ("exit", "RuntimeError: the ServerApp called sys.exit(3)"),
+        pytest.param("raise", "ValueError: no such sea", marks=pytest.mark.slow),
+        pytest.param("client", "RuntimeError: a client failed", marks=pytest.mark.slow),
+        pytest.param("exit", "RuntimeError: the ServerApp called sys.exit(3)", marks=pytest.mark.slow),
         ("die", "its app process ended with 9"),
     ],
 )
@@ -188,7 +188,14 @@ def test_failure_is_1_and_names_the_error(tiny: Path, tmp_path: Path, mode: str,
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_everything(tiny: Path, tmp_path: Path, signum: signal.Signals, code: int) -> None:
     process = subprocess.Popen(
         _command(tiny, "--run-config", 'mode="hang"'),

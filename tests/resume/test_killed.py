@@ -34,6 +34,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_killed_and_resumed(found: dict[str, Any], place: str) -> None:
     assert found["codes"][place] == -9
@@ -44,6 +45,7 @@ def test_killed_and_resumed(found: dict[str, Any], place: str) -> None:
     assert found[place]["accuracies"] == found["whole"]["accuracies"]
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_falls_back_one(found: dict[str, Any]) -> None:
     assert found["corrupt"]["rounds"] == [1, 2, 3, 4, 5]
     assert found["corrupt"]["hash"] == found["whole"]["hash"]

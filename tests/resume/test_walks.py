@@ -83,6 +83,7 @@ def test_files_agree_after_every_stop(
         assert json.loads((folder / "summary.json").read_text())["model"]["sha256"] == models[rounds]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("every", "first", "stop", "rounds"),
     [(1, 1, 0, 2), (2, 4, 4, 4)],

@@ -156,6 +156,7 @@ def stored(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("state.db*"))
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_a_real_superlink_keeps_nothing(tmp_path: Path) -> None:
     """Over TLS, with node authentication, as devices meet it; and what is said if only one side has TLS."""

@@ -215,7 +215,7 @@ def test_less_memory_does_not_wipe_out_what_was_learnt() -> None:
 
 
 def test_what_passes_beside_a_device_is_known_of_those_who_were_looked_for_from_the_start() -> None:
-    asked: list[Any] = [SimpleNamespace(node=SimpleNamespace(id=1000 + i)) for i in range(WINDOW + 4)]
+    asked: list[Any] = [SimpleNamespace(node=SimpleNamespace(id=1000 + i), tier="a") for i in range(WINDOW + 4)]
     none: Any = None  # nothing is sent here
     aggregator = RoundAggregator(
         report=RoundReport(number=1),

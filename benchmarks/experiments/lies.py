@@ -224,9 +224,9 @@ def measure(cases: Sequence[str], say: Say = print, rounds: int = 10) -> list[Fo
     return found
 
 
-def flipped(context: Context, nodes: Sequence[int]) -> NodeData:
+def flipped(context: Context, facts: str, nodes: Sequence[int]) -> NodeData:
     """The examples of a device; of some, with the labels in the opposite order."""
-    data = data_of(context)
+    data = data_of(context, facts)
     if context.node_config["partition-id"] not in nodes:
         return data
     return replace(data, train=replace(data.train, labels=9 - data.train.labels))
@@ -240,7 +240,9 @@ def beyond(say: Say = print, rounds: int = 10) -> list[Found]:
         for lie in [*as_long, None]:
             flips: Any = nullcontext()
             if lie is None:
-                flips = patch("client_app.handlers.data_of", lambda context, nodes=nodes: flipped(context, nodes))
+                flips = patch(
+                    "client_app.handlers.data_of", lambda context, facts, nodes=nodes: flipped(context, facts, nodes)
+                )
             with flips:
                 accuracy = final({}, None if lie is None else lie.by(nodes), rounds)
             name = f"{len(nodes)} of 10: {'labels flipped' if lie is None else lie.name}"

@@ -33,11 +33,7 @@ from server_app.report.page import write_report
 from server_app.rows import Row, one_line, row_of
 from server_app.scoring import evaluate, with_other_clusters
 from server_app.task_facts import decide, save_facts, saved_facts
-from server_app.tier_records import (
-    Moments,
-    costs_of,
-    tier_records,
-)
+from server_app.tier_records import Moments, costs_of, tier_records
 from strategies import FlowerStrategy
 from strategies.exchange.report import RoundReport
 from strategies.flower_adapter import NothingLearnt
@@ -80,10 +76,8 @@ class Run:
             attacked=robust.rows(len(test)),
             measure=measure if measure.needed else None,
         )
-        self._progress, self._events = (
-            Progress(config.rounds, write, headline=config.headline),
-            Events(self.folder.path, _warn),
-        )
+        self._progress = Progress(config.rounds, write, headline=config.headline)
+        self._events = Events(self.folder.path, _warn)
         self._inputs, network = facts, self.strategy.network
         self._watch = LossWatch(guessing=guessing(network), most=config.settings.guard.guard_rollbacks)
         self._unwritten: list[Row] = []
@@ -241,9 +235,14 @@ class Run:
             raise NothingLearnt(f"{PATIENCE} rounds in a row had too few replies; see rejected in metrics.jsonl")
 
     def _scores(self, number: int, seconds: dict[str, float], *, last: bool) -> Row:
-        told, evaluator, headline = (self.strategy, self.grid), self._evaluator, self.config.headline
         scores, self._moments = evaluate(
-            *told, evaluator=evaluator, headline=headline, number=number, seconds=seconds, last=last
+            self.strategy,
+            self.grid,
+            evaluator=self._evaluator,
+            headline=self.config.headline,
+            number=number,
+            seconds=seconds,
+            last=last,
         )
         return scores
 

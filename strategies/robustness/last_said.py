@@ -48,13 +48,17 @@ class LastSaid:
             group: whose.
             now: what was said in this round, which counts where nothing is known otherwise.
         """
+        return self.usual_of(group, now)[0]
+
+    def usual_of(self, group: str, now: LastSaid | None = None) -> tuple[Numbers | None, bool]:
+        """As `usual`, and whether it is the group's own."""
         own, everybody = self.votes.get(group, {}), _together(self.votes)
         for votes in (own, everybody):
             if len(votes) >= LEAST:
-                return _medians(votes)
+                return _medians(votes), votes is own
         if now is None:
-            return None
-        return self._with(now).usual(group)
+            return None, False
+        return self._with(now).usual_of(group)
 
     def _with(self, now: LastSaid) -> LastSaid:
         found = LastSaid()

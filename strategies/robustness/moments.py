@@ -83,8 +83,10 @@ class MomentPool:
 
     def _judge(self, tier: _Tier, usual: Tensor | None, node: NodeId, moments: Tensor, facts: Tensor) -> None:
         if usual is not None:
-            most_length = MOST_LENGTH if len(tier.facts) >= LEAST else MOST_LENGTH_ELSEWHERE
-            times = (facts / usual).nan_to_num(nan=1.0).amax(1)  # a layer without activations says nothing
+            own = len(tier.facts) >= LEAST
+            most_length = MOST_LENGTH if own else MOST_LENGTH_ELSEWHERE
+            # A layer without activations says nothing; nor does one that is dead in the parts of all other tiers.
+            times = (facts / usual).nan_to_num(nan=1.0, posinf=None if own else 1.0).amax(1)
             for what, found, most in zip(
                 ("activations an example", "their root mean square"),
                 times.tolist(),

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from flwr.app import Message
 
+from benchmarks.experiments.lies import times
 from models.errors import SettingError
 from server_app.folder import checkpoint
 from server_app.loss_watch import LossExploded
-from tests.faults.test_lies import longer
 from tests.support import Player, failed, run_of, trains, without
 from tests.support import play as play_in
 
@@ -31,7 +31,7 @@ def far_off(*numbers: int, node: int = 1) -> Any:
 
     def faults(request: Message, reply: Message) -> list[Message]:
         if trains(request, node, numbers):
-            longer(1e6)(reply.content)
+            times(1e6)(reply.content)
         return [reply]
 
     return faults
@@ -80,7 +80,7 @@ def test_a_loss_that_explodes_again_and_again_ends_the_run(play: Player) -> None
 
     def faults(request: Message, reply: Message) -> list[Message]:
         if trains(request, rounds=[2]):
-            longer(1e6)(reply.content)
+            times(1e6)(reply.content)
         return [reply]
 
     with pytest.raises(LossExploded, match="guard-rollbacks"):

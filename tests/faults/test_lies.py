@@ -6,16 +6,15 @@ how far it came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 
+from benchmarks.experiments.lies import Change, moments, says, times
 from flotilla.local.grid import Faults
-from protocol import DIFFERENCE, HELLO, LOSSES, MOMENTS, STATISTICS, TRAIN, encode
+from protocol import HELLO, LOSSES, STATISTICS, TRAIN
 from server_app.config.resolve import defaults
 from strategies.selection.utility import Utility
 from tests.support import TINY, Outcome, Player, address_of, without
@@ -23,28 +22,6 @@ from tests.support import TINY, Outcome, Player, address_of, without
 VICTIM = 2
 TEN: dict[str, Any] = {"num_clients": 10, "method": "fedavg", "tiers": "a:1", "num_server_rounds": 2, "batch_size": 32}
 LAST: dict[str, Any] = {"evaluate_every": 2, **TEN}
-
-Change = Callable[[RecordDict], None]
-
-
-def longer(factor: float) -> Change:
-    """The difference times so much."""
-
-    def change(content: RecordDict) -> None:
-        flat = content.array_records["arrays"][DIFFERENCE].numpy()
-        content["arrays"] = ArrayRecord({DIFFERENCE: Array(np.asarray(flat * np.float32(factor)))})
-
-    return change
-
-
-def says(**numbers: float) -> Change:
-    """Other numbers along with it."""
-
-    def change(content: RecordDict) -> None:
-        for name, number in numbers.items():
-            content.metric_records["metrics"][name.replace("_", "-")] = number
-
-    return change
 
 
 def lying(*changes: Change, kind: str = TRAIN) -> Faults:
@@ -63,7 +40,7 @@ def accuracy(out: Outcome) -> float:
 
 @pytest.mark.parametrize("factor", [1e6, -10.0])
 def test_a_difference_far_too_long_is_no_reply_from_the_first_round_on(play: Player, factor: float) -> None:
-    out = play(lying(longer(factor)), **TEN)
+    out = play(lying(times(factor)), **TEN)
     assert out.hash == play(without(VICTIM), **TEN).hash
     assert [one["node"] for one in out.rejected] == [VICTIM] * 2
 
@@ -71,7 +48,7 @@ def test_a_difference_far_too_long_is_no_reply_from_the_first_round_on(play: Pla
 @pytest.mark.parametrize("rule", ["examples", "method"])
 def test_a_reply_weighs_no_more_than_its_hello_said(play: Player, rule: str) -> None:
     keys = {**LAST, "aggregation": rule}
-    out, turned = (play(lying(longer(-1), *also), **keys) for also in ((says(num_examples=1e9),), ()))
+    out, turned = (play(lying(times(-1), *also), **keys) for also in ((says(num_examples=1e9),), ()))
     assert out.hash == turned.hash
 
 
@@ -80,7 +57,7 @@ def test_a_hello_says_no_more_than_others_have(play: Player) -> None:
 
     def faults(request: Message, reply: Message) -> list[Message]:
         (reply,) = lying(hello(examples=2**62), kind=HELLO)(request, reply)
-        return lying(longer(-1), says(num_examples=1e9))(request, reply)
+        return lying(times(-1), says(num_examples=1e9))(request, reply)
 
     keys = {**LAST, "aggregation": "examples"}
     assert accuracy(play(faults, **keys)) > accuracy(play.once(**keys)) - 0.25
@@ -103,14 +80,14 @@ def test_fednova_takes_no_more_steps_than_planned(play: Player, mean: str) -> No
 
 def test_fednova_takes_no_long_difference_of_few_steps(play: Player) -> None:
     keys = {**LAST, "aggregation": "fednova", "local_epochs": 4}
-    out = play(lying(longer(-1), says(steps=1)), **keys)
+    out = play(lying(times(-1), says(steps=1)), **keys)
     assert {one["node"] for one in out.rejected} == {VICTIM}
     assert out.hash == play(without(VICTIM), **keys).hash
 
 
 def test_a_loss_weighs_no_more_than_a_few_others(play: Player) -> None:
     keys = {**LAST, "aggregation": "q-fedavg"}
-    out = play(lying(longer(-1), says(loss_before=1e20)), **keys)
+    out = play(lying(times(-1), says(loss_before=1e20)), **keys)
     assert all(row["guard"]["losses_clipped"] == 1 for row in out.rows)
     assert accuracy(out) > accuracy(play.once(**keys)) - 0.25
 
@@ -122,7 +99,7 @@ def test_another_cluster_is_told_apart_by_its_own_lengths(play: Player) -> None:
         numbers = content.metric_records["metrics"]
         numbers["cluster"] = 1.0 - float(numbers["cluster"])  # type: ignore[arg-type]
 
-    out = play(lying(swapped, longer(1e4)), **keys)
+    out = play(lying(swapped, times(1e4)), **keys)
     assert out.hash == play(without(VICTIM), **keys).hash
 
 
@@ -156,14 +133,18 @@ def test_moments_far_from_the_others_are_left_out(play: Player) -> None:
     """The model is whole, so what the run says of it must be, too."""
     keys = {**LAST, "norm": "static-batch", "method": "heterofl", "tiers": "a:1, b:1/2"}
 
-    def moments(content: RecordDict) -> None:
-        length = content.array_records["arrays"][MOMENTS].shape[0]
-        content["arrays"] = ArrayRecord({MOMENTS: encode(torch.full((length,), 1e30, dtype=torch.float64))})
-
     out, honest = play(lying(moments, kind=STATISTICS), **keys), play.once(**keys)
     assert out.hash == honest.hash
     assert accuracy(out) > accuracy(honest) - 0.05
     assert [one["node"] for one in out.rejected] == [VICTIM]
+
+
+def test_the_only_large_device_is_heard(play: Player) -> None:
+    """Its difference is some forty times as long as those of the masked parts, and nobody else has such a part."""
+    keys: dict[str, Any] = {"method": "fiarse", "tiers": "a:1, e:1/16", "tier_proportions": "1, 9", "num_clients": 10}
+    out = play(num_server_rounds=1, batch_size=32, **keys)
+    assert not out.rejected
+    assert out.rows[-1]["accepted"] == 10
 
 
 def test_honest_runs_are_the_same_with_the_guard_and_without(play: Player) -> None:

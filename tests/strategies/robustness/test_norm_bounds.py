@@ -23,6 +23,7 @@ from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import ClientUpdate, Rejected
+from strategies.robustness.last_said import LastSaid
 from strategies.robustness.norm_bounds import CLIP_RATE, NormBounds, moved
 from strategies.robustness.options import GuardOptions
 
@@ -132,7 +133,7 @@ def test_one_of_ten_moves_no_bound_by_and_by() -> None:
 
 def test_a_tier_of_two_is_held_against_all() -> None:
     limits = NormBounds(GuardOptions())
-    assert play(limits, {"a": [1.0, 1.1], "b": [0.9, 9.0], "c": [1.0]}) == [["b"]]
+    assert play(limits, {"a": [1.0, 1.1], "b": [0.9, 900.0], "c": [1.0]}) == [["b"]]
 
 
 def test_two_nodes_cannot_tell_who_is_odd() -> None:
@@ -280,3 +281,13 @@ def test_what_cannot_be_is_refused_in_one_line(key: str, value: Any) -> None:
     with pytest.raises(SettingError, match=key) as caught:
         GuardOptions(**{key.replace("-", "_"): value})
     assert "\n" not in str(caught.value)
+
+
+def test_a_tier_of_one_is_held_against_others_within_a_wider_bound() -> None:
+    said = LastSaid()
+    for node in range(3):
+        said.note("e", node, (1.0,))
+    said.note("a", 9, (30.0,))
+    assert said.usual_of("e") == ((1.0,), True)
+    assert said.usual_of("a") == ((1.0,), False)
+    assert said.usual_of("e", LastSaid())[1]

@@ -1,0 +1,49 @@
+"""Moments of static batch norm that are far from the others' are left out, in a tier of one within a wider bound."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from strategies.robustness.moments import MOST_LENGTH, MOST_LENGTH_ELSEWHERE, MomentPool
+
+EXAMPLES = 10
+
+
+def said(length: float) -> torch.Tensor:
+    """Count, sum and sum of squares of one channel whose root mean square is this."""
+    return torch.tensor([EXAMPLES, 0.0, EXAMPLES * length**2], dtype=torch.float64)
+
+
+def left_out(*lengths: tuple[str, float]) -> list[int]:
+    """Positions of those whose tier and root mean square are not counted."""
+    found: list[int] = []
+    pool = MomentPool(
+        {"a": {"norm": 1}, "b": {"norm": 1}}, guard=True, left_out=lambda node, _: found.append(int(node))
+    )
+    for i, (tier, length) in enumerate(lengths):
+        pool.add(tier, i, said(length), EXAMPLES)
+    pooled = pool.pooled()
+    counted = [(tier, length) for i, (tier, length) in enumerate(lengths) if i not in found]
+    for tier in {tier for tier, _ in counted}:
+        torch.testing.assert_close(pooled[tier], sum(said(length) for one, length in counted if one == tier))
+    return found
+
+
+@pytest.mark.parametrize(("times", "counts"), [(0.9, True), (1.1, False)])
+def test_a_tier_says_what_is_usual_in_it(times: float, counts: bool) -> None:
+    assert left_out(*[("b", 1.0)] * 4, ("b", times * MOST_LENGTH)) == ([] if counts else [4])
+
+
+@pytest.mark.parametrize(("times", "counts"), [(0.9, True), (1.1, False)])
+def test_a_tier_of_one_is_held_against_others_within_a_wider_bound(times: float, counts: bool) -> None:
+    assert left_out(*[("b", 1.0)] * 3, ("a", times * MOST_LENGTH_ELSEWHERE)) == ([] if counts else [3])
+
+
+def test_what_is_dead_elsewhere_says_nothing() -> None:
+    assert left_out(*[("b", 0.0)] * 3, ("a", 1.0)) == []
+    assert left_out(*[("b", 0.0)] * 3, ("b", 1.0)) == [3]
+
+
+def test_of_two_nobody_can_say_who_is_odd() -> None:
+    assert left_out(("a", 1.0), ("b", 1e15)) == []

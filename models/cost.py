@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from models.algebra.plans import Plan
 from models.networks.build import build_part, layout, submodel
 from models.networks.complete import examples
 from models.networks.spec import NetworkSpec
 from models.predictions import predictions
+from models.randomness import seeded_for_others
 from models.variants.importance import competing_tensors
 
 _BYTES = 4  # of a float32
@@ -34,6 +38,31 @@ class Cost:
     macs: int
 
 
+class _Counting:
+    """Adds up the operations of what is called, by PyTorch's own formulas.
+
+    A class apart from the mode itself, because PyTorch wraps what a mode defines so that its first call imports
+    torch._dynamo: seconds at the start of every run.
+    """
+
+    flops = 0
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Count one operation and do it."""
+        del types
+        out = operation(*args, **(kwargs or {}))
+        formula = flop_registry.get(operation._overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+class _FlopCounter(_Counting, TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what is done inside."""
+
+
 @lru_cache(maxsize=64)
 def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
     """Count parameters and MACs of a part (convolutions and matrix products, as PyTorch's counter has them).
@@ -44,12 +73,13 @@ def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
         every_exit: whether everything that predicts is computed, as in training and for the ensemble, not only what
             the deepest exit needs.
     """
-    with torch.device("meta"):
-        network = build_part(spec, plan)
-        two = examples(spec, 2)
+    # On real zeros: the meta device would import torch._dynamo and sympy, which takes seconds.
+    network, two = build_part(spec, plan), examples(spec, 2)
     # Training mode: batch statistics are then not asked for. One input has none, so two are run and halved.
     network.train()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    # Attention as matrix products, which have a formula; what somebody's dropout draws is nobody's.
+    counter = _FlopCounter()  # type: ignore[no-untyped-call]
+    with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH), seeded_for_others(0):
         if every_exit:
             predictions(network, two)
         else:
@@ -58,7 +88,7 @@ def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
     if plan.keep < 1:
         competing = sum(submodel(spec, plan)[name].numel for name in competing_tensors(layout(spec)))
         parameters -= competing - ceil(plan.keep * competing)
-    return Cost(parameters, counter.get_total_flops() // 4)
+    return Cost(parameters, counter.flops // 4)
 
 
 @lru_cache(maxsize=64)

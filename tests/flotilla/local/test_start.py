@@ -30,11 +30,13 @@ from flotilla.local.grid import LocalGrid, contexts
 from client_app.app import app
 from protocol import record_of
 from server_app.config.resolve import resolve
+from server_app.tier_records import costs_of
 
 config = resolve({"num-server-rounds": 1, "num-clients": 2, "local-epochs": 1, "dataset": "digits"})
 strategy = config.strategy()
 strategy.start(LocalGrid(app, contexts(config.flat, 2)), record_of(strategy.state), 1)
 assert strategy.report.accepted == 2
+assert all(cost["macs"] for cost in costs_of(strategy, {}).values())
 print(*sorted(set(HEAVY) & set(sys.modules)))
 """
 

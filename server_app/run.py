@@ -29,6 +29,7 @@ from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
 from server_app.loss_watch import GoBack, LossWatch, guessing
 from server_app.metrics import Measure, value_of
+from server_app.network_facts import network_facts
 from server_app.report.page import write_report
 from server_app.rows import Row, one_line, row_of
 from server_app.scoring import evaluate, with_other_clusters
@@ -102,7 +103,8 @@ class Run:
         with self.folder:
             try:
                 first = self._first_round()
-                self._write(f"run folder: {self.folder.path}")
+                for line in [f"run folder: {self.folder.path}", *network_facts(self.strategy)]:
+                    self._write(line)
                 while not self._rounds_from(first):
                     first = self._go_back()
                 if first <= self.config.rounds and not self._accepted:  # nor before it was resumed

@@ -32,6 +32,7 @@ from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.settings import Settings
+from strategies.tiers.reach import check_reach
 from strategies.tiers.tier import Tier
 
 Values = Mapping[str, Any]  # what a method remembers of a run, as JSON
@@ -97,17 +98,19 @@ class Method:
             network = with_exits(network, kinds[0])
         if network.exits not in kinds:
             raise SettingError("exits", network.exits, f"one of {', '.join(('auto', *kinds))} for {cls.__name__}")
-        shape = layout(completed(network))
-        depth = shape.depth
+        whole = completed(network)
+        shape = layout(whole)
         if network.exits != "last" and not shape.exits:
             raise SettingError("model", network.name, f"a network with exits after its stages, for {cls.__name__}")
         cut = cls.WIDTHS and any(tier.rate < 1 for tier in settings.tiers)
         if cut and not any(axis.kind is Kind.WIDTH for axis in shape.axes.values()):
             allowed = f"a network that can be cut in width, for {cls.__name__}; `flotilla inspect` says why it cannot"
             raise SettingError("model", network.name, allowed)
+        if cut and whole.fingerprint:  # what was found may be few units, which nobody has chosen
+            check_reach(shape, settings.tiers)
         for tier in settings.tiers:
-            if (tier.depth or 0) > depth:
-                allowed = f"depths of 1 to {depth} for {network.name!r} ({tier.name!r} has {tier.depth})"
+            if (tier.depth or 0) > shape.depth:
+                allowed = f"depths of 1 to {shape.depth} for {network.name!r} ({tier.name!r} has {tier.depth})"
                 raise SettingError("tiers", ", ".join(map(str, settings.tiers)), allowed)
         return completed(cls.adapted(network, settings, options))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from itertools import count
@@ -14,6 +15,8 @@ with warnings.catch_warnings():  # flwr's typer uses what its click calls deprec
 
 from strategies.exchange.messaging import exchange
 from tests.support import Player, Time
+
+os.environ.setdefault("FLOTILLA_CACHE", "off")  # no test leaves anything at the user's, nor finds it there
 
 # Two busy cores: time says nothing about an example, nor about how it was drawn.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

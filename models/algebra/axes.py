@@ -10,7 +10,7 @@ tensors of an exit, the stage that the exit follows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
 from functools import cached_property
@@ -77,6 +77,15 @@ def stretches_of(dim: Dim, size: int) -> tuple[Along | int, ...]:
 def length_of(stretch: Along | int, axes: Mapping[str, Axis]) -> int:
     """Coordinates of a stretch at full width."""
     return stretch if isinstance(stretch, int) else stretch.outer * axes[stretch.axis].size * stretch.inner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a tensor stands in depth; see `TensorLayout`."""
+
+    stage: int = 0
+    exit: int = 0
+    block: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +159,7 @@ class _Declaration:
     exit: int | None
     block: int | None = None
     role: str | None = None
+    places: dict[str, Place] = field(default_factory=dict)
 
 
 def along(axis: str | Dim) -> Dim:
@@ -166,6 +176,7 @@ def declare(
     exit_of: int | None = None,
     block: int | None = None,
     role: str | None = None,
+    places: Mapping[str, Place] | None = None,
 ) -> M:
     """Attach to a module what its own tensors run along, and which stage or exit everything below it belongs to.
 
@@ -179,6 +190,7 @@ def declare(
         exit_of: the stage whose exit this module is, or `SHARED`.
         block: the residual block that this module is, if it can be left out.
         role: what the tensors at and below this module are for.
+        places: local tensor name → where it stands, whatever is declared of everything at and below the module.
 
     Returns:
         The module itself, so that a declaration can stand where the layer is built.
@@ -186,6 +198,7 @@ def declare(
     declaration = vars(module).setdefault(_DECLARATION, _Declaration(dims={}, rates={}, stage=None, exit=None))
     declaration.dims |= {name: tuple(along(dim) for dim in entry) for name, entry in (dims or {}).items()}
     declaration.rates |= rates or {}
+    declaration.places |= places or {}
     declaration.stage = declaration.stage if stage is None else stage
     declaration.exit = declaration.exit if exit_of is None else exit_of
     declaration.block = declaration.block if block is None else block
@@ -227,18 +240,18 @@ def _layout_of_tensor(
         expected = sum(length_of(stretch, axes) for stretch in stretches)
         if actual != expected:
             raise ValueError(f"tensor {name!r} dimension {position} is {actual}, its axes say {expected}")
-    place = _position(network, path)
+    above = _position(network, path)
+    place = declaration.places.get(leaf, Place(stage=above.stage or 0, exit=above.exit or 0, block=above.block or 0))
     rate = declaration.rates.get(leaf, Fraction(0))
-    stage, exit_of, block = place.stage or 0, place.exit or 0, place.block or 0
     buffer = leaf not in network.get_submodule(path)._parameters
     return TensorLayout(
         shape=tuple(tensor.shape),
         dims=dims,
-        stage=stage,
-        exit=exit_of,
+        stage=place.stage,
+        exit=place.exit,
         rate=rate,
-        block=block,
-        role=place.role or "",
+        block=place.block,
+        role=above.role or "",
         buffer=buffer,
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
 from models.algebra.axes import Along, Axis, Beside, Dim, Kind
 from models.foreign.atoms import Atom, Extent, atoms_of, factors_of, freeze, size_of
+from models.foreign.stages import Stages, find_stages
 from models.foreign.trace import Traced
 
 CLASSES = "classes"
@@ -24,12 +25,18 @@ class Found:
         axes: by name, with the classes.
         atoms: atom → name of its axis.
         dims: what the dimensions of every tensor run along.
+        stages: where it can be cut in depth.
     """
 
     traced: Traced
     axes: Mapping[str, Axis]
     atoms: Mapping[Atom, str]
     dims: Mapping[str, tuple[Dim, ...]]
+    stages: Stages
+
+    def along(self, dim: Extent) -> Dim:
+        """What a dimension of the graph runs along."""
+        return _dim(dim, self.atoms)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -39,7 +46,8 @@ class Found:
             for name, held in self.traced.tensors.items()
         ]
         axes = [[axis.name, axis.size, axis.kind.value] for axis in self.axes.values()]
-        return sha256(json.dumps([tensors, axes]).encode()).hexdigest()[:16]
+        described = json.dumps([tensors, axes, self.stages.described()])
+        return sha256(described.encode()).hexdigest()[:16]
 
     @cached_property
     def whole(self) -> dict[str, list[str]]:
@@ -53,8 +61,16 @@ class Found:
         return {why: list(names) for why, names in reasons.items()}
 
 
-def find_axes(traced: Traced) -> Found:
-    """Choose what is cut: of a product the outermost factor, so that heads and groups stay whole."""
+def find_axes(traced: Traced, named: Sequence[str] = ()) -> Found:
+    """Choose what is cut: of a product the outermost factor, so that heads and groups stay whole.
+
+    Args:
+        traced: a module.
+        named: modules after which it can end; none: they are found.
+
+    Raises:
+        NoStage: one of these is none after which it can end.
+    """
     tensors = {name: held.dims for name, held in traced.tensors.items()}
     extents = [dim for dims in tensors.values() for dim in dims]
     changed = True
@@ -81,6 +97,7 @@ def find_axes(traced: Traced) -> Found:
         axes=axes,
         atoms=names,
         dims={name: tuple(_dim(dim, names) for dim in dims) for name, dims in tensors.items()},
+        stages=find_stages(traced, names, named),
     )
 
 

@@ -2,8 +2,11 @@
 
 - *Permutation*: the units of every axis change places in all tensors of the user's module; its output must not move.
   Exact under norms as well, and needs nothing of ours but the axes.
+- *Graph*: the graph gives what the module gives.
 - *Cut*: the network of a part gives what the whole graph gives whose other units are zero. Norms, means and sums run
   over kept coordinates in both, as norms in a part do.
+- *Depth*: branches are what is added to their block's input. Multiplied by one, the logits are the module's; multiplied
+  by zero, they are those of the network without blocks.
 
 First weights hide mistakes (heads that start at zero, gains of 10⁻⁶), therefore random ones.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from typing import Any
 
@@ -24,12 +27,13 @@ from models.foreign.atoms import Atom, Extent, atoms_of, factors_of, size_of
 from models.foreign.axes import Found
 from models.foreign.part import build_part
 from models.foreign.rules import Counts
+from models.foreign.shorten import whole
 from models.foreign.trace import state_of
 
 TOLERANCE = 1e-4  # of the largest logit; right cuts are below 1e-5, wrong ones above 1e-2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
     """What the proof found.
 
@@ -37,11 +41,13 @@ class Proof:
         moved: the largest change of a logit when units changed places, over the largest logit.
         differs: the largest difference of a logit between a part and the whole graph, over the largest logit.
         wrong: axes whose units are not alike, with the change that each makes.
+        shortened: the largest difference of a logit where blocks are left out, over the largest logit.
     """
 
     moved: float
     differs: float
     wrong: Mapping[str, float]
+    shortened: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -76,13 +82,20 @@ def prove(module: nn.Module, found: Found, example: Tensor, generator: torch.Gen
             wrong = {name: by for name, by in changes.items() if not by < TOLERANCE}
             wrong = wrong or changes
         units = {atom: orders[atom][: ceil(atom.size / 2)].sort().values for atom in axes}
-        differs = _cut_error(module, found, example, units)
-    return Proof(moved, differs, wrong)
+        differs = max(_graph_error(module, found, example, logits), _cut_error(module, found, example, units))
+        shortened = _depth_error(module, found, example, logits) if found.stages.blocks else 0.0
+    return Proof(moved=moved, differs=differs, wrong=wrong, shortened=shortened)
 
 
 def _ratio(difference: Tensor, scale: float) -> float:
     worst = float(difference.abs().max())
     return worst / scale if worst == worst and scale > 0 else float("inf")
+
+
+def _graph_error(module: nn.Module, found: Found, example: Tensor, logits: Tensor) -> float:
+    full, state = build_part(found, {}).eval(), state_of(module)
+    full.load_state_dict({name: state[name].detach() for name in found.traced.tensors})
+    return _ratio(full(example) - logits, float(logits.abs().max()))
 
 
 def _cut_error(module: nn.Module, found: Found, example: Tensor, units: Mapping[Atom, Tensor]) -> float:
@@ -97,10 +110,44 @@ def _cut_error(module: nn.Module, found: Found, example: Tensor, units: Mapping[
             others = torch.ones(state[name].shape[place], dtype=torch.bool).index_fill(0, kept, False)
             zeroed[name][(slice(None),) * place + (others,)] = 0
     part.load_state_dict(sliced)
-    whole = build_part(found, {}).eval()
-    whole.load_state_dict(zeroed)
-    logits = _Zeroed(whole, found, units).run(example)
+    full = build_part(found, {}).eval()
+    full.load_state_dict(zeroed)
+    logits = _Zeroed(full, found, units).run(example)
     return _ratio(part(example) - logits, float(logits.abs().max()))
+
+
+class _Share(nn.Module):
+    """Multiplies by a number."""
+
+    factor = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale."""
+        return x * self.factor
+
+
+def _depth_error(module: nn.Module, found: Found, example: Tensor, logits: Tensor) -> float:
+    state = {name: tensor.detach() for name, tensor in state_of(module).items()}
+    full, shares = whole(found.stages), list[_Share]()
+
+    def make_share() -> nn.Module:
+        shares.append(_Share())
+        return shares[-1]
+
+    def loaded(part: nn.Module) -> nn.Module:
+        part.load_state_dict({name: state[name] for name in part.state_dict()})
+        return part.eval()
+
+    scaled = loaded(build_part(found, {}, length=replace(full, steps=True), make_step=make_share))
+    worst = _ratio(scaled(example) - logits, float(logits.abs().max()))
+    for half in (0, 1):  # every other block, so that one stands between those that are left out
+        dropped = frozenset(block for block in found.stages.blocks if block % 2 == half)
+        without = loaded(build_part(found, {}, length=replace(full, dropped=dropped)))
+        for share, block in zip(shares, found.stages.blocks, strict=True):
+            share.factor = 0.0 if block in dropped else 1.0
+        expected = scaled(example)
+        worst = max(worst, _ratio(without(example) - expected, float(expected.abs().max())))
+    return worst
 
 
 def kept_coordinates(dim: Extent, units: Mapping[Atom, Tensor]) -> Tensor:

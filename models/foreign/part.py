@@ -7,39 +7,19 @@ evaluation have a graph each, and share every tensor.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from models.algebra.axes import Dim, declare
-from models.foreign.atoms import Atom, Extent, atoms_of, factors_of, size_of
+from models.algebra.axes import declare
+from models.foreign.atoms import atoms_of, size_of
 from models.foreign.axes import Found
+from models.foreign.batch_norms import MakeNorm, replace_norm
 from models.foreign.rules import Counts
-
-# A batch norm of the original → what its inputs pass first, if anything, and the layer that stands in its place.
-MakeNorm = Callable[["BatchNorm"], tuple[nn.Module | None, nn.Module]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchNorm:
-    """A batch norm of the original network that is to be replaced.
-
-    Attributes:
-        dim: what its channels run along.
-        size: channels at full width.
-        channels: channels of this part.
-        momentum: weight of the newest batch in running statistics.
-        epsilon: added to the variance.
-    """
-
-    dim: Dim
-    size: int
-    channels: int
-    momentum: float
-    epsilon: float
+from models.foreign.shorten import EXITS, STEPS, Length, MakeExit, MakeStep, deepest, shorten, steps_of, whole
+from models.foreign.sizes import Sizes
 
 
 class Part(nn.Module):
@@ -48,70 +28,81 @@ class Part(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._run: dict[bool, Callable[[nn.Module, Tensor], Tensor]] = {}
+        self._run_all: dict[bool, Callable[[nn.Module, Tensor], Sequence[Tensor]]] = {}
 
     def add(self, graphs: Mapping[bool, fx.Graph]) -> None:
         """Compile the graphs, whose tensors and layers are in place."""
         for training, graph in graphs.items():
+            if len(next(iter(reversed(graph.nodes))).all_input_nodes) > 1:
+                self._run_all[training] = type(fx.GraphModule(self, graph)).forward
+                graph = deepest(graph)
             self._run[training] = type(fx.GraphModule(self, graph)).forward
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (N, classes)."""
+        """Logits (N, classes) of the deepest exit."""
         return self._run[self.training](self, inputs)
 
-
-class Sizes:
-    """Coordinates of dimensions in a part.
-
-    Args:
-        found: the axes.
-        sizes: kept units by axis; those that are absent are full.
-    """
-
-    def __init__(self, found: Found, sizes: Mapping[str, int]) -> None:
-        self._units = {atom: sizes[name] for atom, name in found.atoms.items() if name in sizes}
-
-    def of(self, dim: Extent) -> int:
-        """Coordinates of a dimension."""
-        count = 1
-        for atom in factors_of(dim):
-            count *= sum(map(self.of, atom.parts)) if atom.parts else self._units.get(atom, atom.size)
-        return count
-
-    def are_cut(self, atom: Atom) -> bool:
-        """Whether an axis is not whole."""
-        return self._units.get(atom, atom.size) != atom.size
+    def predictions(self, inputs: Tensor) -> list[Tensor]:
+        """Logits of every exit, shallowest first."""
+        run = self._run_all.get(self.training)
+        return [self(inputs)] if run is None else list(run(self, inputs))
 
 
-def build_part(found: Found, sizes: Mapping[str, int], make_norm: MakeNorm | None = None) -> Part:
+def build_part(
+    found: Found,
+    sizes: Mapping[str, int],
+    make_norm: MakeNorm | None = None,
+    *,
+    length: Length | None = None,
+    make_exit: MakeExit | None = None,
+    make_step: MakeStep | None = None,
+) -> Part:
     """Build the network of a part, its tensors zero and declared.
 
     Args:
         found: what can be cut.
         sizes: kept units by axis.
         make_norm: makes what stands in place of a batch norm; None keeps those of the original.
+        length: what the part has in depth; None: everything.
+        make_exit: makes the exits that the original has not.
+        make_step: makes step sizes.
     """
-    kept, part = Sizes(found, sizes), Part()
+    kept, part, stages = Sizes(found, sizes), Part(), found.stages
+    length = length or whole(stages)
+    held = {name: one for name, one in found.traced.tensors.items() if length.holds(stages.places[name])}
     graphs = {training: _copied(graph) for training, graph in found.traced.graphs.items()}
-    norms: dict[str, nn.Module] = {}
+    norms: dict[str, tuple[nn.Module, str]] = {}
     gone: set[str] = set()
-    for graph, nodes in graphs.values():
+    for training, (graph, nodes) in graphs.items():
         for old, node in nodes.items():
             if counts := found.traced.counts.get(old):
                 _rewrite(graph, node, counts, kept)
+        if length != whole(stages):
+            shorten(graph, nodes, stages, stages.graphs[training], length)
         if make_norm is not None:
-            for node in nodes.values():
+            for node in list(graph.nodes):
                 if _is(node, "batch_norm"):
-                    gone |= _replace_norm(found, graph, node, (kept, make_norm, norms))
+                    gone |= replace_norm(found, graph, node, (kept, make_norm, norms))
         _clean(graph)
-    for name, held in found.traced.tensors.items():
+    places = {name: length.placed(stages.places[name]) for name in held}
+    for name, one in held.items():
         if name not in gone:
-            tensor = torch.zeros([kept.of(dim) for dim in held.dims])
-            owner = _place(part, name, nn.Parameter(tensor) if held.parameter else tensor, persistent=True)
-            declare(owner, {name.rpartition(".")[2]: found.dims[name]})
-    for path in _norms(found, gone):
+            tensor = torch.zeros([kept.of(dim) for dim in one.dims])
+            owner = _place(part, name, nn.Parameter(tensor) if one.parameter else tensor, persistent=True)
+            leaf = name.rpartition(".")[2]
+            declare(owner, {leaf: found.dims[name]}, places={leaf: places[name]})
+    for path in _norms({name: one.norm for name, one in held.items() if name not in gone}):
         declare(part.get_submodule(path), role="norm")
-    for path, layer in norms.items():
-        _place(part, path, layer)
+    for path, (layer, weight) in norms.items():
+        place = places[weight]
+        _place(part, path, declare(layer, stage=place.stage, exit_of=place.exit, block=place.block))
+    for number in steps_of(stages, length):
+        assert make_step is not None
+        step = declare(make_step(), stage=stages.stages[number - 1], block=stages.blocks[number - 1])
+        _place(part, f"{STEPS}.{number}", step)
+    for stage in length.exits:
+        if make_exit is not None and stage < stages.count:
+            _place(part, f"{EXITS}.{stage}", declare(make_exit(stage), exit_of=stage))
     read = {str(node.target) for graph, _ in graphs.values() for node in graph.nodes if node.op == "get_attr"}
     for name in sorted(read & set(found.traced.constants)):
         constant = found.traced.constants[name]
@@ -122,9 +113,8 @@ def build_part(found: Found, sizes: Mapping[str, int], make_norm: MakeNorm | Non
     return part
 
 
-def _norms(found: Found, gone: set[str]) -> list[str]:
-    """Modules that stay and all of whose tensors belong to a norm."""
-    held = {name: one.norm for name, one in found.traced.tensors.items() if name not in gone}
+def _norms(held: Mapping[str, bool]) -> list[str]:
+    """Modules all of whose tensors belong to a norm; `held` says of every tensor whether it does."""
     owners = {path for name in held if (path := name.rpartition(".")[0])}
     return [path for path in sorted(owners) if all(held[name] for name in held if name.startswith(f"{path}."))]
 
@@ -183,43 +173,6 @@ def _set(node: fx.Node, name: str, place: int | None, value: Any) -> None:
 
 def _is(node: fx.Node, operation: str) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name == f"aten::{operation}"
-
-
-def _replace_norm(
-    found: Found,
-    graph: fx.Graph,
-    node: fx.Node,
-    making: tuple[Sizes, MakeNorm, dict[str, nn.Module]],
-) -> set[str]:
-    """Put a layer in place of a batch norm; returns the names of the tensors that it makes superfluous."""
-    kept, make_norm, norms = making
-    weight, bias, mean, variance = node.args[1:5]
-    names = {str(one.target) for one in (weight, bias, mean, variance) if isinstance(one, fx.Node)}
-    if not isinstance(weight, fx.Node) or str(weight.target) not in found.dims:
-        return set()  # without weight and bias, or frozen ones: it stays as it is
-    path = str(weight.target).rpartition(".")[0]
-    before = f"before.{path.replace('.', '_')}"
-    if path not in norms:
-        channels = found.traced.tensors[str(weight.target)].dims[0]
-        first, norms[path] = make_norm(
-            BatchNorm(
-                dim=found.dims[str(weight.target)][0],
-                size=size_of(channels),
-                channels=kept.of(channels),
-                momentum=float(node.args[6]),  # type: ignore[arg-type]
-                epsilon=float(node.args[7]),  # type: ignore[arg-type]
-            )
-        )
-        if first is not None:
-            norms[before] = first
-    with graph.inserting_before(node):
-        inputs = node.args[0]
-        if before in norms:
-            inputs = graph.call_module(before, (inputs,))
-        layer = graph.call_module(path, (inputs,))
-    node.replace_all_uses_with(layer)
-    graph.erase_node(node)
-    return names
 
 
 def _clean(graph: fx.Graph) -> None:

@@ -194,7 +194,7 @@ class _Walk:
             return several[node.args[1]] if several is not None else None  # type: ignore[index, return-value]
         if not _holds_tensors(value):
             return None
-        name = _operation(node)
+        name = operation(node)
         counts = Counts()
         try:
             if name not in RULES:
@@ -204,7 +204,7 @@ class _Walk:
         except (NotUnderstood, ValueError, TypeError, IndexError, KeyError, AssertionError) as error:
             return self._not_understood(node, name, error)
         self.traced.counts[node] = counts
-        if name in _NORMS:
+        if name in NORMS:
             self._note_norm(node)
         return found
 
@@ -239,10 +239,11 @@ class _Walk:
         self.traced.output = dims
 
 
-_NORMS = frozenset({"batch_norm", "instance_norm", "layer_norm", "rms_norm", "group_norm"})
+NORMS = frozenset({"batch_norm", "instance_norm", "layer_norm", "rms_norm", "group_norm"})
 
 
-def _operation(node: fx.Node) -> str:
+def operation(node: fx.Node) -> str:
+    """Name of what a node computes, without its overload."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         return target._schema.name.rpartition("::")[2]
@@ -283,9 +284,14 @@ def _flat(value: Value) -> list[Extent]:
     return flat
 
 
+def lines_of(node: fx.Node) -> str:
+    """Files and lines that a node comes from, outermost first, as tracebacks have them."""
+    return "\n".join(re.findall(r'File "[^"]+", line \d+', node.meta.get("stack_trace") or ""))
+
+
 def _place(node: fx.Node) -> str:
     """File and line of the user's code that a node comes from."""
-    lines = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    lines = re.findall(r'File "([^"]+)", line (\d+)', lines_of(node))
     own = [f" ({Path(file).name}:{line})" for file, line in lines if not file.startswith(_TORCH)]
     return own[-1] if own else ""
 

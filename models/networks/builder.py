@@ -33,7 +33,9 @@ class _Conv2d(nn.Conv2d):
         _zero(self)
 
 
-class _Linear(nn.Linear):
+class Linear(nn.Linear):
+    """Linear layer that does not draw its weights itself, as `_Conv2d`."""
+
     def reset_parameters(self) -> None:
         """Begin at zero, as `_Conv2d` does."""
         _zero(self)
@@ -68,7 +70,7 @@ class Builder:
     def __init__(self, spec: NetworkSpec, axes: Mapping[str, Axis], sizes: Mapping[str, int], plan: Plan) -> None:
         self.spec, self.axes, self.rate = spec, dict(axes), plan.rate
         self.depth, self.own_exit = plan.depth, plan.own_exit
-        self._sizes, self._dropped = sizes, frozenset(plan.dropped)
+        self._sizes, self.dropped = sizes, frozenset(plan.dropped)
 
     def option(self, name: str) -> Scalar:
         """One of the network's own options (`OPTIONS`)."""
@@ -95,7 +97,7 @@ class Builder:
 
     def holds(self, block: int) -> bool:
         """Whether this build has a residual block."""
-        return block not in self._dropped
+        return block not in self.dropped
 
     def size(self, axis: str | Along) -> int:
         """Coordinates of a dimension in this build."""
@@ -122,7 +124,7 @@ class Builder:
 
     def linear(self, inputs: str | Along, outputs: str | Along) -> nn.Linear:
         """Linear layer from one axis to another."""
-        layer = _Linear(self.size(inputs), self.size(outputs))
+        layer = Linear(self.size(inputs), self.size(outputs))
         return declare(layer, {"weight": (outputs, inputs), "bias": (outputs,)})
 
     def embedding(self, rows: str, features: str, *, deviation: float = _EMBEDDING_DEVIATION) -> nn.Embedding:

@@ -55,6 +55,8 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
         raise SettingError("blocks", spec.blocks, allowed)
     if blocks and len(blocks) != stages:
         raise SettingError("widths", spec.widths, f"as many as there are stages ({len(blocks)})")
+    if spec.ends and network.prove is None:
+        raise SettingError("blocks", ", ".join(spec.ends), "whole numbers; only of an ordinary module they are modules")
     if sides and min(sides) < network.smallest:
         allowed = f"a network for {sides} inputs; {spec.name!r} needs {network.smallest}"
         raise SettingError("model", spec.name, allowed)

@@ -18,12 +18,16 @@ from torch import Tensor, nn
 from models.algebra.axes import Along, Axis, Dim, declare, length_of, stretches_of
 from models.algebra.plans import Plan, kept_units
 from models.errors import SettingError
+from models.foreign import kept
 from models.foreign.atoms import size_of
 from models.foreign.axes import Found, find_axes
+from models.foreign.batch_norms import BatchNorm
 from models.foreign.check import TOLERANCE, Proof, prove
-from models.foreign.part import BatchNorm, build_part
-from models.foreign.trace import Untraceable, state_of, trace
+from models.foreign.part import build_part
+from models.foreign.stages import NoStage
+from models.foreign.trace import Untraceable, exported, follow, state_of
 from models.networks.builder import Builder
+from models.networks.foreign_depth import draw_exits, exit_of, length_in, step
 from models.networks.network import ROWS, Network
 from models.networks.spec import NetworkSpec
 from models.norms import layers as norm
@@ -32,6 +36,7 @@ from models.randomness import seeded_for_others, torch_generator
 
 Factory = Callable[..., nn.Module]
 
+WIDTHS = ("width", "width_mult")  # what a parameter is called that says how wide layers are, or how many times as wide
 TOLD = ("classes", "num_classes", "input_shape", "vocabulary")  # what a factory is told, by its parameters' names
 _PROOF = 4  # examples
 _NORMS = ("static-batch", "batch-per-width", "group")  # what may stand in place of a batch norm
@@ -64,7 +69,7 @@ def of_factory(make: Factory) -> Network:
 
     @lru_cache(maxsize=8)
     def found(spec: NetworkSpec) -> Found:
-        axes = _found(make, spec)
+        axes = _found(make, replace(spec, fingerprint=""))
         if spec.fingerprint and axes.fingerprint != spec.fingerprint:
             allowed = "a network that has the same layers here and at the server; other versions give others"
             raise SettingError("model", spec.name, allowed)
@@ -75,13 +80,20 @@ def of_factory(make: Factory) -> Network:
 
     def build(builder: Builder) -> nn.Module:
         axes = of(builder.spec)
-        sizes = {name: builder.size(name) for name in axes.axes}
-        return build_part(axes, sizes, lambda one: _norm(one, builder, axes.axes))
+        return build_part(
+            axes,
+            {name: builder.size(name) for name in axes.axes},
+            lambda one: _norm(one, builder, axes.axes),
+            length=length_in(builder, axes),
+            make_exit=lambda stage: exit_of(builder, axes, stage),
+            make_step=step,
+        )
 
     def initial(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Tensor]:
         seed = int(torch.randint(2**31, (), generator=generator))
         drawn = state_of(_instance(make, spec, seed))
         network = build(Builder(spec, of(spec).axes, {}, Plan()))
+        draw_exits(network, generator)
         state = network.state_dict()
         return {name: (drawn[name] if name in drawn else state[name]).detach().clone() for name in state}
 
@@ -103,15 +115,38 @@ def of_factory(make: Factory) -> Network:
             raise SettingError("model", spec.name, allowed)
         return axes, proof
 
+    def proof_of(spec: NetworkSpec) -> tuple[Found, Proof]:
+        axes, proof = proved(replace(_seen(spec), fingerprint=""))
+        in_depth = spec.exits in ("plain", "shared") or spec.step_sizes or spec.private
+        if in_depth and not proof.shortened < TOLERANCE:
+            allowed = f"one whose blocks are sums; without them it differs by {proof.shortened:.1g}"
+            raise SettingError("model", spec.name, allowed)
+        return axes, proof
+
     return Network(
         axes=lambda spec: dict(of(spec).axes),
         build=build,
         dimensions=(ROWS, 1, 2, 3),
         norms=_NORMS,
         initial=initial,
-        prove=lambda spec: proved(replace(_seen(spec), fingerprint="")),
+        prove=proof_of,
+        narrower=lambda spec, count: _narrower(make, spec, count),
         OPTIONS=getattr(make, "OPTIONS", {}),
     )
+
+
+def _narrower(make: Factory, spec: NetworkSpec, count: int) -> NetworkSpec | None:
+    """A factory's network with layers one `count`-th as wide, by the first of `WIDTHS` that it has and can divide."""
+    told = dict(spec.options)
+    for one in _parameters(make):
+        full = told.get(one.name, one.default)
+        if one.name not in WIDTHS or isinstance(full, bool) or not isinstance(full, int | float):
+            continue
+        if isinstance(full, float):
+            return replace(spec, options=tuple({**told, one.name: full / count}.items()))
+        if full % count == 0:
+            return replace(spec, options=tuple({**told, one.name: full // count}.items()))
+    return None
 
 
 def _seen(spec: NetworkSpec) -> NetworkSpec:
@@ -123,6 +158,7 @@ def _seen(spec: NetworkSpec) -> NetworkSpec:
         vocabulary=spec.vocabulary,
         options=spec.options,
         fingerprint=spec.fingerprint,
+        ends=spec.ends,
     )
 
 
@@ -164,16 +200,25 @@ def _instance(make: Factory, spec: NetworkSpec, seed: int) -> nn.Module:
 
 
 def _found(make: Factory, spec: NetworkSpec) -> Found:
+    name = kept.key(make.__module__, getattr(make, "__qualname__", ""), spec.to_json())
     try:
         with torch.device("cpu"):
-            traced = trace(_instance(make, spec, 0), _examples(spec, torch_generator(0, 0, "server", "proof")))
+            found = kept.read(name)
+            if found is None:
+                module, example = _instance(make, spec, 0), _examples(spec, torch_generator(0, 0, "server", "proof"))
+                found = module, {training: exported(module, example, training=training) for training in (True, False)}
+                kept.write(name, make.__module__, *found)
+            traced = follow(*found)
     except Untraceable as error:
         raise SettingError("model", spec.name, f"a network that can be traced; {error}") from error
     shape = [size_of(dim) for dim in traced.output[1:]]
     if shape != [spec.classes]:
         allowed = f"one that gives logits (N, {spec.classes}); this gives (N, {', '.join(map(str, shape))})"
         raise SettingError("model", spec.name, allowed)
-    return find_axes(traced)
+    try:
+        return find_axes(traced, spec.ends)
+    except NoStage as error:
+        raise SettingError("blocks", ", ".join(spec.ends), str(error)) from None
 
 
 def _examples(spec: NetworkSpec, generator: torch.Generator) -> Tensor:

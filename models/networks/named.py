@@ -22,9 +22,9 @@ Shape = tuple[int, ...]
 _SMALL = 64  # pixels
 
 
-def mobilenet_v3_small(input_shape: Shape, classes: int) -> nn.Module:
+def mobilenet_v3_small(input_shape: Shape, classes: int, width_mult: float = 1.0) -> nn.Module:
     """MobileNetV3-Small (Howard et al. 2019), of torchvision."""
-    return _of_torchvision("mobilenet_v3_small", input_shape, classes)
+    return _of_torchvision("mobilenet_v3_small", input_shape, classes, width_mult=width_mult)
 
 
 def efficientnet_b0(input_shape: Shape, classes: int) -> nn.Module:
@@ -98,9 +98,9 @@ def bert_tiny(input_shape: Shape, classes: int, vocabulary: int) -> nn.Module:
     return _Logits(transformers.BertForSequenceClassification(config))
 
 
-def _of_torchvision(function: str, input_shape: Shape, classes: int) -> nn.Module:
+def _of_torchvision(function: str, input_shape: Shape, classes: int, **more: float) -> nn.Module:
     _image(input_shape, function.replace("_", "-"))
-    made: nn.Module = getattr(torchvision_part("models"), function)(weights=None, num_classes=classes)
+    made: nn.Module = getattr(torchvision_part("models"), function)(weights=None, num_classes=classes, **more)
     return _fitted(made, input_shape)
 
 

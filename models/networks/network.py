@@ -37,6 +37,8 @@ class Network:
         spatial: whether features are images after every stage, so that bottlenecks can follow them.
         initial: spec → its first state, where layers of the module do not say how they are drawn; see `initial_state`.
         prove: spec → its axes and their proof, where they were found and not declared.
+        narrower: spec, number → the spec of a network whose layers have one of so many parts of the units, where a
+            factory can be asked for it; None if it cannot.
         norms: which of `models.norms.layers.NORMS` it can use; the first is its usual one.
     """
 
@@ -51,4 +53,5 @@ class Network:
     spatial: bool = False
     initial: Callable[[NetworkSpec, torch.Generator], dict[str, Tensor]] | None = None
     prove: Callable[[NetworkSpec], tuple[Found, Proof]] | None = None
+    narrower: Callable[[NetworkSpec, int], NetworkSpec | None] | None = None
     OPTIONS: Mapping[str, Setting] = field(default_factory=dict)

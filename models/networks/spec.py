@@ -48,6 +48,7 @@ class NetworkSpec:
         bases: number of independent nets that stand side by side (Split-Mix); 0 is one ordinary network.
         options: what a network that is not built in was told, by the names of its `OPTIONS`; see `Builder.option`.
         fingerprint: of the axes, where they were found and not declared: who finds others has another network.
+        ends: modules after which a network that is an ordinary module can end; () where its stages are found.
         dual: whether every norm exists twice, for clean and for adversarial inputs (see `models.norms.dual_norm`).
         task: what its outputs are asked for, one of `models.losses.TASKS`; of the other tasks `classes` counts outputs.
     """
@@ -75,12 +76,15 @@ class NetworkSpec:
     fingerprint: str = ""
     options: tuple[tuple[str, Scalar], ...] = ()
     task: str = CLASSIFICATION
+    ends: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Serialise."""
         fields = {**asdict(self), "rates": [str(rate) for rate in self.rates]}
         if self.task == CLASSIFICATION:  # absent where it is not used
             del fields["task"]
+        if not self.ends:
+            del fields["ends"]
         return json.dumps(fields)
 
     @staticmethod
@@ -99,6 +103,7 @@ class NetworkSpec:
             rates = tuple(Fraction(rate) for rate in fields.pop("rates"))
             options = tuple((str(name), value) for name, value in fields.pop("options"))
             private, variants = tuple(map(str, fields.pop("private"))), tuple(map(str, fields.pop("variants")))
+            ends = tuple(map(str, fields.pop("ends", ())))
             return NetworkSpec(
                 input_shape=shape,
                 widths=widths,
@@ -107,6 +112,7 @@ class NetworkSpec:
                 private=private,
                 variants=variants,
                 options=options,
+                ends=ends,
                 **fields,
             )
         except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:

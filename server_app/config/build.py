@@ -151,6 +151,7 @@ def build_network(
     if model.norm == "auto" and norm not in NETWORKS[model.model].norms:
         norm = NETWORKS[model.model].norms[0]
     task = inspect(data, facts)
+    named = any(one.isalpha() for one in model.blocks)  # modules after which a network can end
     rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
     if norm != "batch-per-width" or not method.WIDTHS:
         rates = (FULL,)
@@ -160,7 +161,8 @@ def build_network(
             task.input_shape,
             task.classes,
             widths=_numbers("widths", model.widths),
-            blocks=_numbers("blocks", model.blocks),
+            blocks=() if named else _numbers("blocks", model.blocks),
+            ends=tuple(one.strip() for one in model.blocks.split(",")) if named else (),
             norm=norm,
             scaler=likes.scaler if model.scaler == "auto" else model.scaler == "on",
             rates=rates,

@@ -51,9 +51,10 @@ class Model(Checked):
     )
     blocks: str = setting(
         "",
-        'residual blocks per stage of `resnet` (`"1, 1, 1, 2"`), layers of `transformer` and `vit` (`"4"`); empty takes'
-        " the network's own",
-        _NUMBERS,
+        'residual blocks per stage of `resnet` (`"1, 1, 1, 2"`), layers of `transformer` and `vit` (`"4"`); of an'
+        ' ordinary module those after which it can end (`"layer1, layer2"`); empty takes the network\'s own, or what is'
+        " found",
+        Text('"", whole numbers of at least 1, such as "2, 2", or names of modules, such as "layer1, layer2"'),
     )
     norm: str = setting(
         "auto",

@@ -19,11 +19,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from math import ceil
 
 from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.build import layout
 from models.networks.complete import completed
+from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from models.settings import Setting, Text
@@ -68,9 +70,9 @@ class SplitMix(FlowerStrategy):
         if network.bases:
             return network
         atom, whole = str(options["atom"]), completed(network)
-        if not whole.widths:
-            raise SettingError("model", network.name, f"a network whose widths can be set, for {cls.__name__}")
         smallest = min(settings.tiers, key=lambda tier: tier.rate)
+        if not whole.widths:
+            return cls._of_factory(whole, atom, smallest)
         # Every net has all heads of attention, each narrower: what is divided is the coordinates of a head.
         divided = layout(replace(whole, whole_heads=False))
         enough = [count for count in divisors(divided) if smallest.rate * count >= 1]
@@ -86,6 +88,20 @@ class SplitMix(FlowerStrategy):
             fit = ", ".join(str(Fraction(1, count)) for count in divisors(divided))
             raise SettingError("atom", atom, f"one of {fit}, which divide every layer ({axis.name!r} has {axis.size})")
         return replace(whole, widths=tuple(width // count for width in whole.widths), bases=count)
+
+    @classmethod
+    def _of_factory(cls, whole: NetworkSpec, atom: str, smallest: Tier) -> NetworkSpec:
+        """Many networks of a factory that can be asked for narrower ones; how it rounds units is its own affair."""
+        count = ceil(1 / smallest.rate) if atom == "auto" else nets_of(atom)
+        if smallest.rate * count < 1:
+            allowed = f"at least {smallest.rate}, what tier {smallest.name!r} can carry"
+            raise SettingError("atom", atom, allowed)
+        narrower = NETWORKS[whole.name].narrower
+        narrow = None if narrower is None else narrower(whole, count)
+        if narrow is None:
+            allowed = f"a network whose widths can be set, or whose factory has `width` (a multiple of {count}) or"
+            raise SettingError("model", whole.name, f"{allowed} `width_mult`, for {cls.__name__}")
+        return replace(completed(replace(narrow, fingerprint="")), bases=count)
 
     def initial_values(self) -> Values:
         """How many devices have taken a net from the round-robin."""

@@ -14,6 +14,7 @@ from models.registry import following
 from strategies import METHODS
 from tests.support import Player, configured
 
+RESIDUAL = "tests.models.foreign.nets:Residual"
 EDGE: dict[str, Any] = {"model": "tests.models.foreign.nets:Edge", "widths": ""}
 IN_DEPTH = {name for name in METHODS if "last" not in METHODS[name].PREFERENCES.exits}
 RUN: dict[str, Any] = {**EDGE, "num_clients": 3, "num_server_rounds": 1, "batch_size": 64, "tiers": "a:1, b:1/2, c:1/4"}
@@ -36,6 +37,58 @@ def test_every_method_of_width_trains_it(play: Player, method: str) -> None:
     if method in QUICK - {"fiarse"}:
         assert last["a"]["parameters"] > last["b"]["parameters"] > last["c"]["parameters"]
         assert last["a"]["macs"] > last["b"]["macs"] > last["c"]["macs"]
+
+
+def _in_depth() -> list[Any]:
+    marks = {name: [] if name in ("depthfl", "nefl") else [pytest.mark.slow] for name in METHODS}
+    return [pytest.param(name, marks=marks[name]) for name in METHODS]
+
+
+@pytest.mark.parametrize("method", _in_depth())
+def test_every_method_trains_a_residual_network(play: Player, method: str) -> None:
+    model = {"splitmix": "tests.models.foreign.nets:Scaled"}.get(method, RESIDUAL)
+    out = play(**RUN | {"model": model}, method=method)
+    assert out.rejected == []
+    assert all(tensor.isfinite().all() for tensor in out.state.values())
+    tiers = out.summary["last"]["tiers"]
+    if method in {*IN_DEPTH, "nefl", "splitmix"} - {"depthfl-exclusive"}:
+        assert tiers["a"]["parameters"] > tiers["c"]["parameters"]
+        assert tiers["a"]["macs"] > tiers["c"]["macs"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", ["Layers", "layers_last"])
+@pytest.mark.parametrize("method", ["depthfl", "inclusivefl", "nefl"])
+def test_a_transformer_is_cut_between_its_layers(play: Player, method: str, net: str) -> None:
+    in_depth = {"nefl_mode": "depth", "tiers": "a:1, b:2/3, c:2/5"} if method == "nefl" else {}
+    out = play(**RUN | {"model": f"tests.models.foreign.nets:{net}"} | in_depth, method=method)
+    assert out.rejected == []
+    told = out.summary["last"]["tiers"]
+    assert told["a"]["parameters"] > told["b"]["parameters"] > told["c"]["parameters"]
+
+
+@pytest.mark.slow
+def test_one_classifier_for_all_depths(play: Player) -> None:
+    keys = RUN | {"inclusivefl_private_classifier": False, "method": "inclusivefl"}
+    out = play(**keys | {"model": "tests.models.foreign.nets:Layers"})
+    assert out.rejected == []
+    assert not [name for name in out.state if name.startswith("exits.")]
+    with pytest.raises(SettingError, match="inclusivefl-private-classifier = False: allowed is true for"):
+        configured(**keys | {"model": RESIDUAL})
+
+
+def test_modules_after_which_it_can_end_are_named() -> None:
+    named = configured(**RUN | {"model": RESIDUAL, "blocks": "first.0, first, second"}, method="depthfl").network
+    assert layout(named).exits == {1, 2, 3}
+    with pytest.raises(SettingError, match=r"blocks = 'first.0.conv1.weight, second': allowed is modules whose output"):
+        configured(**RUN | {"model": RESIDUAL, "blocks": "first.0.conv1.weight, second"}, method="depthfl")
+    with pytest.raises(SettingError, match="blocks = 'first': allowed is whole numbers"):
+        configured(**RUN | {"model": "cnn", "blocks": "first"}, method="heterofl")
+
+
+def test_a_factory_without_a_width_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"whose factory has `width` \(a multiple of 4\) or `width_mult`"):
+        configured(**RUN | {"model": RESIDUAL}, method="splitmix")
 
 
 @pytest.mark.parametrize(("method", "key"), [*((name, "model") for name in sorted(IN_DEPTH)), ("splitmix", "model")])

@@ -7,7 +7,7 @@ from torch import fx
 from models.foreign.atoms import extent, freeze, multiply
 from models.foreign.rules.table import Call, Dims, NotUnderstood, Value, broadcast, rule
 
-_ONE = """abs alias alpha_dropout bernoulli bernoulli_ bitwise_not celu clamp clamp_ clamp_max clamp_min clone
+ONE = """abs alias alpha_dropout bernoulli bernoulli_ bitwise_not celu clamp clamp_ clamp_max clamp_min clone
     contiguous cos detach detach_ dropout dropout_ elu elu_ erf exp expm1 feature_dropout fill fill_ floor
     gelu hardshrink hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ isinf isnan
     leaky_relu leaky_relu_ lift_fresh_copy log log1p log_sigmoid logical_not mish mish_ nan_to_num neg
@@ -17,7 +17,7 @@ _SEVERAL = """__and__ __or__ add add_ addcdiv addcmul bitwise_and bitwise_or div
     logical_or lt masked_fill masked_fill_ maximum minimum mul mul_ ne pow prelu_ remainder rsub sub sub_ where"""
 
 
-@rule(*_ONE.split(), *_SEVERAL.split())
+@rule(*ONE.split(), *_SEVERAL.split())
 def elementwise(call: Call) -> Value:
     """Every operand that is a tensor has the result's dimensions, or is repeated along them."""
     operands = [call.maybe(node) for node in call.node.all_input_nodes]

@@ -142,3 +142,69 @@ class Whole(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.last(x.flatten(1))
+
+
+class Shortcut(nn.Module):
+    """Two convolutions of a residual network, with a projection where it gets wider."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2, self.norm2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.project = nn.Conv2d(inputs, outputs, 1, stride=stride) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+        return self.relu(y + (x if self.project is None else self.project(x)))
+
+
+class Residual(nn.Module):
+    """Two stages of two blocks each."""
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 6, 3, padding=1)
+        self.first = nn.Sequential(Shortcut(6, 6), Shortcut(6, 6))
+        self.second = nn.Sequential(Shortcut(6, 8, 2), Shortcut(8, 8))
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.second(self.first(F.relu(self.stem(x))))
+        return self.head(x.mean((2, 3)))
+
+
+class Layers(nn.Module):
+    """Three layers of a small transformer for images, each attention and a feed-forward network."""
+
+    def __init__(self, classes: int = 10, norm_first: bool = True) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, 8, 2, 2)
+        self.layers = nn.ModuleList(
+            [nn.TransformerEncoderLayer(8, 2, 12, 0.1, batch_first=True, norm_first=norm_first) for _ in range(3)]
+        )
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(self.norm(x).mean(1))
+
+
+def layers_last(classes: int = 10) -> nn.Module:
+    """`Layers` whose norms come after the sums."""
+    return Layers(classes, norm_first=False)
+
+
+class Scaled(nn.Module):
+    """A network that can be asked for as many units as one likes."""
+
+    def __init__(self, classes: int, width: int = 12) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(F.relu(self.norm(self.conv(x))).mean((2, 3)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models import NetworkSpec, build, completed, layout
-from models.algebra.axes import Along, Axis, Beside, Dim, Kind
+from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Place
 from models.foreign.axes import find_axes
 from models.foreign.check import prove
 from models.foreign.trace import Untraceable, trace
@@ -147,3 +148,38 @@ def test_what_is_not_understood_freezes_what_it_touches_and_says_where() -> None
     reasons = {atom.why for atom in found.traced.tensors["before.weight"].dims[0]}
     assert reasons == {f"the operation {line} is not understood"}
     assert prove(module, found, example("edge"), torch.Generator().manual_seed(1)).holds
+
+
+def test_blocks_and_stages_are_found_and_proved() -> None:
+    found = found_in("residual")
+    assert (found.stages.count, found.stages.blocks, found.stages.stages) == (2, (1, 2, 3), (1, 1, 2))
+    places = found.stages.places
+    assert places["stem.weight"] == Place()
+    assert places["first.1.conv2.weight"] == Place(stage=1, block=2)
+    assert places["second.0.project.weight"] == Place(stage=2)  # it gets wider: nothing stands in its place
+    assert places["head.weight"] == Place(exit=2)
+    proof = prove(exported_once("residual")[0], found, example("residual"), torch.Generator().manual_seed(1))
+    assert proof.holds
+    assert proof.shortened < 1e-5
+
+
+def test_a_layer_of_a_transformer_is_a_stage() -> None:
+    found = found_in("layers")
+    assert (found.stages.count, found.stages.blocks) == (3, (1, 1, 2, 2, 3, 3))
+    assert found.stages.alike
+    assert found.stages.normed == (True, True, True)
+    assert found.stages.places["norm.weight"] == Place(exit=3)
+
+
+@pytest.mark.parametrize("wrong", ["entry", "block"])
+def test_a_wrong_block_is_found(wrong: str) -> None:
+    found = found_in("residual")
+    cuts, second = found.stages.graphs[False], found.stages.graphs[False].branches[1]
+    if wrong == "entry":  # the input of the block before
+        branches = (cuts.branches[0], replace(second, entry=cuts.branches[0].entry), *cuts.branches[2:])
+    else:  # what is added is another branch's
+        branches = (cuts.branches[0], replace(second, branch=second.entry), *cuts.branches[2:])
+    graphs = {**found.stages.graphs, False: replace(cuts, branches=branches)}
+    module, inputs = exported_once("residual")[0], example("residual")
+    mutant = replace(found, stages=replace(found.stages, graphs=graphs))
+    assert prove(module, mutant, inputs, torch.Generator().manual_seed(1)).shortened > 1e-2

@@ -1,7 +1,9 @@
 """Statistics of static batch norm: estimated on training data, pooled over devices, then set.
 
-HeteroFL re-estimates them after training by running the data through the network. We pool sums and sums of squares, so
-the result is the mean and variance over all activations however they were batched or distributed. The estimate runs the
+HeteroFL's code (diaoenmao, commit cc40f3e) re-estimates them after training by running the data through the network,
+and takes the mean over batches of their means and of their *unbiased* variances (`BatchNorm2d(momentum=None)`): what
+lies between the batches is in no variance, and logits part by some 1e-3. We pool sums and sums of squares, so the
+result is the mean and variance over all activations however they were batched or distributed. The estimate runs the
 network as evaluation sees it (no scaler, no dropout), only normalising by the batch at hand: the activations that a
 layer below another norm sees do depend on how the examples were batched.
 """

@@ -247,7 +247,7 @@ class Method:
             weight=factor * (metrics["num-examples"] if by_examples else 1.0),
             metrics=metrics,
             optimiser=assignment.optimiser,
-            dynamic_alpha=context.settings.dynamic_alpha,
+            dynamic_alpha=assignment.dynamic_alpha,
         )
 
     # ---- what becomes of the mean ------------------------------------------------------------------------------------

@@ -138,6 +138,12 @@ class RoundRules:
 class AggregationRules:
     """What becomes of replies, beside the rule itself."""
 
+    dynamic_by_examples: bool = setting(
+        False,
+        "whether a device's α is divided by its examples over their mean, as in FedDyn's released code; else one α for"
+        " all, as in the paper and in DepthFL's code",
+        read_by="dynamic-alpha above 0",
+    )
     dynamic_scaling: str = setting(
         "all",
         "what FedDyn's h is scaled by: `all` nodes, as in the paper, or the `holders` of a coordinate",
@@ -172,6 +178,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
         codec: how differences are encoded.
         codec_down: how the state is, as a difference against the client's last one; float32 sends it whole.
         dynamic_alpha: strength of FedDyn's regulariser; 0 is none.
+        dynamic_by_examples: whether it is weaker on devices of more examples.
         dynamic_scaling: one of `strategies.aggregation.feddyn.SCALINGS`.
         aggregation: what replies count.
         clustering: whether there are several global states, and who trains which.

@@ -7,7 +7,7 @@ from typing import cast
 
 from client_app.objectives.adversarial import adversarial
 from client_app.objectives.base import LocalObjective, ObjectiveContext, ObjectiveFactory
-from client_app.objectives.cross_entropy import cross_entropy, masked_cross_entropy, task_of
+from client_app.objectives.cross_entropy import batch_masked_cross_entropy, cross_entropy, masked_cross_entropy, task_of
 from client_app.objectives.exits import deep_supervision
 from client_app.objectives.importance import importance_masked
 from client_app.objectives.nets import every_net
@@ -30,6 +30,7 @@ OBJECTIVES: Registry[ObjectiveFactory] = Registry(
     built_in={
         "cross-entropy": cross_entropy,
         "masked-cross-entropy": masked_cross_entropy,
+        "batch-masked-cross-entropy": batch_masked_cross_entropy,
         "ordered-dropout": OrderedDropout,
         "deep-supervision": deep_supervision,
         "importance-masked": importance_masked,

@@ -1,7 +1,9 @@
 """Cross entropy, plain and masked; of another task than classification, its loss (`models.losses`).
 
 Masked (HeteroFL §3.3): logits of classes that the client does not have are replaced by 0 before the softmax, so they
-get no gradient but stay in the sum; replacing them by minus infinity would be another objective.
+get no gradient but stay in the sum; replacing them by minus infinity would be another objective. Split-Mix' released
+code does that by batch, where classes are divided by device: what does not occur in the *batch* is masked
+(illidanlab/SplitMix, commit fa163f7).
 """
 
 from __future__ import annotations
@@ -40,6 +42,24 @@ def masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
     return loss
 
 
+def batch_masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
+    """Mean cross entropy with the logits of the classes set to 0 that do not occur in the batch."""
+    if setting.spec.task != CLASSIFICATION:
+        return cross_entropy(setting)
+
+    def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = setting.module(inputs)
+        absent = torch.ones(logits.shape[1], dtype=torch.bool, device=logits.device)
+        absent[labels] = False
+        logits = logits.masked_fill(absent, 0.0)
+        return loss_of(setting.spec.task, logits, labels), logits
+
+    return loss
+
+
 def task_of(objective: str) -> ObjectiveFactory:
     """The task of an objective, without the terms that it adds: logits that are masked in training are masked here."""
-    return masked_cross_entropy if objective == "masked-cross-entropy" else cross_entropy
+    return {
+        "masked-cross-entropy": masked_cross_entropy,
+        "batch-masked-cross-entropy": batch_masked_cross_entropy,
+    }.get(objective, cross_entropy)

@@ -14,7 +14,7 @@ from models.algebra.plans import Plan
 from models.networks.builder import Builder, ends
 from models.networks.foreign import TOLD, is_factory, of_factory, takes_builder
 from models.networks.network import ROWS, Network
-from models.networks.spec import NetworkSpec
+from models.networks.spec import SPATIAL, NetworkSpec
 from models.registry import Registry
 
 
@@ -63,6 +63,6 @@ NETWORKS: Registry[Network] = Registry(
 
 
 def with_exits(spec: NetworkSpec, wanted: str) -> NetworkSpec:
-    """Give a network exits after every stage, plain ones where bottlenecks cannot be."""
+    """Give a network exits after every stage, plain ones where those that are wanted need images and there are none."""
     spatial = spec.name in NETWORKS and NETWORKS[spec.name].spatial
-    return replace(spec, exits=wanted if spatial or wanted != "bottleneck" else "plain")
+    return replace(spec, exits=wanted if spatial or wanted not in SPATIAL else "plain")

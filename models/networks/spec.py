@@ -15,7 +15,8 @@ from models.losses import CLASSIFICATION, TASKS
 from models.settings import Scalar
 
 # What a network ends in; see `models.networks.staged`.
-EXITS = ("auto", "last", "plain", "bottleneck", "shared")
+EXITS = ("auto", "last", "plain", "bottleneck", "convolutional", "shared")
+SPATIAL = ("bottleneck", "convolutional")  # those of them that need features that are images
 PADDING = 0  # the token that fills a short text up, at its end
 
 

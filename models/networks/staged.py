@@ -8,6 +8,8 @@ like. Which stages a build has and which exits it ends in follows from the spec'
 - "plain": an exit after every stage: what a stage's features need before they are pooled, pooling, a linear layer.
 - "bottleneck": DepthFL's (ICLR 2023, appendix): before the last stage an attention gate and a stride-2 separable
   convolution for every stage that is skipped (`models.networks.bottleneck`), then as "plain".
+- "convolutional": ScaleFL's (CVPR 2023): before the last stage three convolutions that keep what they get
+  (`models.networks.convolutional_exit`), then as "plain".
 - "shared": one exit that every depth uses (InclusiveFL with a classifier for all); features must keep one axis.
 """
 
@@ -22,6 +24,8 @@ from models.algebra.axes import SHARED, declare
 from models.errors import SettingError
 from models.networks.bottleneck import Bottleneck
 from models.networks.builder import Builder
+from models.networks.convolutional_exit import convolutions
+from models.networks.spec import SPATIAL
 
 
 class Exit(nn.Module):
@@ -30,7 +34,7 @@ class Exit(nn.Module):
     Args:
         ready: what the features need before they are pooled, such as the norm of a pre-activation network; or what
             pools them itself, for features of another form, and returns (N, C).
-        reduce: stands between the features and `ready`; a bottleneck.
+        reduce: stands between the features and `ready`; a bottleneck, or convolutions.
         classifier: (N, C) → logits.
     """
 
@@ -54,7 +58,7 @@ class Staged(nn.Module):
         streams: axis of the features after each stage.
         stem: makes what stands before the first stage and belongs to it.
         ready: axis → what features need before they are pooled, or what pools them; default nothing.
-        spatial: whether features are images, which a bottleneck needs.
+        spatial: whether features are images, which bottlenecks and convolutions need.
         classifier: axis → what makes logits of pooled features; default a linear layer.
     """
 
@@ -72,10 +76,12 @@ class Staged(nn.Module):
         super().__init__()
         kind, last = builder.spec.exits, len(stages)
         depth, classifier = builder.depth or last, classifier or builder.classifier
-        if kind == "bottleneck" and not spatial:
+        if kind in SPATIAL and not spatial:
             raise SettingError("exits", kind, f"one of last, plain, shared for {builder.spec.name!r}")
         if kind == "shared" and len(set(streams)) > 1:
-            raise SettingError("exits", kind, f"one of last, plain, bottleneck for {builder.spec.name!r}")
+            raise SettingError(
+                "exits", kind, f"one of last, plain, bottleneck, convolutional for {builder.spec.name!r}"
+            )
         self.stem = declare(stem(), stage=1)
         self.stages = nn.ModuleList(declare(make(), stage=i) for i, make in enumerate(stages[:depth], 1))
         self.exits = nn.ModuleDict()
@@ -84,12 +90,14 @@ class Staged(nn.Module):
             exit_of_all = Exit(ready(end), nn.Identity(), classifier(end))
             self.exits["shared"] = declare(exit_of_all, exit_of=SHARED)
         for i in [] if kind == "shared" else self._places(builder, depth, last):
-            bottleneck = kind == "bottleneck" and i < last
-            reduce = Bottleneck(builder, streams[i - 1 :], ready(streams[i - 1])) if bottleneck else nn.Identity()
-            at_end = streams[-1] if bottleneck else streams[i - 1]
-            # What a bottleneck ends in is normalised already.
-            final = nn.Identity() if bottleneck else ready(at_end)
-            self.exits[str(i)] = declare(Exit(final, reduce, classifier(at_end)), exit_of=i)
+            own, reduce = streams[i - 1], None
+            if i < last and kind == "bottleneck":
+                own, reduce = streams[-1], Bottleneck(builder, streams[i - 1 :], ready(own))
+            elif i < last and kind == "convolutional":
+                reduce = convolutions(builder, own, ready(own))
+            # What bottlenecks and convolutions end in is normalised already.
+            final = ready(own) if reduce is None else nn.Identity()
+            self.exits[str(i)] = declare(Exit(final, reduce or nn.Identity(), classifier(own)), exit_of=i)
 
     @staticmethod
     def _places(builder: Builder, depth: int, last: int) -> Sequence[int]:

@@ -5,7 +5,8 @@
 - `BatchNormPerWidth` (FjORD, footnote on batch norm): one set of running statistics per width, one shared affine part.
   Without widths it is ordinary batch norm whose statistics are cut as its weights are, which is right where every
   submodel has norms of its own (NeFL).
-- group norm, layer norm (over the last dimension, the features of a transformer) and none.
+- group norm, of at least 16 channels a group (DepthFL's option has 16 groups, HeteroFL's 4), layer norm (over the last
+  dimension, the features of a transformer) and none.
 - `Scaler` (HeteroFL §3.3): divides by the rate while training, so that narrow and wide parts see like magnitudes.
 """
 

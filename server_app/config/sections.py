@@ -64,16 +64,17 @@ class Model(Checked):
     )
     scaler: str = setting(
         "auto",
-        "HeteroFL's Scaler: `on`, `off`; `auto` is on for HeteroFL, FedRolex and ScaleFL",
+        "HeteroFL's Scaler: `on`, `off`; `auto` is on for HeteroFL, FedRolex, ScaleFL and FedEcover",
         Names(("auto", "on", "off")),
     )
     exits: str = setting(
         "auto",
-        "where the network predicts: `last`, `plain` (an exit after every stage), `bottleneck` (DepthFL's), `shared`"
-        " (one exit for every depth); `auto` is what the method needs, and what a method would not train is refused:"
-        " `depthfl` has `bottleneck` (where the network can) or `plain`, `scalefl` and `inclusivefl` `plain` or"
-        " `bottleneck` (`shared` where InclusiveFL's classifier is not private), all others `last`",
-        Text("auto, last, plain, bottleneck or shared"),
+        "where the network predicts: `last`; after every stage `plain`, `bottleneck` (DepthFL's) or `convolutional`"
+        " (ScaleFL's) exits; `shared` (one exit for every depth). `auto` is what the method needs, and what a method"
+        " would not train is refused: `depthfl` has `bottleneck`, `scalefl` `convolutional` (both `plain` where"
+        " features are no images), `inclusivefl` `plain`; each can have the others (`shared` where InclusiveFL's"
+        " classifier is not private); all others `last`",
+        Text("auto, last, plain, bottleneck, convolutional or shared"),
     )
     heads: int = setting(4, "attention heads of a transformer", at_least(1), read_by="model = transformer, vit")
     whole_heads: bool = setting(

@@ -7,6 +7,10 @@ number of replies that held the coordinate and N the number of all nodes, as in 
 scaling "holders" N is the number of nodes whose tier can hold the coordinate at all. With N as in the paper, the h of a
 deep stage that a quarter of the nodes can hold gathers four times slower than FedDyn among those nodes would.
 Statistics of batch norm are plain means without h (DepthFL's policy).
+
+The α of the two lines cancels: what θ loses is the mean of what devices moved, whatever their α. So it is one α here,
+also where the authors' code (alpemreacar/FedDyn, commit 48a19fa, utils_methods.py) divides a device's by its examples
+over their mean (`dynamic-by-examples`).
 """
 
 from __future__ import annotations

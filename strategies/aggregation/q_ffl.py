@@ -17,7 +17,9 @@ the norm of client k's own part. Losses of narrow parts are higher by themselves
 
 ‖Δ_k‖ is the norm before encoding: that of a quantised difference is longer by the noise (`norms`).
 
-F_k is the loss without the term of weight decay, whose gradient is in Δ_k (the authors' code has the same).
+F_k is the loss without the term of weight decay, whose gradient is in Δ_k. In the authors' code (litian96/fair_flearn,
+commit f097971) it is one or the other: Vehicle's SVM has its regulariser in both; that of Fashion-MNIST is declared and
+never added to the loss, so it is in neither.
 
 Whoever says a larger loss counts for more, so what a client may say is bounded: F_k^q by `MOST` times that of the
 client whose loss is usual (`strategies.robustness.norm_bounds`). The larger q, the closer together losses then lie.

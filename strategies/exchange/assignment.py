@@ -50,6 +50,7 @@ class TrainAssignment:
         codec_base: what the server keeps of the node for the codec (see `protocol.codecs.Codec.base`).
         last_counted: round of the node's last reply that counted; 0 if there was none.
         weight: what numerator and denominator of the reply are multiplied by, on behalf of the selection.
+        dynamic_alpha: strength of FedDyn's regulariser on this device; 0 is none.
     """
 
     node: Node
@@ -66,3 +67,4 @@ class TrainAssignment:
     codec_base: int = 0
     last_counted: int = 0
     weight: float = 1.0
+    dynamic_alpha: float = 0.0

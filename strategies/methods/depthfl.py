@@ -40,7 +40,7 @@ class DepthFL(FlowerStrategy):
         ),
         "distillation-rounds": Setting(300, "T; a run much shorter than T hardly distils", between(1, 10**9)),
     }
-    PREFERENCES = Preferences(norm="batch-per-width", exits=("bottleneck", "plain"), dynamic_alpha=0.1)
+    PREFERENCES = Preferences(norm="batch-per-width", exits=("bottleneck", "plain", "convolutional"), dynamic_alpha=0.1)
     PER_WIDTH = True
     WIDTHS = False
 

@@ -5,7 +5,10 @@
   code does, adds unrelated channels and handicaps the method).
 - `FedEcover` (ICDE 2025): units are drawn without replacement from one pool per axis that all nodes share and that is
   refilled when it is exhausted, so the network is covered quickly; widths are int(r·n). The server adds η·(mean
-  difference), η multiplied by `decay` every `decay-every` rounds until round `decay-until`.
+  difference), η multiplied by `decay` every `decay-every` rounds until round `decay-until`. The Scaler is on: the
+  released code (junesnow86/FedEcover, commit b23b572) multiplies by 1/r after every layer, in evaluation too, and has
+  no norms that are trained; here a norm follows, which takes the factor out again. With `norm = "none"` ours scales
+  in training only.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import ClientUpdate
 from strategies.flower_adapter import FlowerStrategy
-from strategies.method import Values
+from strategies.method import Preferences, Values
 from strategies.tiers.tier import Tier
 
 
@@ -48,6 +51,7 @@ class FedEcover(FederatedDropout):
     Options: `server-learning-rate` (1.0), `decay` (0.9), `decay-every` (10), `decay-until` (200); 0 rounds is no decay.
     """
 
+    PREFERENCES = Preferences(scaler=True)
     OPTIONS = {
         "server-learning-rate": Setting(1.0, "η of the server at round 1", between(1e-6, 10)),
         "decay": Setting(0.9, "what η is multiplied by every so many rounds", between(1e-6, 1)),

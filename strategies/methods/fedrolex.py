@@ -1,9 +1,9 @@
 """FedRolex (Alam et al., NeurIPS 2022, §3.2): HeteroFL with a window that moves by one unit a round and wraps.
 
 In the paper the window of round j starts at unit j mod n; the released code rolls the other way, so it starts at -j
-mod n. `step` = -1 is the code, 1 the paper; the two are mirror images. ceil(r·n) units as in the code. The published
-norm and bias weights grow with a counter that depends on the order of clients; here, as in the paper, every
-coordinate is a mean.
+mod n. `step` = -1 is the code, 1 the paper; the two are mirror images. ceil(r·n) units as in the code. There, norms,
+biases and the classifier are weighted by a counter that grows while clients are added, so by their order; here, as in
+the paper, every coordinate is a mean.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 A device of rate r trains the r·n of all n weights and biases (those of norms do not count: everybody has them) whose
 magnitude reaches a threshold over the whole network. The mask is found anew every round, from nothing but the state, so
-server and device agree on it without sending it. On the device the gradient takes the mask's dependence on the weight
-into account (`client_app.objectives.importance`). The server averages every coordinate, unweighted, over those whose
-mask has it. The released code averages over those whose difference is not zero there, which leaves out, beside what is
-masked, weights in the mask that happened not to move; and it rounds r·n down, here it is rounded up.
+server and device agree on it without sending it. On the device the paper's gradient takes the mask's dependence on the
+weight into account; that of the released code does not, by an oversight (`client_app.objectives.importance`). The
+server averages every coordinate, unweighted, over those whose mask has it. The released code averages over those whose
+difference is not zero there, which leaves out, beside what is masked, weights in the mask that happened not to move;
+and it rounds r·n down, here it is rounded up.
 
 A mask says which weights count, not which are stored: devices hold, send and compute whole tensors with zeros in them.
 So MACs and bytes are those of the whole network. Reported parameters are those that count.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
+from models.settings import Names, Setting
 from models.variants.importance import masked
 from protocol import Objective
 from strategies.context import RoundContext
@@ -25,8 +27,20 @@ from strategies.tiers.tier import Tier
 
 
 class FIARSE(FlowerStrategy):
-    """The largest weights; a tier's rate is their share."""
+    """The largest weights; a tier's rate is their share.
 
+    Options: `gradient` ("paper"): with the term for the mask's dependence on the weight, or "code": without it, as the
+    released code trains.
+    """
+
+    OPTIONS = {
+        "gradient": Setting(
+            "paper",
+            "`paper` has the term for the mask's dependence on the weight; `code` trains plainly masked, as the"
+            " released code does, and masks at the least weight where everything is kept",
+            Names(("paper", "code")),
+        ),
+    }
     PREFERENCES = Preferences(norm="static-batch")
     WIDTHS = False
     PER_COORDINATE = True
@@ -48,4 +62,5 @@ class FIARSE(FlowerStrategy):
     def objective(self, context: RoundContext, tier: Tier) -> Objective:
         """Cross entropy through the mask."""
         del context, tier
-        return Objective("importance-masked")
+        code = self.options["gradient"] == "code"
+        return Objective("importance-masked", {"gradient": "code"} if code else {})

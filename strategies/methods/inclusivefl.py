@@ -50,7 +50,7 @@ class InclusiveFL(FlowerStrategy):
         "private-classifier": Setting(True, "every size has a classifier of its own"),
         "private-last-layer": Setting(True, "every size has a last layer of its own"),
     }
-    PREFERENCES = Preferences(norm="group", exits=("plain", "bottleneck"))
+    PREFERENCES = Preferences(norm="group", exits=("plain", "bottleneck", "convolutional"))
     BY_EXAMPLES = True
     PER_WIDTH = True
     WIDTHS = False

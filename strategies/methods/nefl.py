@@ -3,7 +3,8 @@
 A submodel is a leading width, some residual blocks left out, or both. Every block is x + s·F(x) with a learnt step size
 s. Step sizes and norms (affine part and running statistics) are *inconsistent* parameters: every submodel has its own,
 averaged among the devices that trained that submodel. All others are averaged ring by ring over those who held them,
-unweighted. A block that nobody trained keeps its value; the released code sets it to zero.
+unweighted. What nobody trained keeps its value; in the released code that holds for the rings of a block that somebody
+trained, while a block that nobody did is set to zero.
 
 A tier's rate is the share of the *parameters*. The paper lists the kept blocks of a few ResNets; here a rule makes
 them, after those lists (`models.networks.scaling`; "both" has about the square root of the rate left in width and in

@@ -1,9 +1,15 @@
 """ScaleFL (Ilhan et al., CVPR 2023): width and depth together.
 
-A device holds the leading ceil(r·n) units of the stages up to its depth, with a plain exit after each (§3.2). Exit i of
-d weighs i/Σj; from a share of the rounds on every exit but the last learns from the last (§3.3, eq. 3: T = 3). The
-server averages every coordinate over those who trained it. A tier's rate and depth are settings ("b:3/4@3"); the
-paper's levels have rates of 0.7 to 1.
+A device holds the leading ceil(r·n) units of the stages up to its depth, with an exit after each (§3.2): three 3 x 3
+convolutions before the classifier, as the authors' ResNets have them, where features are images. Exit i of d weighs
+i/Σj; from a share of the rounds on every exit but the last learns from the last (§3.3, eq. 3: T = 3). The server
+averages every coordinate over those who trained it. A tier's rate and depth are settings ("b:3/4@3"); the paper's
+levels have rates of 0.7 to 1.
+
+The released code (git-disl/scale-fl, commit c2084e4) takes the divergence as a mean over batch *and classes*, lets the
+gradient pass through the teacher, and begins one round later; `variant` = "code" does the same, "paper" is eq. 3,
+in which the same γ is as many times stronger as there are classes. Its widths are rounded down (11 of 16 units at 0.7,
+here 12), and its README's commands for CIFAR and ImageNet leave distillation off.
 """
 
 from __future__ import annotations
@@ -12,7 +18,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from models.algebra.plans import Plan
-from models.settings import Setting, between
+from models.settings import Names, Setting, between
 from protocol import Objective, Scalar
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
@@ -25,12 +31,20 @@ class ScaleFL(FlowerStrategy):
     """Leading widths up to a depth.
 
     Options: `distillation` (0.05): γ, 0 is off; `temperature` (3.0); `distillation-after` (0.25): the share of
-    the run's rounds (`Schedule.rounds`) that goes by without it first, in the paper a quarter.
+    the run's rounds (`Schedule.rounds`) that goes by without it first, in the paper a quarter; `variant` ("code"): in
+    whose scale γ is.
     """
 
     OPTIONS = {
         "distillation": Setting(0.05, "γ: weight of the last exit's teaching; 0 is off", between(0, 1e3)),
         "temperature": Setting(3.0, "of that teaching", between(1e-3, 1e3)),
+        "variant": Setting(
+            "code",
+            "whose teaching: `code` averages the divergence over batch and classes, lets the gradient through the"
+            " teacher and begins one round later; `paper` averages over the batch, so the same γ is as many times"
+            " stronger as there are classes",
+            Names(("paper", "code")),
+        ),
         "distillation-after": Setting(
             0.25,
             "the share of `num-server-rounds` that goes by before it begins; 1 is never. Between 0 and 1, a run cannot"
@@ -38,7 +52,7 @@ class ScaleFL(FlowerStrategy):
             between(0, 1),
         ),
     }
-    PREFERENCES = Preferences(norm="static-batch", scaler=True, exits=("plain", "bottleneck"))
+    PREFERENCES = Preferences(norm="static-batch", scaler=True, exits=("convolutional", "plain", "bottleneck"))
     PER_WIDTH = True
 
     @classmethod
@@ -68,9 +82,11 @@ class ScaleFL(FlowerStrategy):
         """Deep supervision, deeper exits weighing more, with the last as teacher in later rounds."""
         del tier
         settings: dict[str, Scalar] = {"by-depth": True}
-        if context.round_number - 1 >= float(self.options["distillation-after"]) * context.settings.schedule.rounds:
+        passed, code = context.round_number - 1, self.options["variant"] == "code"
+        without = float(self.options["distillation-after"]) * context.settings.schedule.rounds
+        if passed > without or (passed == without and not code):
             settings |= {
-                "distillation": "last",
+                "distillation": "last-elementwise" if code else "last",
                 "weight": self.options["distillation"],
                 "temperature": self.options["temperature"],
             }

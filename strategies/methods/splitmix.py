@@ -7,9 +7,11 @@ without replacement. The server averages every net by itself over those who trai
 nobody trained stays as it is. A device of rate r then uses the mean of the logits of the first int(r/atom) nets.
 
 K nets have about 1/K of the parameters of one K times as wide, so a tier's parameters are not those of other methods.
-The released code rounds atom·n down, which leaves units out where the atom does not divide a layer; here that is
-refused. It also divides activations by the atom in training and scales the initial weights accordingly, unless it keeps
-running statistics; here neither is done: every norm but "none" takes the scale out again.
+The released code (illidanlab/SplitMix, commit fa163f7) finds the number of nets in floats, which gives 2 for int(0.6 /
+0.2); here rates are fractions, and it is 3. It rounds atom·n down, which leaves units out where the atom does not
+divide a layer; here that is refused. Where classes are divided by device its loss masks the classes that are absent
+from the batch (`loss`). It also divides activations by the atom in training and scales the initial weights accordingly,
+unless it keeps running statistics; here neither is done: every norm but "none" takes the scale out again.
 
 Adversarial training and dual norms (§4.3) are settings of the run, for every method: `adversarial`, `dual-norm`.
 """
@@ -28,9 +30,9 @@ from models.networks.complete import completed
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
-from models.settings import Setting, Text
+from models.settings import Names, Setting, Text
 from models.variants.base_nets import divisors, nets_of, widths_of
-from protocol import Scalar
+from protocol import Objective, Scalar
 from strategies.context import RoundContext
 from strategies.exchange.assignment import Participant
 from strategies.flower_adapter import FlowerStrategy
@@ -44,7 +46,7 @@ class SplitMix(FlowerStrategy):
 
     Options: `atom` ("auto"): width of one net as a share of the whole, one divided by a whole number, such as "1/8";
     "auto" is the widest that divides every layer and that the smallest tier can carry, with which the paper's tiers of
-    1 to 1/8 have its 1/8.
+    1 to 1/8 have its 1/8. `loss` ("plain"): "masked" sets the logits of classes to 0 that are absent from the batch.
     """
 
     OPTIONS = {
@@ -53,6 +55,12 @@ class SplitMix(FlowerStrategy):
             'width of one net as a share of the whole (`"1/8"` in the paper); `auto` is the widest that the smallest'
             " tier can carry. It must divide every layer's units (of attention, those of a head)",
             Text('"auto", or 1 divided by a whole number, such as "1/8"'),
+        ),
+        "loss": Setting(
+            "plain",
+            "`masked` sets the logits of classes to 0 that are absent from the batch, as the released code does where"
+            " classes are divided by device",
+            Names(("plain", "masked")),
         ),
     }
     BY_EXAMPLES = True
@@ -128,6 +136,11 @@ class SplitMix(FlowerStrategy):
     def can_hold(self, context: RoundContext, tier: Tier, wanted: Tier) -> bool:
         """Tiers differ in the number of nets only."""
         return self.carried(context, tier) >= self.carried(context, wanted)
+
+    def objective(self, context: RoundContext, tier: Tier) -> Objective:
+        """Cross entropy of every net, plain or masked."""
+        del context, tier
+        return Objective("batch-masked-cross-entropy" if self.options["loss"] == "masked" else "cross-entropy")
 
     def carried(self, context: RoundContext, tier: Tier) -> int:
         """Number of nets that a tier can carry."""

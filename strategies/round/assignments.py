@@ -64,4 +64,13 @@ def assign(
         codec_base=pieces.uplink.base(node.id, part) if pieces.uplink.remembers else 0,
         last_counted=pieces.selection.history.last_counted(node.id),
         weight=participant.weight,
+        dynamic_alpha=_dynamic_alpha(context, participant, pieces) if participant.trains else 0.0,
     )
+
+
+def _dynamic_alpha(context: RoundContext, participant: Participant, pieces: Pieces) -> float:
+    """FedDyn's α of a device: everybody's, or α · mean n / n_k (`dynamic-by-examples`)."""
+    alpha = context.settings.dynamic_alpha
+    if not (alpha and context.settings.dynamic_by_examples):
+        return alpha
+    return alpha * pieces.manager.mean_examples() / participant.node.hello.examples

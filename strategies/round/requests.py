@@ -126,7 +126,7 @@ def new_nonce() -> str:
 
 def train_request(context: RoundContext, assignment: TrainAssignment, states: StateCache) -> Message:
     """Ask a node to train what it is assigned."""
-    settings, compressed = context.settings, None
+    compressed = None
     common = _common(context, assignment.plan, states.told(assignment.clusters))
     if states.downlink is None:
         arrays = states.arrays(assignment.plan, assignment.clusters)
@@ -142,9 +142,7 @@ def train_request(context: RoundContext, assignment: TrainAssignment, states: St
         checkpoint=context.saved_round,
         counted=assignment.last_counted,
         compressed=compressed,
-        dynamic_regulariser=FedDyn(alpha=settings.dynamic_alpha)
-        if assignment.trains and settings.dynamic_alpha
-        else None,
+        dynamic_regulariser=FedDyn(alpha=assignment.dynamic_alpha) if assignment.dynamic_alpha else None,
     )
     return _message(context, request, arrays, TRAIN, assignment.node)
 

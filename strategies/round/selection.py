@@ -145,7 +145,7 @@ class SelectionRunner(Stateful):
         steps, optimiser = update.metrics.get("steps", 0.0), assignment.optimiser
         if not steps >= 1 or not optimiser.learning_rate > 0:
             return None
-        pull = optimiser.learning_rate * (self._settings.dynamic_alpha + optimiser.proximal)
+        pull = optimiser.learning_rate * (assignment.dynamic_alpha + optimiser.proximal)
         length = optimiser.learning_rate * effective_steps(steps, optimiser.momentum, pull)
         return self._sketcher.vector(assignment.part, update.difference) / np.float32(-length)
 

@@ -14,8 +14,10 @@ Power-of-Choice (Cho, Wang, Joshi, AISTATS 2022, §3) differs in where L comes f
 - cpow-d: on one mini-batch;
 - rpow-d: the server's table of the losses that came with training, +∞ for who was never chosen: nothing is asked.
 
-Its rule for averaging is the plain mean over those chosen. Ties are broken at random.
-The authors' own code, and ports of it, picked by position in the wrong list; positions here always mean candidates.
+Its rule for averaging is the plain mean over those chosen. Ties are broken at random. Some public versions pick other
+clients than the m largest: FLGo (commit ea07f1d) takes positions among the candidates for positions among all, DivFL's
+(melodi-lab/divfl, commit 4a5b80d) the last m of an argpartition at m. Flower's baseline (commit fdef7af) is right.
+Positions here always mean candidates.
 """
 
 from __future__ import annotations

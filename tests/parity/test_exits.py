@@ -174,7 +174,7 @@ def test_scalefls_loss(depth: int) -> None:
 def test_scalefl_distils_after_its_first_rounds() -> None:
     spec = NetworkSpec("cnn", (1, 8, 8), 5, widths=(8, 8, 8, 8))
     for options, after in (({}, 25), ({"distillation-after": 0.5}, 50), ({"distillation-after": 0.0}, 0)):
-        strategy = ScaleFL(spec, Settings(tiers=TIERS, schedule=Schedule(rounds=100)), **options)
+        strategy = ScaleFL(spec, Settings(tiers=TIERS, schedule=Schedule(rounds=100)), variant="paper", **options)
         named = [strategy.objective(strategy.context(t), TIERS[0]).settings.get("distillation") for t in range(1, 101)]
         assert named == [None] * after + ["last"] * (100 - after)
     never = ScaleFL(spec, Settings(tiers=TIERS, schedule=Schedule(rounds=100)), **{"distillation-after": 1.0})
@@ -194,5 +194,5 @@ def test_scalefl_cuts_width_and_depth() -> None:
 
 
 def test_unknown_distillation_is_refused() -> None:
-    with pytest.raises(WireError, match="this client knows none, mutual, last"):
+    with pytest.raises(WireError, match="this client knows none, mutual, last, last-elementwise"):
         _objective(_loaded(Plan(depth=2)), {"distillation": "sideways"})

@@ -30,7 +30,7 @@ def test_scalefl_with_weight_0_is_scalefl_that_never_distils(play: Player) -> No
     from_the_start = play(method="scalefl", scalefl_distillation_after=0.0, **THREE)
     assert from_the_start.hash != off.hash
     # A third of three rounds goes by first: the first is as without, the others are not.
-    later = play(method="scalefl", scalefl_distillation_after=1 / 3, **THREE)
+    later = play(method="scalefl", scalefl_variant="paper", scalefl_distillation_after=1 / 3, **THREE)
     assert [row["train_loss"] for row in later.rows[:1]] == [row["train_loss"] for row in off.rows[:1]]
     assert later.rows[1]["train_loss"] != off.rows[1]["train_loss"]
 

@@ -29,10 +29,10 @@ def refusal(**keys: Any) -> SettingError:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("exits", ["last", "plain", "bottleneck", "shared"])
+@pytest.mark.parametrize("exits", ["last", "plain", "bottleneck", "convolutional", "shared"])
 def test_explicit_exits_are_used_or_refused(method: str, exits: str) -> None:
     """An exit that no objective trains would be scored and drag the ensemble down; another one would be a surprise."""
-    allowed = {"plain", "bottleneck"} if method in SEVERAL else {"last"}
+    allowed = {"plain", "bottleneck", "convolutional"} if method in SEVERAL else {"last"}
     if exits in allowed:
         assert configured(method=method, exits=exits, **CNN).network.exits == exits
     elif exits == "shared":  # this network cannot have one, whoever trains it
@@ -45,7 +45,12 @@ def test_explicit_exits_are_used_or_refused(method: str, exits: str) -> None:
 
 
 def test_what_auto_exits_are() -> None:
-    kinds = {"depthfl": "bottleneck", "depthfl-exclusive": "bottleneck", "inclusivefl": "plain", "scalefl": "plain"}
+    kinds = {
+        "depthfl": "bottleneck",
+        "depthfl-exclusive": "bottleneck",
+        "inclusivefl": "plain",
+        "scalefl": "convolutional",
+    }
     assert {method: configured(method=method, **CNN).network.exits for method in METHODS} == {
         method: kinds.get(method, "last") for method in METHODS
     }
@@ -67,7 +72,7 @@ def test_a_classifier_that_stages_cannot_share() -> None:
 
 
 def test_unknown_exits() -> None:
-    assert refusal(exits="middle").allowed == "one of auto, last, plain, bottleneck, shared"
+    assert refusal(exits="middle").allowed == "one of auto, last, plain, bottleneck, convolutional, shared"
 
 
 def test_a_strategy_by_itself_has_the_same_rules() -> None:

@@ -2,12 +2,14 @@
 
 Parts of small tiers have short differences, so one bound for everybody is none for them: every tier of every cluster
 has its own. A difference is rejected ("zero") that is longer than four times what is usual, the median of what the
-nodes of the tier sent last (`last_said`); the medians of a run's first round are those of its first replies, which
-wait for each other (`strategies.round.first_replies`). A tier of fewer than three nodes is held against all of them,
-within a wider bound: parts of other sizes have differences of other lengths. Steps count: who is asked for more of them
-than is usual may come so much further; and where gradients are not clipped a larger part may, by the root of its size.
-TensorFlow Federated's robust aggregator zeroes what is beyond twice the 0.98 quantile; a tenth of the nodes can move
-that wherever they like, by and by, so here it is a median and a larger multiple.
+nodes of the tier sent last (`last_said`); the medians of a run's first round are those of its first replies, which wait
+for each other (`strategies.round.held_replies`). Where differences of a whole tier grow, as an importance mask's may
+from its first round to its second, the median of the present round counts as well: what is too long by the last one
+waits for the round's end. A tier of fewer than three nodes is held against all of them, within a wider bound: parts of
+other sizes have differences of other lengths. Steps count: who is asked for more of them than is usual may come so much
+further; and where gradients are not clipped a larger part may, by the root of its size. TensorFlow Federated's robust
+aggregator zeroes what is beyond twice the 0.98 quantile; a tenth of the nodes can move that wherever they like, by and
+by, so here it is a median and a larger multiple.
 
 Shortening ("clip") is for all differences, not for odd ones, and follows the 0.8 quantile. That estimate is geometric
 (Andrew, Thakkar, McMahan, Ramaswamy, NeurIPS 2021, §2): with b the share of the norms at or below C,
@@ -34,7 +36,7 @@ from strategies.aggregation import Aggregation, ByMethod, effective_steps
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import ClientUpdate, Rejected
-from strategies.robustness.last_said import LEAST, LastSaid
+from strategies.robustness.last_said import LEAST, LastSaid, Numbers
 from strategies.robustness.options import GuardOptions
 from strategies.robustness.planned import steps_of
 
@@ -98,6 +100,7 @@ class NormBounds(Stateful):
     def _begin(self) -> None:
         self._norms_now, self._losses_now = LastSaid(), LastSaid()
         self._heard: Counter[str] = Counter()  # replies of this round, by tier
+        self._present = LastSaid()  # all lengths of this round
         self._seen: dict[str, _Seen] = {}
         self._clipped: dict[str, int] = {}
         self._weights = self._shortened_losses = 0
@@ -112,11 +115,12 @@ class NormBounds(Stateful):
         """
         if not self.learns or not isfinite(update.norm):
             return True
-        group, node = group_of(assignment, update), assignment.node.id
+        group, node, lengths = group_of(assignment, update), assignment.node.id, self._lengths(assignment, update)
+        self._present.note(group, node, lengths)
         if self.norms.usual(group) is not None:
             return True
         self._heard[assignment.tier] += 1
-        self._norms_now.note(group, node, self._lengths(assignment, update))
+        self._norms_now.note(group, node, lengths)
         if self._loss_multiple is not None and _LOSS in update.metrics:
             self._losses_now.note(group, node, (update.metrics[_LOSS],))
         return False
@@ -126,6 +130,13 @@ class NormBounds(Stateful):
         asked = Counter(one.tier for one in assignments)
         heard = self._heard
         return heard.total() >= ENOUGH and all(heard[tier] >= LEAST for tier in asked if asked[tier] >= LEAST)
+
+    def doubts(self, assignment: TrainAssignment, update: ClientUpdate) -> bool:
+        """Whether a reply is too long by what was known before the round; its end may show that its tier's are."""
+        if not (self._options.zeroes and isfinite(update.norm)):
+            return False
+        longest = self.longest(assignment, update)
+        return longest is not None and self._lengths(assignment, update)[0] > longest
 
     def _lengths(self, assignment: TrainAssignment, update: ClientUpdate) -> Lengths:
         """How long a difference counts as, how long for every effective step, and for the root of its coordinates."""
@@ -137,10 +148,11 @@ class NormBounds(Stateful):
         return norm, norm / steps, norm / sqrt(max(1, update.difference.numel()))
 
     def longest(self, assignment: TrainAssignment, update: ClientUpdate) -> float | None:
-        """How long a difference may be; None where there is nothing to tell it by."""
+        """How long a difference may be by what was known; None where there is nothing to tell it by."""
         usual, own = self.norms.usual_of(group_of(assignment, update), self._norms_now)
-        if usual is None:
-            return None
+        return None if usual is None else self._most(assignment, update, usual, own=own)
+
+    def _most(self, assignment: TrainAssignment, update: ClientUpdate, usual: Numbers, *, own: bool) -> float:
         multiple = self._options.guard_zero_multiple * (1.0 if own else ELSEWHERE)
         steps = effective_steps(steps_of(assignment), assignment.optimiser.momentum)
         wide = 0.0 if assignment.optimiser.clip_norm else usual[2] * sqrt(update.difference.numel())
@@ -174,6 +186,10 @@ class NormBounds(Stateful):
         if longest is None or lengths[0] <= longest:
             return
         group = group_of(assignment, reply)
+        present, own = self._present.usual_of(group)
+        enough = 2 * len(self._present.votes[group]) >= len(self.norms.votes.get(group, {}))
+        if own and enough and present and lengths[0] <= self._most(assignment, reply, present, own=True):
+            return  # most of the tier's are as long in this round; a few of a tier could be liars among themselves
         self._seen.setdefault(group, _Seen()).rejected[assignment.node.id] = lengths
         raise Rejected(f"norm {lengths[0]:.3g} above {longest:.3g}, far more than usual in tier {group}")
 

@@ -17,7 +17,7 @@ from strategies.exchange.messaging import WINDOW
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate, Rejected, Rejection, why_unusable
-from strategies.round.first_replies import MOST, FirstReplies
+from strategies.round.held_replies import MOST, HeldReplies
 from strategies.round.stages import Stage, authenticate
 from strategies.virtual.clock import Late
 
@@ -38,6 +38,8 @@ class RoundAggregator:
         hear: told of every reply between the two; says whether it can be judged by what is known. Where it cannot, the
             first replies wait for each other.
         heard_enough: whether they need not wait any longer.
+        doubts: whether a reply is odd by what is known; then it waits for the round's end, when it may turn out that
+            everybody's are.
         states: cluster → the state to whose average its replies are added.
         vector: what the selector wants remembered of a difference; None is nothing.
         listeners: told of every reply that was added.
@@ -61,6 +63,7 @@ class RoundAggregator:
         stages: Sequence[Stage],
         hear: Heard,
         heard_enough: Callable[[], bool] = lambda: True,
+        doubts: Heard = lambda assignment, update: False,
         states: Mapping[int, GlobalState],
         vector: Vector | None = None,
         listeners: Sequence[Listener] = (),
@@ -68,12 +71,13 @@ class RoundAggregator:
         self._report, self._assignments, self._messages = report, assignments, messages
         self._bytes_down, self._states = bytes_down, states
         self._first_stages, self._stages = first_stages, stages
-        self._hear, self._heard_enough = hear, heard_enough
+        self._hear, self._heard_enough, self._doubts = hear, heard_enough, doubts
         self._vector, self._listeners = vector, listeners
         self._sums: dict[str, float] = {}
         self._examples = 0.0
         self._taken: set[int] = set()
-        self._first: FirstReplies | None = FirstReplies()  # None: they have been enough
+        self._first: HeldReplies | None = HeldReplies()  # None: they have been enough
+        self._doubted = HeldReplies()
         self.missed: list[TrainAssignment] = []
         self.accepted: list[AcceptedUpdate] = []
         self.transport_seconds: dict[NodeId, float] = {}
@@ -91,18 +95,28 @@ class RoundAggregator:
                 self._taken.add(i)
                 first.hold(i, update)
                 if len(first) >= MOST or self._heard_enough():
-                    self.release()
+                    self._release_first()
+            elif len(self._doubted) < MOST and self._doubts(self._assignments[i], update):
+                self._taken.add(i)
+                self._doubted.hold(i, update)
             else:
                 self._accept(i, update)
         self._took(began)
 
     def release(self) -> None:
-        """Take the replies that wait for each other: there are enough, or no more are coming."""
+        """Take the replies that wait for something: no more are coming."""
+        self._release_first()
+        self._accept_held(self._doubted)
+
+    def _release_first(self) -> None:
+        """Take the replies that wait for each other: there are enough of them."""
         first, self._first = self._first, None
-        if first is None:
-            return
+        if first is not None:
+            self._accept_held(first)
+
+    def _accept_held(self, held: HeldReplies) -> None:
         began = perf_counter()
-        for i, update in first.release():
+        for i, update in held.release():
             self._taken.discard(i)
             with self._named(i):
                 self._accept(i, update)
@@ -110,7 +124,7 @@ class RoundAggregator:
 
     @property
     def usable(self) -> int:
-        """Replies that were added, or wait for it."""
+        """Replies that were added, or wait for each other; one that is in doubt may never be."""
         return self._report.accepted + (0 if self._first is None else len(self._first))
 
     def _took(self, began: float) -> None:

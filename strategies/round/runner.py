@@ -203,6 +203,7 @@ class Runner:
             stages=[*bounded, stages.weigh(context, self.method)],
             hear=pieces.norm_bounds.hear,
             heard_enough=partial(pieces.norm_bounds.heard_enough, self.round.assignments),
+            doubts=pieces.norm_bounds.doubts,
             states=pieces.clusters.states,
             vector=pieces.selection.vector if pieces.selection.of_differences else None,
             listeners=[*noted, *watched],

@@ -104,11 +104,31 @@ def test_what_is_shortened_is_as_much_shorter_before_encoding() -> None:
     assert "norm" not in limits.limited(asked("a"), reply(8.0)).metrics
 
 
-def test_a_bound_that_most_are_above_was_wrong() -> None:
-    """A tier that joins with differences far above everybody's is let in after a round."""
+def test_a_tier_that_grows_in_one_round_counts_in_it() -> None:
+    """Its own present median counts too; who is far above that is still odd."""
+    limits, once = NormBounds(GuardOptions()), [1.0, 1.1, 0.9, 1.2, 0.8]
+    grown = [40 * norm for norm in once]
+    assert play(limits, {"a": once}, {"a": grown}, {"a": [*grown[:4], 900.0]}) == [[], [], ["a"]]
+
+
+def test_a_tier_that_joins_with_long_differences_counts() -> None:
     limits = NormBounds(GuardOptions())
     alone, both = {"b": [1.0, 1.1, 0.9]}, {"b": [1.0, 1.1, 0.9], "a": [5000.0, 6000.0, 5500.0]}
-    assert play(limits, alone, both, both) == [[], ["a"] * 3, []]
+    assert play(limits, alone, both, both) == [[], [], []]
+
+
+def test_a_few_of_a_tier_do_not_say_what_is_usual_in_it() -> None:
+    """Of ten, two lie; in a round of three they are the majority, and what the ten said counts."""
+    limits = NormBounds(GuardOptions())
+    assert play(limits, {"a": [1.0] * 10}, {"a": [1.0, 50.0, 60.0]}) == [[], ["a", "a"]]
+
+
+def test_a_bound_that_most_are_above_was_wrong() -> None:
+    """What most of few are above is learnt anew, for the next round."""
+    limits, few = NormBounds(GuardOptions()), {"a": [50.0, 55.0, 60.0]}
+    found = play(limits, {"a": [1.0] * 10}, *[few] * 12)
+    assert found[1] == ["a"] * 3
+    assert found[-1] == []
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])

@@ -1,7 +1,8 @@
-"""The first replies of a run wait for each other, so that none of them counts before it is known what is usual.
+"""Replies that wait: the first ones of a run for each other, and later what is odd for the end of its round.
 
-A few of every tier are enough, and they keep their order, so the sums are those of a run in which nobody waits. Their
-differences lie in memory as long as they are small together, else in a file that has no name.
+None of the first ones counts before it is known what is usual. A few of every tier are enough, and they keep their
+order, so the sums are those of a run in which nobody waits. Differences lie in memory as long as they are small
+together, else in a file that has no name.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _IN_MEMORY = 32 << 20  # bytes
 _NONE = torch.zeros(0)
 
 
-class FirstReplies:
+class HeldReplies:
     """Replies in the order in which they came."""
 
     def __init__(self) -> None:

@@ -90,7 +90,8 @@ class Staged(nn.Module):
             exit_of_all = Exit(ready(end), nn.Identity(), classifier(end))
             self.exits["shared"] = declare(exit_of_all, exit_of=SHARED)
         for i in [] if kind == "shared" else self._places(builder, depth, last):
-            own, reduce = streams[i - 1], None
+            own = streams[i - 1]
+            reduce: nn.Module | None = None
             if i < last and kind == "bottleneck":
                 own, reduce = streams[-1], Bottleneck(builder, streams[i - 1 :], ready(own))
             elif i < last and kind == "convolutional":

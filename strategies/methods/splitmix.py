@@ -58,8 +58,8 @@ class SplitMix(FlowerStrategy):
         ),
         "loss": Setting(
             "plain",
-            "`masked` sets the logits of classes to 0 that are absent from the batch, as the released code does where"
-            " classes are divided by device",
+            "cross entropy: `plain`, or `masked`, with logits at 0 of classes that are absent from the batch, as the"
+            " released code has it where classes are divided by device",
             Names(("plain", "masked")),
         ),
     }

@@ -187,7 +187,7 @@ class NormBounds(Stateful):
             return
         group = group_of(assignment, reply)
         present, own = self._present.usual_of(group)
-        enough = 2 * len(self._present.votes[group]) >= len(self.norms.votes.get(group, {}))
+        enough = 2 * len(self._present.votes.get(group, {})) >= len(self.norms.votes.get(group, {}))
         if own and enough and present and lengths[0] <= self._most(assignment, reply, present, own=True):
             return  # most of the tier's are as long in this round; a few of a tier could be liars among themselves
         self._seen.setdefault(group, _Seen()).rejected[assignment.node.id] = lengths

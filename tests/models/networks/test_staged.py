@@ -81,7 +81,7 @@ def test_a_shallow_network_predicts_what_the_deep_ones_first_exits_do(name: str,
 
 def test_a_shared_exit_is_held_at_every_depth() -> None:
     spec = spec_of("cnn", "plain")
-    with pytest.raises(SettingError, match="one of last, plain, bottleneck for 'cnn'"):
+    with pytest.raises(SettingError, match="one of last, plain, bottleneck, convolutional for 'cnn'"):
         completed(replace(spec, exits="shared"))
     with pytest.raises(SettingError, match="one of last, plain, shared for 'mlp'"):
         completed(replace(NETS["mlp"], exits="bottleneck"))

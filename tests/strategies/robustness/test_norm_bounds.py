@@ -125,10 +125,9 @@ def test_a_few_of_a_tier_do_not_say_what_is_usual_in_it() -> None:
 
 def test_a_bound_that_most_are_above_was_wrong() -> None:
     """What most of few are above is learnt anew, for the next round."""
-    limits, few = NormBounds(GuardOptions()), {"a": [50.0, 55.0, 60.0]}
-    found = play(limits, {"a": [1.0] * 10}, *[few] * 12)
-    assert found[1] == ["a"] * 3
-    assert found[-1] == []
+    limits, few = NormBounds(GuardOptions()), {"a": [50.0, 55.0, 60.0, 52.0]}
+    assert play(limits, {"a": [1.0] * 10}, few, few) == [[], ["a"] * 4, ["a"] * 4]
+    assert play(limits, {"a": [51.0] * 6}, few) == [[], []]  # most of those that are remembered
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])

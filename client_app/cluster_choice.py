@@ -15,7 +15,7 @@ from torch import Tensor
 from client_app.model_cache import LocalModel, full_shapes
 from data import Split
 from models.algebra.submodel import flatten
-from models.evaluation import BATCH, Score, evaluate
+from models.evaluation import Score, batch_of, evaluate
 from models.networks.build import layout, submodel
 from models.statistics import estimate_statistics
 from models.variants.cluster_states import packed_length, shared_names, trunk, unpack_states
@@ -55,9 +55,9 @@ def load_fitting(model: LocalModel, request: PartRequest, states: list[Tensor], 
 
 def score(model: LocalModel, examples: Split, trained_on: Split) -> Score:
     """Score what is loaded; statistics of static batch norm come from the device's training examples."""
-    estimate_statistics(model.module, (x.to(model.device) for x in torch.split(trained_on.inputs, BATCH)))
-    inputs, labels = examples.inputs.to(model.device), examples.labels.to(model.device)
-    return evaluate(model.module, inputs, labels, task=model.task)
+    seen, scored = trained_on.to(model.device).held, examples.to(model.device)
+    estimate_statistics(model.module, seen.split(batch_of(seen)))
+    return evaluate(model.module, scored.held, scored.labels, task=model.task)
 
 
 def fitting_the_test(
@@ -84,7 +84,7 @@ def best_on_path(
     """
     if len(test) < 2:
         return {}
-    chosen_by, scored_on = (Split(test.inputs[i::2], test.labels[i::2]) for i in (0, 1))
+    chosen_by, scored_on = (test.select(torch.arange(i, len(test), 2)) for i in (0, 1))
     found = []
     for state in states:
         model.load(request.network, request.plan, state, sliced=request.sliced)

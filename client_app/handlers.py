@@ -107,7 +107,7 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
     if 0 < request.batch < len(examples):
         draws = generator(request.seed, request.round_number, node, "probe")
         rows = torch.from_numpy(draws.choice(len(examples), request.batch, replace=False))
-        examples = Split(examples.inputs[rows], examples.labels[rows])
+        examples = examples.select(rows)
     with threads(request.work.threads):
         model, chosen = _load(request, state, examples)
         about = _objective_context(
@@ -144,10 +144,10 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
         model, measured = _load(request, state, examples.train)
         if needs_statistics(model.module):
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
-        inputs, labels = test.inputs.to(model.device), test.labels.to(model.device)
+        scored = test.to(model.device)
         with noise_share(model.module, 0.0 if training is None else training.noise_share):
-            plain = evaluate(model.module, inputs, labels, task=task)
-            own = evaluate(model.module, inputs, labels, allowed=examples.labels, task=task)
+            plain = evaluate(model.module, scored.held, scored.labels, task=task)
+            own = evaluate(model.module, scored.held, scored.labels, allowed=examples.labels, task=task)
         if clusters is not None:
             states = received_states(request, clusters, state)
             if clusters.path:

@@ -9,7 +9,7 @@ output; terms that an objective adds (distillation, weight decay) are out of it,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from client_app.objectives.base import ObjectiveContext
 from client_app.objectives.cross_entropy import task_of
 from data import Split
-from models.evaluation import BATCH
+from models.evaluation import batch_of
 from models.statistics import estimate_statistics
 
 
@@ -65,9 +65,10 @@ def initial_gradient(objective: str, about: ObjectiveContext, examples: Split, d
     return torch.cat([tensor.detach().reshape(-1) for tensor in sums.values()]).cpu()
 
 
-def _evaluated(module: nn.Module, examples: Split, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def _evaluated(module: nn.Module, examples: Split, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
     """Batches of all examples for a network that is in evaluation mode, with their statistics where it needs some."""
-    inputs, labels = (torch.split(tensor.to(device), BATCH) for tensor in (examples.inputs, examples.labels))
-    estimate_statistics(module, inputs)
+    examples = examples.to(device)
+    size = batch_of(examples.held)
+    estimate_statistics(module, examples.held.split(size))
     module.eval()
-    return zip(inputs, labels, strict=True)
+    return examples.batches(size)

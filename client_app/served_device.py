@@ -238,7 +238,7 @@ class ServedDevice:
         if 0 < request.batch < len(examples):
             draws = generator(request.seed, request.round_number, node, "probe")
             rows = torch.from_numpy(draws.choice(len(examples), request.batch, replace=False))
-            examples = Split(examples.inputs[rows], examples.labels[rows])
+            examples = examples.select(rows)
         with threads(request.work.threads):
             model, said = self._loaded(request, state, context)
             setting = self._asked(request, model, context)

@@ -11,7 +11,7 @@ from client_app.device import attack_of
 from data import Split
 from models.adversary import Attack
 from models.device import device_named
-from models.evaluation import BATCH
+from models.evaluation import batch_of
 from models.statistics import collect
 from models.variants.base_nets import independent
 from protocol import PartRequest
@@ -30,21 +30,22 @@ def moments_of(module: nn.Module, examples: Split, request: PartRequest, context
         context: of the device.
     """
     device = device_named(request.work.device)
-    inputs, labels = (torch.split(tensor.to(device), BATCH) for tensor in (examples.inputs, examples.labels))
+    examples = examples.to(device)
+    size = batch_of(examples.held)
     training = request.work.adversarial
     noisy = training is not None and training.noise_share and request.network.dual
     attack = attack_of(training, request, context) if training is not None and noisy else None
     parts = [
-        collect(net, inputs, None if attack is None else _attacked(net, attack, inputs, labels))
+        collect(net, examples.held.split(size), None if attack is None else _attacked(net, attack, examples, size))
         for net in independent(module)
     ]
     return torch.cat(parts)
 
 
-def _attacked(net: nn.Module, attack: Attack, inputs: tuple[Tensor, ...], labels: tuple[Tensor, ...]) -> list[Tensor]:
+def _attacked(net: nn.Module, attack: Attack, examples: Split, size: int) -> list[Tensor]:
     net.train()  # static batch norm has no statistics yet: the attack sees the batch's, as it does in training
 
     def attacked(x: Tensor, y: Tensor) -> Tensor:
         return attack.perturb(net, lambda found: F.cross_entropy(net(found), y), x)
 
-    return [attacked(x, y) for x, y in zip(inputs, labels, strict=True)]
+    return [attacked(x, y) for x, y in examples.batches(size)]

@@ -63,7 +63,7 @@ def train(
         task: see `models.losses`.
     """
     device = next(module.parameters()).device
-    inputs, labels = examples.inputs.to(device), examples.labels.to(device)
+    inputs, labels = examples.held.to(device), examples.labels.to(device)
     module.train()
     optimisers = [SGD(net.parameters(), optimiser) for net in independent(module)]  # clipped each by itself
     precision: AbstractContextManager[object] = (

@@ -3,7 +3,7 @@
 `x` (or `x_train`) has the inputs and `y` (or `y_train`) the labels; `x_test` and `y_test` are the test part, and
 `client` (or `client_train`), numbers or texts, says whose an example is. Inputs are rows [N, features], signals
 [N, channels, time] of floats, grey pictures [N, height, width] of bytes, or pictures [N, channels, height, width],
-whose channels may also come last. Nothing is unpickled.
+whose channels may also come last. Files are memory-mapped (`data.array_files`). Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from zlib import error as BadZlib
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from data.array_files import Array, arrays_in
+from data.channel_sums import chunk_of
 from data.data_error import DataError
 from data.examples import Examples, Task
 from data.files import Files
 from data.input_facts import SourceFacts
 from data.matching import in_order, matching
+from data.stored import tensor_over
 from data.table_file import BadTable
 
 _CHANNELS = (1, 3, 4)  # of a picture
 _KNOWN = ("x", "y", "client", "x_train", "y_train", "client_train", "x_test", "y_test", "client_test")
-
-Array = NDArray[np.generic]
 
 
 class Arrays:
@@ -83,34 +83,35 @@ class Arrays:
         elif x is None or y is None:
             train = self._part(files, "train")
             return train.select(torch.zeros(0, dtype=torch.int64))
-        values = _inputs(x)
+        values = inputs_in(x)
         for name, one in (("y", y), ("client", who)):
             if one is not None and len(one) != len(values):
                 raise BadTable(f"{part}: {len(values)} inputs, and {len(one)} in array {name}")
         if not len(values) and part == "train":
             raise BadTable("it has no examples")
-        if np.issubdtype(values.dtype, np.floating) and not (finite := np.isfinite(values)).all():
-            row = int(np.flatnonzero(~finite.reshape(len(values), -1).all(1))[0])
+        if (row := _not_finite(values)) is not None:
             raise BadTable(f"array x of the {part} part, row {row}: a value is not finite")
         owners = (
             None
             if who is None
             else torch.from_numpy(np.unique(who, return_inverse=True)[1].reshape(-1).astype(np.int64))
         )
-        return Examples(torch.from_numpy(values), self._labels(y, files, part), owners)
+        return Examples(tensor_over(values), self._labels(y, files, part), owners)
 
     def _labels(self, y: Array, files: Files, part: str) -> torch.Tensor:
         if files.task == "classification":
             if y.ndim != 1:
                 raise BadTable(f"array y of the {part} part has shape {list(y.shape)}, and a class each is wanted")
             place = {name: number for number, name in enumerate(self._names(files))}
-            return torch.tensor([place[_name(one)] for one in y.tolist()], dtype=torch.int64)
-        numbers = y.reshape(len(y), -1).astype(np.float32)
-        wrong = ~np.isfinite(numbers) | ((numbers != 0) & (numbers != 1) if files.task == "multi-label" else False)
+            different, which = np.unique(y, return_inverse=True)
+            numbers = np.array([place[name_of(one)] for one in different.tolist()], dtype=np.int64)
+            return torch.from_numpy(numbers[which.reshape(-1)])
+        targets = y.reshape(len(y), -1).astype(np.float32)
+        wrong = ~np.isfinite(targets) | ((targets != 0) & (targets != 1) if files.task == "multi-label" else False)
         if wrong.any():
             row, wanted = int(np.nonzero(wrong)[0][0]), "0 or 1" if files.task == "multi-label" else "a finite number"
             raise BadTable(f"array y of the {part} part, row {row}: {wanted} is wanted")
-        return torch.from_numpy(numbers)
+        return torch.from_numpy(targets)
 
     def _names(self, files: Files) -> tuple[str, ...]:
         """Classes of both parts, ascending; of other tasks the outputs by their number."""
@@ -118,28 +119,40 @@ class Arrays:
         labels = [arrays[name] for name in ("y", "y_train", "y_test") if name in arrays]
         if files.task != "classification":
             return tuple(map(str, range(labels[0].reshape(len(labels[0]), -1).shape[1]))) if labels else ()
-        return in_order(_name(one) for array in labels for one in array.reshape(-1).tolist())
+        return in_order(name_of(one) for array in labels for one in np.unique(array).tolist())
 
     def _arrays(self, files: Files) -> dict[str, Array]:
         found = matching(files.root, self._place, (".npz", ".npy"))
-        return _read(tuple((one, one.stat().st_mtime_ns) for one in found))
+        return read_arrays(tuple((one, one.stat().st_mtime_ns) for one in found))
 
 
 @lru_cache(maxsize=4)
-def _read(files: tuple[tuple[Path, int], ...]) -> dict[str, Array]:
+def read_arrays(files: tuple[tuple[Path, int], ...]) -> dict[str, Array]:
     """The arrays of a file, or of a folder's files by their names; read once as long as nothing changes."""
     found: dict[str, Array] = {}
     for file, _ in files:
-        if file.suffix.lower() == ".npy":
-            found[file.stem] = np.load(file, allow_pickle=False)
-            continue
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as opened:
-            found |= {name: opened[name] for name in opened.files if name in _KNOWN}
+        found |= arrays_in(file, _KNOWN)
     return found
 
 
-def _inputs(x: Array) -> Array:
-    """Inputs with their channels first: bytes, or float32."""
+def _not_finite(values: Array) -> int | None:
+    """The first row with a value that is not finite; looks at a few rows at a time."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return None
+    step = chunk_of(values[:1].size)
+    for start in range(0, len(values), step):
+        finite = np.isfinite(values[start : start + step])
+        if not finite.all():
+            return start + int(np.flatnonzero(~finite.reshape(len(finite), -1).all(1))[0])
+    return None
+
+
+def inputs_in(x: Array) -> Array:
+    """Inputs of an array with their channels first: bytes, or float32.
+
+    Raises:
+        BadTable: no numbers, or of another shape.
+    """
     if x.dtype not in (np.uint8, np.float32):
         if not (np.issubdtype(x.dtype, np.number) or x.dtype == np.bool_):
             raise BadTable(f"array x is {x.dtype}, and numbers are wanted")
@@ -153,5 +166,6 @@ def _inputs(x: Array) -> Array:
     return np.ascontiguousarray(x)
 
 
-def _name(value: object) -> str:
+def name_of(value: object) -> str:
+    """What a class is called that is a number or a text."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()

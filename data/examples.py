@@ -6,7 +6,7 @@ worker process that serves a few clients of CIFAR-10 holds 184 MB and its client
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data.channel_sums import ChannelSums, channel_sums, chunk_of, moments
 from data.input_facts import InputFacts
+from data.stored import Scale, Stored, inputs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +42,42 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples ready for a network.
+    """Examples ready for a network; what they take as they are stored is bounded, and so is a batch of them.
 
     Attributes:
-        inputs: images [N, C, H, W] or signals [N, C, T] in float32, normalised (see `DataSet`), or tokens [N, T] in
-            int64.
+        held: images [N, C, H, W] or signals [N, C, T] in float32, normalised (see `DataSet`), or tokens [N, T] in
+            int64: as a tensor where that is small, else as they are stored, made ready a batch at a time.
         labels: int64 [N], from 0 to classes - 1; float32 [N, classes] where a label is no class (`Task.kind`).
     """
 
-    inputs: Tensor
+    held: Tensor | Stored
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def inputs(self) -> Tensor:
+        """All of them as one tensor, which may be large."""
+        return self.held if isinstance(self.held, Tensor) else self.held.whole()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of inputs, as they are held, and labels."""
+        return self.held.nbytes + self.labels.nbytes
+
+    def to(self, device: torch.device) -> Split:
+        """The same for another device."""
+        return Split(self.held.to(device), self.labels.to(device))
+
+    def select(self, rows: Tensor) -> Split:
+        """Some of the examples (int64 [n]), held in the same way."""
+        held = self.held[rows] if isinstance(self.held, Tensor) else self.held.select(rows)
+        return Split(held, self.labels[rows])
+
+    def batches(self, size: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """Inputs and labels in their order, so many at a time."""
+        return zip(self.held.split(size), torch.split(self.labels, size), strict=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +109,11 @@ class Examples:
     @property
     def finite(self) -> bool:
         """Whether every value is a finite number."""
-        return not self.values.is_floating_point() or bool(self.values.isfinite().all())
+        return not self.values.is_floating_point() or all(bool(np.isfinite(part).all()) for part in self.chunks())
+
+    def held(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Values of some examples (int64 [n]) without a copy: a tensor that has them, and where; None: all in order."""
+        return self.values, rows
 
     def chunks(self) -> Iterator[NDArray[np.generic]]:
         """Values in their order, a few at a time, bounded in bytes (see `data.channel_sums.chunk_of`)."""
@@ -134,16 +162,16 @@ class DataSet:
     @cached_property
     def train(self) -> Split:
         """The whole train split, made ready on the first use and then kept."""
-        return self._ready(self.train_examples)
+        return self._ready(self.train_examples, None)
 
     @cached_property
     def test(self) -> Split:
         """The whole test split, made ready on the first use and then kept."""
-        return self._ready(self.test_examples)
+        return self._ready(self.test_examples, None)
 
     def select(self, rows: Tensor) -> Split:
-        """Return a contiguous copy of some training examples: `train` at `rows` (int64 [n]), without making `train`."""
-        return self._ready(self.train_examples.select(rows))
+        """Return some training examples: `train` at `rows` (int64 [n]), without making `train`."""
+        return self._ready(self.train_examples, rows)
 
     @cached_property
     def sums(self) -> ChannelSums:
@@ -170,8 +198,10 @@ class DataSet:
         told = self.sums if self.facts is None else self.facts
         return (torch.tensor(told.least) - mean) / std, (torch.tensor(told.greatest) - mean) / std
 
-    def _ready(self, examples: Examples) -> Split:
-        if self.task.vocabulary:
-            return Split(examples.values.to(torch.int64), examples.labels)
-        mean, std = self.statistics
-        return Split(examples.values.to(torch.float32, copy=True).sub_(mean).div_(std), examples.labels)
+    def _ready(self, examples: Examples, rows: Tensor | None) -> Split:
+        scale = Scale() if self.task.vocabulary else Scale(mean=self.statistics[0], std=self.statistics[1])
+        wanted = torch.arange(len(examples)) if rows is None else rows
+        values, at = examples.held(wanted)
+        if rows is None and at is wanted:
+            at = None  # all in their order
+        return Split(inputs_of(values, at, scale), examples.labels if rows is None else examples.labels[rows])

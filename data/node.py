@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from data.cache import ByteCache
 from data.data_error import DataError
 from data.examples import Split
+from data.flower_partitioners import is_flower
 from data.input_facts import InputFacts
 from data.partition import partition
 from data.schemes import BY_CLASS, SCHEMES
@@ -24,7 +25,7 @@ from models.randomness import generator
 
 @dataclass(frozen=True, eq=False)
 class NodeData:
-    """What a client has, in contiguous tensors of its own.
+    """What a client has.
 
     Attributes:
         train: never empty.
@@ -98,7 +99,7 @@ def _test_size(examples: int, fraction: float) -> int:
 
 
 def _bytes(node: NodeData) -> int:
-    return sum(tensor.nbytes for split in (node.train, node.test) for tensor in (split.inputs, split.labels))
+    return node.train.nbytes + node.test.nbytes
 
 
 @lru_cache(maxsize=4)
@@ -113,7 +114,10 @@ def shards(settings: DataSettings) -> list[NDArray[np.int64]]:
     if examples.labels.is_floating_point() and settings.partition in BY_CLASS:
         others = ", ".join(name for name in SCHEMES if name not in BY_CLASS)
         raise SettingError("partition", settings.partition, f"one of {others} where a label is no class")
-    return partition(examples.classes, settings, owners)
+    labels = examples.classes
+    if is_flower(settings.partition) and examples.labels.is_floating_point() and examples.labels.shape[1] == 1:
+        labels = examples.labels[:, 0].numpy()  # numbers are a property to go by, for one who goes by such
+    return partition(labels, settings, owners)
 
 
 # A shard is remade in milliseconds, so the cache need not hold everybody: 400 clients of 50 CIFAR images, 8 of 2,500.

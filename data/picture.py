@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 2**25  # of a picture: decoded it takes up to four bytes each, whatever it is scaled to afterwards
+DEEP, LARGE = 1, 2  # of a header: more than 8 bits, so that values are floats; more pixels than are decoded
 # Pillow opens these, but hands them to another program (Ghostscript) or has no decoder of its own.
 _NOT_OURS = frozenset({"EPS", "MPEG", "HDF5", "GRIB", "BUFR", "WMF"})
 # White of the modes that have more than 8 bits. Floats are taken as 0 to 1.
@@ -51,13 +52,18 @@ def errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError)
 
 
-def too_large(file: Path) -> bool:
-    """Whether a picture has more pixels than are decoded, by its header; what cannot be read is not."""
+def deep(image: Image) -> bool:
+    """Whether it has more than 8 bits, so that its values are floats."""
+    return image.mode in _WHITE
+
+
+def header(file: Path | BinaryIO) -> int:
+    """What a picture's header says: `DEEP` or not, plus `LARGE` or not; 0 of what cannot be read."""
     try:
         with _opened(file) as image:
-            return _beyond(image)
+            return DEEP * deep(image) + LARGE * _beyond(image)
     except errors():
-        return False
+        return 0
 
 
 def _beyond(image: Image) -> bool:
@@ -68,7 +74,7 @@ def _beyond(image: Image) -> bool:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Image]:
+def _opened(file: Path | BinaryIO) -> Iterator[Image]:
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -78,7 +84,7 @@ def _opened(file: Path) -> Iterator[Image]:
             yield image
 
 
-def read_picture(file: Path, shape: tuple[int, int, int], fit: str) -> NDArray[Any]:
+def read_picture(file: Path | BinaryIO, shape: tuple[int, int, int], fit: str) -> NDArray[Any]:
     """Values of a file, see `pixels`.
 
     Raises:

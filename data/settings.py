@@ -12,6 +12,7 @@ from typing import Self
 from data import synthetic_groups
 from data.augment import AUGMENTATIONS
 from data.files import Files
+from data.flower_partitioners import check_name, is_flower
 from data.input_facts import FITS
 from data.schemes import SCHEMES
 from data.sources import SOURCES, is_local
@@ -20,6 +21,7 @@ from models.losses import TASKS
 from models.registry import option_keys
 from models.settings import ELSEWHERE, Names, Range, Scalar, Text, at_least, between, check, read, setting
 
+PICTURES = "dataset = image-folder, hf:…, torchvision:…, import paths"
 TABLES = "dataset = csv:…, parquet:…"
 OWN = "own"  # the partition of devices that have data of their own
 
@@ -39,8 +41,9 @@ class DataSettings:
         data_root: absolute folder of the files; "" stands for $FLOTILLA_DATA or else ~/.cache/flotilla/data, and a
             relative one is taken from the folder of the process that reads it. With partition "own" "" stays "": there
             are no data here.
-        partition: how the training examples are divided among clients, a name in `SCHEMES`; "natural" only where the
-            data set says who an example is from. "own": they are not, everybody uses all of what is in its own folder.
+        partition: how the training examples are divided among clients, a name in `SCHEMES` or one of Flower's
+            partitioners (`data.flower_partitioners`); "natural" only where the data set says who an example is from.
+            "own": they are not, everybody uses all of what is in its own folder.
         task_facts: where the facts of the task come from: "" the server's training data, or the nodes where it has
             none; "ask" the nodes; else a file.
         num_clients: number of clients, at least 1.
@@ -71,7 +74,8 @@ class DataSettings:
         "`digits` (ships with scikit-learn), `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `image-folder`; texts:"
         " `sst2` (sentences of reviews), `shakespeare` (the next of 80 characters, by speaker); signals: `har` (UCI"
         " HAR, 9x128, by subject); LEAF's JSON, by user: `leaf`; files of one's own (see [data.md](data.md)): `texts`,"
-        " `csv:PLACE`, `parquet:PLACE`, `npz:PLACE`. See below",
+        " `csv:PLACE`, `parquet:PLACE`, `npz:PLACE`, `hf:PLACE` (what the library `datasets` saved);"
+        " `torchvision:NAME`. See below",
         Names(SOURCES, ELSEWHERE),
     )
     data_root: str = setting(
@@ -91,8 +95,9 @@ class DataSettings:
         " `square`, `exponential` (by place among the clients); `natural`: everybody has what is theirs (`shakespeare`:"
         " 246 speakers, `har`: 21 subjects); with fewer clients, consecutive people share one; people with a single"
         " example are left out; `own`: nothing is divided, every device uses all of what is in the `data-root` of its"
-        " node config",
-        Names((*SCHEMES, OWN)),
+        " node config; `flwr:NAME(…)`: one of Flower's partitioners, such as"
+        " `flwr:DirichletPartitioner(alpha=0.3, partition_by=label)` (see [data.md](data.md))",
+        Names((*SCHEMES, OWN), 'one of Flower\'s such as "flwr:DirichletPartitioner(alpha=0.3, partition_by=label)"'),
     )
     num_clients: int = setting(
         20, "clients that the data are divided among, and nodes that a simulation needs", at_least(1)
@@ -112,18 +117,14 @@ class DataSettings:
     local_test_fraction: float = setting(
         0.1, "share of a client's examples kept for its own test", Range(0, 1, below=True)
     )
-    image_size: int = setting(
-        32, "side to which images of `image-folder` are resized", at_least(1), read_by="dataset = image-folder"
-    )
-    image_channels: int = setting(
-        3, "3 is colour, 1 grey; of `image-folder`", between(1, 3), read_by="dataset = image-folder"
-    )
+    image_size: int = setting(32, "side to which images of `image-folder` are resized", at_least(1), read_by=PICTURES)
+    image_channels: int = setting(3, "3 is colour, 1 grey; of `image-folder`", between(1, 3), read_by=PICTURES)
     image_fit: str = setting(
         "stretch",
         "how a picture of `image-folder` comes to a square: `stretch`, `pad` (the whole of it, with black), `crop` (its"
         " middle)",
         Names(FITS),
-        read_by="dataset = image-folder",
+        read_by=PICTURES,
     )
     client_from: str = setting(
         "",
@@ -162,7 +163,7 @@ class DataSettings:
         "what a table or an array of labels asks for: `classification`; `regression` of numbers; `multi-label`, where"
         " each of several columns of 0 and 1 is a question of its own",
         Names(TASKS),
-        read_by="dataset = csv:…, parquet:…, npz:…",
+        read_by="dataset = csv:…, parquet:…, npz:…, hf:…, import paths",
     )
     table_target: str = setting(
         "",
@@ -207,6 +208,10 @@ class DataSettings:
             raise SettingError(
                 "augment", self.augment, f'"none" with dataset {self.dataset!r}, whose inputs are no images'
             )
+        if is_flower(self.partition):
+            check_name(self.partition)
+        elif self.partition not in (*SCHEMES, OWN):
+            raise SettingError("partition", self.partition, f"one of {', '.join((*SCHEMES, OWN))}, or flwr:NAME(…)")
         if self.partition == "natural" and not source.owned:
             others = ", ".join(name for name in SCHEMES if name != "natural")
             allowed = f"one of {others} with dataset {self.dataset!r}, which does not say who its examples are from"

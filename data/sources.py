@@ -10,6 +10,7 @@ from data.digits import Digits
 from data.examples import Examples, Task
 from data.files import Files
 from data.har import HAR
+from data.hugging_face import HuggingFace
 from data.image_folder import ImageFolder
 from data.leaf import Leaf
 from data.published import Published
@@ -17,6 +18,7 @@ from data.shakespeare import Shakespeare
 from data.sst2 import SST2
 from data.table import Tables
 from data.texts import Texts
+from data.torch_sets import own_set, torchvision_set
 from models.registry import Registry
 
 
@@ -100,7 +102,12 @@ def is_local(source: object) -> bool:
 
 
 def _source(found: object) -> Source | None:
-    made = found() if isinstance(found, type) else found
+    if (torch_set := own_set(found)) is not None:
+        return torch_set
+    try:
+        made = found() if isinstance(found, type) else found
+    except TypeError:  # a class that cannot be made without arguments
+        return None
     methods = all(callable(getattr(made, name, None)) for name in ("inspect", "read"))
     if is_local(made) and not callable(getattr(made, "provisional", None)):
         return None
@@ -111,8 +118,15 @@ def _source(found: object) -> Source | None:
 SOURCES: Registry[Source] = Registry(
     "dataset",
     group="flotilla.datasets",
-    expected="a data.Source (images, owned, inspect, read, and if it is local provisional) or a class of one",
+    expected="a data.Source (images, owned, inspect, read, and if it is local provisional), a class of one, or a"
+    " torch.utils.data.Dataset with items (input, label) by row",
     check=_source,
     built_in=_BUILT_IN,
-    families={"csv": partial(Tables, "csv"), "parquet": partial(Tables, "parquet"), "npz": Arrays},
+    families={
+        "csv": partial(Tables, "csv"),
+        "parquet": partial(Tables, "parquet"),
+        "npz": Arrays,
+        "hf": HuggingFace,
+        "torchvision": torchvision_set,
+    },
 )

@@ -83,11 +83,11 @@ def regroup(text: str, split: Split, partition_id: int, classes: int, seed: int,
     order = torch.from_numpy(generator(seed, 0, "server", "planted labels").permutation(classes))
     moved = torch.empty(classes, dtype=torch.int64)
     moved[order] = order.roll(-group)
-    return Split(split.inputs, moved[split.labels])
+    return Split(split.held, moved[split.labels])
 
 
 def _noisy(split: Split, classes: int, seed: int, partition_id: int) -> Split:
     draws = generator(seed, 0, partition_id, "label noise")
     wrong = torch.from_numpy(draws.random(len(split)) < NOISE)
     drawn = torch.from_numpy(draws.integers(classes, size=len(split)))
-    return Split(split.inputs, torch.where(wrong, drawn, split.labels))
+    return Split(split.held, torch.where(wrong, drawn, split.labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from models.errors import SettingError
 
 _LENGTH = 64
 _WORD = "word"
+Rows = Callable[[Files], tuple[list[LabelledText], list[LabelledText]]]
 _LAYOUT = f"train.* and test.*, or one file, that end with {', '.join(SUFFIXES)}"
 
 
@@ -27,11 +29,18 @@ class Texts:
 
     The tokenizer is the run's: given as a file, or made of how often each word occurs, in all training texts together.
     Texts are cut off after `sequence-length` tokens (64 by default).
+
+    Args:
+        name: of the data set.
+        rows: reads the training and the test rows; None: of files in the data root.
     """
 
     images = False
     owned = True
     local = True
+
+    def __init__(self, name: str = "texts", rows: Rows | None = None) -> None:
+        self.name, self._rows = name, rows or _rows
 
     def provisional(self, files: Files) -> Task:
         """Two classes, the length, and the vocabulary that the settings say."""
@@ -43,15 +52,16 @@ class Texts:
         Raises:
             SettingError: (key data-root) no such files, a row that cannot be read, or fewer than 2 classes to divide.
         """
-        classes = _classes(files)
+        classes = _classes(self._rows, files)
         if len(classes) < 2 and not files.own:
             allowed = f"texts of at least 2 classes (there are {len(classes)})"
             raise SettingError("data-root", str(files.root), allowed)
-        return Task(len(classes), (_length(files),), made(_tokenizer(files)).get_vocab_size())
+        return Task(len(classes), (_length(files),), made(_tokenizer(self._rows, files)).get_vocab_size())
 
     def facts(self, files: Files) -> SourceFacts:
         """Labels are their own names; the tokenizer goes along."""
-        return SourceFacts(classes=_classes(files), units="subwords", details=_tokenizer(files))
+        told = _tokenizer(self._rows, files)
+        return SourceFacts(classes=_classes(self._rows, files), units="subwords", details=told)
 
     def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the train and test texts as tokens.
@@ -59,15 +69,22 @@ class Texts:
         Raises:
             SettingError: as `inspect`.
         """
-        classes = {name: number for number, name in enumerate(_classes(files))}
-        train, test = _rows(files)
+        classes = {name: number for number, name in enumerate(_classes(self._rows, files))}
+        train, test = self._rows(files)
         clients = {name: number for number, name in enumerate(sorted({row.client for row in train}))}
-        found = [_examples(rows, classes, clients, files) for rows in (train, test)]
+        found = list[Examples]()
+        for rows in (train, test):
+            ids = numbered(_tokenizer(self._rows, files), [row.text for row in rows], _length(files))
+            values = torch.tensor(ids, dtype=torch.int32).reshape(len(rows), _length(files))
+            labels = torch.tensor([classes[row.label] for row in rows], dtype=torch.int64)
+            owned = any(row.client for row in rows)
+            owners = torch.tensor([clients.get(row.client, -1) for row in rows]) if owned else None
+            found.append(Examples(values, labels, owners))
         return found[0], found[1]
 
     def summarise(self, files: Files) -> Summary:
         """How many texts of each class; where no tokenizer is given, how often each of the commonest words occurs."""
-        train, _ = _rows(files)
+        train, _ = self._rows(files)
         labels = [row.label for row in train]
         counts = {CLASSES: {name: labels.count(name) for name in sorted(set(labels))}}
         if _given(files) is None:
@@ -85,7 +102,7 @@ class Texts:
             raise ValueError(f"at least 2 classes are needed; there are {len(classes)}")
         tokenizer = _given(files) or trained(files.tokenizer, summary.counts.get(_WORD, {}), files.vocabulary_size)
         return InputFacts(
-            dataset="texts",
+            dataset=self.name,
             classes=classes,
             input_shape=(_length(files),),
             vocabulary=made(tokenizer).get_vocab_size(),
@@ -98,8 +115,8 @@ def _length(files: Files) -> int:
     return files.sequence_length or _LENGTH
 
 
-def _classes(files: Files) -> tuple[str, ...]:
-    train, test = _rows(files)
+def _classes(rows: Rows, files: Files) -> tuple[str, ...]:
+    train, test = rows(files)
     return tuple(sorted({row.label for row in (*train, *test)}))
 
 
@@ -121,10 +138,10 @@ def _given(files: Files) -> str | None:
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(files: Files) -> str:
-    return _given(files) or trained(
-        files.tokenizer, word_counts(row.text for row in _rows(files)[0]), files.vocabulary_size
-    )
+def _tokenizer(rows: Rows, files: Files) -> str:
+    if (given := _given(files)) is not None:
+        return given
+    return trained(files.tokenizer, word_counts(row.text for row in rows(files)[0]), files.vocabulary_size)
 
 
 @lru_cache(maxsize=4)
@@ -144,10 +161,3 @@ def _rows(files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
     columns = [column.strip() for column in files.text_columns.split(",")]
     found = [[row for file in part for row in read_texts(file, columns)] for part in (train, test)]
     return found[0], found[1]
-
-
-def _examples(rows: list[LabelledText], classes: dict[str, int], clients: dict[str, int], files: Files) -> Examples:
-    ids = numbered(_tokenizer(files), [row.text for row in rows], _length(files))
-    values = torch.tensor(ids, dtype=torch.int32).reshape(len(rows), _length(files))
-    owners = torch.tensor([clients.get(row.client, -1) for row in rows]) if files.text_columns.count(",") > 1 else None
-    return Examples(values, torch.tensor([classes[row.label] for row in rows], dtype=torch.int64), owners)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from math import prod
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,23 @@ from models.predictions import predictions
 from models.variants.base_nets import BaseNets
 
 BATCH = 500  # examples that are passed through a network at a time where nothing is trained; changes no accuracy
+_BYTES = 2**23  # of inputs, and no more than these: 500 colour pictures of 32 x 32 are 6 MB, of 224 x 224 300 MB
+
+
+class Inputs(Protocol):
+    """Inputs of a network: a tensor, or what makes one of some of its rows at a time."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Of the tensor of them all."""
+
+    def split(self, split_size: int) -> Iterable[Tensor]:
+        """So many at a time, in their order."""
+
+
+def batch_of(inputs: Inputs) -> int:
+    """How many of these inputs are passed through a network at a time where nothing is trained."""
+    return max(1, min(BATCH, _BYTES // (4 * max(1, prod(inputs.shape[1:])))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +64,12 @@ class Scores:
 
 @torch.no_grad()
 def evaluate_each(
-    network: nn.Module, inputs: Tensor, labels: Tensor, *, task: str = CLASSIFICATION, batch_size: int = BATCH
+    network: nn.Module, inputs: Inputs, labels: Tensor, *, task: str = CLASSIFICATION, batch_size: int = 0
 ) -> Scores:
     """Score a network and everything in it that predicts; see `evaluate`."""
     network.eval()
-    pairs = zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True)
+    batch_size = batch_size or batch_of(inputs)
+    pairs = zip(inputs.split(batch_size), torch.split(labels, batch_size), strict=True)
     sums: Tensor | None = None
     for x, y in pairs:
         logits = [part.float() for part in predictions(network, x)]
@@ -71,11 +90,11 @@ def evaluate_each(
 @torch.no_grad()
 def evaluate(
     network: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     labels: Tensor,
     *,
     task: str = CLASSIFICATION,
-    batch_size: int = BATCH,
+    batch_size: int = 0,
     allowed: Collection[int] | None = None,
 ) -> Score:
     """Score a network in evaluation mode; it stays in that mode.
@@ -85,13 +104,13 @@ def evaluate(
         inputs: (N, C, H, W).
         labels: (N,) int64, or (N, outputs) of another task.
         task: see `models.losses`.
-        batch_size: examples a forward pass; changes no result beyond float order.
+        batch_size: examples a forward pass; changes no result beyond float order; 0 is `batch_of`.
         allowed: if given, the prediction is the best of these labels only (a device that knows which labels it has).
     """
     network.eval()
-    closed = None
+    batch_size, closed = batch_size or batch_of(inputs), None
     loss, correct = 0.0, 0.0
-    for x, y in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
+    for x, y in zip(inputs.split(batch_size), torch.split(labels, batch_size), strict=True):
         logits = network(x).float()
         loss += loss_of(task, logits, y, "sum").item()
         if allowed is not None and task == CLASSIFICATION:
@@ -105,10 +124,10 @@ def evaluate(
 
 
 @torch.no_grad()
-def outputs_of(network: nn.Module, inputs: Tensor, *, batch_size: int = BATCH) -> Tensor:
+def outputs_of(network: nn.Module, inputs: Inputs, *, batch_size: int = 0) -> Tensor:
     """What a network answers to every input, float32 [N, outputs], in evaluation mode; it stays in that mode."""
     network.eval()
-    return torch.cat([network(x).float() for x in torch.split(inputs, batch_size)])
+    return torch.cat([network(x).float() for x in inputs.split(batch_size or batch_of(inputs))])
 
 
 def _score(task: str, loss: float, correct: float, count: int) -> Score:

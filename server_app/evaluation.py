@@ -51,8 +51,7 @@ class Evaluator:
         self._spec, self._device = spec, device
         self._mix, self._attack, self._measure = mix, attack, measure
         rows = torch.zeros(0, dtype=torch.int64) if attacked is None else attacked
-        self._attacked = Split(test.inputs[rows].to(device), test.labels[rows].to(device))
-        self._inputs, self._labels = test.inputs.to(device), test.labels.to(device)
+        self._attacked, self._test = test.select(rows).to(device), test.to(device)
         self._networks: dict[Hashable, nn.Module] = {}
 
     def score(self, state: Mapping[str, Tensor], plan: Plan, part: Submodel, moments: Tensor | None) -> Scores | None:
@@ -64,7 +63,7 @@ class Evaluator:
             part: the same as blocks.
             moments: pooled moments of the part (see `models.statistics`).
         """
-        if not len(self._labels):
+        if not len(self._test):
             return None
         key = shape_of(self._spec, plan)
         if key not in self._networks:
@@ -79,9 +78,10 @@ class Evaluator:
             except ValueError:  # what nodes sent cannot be used; the run goes on without this score
                 return None
         with noise_share(network, self._mix):
-            scores = evaluate_each(network, self._inputs, self._labels, task=self._spec.task)
+            inputs, labels = self._test.held, self._test.labels
+            scores = evaluate_each(network, inputs, labels, task=self._spec.task)
             if self._measure is not None:
-                scores = replace(scores, more=self._measure(outputs_of(network, self._inputs), self._labels))
+                scores = replace(scores, more=self._measure(outputs_of(network, inputs), labels))
         if self._attack is None or not len(self._attacked):
             return scores
         robust = robust_accuracy(network, self._attacked.inputs, self._attacked.labels, self._attack(), share=self._mix)

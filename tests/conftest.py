@@ -23,6 +23,14 @@ settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("busy")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is decoded is kept in a folder of this session, in processes that it starts too."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FLOTILLA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def play(tmp_path_factory: pytest.TempPathFactory) -> Player:
     """Plays tiny runs; see `tests.support`."""

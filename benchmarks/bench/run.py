@@ -11,6 +11,7 @@ from time import perf_counter
 from benchmarks.bench.averaging import averaging
 from benchmarks.bench.codecs import codecs
 from benchmarks.bench.engine import engine
+from benchmarks.bench.loading import loading
 from benchmarks.bench.memory import memory
 from benchmarks.bench.pfl import pfl
 from benchmarks.bench.rows import HEADS, Row
@@ -25,6 +26,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "averaging": averaging,
     "codecs": codecs,
     "memory": memory,
+    "loading": loading,
     "training": training,
     "pfl": pfl,
     "engine": engine,

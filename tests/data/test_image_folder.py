@@ -154,7 +154,9 @@ def test_clients_by_folder_or_by_name(tmp_path: Path, way: str) -> None:
     assert of_client[0].max() < 100 <= of_client[1].min()
 
 
-def test_a_client_decodes_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cache", ["none", "cache"])
+def test_a_client_decodes_its_own_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str) -> None:
+    monkeypatch.setenv("FLOTILLA_CACHE", "none")
     for number, name in enumerate(("a", "b")):
         _grey(tmp_path / name, *range(100 * number, 100 * number + 20))
     settings = _settings(tmp_path, image_channels=1, num_clients=8)
@@ -164,7 +166,8 @@ def test_a_client_decodes_its_own_pictures_only(tmp_path: Path, monkeypatch: pyt
         read.append(file)
         return read_picture(file, *rest)
 
-    monkeypatch.setattr("data.image_folder.read_picture", reading)
+    monkeypatch.setattr("data.pil_items.read_picture", reading)
+    monkeypatch.setenv("FLOTILLA_CACHE", cache if cache == "none" else str(tmp_path / cache))
     data = node_data(settings, 3, facts)
     assert len(read) == len(set(read)) == len(data.train) + len(data.test) == 4
 

@@ -17,6 +17,7 @@ from client_app.feddyn import FedDynRegulariser
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.model_cache import LocalModel, local_model
 from client_app.objectives import ObjectiveContext, objective
+from client_app.secure.masked import masked
 from client_app.statistics import moments_of
 from client_app.training import train
 from data import AUGMENTATIONS, Split
@@ -75,12 +76,14 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         difference = model.difference()
         if request.work.measure.norm:
             measured["norm"] = model.parameter_norm(difference)
-        seen_by_codec = OfPart(kept, model.part, model.full_shapes)
-        encoded = codec.encode(difference, model.sizes, noise, seen_by_codec, request.codec_base)
-    metrics = {
+        scores = {"loss": trained.loss, "accuracy": trained.accuracy}
+        if request.secure is not None:  # they go into the sum, too
+            encoded, scores = masked(request.secure, context, difference, numbers=scores, draws=noise), {}
+        else:
+            seen_by_codec = OfPart(kept, model.part, model.full_shapes)
+            encoded = codec.encode(difference, model.sizes, noise, seen_by_codec, request.codec_base)
+    metrics = scores | {
         "num-examples": float(len(examples.labels)),
-        "loss": trained.loss,
-        "accuracy": trained.accuracy,
         "steps": float(trained.steps),
         "seconds": perf_counter() - began,
         "seconds-computing": trained.seconds_computing,

@@ -23,6 +23,6 @@ def refuse_idle(app: ClientApp) -> ClientApp:
     if idle:
         raise TypeError(
             f"{', '.join(idle)} would not act on Flotilla's messages, and nothing would be protected: leave it out; "
-            "dp-noise and dp-clip are central differential privacy"
+            "secure-aggregation hides single differences, dp-noise and dp-clip are central differential privacy"
         )
     return app

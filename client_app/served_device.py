@@ -19,6 +19,7 @@ from client_app.feddyn import FedDynRegulariser
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.model_cache import LocalModel, full_shapes, local_model
 from client_app.objectives import ObjectiveContext, objective
+from client_app.secure.masked import masked
 from client_app.statistics import moments_of
 from data import Split
 from models.device import device_named, threads
@@ -168,14 +169,15 @@ class ServedDevice:
             difference = model.difference()
             if work.measure.norm:
                 measured["norm"] = model.parameter_norm(difference)
-            encoded = codec.encode(
-                difference,
-                [block.numel for block in model.part.values()],
-                generator(request.seed, request.round_number, node, "codec"),
-                OfPart(memory, model.part, full_shapes(request.network)),
-                request.codec_base,
-            )
-        measured |= {"loss": loss, "steps": float(steps), "seconds": perf_counter() - began}
+            noise = generator(request.seed, request.round_number, node, "codec")
+            if request.secure is not None:  # the loss goes into the sum, too
+                encoded = masked(request.secure, context, difference, numbers={"loss": loss}, draws=noise)
+            else:
+                sizes = [block.numel for block in model.part.values()]
+                seen_by_codec = OfPart(memory, model.part, full_shapes(request.network))
+                encoded = codec.encode(difference, sizes, noise, seen_by_codec, request.codec_base)
+                measured["loss"] = loss
+        measured |= {"steps": float(steps), "seconds": perf_counter() - began}
         return Reply(request.nonce, encoded, {"num-examples": float(self.size(context)), **measured})
 
     def _run(

@@ -48,3 +48,14 @@ def seeded_for_others(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def numpy_seeded_for_others(draws: np.random.Generator) -> Iterator[None]:
+    """Seed NumPy's own generator, from another, for code that is not ours and draws from it; as it was afterwards."""
+    before = np.random.get_state()  # noqa: NPY002 (that is the one such code draws from)
+    np.random.seed(draws.integers(2**32, size=4, dtype=np.uint32))  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002

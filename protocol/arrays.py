@@ -30,6 +30,7 @@ _DTYPES = {
     "float64": (torch.float64, "<f8"),
     "float16": (torch.float16, "<f2"),
     "uint8": (torch.uint8, "|u1"),
+    "uint32": (torch.uint32, "<u4"),
 }
 
 
@@ -38,7 +39,7 @@ class WireError(ValueError):
 
 
 def encode(flat: Tensor) -> Array:
-    """Put a contiguous CPU vector (float16, float32 or float64) into an `Array`; its bytes are copied once."""
+    """Put a contiguous CPU vector (float16, float32, float64 or uint32) into an `Array`; its bytes are copied once."""
     array = flat.detach().numpy()
     return _array(array.dtype, array.shape, [np.ascontiguousarray(array).data.cast("B")])
 

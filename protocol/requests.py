@@ -17,6 +17,7 @@ from models.algebra.plans import Plan
 from models.networks.spec import NetworkSpec
 from protocol.arrays import WireError
 from protocol.records import from_config, record_in, to_config
+from protocol.secure.messages import SecureSum
 
 # Message types: flwr's categories with our actions.
 HELLO, STATISTICS, TRAIN, EVALUATE = "query.hello", "query.statistics", "train.part", "evaluate.part"
@@ -201,6 +202,7 @@ class TrainRequest(PartRequest):
         counted: round of this device's last reply that counted; what it wrote to its state since then never was.
         compressed: how the state came, where it does not always come whole.
         dynamic_regulariser: FedDyn's regulariser; None is none.
+        secure: how to mask the difference, so that only a sum of several can be read; None sends it as it is.
     """
 
     objective: Objective = Objective()
@@ -211,6 +213,7 @@ class TrainRequest(PartRequest):
     counted: int = 0
     compressed: CompressedState | None = None
     dynamic_regulariser: FedDyn | None = None
+    secure: SecureSum | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

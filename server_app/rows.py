@@ -49,6 +49,8 @@ def row_of(report: RoundReport, *, shares: bool = True) -> Row:
         row["virtual_seconds"], row["virtual_elapsed"] = report.virtual["round"], report.virtual["elapsed"]
     if report.guard:
         row["guard"] = dict(report.guard)
+    if report.secure:
+        row["secure"] = [dict(group) for group in report.secure]
     if report.local:
         row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
         if shares:

@@ -14,6 +14,7 @@ from strategies.aggregation import Aggregation, ByMethod
 from strategies.aggregation.feddyn import SCALINGS
 from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
+from strategies.secure.options import SecureOptions
 from strategies.selection import Selector, Uniform
 from strategies.tiers.tier import ASSIGNMENTS, HALVING, Tier, share_of
 from strategies.virtual.devices import VirtualFleet
@@ -183,6 +184,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
         aggregation: what replies count.
         clustering: whether there are several global states, and who trains which.
         guard: limits of what one reply, or too few of them, can do.
+        secure: whether the server learns sums only.
         facts: of the task, as requests carry them; "" sends none.
         over_selection: so many times the nodes are asked that a round needs; it ends when these have replied.
     """
@@ -204,6 +206,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
     aggregation: Aggregation = ByMethod()
     clustering: ClusterOptions = ClusterOptions()
     guard: GuardOptions = GuardOptions()
+    secure: SecureOptions = SecureOptions()
     facts: str = ""
 
     def __post_init__(self) -> None:

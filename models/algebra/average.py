@@ -21,7 +21,8 @@ from torch import Tensor
 
 from models.algebra.axes import Kind, Layout
 from models.algebra.block_scatter import NEGATIVE_ZERO, BlockScatter, UnitView
-from models.algebra.submodel import Block, Submodel, merged, split
+from models.algebra.submodel import Block, Submodel, split
+from models.algebra.submodel_sum import SubmodelSum
 
 # How many submodels' placements are remembered; per-client draws come once, tiers every round.
 _REMEMBERED = 32
@@ -67,7 +68,7 @@ class PartialAverage:
         self._denominators, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
         self._added = self._weights[:2]  # what `add` changes: denominators and holders, side by side
         self._placements: OrderedDict[int, tuple[Submodel, list[BlockScatter]]] = OrderedDict()
-        self._parts: dict[int, _SubmodelSum] = {}
+        self._parts: dict[int, SubmodelSum] = {}
         self._used = 0  # coordinates of `_sums` that are taken
         self._stale = False  # whether the numerators still hold the sums of a round before
         self.added = 0  # submodels added since the last reset
@@ -110,6 +111,22 @@ class PartialAverage:
         self._part(submodel).add(difference, numerator, denominator, labels)
         self.added += 1
         return norm
+
+    def add_sum(self, submodel: Submodel, summed: Tensor, denominator: float, count: int) -> None:
+        """Add the sum Σ aΔ of several clients that held one submodel, of whom none is known by itself.
+
+        Args:
+            submodel: what they held.
+            summed: as the difference of `add`.
+            denominator: Σ b.
+            count: how many they are.
+
+        Raises:
+            ValueError: as `add`; nothing has been added then.
+        """
+        self.check(submodel.numel, summed, (1.0, denominator), None, None)
+        self._part(submodel).add(summed, 1.0, denominator, None, count)
+        self.added += count
 
     def check(
         self,
@@ -210,7 +227,7 @@ class PartialAverage:
             self._denominators[name].masked_fill_(few, 0.0)
             holders.masked_fill_(few, 0.0)
 
-    def _part(self, submodel: Submodel) -> _SubmodelSum:
+    def _part(self, submodel: Submodel) -> SubmodelSum:
         known = self._parts.get(id(submodel))
         if known is not None:
             return known
@@ -225,7 +242,7 @@ class PartialAverage:
         elif len(self._parts) < _MOST_SUMS and self._used + submodel.numel <= self._sums.numel():
             sums = self._sums[self._used : self._used + submodel.numel]
             self._used += submodel.numel
-        part = _SubmodelSum(submodel, placements, sums, whole=whole, written=whole and not self._stale)
+        part = SubmodelSum(submodel, placements, sums, whole=whole, written=whole and not self._stale)
         self._freshen(overwritten=whole)
         if sums is not None:  # without sums of its own a part has nothing to remember
             self._parts[key] = part
@@ -268,53 +285,3 @@ def pool(averages: Sequence[PartialAverage], names: Collection[str], *, denomina
                 total += view
             for view in views:
                 view.copy_(total)
-
-
-class _SubmodelSum:
-    """All clients of a round that hold one submodel: their sum in one flat buffer (if there is one), and its places.
-
-    Tensors with class rows go to their places client by client, because their rows differ.
-    """
-
-    def __init__(
-        self, submodel: Submodel, placements: list[BlockScatter], sums: Tensor | None, *, whole: bool, written: bool
-    ) -> None:
-        self._submodel = submodel  # kept so that its id is not given to another one
-        self._placements, self._sums, self._whole = placements, sums, whole
-        self._sizes = [block.numel for block in submodel.values()]
-        ends = [sum(self._sizes[: i + 1]) for i in range(len(placements))]
-        self._summed = [sums is not None and not placement.has_classes for placement in placements]
-        stretches = [(end - n, n) for end, n, summed in zip(ends, self._sizes, self._summed, strict=True) if summed]
-        self._stretches = merged(tuple(stretches))
-        self._weight, self._count, self._written = 0.0, 0, written
-
-    def add(self, difference: Tensor, numerator: float, denominator: float, labels: Collection[int] | None) -> None:
-        if not all(self._summed):
-            weights = torch.tensor([denominator, 1.0])
-            for placement, piece, summed in zip(self._placements, self._pieces(difference), self._summed, strict=True):
-                if not summed:
-                    placement.add(piece, numerator, weights, labels)
-        if self._sums is None:
-            return
-        for start, length in self._stretches:
-            source, target = difference[start : start + length], self._sums[start : start + length]
-            if self._written:
-                target.add_(source, alpha=numerator)
-            else:
-                torch.mul(source, numerator, out=target)
-        self._written = True
-        self._weight += denominator
-        self._count += 1
-
-    def scatter(self) -> None:
-        """Put the sum in its place, after the last client."""
-        if self._sums is None or not self._count:
-            return
-        weights = torch.tensor([self._weight, self._count], dtype=torch.float32)
-        for placement, piece, summed in zip(self._placements, self._pieces(self._sums), self._summed, strict=True):
-            if summed:
-                placement.add(None if self._whole else piece, 1.0, weights)
-        self._weight, self._count, self._written = 0.0, 0, self._whole
-
-    def _pieces(self, flat: Tensor) -> tuple[Tensor, ...]:
-        return flat.split(self._sizes)  # type: ignore[no-any-return, no-untyped-call]

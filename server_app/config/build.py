@@ -21,6 +21,7 @@ from strategies import FlowerStrategy, Preferences, Schedule, Settings, parse_pr
 from strategies.aggregation import aggregation_named
 from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
+from strategies.secure.options import SecureOptions
 from strategies.selection import selector
 from strategies.settings import AggregationRules, RoundRules, TierRules
 from strategies.virtual.devices import read_fleet
@@ -125,6 +126,7 @@ def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -
         dynamic_alpha=_alpha(counted.dynamic_alpha, method.PREFERENCES),
         clustering=read(ClusterOptions, values),
         guard=read(GuardOptions, values),
+        secure=read(SecureOptions, values),
     )
     _check_cover(settings)
     return settings

@@ -18,6 +18,7 @@ from server_app.config.sections import Aggregation, Down, Model, Rounds, RunSett
 from strategies import METHODS
 from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
+from strategies.secure.options import SecureOptions
 from strategies.selection import DivFL, Oort, Utility
 
 # Title → what is written under it; the titles are those of docs/configuration.md.
@@ -31,6 +32,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "Codecs": (CodecSettings, Down),
     "Clusters": (ClusterOptions,),
     "Guard": (GuardOptions,),
+    "Secure aggregation": (SecureOptions,),
     "Local training": (Training,),
     "Adversarial inputs": (Adversarial,),
     "The run": (RunSettings,),

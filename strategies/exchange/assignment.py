@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from protocol import Objective, Optimiser, Work
+from protocol.secure.messages import SecureSum
 from strategies.exchange.node import Node
 from strategies.tiers.tier import Tier
 
@@ -51,6 +52,7 @@ class TrainAssignment:
         last_counted: round of the node's last reply that counted; 0 if there was none.
         weight: what numerator and denominator of the reply are multiplied by, on behalf of the selection.
         dynamic_alpha: strength of FedDyn's regulariser on this device; 0 is none.
+        secure: how its reply is to be masked; None sends it as it is.
     """
 
     node: Node
@@ -68,3 +70,4 @@ class TrainAssignment:
     last_counted: int = 0
     weight: float = 1.0
     dynamic_alpha: float = 0.0
+    secure: SecureSum | None = None

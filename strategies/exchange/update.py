@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hmac import compare_digest
 from logging import WARNING
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, Message
+from flwr.app import Array, Message, RecordDict
 from flwr.common import log
 from numpy.typing import NDArray
 from torch import Tensor
@@ -116,6 +117,18 @@ class AcceptedUpdate:
     remember: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+class Answer(Protocol):
+    """Whatever repeats the nonce of a request."""
+
+    @property
+    def nonce(self) -> str:
+        """As the node has it."""
+        ...
+
+
+A = TypeVar("A", bound=Answer)
+
+
 def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
     """Read a reply.
 
@@ -125,6 +138,20 @@ def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
         name: of the array that it must hold; None for numbers only.
 
     Raises:
+        Rejected: as `answer_of`.
+    """
+    return answer_of(message, nonce, lambda content: Reply.from_record(content, name))
+
+
+def answer_of(message: Message | None, nonce: str, read: Callable[[RecordDict], A]) -> A:
+    """Read an answer of any kind.
+
+    Args:
+        message: what came; None if nothing did.
+        nonce: of the request.
+        read: makes an answer of records, or raises `WireError`.
+
+    Raises:
         Rejected: it did not come, is an error, answers something else, or is not what was asked for.
     """
     if message is None:
@@ -132,7 +159,7 @@ def content_of(message: Message | None, nonce: str, name: str | None) -> Reply:
     if message.has_error():
         raise Rejected(said_error(message))
     try:
-        reply = Reply.from_record(message.content, name)
+        reply = read(message.content)
     except WireError as error:
         raise Rejected(str(error)) from None
     if not compare_digest(reply.nonce.encode("utf-8", "surrogatepass"), nonce.encode()):

@@ -49,7 +49,7 @@ class GuardOptions:
         "auto",
         "the L2 norm of a difference against what is usual in its tier, a running median: `zero` rejects what is longer"
         " than four times that, `clip` shortens what is longer than the 0.8 quantile, `both`, `off`; `auto` is `zero`"
-        " with `guard` and without `dp-noise`",
+        " with `guard` and without `dp-noise` and `secure-aggregation`",
         Names(NORM_GUARDS),
     )
     guard_examples: str = setting(

@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
+from torch import Tensor
 
 from protocol import NodeId
 from strategies.aggregation.global_state import GlobalState
@@ -43,6 +44,7 @@ class RoundAggregator:
         states: cluster → the state to whose average its replies are added.
         vector: what the selector wants remembered of a difference; None is nothing.
         listeners: told of every reply that was added.
+        sums: if given, takes replies in place of the stages after the first; `add_sum` counts them.
 
     Attributes:
         missed: assignments whose reply did not come, came late or was an error.
@@ -67,12 +69,13 @@ class RoundAggregator:
         states: Mapping[int, GlobalState],
         vector: Vector | None = None,
         listeners: Sequence[Listener] = (),
+        sums: Listener | None = None,
     ) -> None:
         self._report, self._assignments, self._messages = report, assignments, messages
         self._bytes_down, self._states = bytes_down, states
         self._first_stages, self._stages = first_stages, stages
         self._hear, self._heard_enough, self._doubts = hear, heard_enough, doubts
-        self._vector, self._listeners = vector, listeners
+        self._vector, self._listeners, self._summed = vector, listeners, sums
         self._sums: dict[str, float] = {}
         self._examples = 0.0
         self._taken: set[int] = set()
@@ -90,6 +93,10 @@ class RoundAggregator:
         self.waited_in_vain |= message is None
         with self._named(i, missed=message is None or message.has_error()):
             update = self._read(i, message)
+            if self._summed is not None:
+                self._summed(self._assignments[i], update)
+                self._taken.add(i)
+                return
             heard = self._hear(self._assignments[i], update)
             if first is not None and (len(first) or not heard):  # in the order in which they come
                 self._taken.add(i)
@@ -178,6 +185,25 @@ class RoundAggregator:
         if average is not None:
             average.add(part, update.difference, *weights, labels=update.rows, norm=update.norm)
         self.accepted.append(accepted)
+
+    def add_sum(
+        self, members: Sequence[tuple[TrainAssignment, ClientUpdate]], difference: Tensor, denominator: float
+    ) -> None:
+        """Add what several replies come to together, and count each of them.
+
+        Args:
+            members: what was asked, and what came beside the difference; all about one part of the only state.
+            difference: Σ aΔ over them.
+            denominator: Σ b.
+
+        Raises:
+            ValueError: as `PartialAverage.add_sum`; nothing has been added or counted then.
+        """
+        average, first = self._states[0].average, members[0][0]
+        average.add_sum(first.part, difference, denominator, len(members))
+        for assignment, update in members:
+            self.accepted.append(AcceptedUpdate(assignment=assignment, metrics=update.metrics))
+            self._count(update)
 
     def odd(self, message: Message, reason: str) -> None:
         """Count a message that answers no open request."""

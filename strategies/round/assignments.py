@@ -13,6 +13,7 @@ from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.pieces import Pieces
 from strategies.round.requests import StateCache, new_nonce
+from strategies.round.secure_sums import SecureSums
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Round:
         assignments: what nodes are asked to train, in the order in which replies are added.
         messages: the requests, in the same order.
         bytes_down: encoded bytes of their arrays.
+        secure: the groups whose sums are taken in place of replies; None takes each reply.
     """
 
     context: RoundContext
@@ -32,6 +34,7 @@ class Round:
     assignments: list[TrainAssignment] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     bytes_down: list[int] = field(default_factory=list)
+    secure: SecureSums | None = None
 
 
 def assign(

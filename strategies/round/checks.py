@@ -10,6 +10,7 @@ from strategies.aggregation import AGGREGATIONS, ByMethod, Unweighted
 from strategies.context import RoundContext
 from strategies.method import Method
 from strategies.robustness.privacy import WHY_TOLD, affordable, epsilon
+from strategies.round.secure_checks import check_secure
 from strategies.selection import Uniform
 from strategies.settings import Settings
 
@@ -41,6 +42,7 @@ def check(method: Method, context: RoundContext) -> None:
     for tier in settings.tiers:
         submodel(context.network, method.kept_plan(context, tier))
     method.check(context)
+    check_secure(method, context)
 
 
 def check_privacy(settings: Settings, *, by_examples: bool, label_rows: bool, norm: str) -> None:

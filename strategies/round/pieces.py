@@ -24,6 +24,7 @@ from strategies.nodes.manager import NodeManager
 from strategies.nodes.patience import Patience
 from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.norm_bounds import NormBounds
+from strategies.robustness.options import GuardOptions
 from strategies.robustness.privacy import Privacy
 from strategies.round.selection import SelectionRunner
 from strategies.settings import Settings
@@ -31,6 +32,8 @@ from strategies.tiers.tier import Tier
 from strategies.transport.downlink import Downlink
 from strategies.transport.uplink import UplinkDecoder
 from strategies.virtual.clock import VirtualClock
+
+NO_GUARD = GuardOptions(guard=False, guard_norm="off", guard_rollbacks=0)
 
 
 class MethodMemory(Stateful):
@@ -81,7 +84,8 @@ class Pieces:
         self.selection = SelectionRunner(settings, context.layout)
         self.uplink = UplinkDecoder(settings.codec, context.layout, settings.nodes)
         self.downlink = Downlink(settings.codec_down, context.layout, settings.seed)
-        self.norm_bounds = NormBounds(settings.guard, settings.aggregation)
+        single = not settings.secure.secure_aggregation  # of a sum nobody sees how long its terms were
+        self.norm_bounds = NormBounds(settings.guard if single else NO_GUARD, settings.aggregation)
         self.privacy = Privacy(settings.guard, settings.nodes) if settings.guard.dp_noise else None
         self.manager = _manager(settings, labels=method.needs_labels())
         self.clock, self.patience = _clock(context), Patience(settings)

@@ -143,6 +143,7 @@ def train_request(context: RoundContext, assignment: TrainAssignment, states: St
         counted=assignment.last_counted,
         compressed=compressed,
         dynamic_regulariser=FedDyn(alpha=assignment.dynamic_alpha) if assignment.dynamic_alpha else None,
+        secure=assignment.secure,
     )
     return _message(context, request, arrays, TRAIN, assignment.node)
 

@@ -34,6 +34,7 @@ from strategies.round.cluster_identities import ask_identities
 from strategies.round.federated_evaluation import ScoreRequest, ask_scores, score_requests
 from strategies.round.pieces import Pieces
 from strategies.round.requests import StateCache, train_request
+from strategies.round.secure_sums import SecureSums
 from strategies.round.server_step import ServerStep
 from strategies.round.training import ask_training
 from strategies.settings import Settings
@@ -175,15 +176,17 @@ class Runner:
         ]
         if pieces.clusters.WATCHES:
             pieces.clusters.expect(self.round.assignments)
+        if self.settings.secure.secure_aggregation:
+            self.round.secure = SecureSums(grid, context, method=self.method, patience=pieces.patience, report=report)
+            self.round.assignments = self.round.secure.prepare(self.round.assignments)
         self.round.messages = [train_request(context, one, states) for one in self.round.assignments]
-        arrays = [message.content.array_records["arrays"] for message in self.round.messages]
-        self.round.bytes_down = list(map(bytes_of, arrays))
+        self.round.bytes_down = [bytes_of(one.content.array_records["arrays"]) for one in self.round.messages]
         report.bytes_down = sum(self.round.bytes_down)
         report.seconds |= {"hello": greeted - began, "select": selected - greeted, "plan": perf_counter() - selected}
 
     def aggregator(self) -> RoundAggregator:
         """What takes the replies of the round: every one passes these stages, is added, and counted."""
-        context, pieces = self.round.context, self.pieces
+        context, pieces, secure = self.round.context, self.pieces, self.round.secure
         timed = [] if pieces.clock is None else [stages.virtual_time(pieces.clock, context.round_number)]
         bounded = [pieces.norm_bounds.limited] if pieces.norm_bounds.on else []
         noted = [pieces.norm_bounds.accepted] if pieces.norm_bounds.on else []
@@ -196,7 +199,7 @@ class Runner:
             first_stages=[
                 stages.left_out(self.left_out),
                 within_plan,
-                stages.decode(pieces.uplink),
+                *([stages.decode(pieces.uplink)] if secure is None else []),
                 *timed,
                 stages.choose_cluster(context, self.method, pieces.clusters),
             ],
@@ -207,12 +210,15 @@ class Runner:
             states=pieces.clusters.states,
             vector=pieces.selection.vector if pieces.selection.of_differences else None,
             listeners=[*noted, *watched],
+            sums=None if secure is None else secure.take,
         )
 
     def finish(self, aggregator: RoundAggregator) -> None:
         """End the round: the new states, or none for want of replies; every piece learns of it."""
         context, report, clusters = self.round.context, self.round.report, self.pieces.clusters
         aggregator.release()
+        if self.round.secure is not None:
+            self.round.secure.open(aggregator)
         began = perf_counter()
         quorum = share_of(self.settings.quorum, report.wanted or len(self.round.assignments))
         report.abandoned = report.accepted < max(1, quorum)

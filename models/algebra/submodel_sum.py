@@ -1,0 +1,69 @@
+"""What the clients of one submodel sent in a round, summed where the submodel is and put in its places once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from models.algebra.block_scatter import BlockScatter
+from models.algebra.submodel import Submodel, merged
+
+
+class SubmodelSum:
+    """All clients of a round that hold one submodel: their sum in one flat buffer (if there is one), and its places.
+
+    Tensors with class rows go to their places client by client, because their rows differ.
+    """
+
+    def __init__(
+        self, submodel: Submodel, placements: list[BlockScatter], sums: Tensor | None, *, whole: bool, written: bool
+    ) -> None:
+        self._submodel = submodel  # kept so that its id is not given to another one
+        self._placements, self._sums, self._whole = placements, sums, whole
+        self._sizes = [block.numel for block in submodel.values()]
+        ends = [sum(self._sizes[: i + 1]) for i in range(len(placements))]
+        self._summed = [sums is not None and not placement.has_classes for placement in placements]
+        stretches = [(end - n, n) for end, n, summed in zip(ends, self._sizes, self._summed, strict=True) if summed]
+        self._stretches = merged(tuple(stretches))
+        self._weight, self._count, self._written = 0.0, 0, written
+
+    def add(
+        self,
+        difference: Tensor,
+        numerator: float,
+        denominator: float,
+        labels: Collection[int] | None,
+        count: int = 1,
+    ) -> None:
+        """Add what one client sent, or the sum of what `count` did; see `PartialAverage.add`."""
+        if not all(self._summed):
+            weights = torch.tensor([denominator, float(count)])
+            for placement, piece, summed in zip(self._placements, self._pieces(difference), self._summed, strict=True):
+                if not summed:
+                    placement.add(piece, numerator, weights, labels)
+        if self._sums is None:
+            return
+        for start, length in self._stretches:
+            source, target = difference[start : start + length], self._sums[start : start + length]
+            if self._written:
+                target.add_(source, alpha=numerator)
+            else:
+                torch.mul(source, numerator, out=target)
+        self._written = True
+        self._weight += denominator
+        self._count += count
+
+    def scatter(self) -> None:
+        """Put the sum in its place, after the last client."""
+        if self._sums is None or not self._count:
+            return
+        weights = torch.tensor([self._weight, self._count], dtype=torch.float32)
+        for placement, piece, summed in zip(self._placements, self._pieces(self._sums), self._summed, strict=True):
+            if summed:
+                placement.add(None if self._whole else piece, 1.0, weights)
+        self._weight, self._count, self._written = 0.0, 0, self._whole
+
+    def _pieces(self, flat: Tensor) -> tuple[Tensor, ...]:
+        return flat.split(self._sizes)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,91 @@
+"""What cannot be with secure aggregation, found before anything starts: whatever needs a reply by itself."""
+
+from __future__ import annotations
+
+from models.errors import SettingError
+from protocol import Hello
+from strategies.aggregation import AGGREGATIONS, ByExamples, ByMethod, Unweighted
+from strategies.context import RoundContext
+from strategies.exchange.assignment import Participant
+from strategies.exchange.node import Node
+from strategies.method import Method
+from strategies.selection import BySize, BySizeWithReplacement, Uniform
+from strategies.tiers.tier import Tier, apportion
+
+_ON = "with secure-aggregation"
+_TRIED = 5  # made-up nodes of a tier, by which is seen whether they train the same part
+
+
+def check_secure(method: Method, context: RoundContext) -> None:
+    """Check a run; without secure aggregation nothing is refused.
+
+    Args:
+        method: what it trains by.
+        context: of its first round.
+
+    Raises:
+        SettingError: names the key, the value and the reason.
+    """
+    settings = context.settings
+    if not settings.secure.secure_aggregation:
+        return
+    _check_settings(context)
+    name, least = type(method).__name__, settings.secure.secure_threshold
+    if method.needs_labels():
+        why = "which rows a device trains would show which labels it has, and rows have other holders than their tensor"
+        raise SettingError("label-rows", True, f"false {_ON}: {why}")
+    if method.PER_COORDINATE:
+        raise SettingError("method", name, f"one whose parts have no element masks {_ON}, which sums whole parts")
+    for tier in settings.tiers:
+        if method.eligible(context, tier) and not same_part(method, context, tier):
+            allowed = f"one whose nodes of a tier train the same part in a round {_ON}: a sum is over such nodes"
+            raise SettingError("method", name, f"{allowed} (tier {tier.name!r} has others)")
+    if settings.tier_assignment != "fixed":
+        return
+    counts = apportion(settings.proportions, settings.nodes)
+    for tier, count in zip(settings.tiers, counts, strict=True):
+        alike = sum(n for other, n in zip(settings.tiers, counts, strict=True) if shared(method, context, tier, other))
+        if method.eligible(context, tier) and count > 0 and alike < least:
+            allowed = f"at most the {alike} nodes that train the part of tier {tier.name!r}"
+            raise SettingError("secure-threshold", least, allowed)
+
+
+def _check_settings(context: RoundContext) -> None:
+    """Refuse the settings that look at single replies."""
+    settings, guard, rule = context.settings, context.settings.guard, context.settings.aggregation
+    least, clusters = settings.secure.secure_threshold, settings.clustering.clustering
+    named = next((name for name, kind in AGGREGATIONS.items() if type(rule) is kind), type(rule).__name__)
+    plain, sizes = isinstance(rule, ByMethod | ByExamples | Unweighted), (Uniform, BySize, BySizeWithReplacement)
+    for key, value, fits, allowed in (
+        ("codec", settings.codec.name, settings.codec.name == "float32", "float32: masked numbers cannot be decoded"),
+        ("aggregation", named, plain, "method, examples or uniform: others weigh by what a reply says"),
+        ("clustering", clusters, clusters == "none", "none: clusters look at single replies"),
+        ("guard-mean", guard.guard_mean, guard.guard_mean == "mean", "mean: others need every reply"),
+        ("guard-norm", guard.guard_norm, guard.guard_norm in ("auto", "off"), "auto or off: secure-clip is the bound"),
+        ("dp-noise", guard.dp_noise, not guard.dp_noise, "0: its bound is one on single differences"),
+        ("over-selection", settings.over_selection, settings.over_selection == 1, "1: a sum is over all of its group"),
+        ("selection", type(settings.selector).__name__, isinstance(settings.selector, sizes), "uniform or by size"),
+        ("min-cover", guard.min_cover, guard.min_cover >= least, f"{least} (secure-threshold) or more"),
+    ):
+        if not fits:
+            head, colon, why = allowed.partition(":")
+            raise SettingError(key, value, f"{head} {_ON}{colon}{why}")
+
+
+def same_part(method: Method, context: RoundContext, tier: Tier) -> bool:
+    """Whether the nodes of a tier train one part."""
+    return len(set(_plans(method, context, [tier] * _TRIED))) == 1
+
+
+def shared(method: Method, context: RoundContext, tier: Tier, other: Tier) -> bool:
+    """Whether two tiers train one part, such as all of FedAvg's."""
+    return tier == other or len(set(_plans(method, context, [tier, other]))) == 1
+
+
+def _plans(method: Method, context: RoundContext, tiers: list[Tier]) -> list[object]:
+    nodes = [
+        Participant(node=Node(i, Hello(node=i, examples=1)), tier=tier, round_number=context.round_number)
+        for i, tier in enumerate(tiers)
+    ]
+    plans, _ = method.plan_round(context, method.initial_values(), nodes)
+    return list(plans)

@@ -1,0 +1,196 @@
+"""Hostile and malformed answers in every stage: rejected, named, and the sum is that of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord, Message
+from torch import Tensor
+
+from client_app.app import app
+from client_app.secure.masked import masked
+from flotilla.local.grid import Faults, LocalGrid, contexts
+from models import layout
+from models.randomness import generator
+from protocol import WireError
+from protocol.secure.fixed_point import step
+from protocol.secure.messages import KEYS, RECORD, SHARES, UNMASK
+from strategies.context import RoundContext
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import ClientUpdate
+from strategies.method import Method
+from strategies.nodes.patience import Patience
+from strategies.round.secure_sums import SecureSums
+from strategies.secure.options import SecureOptions
+from strategies.settings import Settings
+from tests.strategies.secure.devices import CLIP, SPEC, assigned, vectors
+from tests.strategies.secure.keys import of_type
+from tests.support import Time, address_of
+
+LONG = "x" * 5000
+BAD: dict[str, tuple[str, dict[str, Any]]] = {
+    "a key that is none": (KEYS, {"mask-key": "-----BEGIN PUBLIC KEY-----"}),
+    "a key of 5000 characters": (KEYS, {"seal-key": LONG}),
+    "half a surrogate pair as key": (KEYS, {"seal-key": "\udc80"}),
+    "a number as key": (KEYS, {"mask-key": 3}),
+    "code as key": (KEYS, {"mask-key": "__import__('os').system('true')"}),
+    "keys of another nonce": (KEYS, {"nonce": "0" * 32}),
+    "a field more": (KEYS, {"clip": 1.0}),
+    "no envelopes": (SHARES, {"envelopes": []}),
+    "a hundred envelopes": (SHARES, {"envelopes": ["x"] * 100}),
+    "an envelope of 5000 characters": (SHARES, {"envelopes": [LONG, LONG, ""]}),
+    "envelopes of another nonce": (SHARES, {"nonce": "0" * 32}),
+    "no shares": (UNMASK, {"shares": []}),
+    "shares of another length": (UNMASK, {"shares": ["00", "00", "00"]}),
+    "shares that are no digits": (UNMASK, {"shares": ["zz", "zz", "zz"]}),
+    "a share of 5000 characters": (UNMASK, {"shares": [LONG] * 3}),
+    "shares of another nonce": (UNMASK, {"nonce": "0" * 32}),
+}
+VICTIM = 2
+
+
+@dataclass
+class Round:
+    """Three nodes, of which two are enough, through all stages but training; what was added in the end."""
+
+    faults: Faults | None = None
+    _: KW_ONLY
+    report: RoundReport = field(default_factory=lambda: RoundReport(number=1))
+    added: list[tuple[list[int], Tensor, float]] = field(default_factory=list)
+    told: list[TrainAssignment] = field(default_factory=list)
+    left: list[list[str]] = field(default_factory=list)
+
+    def run(self) -> Round:
+        settings = Settings(secure=SecureOptions(secure_aggregation=True, secure_threshold=2, secure_clip=CLIP))
+        context = RoundContext(round_number=1, settings=settings, network=SPEC, layout=layout(SPEC), saved_round=0)
+        nodes = contexts({}, 3)
+        grid = LocalGrid(app, nodes, faults=self.faults)
+        sums = SecureSums(grid, context, method=Method({}), patience=Patience(settings), report=self.report)
+        asked = [assigned(i) for i in range(3)]
+        for i, one in enumerate(asked):
+            one.node.address = address_of(i)
+        self.told = sums.prepare(asked)
+        for one in self.told:
+            assert one.secure is not None
+            vector = torch.from_numpy(vectors(3)[int(one.node.id)].astype(np.float32))
+            draws = generator(1, 1, one.node.id, "codec")
+            array = masked(one.secure, nodes[one.node.address], vector, numbers={}, draws=draws)
+            sums.take(one, ClientUpdate(metrics={}, array=array))
+        sums.open(self)  # type: ignore[arg-type]  # it is asked for `add_sum` only
+        self.left = [list(one.state) for one in nodes.values()]
+        return self
+
+    def add_sum(
+        self, members: Sequence[tuple[TrainAssignment, ClientUpdate]], difference: Tensor, denominator: float
+    ) -> None:
+        self.added.append(([int(one.node.id) for one, _ in members], difference, denominator))
+
+
+def right(members: Sequence[int], difference: Tensor) -> bool:
+    wanted = sum(vectors(3)[i] for i in members)
+    return bool(np.abs(difference.numpy() - wanted).max() < 3 * step(CLIP) + 1e-5)
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_answer_in_a_stage_is_no_answer(own_time: Time, case: str) -> None:
+    kind, fields = BAD[case]
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if of_type(kind, request, VICTIM):
+            content = ConfigRecord()  # a peer's bytes do not pass through our constructors
+            content._data.update(dict(reply.content[RECORD]) | fields)  # type: ignore[attr-defined]
+            reply.content[RECORD] = content
+        return [reply]
+
+    found = Round(faults).run()
+    (rejected,) = found.report.rejected
+    assert rejected.node == VICTIM
+    assert rejected.reason.startswith(f"secure aggregation, {kind.rpartition('_')[2]}: ")
+    assert len(rejected.reason) <= 500
+    assert rejected.reason.isprintable()
+    [(members, difference, denominator)] = found.added
+    # Whose masked reply came counts, whoever opens the sum.
+    assert members == ([0, 1, 2] if kind == UNMASK else [0, 1])
+    assert denominator == len(members)
+    assert right(members, difference)
+
+
+@pytest.mark.parametrize("kind", [KEYS, SHARES, UNMASK])
+def test_a_node_that_is_silent_in_a_stage(own_time: Time, kind: str) -> None:
+    found = Round(lambda request, reply: [] if of_type(kind, request, VICTIM) else [reply]).run()
+    assert [one.node for one in found.report.rejected] == [VICTIM]
+    [(members, difference, _)] = found.added
+    assert members == ([0, 1, 2] if kind == UNMASK else [0, 1])
+    assert right(members, difference)
+
+
+def test_another_members_key_is_none(own_time: Time) -> None:
+    seen: list[Any] = []
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if request.metadata.message_type == KEYS:
+            record = reply.content[RECORD]
+            assert isinstance(record, ConfigRecord)
+            seen.append(record["mask-key"])
+            record["mask-key"] = seen[0]
+        return [reply]
+
+    found = Round(faults).run()
+    assert [one.node for one in found.report.rejected] == [1, 2, 0]
+    assert "a key that is not its own" in found.report.rejected[0].reason
+    assert "no sum of tier a: 1 nodes train its part, 2 are gone, and a sum takes 2" in found.report.rejected[2].reason
+    assert found.added == []
+
+
+def test_a_wrong_share_costs_the_group_the_round(own_time: Time) -> None:
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if of_type(UNMASK, request, 0):
+            record = reply.content[RECORD]
+            assert isinstance(record, ConfigRecord)
+            first, *others = [str(one) for one in record["shares"]]  # type: ignore[union-attr]
+            record["shares"] = [first[:8] + "00" * 48, *others]
+        return [reply]
+
+    found = Round(faults).run()
+    assert found.added == []
+    assert [one.node for one in found.report.rejected] == [0, 1, 2]
+    assert all("no sum of tier a: " in one.reason for one in found.report.rejected)
+
+
+def test_all_is_well_without_faults(own_time: Time) -> None:
+    found = Round().run()
+    assert found.report.rejected == []
+    assert found.report.secure == [
+        {"tier": "a", "members": 3, "threshold": 2, "senders": 3, "summed": 3, "opened_by": 3}
+    ]
+    assert found.report.survey_bytes["down"] > 3 * 3 * 600  # keys of all to all, at least
+    assert right(*found.added[0][:2])
+    assert found.left == [[], [], []]  # no session is left on a device
+
+
+def test_nobody_opens_the_sum(own_time: Time) -> None:
+    found = Round(lambda request, reply: [] if request.metadata.message_type == UNMASK else [reply]).run()
+    assert found.added == []
+    why = "secure aggregation: there is no sum of tier a: 0 nodes open it, 2 are needed"
+    assert [one.node for one in found.report.rejected if one.reason == why] == [0, 1, 2]
+    assert found.report.secure == [{"tier": "a", "left_out": "0 nodes open it, 2 are needed"}]
+
+
+def test_an_envelope_that_nobody_can_read_costs_those_who_get_it() -> None:
+    """They refuse to train, as one that is gone does."""
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if of_type(SHARES, request, VICTIM):
+            record = reply.content[RECORD]
+            assert isinstance(record, ConfigRecord)
+            record["envelopes"] = ["gAAAAA" if one else "" for one in record["envelopes"]]  # type: ignore[union-attr]
+        return [reply]
+
+    with pytest.raises(WireError, match="what sender 2 encrypted cannot be read"):
+        Round(faults).run()

@@ -22,6 +22,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "pfl": ("run", "a whole simulated round against the bare steps in as many processes"),
         "engine": ("run", "a round under Ray against Flower's own overhead"),
         "selection": ("run", "choosing among 100,000 nodes against one pass over them"),
+        "exported": ("run", "one example by a tier's ONNX file against eager PyTorch"),
         "startup": ("run", "from the command to the first round"),
     },
     "experiments": {
@@ -43,6 +44,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "trace": ("trace", "one request and reply: calls, files, switches between them"),
         "zoo": ("zoo", "other people's networks: axes, proof, what tiers hold (docs/networks.md)"),
         "board": ("board", "a device of 1 GB with 5,000 pictures: memory, and what is decoded (docs/data.md)"),
+        "exports": ("exports", "every tier of two methods as ONNX files, float and int8 (docs/models-out.md)"),
         "phases": ("phases", "where the seconds of a deployed round go (docs/deploy.md)"),
         "secure": ("secure", "what secure aggregation costs in bytes and seconds (docs/deploy.md)"),
         "stragglers": ("stragglers", "what late and silent nodes cost, and what over-selection saves (docs/deploy.md)"),

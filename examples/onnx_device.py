@@ -11,7 +11,9 @@ import sys
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
+
+FITS = {"stretch": Image.Image.resize, "pad": ImageOps.pad, "crop": ImageOps.fit}
 
 
 def main(file: str, *pictures: str) -> None:
@@ -23,9 +25,10 @@ def main(file: str, *pictures: str) -> None:
     batch = []
     for picture in pictures:
         with Image.open(picture) as image:
-            image = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-            values = np.asarray(image, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
-        batch.append((values * np.float32(told["white"] / 255) - mean) / std)
+            plain = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+        values = np.asarray(FITS[told["fit"]](plain, (width, height), Image.Resampling.BILINEAR), np.float32)
+        values = values.reshape(height, width, channels).transpose(2, 0, 1) * np.float32(told["white"] / 255)
+        batch.append((values - mean) / std)
     logits = session.run(["logits"], {"input": np.stack(batch)})[0]
     shares = np.exp(logits - logits.max(1, keepdims=True))
     shares /= shares.sum(1, keepdims=True)

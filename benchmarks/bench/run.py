@@ -11,6 +11,7 @@ from time import perf_counter
 from benchmarks.bench.averaging import averaging
 from benchmarks.bench.codecs import codecs
 from benchmarks.bench.engine import engine
+from benchmarks.bench.exported import exported
 from benchmarks.bench.loading import loading
 from benchmarks.bench.memory import memory
 from benchmarks.bench.pfl import pfl
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "pfl": pfl,
     "engine": engine,
     "selection": selection,
+    "exported": exported,
     "startup": startup,
 }
 

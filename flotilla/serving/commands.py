@@ -19,6 +19,8 @@ class Format(StrEnum):
 
     safetensors = "safetensors"
     onnx = "onnx"
+    executorch = "executorch"
+    litert = "litert"
 
 
 def predict(
@@ -55,20 +57,46 @@ def export(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Hold every file against PyTorch on the run's test data.")
     ] = True,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Files of 8 bits as well (ONNX), where they are smaller and not slower.")
+    ] = False,
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--calibrate",
+            metavar="FILE",
+            help="Inputs that say which values --int8 has to hold; default: the run's training data; repeatable.",
+        ),
+    ] = None,
+    train: Annotated[
+        bool, typer.Option("--train", help="Programs that train on a device, of --to executorch.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Keep files of 8 bits even where float is better.")] = False,
     allow: Annotated[list[str] | None, _ALLOW] = None,
 ) -> None:
     """Write each tier's network as one self-contained file, run it back, and print sizes, latency and accuracy.
 
     Example:  flotilla export runs/latest --tier all --to onnx
     """
+    from data import UnusableInput
     from flotilla.serving.export import export as exported
-    from flotilla.serving.export import table
+    from flotilla.serving.export_table import table
+    from flotilla.serving.export_training import export_training, training_table
+    from flotilla.serving.formats.int8 import Int8
+    from flotilla.serving.formats.runtime import CannotExport
     from flotilla.serving.load import CannotLoad
-    from flotilla.serving.onnx_file import CannotExport
 
+    if (calibrate or force) and not int8:
+        _fail("--calibrate and --force: with --int8 only")
+    if train and (int8 or to is not Format.executorch):
+        _fail("--train: for --to executorch only, and without --int8")
+    wanted = Int8(inputs=tuple(calibrate or ()), force=force) if int8 else None
     try:
-        print(table(exported(run, tier, to.value, out, check=check, allow=allow or ())))
-    except (CannotLoad, CannotExport, OSError) as error:
+        if train:
+            print(training_table(export_training(run, tier, out, allow=allow or ())))
+            return
+        print(table(exported(run, tier, to.value, out, check=check, int8=wanted, allow=allow or ())))
+    except (CannotLoad, CannotExport, UnusableInput, OSError) as error:
         _fail(str(error))
 
 

@@ -2,193 +2,277 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from data import DataSettings, InputFacts, Split, evaluated_on
+from data import Split
+from flotilla.serving.export_table import FLOAT, Exported, latencies, why_not
+from flotilla.serving.formats import executorch_file, litert_file, onnx_file
+from flotilla.serving.formats.int8 import EXAMPLES, Int8, quantised
+from flotilla.serving.formats.runtime import CannotExport, Runtime, example_of, logits_of, write_whole
 from flotilla.serving.load import FinishedRun, load, open_run, tier_of
 from flotilla.serving.model import TierModel
-from flotilla.serving.onnx_file import CannotExport, OnnxModel, check_installed, onnx_bytes, write_onnx
+from flotilla.serving.run_data import test_data, training_examples
 from flotilla.serving.tier_file import write_tier_file
 from models.device import threads
-from models.errors import SettingError
 from models.evaluation import BATCH
 from models.losses import REGRESSION, right
 from models.registry import following
-from server_app.folder.run_folder import CONFIG
 
-FORMATS = ("safetensors", "onnx")
+SAFETENSORS = "safetensors"
 LARGEST = 1e-4  # difference between logits of a file and of PyTorch
-_WARM, _REPEATS = 20, 200
-_Checked = tuple[float | None, float] | tuple[None, None]  # accuracy and largest difference
-_NOT: _Checked = (None, None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
-    """One file.
+class FileFormat:
+    """A kind of file that another library runs.
 
     Attributes:
-        tier: whose network it holds.
-        file: where it is.
-        parameters: of the network.
-        bytes: of the file.
-        eager_seconds: of one example in PyTorch, one thread, the median.
-        seconds: of one example by the file's own runtime, likewise; None where PyTorch runs it.
-        accuracy: on the test data, of what was read back from the file; None if it was not checked.
-        difference: the largest between logits of both, on the test data; None if it was not checked.
+        suffix: of its names.
+        check_installed: raises CannotExport where a package is missing.
+        content: makes a file's content of a network.
+        runtime: runs a content.
     """
 
-    tier: str
-    file: Path
-    parameters: int
-    bytes: int
-    eager_seconds: float
-    seconds: float | None
-    accuracy: float | None
-    difference: float | None
+    suffix: str
+    check_installed: Callable[[], None]
+    content: Callable[[TierModel], bytes]
+    runtime: Callable[[bytes], Runtime]
+
+
+FORMATS: Mapping[str, FileFormat] = {
+    "onnx": FileFormat(
+        suffix="onnx",
+        check_installed=onnx_file.check_installed,
+        content=onnx_file.onnx_bytes,
+        runtime=onnx_file.OnnxModel,
+    ),
+    "executorch": FileFormat(
+        suffix="pte",
+        check_installed=executorch_file.check_installed,
+        content=executorch_file.pte_bytes,
+        runtime=executorch_file.ExecuTorchModel,
+    ),
+    "litert": FileFormat(
+        suffix="tflite",
+        check_installed=litert_file.check_installed,
+        content=litert_file.tflite_bytes,
+        runtime=litert_file.LiteRTModel,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """Of a file: its accuracy, and the largest difference of its logits, on the test data; None if nobody looked."""
+
+    accuracy: float | None = None
+    difference: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A file that is not written yet."""
+
+    numbers: str
+    content: bytes
+    runtime: Runtime
+    checked: _Checked
 
 
 def export(
-    run: Path, tier: str, to: str, out: Path | None = None, *, check: bool = True, allow: Iterable[str] = ()
+    run: Path,
+    tier: str,
+    to: str,
+    out: Path | None = None,
+    *,
+    check: bool = True,
+    int8: Int8 | None = None,
+    allow: Iterable[str] = (),
 ) -> list[Exported]:
     """Write a file for one tier, or for every one.
 
     Args:
         run: folder of a finished run.
         tier: its name, or "all".
-        to: one of `FORMATS`.
+        to: "safetensors" or one of `FORMATS`.
         out: folder of the files; None: "export" in the run's.
         check: run every file on the run's test data: its logits must be PyTorch's within `LARGEST`, its accuracy the
-            reported one. A file that fails is not written.
+            reported one. A file that fails is not written. Of 8 bits both are only told.
+        int8: make files of 8 bits beside the others (ONNX only), and keep those that are worth it.
         allow: import paths that may be followed, see `load`.
 
     Raises:
         CannotLoad: as `load`.
         CannotExport: a package is missing, the network cannot be translated, or the file does not compute the same.
+        UnusableInput: a file that is to calibrate is no input of this network.
         OSError: a file cannot be written.
     """
-    if to not in FORMATS:
-        raise CannotExport(f"--to {to}: allowed is {' or '.join(FORMATS)}")
-    if to == "onnx":
-        check_installed()
+    if to != SAFETENSORS and to not in FORMATS:
+        raise CannotExport(f"--to {to}: allowed is {', '.join([SAFETENSORS, *FORMATS])}")
+    if int8 is not None and to != "onnx":
+        raise CannotExport(f"--int8: for --to onnx, not for {to}")
+    if to != SAFETENSORS:
+        FORMATS[to].check_installed()
+    allow = tuple(allow)
     with following(allow):
         opened = open_run(run)
         names = opened.tiers if tier == "all" else [tier]
         models = [tier_of(opened, name) for name in names]
-        test = _test_data(opened) if check else None
+        test = test_data(opened) if check else None
         folder = run / "export" if out is None else out
+        job = _Job(
+            kind=FORMATS.get(to),
+            folder=folder,
+            test=test,
+            calibration=None if int8 is None else _calibration(opened, int8, models[0]),
+            force=int8 is not None and int8.force,
+            allow=allow,
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        write = _safetensors if to == "safetensors" else _onnx
-        return [write(model, folder / f"tier-{model.card.tier}.{to}", test) for model in models]
+        return [row for model in models for row in (_safetensors if job.kind is None else _files)(job, model)]
 
 
-def _test_data(run: FinishedRun) -> Split:
-    config = json.loads((run.path / CONFIG).read_text(encoding="utf-8"))["config"]
-    try:
-        found = evaluated_on(DataSettings.from_config(config), InputFacts.from_json(run.records.inputs))
-    except SettingError as error:
-        raise CannotExport(f"the run's test data cannot be read, --no-check goes without: {error}") from None
-    if not len(found):
-        raise CannotExport("the server had no test data, --no-check goes without")
-    return found
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What is the same for every tier.
+
+    Attributes:
+        kind: of the files; None is safetensors.
+        folder: where they go.
+        test: what they are held against; None: nothing.
+        calibration: inputs for files of 8 bits; None: there are none of these.
+        force: whether these are kept where float is better.
+        allow: import paths that may be followed.
+    """
+
+    kind: FileFormat | None
+    folder: Path
+    test: Split | None
+    calibration: Tensor | None
+    force: bool
+    allow: tuple[str, ...]
 
 
-def _safetensors(model: TierModel, file: Path, test: Split | None) -> Exported:
+def _safetensors(job: _Job, model: TierModel) -> list[Exported]:
+    file = job.folder / f"tier-{model.card.tier}.{SAFETENSORS}"
     write_tier_file(model, file)
     try:
-        again = load(file)
-        checked = _NOT if test is None else _held(model, again, test)
+        checked = _held(model, load(file, allow=job.allow), job.test)
     except ValueError:
         file.unlink()
         raise
-    return _row(model, file, checked)
+    (eager,) = _latencies(model, [])
+    row = Exported(
+        tier=model.card.tier,
+        file=file,
+        parameters=_parameters(model),
+        bytes=file.stat().st_size,
+        eager_seconds=eager,
+        accuracy=checked.accuracy,
+        difference=checked.difference,
+    )
+    return [row]
 
 
-def _onnx(model: TierModel, file: Path, test: Split | None) -> Exported:
-    content = onnx_bytes(model)
-    runtime = OnnxModel(content)
-    checked = _NOT if test is None else _held(model, runtime.logits, test)
-    write_onnx(content, file)
-    return _row(model, file, checked, runtime)
+def _files(job: _Job, model: TierModel) -> list[Exported]:
+    """The float file, and the one of 8 bits where it is wanted and worth it; measured together."""
+    assert job.kind is not None
+    made = _made(job, job.kind, model)
+    eager, *own = _latencies(model, [one.runtime for one in made])
+    rows = list[Exported]()
+    for one, seconds in zip(made, own, strict=True):
+        row = Exported(
+            tier=model.card.tier,
+            numbers=one.numbers,
+            file=job.folder / f"tier-{model.card.tier}{'' if not rows else f'.{one.numbers}'}.{job.kind.suffix}",
+            parameters=_parameters(model),
+            bytes=len(one.content),
+            eager_seconds=eager,
+            seconds=seconds,
+            accuracy=one.checked.accuracy,
+            difference=one.checked.difference,
+        )
+        rows.append(_kept(row, rows[0] if rows and not job.force else None, one.content))
+    return rows
+
+
+def _made(job: _Job, kind: FileFormat, model: TierModel) -> list[_Made]:
+    content = kind.content(model)
+    runtime = kind.runtime(content)
+    checked = _held(model, partial(logits_of, runtime), job.test)
+    made = [_Made(numbers=FLOAT, content=content, runtime=runtime, checked=checked)]
+    if job.calibration is not None:
+        content = quantised(model, content, job.calibration)
+        runtime = kind.runtime(content)
+        checked = _compared(model, partial(logits_of, runtime), job.test)
+        made.append(_Made(numbers="int8", content=content, runtime=runtime, checked=checked))
+    return made
+
+
+def _calibration(run: FinishedRun, int8: Int8, model: TierModel) -> Tensor:
+    """Inputs that a file of 8 bits is calibrated with."""
+    if not int8.inputs:
+        return training_examples(run, EXAMPLES).inputs
+    return torch.cat([model.preprocess.file(file) for file in int8.inputs])[:EXAMPLES]
+
+
+def _kept(row: Exported, other: Exported | None, content: bytes) -> Exported:
+    """Write a file, unless another is better."""
+    assert row.file is not None
+    reason = "" if other is None else why_not(row, other)
+    if not reason:
+        write_whole(content, row.file)
+        return row
+    row.file.unlink(missing_ok=True)  # an older one would be taken for this one
+    return replace(row, file=None, reason=reason)
+
+
+def _held(model: TierModel, run: Callable[[Tensor], Tensor], test: Split | None) -> _Checked:
+    """What `_compared` finds, if the file computes what it must.
+
+    Raises:
+        CannotExport: it does not.
+    """
+    found, tier = _compared(model, run, test), model.card.tier
+    if found.difference is None:
+        return found
+    if not found.difference <= LARGEST:
+        by = f"{found.difference:.1e}, above {LARGEST:g}"
+        raise CannotExport(f"tier {tier!r}: its logits differ from PyTorch's by {by}")
+    if found.accuracy != model.card.accuracy:
+        raise CannotExport(
+            f"tier {tier!r}: its accuracy is {found.accuracy!r}, and the run reported {model.card.accuracy!r}"
+        )
+    return found
 
 
 @torch.no_grad()
-def _held(model: TierModel, run: Callable[[Tensor], Tensor], test: Split) -> tuple[float | None, float]:
-    """Accuracy of a file, and its largest difference, on the test data.
-
-    Raises:
-        CannotExport: it does not compute the same.
-    """
-    answered, difference, tier, task = 0.0, 0.0, model.card.tier, model.card.network.task
+def _compared(model: TierModel, run: Callable[[Tensor], Tensor], test: Split | None) -> _Checked:
+    """A file on the test data, where there are any."""
+    if test is None:
+        return _Checked()
+    answered, difference, task = 0.0, 0.0, model.card.network.task
     for x, y in zip(torch.split(test.inputs, BATCH), torch.split(test.labels, BATCH), strict=True):
         wanted, found = model(x), run(x)
         difference = max(difference, float((wanted - found).abs().max()))
         answered += right(task, found, y).item()
-    accuracy = None if task == REGRESSION else answered / len(test)
-    if not difference <= LARGEST:
-        raise CannotExport(f"tier {tier!r}: its logits differ from PyTorch's by {difference:.1e}, above {LARGEST:g}")
-    if accuracy != model.card.accuracy:
-        raise CannotExport(f"tier {tier!r}: its accuracy is {accuracy!r}, and the run reported {model.card.accuracy!r}")
-    return accuracy, difference
+    return _Checked(accuracy=None if task == REGRESSION else answered / len(test), difference=difference)
 
 
-def _row(model: TierModel, file: Path, checked: _Checked, runtime: OnnxModel | None = None) -> Exported:
-    inputs = model.card.inputs
-    one = torch.zeros(1, *inputs.input_shape, dtype=torch.int64 if inputs.vocabulary else torch.float32)
-    calls: list[Callable[[], object]] = [lambda: model(one)]
-    if runtime is not None:
-        array = one.numpy()
-        calls.append(lambda: runtime.run(array))
+def _latencies(model: TierModel, runtimes: Iterable[Runtime]) -> list[float]:
+    """Seconds of one example: in PyTorch, then by each runtime."""
+    one = example_of(model, 1)
+    array = one.numpy()
+    calls: list[Callable[[], object]] = [lambda: model(one), *(partial(runtime.run, array) for runtime in runtimes)]
     with threads(1), torch.inference_mode():
-        eager, *own = latencies(calls)
-    return Exported(
-        tier=model.card.tier,
-        file=file,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        bytes=file.stat().st_size,
-        eager_seconds=eager,
-        seconds=own[0] if own else None,
-        accuracy=checked[0],
-        difference=checked[1],
-    )
+        return latencies(calls)
 
 
-def latencies(calls: Sequence[Callable[[], object]]) -> list[float]:
-    """Median seconds of each call; they take turns, so whatever else the machine does meets all of them."""
-    taken: list[list[float]] = [[] for _ in calls]
-    for _ in range(_WARM + _REPEATS):
-        for call, times in zip(calls, taken, strict=True):
-            began = perf_counter()
-            call()
-            times.append(perf_counter() - began)
-    return [median(times[_WARM:]) for times in taken]
-
-
-def table(rows: Iterable[Exported]) -> str:
-    """What was written, as text: sizes, latency of one example in one thread, accuracy."""
-    heads = ("tier", "parameters", "bytes", "PyTorch µs", "file µs", "faster", "accuracy", "difference", "file")
-    lines = [heads]
-    for row in rows:
-        own = ("–", "–") if row.seconds is None else (_us(row.seconds), f"{row.eager_seconds / row.seconds:.1f}x")
-        unknown = "not checked" if row.difference is None else "–"
-        accuracy = unknown if row.accuracy is None else f"{100 * row.accuracy:.2f} %"
-        difference = "–" if row.difference is None else f"{row.difference:.0e}"
-        counts = (f"{row.parameters:,}", f"{row.bytes:,}")
-        lines.append((row.tier, *counts, _us(row.eager_seconds), *own, accuracy, difference, str(row.file)))
-    widths = [max(len(line[n]) for line in lines) for n in range(len(heads))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(line[n].rjust(widths[n]) for n in range(1, len(heads) - 1)), line[-1]])
-        for line in lines
-    )
-
-
-def _us(seconds: float) -> str:
-    return f"{1e6 * seconds:,.0f}"
+def _parameters(model: TierModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

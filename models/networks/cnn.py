@@ -2,6 +2,8 @@
 
 - `cnn`: HeteroFL's network for MNIST (§4): four times [3x3 convolution, scaler, norm, ReLU, 2x2 max-pool], the last
   pool left out, global average pooling, classifier; 64-128-256-512 channels.
+- `cnn-strided`: the same with convolutions of stride 2 instead of pools, and group norm, which needs no statistics:
+  what trainers on devices can differentiate (docs/models-out.md).
 - `cnn-flat`: two 3x3 convolutions without padding, one pool, a hidden layer on the flattened channels; 32-64-128 units.
   With norm "none" on 32x32x3 inputs it is the CIFAR-10 network of pfl-research's benchmark (1,626,442 weights).
 """
@@ -25,15 +27,21 @@ def _conv_axes(spec: NetworkSpec) -> dict[str, Axis]:
 
 
 class CNN(Staged):
-    """x (N, C, H, W) → logits (N, classes); one stage per convolution."""
+    """x (N, C, H, W) → logits (N, classes); one stage per convolution.
 
-    def __init__(self, builder: Builder) -> None:
+    Args:
+        builder: makes the layers.
+        strided: whether convolutions halve the sides, else pools after them do; the last one leaves them.
+    """
+
+    def __init__(self, builder: Builder, *, strided: bool = False) -> None:
         last = len(builder.spec.widths)
         streams = [f"conv{i}" for i in range(1, last + 1)]
 
         def stage(i: int) -> nn.Module:
-            conv = builder.conv(streams[i - 1] if i else IMAGE, streams[i], 3, padding=1, bias=True)
-            pool = nn.MaxPool2d(2) if i < last - 1 else nn.Identity()  # exits pool what is left
+            inputs, halves = streams[i - 1] if i else IMAGE, i < last - 1  # exits pool what is left
+            conv = builder.conv(inputs, streams[i], 3, stride=2 if halves and strided else 1, padding=1, bias=True)
+            pool = nn.MaxPool2d(2) if halves and not strided else nn.Identity()
             return nn.Sequential(conv, builder.norm(streams[i]), nn.ReLU(), pool)
 
         super().__init__(builder, [partial(stage, i) for i in range(last)], streams, spatial=True)
@@ -69,3 +77,6 @@ class FlatCNN(Staged):
 
 NETWORKS["cnn"] = Network(axes=_conv_axes, build=CNN, widths=(64, 128, 256, 512), smallest=8, spatial=True)
 NETWORKS["cnn-flat"] = Network(axes=_flat_axes, build=FlatCNN, widths=(32, 64, 128), smallest=6, fixed_widths=True)
+NETWORKS["cnn-strided"] = Network(
+    axes=_conv_axes, build=partial(CNN, strided=True), widths=(64, 128, 256, 512), spatial=True, norms=("group", "none")
+)

@@ -37,8 +37,9 @@ class Model(Checked):
     )
     model: str = setting(
         "cnn",
-        "`mlp`, `cnn` (HeteroFL's four convolutions), `cnn-flat` (two convolutions, hidden layer), `resnet`"
-        " (pre-activation), `resnet-post` (the ordinary one), `vit`; for signals `cnn1d` and `mlp`; for texts and"
+        "`mlp`, `cnn` (HeteroFL's four convolutions), `cnn-flat` (two convolutions, hidden layer),"
+        " `cnn-strided` (`cnn` with strides instead of pools, and group norm), `resnet` (pre-activation),"
+        " `resnet-post` (the ordinary one), `vit`; for signals `cnn1d` and `mlp`; for texts and"
         " signals `gru`; for texts `transformer`",
         Names(NETWORKS, ELSEWHERE),
     )

@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"widths": "12, 8"},
     "cnn": {"widths": "4, 4, 8"},
     "cnn-flat": {"widths": "4, 4, 8"},
+    "cnn-strided": {"widths": "4, 4, 8"},
     "resnet": {"widths": "4, 8", "blocks": "1, 2"},
     "resnet-post": {"widths": "4, 8", "blocks": "2, 2"},
     "vit": {"widths": "16, 16", "blocks": "3", "heads": 2},

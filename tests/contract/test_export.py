@@ -14,7 +14,7 @@ from PIL import Image
 
 import flotilla
 from flotilla.serving.export import export
-from flotilla.serving.onnx_file import OnnxModel
+from flotilla.serving.formats.onnx_file import OnnxModel
 from protocol import Scalar
 from strategies import METHODS
 from tests.support import Player
@@ -44,6 +44,7 @@ def test_the_file_is_the_tier(play: Player, tmp_path: Path, case: str) -> None:
     assert row.accuracy == out.summary["last"]["tiers"]["b"]["accuracy"]
     assert row.difference is not None
     assert row.difference <= 1e-4
+    assert row.file is not None
     content, model = row.file.read_bytes(), flotilla.load(out.path, "b")
     runtime = OnnxModel(content)
     for count in (1, 7):

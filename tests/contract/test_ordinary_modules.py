@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
+import flotilla
+from data import DataSettings
+from data import load as load_data
+from flotilla.serving.export import export
+from flotilla.serving.load import CannotLoad
+from flotilla.serving.predict import predict
 from models import NetworkSpec, completed
 from models.errors import SettingError
+from models.evaluation import evaluate
 from models.networks.build import layout
 from models.registry import following
 from strategies import METHODS
@@ -28,7 +38,7 @@ def _methods() -> list[Any]:
 
 @pytest.mark.parametrize("method", _methods())
 def test_every_method_of_width_trains_it(play: Player, method: str) -> None:
-    out = play(**RUN, method=method)
+    out = play.once(**RUN, method=method)
     assert out.rejected == []
     assert all(tensor.isfinite().all() for tensor in out.state.values())
     tiers = out.rows[0]["tiers"]
@@ -130,3 +140,42 @@ def test_what_cannot_be_cut_is_refused_in_one_line(name: str, reason: str) -> No
     with pytest.raises(SettingError, match=reason) as refused:
         completed(NetworkSpec(name, (1, 8, 8), 10))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("method", ["heterofl", pytest.param("fjord", marks=pytest.mark.slow)])
+def test_a_finished_run_of_it_is_loaded_and_exported(play: Player, tmp_path: Path, method: str) -> None:
+    """Every tier, from the folder and through both kinds of file, with the accuracy that the run reported."""
+    pytest.importorskip("onnxruntime", reason="the extra `export`")
+    out = play.once(**RUN, method=method)
+    with pytest.raises(CannotLoad, match="which is code: load"):
+        flotilla.load(out.path, "b")
+    test = load_data(DataSettings()).test
+    for tier, told in out.summary["last"]["tiers"].items():
+        model = flotilla.load(out.path, tier, allow=["tests.*"])
+        assert evaluate(model, test.inputs, test.labels).accuracy == told["accuracy"]
+        for to in ("safetensors", "onnx") if tier == "c" else ("safetensors",):
+            (row,) = export(out.path, tier, to, tmp_path, allow=["tests.*"])
+            assert row.accuracy == told["accuracy"]
+            assert row.parameters == told["parameters"]
+    again = flotilla.load(tmp_path / "tier-c.safetensors", allow=["tests.*"])
+    assert torch.equal(again(test.inputs[:3]), model(test.inputs[:3]))
+    predicted = list(predict(again, [_picture(tmp_path)]))
+    assert [one.name for one in predicted] == [again.classes[int(again(again.preprocess(_picture(tmp_path))).argmax())]]
+
+
+def _picture(folder: Path) -> Path:
+    Image.new("L", (8, 8), 90).save(folder / "grey.png")
+    return folder / "grey.png"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["resnet-18", "mobilenet-v3-small", "mobilenet-v4-small", "vit-tiny"])
+def test_networks_of_libraries_are_exported(play: Player, tmp_path: Path, model: str) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra `export`")
+    if model in ("mobilenet-v4-small", "vit-tiny"):
+        pytest.importorskip("timm", reason="the extra `networks`")
+    out = play(**RUN | {"model": model, "tiers": "a:1/4, b:1/8", "num_clients": 2, "local_steps": 4, "batch_size": 16})
+    for to in ("safetensors", "onnx"):
+        rows = export(out.path, "all", to, tmp_path)
+        wanted = {tier: told["accuracy"] for tier, told in out.summary["last"]["tiers"].items()}
+        assert {row.tier: row.accuracy for row in rows} == wanted

@@ -26,13 +26,16 @@ class Environment:
 
     Args:
         folder: where to; made anew. On one file system with the running environment, else files are copied.
+
+    Attributes:
+        packages: the folder of what is installed.
     """
 
     def __init__(self, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
         self._bin = folder / "bin"
-        self._packages = next((folder / "lib").iterdir()) / "site-packages"
+        self.packages = next((folder / "lib").iterdir()) / "site-packages"
         self._there: set[str] = set()
 
     @property
@@ -67,7 +70,7 @@ class Environment:
 
     def _link(self, source: Path, name: str) -> None:
         script = name.startswith("../") and Path(name).parent.name == "bin"
-        target = self._bin / Path(name).name if script else self._packages / name
+        target = self._bin / Path(name).name if script else self.packages / name
         if not source.is_file() or target.exists() or (name.startswith("../") and not script):
             return
         target.parent.mkdir(parents=True, exist_ok=True)

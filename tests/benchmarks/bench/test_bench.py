@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.bench.averaging import averaging
 from benchmarks.bench.codecs import codecs
+from benchmarks.bench.exported import exported
 from benchmarks.bench.flower_overhead.driver import probed_app
 from benchmarks.bench.memory import memory
 from benchmarks.bench.meshgrid import meshgrid_average
@@ -24,6 +25,8 @@ from data.published import Published
 from data.sources import SOURCES
 from models.algebra.average import PartialAverage
 from models.networks.build import layout
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from tests.benchmarks.cases import SMALL
 
 
@@ -84,6 +87,13 @@ def test_training() -> None:
     rows = training(silent, clients=6, turns=1, **SMALL)
     assert 0 < rows[0].ratio <= 1
     assert rows[2].passed
+
+
+@pytest.mark.slow
+def test_exported() -> None:
+    rows = exported(silent, completed(NetworkSpec("cnn", (1, 8, 8), 10, widths=(4, 8), scaler=True)), turns=1)
+    assert [row.limit for row in rows] == [None, None, None, 3.0, 3.0]
+    assert all(row.measured > 0 for row in rows)
 
 
 @pytest.mark.slow

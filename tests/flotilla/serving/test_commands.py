@@ -19,7 +19,8 @@ import flotilla
 from data import DataSettings
 from data import load as load_data
 from flotilla.serving.export import export
-from flotilla.serving.onnx_file import CannotExport, OnnxModel
+from flotilla.serving.formats.onnx_file import OnnxModel
+from flotilla.serving.formats.runtime import CannotExport
 from protocol import Scalar
 from tests.corpora import write_har, write_sst2
 from tests.support import Player
@@ -153,4 +154,27 @@ def test_a_file_that_computes_something_else_is_not_written(play: Player, tmp_pa
         pytest.raises(CannotExport, match=r"its logits differ from PyTorch's by 1\.0e-03"),
     ):
         export(run, "c", "onnx", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_export_that_cannot_be(play: Player, tmp_path: Path) -> None:
+    run = play.once(**RUN).path
+    assert refused("export", run, "--force") == "flotilla: --calibrate and --force: with --int8 only\n"
+    assert "--int8: for --to onnx, not for litert" in refused("export", run, "--to", "litert", "--int8")
+    assert "--train: for --to executorch only" in refused("export", run, "--train")
+    words = tmp_path / "words.csv"
+    words.write_text("a,b\n")
+    said = refused("export", run, "--int8", "--no-check", "--calibrate", words, "--out", tmp_path)
+    assert "words.csv: row 1: 'a, b' are no numbers" in said
+
+
+@pytest.mark.parametrize("to", ["onnx", "executorch", "litert"])
+def test_a_missing_package_says_what_to_install(play: Player, tmp_path: Path, to: str) -> None:
+    def nothing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    extra = {"onnx": "export"}.get(to, to)
+    with patch("flotilla.serving.formats.runtime.import_module", nothing):
+        said = refused("export", play.once(**RUN).path, "--to", to, "--out", tmp_path)
+    assert said.endswith(f": pip install 'flotilla[{extra}]'\n")
     assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,7 @@ SHAPES = {
     "mlp": NetworkSpec("mlp", (1, 5, 4), 7, widths=(13, 6)),
     "cnn": NetworkSpec("cnn", (3, 9, 8), 7, widths=(5, 8, 6, 7)),
     "cnn-flat": NetworkSpec("cnn-flat", (3, 9, 8), 7, widths=(5, 8, 11)),
+    "cnn-strided": NetworkSpec("cnn-strided", (3, 9, 8), 7, widths=(5, 8, 6, 7)),
     "resnet-1112": NetworkSpec("resnet", (3, 8, 8), 7, widths=(5, 6, 7, 8)),
     "resnet-2222": NetworkSpec("resnet", (3, 8, 8), 7, widths=(5, 6, 7, 8), blocks=(2, 2, 2, 2)),
     "resnet-flat-widths": NetworkSpec("resnet", (3, 8, 8), 7, widths=(6, 6), blocks=(1, 2)),

@@ -8,26 +8,18 @@ paths of the machine. All of that is taken out; what a reader needs is in the fi
 from __future__ import annotations
 
 import json
+import sys
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from flotilla.serving.model import TierModel
+from flotilla.serving.formats.runtime import INPUT, KEY, OUTPUT, example_of, need, untranslated
+from flotilla.serving.model import ModelCard, TierModel
 from flotilla.serving.tier_file import described
-from models.evaluation import BATCH
-from server_app.folder.tensor_file import write_hashed
-
-INPUT, OUTPUT = "input", "logits"
-_KEY = "flotilla"
-
-
-class CannotExport(ValueError):
-    """No such file can be made of this network, or it would not compute the same; the text says why, in one line."""
 
 
 def check_installed() -> None:
@@ -36,12 +28,7 @@ def check_installed() -> None:
     Raises:
         CannotExport: one is missing.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise CannotExport(f"ONNX needs {error.name}: pip install 'flotilla[export]'") from None
+    need("ONNX", ("onnx", "onnxruntime", "onnxscript"), "export")
 
 
 def onnx_bytes(model: TierModel) -> bytes:
@@ -50,14 +37,12 @@ def onnx_bytes(model: TierModel) -> bytes:
     Raises:
         CannotExport: torch's exporter cannot translate this network.
     """
-    shape, text = model.card.inputs.input_shape, bool(model.card.inputs.vocabulary)
-    example = torch.zeros(2, *shape, dtype=torch.int64 if text else torch.float32)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # of the exporter's own about its future
             program = torch.onnx.export(
                 model,
-                (example,),
+                (example_of(model, 2),),
                 dynamo=True,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -65,29 +50,23 @@ def onnx_bytes(model: TierModel) -> bytes:
                 verbose=False,
             )
     except Exception as error:  # whatever of torch.export, its decompositions or onnxscript gives up
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        network = model.card.network.name
-        raise CannotExport(f"tier {model.card.tier!r}: the exporter cannot translate {network!r}: {reason}") from None
+        raise untranslated(model, "the exporter", error) from None
     assert program is not None  # it is None for the other exporter only
-    proto = program.model_proto
+    return sealed(program.model_proto, model.card)
+
+
+def sealed(proto: Any, card: ModelCard, **more: str) -> bytes:
+    """A model as bytes: nothing in it of where it came from, and what it is.
+
+    Args:
+        proto: an onnx.ModelProto; it is changed.
+        card: what it is.
+        more: entries beside those of `described`.
+    """
     _strip(proto)
     entry = proto.metadata_props.add()
-    entry.key, entry.value = _KEY, json.dumps(described(model.card), ensure_ascii=False)
+    entry.key, entry.value = KEY, json.dumps(described(card) | more, ensure_ascii=False)
     return bytes(proto.SerializeToString(deterministic=True))
-
-
-def write_onnx(content: bytes, file: Path) -> None:
-    """Write the file, whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    temporary = file.with_name(f".{file.name}")
-    try:
-        write_hashed(temporary, [content])
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class OnnxModel:
@@ -96,6 +75,8 @@ class OnnxModel:
     Args:
         content: of an ONNX file.
     """
+
+    most = sys.maxsize
 
     def __init__(self, content: bytes) -> None:
         import onnxruntime
@@ -109,10 +90,6 @@ class OnnxModel:
         found: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: x})[0]
         return found
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Logits of many examples."""
-        return torch.cat([torch.from_numpy(self.run(batch.numpy())) for batch in torch.split(inputs, BATCH)])
-
 
 def _strip(proto: Any) -> None:
     """Take out of a model what says where it came from, and the shapes in between, which nobody needs."""
@@ -125,3 +102,15 @@ def _strip(proto: Any) -> None:
         for one in (*graph.node, *values):
             one.doc_string = ""
             del one.metadata_props[:]
+    used = {domain for graph in (proto.graph, *proto.functions) for domain in _domains(graph)}
+    for place in reversed(range(len(proto.opset_import))):
+        if proto.opset_import[place].domain not in {"", *used, *(one.domain for one in proto.functions)}:
+            del proto.opset_import[place]
+
+
+def _domains(graph: Any) -> Iterator[str]:
+    """Of the operations of a graph and of those inside them."""
+    for node in graph.node:
+        yield node.domain
+        for attribute in node.attribute:
+            yield from _domains(attribute.g)

@@ -22,6 +22,7 @@ from flotilla.networks import commands as network_commands
 from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.serving import commands as serving_commands
 from flotilla.settings import Settings, SettingsError, prepare
+from flotilla.studies import commands as study_commands
 
 app = typer.Typer(
     name="flotilla",
@@ -179,6 +180,7 @@ about.add_to(app)
 network_commands.add_to(app)
 serving_commands.add_to(app)
 deploy_commands.add_to(app)
+study_commands.add_to(app)
 
 
 @app.command()

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
 
 
-def prepare_workers() -> ForkServerContext | SpawnContext:
+def prepare_workers(*modules: str) -> ForkServerContext | SpawnContext:
     """Start the fork server, if it is not running: early, it imports while this process does other things.
+
+    Args:
+        modules: what it imports beside what every worker needs.
 
     Returns:
         How `multiprocessing` starts workers. Outside Linux by "spawn": what a system's library has begun there does not
@@ -28,7 +31,7 @@ def prepare_workers() -> ForkServerContext | SpawnContext:
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
-    forkserver.set_forkserver_preload([f"{__package__}.preloaded"])
+    forkserver.set_forkserver_preload([f"{__package__}.preloaded", *modules])
     with _deaf_to_interrupts():
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")

@@ -17,7 +17,8 @@ from server_app.folder.progress import count, name_of
 from server_app.folder.run_folder import CONFIG, REPORT, SUMMARY, read_metrics
 from server_app.folder.summary import Row, summary_of
 from server_app.metrics import value_of
-from server_app.report.figures import DARK, LIGHT, figures, finite
+from server_app.report.drawing import finite, style
+from server_app.report.figures import figures
 
 _MOST_REJECTED = 200  # lines of the list of rejected replies
 
@@ -55,7 +56,7 @@ def write_report(folder: Path) -> Path:
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(folder.resolve().name)} · Flotilla</title>\n<style>{_style()}</style></head>\n<body>\n"
+        f"<title>{escape(folder.resolve().name)} · Flotilla</title>\n<style>{style()}</style></head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
@@ -188,33 +189,3 @@ def _read(file: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _style() -> str:
-    light = "".join(f"--c{n}:{colour};" for n, colour in enumerate(LIGHT))
-    dark = "".join(f"--c{n}:{colour};" for n, colour in enumerate(DARK))
-    return f"""
-:root{{color-scheme:light dark;--page:#fff;--ink:#1b1e23;--muted:#646b75;--line:#e4e7eb;{light}}}
-@media(prefers-color-scheme:dark){{:root{{--page:#14171b;--ink:#e8eaed;--muted:#9aa2ad;--line:#2b3037;{dark}}}}}
-*{{box-sizing:border-box}}
-body{{margin:0 auto;padding:2.2rem 1.5rem 4rem;max-width:74rem;background:var(--page);color:var(--ink);
- font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",Arial,sans-serif}}
-header p,.wide+p{{margin:.1rem 0 0;color:var(--muted)}} h1{{font-size:1.55rem;margin:0;font-weight:600}}
-h2{{font-size:1.05rem;font-weight:600;margin:2.4rem 0 .7rem;padding-bottom:.35rem;border-bottom:1px solid var(--line)}}
-.error{{border-left:3px solid var(--c1);padding-left:.8rem}}
-.wide{{overflow-x:auto}} table{{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.93rem}}
-th,td{{text-align:left;vertical-align:top;padding:.28rem 1.6rem .28rem 0;border-bottom:1px solid var(--line)}}
-th{{font-weight:500;color:var(--muted)}} .numbers :is(th,td):not(:first-child){{text-align:right;white-space:nowrap}}
-.pairs td:first-child{{color:var(--muted);white-space:nowrap}} .pairs td{{overflow-wrap:anywhere}}
-.pairs thead{{display:none}} :is(th,td):last-child{{padding-right:0}}
-details{{margin-top:.8rem}} summary{{cursor:pointer;color:var(--muted)}}
-.figures{{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));gap:1.6rem 2.2rem}}
-figure{{margin:0}} figcaption{{font-weight:500;display:flex;flex-wrap:wrap;gap:.1rem 1rem;align-items:baseline}}
-svg{{display:block;width:100%;height:auto;overflow:visible}}
-.key{{display:inline-flex;flex-wrap:wrap;gap:.1rem .95rem;font-size:.86rem;font-weight:400;color:var(--muted)}}
-p.key{{margin:.2rem 0 1rem}}
-.key i{{display:inline-block;width:.95em;height:.3em;border-radius:2px;margin:0 .4em .2em 0}}
-.key i.dot{{width:.75em;height:.75em;border:1.5px solid var(--muted);border-radius:50%;margin-bottom:-.05em}}
-.key i.full{{background:var(--muted);transform:scale(.7)}}
-@media print{{body{{max-width:none;padding:0}}section{{break-inside:avoid}}}}
-"""

@@ -1,0 +1,138 @@
+"""The commands `flotilla sweep` and `flotilla compare`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flotilla.own_app import APP_DIR, WITH, chosen_app
+from flotilla.settings import SettingsError
+
+if TYPE_CHECKING:
+    from flotilla.studies.sweep import Progress
+
+
+def _sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="[settings], [grid] and [rows.NAME].")],
+    app_dir: Annotated[Path | None, APP_DIR] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where the sweep is; default runs/sweeps/<name of the file>.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="Runs side by side; default: one per core.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", min=0, help="Clients that train at once in each run; 0: its own process.")
+    ] = 0,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="Only say which runs there are, and their state.")] = False,
+    own_code: Annotated[list[Path] | None, WITH] = None,
+) -> None:
+    """Run every combination of a grid of settings, several side by side.
+
+    The same command goes on where a sweep was stopped, by Ctrl-C or a kill: finished runs stay, others go on from their
+    last checkpoint. `flotilla compare FOLDER` holds them against each other.
+
+    Exit codes: 0 all finished; 1 some failed; 2 a wrong setting, nothing was started; 130 stopped.
+    """
+    from flotilla.studies.plan import read_plan
+    from flotilla.studies.screen import Screen
+    from flotilla.studies.sweep import Folder, run_sweep
+
+    try:
+        cells = read_plan(file)
+        place = Folder(path=(folder or Path("runs/sweeps") / file.stem).absolute())
+        if list_only:
+            for cell in cells:
+                why = place.failed(cell)
+                state = "finished" if place.finished(cell) else "failed: " + why if why else "to do"
+                print(f"{cell.name}  {state}")
+            return
+        with Screen(len(cells)) as screen:
+            progress: Progress = run_sweep(
+                place,
+                cells,
+                chosen_app(app_dir),
+                jobs=jobs or os.cpu_count() or 1,
+                processes=processes,
+                retry=retry,
+                code=own_code or (),
+                report=screen.show,
+            )
+    except SettingsError as error:
+        print(f"flotilla: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        print("flotilla: SIGINT: stopped; the same command goes on", file=sys.stderr)
+        raise typer.Exit(130) from None
+    shown = place.path.relative_to(Path.cwd()) if place.path.is_relative_to(Path.cwd()) else place.path
+    print(f"{progress.finished} of {progress.cells} runs finished in {shown}; flotilla compare {shown}")
+    if progress.failed:
+        print(f"flotilla: {progress.failed} failed: --list says why, --retry tries them again", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _compare(
+    places: Annotated[list[Path], typer.Argument(metavar="RUN…|SWEEP", help="Run folders, or the folder of a sweep.")],
+    against: Annotated[
+        str | None, typer.Option("--against", help="The row that the others are held against; default: the first.")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--to", help="Folder for the files; default: comparison/, in the sweep's folder if it is one."),
+    ] = None,
+) -> None:
+    """Hold finished runs against each other: mean ± deviation over seeds, paired differences, costs.
+
+    Runs that are alike but for the seed are one row. Prints the tables, and writes them as Markdown, LaTeX and CSV,
+    with a page of plots that needs no network. Exit codes: 0, or 2 where there is nothing to compare.
+    """
+    from flotilla.studies import tables
+    from flotilla.studies.page import page
+    from flotilla.studies.results import by_row, read_results
+    from flotilla.studies.sweep import SWEEP
+    from server_app.folder.files import replace_text
+
+    try:
+        results, skipped = read_results(places)
+        rows = list(by_row(results))
+        base = rows[0] if against is None else against
+        if base not in rows:
+            raise SettingsError(f"--against {base!r}: allowed is one of {', '.join(rows)}")
+    except (SettingsError, ValueError) as error:
+        print(f"flotilla: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    own = places[0] if len(places) == 1 and (places[0] / SWEEP).is_file() else Path.cwd()
+    target = folder or own / "comparison"
+    target.mkdir(parents=True, exist_ok=True)
+    chosen = [tables.scores(results), *([tables.differences(results, base)] if len(rows) > 1 else [])]
+    chosen += [tables.costs(results), tables.sizes(results)]
+    markdown = "\n\n".join(table.markdown() for table in chosen)
+    command = shlex.join(
+        ["flotilla", "compare", *map(str, places), *(["--against", against] if against else [])]
+        + (["--to", str(folder)] if folder else [])
+    )
+    title = own.name if own != Path.cwd() else "Comparison"
+    files = {
+        "comparison.md": markdown + "\n",
+        "comparison.tex": "\n\n".join(table.latex() for table in chosen) + "\n",
+        "comparison.csv": tables.as_csv(results),
+        "comparison.html": page(title, results, base, skipped, command),
+    }
+    for name, text in files.items():
+        replace_text(target / name, text)
+    print(markdown)
+    for line in skipped:
+        print(f"flotilla: left out: {line}", file=sys.stderr)
+    print(f"\n{', '.join(files)} in {target}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("sweep")(_sweep)
+    app.command("compare")(_compare)

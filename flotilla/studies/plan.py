@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
@@ -33,7 +33,7 @@ _PARTS = ("settings", "grid", "rows")
 _OURS = ("run-dir", "resume", "client-state")  # what a sweep says of its runs itself
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # each is itself
 class Cell:
     """One run of a sweep.
 
@@ -102,7 +102,7 @@ def _grid(file: Path, told: Mapping[str, Any]) -> dict[str, list[Value]]:
 
 
 def _once(
-    file: Path, common: Mapping[str, Value], grid: Sequence[str], rows: Mapping[str, Mapping[str, Value]]
+    file: Path, common: Mapping[str, Value], grid: Collection[str], rows: Mapping[str, Mapping[str, Value]]
 ) -> None:
     """Nothing is said in two places, and nothing that a sweep says of its runs."""
     for place, keys in (

@@ -66,7 +66,7 @@ class Folder:
         replace_text(self.path / SWEEP, json.dumps({"runs": told}, indent=1) + "\n")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Progress:
     """How far a sweep is, in rounds.
 
@@ -116,6 +116,8 @@ def settings_of(folder: Folder, cell: Cell, app_dir: Path, code: Sequence[Path])
     """
     run = folder.run(cell)
     goes_on = any((run / "checkpoints").glob("round-*.json"))
+    if not goes_on and run.is_dir():
+        shutil.rmtree(run)  # no round of it was saved
     pairs = [f"{key}={json.dumps(value)}" for key, value in cell.keys.items()]
     try:
         if goes_on:
@@ -189,9 +191,6 @@ def _started(context: Any, folder: Folder, cell: Cell, settings: Settings, proce
     """A process that runs a cell."""
     from flotilla.studies.one_run import run_one
 
-    run = folder.run(cell)
-    if not settings.config.get("resume") and run.exists():
-        shutil.rmtree(run)  # no round of it was saved
     folder.failure(cell).unlink(missing_ok=True)
     process: BaseProcess = context.Process(
         target=run_one,

@@ -1,0 +1,234 @@
+"""Runs held against each other: seeds that are one row, differences by pairs, fronts, files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from typer.testing import CliRunner
+
+from flotilla.cli import app
+from flotilla.settings import SettingsError
+from flotilla.studies import tables
+from flotilla.studies.page import page
+from flotilla.studies.results import Result, TierResult, by_row, read_results
+from flotilla.studies.statistics import front, paired, spread
+
+
+def result(row: str, seed: int, last: float, **changes: Any) -> Result:
+    tier = TierResult(last=last, best=last, parameters=100, macs=1000, traffic=800)
+    told = Result(
+        row=row,
+        seed=seed,
+        folder=Path(f"{row}-{seed}"),
+        metric="accuracy",
+        share=True,
+        last=last,
+        best=last + 0.01,
+        tiers={"a": tier, "b": replace(tier, last=last / 2, parameters=25)},
+        clients=None,
+        curve=[(1, last / 2), (2, last)],
+        traffic=2e6,
+        seconds=3.0,
+        memory=None,
+    )
+    return replace(told, **changes)
+
+
+def write_run(
+    folder: Path, score: float, config: Mapping[str, Any], *, rounds: int = 2, status: str = "finished"
+) -> Path:
+    """A run folder with what a comparison reads."""
+    folder.mkdir(parents=True)
+    tiers = {
+        name: {
+            "accuracy": score / n,
+            "parameters": 100 // n,
+            "macs": 1000 // n,
+            "bytes_down": 400,
+            "bytes_up": 400 // n,
+        }
+        for n, name in ((1, "a"), (2, "b"))
+    }
+    ended = {"round": rounds, "loss": 0.1, "accuracy": score, "tiers": tiers}
+    own = {name: {"round": rounds, "accuracy": tier["accuracy"]} for name, tier in tiers.items()}
+    summary = {"status": status, "rounds": rounds, "last": ended, "best": ended, "best_of_tier": own}
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"config": {"method": "heterofl", **config}}), encoding="utf-8")
+    rows = [
+        {
+            "round": n,
+            "accuracy": score * n / rounds,
+            "bytes_down": 1600,
+            "bytes_up": 1000,
+            "seconds": {"train": 1.0, "fold": 0.5},
+            "resident_bytes": 6e8,
+            "fairness": {"worst_10_percent_mean": score / 4},
+            "tiers": {name: {"accuracy": tier["accuracy"]} for name, tier in tiers.items()},
+        }
+        for n in range(1, rounds + 1)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+# ---- statistics ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=8))
+def test_a_paired_difference_is_that_of_scipys_paired_test(pairs: list[tuple[float, float]]) -> None:
+    ours = [result("a", seed, x) for seed, (x, _) in enumerate(pairs)]
+    theirs = [result("b", seed, y) for seed, (_, y) in reversed(list(enumerate(pairs)))]
+    found = paired(ours, theirs, lambda one: one.last)
+    assert found is not None
+    gaps = np.array([x - y for x, y in pairs])
+    assert found.mean == pytest.approx(gaps.mean(), abs=1e-12)
+    if gaps.std() < 1e-9:
+        return
+    interval = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
+    assert found.half == pytest.approx((interval.high - interval.low) / 2)
+    assert found.clear == (interval.low > 0 or interval.high < 0)
+
+
+def test_only_seeds_that_both_have_are_paired() -> None:
+    ours, theirs = [result("a", 1, 0.5), result("a", 2, 0.9)], [result("b", 2, 0.6), result("b", 3, 0.1)]
+    found = paired(ours, theirs, lambda one: one.last)
+    assert found is not None
+    assert found.mean == pytest.approx(0.3)
+    assert (found.half, found.count, found.clear) == (None, 1, False)
+    assert paired(ours[:1], theirs, lambda one: one.last) is None
+
+
+def test_spread_of_one_value_has_no_deviation() -> None:
+    assert spread([0.5]).deviation is None
+    assert spread([0.5, 0.7]).deviation == pytest.approx(np.std([0.5, 0.7], ddof=1))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_nobody_on_the_front_is_beaten_and_everybody_else_is(points: list[tuple[int, int]]) -> None:
+    for (cost, score), on in zip(points, front(points), strict=True):
+        beaten = any(c <= cost and s >= score and (c, s) != (cost, score) for c, s in points)
+        assert on == (not beaten)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_runs_that_are_alike_but_for_the_seed_are_one_row(tmp_path: Path) -> None:
+    places = [
+        write_run(tmp_path / "1", 0.8, {"seed": 1, "run-dir": "x", "batch-size": 8}),
+        write_run(tmp_path / "2", 0.9, {"seed": 2, "run-dir": "y", "batch-size": 8}),
+        write_run(tmp_path / "3", 0.7, {"seed": 1, "run-dir": "z", "batch-size": 16}),
+        write_run(tmp_path / "4", 0.6, {"seed": 1, "method": "fedavg"}),
+        write_run(tmp_path / "5", 0.6, {"seed": 1}, status="stopped"),
+    ]
+    results, skipped = read_results([*places, tmp_path / "none"])
+    assert {row: len(runs) for row, runs in by_row(results).items()} == {
+        "heterofl, batch-size=8": 2,
+        "heterofl, batch-size=16": 1,
+        "fedavg": 1,
+    }
+    assert [line.split(": ", 1)[1] for line in skipped] == [
+        "its status is stopped",
+        "no run folder: it has no config.json",
+    ]
+    first = results[0]
+    assert (first.worst, first.clients, first.traffic, first.seconds, first.memory) == (0.4, 0.2, 5200.0, 3.0, 6e8)
+    assert first.curve == [(1, 0.4), (2, 0.8)]
+
+
+def test_a_sweep_names_its_rows(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "r1", 0.8, {"seed": 1})
+    told = {"runs": [{"row": "usual", "seed": 1, "run": "r1"}, {"row": "usual", "seed": 2, "run": "r2"}]}
+    (tmp_path / "sweep.json").write_text(json.dumps(told), encoding="utf-8")
+    results, skipped = read_results([tmp_path])
+    assert [one.row for one in results] == ["usual"]
+    assert len(skipped) == 1
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no finished run in"):
+        read_results([tmp_path])
+    (tmp_path / "sweep.json").write_text("{", encoding="utf-8")
+    with pytest.raises(SettingsError, match="is damaged"):
+        read_results([tmp_path])
+
+
+# ---- tables and the page ---------------------------------------------------------------------------------------------
+
+SOME = [
+    result("heterofl", 1, 0.80),
+    result("heterofl", 2, 0.82),
+    result("fed_avg|x", 1, 0.7),
+    result("fed_avg|x", 2, 0.712),
+]
+
+
+def test_tables_have_means_deviations_and_differences() -> None:
+    assert tables.scores(SOME).lines[0] == [
+        "heterofl",
+        "2",
+        "81.0 ± 1.4 / 82.0 ± 1.4",
+        "81.0 ± 1.4",
+        "40.5 ± 0.7",
+        "40.5 ± 0.7",
+    ]
+    assert tables.differences(SOME, "heterofl").lines == [["fed_avg|x", "2", "-10.4 ± 5.1 *", "-5.2 ± 2.5 *"]]
+    assert tables.sizes(SOME).lines[0][2] == "100 *"
+    assert tables.sizes(SOME).lines[2][2] == "100"
+    assert r"fed\_avg|x" in tables.scores(SOME).latex()
+    assert r"$\pm$" in tables.scores(SOME).latex()
+    assert r"fed_avg\|x" in tables.scores(SOME).markdown()
+
+
+def test_the_csv_has_every_run_and_tier() -> None:
+    lines = list(csv.DictReader(StringIO(tables.as_csv(SOME))))
+    assert len(lines) == 4 * 3
+    assert {line["tier"] for line in lines} == {"global", "a", "b"}
+    assert float(lines[0]["last"]) == 0.8
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_escapes_names() -> None:
+    told = page("x", [replace(one, row=f"<b>{one.row}") for one in SOME], "<b>heterofl", ["a: b"], "flotilla compare x")
+    assert not re.search(r'(?:src|href)="(?!#)', told)
+    assert "<b>heterofl" not in told
+    assert "&lt;b&gt;heterofl has the best global network (81.0 % in the last round)" in told
+    assert told.count("<svg") == 4
+
+
+def test_the_command_writes_four_files(tmp_path: Path) -> None:
+    places = [str(write_run(tmp_path / str(seed), 0.8, {"seed": seed})) for seed in (1, 2)]
+    out = CliRunner().invoke(app, ["compare", *places, "--to", str(tmp_path / "out")])
+    assert out.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"comparison.{kind}" for kind in ("csv", "html", "md", "tex")
+    ]
+    refused = CliRunner().invoke(app, ["compare", *places, "--against", "other"])
+    assert refused.exit_code == 2
+
+
+@pytest.mark.slow
+def test_fifty_runs_of_200_rounds_take_under_ten_seconds_and_three_megabytes(tmp_path: Path) -> None:
+    places = [
+        write_run(tmp_path / f"{n}-{seed}", 0.5 + 0.01 * n, {"seed": seed, "batch-size": n}, rounds=200)
+        for n in range(10)
+        for seed in range(5)
+    ]
+    began = perf_counter()
+    out = CliRunner().invoke(app, ["compare", *map(str, places), "--to", str(tmp_path / "out")])
+    assert out.exit_code == 0
+    assert perf_counter() - began < 10
+    assert (tmp_path / "out" / "comparison.html").stat().st_size < 3e6

@@ -45,6 +45,10 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "zoo": ("zoo", "other people's networks: axes, proof, what tiers hold (docs/networks.md)"),
         "board": ("board", "a device of 1 GB with 5,000 pictures: memory, and what is decoded (docs/data.md)"),
         "exports": ("exports", "every tier of two methods as ONNX files, float and int8 (docs/models-out.md)"),
+        "sources": (
+            "sources",
+            "tables, texts, pictures by configuration alone: result, seconds, memory (docs/data.md)",
+        ),
         "phases": ("phases", "where the seconds of a deployed round go (docs/deploy.md)"),
         "secure": ("secure", "what secure aggregation costs in bytes and seconds (docs/deploy.md)"),
         "stragglers": ("stragglers", "what late and silent nodes cost, and what over-selection saves (docs/deploy.md)"),

@@ -15,6 +15,7 @@ from client_app.device import attack_of, data_of, node_id, settings_of
 from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
 from client_app.initial_loss import initial_gradient, initial_loss
+from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, local_model
 from client_app.objectives import ObjectiveContext, objective
 from client_app.secure.masked import masked
@@ -23,8 +24,6 @@ from client_app.training import train
 from data import AUGMENTATIONS, Split
 from models.device import device_named, threads
 from models.errors import SettingError
-from models.evaluation import evaluate
-from models.losses import REGRESSION
 from models.norms.dual_norm import noise_share
 from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
@@ -147,10 +146,8 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
         model, measured = _load(request, state, examples.train)
         if needs_statistics(model.module):
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
-        scored = test.to(model.device)
         with noise_share(model.module, 0.0 if training is None else training.noise_share):
-            plain = evaluate(model.module, scored.held, scored.labels, task=task)
-            own = evaluate(model.module, scored.held, scored.labels, allowed=examples.labels, task=task)
+            scores = local_scores(model.module, test, examples.labels, task=task, device=model.device)
         if clusters is not None:
             states = received_states(request, clusters, state)
             if clusters.path:
@@ -158,10 +155,7 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
             elif len(states) > 1:
                 accuracy = fitting_the_test(model, request, states, test, examples.train)
                 measured["accuracy-test-identity"] = accuracy
-    shares = {"accuracy": plain.accuracy, "accuracy-own-labels": own.accuracy}
-    if task == REGRESSION:  # numbers are neither right nor wrong
-        shares = dict.fromkeys(shares, 0.0)
-    return Reply(request.nonce, None, {"num-examples": float(len(test)), "loss": plain.loss} | shares | measured)
+    return Reply(request.nonce, None, {"num-examples": float(len(test))} | scores | measured)
 
 
 def _load(request: PartRequest, state: Array, examples: Split) -> tuple[LocalModel, dict[str, float]]:

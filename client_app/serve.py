@@ -50,7 +50,8 @@ def serve(
             `evaluate.part`.
         train: trains a module in place, any way it likes, and returns the mean training loss. The module is ordinary,
             but a part of the network: it must be trained as it is.
-        data: this device's training inputs and labels (int64), as the network takes them.
+        data: this device's training inputs and labels, as the network takes them: int64 [N], or float32 [N, outputs]
+            where the network's task is regression or multi-label.
         test_data: likewise, of its own test; without it `evaluate.part` is refused.
         examples: their number, where `data` is not given.
         labels: those that this device has, where `data` is not given; asked for by methods that leave others alone.

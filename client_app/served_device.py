@@ -17,6 +17,7 @@ from client_app.cluster_choice import load_fitting, received_states
 from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
 from client_app.initial_loss import initial_gradient, initial_loss
+from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, full_shapes, local_model
 from client_app.objectives import ObjectiveContext, objective
 from client_app.secure.masked import masked
@@ -24,7 +25,6 @@ from client_app.statistics import moments_of
 from data import Split
 from models.device import device_named, threads
 from models.errors import SettingError
-from models.evaluation import evaluate
 from models.networks.build import submodel
 from models.randomness import generator
 from models.statistics import needs_statistics, set_statistics
@@ -114,10 +114,12 @@ class ServedDevice:
         return found
 
     def labels(self, context: Context) -> tuple[int, ...]:
-        """The labels that it has, ascending; () if it does not tell."""
+        """The labels that it has, ascending; all outputs where a label is no class; () if it does not tell."""
         if self.known_labels is not None:
             return tuple(sorted(self.known_labels(context)))
         found = self.split(context)
+        if found is not None and found.labels.is_floating_point():
+            return tuple(range(found.labels.shape[1]))
         return () if found is None else tuple(sorted(set(found.labels.tolist())))
 
     def size(self, context: Context) -> int:
@@ -265,12 +267,9 @@ class ServedDevice:
             if needs_statistics(model.module):
                 examples = self.examples(context)
                 set_statistics(model.module, moments_of(model.module, examples, request, context))
-            where = device_named(request.work.device)
-            inputs, labels = held_out.inputs.to(where), held_out.labels.to(where)
-            plain = evaluate(model.module, inputs, labels)
-            own = evaluate(model.module, inputs, labels, allowed=self.labels(context) or None)
-        scores = {"loss": plain.loss, "accuracy": plain.accuracy, "accuracy-own-labels": own.accuracy}
-        return Reply(request.nonce, None, {"num-examples": float(len(held_out)), **scores, **said})
+            labels, task = self.labels(context), request.network.task
+            scores = local_scores(model.module, held_out, labels, task=task, device=model.device)
+        return Reply(request.nonce, None, {"num-examples": float(len(held_out))} | scores | said)
 
     def _loaded(self, request: PartRequest, state: Array, context: Context) -> tuple[LocalModel, dict[str, float]]:
         """The process's model of this shape with the part in it, and which cluster's it is where there are several."""

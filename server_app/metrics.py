@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite
+from math import exp, isfinite, sqrt
 from typing import Any
 
 import torch
@@ -77,6 +77,51 @@ class Headline:
         if self.patience and since >= self.patience:
             return f"{self.name} has not got better than {values[best]:.4g} for {since} evaluations (patience)"
         return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientFigure:
+    """How well a device does on its own test examples, by what it says of them: mean loss and accuracy.
+
+    Attributes:
+        name: "accuracy", or "loss", "perplexity" or "rmse", which follow from the loss.
+        scale: what a target's unit is in those of the data, for "rmse".
+    """
+
+    name: str = "accuracy"
+    scale: float = 1.0
+
+    @property
+    def share(self) -> bool:
+        """Whether it is a share, of which more is better; of the others less is."""
+        return self.name == "accuracy"
+
+    higher = share
+
+    def of(self, said: Mapping[str, float]) -> float:
+        """Its value, of what a device says."""
+        if self.name == "accuracy":
+            return said["accuracy"]
+        if self.name == "rmse":
+            return self.scale * sqrt(said["loss"])
+        return exp(min(said["loss"], 700.0)) if self.name == "perplexity" else said["loss"]
+
+
+def client_figure(chosen: Headline, facts: InputFacts) -> ClientFigure:
+    """What the headline is for a device; the nearest that a device says, where it does not say the headline itself."""
+    if chosen.name in ("loss", "perplexity"):
+        return ClientFigure(name=chosen.name)
+    if facts.task != REGRESSION:
+        return ClientFigure()
+    scale = target_scale(facts)
+    return ClientFigure(name="rmse", scale=scale[0]) if len(scale) == 1 else ClientFigure(name="loss")
+
+
+def target_scale(facts: InputFacts) -> tuple[float, ...]:
+    """What a target's unit is in those of the data; one for each target, or for all."""
+    if facts.details.startswith('{"columns"'):
+        return Columns.from_json(facts.details).std or (1.0,)
+    return (1.0,)
 
 
 def headline(name: str, target: str, patience: int, task: str) -> Headline:
@@ -160,16 +205,9 @@ class Measure:
         if name == "accuracy":
             return float(right(task, outputs, labels)) / len(labels)
         if name in ("rmse", "mae"):
-            away = (outputs - labels) * torch.tensor(self._scale, device=outputs.device)
+            away = (outputs - labels) * torch.tensor(target_scale(self.facts), device=outputs.device)
             return float(away.square().mean().sqrt() if name == "rmse" else away.abs().mean())
         return _of_torchmetrics(task, name, outputs, labels)
-
-    @property
-    def _scale(self) -> tuple[float, ...]:
-        """What a target's unit is in those of the data."""
-        if self.facts.details.startswith('{"columns"'):
-            return Columns.from_json(self.facts.details).std or (1.0,)
-        return (1.0,)
 
     def _by_class(self, outputs: Tensor, labels: Tensor) -> dict[str, Any]:
         of, count, names = _torchmetrics(), outputs.shape[1], self.facts.classes

@@ -6,18 +6,19 @@ from math import isnan
 from typing import Any
 
 from models.evaluation import Scores
+from server_app.metrics import ClientFigure
 from strategies.exchange.report import RoundReport
 from strategies.round.fairness import fairness_by_tier
 
 Row = dict[str, Any]
 
 
-def row_of(report: RoundReport, *, shares: bool = True) -> Row:
+def row_of(report: RoundReport, figure: ClientFigure) -> Row:
     """A round's line, without its scores.
 
     Args:
         report: of the round.
-        shares: whether devices' answers are right or wrong; of numbers their losses stand in place of accuracies.
+        figure: what is said of how each device does on its own test examples.
     """
     row: Row = {
         "round": report.number,
@@ -53,9 +54,12 @@ def row_of(report: RoundReport, *, shares: bool = True) -> Row:
         row["secure"] = [dict(group) for group in report.secure]
     if report.local:
         row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
-        if shares:
-            row["fairness"] = fairness_by_tier([(score.tier, score.metrics["accuracy"]) for score in report.scores])
-        row["clients"] = {str(score.node): score.metrics["accuracy" if shares else "loss"] for score in report.scores}
+        found = [(score, figure.of(score.metrics)) for score in report.scores]
+        scores = [(score.tier, value) for score, value in found]
+        row["fairness"] = fairness_by_tier(scores, higher=figure.higher, share=figure.share)
+        if not figure.share:
+            row["fairness"]["metric"] = figure.name
+        row["clients"] = {str(score.node): value for score, value in found}
     return row
 
 

@@ -14,7 +14,6 @@ from flwr.serverapp import Grid
 
 from data import evaluated_on, load
 from models.device import device_named
-from models.losses import REGRESSION
 from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import record_of
@@ -28,7 +27,7 @@ from server_app.folder.run_folder import RunFolder
 from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
 from server_app.loss_watch import GoBack, LossWatch, guessing
-from server_app.metrics import Measure, value_of
+from server_app.metrics import Measure, client_figure, value_of
 from server_app.network_facts import network_facts
 from server_app.report.page import write_report
 from server_app.rows import Row, one_line, row_of
@@ -67,6 +66,7 @@ class Run:
         self.folder = _folder(config)
         save_facts(self.folder.path, facts)
         test, robust = evaluated_on(config.data, facts), config.robust
+        self._client_figure = client_figure(config.headline, facts)
         measure = Measure(facts=facts, headline=config.headline, more=config.more_metrics)
         self._evaluator = Evaluator(
             self.strategy.network,
@@ -218,7 +218,7 @@ class Run:
         if self._enough and not last:
             last = True
             self._moments = with_other_clusters(self.strategy, self.grid, self._moments, number)
-        row = row_of(report, shares=self.config.network.task != REGRESSION) | scores | self._watch.told()
+        row = row_of(report, self._client_figure) | scores | self._watch.told()
         if report.clusters and report.scores:
             row["clusters"]["local"] = self.strategy.runner.pieces.clusters.local(report.scores)
         began = perf_counter()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests import own_pictures
 
@@ -35,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
             zip(draws.integers(20, 80, 300), ["ada", "bern", "como"] * 100, strict=True)
         )
     ]
+    _flowers(tmp_path)
     _write(tmp_path / "heart.csv", head[1:], [row[1:] for row in rows])
     _write(tmp_path / "new.csv", ["pain", "pressure", "age"], [["none", "?", "70"], ["chest", "120", "30"]])
     own_pictures.make(tmp_path, examples=100, tested=5)
@@ -50,6 +54,39 @@ def folder(tmp_path: Path) -> Path:
         own = [row[:4] + row[5:] for row in rows if row[4] == clinic]
         _write(tmp_path / "clinics" / f"{clinic}.csv", [*head[:4], head[5]], own)
     return tmp_path
+
+
+def _flowers(folder: Path) -> None:
+    """What the library datasets saved, and a data set of somebody's own."""
+    import datasets
+
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["rose", "iris"])})
+    columns = {"image": [Image.fromarray(one) for one in pixels], "label": [0, 1] * 20}
+    datasets.Dataset.from_dict(columns, features).save_to_disk(str(folder / "flowers"))
+    (folder / "birds.py").write_text(_BIRDS, encoding="utf-8")
+
+
+_BIRDS = '''"""Birds that are drawn here."""
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+
+class Birds(Dataset):
+    """Owls are dark, jays are blue."""
+
+    classes = ("owl", "jay")
+
+    def __init__(self, root, train=True):
+        self.count = 40 if train else 10
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, row):
+        return Image.new("RGB", (9, 12), (20, 20, 20 + 200 * (row % 2))), row % 2
+'''
 
 
 def _write(file: Path, head: list[str], rows: list[list[str]]) -> None:
@@ -71,3 +108,14 @@ def test_every_example_runs(folder: Path) -> None:
     assert [line.split()[1] for line in said["by-column"]] == ["True", "False"]
     assert sum(line.startswith("pictures/test/digit") for line in said["by-folder"]) == 5
     assert said["questions-run"][-1].startswith("new.txt")
+    ages, flowers, birds = (_summary(folder / run) for run in ("age", "flowers-run", "birds-run"))
+    assert ages["metric"]["name"] == "rmse"
+    assert ages["best"]["score"] < 25  # ages are uniform from 20 to 80
+    assert flowers["last"]["accuracy"] is not None
+    assert birds["last"]["accuracy"] == 1.0
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert found["status"] == "finished"
+    return found

@@ -104,11 +104,14 @@ def _fairness(rows: Sequence[Row], tiers: Sequence[str]) -> str:
     row: Row = next((row for row in reversed(rows) if isinstance(row.get("fairness"), Mapping)), {})
     found: Mapping[str, Any] = row.get("fairness") or {}
     each = found.get("tiers") or {}
+    metric = found.get("metric")  # of what is no share
+    shown = _share if metric is None else lambda value: _plain(value, 4)
+    spread = "variance_points2" if metric is None else "variance"
     heads = [
         "",
         "clients",
         "mean",
-        "variance (points²)",
+        "variance (points²)" if metric is None else "variance",
         "worst 10 %",
         "best 10 %",
         "10th percentile",
@@ -118,20 +121,21 @@ def _fairness(rows: Sequence[Row], tiers: Sequence[str]) -> str:
     lines = []
     known = [*tiers, *(name for name in each if name not in tiers)]
     for name, of in [("all", found), *((tier, each[tier]) for tier in known if tier in each)]:
-        shares = [_share(of.get(key)) for key in ("worst_10_percent_mean", "best_10_percent_mean", "percentile_10")]
+        shares = [shown(of.get(key)) for key in ("worst_10_percent_mean", "best_10_percent_mean", "percentile_10")]
         lines.append(
             [
                 name,
                 _plain(of.get("clients"), 0),
-                _share(of.get("mean")),
-                _plain(of.get("variance_points2"), 1),
+                shown(of.get("mean")),
+                _plain(of.get(spread), 1 if metric is None else 4),
                 *shares,
                 _plain(of.get("angle"), 3),
                 _plain(of.get("kl_uniform"), 4),
             ]
         )
     note = (
-        f"<p>Accuracy of each client on its own test data, after round {row.get('round')}; every client counts once. "
+        f"<p>{(metric or 'accuracy').capitalize()} of each client on its own test data, after round "
+        f"{row.get('round')}; every client counts once. "
         "Worst and best 10 % are means over that tenth of the clients, at least one.</p>"
     )
     if not found:

@@ -1,6 +1,7 @@
 """How evenly a model serves the clients: the measures of q-FFL (Li et al., ICLR 2020, §4 and appendix).
 
-Of the vector of per-client accuracies, one entry per client, whatever its number of examples.
+Of the vector of per-client accuracies, one entry per client, whatever its number of examples; or of losses and errors,
+of which less is better.
 """
 
 from __future__ import annotations
@@ -11,29 +12,31 @@ from operator import itemgetter
 from typing import Any
 
 
-def fairness(accuracies: Sequence[float]) -> dict[str, float]:
-    """Describe a vector of accuracies; every number is finite for one client or more.
+def fairness(figures: Sequence[float], *, higher: bool = True, share: bool = True) -> dict[str, float]:
+    """Describe a vector of accuracies, or of what is measured in their place; every number is finite.
 
     Args:
-        accuracies: one share of right predictions per client, 0 to 1, not empty.
+        figures: of each client one, not empty: its share of right predictions, 0 to 1, or an error of at least 0.
+        higher: whether more is better.
+        share: whether it is a share.
 
     Returns:
         "clients": N;
-        "mean": plain mean over clients, 0 to 1;
-        "variance_points2": population variance of the accuracies in percent points;
-        "worst_10_percent_mean", "best_10_percent_mean": mean of the floor(N/10) lowest and highest, at least of one;
-        "percentile_10": the value below which a tenth of the clients lies, interpolated, which is *not* the mean of
+        "mean": plain mean over clients;
+        "variance_points2": population variance of shares in percent points; of what is no share "variance";
+        "worst_10_percent_mean", "best_10_percent_mean": mean of the floor(N/10) worst and best, at least of one;
+        "percentile_10": the value that a tenth of the clients is worse than, interpolated, which is *not* the mean of
         the worst tenth though public code reports it as such;
         "angle": radians between the vector and the all-ones vector, 0 for a constant vector;
         "kl_uniform": Kullback-Leibler divergence (nats) of the vector, scaled to sum 1, from the uniform
         distribution; 0 for a constant vector.
 
     Raises:
-        ValueError: no accuracies.
+        ValueError: no figures.
     """
-    if not accuracies:
+    if not figures:
         raise ValueError("fairness is of one client or more")
-    ordered, count = sorted(accuracies), len(accuracies)
+    ordered, count = sorted(figures, reverse=not higher), len(figures)  # the worst first
     total, tenth = fsum(ordered), max(1, count // 10)
     mean = total / count
     spread = fsum((value - mean) ** 2 for value in ordered)
@@ -43,7 +46,7 @@ def fairness(accuracies: Sequence[float]) -> dict[str, float]:
     return {
         "clients": count,
         "mean": mean,
-        "variance_points2": 1e4 * spread / count,
+        **({"variance_points2": 1e4 * spread / count} if share else {"variance": spread / count}),
         "worst_10_percent_mean": fsum(ordered[:tenth]) / tenth,
         "best_10_percent_mean": fsum(ordered[-tenth:]) / tenth,
         "percentile_10": ordered[low] + (place - low) * (above - ordered[low]),
@@ -54,14 +57,15 @@ def fairness(accuracies: Sequence[float]) -> dict[str, float]:
     }
 
 
-def fairness_by_tier(scores: Sequence[tuple[str, float]]) -> dict[str, Any]:
+def fairness_by_tier(scores: Sequence[tuple[str, float]], *, higher: bool = True, share: bool = True) -> dict[str, Any]:
     """The same for everybody and, under "tiers", for each tier, by name.
 
     Args:
-        scores: tier and accuracy of every client, not empty.
+        scores: tier and figure of every client, not empty.
+        higher, share: see `fairness`.
     """
     of_tier: dict[str, list[float]] = {}
-    for tier, accuracy in sorted(scores, key=itemgetter(0)):
-        of_tier.setdefault(tier, []).append(accuracy)
-    each = {tier: fairness(accuracies) for tier, accuracies in of_tier.items()}
-    return {**fairness([accuracy for _, accuracy in scores]), "tiers": each}
+    for tier, figure in sorted(scores, key=itemgetter(0)):
+        of_tier.setdefault(tier, []).append(figure)
+    each = {tier: fairness(figures, higher=higher, share=share) for tier, figures in of_tier.items()}
+    return {**fairness([figure for _, figure in scores], higher=higher, share=share), "tiers": each}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import ArrayRecord, Context, RecordDict
 
 from client_app.serve import TrainTask, serve
@@ -81,6 +82,32 @@ def test_it_learns_and_every_feature_is_answered() -> None:
         started(method, client)
         assert method.report.rejected == []
     assert len(method.report.scores) == 4
+
+
+@pytest.mark.parametrize("task", ["regression", "multi-label"])
+def test_labels_may_be_no_classes(task: str) -> None:
+    """Two numbers, or two questions, about the mean of an input; selectors and evaluation, too."""
+    names = page("my_app/client_app.py")
+    theirs = names["data"]
+
+    def data(context: Context) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, _ = theirs(context)
+        mean = inputs.flatten(1).mean(1)
+        wanted = torch.stack([mean, -2 * mean], 1)
+        return inputs, (wanted > 0).float() if task == "multi-label" else wanted
+
+    names["data"] = data  # of which their train function reads
+    client = serve(type(names["app"])(), names["train"], data=data, test_data=data)
+    chosen: list[dict[str, Any]] = [{}, {"selector": selector("pow-d")}]
+    for more in chosen:
+        told = Settings(tiers=TIERS, nodes=4, node_wait=0.0, fraction_evaluate=1.0, **more)
+        method = HeteroFL(NetworkSpec("mlp", (1, 8, 8), 2, widths=(16, 8), task=task), told)
+        losses = [started(method, client, rounds) for rounds in (1, 6)]
+        assert method.report.rejected == []
+        assert losses[1] < losses[0]
+        assert len(method.report.scores) == 4
+    if task == "multi-label":
+        assert all(score.metrics["accuracy"] > 0.5 for score in method.report.scores)
 
 
 @pytest.mark.parametrize("named", ["network", "codec"])

@@ -14,7 +14,7 @@ from data import InputFacts
 from flotilla.serving.load import load
 from flotilla.serving.predict import predict
 from models.errors import SettingError
-from server_app.metrics import Headline, Measure
+from server_app.metrics import Headline, Measure, client_figure
 from tests.support import configured, play
 from tests.tables import write_tables
 
@@ -76,6 +76,20 @@ def test_when_a_run_has_had_enough(rule: dict[str, Any], values: list[float], en
     assert bool(Headline(**rule).enough(values)) == ends
 
 
+def test_what_devices_say_follows_the_headline() -> None:
+    said = {"loss": 4.0, "accuracy": 0.25}
+    numbers = InputFacts.from_json(FACTS.to_json().replace('"classification"', '"regression"'))
+    for name, facts, value, share in (
+        ("accuracy", FACTS, 0.25, True),
+        ("f1", FACTS, 0.25, True),
+        ("loss", FACTS, 4.0, False),
+        ("perplexity", FACTS, np.exp(4.0), False),
+        ("mae", numbers, 2.0, False),
+    ):
+        figure = client_figure(Headline(name=name), facts)
+        assert (figure.of(said), figure.share, figure.higher) == (pytest.approx(value), share, share)
+
+
 def test_a_run_ends_at_its_target_and_stays_ended(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"num_clients": 3, "num_server_rounds": 4, "evaluate_every": 1, "metric": "f1"}
     out = play(tmp_path / "run", target="0.01", more_metrics=True, **keys)
@@ -119,6 +133,10 @@ def test_a_regression_of_a_table(tmp_path: Path) -> None:
     spread = np.std([float(row.split(",")[-1]) for row in rows[1:]])
     assert min(errors) < 0.95 * spread  # better than the mean of all
     assert set(out.rows[-1]["clients"]) == {"0", "1", "2", "3"}
+    fair, each = out.rows[-1]["fairness"], out.rows[-1]["clients"].values()  # of the headline, in the data's units
+    assert fair["metric"] == "rmse"
+    assert 0.3 * spread < min(each) == fair["best_10_percent_mean"] <= fair["mean"] < 3 * spread
+    assert fair["worst_10_percent_mean"] == max(each)
     (tmp_path / "new.csv").write_text("\n".join(rows[:4]))
     model = load(out.path, "b")
     said = [one.values["outcome"] for one in predict(model, [tmp_path / "new.csv"])]

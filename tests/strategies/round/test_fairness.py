@@ -78,6 +78,16 @@ def test_nobody() -> None:
         fairness([])
 
 
+def test_of_errors_the_worst_are_the_largest() -> None:
+    errors = [float(number) for number in range(1, 21)]
+    found = fairness(errors, higher=False, share=False)
+    assert (found["worst_10_percent_mean"], found["best_10_percent_mean"]) == (19.5, 1.5)
+    assert found["percentile_10"] == pytest.approx(18.1)
+    assert found["variance"] == pytest.approx(np.var(errors))
+    assert "variance_points2" not in found
+    assert fairness_by_tier([("a", 2.0), ("a", 5.0)], higher=False)["tiers"]["a"]["worst_10_percent_mean"] == 5.0
+
+
 def test_each_tier_by_itself() -> None:
     scores = [("b", 0.2), ("a", 0.9), ("b", 0.4)]
     found = fairness_by_tier(scores)

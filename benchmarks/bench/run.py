@@ -13,6 +13,7 @@ from benchmarks.bench.codecs import codecs
 from benchmarks.bench.engine import engine
 from benchmarks.bench.exported import exported
 from benchmarks.bench.loading import loading
+from benchmarks.bench.foreign import foreign
 from benchmarks.bench.memory import memory
 from benchmarks.bench.pfl import pfl
 from benchmarks.bench.rows import HEADS, Row
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "engine": engine,
     "selection": selection,
     "exported": exported,
+    "foreign": foreign,
     "startup": startup,
 }
 

@@ -16,8 +16,11 @@ SETTINGS = (
 )
 
 
-def federation(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flotilla", "federation", "--insecure", "--with", str(LAB), "-c", SETTINGS]
+ORDINARY = 'model="my_lab.modules:Inverted" method="nefl" num-server-rounds=1 tiers="a:1, b:1/2" node-wait=300.0'
+
+
+def federation(folder: Path, *words: str, settings: str = SETTINGS) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flotilla", "federation", "--insecure", "--with", str(LAB), "-c", settings]
     command += ["--run-dir", str(folder / "run"), *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=800, check=False)
 
@@ -40,3 +43,12 @@ def test_supernodes_follow_what_they_allow(tmp_path: Path) -> None:
     assert summary["status"] == "finished"
     config = json.loads((tmp_path / "run/config.json").read_text())["config"]
     assert config["perceptron-hidden"] == 12
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_an_ordinary_module_is_traced_on_supernodes(tmp_path: Path) -> None:
+    done = federation(tmp_path, "--allow", "my_lab.modules:*", settings=ORDINARY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [(row["accepted"], row["rejected"]) for row in rows] == [(2, [])]

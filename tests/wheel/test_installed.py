@@ -26,6 +26,7 @@ pytestmark = pytest.mark.wheel
 
 ROOT = Path(__file__).parents[2]
 SHORT = 'num-server-rounds=2 num-clients=4 model="mlp" widths="16, 8" local-epochs=1 batch-size=128'
+ORDINARY = 'model="my_lab.modules:Inverted" method="depthfl" tiers="a:1, b:1/2"'
 # What is tested against the installed package: parity with the authors' rules, the algebra, frames.
 PART = [
     "tests/parity/test_heterofl.py",
@@ -144,6 +145,39 @@ def test_a_plug_in_package(installed: Environment, tmp_path: Path) -> None:
     for name in ("by-path", "by-name"):
         summary = json.loads((tmp_path / name / "summary.json").read_text())
         assert (summary["status"], summary["rounds"]) == ("finished", 2)
+
+
+def test_an_ordinary_module(installed: Environment, tmp_path: Path) -> None:
+    """A folder outside everything, by import path: the same on both engines; SuperNodes that allow it train it too."""
+    shutil.copytree(ROOT / "tests/plugins/my_lab", tmp_path / "my_lab")
+    flotilla, settings = installed.command("flotilla"), SHORT.replace('model="mlp" widths="16, 8"', ORDINARY)
+    with_it = ["--with", "my_lab"]
+    out = said([flotilla, "inspect", "my_lab.modules:Inverted", *with_it, "--input", "1,8,8"], tmp_path)
+    assert "found and proved" in out
+    states = []
+    for name, engine in (("flower", []), ("local", ["--engine", "local"])):
+        out = said([flotilla, "run", *engine, "--run-dir", name, *with_it, "-c", settings], tmp_path)
+        assert "tiers hold: a (1) 100.0%" in out
+        states.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert states[0] == states[1]
+
+    deployed = [flotilla, "federation", "--insecure", *with_it, "-c", f"{settings} node-wait=300.0", "--run-dir"]
+    refused = subprocess.run(
+        [*deployed, "refused"], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert refused.returncode == 1
+    assert "owner allows" in refused.stderr
+    assert "finished after 2 rounds" in said([*deployed, "deployed", "--allow", "my_lab.*"], tmp_path)
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code = """
+import sys, torch, flotilla
+sys.path.insert(0, "..")
+model = flotilla.load("../deployed", tier="b")
+print(tuple(model(model.preprocess(torch.zeros(2, 1, 8, 8))).shape), model.classes[:2])
+"""
+    assert "(2, 10)" in said([installed.python, "-W", "ignore", "-c", code], elsewhere)
 
 
 def test_a_part_of_the_tests_passes(installed: Environment, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from benchmarks.bench.averaging import averaging
 from benchmarks.bench.codecs import codecs
 from benchmarks.bench.exported import exported
 from benchmarks.bench.flower_overhead.driver import probed_app
+from benchmarks.bench.foreign import foreign
 from benchmarks.bench.memory import memory
 from benchmarks.bench.meshgrid import meshgrid_average
 from benchmarks.bench.pfl import pfl
@@ -75,6 +76,13 @@ def test_memory() -> None:
     rows = memory(silent, "tiny", few=2, many=4, methods=("heterofl",))
     assert [row.limit for row in rows] == [3.0, 1.1]
     assert all(row.measured >= 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_foreign() -> None:
+    rows = foreign(silent, turns=1)
+    assert [row.limit for row in rows] == [1.05, 1.05, 1.05, 3.0, 1.0, 0.5]
+    assert all(row.passed for row in rows[3:])
 
 
 def test_selection() -> None:

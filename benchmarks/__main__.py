@@ -23,6 +23,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "engine": ("run", "a round under Ray against Flower's own overhead"),
         "selection": ("run", "choosing among 100,000 nodes against one pass over them"),
         "exported": ("run", "one example by a tier's ONNX file against eager PyTorch"),
+        "foreign": ("run", "other people's networks: a step against the same by hand, a trace against its export"),
         "startup": ("run", "from the command to the first round"),
     },
     "experiments": {
@@ -35,6 +36,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "fleet": ("fleet", "measured tiers against fixed proportions (docs/fleet.md)"),
         "study": ("study.study", "which exponents of the utility rule pay, and a regression (docs/study.md)"),
         "lies": ("lies", "one node of ten that lies in each number it says (docs/lies.md)"),
+        "foreign": ("foreign", "other people's networks, trained by four methods (docs/networks.md)"),
         "flower-runs": ("flower_runs", "everything that can be configured, once, through Flower itself (docs/runs.md)"),
     },
     "probes": {

@@ -110,7 +110,8 @@ def _seconds(network: nn.Module, inputs: Tensor) -> float:
     def steps() -> None:
         for _ in range(_STEPS):
             optimiser.zero_grad()
-            F.cross_entropy(network(inputs), labels).backward()
+            loss: Tensor = F.cross_entropy(network(inputs), labels)
+            torch.autograd.backward(loss)
             optimiser.step()
 
     return cpu_seconds(steps)

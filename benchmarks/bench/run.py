@@ -12,8 +12,8 @@ from benchmarks.bench.averaging import averaging
 from benchmarks.bench.codecs import codecs
 from benchmarks.bench.engine import engine
 from benchmarks.bench.exported import exported
-from benchmarks.bench.loading import loading
 from benchmarks.bench.foreign import foreign
+from benchmarks.bench.loading import loading
 from benchmarks.bench.memory import memory
 from benchmarks.bench.pfl import pfl
 from benchmarks.bench.rows import HEADS, Row

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
-
-from torch import nn
+from math import prod
+from pathlib import Path
+from time import process_time
 
 from benchmarks.document import DOCS, replace_part, table
 from benchmarks.task import Command, Options
-from models.algebra.axes import Kind
+from models.algebra.axes import Along, Dim, Kind, stretches_of
 from models.algebra.plans import Plan
 from models.cost import cost_of
+from models.foreign.atoms import size_of
+from models.foreign.axes import CLASSES, Found
 from models.foreign.check import Proof
+from models.foreign.trace import Held
 from models.networks.build import layout
 from models.networks.complete import completed
-from models.networks.named import library
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
-from models.vision_library import torchvision_part
 
 DOCUMENT = DOCS / "networks.md"
 RATES = tuple(Fraction(1, count) for count in (1, 2, 4, 8))
@@ -30,92 +31,39 @@ IMAGE, SMALL_IMAGE, TEXT = (3, 32, 32), (3, 64, 64), (12,)
 VOCABULARY = 60
 
 
-def shufflenet(classes: int) -> nn.Module:
-    """ShuffleNetV2 x0.5 of torchvision: shuffled channels, concatenations."""
-    made: nn.Module = torchvision_part("models").shufflenet_v2_x0_5(num_classes=classes)
-    return made
-
-
-def swin(classes: int) -> nn.Module:
-    """A small Swin transformer of torchvision: windows that are rolled, tables of biases."""
-    made: nn.Module = torchvision_part("models").SwinTransformer(
-        patch_size=[4, 4],
-        embed_dim=24,
-        depths=[2, 2],
-        num_heads=[2, 4],
-        window_size=[4, 4],
-        num_classes=classes,
-    )
-    return made
-
-
-def vit(classes: int) -> nn.Module:
-    """A small ViT of torchvision: `nn.MultiheadAttention`."""
-    made: nn.Module = torchvision_part("models").VisionTransformer(
-        image_size=32,
-        patch_size=8,
-        num_layers=2,
-        num_heads=6,
-        hidden_dim=42,
-        mlp_dim=70,
-        num_classes=classes,
-    )
-    return made
-
-
-class LastWord(nn.Module):
-    """Tokens (N, length) → logits (N, vocabulary) of the next one, of a language model of transformers."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Any) -> Any:
-        """Logits."""
-        return self.model(tokens).logits[:, -1]
-
-
-def gpt2(vocabulary: int) -> nn.Module:
-    """A small GPT-2 of transformers: fused queries, keys and values; the head is the embedding."""
-    transformers = library("transformers", "a language model")
-    config = transformers.GPT2Config(
-        vocab_size=vocabulary,
-        n_embd=44,
-        n_layer=2,
-        n_head=4,
-        n_positions=20,
-        use_cache=False,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    return LastWord(transformers.GPT2LMHeadModel(config))
-
-
-def llama(vocabulary: int) -> nn.Module:
-    """A small Llama of transformers: fewer heads of keys than of queries, gates, rotated positions."""
-    transformers = library("transformers", "a language model")
-    config = transformers.LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=6,
-        intermediate_size=62,
-        max_position_embeddings=20,
-        use_cache=False,
-    )
-    return LastWord(transformers.LlamaForCausalLM(config))
-
-
 def _own(name: str, shape: tuple[int, ...], classes: int = 10, vocabulary: int = 0) -> NetworkSpec:
-    return NetworkSpec(f"benchmarks.probes.zoo:{name}", shape, classes, vocabulary=vocabulary)
+    return NetworkSpec(f"benchmarks.probes.zoo_networks:{name}", shape, classes, vocabulary=vocabulary)
+
+
+def _small(name: str, shape: tuple[int, ...], vocabulary: int = 0) -> NetworkSpec:
+    return NetworkSpec(f"benchmarks.probes.zoo_modules:{name}", shape, 10, vocabulary=vocabulary)
 
 
 ZOO: dict[str, NetworkSpec] = {
+    "own: depthwise, squeeze and excitation": _small("Squeezed", IMAGE),
+    "own: fused attention, class token, gates": _small("Fused", IMAGE),
+    "own: groups, shuffle, concatenation": _small("Shuffled", IMAGE),
+    "own: LSTM": _small("lstm", TEXT, vocabulary=VOCABULARY),
+    "own: GRU": _small("gru", TEXT, vocabulary=VOCABULARY),
+    "own: LSTM, both ways": _small("both_ways", TEXT, vocabulary=VOCABULARY),
+    "own: low-rank adapters": _small("Adapted", IMAGE),
     "bert-tiny": NetworkSpec("bert-tiny", TEXT, 10, vocabulary=VOCABULARY),
     "GPT-2, small (transformers)": _own("gpt2", TEXT, VOCABULARY, VOCABULARY),
     "Llama, small (transformers)": _own("llama", TEXT, VOCABULARY, VOCABULARY),
+    "BERT, small (transformers)": _own("bert", TEXT, vocabulary=VOCABULARY),
+    "DistilBERT, small (transformers)": _own("distilbert", TEXT, vocabulary=VOCABULARY),
+    "Phi-3, small (transformers)": _own("phi3", TEXT, VOCABULARY, VOCABULARY),
+    "T5, encoder, small (transformers)": _own("T5", TEXT, vocabulary=VOCABULARY),
+    "ViT, small (transformers)": _own("hf_vit", IMAGE),
+    "MLP-Mixer, small (timm)": _own("mixer", IMAGE),
+    "ConvNeXt V2, Atto (timm)": _own("convnext_v2", IMAGE),
+    "GhostNet x0.5 (timm)": _own("ghostnet", SMALL_IMAGE),
+    "DenseNet, small (torchvision)": _own("densenet", SMALL_IMAGE),
+    "ResNeXt, small (torchvision)": _own("resnext", SMALL_IMAGE),
+    "MobileNetV2 (torchvision)": NetworkSpec("torchvision.models:mobilenet_v2", SMALL_IMAGE, 10),
+    "MNASNet x0.5 (torchvision)": NetworkSpec("torchvision.models:mnasnet0_5", SMALL_IMAGE, 10),
+    "SqueezeNet 1.1 (torchvision)": NetworkSpec("torchvision.models:squeezenet1_1", SMALL_IMAGE, 10),
+    "RegNetX 400MF (torchvision)": NetworkSpec("torchvision.models:regnet_x_400mf", SMALL_IMAGE, 10),
     "ViT, small (torchvision)": _own("vit", IMAGE),
     "Swin, small (torchvision)": _own("swin", IMAGE),
     "ShuffleNetV2 x0.5 (torchvision)": _own("shufflenet", SMALL_IMAGE),
@@ -139,6 +87,9 @@ class Row:
         proof: of them.
         not_understood: operations without a rule.
         parameters: of the whole network.
+        stages: at which it can be cut in depth; 0 or two and more.
+        whole: share of the parameters that are along no axis.
+        seconds: of the processor, to trace and prove it.
         shares: of the parameters, that tiers of `RATES` hold.
     """
 
@@ -147,6 +98,9 @@ class Row:
     proof: Proof
     not_understood: int
     parameters: int
+    stages: int
+    whole: float
+    seconds: float
     shares: tuple[float, ...]
 
 
@@ -156,10 +110,13 @@ def row(name: str) -> Row:
     Raises:
         SettingError: it cannot be cut, or a library is missing.
     """
-    spec = completed(ZOO[name])
-    prove = NETWORKS[spec.name].prove
+    prove = NETWORKS[ZOO[name].name].prove
     assert prove is not None  # none of them is ours
-    found, proof = prove(spec)
+    began = process_time()
+    found, proof = prove(ZOO[name])
+    took = process_time() - began
+    spec = completed(ZOO[name])
+    trained = [(prod(map(size_of, one.dims)), found.dims[tensor]) for tensor, one in _trained(found)]
     parameters = [cost_of(spec, Plan(rate)).parameters for rate in RATES]
     return Row(
         name=name,
@@ -167,30 +124,58 @@ def row(name: str) -> Row:
         proof=proof,
         not_understood=len(found.traced.not_understood),
         parameters=parameters[0],
+        stages=found.stages.count,
+        whole=sum(size for size, dims in trained if not any(_is_cut(dim) for dim in dims)) / sum(s for s, _ in trained),
+        seconds=took,
         shares=tuple(part / parameters[0] for part in parameters),
     )
+
+
+def _trained(found: Found) -> list[tuple[str, Held]]:
+    return [(name, held) for name, held in found.traced.tensors.items() if held.parameter]
+
+
+def _is_cut(dim: Dim) -> bool:
+    return any(isinstance(one, Along) and one.axis != CLASSES for one in stretches_of(dim, 0))
 
 
 def cells(one: Row) -> list[str]:
     """A line of the table."""
     shares = [f"{share:.1%}" for share in one.shares[1:]]
-    errors = [f"{error:.0e}" for error in (one.proof.moved, one.proof.differs)]
-    return [one.name, str(one.axes), str(one.not_understood), *errors, f"{one.parameters:,}", *shares]
+    errors = [f"{error:.0e}" for error in (one.proof.moved, max(one.proof.differs, one.proof.shortened))]
+    counts = [str(one.axes), str(one.stages or "-"), str(one.not_understood)]
+    return [one.name, *counts, *errors, f"{one.parameters:,}", f"{one.whole:.1%}", *shares, f"{one.seconds:.1f}"]
 
 
-HEADS = ["network", "axes", "not understood", "moved", "cut", "parameters", *(f"at {rate}" for rate in RATES[1:])]
+HEADS = [
+    *("network", "axes", "stages", "not understood", "moved", "cut", "parameters", "whole"),
+    *(f"at {rate}" for rate in RATES[1:]),
+    "seconds",
+]
+
+
+def written(document: Path) -> dict[str, list[str]]:
+    """The lines of the table that a document has, by network; none where its columns are others."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in document.read_text(encoding="utf-8").partition("<!-- zoo:begin -->")[2].splitlines()
+        if line.startswith("|")
+    ]
+    return {one[0]: one for one in rows if one[0] in ZOO} if rows and rows[0] == HEADS else {}
 
 
 def _run(options: Options) -> int:
     """Print the table, and write it."""
     wanted = [name for name in ZOO if not options.only or any(word in name for word in options.only)]
-    lines = []
+    lines: dict[str, list[str]] = {}
     for name in wanted:
-        lines.append(cells(row(name)))
-        print("  ".join(lines[-1]), flush=True)
-    print(table(HEADS, lines))
-    if options.write:
-        replace_part(DOCUMENT, "zoo", table(HEADS, lines, markdown=True))
+        lines[name] = cells(row(name))
+        print("  ".join(lines[name]), flush=True)
+        if options.write:  # others' lines stay
+            known = written(DOCUMENT) | lines
+            kept = [known[name] for name in ZOO if name in known]
+            replace_part(DOCUMENT, "zoo", table(HEADS, kept, markdown=True))
+    print(table(HEADS, list(lines.values())))
     return 0
 
 

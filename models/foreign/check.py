@@ -227,13 +227,11 @@ def _is_weight_norm(node: fx.Node) -> bool:
 
 @contextmanager
 def _random(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """Draw every tensor at random, then give back what it was."""
+    """Draw every tensor that a part has of its own at random, then give back what it was."""
     before = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-    seen: set[int] = set()
-    for tensor in module.state_dict().values():
-        if not tensor.is_floating_point() or tensor.data_ptr() in seen or not tensor.numel():
+    for tensor in map(Tensor.detach, state_of(module).values()):
+        if not tensor.numel():
             continue
-        seen.add(tensor.data_ptr())
         draws = torch.rand(tensor.shape, generator=generator)
         if tensor.ndim > 1:  # as large as keeps activations as they are
             tensor.copy_((draws * 2 - 1) * sqrt(3 * tensor.shape[0] / tensor.numel()))

@@ -208,3 +208,17 @@ class Scaled(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.head(F.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+class Adapted(nn.Module):
+    """A layer that stays as it is, and what is trained beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.down, self.up = nn.Linear(64, 12), nn.Linear(64, 4), nn.Linear(4, 12)
+        self.layer.requires_grad_(False)
+        self.last = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        x = x.flatten(1)
+        return self.last(F.relu(self.layer(x) + self.up(self.down(x))))

@@ -27,6 +27,7 @@ from tests.models.foreign.traced import example, exported_once, found_in
         ("joined", {"first": 4, "second": 3, "up.in": 8, "third": 5}),
         ("steps", {"mix": 8, "mix.in": 7, "words.in": 6, "bag.in": 6, "weighted.parametrizations.weight": 9}),
         ("head", {"layers.2": 6}),
+        ("adapted", {"down": 4}),
     ],
 )
 def test_axes_are_found_and_proved(net: str, sizes: dict[str, int]) -> None:

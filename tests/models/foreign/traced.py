@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from models.foreign.axes import Found, find_axes
 from models.foreign.trace import exported, follow
-from tests.models.foreign.nets import Attention, Edge, Joined, Layers, OneHead, Residual, Steps
+from tests.models.foreign.nets import Adapted, Attention, Edge, Joined, Layers, OneHead, Residual, Steps
 
 NETS: dict[str, Callable[[], nn.Module]] = {
     "edge": Edge,
@@ -19,6 +19,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "steps": Steps,
     "head": OneHead,
     "residual": Residual,
+    "adapted": Adapted,
     "layers": Layers,
 }
 

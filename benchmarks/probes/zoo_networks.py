@@ -1,0 +1,221 @@
+"""Networks of other people, in the sizes that the zoo has them: factories that know nothing of this project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from models.networks.named import library
+from models.vision_library import torchvision_part
+
+# ---- torchvision -----------------------------------------------------------------------------------------------------
+
+
+def densenet(classes: int) -> nn.Module:
+    """A small DenseNet: every layer reads all layers before it, side by side."""
+    made: nn.Module = torchvision_part("models").DenseNet(
+        growth_rate=8, block_config=(3, 3, 3), num_init_features=16, num_classes=classes
+    )
+    return made
+
+
+def resnext(classes: int) -> nn.Module:
+    """A small ResNeXt: grouped convolutions."""
+    models = torchvision_part("models")
+    made: nn.Module = models.ResNet(
+        models.resnet.Bottleneck, [2, 2, 2, 2], num_classes=classes, groups=8, width_per_group=8
+    )
+    return made
+
+
+def shufflenet(classes: int) -> nn.Module:
+    """ShuffleNetV2 x0.5 of torchvision: shuffled channels, concatenations."""
+    made: nn.Module = torchvision_part("models").shufflenet_v2_x0_5(num_classes=classes)
+    return made
+
+
+def swin(classes: int) -> nn.Module:
+    """A small Swin transformer of torchvision: windows that are rolled, tables of biases."""
+    made: nn.Module = torchvision_part("models").SwinTransformer(
+        patch_size=[4, 4],
+        embed_dim=24,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=[4, 4],
+        num_classes=classes,
+    )
+    return made
+
+
+def vit(classes: int) -> nn.Module:
+    """A small ViT of torchvision: `nn.MultiheadAttention`."""
+    made: nn.Module = torchvision_part("models").VisionTransformer(
+        image_size=32,
+        patch_size=8,
+        num_layers=2,
+        num_heads=6,
+        hidden_dim=42,
+        mlp_dim=70,
+        num_classes=classes,
+    )
+    return made
+
+
+class LastWord(nn.Module):
+    """Tokens (N, length) → logits (N, vocabulary) of the next one, of a language model of transformers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Any) -> Any:
+        """Logits."""
+        return self.model(tokens).logits[:, -1]
+
+
+def gpt2(vocabulary: int) -> nn.Module:
+    """A small GPT-2 of transformers: fused queries, keys and values; the head is the embedding."""
+    transformers = library("transformers", "a language model")
+    config = transformers.GPT2Config(
+        vocab_size=vocabulary,
+        n_embd=44,
+        n_layer=2,
+        n_head=4,
+        n_positions=20,
+        use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LastWord(transformers.GPT2LMHeadModel(config))
+
+
+def llama(vocabulary: int) -> nn.Module:
+    """A small Llama of transformers: fewer heads of keys than of queries, gates, rotated positions."""
+    transformers = library("transformers", "a language model")
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=6,
+        intermediate_size=62,
+        max_position_embeddings=20,
+        use_cache=False,
+    )
+    return LastWord(transformers.LlamaForCausalLM(config))
+
+
+def bert(vocabulary: int, classes: int) -> nn.Module:
+    """A small BERT without a mask."""
+    transformers = library("transformers", "a classifier of texts")
+    config = transformers.BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=70,
+        max_position_embeddings=20,
+        num_labels=classes,
+    )
+    return Logits(transformers.BertForSequenceClassification(config))
+
+
+def distilbert(vocabulary: int, classes: int) -> nn.Module:
+    """A small DistilBERT."""
+    transformers = library("transformers", "a classifier of texts")
+    config = transformers.DistilBertConfig(
+        vocab_size=vocabulary,
+        dim=48,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=70,
+        max_position_embeddings=20,
+        num_labels=classes,
+    )
+    return Logits(transformers.DistilBertForSequenceClassification(config))
+
+
+def phi3(vocabulary: int) -> nn.Module:
+    """A small Phi-3: one layer for queries, keys and values of unlike numbers of heads, one for gate and up."""
+    transformers = library("transformers", "a language model")
+    config = transformers.Phi3Config(
+        vocab_size=vocabulary,
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        intermediate_size=62,
+        max_position_embeddings=20,
+        use_cache=False,
+        pad_token_id=0,
+    )
+    return LastWord(transformers.Phi3ForCausalLM(config))
+
+
+def hf_vit(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A small ViT of transformers."""
+    transformers = library("transformers", "a classifier of images")
+    config = transformers.ViTConfig(
+        image_size=input_shape[1],
+        patch_size=8,
+        num_channels=input_shape[0],
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=70,
+        num_labels=classes,
+    )
+    return Logits(transformers.ViTForImageClassification(config))
+
+
+class Logits(nn.Module):
+    """Picks the tensor that the loss is computed from."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, x: Tensor) -> Any:
+        """Logits."""
+        return self.classifier(x).logits
+
+
+class T5(nn.Module):
+    """The encoder of a small T5, relative positions and all, and a linear layer on its mean."""
+
+    def __init__(self, vocabulary: int, classes: int) -> None:
+        super().__init__()
+        transformers = library("transformers", "an encoder of texts")
+        config = transformers.T5Config(
+            vocab_size=vocabulary, d_model=48, d_kv=8, num_heads=6, num_layers=2, d_ff=70, use_cache=False
+        )
+        self.encoder, self.head = transformers.T5EncoderModel(config), nn.Linear(48, classes)
+
+    def forward(self, x: Tensor) -> Any:
+        """Logits."""
+        return self.head(self.encoder(x).last_hidden_state.mean(1))
+
+
+# ---- timm ------------------------------------------------------------------------------------------------------------
+
+
+def convnext_v2(classes: int) -> nn.Module:
+    """ConvNeXt V2, Atto: responses that are normalised over all channels."""
+    made: nn.Module = library("timm", "convnextv2").create_model("convnextv2_atto", num_classes=classes)
+    return made
+
+
+def ghostnet(classes: int) -> nn.Module:
+    """GhostNet, half as wide: half of the channels made of the other half."""
+    made: nn.Module = library("timm", "ghostnet").create_model("ghostnet_050", num_classes=classes)
+    return made
+
+
+def mixer(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A small MLP-Mixer: layers along the patches, too."""
+    made: nn.Module = library("timm", "mixer").models.MlpMixer(
+        img_size=input_shape[1], patch_size=8, num_blocks=2, embed_dim=40, num_classes=classes
+    )
+    return made

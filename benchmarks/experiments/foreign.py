@@ -58,13 +58,18 @@ def part(folder: Path, root: str) -> Path:
     Raises:
         SettingError: CIFAR-10 is not below the root.
     """
-    train, test = SOURCES["cifar10"].read(Files(root=Path(root)))
     draws = np.random.default_rng(1)
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    for name, examples, count in (("train", train, TRAIN), ("test", test, TEST)):
-        some = examples.select(torch.from_numpy(draws.permutation(len(examples))[:count]))
-        arrays |= {f"x_{name}": some.values.numpy(), f"y_{name}": some.labels.numpy()}
-    np.savez(folder / "part.npz", **arrays)
+    train, test = (
+        examples.select(torch.from_numpy(draws.permutation(len(examples))[:count]))
+        for examples, count in zip(SOURCES["cifar10"].read(Files(root=Path(root))), (TRAIN, TEST), strict=True)
+    )
+    np.savez(
+        folder / "part.npz",
+        x_train=train.values.numpy(),
+        y_train=train.labels.numpy(),
+        x_test=test.values.numpy(),
+        y_test=test.labels.numpy(),
+    )
     return folder / "part.npz"
 
 

@@ -14,10 +14,12 @@ from client_app.cluster_choice import best_on_path, fitting_the_test, load_fitti
 from client_app.device import attack_of, data_of, node_id, settings_of
 from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
+from client_app.fused_training import Learner, train_fused
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, local_model
 from client_app.objectives import ObjectiveContext, objective
+from client_app.objectives.cross_entropy import absent_for
 from client_app.secure.masked import masked
 from client_app.statistics import moments_of
 from client_app.training import train
@@ -29,6 +31,7 @@ from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, Scalar, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
+from protocol.training_way import why_loop
 
 
 def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply:
@@ -57,17 +60,25 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         if request.dynamic_regulariser is not None:
             regulariser = FedDynRegulariser(model, request.network, request.dynamic_regulariser.alpha, kept)
             measured["began-anew"] = float(regulariser.began_anew)
-        trained = train(
-            model.module,
-            examples,
-            objective(request.objective.name, about),
-            request.optimiser,
-            request.work,
-            draws=order,
-            augmentation=AUGMENTATIONS[settings.augment],
-            adjust=None if regulariser is None else regulariser.add_gradients,
-            task=request.network.task,
-        )
+        augmentation = AUGMENTATIONS[settings.augment]
+        if _is_fused(request, model):
+            absent = absent_for(request.objective.name, request.network.classes, data.labels)
+            learner = Learner(examples=examples, draws=order, absent=absent)
+            (trained,) = train_fused(
+                model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
+            )
+        else:
+            trained = train(
+                model.module,
+                examples,
+                objective(request.objective.name, about),
+                request.optimiser,
+                request.work,
+                draws=order,
+                augmentation=augmentation,
+                adjust=None if regulariser is None else regulariser.add_gradients,
+                task=request.network.task,
+            )
         if regulariser is not None:
             regulariser.keep()
         if trained.loss_square is not None:
@@ -181,6 +192,13 @@ def _load(request: PartRequest, state: Array, examples: Split) -> tuple[LocalMod
         received = states[-1]
     model.load(request.network, request.plan, received, sliced=request.sliced)
     return model, {}
+
+
+def _is_fused(request: TrainRequest, model: LocalModel) -> bool:
+    """Whether a request is trained with backward passes of their own; on other devices than CPUs they are PyTorch's."""
+    regularised = request.dynamic_regulariser is not None
+    why = why_loop(request.network, request.plan, request.work, request.objective.name, regularised=regularised)
+    return model.device.type == "cpu" and not why
 
 
 def _objective_context(

@@ -7,7 +7,7 @@ and encoding it are then one operation each, and nothing is allocated per client
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import sqrt
 
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten, shapes_of, split
+from models.fused.buffers import places_of
+from models.fused.network import FusedNetwork
+from models.fused.structure import layers_of
 from models.networks.build import build_part, layout, shape_of, submodel
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
@@ -49,7 +52,7 @@ class LocalModel:
     def __init__(self, spec: NetworkSpec, plan: Plan, device: torch.device) -> None:
         self.module, self.device, self.task = build_part(spec, plan).to(device), device, spec.task
         state = self.module.state_dict()
-        self.part = submodel(spec, plan)
+        self.part, self._input_shape = submodel(spec, plan), spec.input_shape
         self.full_shapes, self._full = full_shapes(spec), layout(spec).parameters
         self.sizes = self.part.lengths
         expected = {name: block.local_shape for name, block in self.part.items()}
@@ -61,6 +64,21 @@ class LocalModel:
         for name, view in split(self.flat, expected).items():
             _point_at(self.module, name, view)
         self._norms = list(static_norms(self.module).values())
+
+    @cached_property
+    def fused(self) -> FusedNetwork:
+        """The same network with backward passes of its own, for its flat vector; its buffers stay.
+
+        Raises:
+            NotCoveredError: it has none.
+        """
+        return FusedNetwork(
+            layers_of(self.module),
+            places_of(self.module, self.flat),
+            input_shape=self._input_shape,
+            clients=1,
+            like=self.flat,
+        )
 
     def received(self, array: Array, *, sliced: bool) -> Tensor:
         """Read the one flat state that came with a request.

@@ -103,6 +103,7 @@ class Work:
         local_steps: optimiser steps a round in place of epochs, over and over the shuffled examples; 0 is off.
         measure: what a training reply says beside its usual numbers.
         adversarial: training on adversarial inputs; None trains on clean ones only.
+        train_as: "auto" or "loop" (see `protocol.training_way`).
     """
 
     local_epochs: int = 1
@@ -113,6 +114,7 @@ class Work:
     local_steps: int = 0
     measure: Measurements = Measurements()
     adversarial: AdversarialTraining | None = None
+    train_as: str = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from logging import WARNING
 from time import perf_counter
@@ -34,6 +34,7 @@ from server_app.rows import Row, one_line, row_of
 from server_app.scoring import evaluate, with_other_clusters
 from server_app.task_facts import decide, save_facts, saved_facts
 from server_app.tier_records import Moments, costs_of, tier_records
+from server_app.training_ways import training_ways
 from strategies import FlowerStrategy
 from strategies.exchange.report import RoundReport
 from strategies.flower_adapter import NothingLearnt
@@ -63,7 +64,7 @@ class Run:
         facts = saved or config.facts or decide(config.data, config.settings, grid)
         config = self.config = config.for_task(facts)
         self.strategy: FlowerStrategy = config.strategy()
-        self.folder = _folder(config)
+        self.folder = _folder(config, training_ways(self.strategy))
         save_facts(self.folder.path, facts)
         test, robust = evaluated_on(config.data, facts), config.robust
         self._client_figure = client_figure(config.headline, facts)
@@ -307,11 +308,11 @@ class Run:
         )
 
 
-def _folder(config: RunConfig) -> RunFolder:
+def _folder(config: RunConfig, trained: Mapping[str, str]) -> RunFolder:
     if config.resume:
-        return RunFolder.reopen(config.folder, config.flat, config.free)
+        return RunFolder.reopen(config.folder, config.flat, config.free, trained)
     folder = RunFolder.create(config.folder)
-    folder.write_config(config.flat)
+    folder.write_config(config.flat, trained)
     return folder
 
 

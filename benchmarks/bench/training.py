@@ -1,6 +1,8 @@
-"""Training: how much of a client's wall time is forward, backward and optimiser, and how many models a process makes.
+"""Training: local steps against a bare eager loop, and what a client's time goes to.
 
-Through the ClientApp itself, from the bytes of a request to the bytes of its reply; one thread, the ResNet, 50 images.
+The steps of a round of the default job, and of five tiers on 28x28 images, in two processes (`benchmarks.bench.steps`).
+Then, through the ClientApp itself, from the bytes of a request to the bytes of its reply (one thread, the ResNet, 50
+images): how much of it is forward, backward and optimiser, and how many models a process makes.
 """
 
 from __future__ import annotations
@@ -12,16 +14,20 @@ import torch
 from flwr.app import Context, Message
 
 from benchmarks.bench.rows import Row, row_of_turns
+from benchmarks.bench.steps import Round, in_turns
 from benchmarks.document import Say
 from benchmarks.images import Images, images
 from client_app import model_cache as workspace
 from client_app.app import app
+from data import node_data
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from flotilla.local.grid import contexts
 from models.networks.build import initial_state
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
-from protocol import TRAIN, Hello, Reply, Scalar
+from protocol import TRAIN, Hello, Reply, Scalar, Work
 from server_app.config.resolve import RunConfig, resolve
 from strategies.exchange.assignment import Participant
 from strategies.exchange.node import Node
@@ -30,26 +36,60 @@ from strategies.round.requests import train_request
 from strategies.tiers.tier import HALVING, Tier
 
 NAME = "training"
+PROCESSES = 2
 
 
-def training(say: Say = print, clients: int = 1000, turns: int = 5, **changes: Scalar) -> list[Row]:
+def training(
+    say: Say = print, clients: int = 1000, turns: int = 5, step_turns: int = 9, **changes: Scalar
+) -> list[Row]:
     """Measure local training.
 
     Args:
         say: takes progress.
         clients: into which the training images are divided.
         turns: clients that train the full network.
+        step_turns: rounds of bare steps; 0 leaves them out.
         changes: other run settings, for a quick look.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     assume_identity()
     try:
+        rows = _step_rows(say, step_turns) if step_turns else []
         with images() as found:
             keys = _keys(found, clients) if not changes else {**changes, "num-clients": clients}
-            return _rows(say, _Client(keys), turns, found.what if not changes else str(changes.get("dataset")))
+            return rows + _rows(say, _Client(keys), turns, found.what if not changes else str(changes.get("dataset")))
     finally:
         torch.set_num_threads(before)
+
+
+def _step_rows(say: Say, turns: int) -> list[Row]:
+    """Rounds of local training in turns with the same steps in a bare loop."""
+    default = resolve({})
+    examples = len(node_data(default.data, 0).train)
+    fashion = completed(NetworkSpec("cnn", (1, 28, 28), 10, widths=(16, 32, 64, 128), scaler=True))
+    work, rule = default.settings.work, default.settings.schedule.optimiser(1)
+    cases = {
+        f"default job, 20 clients x {examples} digits": (default.network, 20, examples, work, 0.25),
+        "five tiers, 10 clients x 300 images of 28x28": (fashion, 10, 300, Work(batch_size=32), 0.55),
+    }
+    rows = []
+    for what, (network, clients, count, one_round, limit) in cases.items():
+        say(f"training: {what}, in turns with the bare loop")
+        asked = Round(
+            network=network.to_json(),
+            rates=tuple(tier.rate for tier in HALVING),
+            clients=clients,
+            examples=count,
+            work=one_round,
+            optimiser=rule,
+        )
+        times = in_turns(asked, PROCESSES, turns)
+        note = "both in two processes of one thread; random inputs"
+        rows.append(
+            row_of_turns(NAME, f"{what} / the same steps in a bare loop", times, unit="s", limit=limit, note=note)
+        )
+    return rows
 
 
 def _keys(found: Images, clients: int) -> dict[str, Scalar]:

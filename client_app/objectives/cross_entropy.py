@@ -8,6 +8,8 @@ code does that by batch, where classes are divided by device: what does not occu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,9 +31,8 @@ def masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
     """Mean cross entropy with the logits of absent classes set to 0."""
     if setting.spec.task != CLASSIFICATION:
         return cross_entropy(setting)
-    absent = torch.ones(setting.spec.classes, dtype=torch.bool)
-    absent[list(setting.labels)] = False
-    if not absent.any():
+    absent = _absent(setting.spec.classes, setting.labels)
+    if absent is None:
         return cross_entropy(setting)
     absent = absent.to(next(setting.module.parameters()).device)
 
@@ -55,6 +56,18 @@ def batch_masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
         return loss_of(setting.spec.task, logits, labels), logits
 
     return loss
+
+
+def absent_for(objective: str, classes: int, labels: Sequence[int]) -> Tensor | None:
+    """Which classes' logits an objective sets to 0, bool [classes]; None where it leaves them all."""
+    return _absent(classes, labels) if objective == "masked-cross-entropy" else None
+
+
+def _absent(classes: int, labels: Sequence[int]) -> Tensor | None:
+    """Which classes a client does not have, bool [classes]; None where it has them all."""
+    absent = torch.ones(classes, dtype=torch.bool)
+    absent[list(labels)] = False
+    return absent if absent.any() else None
 
 
 def task_of(objective: str) -> ObjectiveFactory:

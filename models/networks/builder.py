@@ -27,27 +27,29 @@ def ends(spec: NetworkSpec) -> dict[str, Axis]:
     }
 
 
-class _Conv2d(nn.Conv2d):
+class Conv2d(nn.Conv2d):
+    """Convolution whose weights are drawn elsewhere."""
+
     def reset_parameters(self) -> None:
         """Begin at zero: a default draw would take numbers from the global generator, only to be overwritten."""
         _zero(self)
 
 
 class Linear(nn.Linear):
-    """Linear layer that does not draw its weights itself, as `_Conv2d`."""
+    """Linear layer whose weights are drawn elsewhere."""
 
     def reset_parameters(self) -> None:
-        """Begin at zero, as `_Conv2d` does."""
+        """Begin at zero, as `Conv2d` does."""
         _zero(self)
 
 
 class Embedding(nn.Embedding):
-    """Embedding that says how its weights are drawn; it does not draw them itself, as `_Conv2d`."""
+    """Embedding that says how its weights are drawn; it does not draw them itself, as `Conv2d`."""
 
     deviation: float  # of the weights, at first
 
     def reset_parameters(self) -> None:
-        """Begin at zero, as `_Conv2d` does."""
+        """Begin at zero, as `Conv2d` does."""
         _zero(self)
 
 
@@ -109,13 +111,13 @@ class Builder:
         self, inputs: str, outputs: str, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool
     ) -> nn.Conv2d:
         """2-d convolution from one axis to another."""
-        layer = _Conv2d(self.size(inputs), self.size(outputs), kernel, stride=stride, padding=padding, bias=bias)
+        layer = Conv2d(self.size(inputs), self.size(outputs), kernel, stride=stride, padding=padding, bias=bias)
         return declare(layer, {"weight": (outputs, inputs, None, None), "bias": (outputs,)})
 
     def depthwise(self, axis: str, kernel: int, *, stride: int = 1, padding: int = 0) -> nn.Conv2d:
         """2-d convolution of every channel by itself."""
         size = self.size(axis)
-        layer = _Conv2d(size, size, kernel, stride=stride, padding=padding, groups=size, bias=False)
+        layer = Conv2d(size, size, kernel, stride=stride, padding=padding, groups=size, bias=False)
         return declare(layer, {"weight": (axis, None, None, None)})
 
     def classifier(self, inputs: str) -> nn.Linear:

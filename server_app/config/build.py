@@ -103,6 +103,7 @@ def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -
         threads=training.threads,
         device=training.device,
         local_steps=training.local_steps,
+        train_as=training.train_as,
     )
     codec = read(CodecSettings, values)
     settings = Settings(

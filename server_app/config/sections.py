@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
 from models.settings import ELSEWHERE, Names, Range, Text, at_least, check, more_than, setting
+from protocol.training_way import WAYS
 from server_app.metrics import AUTO, METRICS
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
@@ -210,6 +211,13 @@ class Training(Checked):
     weight_decay: float = setting(0.0005, "of SGD; 0 is none", at_least(0))
     clip_norm: float = setting(1.0, "L2 norm to which every step's gradient is clipped; 0 is off", at_least(0))
     mixed_precision: bool = setting(False, "forward and backward in bfloat16")
+    train_as: str = setting(
+        "loop",
+        "`auto`: networks of convolutions, linear layers, static batch norm, ReLU and pools are trained on CPUs with"
+        " backward passes of their own, several times faster, to the same numbers but for the order of float32 sums;"
+        " whatever these do not cover, and everything with `loop`, by autograd. config.json says of every tier which",
+        Names(WAYS),
+    )
     device: str = setting("auto", "`auto` (CUDA where present), `cpu`, `cuda`", Names(("auto", "cpu", "cuda")))
     threads: int = setting(1, "threads of a CPU client; part of the result, since float sums depend on it", at_least(1))
 

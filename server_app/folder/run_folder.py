@@ -90,7 +90,11 @@ class RunFolder:
             raise SettingError("run-dir", str(self.path), allowed)
 
     def check_same(
-        self, config: Mapping[str, Any], free: frozenset[str] = frozenset(), why: Mapping[str, str] | None = None
+        self,
+        config: Mapping[str, Any],
+        free: frozenset[str] = frozenset(),
+        why: Mapping[str, str] | None = None,
+        trained: Mapping[str, str] | None = None,
     ) -> None:
         """See whether a run of this configuration can go on here, changing nothing.
 
@@ -99,6 +103,7 @@ class RunFolder:
             free: keys that may differ; "versions.torch" or "threads.torch" name the surroundings, which count as well
                 because bits depend on them.
             why: by key, why it is not free and what works instead.
+            trained: by tier, how its part is trained; None where nobody knows yet.
 
         Raises:
             SettingError: "resume", if this is no run folder, another process uses it, a key differs, or a checkpoint is
@@ -106,10 +111,10 @@ class RunFolder:
         """
         try:
             before = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
-            old = {**before["config"], **compared(before)}
+            old = {**before["config"], **compared(before), **_by_tier(trained and before.get("trained"))}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SettingError("resume", str(self.path), f"a run folder with a {CONFIG} ({error})") from None
-        new = {**plain(config), **compared(surroundings())}
+        new = {**plain(config), **compared(surroundings()), **_by_tier(trained)}
         for key in [*old, *(key for key in new if key not in old)]:
             a, b = (json.dumps(have[key], sort_keys=True) if key in have else "not set" for have in (old, new))
             if key not in free and a != b:
@@ -128,18 +133,24 @@ class RunFolder:
             raise SettingError("resume", str(self.path), f"a folder that no run uses: {owner}")
 
     @classmethod
-    def reopen(cls, path: Path, config: Mapping[str, Any], free: frozenset[str] = frozenset()) -> RunFolder:
+    def reopen(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        free: frozenset[str] = frozenset(),
+        trained: Mapping[str, str] | None = None,
+    ) -> RunFolder:
         """Open the folder of a stopped run to go on with it; the torn last line of its metrics is dropped.
 
         Args:
             path: the folder; ``runs/latest`` is followed.
-            config, free: see :meth:`check_same`.
+            config, free, trained: see :meth:`check_same`.
 
         Raises:
             SettingError: "resume", if this is no run folder, another process uses it, or a key differs.
         """
         run = cls(path.resolve())
-        run.check_same(config, free)
+        run.check_same(config, free, trained=trained)
         try:
             run.take()
         except OSError as error:
@@ -158,9 +169,15 @@ class RunFolder:
         self._lock.take("resume")
         self._drop_torn_line()
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the run's id and the resolved settings, and the surroundings that the results depend on."""
-        replace_text(self.path / CONFIG, dumps({"run": self.id, "config": config, **surroundings()}, indent=2) + "\n")
+    def write_config(self, config: Mapping[str, Any], trained: Mapping[str, str] | None = None) -> None:
+        """Write the run's id and the resolved settings, and what else the results depend on.
+
+        Args:
+            config: the settings.
+            trained: by tier, how its part is trained.
+        """
+        told = {"run": self.id, "config": config, **({"trained": trained} if trained else {}), **surroundings()}
+        replace_text(self.path / CONFIG, dumps(told, indent=2) + "\n")
 
     def go_on(self, config: Mapping[str, Any], after_round: int) -> None:
         """Begin to write to a reopened folder: what it says of an end is no longer so, its settings are the new ones.
@@ -283,3 +300,7 @@ def _row_in(line: bytes) -> Row | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) and type(row.get("round")) is int else None
+
+
+def _by_tier(trained: Mapping[str, str] | None) -> dict[str, str]:
+    return {f"trained.{tier}": way for tier, way in (trained or {}).items()}

@@ -179,7 +179,7 @@ def test_the_threads_of_the_process_come_back() -> None:
     )
     try:
         for threads in (1, 2):
-            train(request(SPECS["mlp"], work=replace(WORK, threads=threads)))
+            train(request(SPECS["mlp"], work=replace(WORK, threads=threads, train_as="loop")))
             assert set(seen[-3:]) == {threads}
             assert torch.get_num_threads() == before
         with pytest.raises(WireError):

@@ -92,7 +92,7 @@ def test_selection() -> None:
 
 
 def test_training() -> None:
-    rows = training(silent, clients=6, turns=1, **SMALL)
+    rows = training(silent, clients=6, turns=1, step_turns=0, **SMALL)
     assert 0 < rows[0].ratio <= 1
     assert rows[2].passed
 

@@ -351,3 +351,12 @@ def test_plain_is_idempotent_and_its_dump_is_sorted_for_sets() -> None:
     value = {"set": {"b", "a"}, 1: [math.nan, (True, None)], "np": np.arange(2)}
     assert plain(plain(value)) == plain(value)
     assert json.loads(dumps(value))["set"] == ["a", "b"]
+
+
+def test_a_resumed_run_trains_every_tier_in_the_way_that_it_did(run: RunFolder) -> None:
+    run.write_config(SETTINGS, {"a": "fused", "b": "loop: a GroupNorm"})
+    run.close()
+    again = {"a": "fused", "b": "loop: a GroupNorm"}
+    RunFolder.reopen(run.path, SETTINGS, trained=again).close()
+    with pytest.raises(SettingError, match=r'trained\.a is "fused" there, "loop: train-as is loop" now'):
+        RunFolder.reopen(run.path, SETTINGS, trained=again | {"a": "loop: train-as is loop"})

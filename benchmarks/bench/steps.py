@@ -1,0 +1,187 @@
+"""A round's local training and nothing else: clients of several tiers, ours against a bare eager loop.
+
+Both do the same optimiser steps on the same examples, in the same processes of one thread and in turns. The bare loop
+is what one would write by hand: `torch.optim.SGD` over the tier's network, `clip_grad_norm_`, cross entropy. Ours is
+what the ClientApp calls between reading a request and encoding its reply.
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client_app.fused_training import Learner, train_fused
+from client_app.model_cache import LocalModel
+from data import Split, batches
+from models.algebra.plans import Plan
+from models.networks.build import build_part, initial_state, part_of
+from models.networks.spec import NetworkSpec
+from models.randomness import torch_generator
+from protocol import Optimiser, Work, keep_large_buffers
+
+EAGER, OURS = "eager", "ours"
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """The work of a round.
+
+    Attributes:
+        network: as a JSON of its spec, to be handed to processes.
+        rates: widths of the tiers; clients have them in turn.
+        clients: how many.
+        examples: of a client.
+        work: epochs and batch size.
+        optimiser: the rule.
+    """
+
+    network: str
+    rates: tuple[Fraction, ...]
+    clients: int
+    examples: int
+    work: Work
+    optimiser: Optimiser
+
+
+class Trainers:
+    """Processes that train a round in one of two ways whenever they are asked; use `trainers`."""
+
+    def __init__(self, asked: Round, processes: int) -> None:
+        method = mp.get_context("spawn")
+        self._next: Synchronized[int] = method.Value("i", 0)
+        self._pipes: list[Connection] = []
+        self._processes = []
+        for _ in range(processes):
+            ours, theirs = method.Pipe()
+            process = method.Process(target=_work, args=(theirs, asked, self._next), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def round(self, way: str) -> float:
+        """Wall seconds of one round."""
+        self._next.value = 0
+        began = perf_counter()
+        for pipe in self._pipes:
+            pipe.send(way)
+        for pipe in self._pipes:
+            pipe.recv()
+        return perf_counter() - began
+
+    def close(self) -> None:
+        """End the processes."""
+        for pipe in self._pipes:
+            pipe.send("")
+        for process in self._processes:
+            process.join()
+
+
+@contextmanager
+def trainers(asked: Round, processes: int) -> Iterator[Trainers]:
+    """Make the processes, let each way warm up, and end them."""
+    made = Trainers(asked, processes)
+    try:
+        for way in (EAGER, OURS):
+            made.round(way)
+        yield made
+    finally:
+        made.close()
+
+
+def in_turns(asked: Round, processes: int, turns: int) -> list[tuple[float, float]]:
+    """Wall seconds of rounds of ours and of the bare loop, in turns."""
+    with trainers(asked, processes) as made:
+        return [(made.round(OURS), made.round(EAGER)) for _ in range(turns)]
+
+
+def _work(pipe: Connection, asked: Round, next_client: Synchronized[int]) -> None:
+    torch.set_num_threads(1)
+    keep_large_buffers()
+    tiers = [TierSteps(asked, rate) for rate in asked.rates]
+    ways: dict[str, Callable[[TierSteps, Split, torch.Generator], None]] = {
+        EAGER: TierSteps.eager,
+        OURS: TierSteps.ours,
+    }
+    while way := pipe.recv():
+        for client in _claimed(next_client, asked.clients):
+            draws = torch_generator(0, client, "bench", "batches")
+            ways[way](tiers[client % len(tiers)], examples_of(tiers[0].spec, asked.examples, client), draws)
+        pipe.send(None)
+
+
+def _claimed(next_client: Synchronized[int], clients: int) -> Iterator[int]:
+    while True:
+        with next_client.get_lock():
+            client = next_client.value
+            next_client.value = client + 1
+        if client >= clients:
+            return
+        yield client
+
+
+def examples_of(spec: NetworkSpec, count: int, client: int) -> Split:
+    """Random examples of a client."""
+    draws = torch_generator(1, client, "bench", "examples")
+    inputs = torch.randn(count, *spec.input_shape, generator=draws)
+    return Split(inputs, torch.randint(spec.classes, (count,), generator=draws))
+
+
+class TierSteps:
+    """One tier's network, in both ways.
+
+    Args:
+        asked: the work of a client.
+        rate: of the tier.
+
+    Attributes:
+        module: what the bare loop trains.
+        model: what the ClientApp trains.
+        start: the state that both begin from, flat.
+    """
+
+    def __init__(self, asked: Round, rate: Fraction) -> None:
+        self.spec, self._plan, self._asked = NetworkSpec.from_json(asked.network), Plan(rate), asked
+        state = initial_state(self.spec, torch_generator(1, 0, "server", "initial state"))
+        self._start = part_of(self.spec, self._plan, state).state_dict()
+        self.module = build_part(self.spec, self._plan)
+        self.model = LocalModel(self.spec, self._plan, _CPU)
+        self.start = torch.cat([tensor.reshape(-1) for tensor in self._start.values()])
+
+    def eager(self, examples: Split, draws: torch.Generator) -> None:
+        """The bare loop."""
+        rule, work = self._asked.optimiser, self._asked.work
+        self.module.load_state_dict(self._start)
+        self.module.train()
+        sgd = torch.optim.SGD(
+            self.module.parameters(), rule.learning_rate, rule.momentum, weight_decay=rule.weight_decay
+        )
+        for rows in batches(len(examples), work.batch_size, draws, work.local_epochs):
+            sgd.zero_grad()
+            loss: Tensor = F.cross_entropy(self.module(examples.inputs[rows]), examples.labels[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            if rule.clip_norm:
+                nn.utils.clip_grad_norm_(self.module.parameters(), rule.clip_norm)
+            sgd.step()
+
+    def ours(self, examples: Split, draws: torch.Generator) -> None:
+        """What the ClientApp does."""
+        self.model.flat.copy_(self.start)
+        train_fused(
+            self.model.fused,
+            self.model.flat[None],
+            [Learner(examples=examples, draws=draws)],
+            self._asked.optimiser,
+            self._asked.work,
+        )

@@ -1,0 +1,128 @@
+"""A network's layers over buffers: outputs of a batch, and gradients of all parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from models.fused.buffers import Buffers, Memory
+from models.fused.convolution import Convolved, border_of
+from models.fused.coordinates import Coordinates
+from models.fused.layers import Averaged, Layered, Multiplied, Normed, Pooled, Rectified, Reshaped, Room, Scaled
+from models.fused.structure import Affine, Convolution, Flatten, Layer, MaxPool, Mean, Norm, Relu, Scale
+
+
+class FusedNetwork:
+    """A network of some clients, who have the same part of it and batches of the same size.
+
+    Args:
+        layers: see `models.fused.structure`.
+        places: parameter → where it begins in a client's flat vector.
+        input_shape: of one example.
+        clients: how many.
+        like: of which type the numbers are.
+
+    Attributes:
+        coordinates: weights, read by every step, and gradients, which `backward` writes.
+        classes: logits of an example.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        places: Mapping[Tensor, int],
+        *,
+        input_shape: Sequence[int],
+        clients: int,
+        like: Tensor,
+    ) -> None:
+        self._layers, self._input_shape = layers, input_shape
+        self.coordinates = Coordinates(layers, places, input_shape=input_shape, clients=clients, like=like)
+        self.classes = next(len(layer.weight) for layer in reversed(layers) if isinstance(layer, Affine))
+        self._memory, self._known = Memory(), dict[int, Pass]()
+        self._last: Pass | None = None
+
+    def of(self, batch: int) -> Pass:
+        """The passes for batches of so many examples; ends what was under way for another number."""
+        if batch not in self._known:
+            buffers = Buffers(self.coordinates, self._memory)
+            self._known[batch] = Pass(self._layers, buffers, self._input_shape, batch)
+        found = self._known[batch]
+        if found is not self._last:
+            found.activate()
+            self._last = found
+        return found
+
+
+class Pass:
+    """The way through the layers for one number of examples.
+
+    Attributes:
+        inputs: where a batch is written before `forward`, [K, ..., B].
+        outputs: logits [K, classes, B], after it.
+    """
+
+    def __init__(self, layers: Sequence[Layer], buffers: Buffers, input_shape: Sequence[int], batch: int) -> None:
+        self._buffers = buffers
+        self._layers: list[Layered] = []
+        self.inputs = x = _room(buffers, layers)((buffers.clients, *input_shape, batch))
+        for number, layer in enumerate(layers):
+            x = self._add(layer, x, layers[number + 1 :])
+        self.outputs = x
+
+    def _add(self, layer: Layer, x: Tensor, rest: Sequence[Layer]) -> Tensor:
+        """Append a layer; gives what its outputs are to the next."""
+        made = self._made(layer, x, rest, first=all(isinstance(one, Reshaped) for one in self._layers))
+        self._layers.append(made)
+        products = isinstance(layer, Convolution | Affine | Mean)
+        if products and rest and isinstance(rest[0], Convolution) and border_of(rest[0], tuple(made.out.shape)):
+            self._layers.append(Scaled(Scale(1.0), made.out, _room(self._buffers, rest)))  # a product has no border
+        return self._layers[-1].out
+
+    def _made(self, layer: Layer, x: Tensor, rest: Sequence[Layer], *, first: bool) -> Layered:
+        buffers, room = self._buffers, _room(self._buffers, rest)
+        match layer:
+            case Convolution():
+                return Convolved(layer, x, buffers, first=first)
+            case Affine():
+                return Multiplied(layer, x, buffers, first=first)
+            case Norm():
+                return Normed(layer, x, buffers, room)
+            case Scale():
+                return Scaled(layer, x, room)
+            case Relu():
+                return Rectified(x, room)
+            case MaxPool():
+                return Pooled(layer, x, room)
+            case Flatten():
+                return Reshaped(x, (len(x), -1, x.shape[-1]))
+            case Mean():
+                single = x[0, 0, ..., 0].numel() == 1
+                return Reshaped(x, (*x.shape[:2], x.shape[-1])) if single else Averaged(x, buffers)
+
+    def activate(self) -> None:
+        """Make the buffers ready after passes of another number of examples."""
+        self._buffers.activate()
+
+    def forward(self) -> Tensor:
+        """Compute `outputs` of `inputs`."""
+        for layer in self._layers:
+            layer.forward()
+        return self.outputs
+
+    def backward(self, gradient: Tensor) -> None:
+        """Write the gradients of all parameters, from that of the outputs, which is written over."""
+        found: Tensor | None = gradient
+        for layer in reversed(self._layers):
+            if found is not None:  # what stands before the first layer with parameters needs none
+                found = layer.backward(found)
+
+
+def _room(buffers: Buffers, rest: Sequence[Layer]) -> Room:
+    """Where a layer puts its outputs: where those that follow it need a border, inside one."""
+
+    def room(shape: tuple[int, ...]) -> Tensor:
+        return buffers.bordered(shape, border_of(rest[0], shape) if rest and isinstance(rest[0], Convolution) else 0)
+
+    return room

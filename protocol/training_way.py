@@ -1,0 +1,65 @@
+"""Which of two ways a device trains what a request asks for: one answer for everybody who asks.
+
+`train-as = "auto"` takes backward passes of their own (`models.fused`) wherever these cover everything that a request
+says, and the loop over autograd elsewhere. It is decided by what the network declares and by the request, so every
+engine, a resumed run, and the server that writes it down come to the same.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from models.algebra.plans import Plan
+from models.fused.shapes import convolution_macs
+from models.fused.structure import NotCoveredError, layers_of
+from models.losses import CLASSIFICATION
+from models.networks.build import build_part
+from models.networks.registry import NETWORKS
+from models.networks.spec import NetworkSpec
+from protocol.requests import Work
+
+AUTO, LOOP = WAYS = ("auto", "loop")
+FUSED_OBJECTIVES = ("cross-entropy", "masked-cross-entropy")
+# Multiply-accumulates of a step's convolutions, forward, beyond which PyTorch's own are at least as fast: what they
+# need to be set up no longer counts, and they need no patches. Measured on CPUs with AVX2; a constant, because whoever
+# decides must not depend on a machine.
+MOST_MACS = 1 << 27
+
+
+def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, regularised: bool) -> str:
+    """Why a part is trained by the loop, in a few words; "" where it is not.
+
+    Args:
+        network: the full network.
+        plan: the part.
+        work: how to compute.
+        objective: what to optimise, by name.
+        regularised: whether gradients are changed before every step (FedDyn).
+    """
+    if work.train_as != AUTO:
+        return f"train-as is {work.train_as}"
+    if objective not in FUSED_OBJECTIVES:
+        return f"the objective {objective}"
+    if network.task != CLASSIFICATION:
+        return f"the task {network.task}"
+    if work.mixed_precision:
+        return "mixed precision"
+    if work.adversarial is not None:
+        return "adversarial training"
+    if regularised:
+        return "a regulariser of gradients"
+    return _why_not_covered(network, plan, work.batch_size)
+
+
+@lru_cache(maxsize=128)
+def _why_not_covered(network: NetworkSpec, plan: Plan, batch_size: int) -> str:
+    if plan.keep != 1:
+        return "weights that are masked"
+    if NETWORKS[network.name].prove is not None:
+        return "a network whose axes were found, not declared"
+    try:
+        layers = layers_of(build_part(network, plan))
+    except NotCoveredError as found:
+        return str(found)
+    macs = batch_size * convolution_macs(layers, network.input_shape)
+    return f"convolutions of {macs / 1e6:.0f} M multiplications a step" if macs > MOST_MACS else ""

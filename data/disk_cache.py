@@ -36,7 +36,7 @@ class Key:
     content: str
 
     @staticmethod
-    def of(how: object, files: Iterable[Path]) -> Key:
+    def of(how: object, files: Iterable[Path | str]) -> Key:
         """The key of what is made of files; of each its name, size and time of change count.
 
         Args:

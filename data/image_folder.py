@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from logging import WARNING, getLogger
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -133,5 +134,7 @@ def _examples(found: _Pictures, numbers: dict[str, int], clients: dict[str, int]
     labels = torch.tensor([numbers[one.label] for one in pictures], dtype=torch.int64)
     owners = torch.tensor([clients.get(one.client, -1) for one in pictures], dtype=torch.int64)
     told = files.client_from != ""
-    decode = PictureDecoder(files, found.deep, lambda one: one.file, lambda one: one.file.relative_to(files.root))
+    decode = PictureDecoder(
+        files, found.deep, lambda one: Path(one.file), lambda one: Path(one.file).relative_to(files.root)
+    )
     return OnDemand(pictures, decode, labels, owners if told else None, key=found.key)

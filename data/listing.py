@@ -22,12 +22,12 @@ class Picture:
     """One file.
 
     Attributes:
-        file: where it is.
+        file: where it is; a text, because a hundred thousand `Path`s take a second to make.
         label: name of its class.
         client: who it is from; "" where nothing says.
     """
 
-    file: Path
+    file: str
     label: str
     client: str = ""
 
@@ -78,13 +78,13 @@ def list_part(folder: Path, client_from: str) -> Part:
             for file in _files(kind, skipped):
                 client = person.name if client_from == FOLDER else ""
                 if pattern is not None:
-                    match = pattern.fullmatch(file.name)
+                    match = pattern.fullmatch(os.path.basename(file))
                     if match is None:
                         skipped["whose names say no client"] += 1
                         continue
                     client = match["client"]
                 found.append(Picture(file, kind.name, client))
-    order = sorted(found, key=lambda one: (one.label, one.client, str(one.file)))
+    order = sorted(found, key=lambda one: (one.label, one.client, one.file))
     return Part(pictures=tuple(order), classes=tuple(sorted(classes)), skipped=skipped)
 
 
@@ -106,7 +106,7 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _files(folder: Path, skipped: Counter[str], depth: int = 0) -> Iterator[Path]:
+def _files(folder: Path | str, skipped: Counter[str], depth: int = 0) -> Iterator[str]:
     """Regular files with an ending of pictures, at any depth; everything else is counted."""
     known = suffixes()
     with os.scandir(folder) as entries:
@@ -115,10 +115,10 @@ def _files(folder: Path, skipped: Counter[str], depth: int = 0) -> Iterator[Path
                 continue
             if entry.is_dir():
                 if depth < _DEEPEST:
-                    yield from _files(Path(entry.path), skipped, depth + 1)
+                    yield from _files(entry.path, skipped, depth + 1)
             elif not entry.is_file():  # a named pipe, a socket, a link to nowhere: opening one may block for ever
                 skipped["that are no regular files"] += 1
             elif os.path.splitext(entry.name)[1].lower() not in known:
                 skipped["that are no pictures by their names"] += 1
             else:
-                yield Path(entry.path)
+                yield entry.path

@@ -57,7 +57,7 @@ def deep(image: Image) -> bool:
     return image.mode in _WHITE
 
 
-def header(file: Path | BinaryIO) -> int:
+def header(file: Path | str | BinaryIO) -> int:
     """What a picture's header says: `DEEP` or not, plus `LARGE` or not; 0 of what cannot be read."""
     try:
         with _opened(file) as image:
@@ -74,7 +74,7 @@ def _beyond(image: Image) -> bool:
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO) -> Iterator[Image]:
+def _opened(file: Path | str | BinaryIO) -> Iterator[Image]:
     from PIL import Image
 
     with warnings.catch_warnings():

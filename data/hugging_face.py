@@ -100,7 +100,9 @@ class HuggingFace:
         """
         if VALUES not in summary.sums:
             return self._texts.facts_from(summary, files)
-        return facts_of(summary, self.name, SourceFacts(fit=files.image_fit), vocabulary=0, images=True)
+        return facts_of(
+            summary, self.name, SourceFacts(fit=files.image_fit, task=files.task), vocabulary=0, images=True
+        )
 
     def read(self, files: Files) -> tuple[Examples, Examples]:
         """Return the training and the test examples; pictures are decoded on demand.

@@ -104,7 +104,7 @@ def listed(files: Files) -> tuple[_Pictures, _Pictures]:
 def _with_headers(part: Part, files: Files, name: str) -> _Pictures:
     """Read the headers of a part's pictures, once on this machine."""
     paths = [picture.file for picture in part.pictures]
-    key = Key.of(("pictures", str(files.root), name, shape_of(files), files.image_fit), paths)
+    key = Key.of(("pictures", str(files.root), name, shape_of(files), files.image_fit, files.client_from), paths)
 
     def read() -> NDArray[np.uint8]:
         return np.fromiter(map(header, paths), dtype=np.uint8, count=len(paths))

@@ -138,7 +138,7 @@ def facts_from(settings: DataSettings, summary: Summary) -> InputFacts:
         if own is not None:
             return cast(InputFacts, own(summary, files))
         task = cast(Any, source).provisional(files)
-        said = SourceFacts(fit=files.image_fit)
+        said = SourceFacts(fit=files.image_fit, task=task.kind)
         return facts_of(summary, settings.dataset, said, vocabulary=task.vocabulary, images=source.images)
     except ValueError as error:
         raise DataError(settings.data_root, f"data of a task: {error}", "no task can be made of the data") from None

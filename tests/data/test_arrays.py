@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from data import DataError, DataSettings, inspect, load, shards
+from data import DataError, DataSettings, Examples, input_facts, inspect, load, shards
+from data.unsplit import with_test_part
 
 _DRAWS = np.random.default_rng(0)
 X = _DRAWS.integers(0, 256, (12, 6, 5), dtype=np.uint8)
@@ -68,6 +70,40 @@ def test_a_folder_of_arrays_is_the_same(tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, arrays: dict[str, Any], said: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=said):
+        load(_settings(tmp_path))
+
+
+def test_numbers_that_devices_own(tmp_path: Path) -> None:
+    x = _DRAWS.normal(size=(12, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x, y=np.stack([x[:, 0], x[:, 1]] * 6, 1))
+    facts = input_facts(_settings(tmp_path, partition="own", task="regression"))
+    assert facts.task == "regression"
+    assert facts.classes == tuple(map(str, range(12)))  # outputs, in their order
+    assert facts.mean == pytest.approx(x.mean(0).tolist(), abs=1e-6)
+    data = load(_settings(tmp_path, partition="own", task="regression"), facts)
+    np.testing.assert_array_equal(data.train_examples.labels[:, 1].numpy(), x[:, 1])
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_compressed_or_not_is_the_same(tmp_path: Path, save: Any) -> None:
+    save(tmp_path / "a.npz", x=X, y=Y, other=np.array(["not", "looked", "at"]))
+    np.testing.assert_array_equal(load(_settings(tmp_path)).train_examples.values.sum(), _kept(X).sum())
+
+
+def _kept(x: np.ndarray[Any, Any]) -> Any:
+    """What is left of them for training, where every fifth of the classes in order is for testing."""
+    rows = with_test_part(Examples(torch.from_numpy(x), torch.from_numpy(Y)), Examples(torch.empty(0), torch.empty(0)))
+    return rows[0].values.numpy()
+
+
+@pytest.mark.parametrize("place", ["magic", "length"])
+def test_what_is_damaged_is_no_array(tmp_path: Path, place: str) -> None:
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    at = content.index(b"\x93NUMPY") if place == "magic" else content.index(b"(12, 6, 5)")
+    content[at : at + 10] = b"(99, 6, 5)" if place == "length" else b"x" * 10
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz"):
         load(_settings(tmp_path))
 
 

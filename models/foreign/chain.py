@@ -1,7 +1,7 @@
 """What every path from a graph's input to its output passes, and the residual branches in between.
 
-The *stream* is everything that depends on both the input and the module's tensors; masks and tables of positions do
-not, so they may be read anywhere. A *link* is a node of the stream without which no path reaches the output: features
+The *stream* is everything that is computed of both the input and the module's tensors; masks and tables of positions
+are not, so they may be read anywhere. A *link* is a node of the stream without which no path reaches the output: features
 can be taken there, and everything behind it left out. Where a link is the sum of the link before it and something else,
 that is a *residual branch*, x + F(x).
 """
@@ -95,8 +95,8 @@ def _stream(graph: fx.Graph, weights: dict[fx.Node, frozenset[str]]) -> list[fx.
     """Nodes that depend on the input and on tensors, and lead to the output; in order."""
     fed: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or any(operand in fed for operand in node.all_input_nodes):
-            fed.add(node)
+        if node.op == "placeholder" or (_is_tensor(node) and any(operand in fed for operand in node.all_input_nodes)):
+            fed.add(node)  # not through numbers: every size comes from the input
     wanted: set[fx.Node] = set()
     for node in reversed(graph.nodes):
         if node.op == "output" or any(user in wanted for user in node.users):

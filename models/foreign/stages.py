@@ -198,7 +198,7 @@ def _repeated(traced: Traced, chain: Chain) -> list[list[Branch]]:
     for name, links in chain.readers.items():
         for link in links:
             tensors.setdefault(link, []).append(tuple(size_of(dim) for dim in traced.tensors[name].dims))
-    kinds = [tensors[branch.link] for branch in chain.branches]
+    kinds = [sorted(tensors[branch.link], key=str) for branch in chain.branches]
     count = len(kinds)
     period = next(
         (n for n in range(1, count // 2 + 1) if count % n == 0 and kinds[n:] == kinds[:-n]),

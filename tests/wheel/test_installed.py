@@ -181,7 +181,7 @@ def test_an_ordinary_module_on_supernodes(installed: Environment, tmp_path: Path
     code = """
 import sys, torch, flotilla
 sys.path.insert(0, "..")
-model = flotilla.load("../deployed", tier="b")
+model = flotilla.load("../deployed", tier="b", allow=["my_lab.*"])
 print(tuple(model(model.preprocess(torch.zeros(2, 1, 8, 8))).shape), model.classes[:2])
 """
     assert "(2, 10)" in said([installed.python, "-W", "ignore", "-c", code], elsewhere)

@@ -119,8 +119,12 @@ def sliced(call: Call) -> Value:
         return [*dims[:place], extent(call.shape[place], "taken in steps"), *dims[place + 1 :]]
     if (start, end) == (0, size):
         return dims
-    if start >= end:
-        raise NotUnderstood("nothing is taken")
+    if start >= end:  # nothing is taken
+        if start == size:
+            call.count("start", [dims[place]])
+        else:
+            freeze(dims[place], "nothing is taken from its middle")
+        return [*dims[:place], extent(0, "nothing"), *dims[place + 1 :]]
     pieces = cut(dims[place], [length for length in (start, end - start, size - end) if length])
     before = pieces[:1] if start else []
     call.count("start", before)

@@ -1,9 +1,9 @@
 """What every path from a graph's input to its output passes, and the residual branches in between.
 
 The *stream* is everything that is computed of both the input and the module's tensors; masks and tables of positions
-are not, so they may be read anywhere. A *link* is a node of the stream without which no path reaches the output: features
-can be taken there, and everything behind it left out. Where a link is the sum of the link before it and something else,
-that is a *residual branch*, x + F(x).
+are not, so they may be read anywhere. A *link* is a node of the stream without which no path reaches the output:
+features can be taken there, and everything behind it left out. Where a link is the sum of the link before it and
+something else, that is a *residual branch*, x + F(x).
 """
 
 from __future__ import annotations

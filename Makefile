@@ -47,8 +47,8 @@ test-slow: install ## Run the tests that take longer; published data sets from F
 test-wheel: install ## Build a wheel, install it in an environment that has nothing else, use it from another directory.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m wheel tests/wheel
 
-test-compose: install ## Bring the compose file up as it is, run a job on it, take it down; skipped where no Docker engine is.
-	@$(BIN)/python -m pytest -rs -s -m compose tests/e2e/test_compose.py
+test-compose: install ## What needs a Docker engine: the compose file as it is, a job on it; a device without torch. Else skipped.
+	@$(BIN)/python -m pytest -rs -s -m compose tests/e2e/test_device.py tests/e2e/test_compose.py
 
 test-edge: install ## Run the commands of docs/edge.md on a clean Debian 12 with systemd, up to a run; skipped where no Docker engine is.
 	@edge/try.sh $(ARGS)

@@ -1,4 +1,8 @@
-"""docs/models-out.md: every example in it is run, one after the other, in a folder that has a finished run."""
+"""docs/models-out.md: every example in it is run, one after the other, in a folder that has a finished run.
+
+A fence says what its example needs: "sh slow" is run by `make test-slow`, "sh executorch" and "sh litert" as well, where these
+are installed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +25,8 @@ from tests.support import Player
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs/models-out.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```(python|sh)\n(.*?)^```", TEXT, re.M | re.S)
+MORE = re.findall(r"^```sh (\w+)\n(.*?)^```", TEXT, re.M | re.S)
+PACKAGES = {"executorch": "executorch", "litert": "litert_torch"}
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +70,15 @@ def test_every_example_runs(folder: Path) -> None:
     assert [line.split()[0] for line in table[:4]] == ["tier", "a", "b", "c"]
     of_files = [path.name for path in sorted((folder / "runs/latest/export").iterdir())]
     assert of_files == ["tier-a.onnx", "tier-b.onnx", "tier-c.onnx"]
+
+
+@pytest.mark.slow
+def test_examples_that_take_longer_or_need_more(folder: Path) -> None:
+    assert {need for need, _ in MORE} == {"slow", *PACKAGES}
+    for need, example in MORE:
+        if need in PACKAGES and find_spec(PACKAGES[need]) is None:
+            continue
+        done = run(folder, "sh", example)
+        assert done.returncode == 0, (example, done.stderr)
+        print(example, done.stdout, sep="\n")
+    assert (folder / "runs/latest/export/tier-b.int8.onnx").is_file()

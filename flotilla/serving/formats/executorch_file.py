@@ -49,7 +49,7 @@ def pte_bytes(model: TierModel) -> bytes:
 
 
 class ExecuTorchModel:
-    """x (1, *input_shape) → logits (1, classes), by ExecuTorch's own runtime.
+    """x (1, *input_shape) → logits (1, classes), by ExecuTorch's own runtime in one thread.
 
     Args:
         content: of a .pte file.
@@ -59,8 +59,10 @@ class ExecuTorchModel:
 
     def __init__(self, content: bytes) -> None:
         with quiet():
+            from executorch.extension.pybindings import portable_lib
             from executorch.runtime import Runtime
 
+            portable_lib._unsafe_reset_threadpool(1)  # nobody else runs anything in it yet
             self._program = Runtime.get().load_program(content)
             self._method = self._program.load_method("forward")
 

@@ -130,7 +130,8 @@ def largest_difference(model: TierModel, content: bytes, x: Tensor, y: Tensor) -
         wanted = {name: one.grad for name, one in eager.named_parameters() if one.grad is not None}
         if wanted.keys() != found.keys():
             return inf
-        apart = [abs(told - float(loss)) / max(1.0, abs(float(loss)))]
+        exact = float(loss.detach())
+        apart = [abs(told - exact) / max(1.0, abs(exact))]
         scale = _NEGLIGIBLE * max(float(one.abs().max()) for one in wanted.values())
         apart += [
             float((one - found[name]).abs().max()) / max(float(one.abs().max()), scale) for name, one in wanted.items()

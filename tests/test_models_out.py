@@ -1,7 +1,7 @@
 """docs/models-out.md: every example in it is run, one after the other, in a folder that has a finished run.
 
-A fence says what its example needs: "sh slow" is run by `make test-slow`, "sh executorch" and "sh litert" as well, where these
-are installed.
+A fence says what its example needs: "sh slow" is run by `make test-slow`, "sh executorch" and "sh litert" as well,
+where these are installed.
 """
 
 from __future__ import annotations

@@ -169,13 +169,13 @@ def _watch(executor: Popen[bytes], seen: Seen) -> None:
     """Look at the ClientApps of an executor as long as it is there."""
     children = Path(f"/proc/{executor.pid}/task/{executor.pid}/children")
     while executor.poll() is None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, StopIteration):  # it ended meanwhile
             found = [int(pid) for pid in children.read_text().split()]
             if not found and not seen.processes:
                 seen.executor = max(seen.executor, _status(executor.pid, "VmRSS"))
             for pid in found:
                 seen.processes.add(pid)
-                with suppress(OSError, StopIteration):
+                with suppress(OSError, StopIteration, KeyError):
                     seen.resident = max(seen.resident, _status(pid, "VmHWM"))
                     private = _rollup(pid)
                     seen.own = max(seen.own, sum(private.values()))

@@ -228,8 +228,9 @@ def _is_weight_norm(node: fx.Node) -> bool:
 @contextmanager
 def _random(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
     """Draw every tensor that a part has of its own at random, then give back what it was."""
-    before = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-    for tensor in map(Tensor.detach, state_of(module).values()):
+    state = {name: tensor.detach() for name, tensor in state_of(module).items()}
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    for tensor in state.values():
         if not tensor.numel():
             continue
         draws = torch.rand(tensor.shape, generator=generator)
@@ -240,7 +241,8 @@ def _random(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
     try:
         yield
     finally:
-        module.load_state_dict(before)
+        for name, tensor in state.items():  # not by `load_state_dict`, of which modules have their own
+            tensor.copy_(before[name])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from models.foreign.trace import operation
 
 MakeExit = Callable[[int], nn.Module]  # stage → what makes logits of its features
 MakeStep = Callable[[], nn.Module]  # what multiplies a branch by a learnt number
-STEPS, EXITS = "steps", "exits"  # where their modules stand in a part
+STEPS, EXITS = "added_steps", "added_exits"  # where their modules stand in a part; users have steps and exits, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

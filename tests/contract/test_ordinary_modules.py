@@ -82,7 +82,7 @@ def test_one_classifier_for_all_depths(play: Player) -> None:
     keys = RUN | {"inclusivefl_private_classifier": False, "method": "inclusivefl"}
     out = play(**keys | {"model": "tests.models.foreign.nets:Layers"})
     assert out.rejected == []
-    assert not [name for name in out.state if name.startswith("exits.")]
+    assert not [name for name in out.state if name.startswith("added_exits.")]
     with pytest.raises(SettingError, match="inclusivefl-private-classifier = False: allowed is true for"):
         configured(**keys | {"model": RESIDUAL})
 

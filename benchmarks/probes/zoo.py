@@ -158,7 +158,10 @@ def written(document: Path) -> dict[str, list[str]]:
     """The lines of the table that a document has, by network; none where its columns are others."""
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in document.read_text(encoding="utf-8").partition("<!-- zoo:begin -->")[2].splitlines()
+        for line in document.read_text(encoding="utf-8")
+        .partition("<!-- zoo:begin -->")[2]
+        .partition("<!--")[0]
+        .splitlines()
         if line.startswith("|")
     ]
     return {one[0]: one for one in rows if one[0] in ZOO} if rows and rows[0] == HEADS else {}

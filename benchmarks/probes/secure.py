@@ -72,6 +72,7 @@ def rounds(options: Options, *, secure: bool) -> Sequence[Mapping[str, Any]]:
     keys: dict[str, Scalar] = {
         "model": "mlp",
         "widths": "64, 32",
+        "norm": "none",
         "tiers": "a:1, b:1/2",
         "heterofl-label-rows": False,
         "local-steps": 3,
@@ -143,4 +144,4 @@ def _run(options: Options) -> int:
     return 0
 
 
-TASK = Command(_run, parts=_PARTS, defaults={"rounds": 5, "nodes": 6, "write": False})
+TASK = Command(_run, parts=_PARTS, defaults={"rounds": 3, "nodes": 4, "write": False})

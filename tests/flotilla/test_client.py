@@ -25,6 +25,8 @@ from protocol.codecs import CodecSettings
 from strategies import DepthFL, FedDyn, Fjord, FlowerStrategy, HeteroFL, NetworkSpec, Settings, parse_tiers
 from strategies.flower_adapter import NothingLearnt
 from strategies.nodes.manager import NobodyAnswered
+from strategies.robustness.options import GuardOptions
+from strategies.secure.options import SecureOptions
 from strategies.selection import selector
 from tests.clients_page import BLOCKS, write_app
 
@@ -67,7 +69,7 @@ def test_the_page_runs_in_process() -> None:
 
 
 def test_it_learns_and_every_feature_is_answered() -> None:
-    """Statistics, losses and gradients for selectors, FedDyn's term, several codecs' memory, evaluation."""
+    """Statistics, losses and gradients for selectors, FedDyn's term, secure aggregation, evaluation."""
     names = page("my_app/client_app.py")
     assert started(strategy(), names["app"], 8) < 0.7 * started(strategy(), names["app"], 1)
     client = serve(type(names["app"])(), names["train"], data=names["data"], test_data=names["data"])
@@ -77,6 +79,11 @@ def test_it_learns_and_every_feature_is_answered() -> None:
         strategy(kind=FedDyn, dynamic_alpha=0.1),
         strategy(kind=DepthFL, exits="plain"),
         strategy(kind=Fjord),
+        strategy(
+            kind=Fjord,
+            guard=GuardOptions(min_cover=2),
+            secure=SecureOptions(secure_aggregation=True, secure_threshold=2),
+        ),
         strategy(fraction_evaluate=1.0),
     ):
         started(method, client)

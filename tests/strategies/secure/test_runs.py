@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp.strategy import Strategy
 
+from client_app.app import app
+from flotilla.local.grid import LocalGrid, contexts
+from models import initial_state
+from models.randomness import torch_generator
 from protocol.secure.fixed_point import step
 from protocol.secure.messages import UNMASK
+from strategies import FlowerStrategy
 from strategies.round.secure_sums import evenly
 from tests.strategies.secure.devices import assigned
 from tests.strategies.secure.keys import CLIP, ON, PLAIN, of_type, unmasked
-from tests.support import Outcome, Player, Stopped, configured, failed, tier_of, trains
+from tests.support import TINY, Outcome, Player, Stopped, configured, failed, tier_of, trains
 from tests.support import play as play_in
 
 
@@ -129,6 +135,18 @@ def test_a_resumed_run_is_the_uninterrupted_one(play: Player) -> None:
     with pytest.raises(Stopped):
         play_in(folder, faults, **ON)
     assert play(resume=str(folder), **ON).hash == play.once(**ON).hash
+
+
+def test_flowers_own_loop_opens_sums_too() -> None:
+    found = []
+    for start in (FlowerStrategy.start, Strategy.start):
+        method = configured(**ON | {"method": "fedavg"}).strategy()
+        grid = LocalGrid(app, contexts({**TINY, "num-clients": 6}, 6))
+        initial = ArrayRecord(initial_state(method.network, torch_generator(1, 0, "server", "test")))
+        result = start(method, grid, initial, num_rounds=2)
+        assert [group["summed"] for group in method.report.secure] == [6]
+        found.append({name: array.numpy().tolist() for name, array in result.arrays.items()})
+    assert found[0] == found[1]
 
 
 def test_large_groups_are_divided_evenly() -> None:

@@ -1,4 +1,8 @@
-"""The rule of `client_app.sgd.SGD` on flat vectors: all parameters of some clients, one client a row."""
+"""The rule of `client_app.sgd.SGD` on flat vectors: all parameters of some clients, one client a row.
+
+In one pass over them, by the operation that `torch.optim.SGD(fused=True)` uses; see `client_app.sgd` for why not by
+that class.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ class FlatSGD:
 
     Args:
         weights: parameters of every client [K, P], updated in place.
-        gradients: theirs [K, P], only read.
+        gradients: theirs [K, P], written over.
         settings: learning rate, momentum, weight decay, clipping (of every client by itself), proximal term.
 
     Attributes:
@@ -23,27 +27,34 @@ class FlatSGD:
     """
 
     def __init__(self, weights: Tensor, gradients: Tensor, settings: Optimiser) -> None:
-        self._weights, self._gradients, self._settings = weights, gradients, settings
-        self._step = torch.zeros_like(weights)  # with momentum: the velocity
+        self._weights, self._gradients, self._rule = list(weights), list(gradients), settings
+        self._velocity = [torch.zeros_like(row) for row in weights] if settings.momentum else []
         self._start = weights.clone() if settings.proximal else weights
         self.untouched, self._untouched_step = 1.0, 0.0
 
     def step(self) -> None:
         """Clip, then update."""
-        rule, step = self._settings, self._step
-        if rule.clip_norm:
-            norms = torch.linalg.vector_norm(self._gradients, dim=1, keepdim=True)
-            share = norms.add_(_SMALL).reciprocal_().mul_(rule.clip_norm).clamp_(max=1.0)
-            step.mul_(rule.momentum).addcmul_(self._gradients, share)
-        elif rule.momentum or rule.weight_decay or rule.proximal:
-            step.mul_(rule.momentum).add_(self._gradients)
-        else:
-            step = self._gradients
-        if rule.weight_decay:
-            step.add_(self._weights, alpha=rule.weight_decay)
-        if rule.proximal:
-            step.add_(self._weights - self._start, alpha=rule.proximal)
-        self._weights.add_(step, alpha=-rule.learning_rate)
+        rule = self._rule
+        for number, (weights, gradient) in enumerate(zip(self._weights, self._gradients, strict=True)):
+            above = 1.0
+            if rule.clip_norm:
+                above = max(1.0, (float(torch.linalg.vector_norm(gradient)) + _SMALL) / rule.clip_norm)
+            if rule.proximal:
+                gradient.div_(above).add_(weights - self._start[number], alpha=rule.proximal)
+                above = 1.0
+            torch._fused_sgd_(
+                [weights],
+                [gradient],
+                self._velocity[number : number + 1],
+                weight_decay=rule.weight_decay,
+                momentum=rule.momentum,
+                lr=rule.learning_rate,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+                grad_scale=torch.tensor(above) if above > 1 else None,
+            )
         pull = rule.weight_decay * self.untouched + rule.proximal * (self.untouched - 1)
         self._untouched_step = rule.momentum * self._untouched_step + pull
         self.untouched -= rule.learning_rate * self._untouched_step

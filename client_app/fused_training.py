@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 from time import perf_counter
 
 import torch
@@ -91,14 +92,14 @@ def _batches(
         batches(len(one.examples.labels), work.batch_size, one.draws, work.local_epochs, work.local_steps)
         for one in learners
     ]
-    examples = _AT_ONCE // max(1, learners[0].examples.inputs[0].numel())
+    examples = _AT_ONCE // prod(network.input_shape)
     at_once = 1 if augmentation is not None else max(1, examples // work.batch_size)
     steps = zip(*orders, strict=True)
     while group := list(islice(steps, at_once)):
         picked, labels = [], []
         for one, own, rows in zip(learners, wanted, zip(*group, strict=True), strict=True):
             every = torch.cat(rows)
-            x = one.examples.inputs.index_select(0, every)
+            x = one.examples.held.index_select(0, every)
             picked.append((x if augmentation is None else augmentation(x, one.draws)).movedim(0, -1))
             labels.append(own.index_select(0, every).t())
         inputs, classes = torch.stack(picked), torch.stack(labels)

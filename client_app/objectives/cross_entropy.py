@@ -65,9 +65,8 @@ def absent_for(objective: str, classes: int, labels: Sequence[int]) -> Tensor | 
 
 def _absent(classes: int, labels: Sequence[int]) -> Tensor | None:
     """Which classes a client does not have, bool [classes]; None where it has them all."""
-    absent = torch.ones(classes, dtype=torch.bool)
-    absent[list(labels)] = False
-    return absent if absent.any() else None
+    present = set(labels)
+    return torch.tensor([label not in present for label in range(classes)]) if len(present) < classes else None
 
 
 def task_of(objective: str) -> ObjectiveFactory:

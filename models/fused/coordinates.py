@@ -43,6 +43,7 @@ class Coordinates:
         like: Tensor,
     ) -> None:
         self._places, self._own = places, dict[Tensor, tuple[int, tuple[int, ...], tuple[slice, ...]]]()
+        self._last: tuple[Tensor, list[Tensor]] | None = None
         end = 0
         for parameter, used in _used(layers, input_shape):
             shape = tuple(parameter.detach()[used].shape)
@@ -61,22 +62,26 @@ class Coordinates:
 
     def read(self, flats: Tensor) -> None:
         """Take the weights from the clients' flat vectors [K, P]."""
-        for parameter in self._own:
-            self.weight(parameter).copy_(self._in(flats, parameter))
+        torch._foreach_copy_([self.weight(parameter) for parameter in self._own], self._in(flats))
 
     def write(self, rows: Tensor, flats: Tensor) -> None:
         """Put weights or gradients where they belong in flat vectors [K, P]; what is not used stays."""
-        for parameter in self._own:
-            self._in(flats, parameter).copy_(self._of(rows, parameter))
+        torch._foreach_copy_(self._in(flats), [self._of(rows, parameter) for parameter in self._own])
 
     def _of(self, rows: Tensor, parameter: Tensor) -> Tensor:
         begin, shape, _ = self._own[parameter]
         return rows[:, begin : begin + prod(shape)].view(len(rows), *shape)
 
-    def _in(self, flats: Tensor, parameter: Tensor) -> Tensor:
-        begin, (_, _, used) = self._places[parameter], self._own[parameter]
-        whole = flats[:, begin : begin + parameter.numel()].view(len(flats), *parameter.shape)
-        return whole[(_ALL, *used)]
+    def _in(self, flats: Tensor) -> list[Tensor]:
+        """Where these coordinates are in flat vectors [K, P]: views, by parameter."""
+        if self._last is None or self._last[0].data_ptr() != flats.data_ptr():  # a client's vector is always the same
+            found = []
+            for parameter, (_, _, used) in self._own.items():
+                begin = self._places[parameter]
+                whole = flats[:, begin : begin + parameter.numel()].view(len(flats), *parameter.shape)
+                found.append(whole[(_ALL, *used)])
+            self._last = flats, found
+        return self._last[1]
 
 
 def _used(layers: Sequence[Layer], input_shape: Sequence[int]) -> list[tuple[Tensor, tuple[slice, ...]]]:

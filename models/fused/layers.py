@@ -1,7 +1,7 @@
 """Every layer but convolutions, over buffers, with its gradients.
 
 Each is made for the buffer that holds its inputs and has its outputs in `out`. `forward` computes these; `backward`
-takes their gradient, contiguous and of their shape, which it may write over, and gives that of the inputs.
+takes their gradient, contiguous and in whatever shape, which it may write over, and gives that of the inputs.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Multiplied:
 
     def backward(self, dy: Tensor) -> Tensor | None:
         """See `Layered`."""
+        dy = dy.view(self.out.shape)
         torch.bmm(dy, self._x_turned, out=self._gradient)
         if self._bias_gradient is not None:
             torch.sum(dy, 2, out=self._bias_gradient)
@@ -74,16 +75,18 @@ class Normed:
 
     def __init__(self, layer: Norm, x: Tensor, buffers: Buffers, room: Room) -> None:
         clients, channels = x.shape[:2]
-        self._count, self._positions, self._epsilon = clients * channels, prod(x.shape[2:]), layer.epsilon
-        self._x, self._shape = x.view(1, self._count, self._positions), tuple(x.shape)
+        rows, self._positions, self._epsilon = clients * channels, prod(x.shape[2:]), layer.epsilon
+        self._rows, self._x = rows, x.view(1, rows, self._positions)
         self._own = [buffers.weight(layer.weight), buffers.weight(layer.bias)]
         self._gradients = [buffers.gradient(layer.weight), buffers.gradient(layer.bias)]
         # Clients' rows lie apart; one client's need not be copied.
         self._copies = [one if clients == 1 else buffers.empty(*one.shape) for one in self._own]
-        self._flat = self._copies[0].view(-1)
-        self._weight, self._bias = (one.view(clients, channels, *[1] * (x.ndim - 2)) for one in self._copies)
-        self._zeros, self._ones = x.new_zeros(1, self._count), x.new_ones(1, self._count)
+        self._flat = self._copies[0].view(1, rows)
+        self._zeros, self._ones = x.new_zeros(1, rows), x.new_ones(1, rows)
         self.out = room(tuple(x.shape))
+        self._y = self.out.view(self._x.shape) if self.out.is_contiguous() else self.out
+        sides = (1, rows, 1) if self.out.is_contiguous() else (clients, channels, *[1] * (x.ndim - 2))
+        self._weight, self._bias = (one.view(sides) for one in self._copies)
         self._normal = self._deviation = self._x
 
     def forward(self) -> None:
@@ -91,15 +94,16 @@ class Normed:
         for own, copy in zip(self._own, self._copies, strict=True):
             if own is not copy:
                 copy.copy_(own)
-        count = self._count
+        rows = self._rows
         self._normal, _, self._deviation = torch.native_group_norm(
-            self._x, None, None, 1, count, self._positions, count, self._epsilon
+            self._x, None, None, 1, rows, self._positions, rows, self._epsilon
         )
-        torch.addcmul(self._bias, self._normal.view(self.out.shape), self._weight, out=self.out)
+        normal = self._normal if self._y.ndim == 3 else self._normal.view(self._y.shape)
+        torch.addcmul(self._bias, normal, self._weight, out=self._y)
 
     def backward(self, dy: Tensor) -> Tensor:
         """See `Layered`."""
-        count, scale = self._count, self._flat * self._deviation.view(-1)
+        rows, scale = self._rows, self._flat * self._deviation
         dx, *gradients = _norm_backward(
             dy.view(self._x.shape),
             self._normal,
@@ -107,14 +111,14 @@ class Normed:
             self._ones,
             scale,
             1,
-            count,
+            rows,
             self._positions,
-            count,
+            rows,
             [True, True, True],
         )
         for ours, found in zip(self._gradients, gradients, strict=True):
-            ours.copy_(found.view(ours.shape))
-        return dx.view(self._shape)  # type: ignore[no-any-return]
+            ours.copy_(found if found.shape == ours.shape else found.view(ours.shape))
+        return dx  # type: ignore[no-any-return]
 
 
 class Scaled:
@@ -144,6 +148,7 @@ class Rectified:
 
     def backward(self, dy: Tensor) -> Tensor:
         """See `Layered`."""
+        dy = dy if dy.shape == self.out.shape else dy.view(self.out.shape)
         return _relu_backward(dy, self.out, 0, grad_input=dy)  # type: ignore[no-any-return]
 
 
@@ -154,9 +159,10 @@ class Pooled:
         clients, channels, *sides, batch = x.shape
         self._window = [layer.size] * 2, [layer.stride] * 2, [layer.padding] * 2, [1, 1], False
         pooled = [(side + 2 * layer.padding - layer.size) // layer.stride + 1 for side in sides]
-        self._rectified, self._x, self._shape = layer.rectified, _images(x), tuple(x.shape)
+        self._rectified, self._x = layer.rectified, _images(x)
         self.out = room((clients, channels, *pooled, batch))
         self._y = self._places = _images(self.out)
+        self._rows = self.out.view(-1, *self.out.shape[2:]).shape
 
     def forward(self) -> None:
         """Compute `out`."""
@@ -168,11 +174,11 @@ class Pooled:
 
     def backward(self, dy: Tensor) -> Tensor:
         """See `Layered`."""
-        dy = _images(dy)
+        dy = dy.view(self._rows).permute(0, 3, 1, 2)
         if self._rectified:
             _relu_backward(dy, self._y, 0, grad_input=dy)
         dx = _pool_backward(dy, self._x, *self._window, self._places)
-        return dx.permute(0, 2, 3, 1).reshape(self._shape)  # type: ignore[no-any-return]
+        return dx.permute(0, 2, 3, 1).contiguous()  # type: ignore[no-any-return]
 
 
 class Reshaped:
@@ -205,7 +211,7 @@ class Averaged:
 
     def backward(self, dy: Tensor) -> Tensor:
         """See `Layered`."""
-        self._spread.copy_(dy.mul_(self._share).unsqueeze(2))
+        self._spread.copy_(dy.view(self.out.shape).mul_(self._share).unsqueeze(2))
         return self._dx
 
 

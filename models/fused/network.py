@@ -26,6 +26,7 @@ class FusedNetwork:
     Attributes:
         coordinates: weights, read by every step, and gradients, which `backward` writes.
         classes: logits of an example.
+        input_shape: as given.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class FusedNetwork:
         clients: int,
         like: Tensor,
     ) -> None:
-        self._layers, self._input_shape = layers, input_shape
+        self._layers, self.input_shape = layers, tuple(input_shape)
         self.coordinates = Coordinates(layers, places, input_shape=input_shape, clients=clients, like=like)
         self.classes = next(len(layer.weight) for layer in reversed(layers) if isinstance(layer, Affine))
         self._memory, self._known = Memory(), dict[int, Pass]()
@@ -47,7 +48,7 @@ class FusedNetwork:
         """The passes for batches of so many examples; ends what was under way for another number."""
         if batch not in self._known:
             buffers = Buffers(self.coordinates, self._memory)
-            self._known[batch] = Pass(self._layers, buffers, self._input_shape, batch)
+            self._known[batch] = Pass(self._layers, buffers, self.input_shape, batch)
         found = self._known[batch]
         if found is not self._last:
             found.activate()

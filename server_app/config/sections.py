@@ -212,7 +212,7 @@ class Training(Checked):
     clip_norm: float = setting(1.0, "L2 norm to which every step's gradient is clipped; 0 is off", at_least(0))
     mixed_precision: bool = setting(False, "forward and backward in bfloat16")
     train_as: str = setting(
-        "loop",
+        "auto",
         "`auto`: networks of convolutions, linear layers, static batch norm, ReLU and pools are trained on CPUs with"
         " backward passes of their own, several times faster, to the same numbers but for the order of float32 sums;"
         " whatever these do not cover, and everything with `loop`, by autograd. config.json says of every tier which",

@@ -124,9 +124,10 @@ def test_the_flat_rule_is_that_of_every_tensor(rule: Optimiser) -> None:
     for _ in range(4):
         alone.grad = torch.zeros(1)
         without.step()
-        gradients.copy_(torch.randn(2, 12, generator=draws))
+        drawn = torch.randn(2, 12, generator=draws)
+        gradients.copy_(drawn)
         ours.step()
-        for row, parameters, sgd in zip(gradients, tensors, theirs, strict=True):
+        for row, parameters, sgd in zip(drawn, tensors, theirs, strict=True):
             parameters[0].grad, parameters[1].grad = row[:8].clone(), row[8:].clone()
             sgd.step()
     assert ours.untouched == pytest.approx(alone.item(), rel=1e-5)

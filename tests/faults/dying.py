@@ -45,12 +45,12 @@ class Dying(PoolGrid):
 
 def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None:
     """What the worker does instead of its own `work`: the same, as long as it lives."""
-    from client_app.sgd import SGD
+    from client_app.flat_sgd import FlatSGD
 
-    done, step = worker._done, SGD.step
+    done, step = worker._done, FlatSGD.step
     steps = 0
 
-    def counted(self: SGD) -> None:
+    def counted(self: FlatSGD) -> None:
         nonlocal steps
         step(self)
         steps += 1
@@ -62,7 +62,7 @@ def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None
         if (head["node"], head["type"], head["group"]) != (address_of(victim), TRAIN, "1"):
             return done(frame, app, common, attached)
         if sent is None:
-            SGD.step = counted  # type: ignore[method-assign]
+            FlatSGD.step = counted  # type: ignore[method-assign]
         reply = done(frame, app, common, attached)
         framed = len(reply).to_bytes(4, "big") + reply  # as the pipe sends it
         os.write(pipe.fileno(), framed[: len(framed) // 2 if sent == HALF else 0])

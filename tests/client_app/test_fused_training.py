@@ -18,6 +18,7 @@ from client_app.objectives.cross_entropy import absent_for
 from client_app.sgd import SGD
 from client_app.training import Trained, train
 from data import AUGMENTATIONS, Split
+from data.stored import Scale, Stored
 from models.algebra.plans import Plan
 from models.losses import loss_of
 from models.networks.build import initial_state
@@ -133,3 +134,17 @@ def test_the_flat_rule_is_that_of_every_tensor(rule: Optimiser) -> None:
     assert ours.untouched == pytest.approx(alone.item(), rel=1e-5)
     expected = torch.stack([torch.cat([one.detach() for one in parameters]) for parameters in tensors])
     torch.testing.assert_close(flat, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_stored_is_taken_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randint(256, (20, 1, 8, 8), generator=torch_generator(4, 0, "test", "values"), dtype=torch.uint8)
+    scale = Scale(mean=torch.full((1, 1, 1), 100.0), std=torch.full((1, 1, 1), 50.0))
+    stored = Stored(values=values, rows=torch.arange(19, -1, -1), scale=scale)
+    labels = torch.arange(20) % 5
+    ready = _in_both_ways("mlp", Split(stored.whole(), labels), RULE, WORK)
+    monkeypatch.setattr(Stored, "whole", lambda _: pytest.fail("all of them at once"))
+    for (flat, trained), (wanted, said) in zip(
+        _in_both_ways("mlp", Split(stored, labels), RULE, WORK), ready, strict=True
+    ):
+        assert torch.equal(flat, wanted)
+        assert trained.loss == said.loss

@@ -24,6 +24,7 @@ from models.networks.build import layout
 from models.networks.complete import completed
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
+from models.vision_library import torchvision_part
 
 DOCUMENT = DOCS / "networks.md"
 RATES = tuple(Fraction(1, count) for count in (1, 2, 4, 8))
@@ -110,6 +111,7 @@ def row(name: str) -> Row:
     Raises:
         SettingError: it cannot be cut, or a library is missing.
     """
+    torchvision_part("models")  # imported once, as this project does, before an import path names it
     prove = NETWORKS[ZOO[name].name].prove
     assert prove is not None  # none of them is ours
     began = process_time()

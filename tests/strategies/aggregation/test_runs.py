@@ -268,7 +268,6 @@ def test_the_selections_weights_count_in_the_mean_number_of_steps() -> None:
             AcceptedUpdate(assignment=assignment, metrics={"num-examples": float(examples), "steps": float(steps)})
         )
     assert strategy.scale(context, learnt) == pytest.approx((10 * 3 * 2 + 40 * 0.5 * 8) / (10 * 3 + 40 * 0.5))
-    pulled = FedAvg(strategy.network, replace(strategy.settings, dynamic_alpha=0.1))
-    assert pulled.scale(pulled.context(1), learnt) < strategy.scale(
-        context, learnt
-    )  # the regulariser of FedDyn shortens the way
+    pulled = [replace(one, assignment=replace(one.assignment, dynamic_alpha=0.1)) for one in learnt]
+    # The regulariser of FedDyn shortens the way.
+    assert strategy.scale(context, pulled) < strategy.scale(context, learnt)

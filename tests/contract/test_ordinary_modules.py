@@ -70,7 +70,7 @@ def test_every_method_trains_a_residual_network(play: Player, method: str) -> No
 @pytest.mark.parametrize("net", ["Layers", "layers_last"])
 @pytest.mark.parametrize("method", ["depthfl", "inclusivefl", "nefl"])
 def test_a_transformer_is_cut_between_its_layers(play: Player, method: str, net: str) -> None:
-    in_depth = {"nefl_mode": "depth", "tiers": "a:1, b:2/3, c:2/5"} if method == "nefl" else {}
+    in_depth = {"nefl_mode": "depth", "tiers": "a:1, b:3/4, c:9/20"} if method == "nefl" else {}
     out = play(**RUN | {"model": f"tests.models.foreign.nets:{net}"} | in_depth, method=method)
     assert out.rejected == []
     told = out.summary["last"]["tiers"]

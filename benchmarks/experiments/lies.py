@@ -57,6 +57,7 @@ COMMON: Keys = {
     "device": "cpu",
 }
 _SELECTED: Keys = {"fraction-train": 0.5}
+_PLAIN: Keys = {"momentum": 0.0, "learning-rate": 0.5}  # q-FFL's 1/η is the smoothness of steps without momentum
 _GRADIENT: Keys = {"local-steps": 1, "clip-norm": 0.0, "weight-decay": 0.0, "learning-rate": 0.5}
 
 Change = Callable[[RecordDict], None]
@@ -162,8 +163,8 @@ CASES: Mapping[str, tuple[Keys, Sequence[Lie]]] = {
     "method (by examples)": ({}, ()),
     "examples": ({"aggregation": "examples"}, ()),
     "uniform": ({"aggregation": "uniform"}, ()),
-    "q-fedavg": ({"aggregation": "q-fedavg"}, (LOSS_BEFORE, NO_LOSS_BEFORE)),
-    "q-fedavg, qsgd": ({"aggregation": "q-fedavg", "codec": "qsgd"}, (LOSS_BEFORE_ONLY, NORM, NO_NORM)),
+    "q-fedavg": ({"aggregation": "q-fedavg", **_PLAIN}, (LOSS_BEFORE, NO_LOSS_BEFORE)),
+    "q-fedavg, qsgd": ({"aggregation": "q-fedavg", "codec": "qsgd", **_PLAIN}, (LOSS_BEFORE_ONLY, NORM, NO_NORM)),
     "q-fedsgd": ({"aggregation": "q-fedsgd", **_GRADIENT}, (LOSS_BEFORE, NO_LOSS_BEFORE)),
     "fednova": ({"aggregation": "fednova"}, (STEPS, ONE_STEP)),
     "fednova, trimmed mean": ({"aggregation": "fednova", "guard-mean": "trimmed-mean"}, (STEPS, ONE_STEP)),

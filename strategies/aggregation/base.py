@@ -79,8 +79,8 @@ class Aggregation(ABC):
             ValueError: a number that the rule needs is missing or out of range; the reply is then rejected.
         """
 
-    def most_of_usual_loss(self) -> float | None:
-        """How many times what is usual "loss-before" may be; None where losses do not weigh."""
+    def most_of_losses(self) -> tuple[float, float] | None:
+        """How many times the usual "loss-before", and others' largest, one may be; None where it does not weigh."""
         return None
 
     def scale(self, updates: Sequence[Update]) -> float:

@@ -22,7 +22,8 @@ commit f097971) it is one or the other: Vehicle's SVM has its regulariser in bot
 never added to the loss, so it is in neither.
 
 Whoever says a larger loss counts for more, so what a client may say is bounded: F_k^q by `MOST` times that of the
-client whose loss is usual (`strategies.robustness.norm_bounds`). The larger q, the closer together losses then lie.
+client whose loss is usual, and by `MOST_OF_OTHERS` times that of the one whose loss is largest among the others
+(`strategies.robustness.norm_bounds`). The larger q, the closer together losses then lie.
 
 L = 1/η is the smoothness of plain SGD; with momentum ρ the steps are up to 1/(1-ρ) times as long, g_k is too large by
 as much, and the denominator damps more than the paper's would.
@@ -47,6 +48,7 @@ FLOOR = 1e-10
 # sum cannot tell; a client's own step a/b is right in any case.
 _LARGEST_LOG = 57.0
 MOST = 4.0  # so many times the usual weight; with ten clients one that lies cannot turn the sum
+MOST_OF_OTHERS = 1.5  # so many times the largest weight of another client
 _WHOLE = 10**9  # a batch of all examples
 
 
@@ -73,9 +75,12 @@ class QFedAvg(Aggregation):
         """The client measures its loss first."""
         return replace(work, measure=replace(work.measure, initial_loss=True))
 
-    def most_of_usual_loss(self) -> float | None:
-        """What makes the weight `MOST` times as large; None for q = 0, where losses do not count."""
-        return float(MOST ** min(1 / self.q, _LARGEST_LOG)) if self.q else None
+    def most_of_losses(self) -> tuple[float, float] | None:
+        """What makes weights `MOST` and `MOST_OF_OTHERS` times as large; None for q = 0, where losses do not count."""
+        if not self.q:
+            return None
+        root = min(1 / self.q, _LARGEST_LOG)
+        return float(MOST**root), float(MOST_OF_OTHERS**root)
 
     def weigh(self, update: Update, norm: float) -> tuple[float, float]:
         """The a and b of the module."""

@@ -1,8 +1,9 @@
 """How many examples a node may say that it has.
 
 Examples weigh replies and decide who is chosen, and nobody but the node can count them. Unless a range is set, nobody
-counts for more than three times what nine in ten nodes stay below. In most fleets nobody comes near that; where sizes
-differ by more, the largest count for less than they say.
+counts for more than three times what nine in ten nodes stay below, nor for more than one and a half times what the
+next largest says: alone, a node could else weigh as much as it likes up to the first bound. In most fleets nobody comes
+near that; where one node has far more than all others, it counts for less than it says, unless `guard-examples` is set.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from strategies.robustness.last_said import LEAST
 from strategies.robustness.options import GuardOptions
 
 _QUANTILE, _MULTIPLE = 0.9, 3
+_OF_NEXT = 1.5
 
 
 def most_examples(nodes: Sequence[Node], options: GuardOptions) -> float:
@@ -22,7 +24,7 @@ def most_examples(nodes: Sequence[Node], options: GuardOptions) -> float:
     if not options.guards_examples or len(nodes) < LEAST:
         return options.examples[1]
     said = sorted(node.hello.examples for node in nodes)
-    return _MULTIPLE * said[int(_QUANTILE * (len(said) - 1))]
+    return min(_MULTIPLE * said[int(_QUANTILE * (len(said) - 1))], _OF_NEXT * said[-2])
 
 
 def believed(nodes: list[Node], options: GuardOptions) -> list[Node]:

@@ -60,6 +60,15 @@ class LastSaid:
             return None, False
         return self._with(now).usual_of(group)
 
+    def largest_of_others(self, group: str, node: NodeId, now: LastSaid) -> Numbers | None:
+        """The largest that other nodes said, of those by whom `usual` goes; None where they are too few."""
+        for said in (self, self._with(now)):
+            for votes in (said.votes.get(group, {}), _together(said.votes)):
+                others = [numbers for other, numbers in votes.items() if other != node]
+                if len(others) >= LEAST - 1:
+                    return tuple(max(column) for column in zip(*others, strict=True))
+        return None
+
     def _with(self, now: LastSaid) -> LastSaid:
         found = LastSaid()
         for one in (self, now):

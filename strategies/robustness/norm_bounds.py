@@ -82,8 +82,7 @@ class NormBounds(Stateful):
     def __init__(self, options: GuardOptions, rule: Aggregation | None = None) -> None:
         self._options, self._rule = options, ByMethod() if rule is None else rule
         self._fixed = options.dp_clip if options.dp_noise else None  # a bound that depends on nobody's data
-        most_of_usual = self._rule.most_of_usual_loss()
-        self._loss_multiple = most_of_usual if options.guard else None
+        self._loss_multiple = self._rule.most_of_losses() if options.guard else None
         self.learns = options.zeroes or self._loss_multiple is not None
         noted = options.guard_rollbacks > 0  # how far each reply came
         bounded = self.learns or options.clips or options.range_of_examples or self._fixed is not None
@@ -193,13 +192,20 @@ class NormBounds(Stateful):
         self._seen.setdefault(group, _Seen()).rejected[assignment.node.id] = lengths
         raise Rejected(f"norm {lengths[0]:.3g} above {longest:.3g}, far more than usual in tier {group}")
 
-    def _with_usual_loss(self, assignment: TrainAssignment, reply: ClientUpdate, multiple: float) -> ClientUpdate:
-        """A reply whose loss is at most so many times what is usual."""
-        usual = self.losses.usual(group_of(assignment, reply), self._losses_now)
-        if usual is None or reply.metrics.get(_LOSS, 0.0) <= multiple * max(usual[0], 0.0):
+    def _with_usual_loss(
+        self, assignment: TrainAssignment, reply: ClientUpdate, multiples: tuple[float, float]
+    ) -> ClientUpdate:
+        """A reply whose loss is at most so many times what is usual, and so many times the largest of the others'."""
+        group = group_of(assignment, reply)
+        usual = self.losses.usual(group, self._losses_now)
+        others = self.losses.largest_of_others(group, assignment.node.id, self._losses_now)
+        if usual is None or others is None:
+            return reply
+        most = min(multiples[0] * max(usual[0], 0.0), multiples[1] * max(others[0], 0.0))
+        if reply.metrics.get(_LOSS, 0.0) <= most:
             return reply
         self._shortened_losses += 1
-        return reply.with_metrics({_LOSS: multiple * max(usual[0], 0.0)})
+        return reply.with_metrics({_LOSS: most})
 
     def _shortened(self, tier: str, reply: ClientUpdate) -> ClientUpdate:
         bound = self._bound(tier)

@@ -191,17 +191,25 @@ def test_few_steps_are_short_where_steps_count(rule: Aggregation | None, refused
         limits.limited(one, reply(1.0, steps=1))
 
 
-@pytest.mark.parametrize(("q", "most"), [(1.0, 8.0), (2.0, 4.0), (0.0, 1e20)])
-def test_a_loss_weighs_at_most_four_times_the_usual(q: float, most: float) -> None:
+@pytest.mark.parametrize(
+    ("q", "losses", "expected"),
+    [
+        (1.0, [1.0, 2.0, 3.0], 4.5),  # half as much again as the largest of the others
+        (2.0, [1.0, 2.0, 3.0], 3 * 1.5**0.5),
+        (1.0, [1.0, 1.0, 1.0, 3.9], 4.0),  # four times the usual
+        (2.0, [1.0, 1.0, 1.0, 1.9], 2.0),
+        (0.0, [1.0, 2.0, 3.0], 1e20),
+    ],
+)
+def test_a_loss_weighs_at_most_so_many_times_what_others_say(q: float, losses: list[float], expected: float) -> None:
     limits = NormBounds(GuardOptions(), QFedAvg(q))
     limits.begin(1, torch.zeros(0))
-    came = [(asked(node=node), reply(1.0, loss_before=loss)) for node, loss in enumerate([1.0, 2.0, 3.0, 1e20])]
+    came = [(asked(node=node), reply(1.0, loss_before=loss)) for node, loss in enumerate([*losses, 1e20])]
     for one, update in came:
         limits.hear(one, update)
-    came[-1:] = [(asked(node=3), reply(1.0, loss_before=1e20))]
-    usual = [limits.limited(one, update).metrics["loss-before"] for one, update in came]
-    assert usual[:3] == [1.0, 2.0, 3.0]
-    assert usual[3] == pytest.approx(most * 2.5 / 2 if q else most)
+    found = [limits.limited(one, update).metrics["loss-before"] for one, update in came]
+    assert found[:-1] == losses
+    assert found[-1] == pytest.approx(expected)
 
 
 def test_every_cluster_has_its_own_bound() -> None:

@@ -1,8 +1,7 @@
 """Masks: whole numbers modulo 2^32 that nobody without the key can tell from chance.
 
-A mask is the key stream of ChaCha20 (RFC 8439) under a key of 32 bytes that is used once. flwr has a generator for this
-as well, `pseudo_rand_gen`; it folds every key into 32 bits and draws from a Mersenne Twister, which is no generator for
-secrets, and never draws the largest number (findings/flwr-secagg-mask-has-32-bits.sh). So masks do not come from there.
+A mask is the key stream of ChaCha20 (RFC 8439) under a key of 32 bytes that is used once: a cipher's, because a mask is a
+secret and not a sample.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def test_a_request_and_its_reply() -> None:
     assert Call("client_app/app.py", "train_part") in legs[LEGS[1]]
     assert legs[LEGS[2]][-1].function == "PartialAverage.add"
     names = [call.function for call in legs[LEGS[1]]]
-    assert names.count("answer_train") == names.count("SGD.step") == 1
+    assert names.count("answer_train") == names.count("FlatSGD.step") == 1
     assert figures(traced()) == found  # every cache is warm
 
 

@@ -1,7 +1,7 @@
 """Masks: whole numbers modulo 2^32 that nobody without the key can tell from chance.
 
-A mask is the key stream of ChaCha20 (RFC 8439) under a key of 32 bytes that is used once: a cipher's, because a mask is a
-secret and not a sample.
+A mask is the key stream of ChaCha20 (RFC 8439) under a key of 32 bytes that is used once: a cipher's, because a mask is
+a secret and not a sample.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A folder of this machine's for what is costly to make again, such as decoded pictures.
 
-`$FLOTILLA_CACHE`, else `$XDG_CACHE_HOME/flotilla`, else `~/.cache/flotilla`; `FLOTILLA_CACHE=none` keeps nothing. What
-lies there is made anew where it is missing, so it can be deleted at any time. It is bounded: what was not used for
-longest makes room, and what was made of other files at the same place is removed.
+It lies below `models.cache_folder`. What lies there is made anew where it is missing, so it can be deleted at any time.
+It is bounded: what was not used for longest makes room, and what was made of other files at the same place is removed.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.cache_folder import cache_folder
 
 MOST = 2**34  # bytes of all files together, and never more than half of what the disk has left for them
 _BLOCK = 512  # bytes, of st_blocks
@@ -64,15 +65,11 @@ def _hash(text: str) -> str:
 
 def folder() -> Path | None:
     """The folder, made where it is missing; None where nothing is to be kept, or can be."""
-    told = os.environ.get("FLOTILLA_CACHE")
-    if told == "none":
-        return None
-    base = os.environ.get("XDG_CACHE_HOME")
-    with suppress(OSError, RuntimeError):  # RuntimeError: a user without a home
-        found = Path(told) if told else (Path(base) if base else Path.home() / ".cache") / "flotilla"
-        found = found / "decoded"
-        found.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return found
+    found = cache_folder("decoded")
+    if found is not None:
+        with suppress(OSError):
+            found.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return found
     return None
 
 

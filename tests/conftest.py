@@ -16,7 +16,7 @@ with warnings.catch_warnings():  # flwr's typer uses what its click calls deprec
 from strategies.exchange.messaging import exchange
 from tests.support import Player, Time
 
-os.environ.setdefault("FLOTILLA_CACHE", "off")  # no test leaves anything at the user's, nor finds it there
+os.environ.setdefault("FLOTILLA_CACHE", "none")  # no test leaves anything at the user's, nor finds it there
 
 # Two busy cores: time says nothing about an example, nor about how it was drawn.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

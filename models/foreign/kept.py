@@ -4,7 +4,7 @@ A device that handles every message in a process of its own would otherwise expo
 found by what the network is made from (`key`), and believed if that is as it was: versions of installed packages, and
 the sources of the factory's module and of what it uses besides them. It is data and runs no code (`stored`); what is
 found in it is compared with the server's fingerprint as if it had been exported. Other files that a factory reads are
-not seen: `FLOTILLA_CACHE=off` keeps nothing.
+not seen: `FLOTILLA_CACHE=none` keeps nothing (`models.cache_folder`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from types import ModuleType
 
 from torch import fx, nn
 
+from models.cache_folder import cache_folder
 from models.foreign.stored import NotStorable, from_bytes, to_bytes
 
-VARIABLE = "FLOTILLA_CACHE"  # a folder, or "off"
 _FILES, _BYTES = 64, 64 * 2**20  # kept at most; of one file
 _PACKAGES = ("site-packages", "dist-packages")
 _PYTHON = get_paths()["stdlib"]
@@ -35,14 +35,7 @@ _PYTHON = get_paths()["stdlib"]
 
 def folder() -> Path | None:
     """Where graphs are kept; None: nowhere."""
-    said = os.environ.get(VARIABLE, "")
-    if said == "off":
-        return None
-    try:
-        root = Path(said) if said else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flotilla"
-    except RuntimeError:  # nobody's home
-        return None
-    return root / "networks"
+    return cache_folder("networks")
 
 
 def key(*made_from: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from models.cache_folder import VARIABLE
 from models.foreign import kept, stored
 from models.foreign.axes import find_axes
 from models.foreign.part import build_part
@@ -21,7 +22,7 @@ HERE = "tests.models.foreign.nets"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(kept.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
     return tmp_path / "networks"
 
 
@@ -56,7 +57,7 @@ def test_a_network_is_found_again_and_old_ones_go(folder: Path, monkeypatch: pyt
 
 def test_nothing_is_kept_where_nobody_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv(kept.VARIABLE, "off")
+    monkeypatch.setenv(VARIABLE, "none")
     kept.write("one", HERE, *exported_once("edge"))
     assert (kept.read("one"), list(tmp_path.iterdir())) == (None, [])
 

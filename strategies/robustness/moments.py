@@ -30,6 +30,7 @@ LeftOut = Callable[[NodeId, str], None]
 
 @dataclass(slots=True, kw_only=True)
 class _Tier:
+    layers: list[str]
     channels: list[int]
     held: list[tuple[NodeId, Tensor, Tensor]] = field(default_factory=list)  # node, moments, facts
     facts: list[Tensor] = field(default_factory=list)
@@ -49,7 +50,9 @@ class MomentPool:
     """
 
     def __init__(self, channels: Mapping[str, Mapping[str, int]], *, guard: bool, left_out: LeftOut) -> None:
-        self._tiers = {name: _Tier(channels=list(layers.values())) for name, layers in channels.items()}
+        self._tiers = {
+            name: _Tier(layers=list(layers), channels=list(layers.values())) for name, layers in channels.items()
+        }
         self._guard, self._left_out = guard, left_out
 
     def add(self, name: str, node: NodeId, moments: Tensor, examples: float) -> None:
@@ -85,7 +88,8 @@ class MomentPool:
         if usual is not None:
             own = len(tier.facts) >= LEAST
             most_length = MOST_LENGTH if own else MOST_LENGTH_ELSEWHERE
-            # A layer without activations says nothing; nor does one that is dead in the parts of all other tiers.
+            # A layer without activations says nothing; nor does one that is dead in the parts of all other tiers, or
+            # that too few of them have.
             times = (facts / usual).nan_to_num(nan=1.0, posinf=None if own else 1.0).amax(1)
             for what, found, most in zip(
                 ("activations an example", "their root mean square"),
@@ -99,12 +103,23 @@ class MomentPool:
         tier.add(moments)
 
     def _usual(self, tier: _Tier) -> Tensor | None:
-        """Medians by layer (2, layers) of the tier, or of all tiers; None where too few answered."""
+        """Medians by layer (2, layers) of the tier, or of all tiers; None where too few answered.
+
+        Parts of other depths have other layers, so these are told by their names; NaN where too few have one.
+        """
         if len(tier.facts) >= LEAST:
             return torch.stack(tier.facts).quantile(0.5, dim=0)
-        layers = len(tier.channels)
-        every = [facts[:, :layers] for one in self._tiers.values() for facts in one.facts if facts.shape[1] >= layers]
-        return torch.stack(every).quantile(0.5, dim=0) if len(every) >= LEAST else None
+        said: dict[str, list[Tensor]] = {layer: [] for layer in tier.layers}
+        for one in self._tiers.values():
+            for layer, facts in zip(one.layers, torch.stack(one.facts).unbind(2) if one.facts else (), strict=False):
+                said.get(layer, []).extend(facts)
+        if all(len(found) < LEAST for found in said.values()):
+            return None
+        unknown = torch.full((2,), torch.nan, dtype=torch.float64)
+        medians = [
+            torch.stack(found).quantile(0.5, dim=0) if len(found) >= LEAST else unknown for found in said.values()
+        ]
+        return torch.stack(medians, dim=1)
 
 
 def _facts(moments: Tensor, channels: Sequence[int], examples: float) -> Tensor:

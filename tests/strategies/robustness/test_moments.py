@@ -47,3 +47,16 @@ def test_what_is_dead_elsewhere_says_nothing() -> None:
 
 def test_of_two_nobody_can_say_who_is_odd() -> None:
     assert left_out(("a", 1.0), ("b", 1e15)) == []
+
+
+@pytest.mark.parametrize(("times", "counts"), [(0.9, True), (1.1, False)])
+def test_layers_of_parts_of_other_depths_are_told_by_their_names(times: float, counts: bool) -> None:
+    """The deep part has an early layer in common with the shallow ones, behind one that only it has."""
+    found: list[int] = []
+    channels = {"a": {"stem": 1, "deep": 1, "exit": 1}, "b": {"stem": 1, "exit": 1}}
+    pool = MomentPool(channels, guard=True, left_out=lambda node, _: found.append(int(node)))
+    for node in range(3):
+        pool.add("b", node, torch.cat([said(1.0), 4 * said(1.0)]), EXAMPLES)
+    pool.add("a", 3, torch.cat([said(1.0), 100 * said(1e6), 4 * said(times * MOST_LENGTH_ELSEWHERE)]), EXAMPLES)
+    pool.pooled()
+    assert found == ([] if counts else [3])

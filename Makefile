@@ -43,9 +43,10 @@ test: install ## Run the tests (minutes), through real Flower processes too.
 
 test-slow: install ## Run the tests that take longer; published data sets from FLOTILLA_DATA if they are there.
 	@$(TEST) -m "slow and not compose and not wheel"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m "wheel and slow" tests/wheel
 
 test-wheel: install ## Build a wheel, install it in an environment that has nothing else, use it from another directory.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m wheel tests/wheel
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m "wheel and not slow" tests/wheel
 
 test-compose: install ## What needs a Docker engine: the compose file as it is, a job on it; a device without torch. Else skipped.
 	@$(BIN)/python -m pytest -rs -s -m compose tests/e2e/test_device.py tests/e2e/test_compose.py

@@ -55,6 +55,7 @@ def run(folder: Path, kind: str, example: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_example_runs(folder: Path) -> None:
     assert len(EXAMPLES) >= 6
     printed = []

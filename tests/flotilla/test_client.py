@@ -91,6 +91,7 @@ def test_it_learns_and_every_feature_is_answered() -> None:
     assert len(method.report.scores) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["regression", "multi-label"])
 def test_labels_may_be_no_classes(task: str) -> None:
     """Two numbers, or two questions, about the mean of an input; selectors and evaluation, too."""

@@ -164,6 +164,7 @@ def test_an_ordinary_module(installed: Environment, tmp_path: Path) -> None:
     assert states[0] == states[1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_an_ordinary_module_on_supernodes(installed: Environment, tmp_path: Path) -> None:
     """Nodes that allow it train it, others refuse it; its network is used from another directory."""

@@ -40,6 +40,7 @@ def run(play: Player) -> Path:
     return play.once(model="mlp", widths="128, 64", num_clients=4, num_server_rounds=3).path
 
 
+@pytest.mark.slow
 def test_an_int8_file_is_the_tier_nearly(run: Path, tmp_path: Path) -> None:
     full, small = export(run, "a", "onnx", tmp_path, int8=Int8(force=True))
     assert (full.numbers, small.numbers) == ("float32", "int8")
@@ -100,6 +101,7 @@ def test_the_table_names_numbers_only_where_there_are_several() -> None:
     assert table([ROW, replace(ROW, numbers="int8")]).split()[:3] == ["tier", "numbers", "parameters"]
 
 
+@pytest.mark.slow
 def test_files_that_calibrate(run: Path, tmp_path: Path) -> None:
     """What they hold decides the scales: values far beyond the data's leave few steps for the data."""
     values = load_data(DataSettings()).train_examples.values.numpy()[:50]

@@ -164,6 +164,7 @@ def test_blocks_and_stages_are_found_and_proved() -> None:
     assert proof.shortened < 1e-5
 
 
+@pytest.mark.slow
 def test_a_layer_of_a_transformer_is_a_stage() -> None:
     found = found_in("layers")
     assert (found.stages.count, found.stages.blocks) == (3, (1, 1, 2, 2, 3, 3))

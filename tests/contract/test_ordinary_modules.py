@@ -87,6 +87,7 @@ def test_one_classifier_for_all_depths(play: Player) -> None:
         configured(**keys | {"model": RESIDUAL})
 
 
+@pytest.mark.slow
 def test_modules_after_which_it_can_end_are_named() -> None:
     named = configured(**RUN | {"model": RESIDUAL, "blocks": "first.0, first, second"}, method="depthfl").network
     assert layout(named).exits == {1, 2, 3}
@@ -142,6 +143,7 @@ def test_what_cannot_be_cut_is_refused_in_one_line(name: str, reason: str) -> No
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["heterofl", pytest.param("fjord", marks=pytest.mark.slow)])
 def test_a_finished_run_of_it_is_loaded_and_exported(play: Player, tmp_path: Path, method: str) -> None:
     """Every tier, from the folder and through both kinds of file, with the accuracy that the run reported."""

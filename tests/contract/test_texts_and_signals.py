@@ -97,6 +97,7 @@ def test_signals_are_learnt(root: Path, tmp_path: Path) -> None:
     assert play(tmp_path / "run", **keys).summary["last"]["accuracy"] > 0.6
 
 
+@pytest.mark.slow
 def test_words_are_learnt(root: Path, tmp_path: Path) -> None:
     """One word of every sentence says its label."""
     keys = _keys(root, "sst2", "gru", method="fedavg", num_server_rounds=10, evaluate_every=10, local_epochs=4)

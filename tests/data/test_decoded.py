@@ -117,6 +117,7 @@ def _pictures(root: Path) -> DataSettings:
     return DataSettings(dataset="image-folder", data_root=str(root), image_size=4, image_channels=1)
 
 
+@pytest.mark.slow
 def test_a_second_process_opens_no_picture(tmp_path: Path, cache: Path) -> None:
     """The pictures are replaced by others of the same size and time, which nobody can decode."""
     settings = _pictures(tmp_path / "pictures")

@@ -68,6 +68,7 @@ def test_the_page_runs_in_process() -> None:
     server(LocalGrid(client, contexts({}, 4)), context)
 
 
+@pytest.mark.slow
 def test_it_learns_and_every_feature_is_answered() -> None:
     """Statistics, losses and gradients for selectors, FedDyn's term, secure aggregation, evaluation."""
     names = page("my_app/client_app.py")

@@ -104,6 +104,7 @@ def test_rates_are_those_of_the_line() -> None:
     assert not found.tls
 
 
+@pytest.mark.slow
 def test_a_server_that_takes_its_time_is_not_the_line() -> None:
     """20 kB every 10 ms would look like 2 MB/s, but the line idles."""
     with serving(Server(making=0.01)) as address:

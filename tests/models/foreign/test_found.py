@@ -151,6 +151,7 @@ def test_what_is_not_understood_freezes_what_it_touches_and_says_where() -> None
     assert prove(module, found, example("edge"), torch.Generator().manual_seed(1)).holds
 
 
+@pytest.mark.slow
 def test_blocks_and_stages_are_found_and_proved() -> None:
     found = found_in("residual")
     assert (found.stages.count, found.stages.blocks, found.stages.stages) == (2, (1, 2, 3), (1, 1, 2))

@@ -44,6 +44,7 @@ def test_what_is_read_is_the_same_network(net: str) -> None:
         assert torch.equal(one.train(training)(example(net)), expected)
 
 
+@pytest.mark.slow
 def test_a_network_is_found_again_and_old_ones_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.write("one", HERE, *exported_once("edge"))
     assert kept.read("one") is not None

@@ -111,6 +111,7 @@ def test_depthfl_at_one_depth_is_the_plain_mean_of_a_net_with_exits(play: Player
 # ---- InclusiveFL's momentum ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["transformer", "vit"])
 @pytest.mark.parametrize("own", [True, False])
 def test_momentum_acts_in_whole_runs_on_transformers(play: Player, tmp_path: Path, network: str, own: bool) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from math import ceil
 from time import perf_counter
 
-from benchmarks.bench.floor import Floor, Steps, floor
+from benchmarks.bench.floor import Steps, bare_loop
 from benchmarks.bench.flower_overhead.driver import Pause, Round, probed_run
 from benchmarks.bench.rows import Row, row_of_turns
+from benchmarks.bench.workers import Workers, workers
 from benchmarks.document import Say
 from benchmarks.images import Images, images
 from data import load
@@ -56,7 +57,7 @@ def pfl(
         steps = _steps(config)
         data = "synthetic" if found.dataset != "cifar10" else found.what
         note = f"{steps.clients} clients x {steps.examples} images ({data}), {processes} processes of one thread"
-        with floor(steps, processes) as bare:
+        with workers(bare_loop, steps, processes) as bare:
             say("pfl: the in-process engine in turns with the bare loop")
             turns = _in_process(config, bare, rounds, processes)
             rows = [_row("in-process engine / the same steps in a bare loop", turns, 1.1, note)]
@@ -106,7 +107,7 @@ def _steps(config: RunConfig) -> Steps:
     )
 
 
-def _in_process(config: RunConfig, bare: Floor, rounds: int, processes: int) -> list[tuple[float, float]]:
+def _in_process(config: RunConfig, bare: Workers, rounds: int, processes: int) -> list[tuple[float, float]]:
     """Take seconds of rounds of ours and of the floor's, in turns."""
     strategy = config.strategy()
     for name, tensor in initial_state(strategy.network, torch_generator(1, 0, "server", "initial state")).items():
@@ -124,7 +125,7 @@ def _in_process(config: RunConfig, bare: Floor, rounds: int, processes: int) -> 
     return turns
 
 
-def _under_ray(keys: dict[str, Scalar], bare: Floor, rounds: int) -> list[tuple[float, float]]:
+def _under_ray(keys: dict[str, Scalar], bare: Workers, rounds: int) -> list[tuple[float, float]]:
     """Do the same through the simulation."""
     turns: list[tuple[float, float]] = []
 

@@ -7,19 +7,15 @@ what the ClientApp calls between reading a request and encoding its reply.
 
 from __future__ import annotations
 
-import multiprocessing as mp
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from multiprocessing.connection import Connection
-from multiprocessing.sharedctypes import Synchronized
-from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.bench.workers import Share, workers
 from client_app.fused_training import Learner, train_fused
 from client_app.model_cache import LocalModel
 from data import Split, batches
@@ -27,7 +23,7 @@ from models.algebra.plans import Plan
 from models.networks.build import build_part, initial_state, part_of
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
-from protocol import Optimiser, Work, keep_large_buffers
+from protocol import Optimiser, Work
 
 EAGER, OURS = "eager", "ours"
 _CPU = torch.device("cpu")
@@ -54,81 +50,22 @@ class Round:
     optimiser: Optimiser
 
 
-class Trainers:
-    """Processes that train a round in one of two ways whenever they are asked; use `trainers`."""
-
-    def __init__(self, asked: Round, processes: int) -> None:
-        method = mp.get_context("spawn")
-        self._next: Synchronized[int] = method.Value("i", 0)
-        self._pipes: list[Connection] = []
-        self._processes = []
-        for _ in range(processes):
-            ours, theirs = method.Pipe()
-            process = method.Process(target=_work, args=(theirs, asked, self._next), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
-
-    def round(self, way: str) -> float:
-        """Wall seconds of one round."""
-        self._next.value = 0
-        began = perf_counter()
-        for pipe in self._pipes:
-            pipe.send(way)
-        for pipe in self._pipes:
-            pipe.recv()
-        return perf_counter() - began
-
-    def close(self) -> None:
-        """End the processes."""
-        for pipe in self._pipes:
-            pipe.send("")
-        for process in self._processes:
-            process.join()
-
-
-@contextmanager
-def trainers(asked: Round, processes: int) -> Iterator[Trainers]:
-    """Make the processes, let each way warm up, and end them."""
-    made = Trainers(asked, processes)
-    try:
-        for way in (EAGER, OURS):
-            made.round(way)
-        yield made
-    finally:
-        made.close()
-
-
 def in_turns(asked: Round, processes: int, turns: int) -> list[tuple[float, float]]:
     """Wall seconds of rounds of ours and of the bare loop, in turns."""
-    with trainers(asked, processes) as made:
+    with workers(_train, asked, processes, ways=(EAGER, OURS)) as made:
         return [(made.round(OURS), made.round(EAGER)) for _ in range(turns)]
 
 
-def _work(pipe: Connection, asked: Round, next_client: Synchronized[int]) -> None:
-    torch.set_num_threads(1)
-    keep_large_buffers()
+def _train(share: Share, asked: Round) -> None:
     tiers = [TierSteps(asked, rate) for rate in asked.rates]
     ways: dict[str, Callable[[TierSteps, Split, torch.Generator], None]] = {
         EAGER: TierSteps.eager,
         OURS: TierSteps.ours,
     }
-    while way := pipe.recv():
-        for client in _claimed(next_client, asked.clients):
+    for way in share.rounds():
+        for client in share.clients(asked.clients):
             draws = torch_generator(0, client, "bench", "batches")
             ways[way](tiers[client % len(tiers)], examples_of(tiers[0].spec, asked.examples, client), draws)
-        pipe.send(None)
-
-
-def _claimed(next_client: Synchronized[int], clients: int) -> Iterator[int]:
-    while True:
-        with next_client.get_lock():
-            client = next_client.value
-            next_client.value = client + 1
-        if client >= clients:
-            return
-        yield client
 
 
 def examples_of(spec: NetworkSpec, count: int, client: int) -> Split:

@@ -74,10 +74,17 @@ class LastWord(nn.Module):
         return self.model(tokens).logits[:, -1]
 
 
+def _of_transformers(config: str, model: str, **settings: Any) -> Any:
+    """A model of transformers with drawn weights, by the names of two of its classes and the settings of the first."""
+    transformers = library("transformers", model)
+    return getattr(transformers, model)(getattr(transformers, config)(**settings))
+
+
 def gpt2(vocabulary: int) -> nn.Module:
     """A small GPT-2 of transformers: fused queries, keys and values; the head is the embedding."""
-    transformers = library("transformers", "a language model")
-    config = transformers.GPT2Config(
+    made = _of_transformers(
+        "GPT2Config",
+        "GPT2LMHeadModel",
         vocab_size=vocabulary,
         n_embd=44,
         n_layer=2,
@@ -87,13 +94,14 @@ def gpt2(vocabulary: int) -> nn.Module:
         bos_token_id=0,
         eos_token_id=0,
     )
-    return LastWord(transformers.GPT2LMHeadModel(config))
+    return LastWord(made)
 
 
 def llama(vocabulary: int) -> nn.Module:
     """A small Llama of transformers: fewer heads of keys than of queries, gates, rotated positions."""
-    transformers = library("transformers", "a language model")
-    config = transformers.LlamaConfig(
+    made = _of_transformers(
+        "LlamaConfig",
+        "LlamaForCausalLM",
         vocab_size=vocabulary,
         hidden_size=48,
         num_hidden_layers=2,
@@ -104,13 +112,14 @@ def llama(vocabulary: int) -> nn.Module:
         max_position_embeddings=20,
         use_cache=False,
     )
-    return LastWord(transformers.LlamaForCausalLM(config))
+    return LastWord(made)
 
 
 def bert(vocabulary: int, classes: int) -> nn.Module:
     """A small BERT without a mask."""
-    transformers = library("transformers", "a classifier of texts")
-    config = transformers.BertConfig(
+    made = _of_transformers(
+        "BertConfig",
+        "BertForSequenceClassification",
         vocab_size=vocabulary,
         hidden_size=48,
         num_hidden_layers=2,
@@ -119,13 +128,14 @@ def bert(vocabulary: int, classes: int) -> nn.Module:
         max_position_embeddings=20,
         num_labels=classes,
     )
-    return Logits(transformers.BertForSequenceClassification(config))
+    return Logits(made)
 
 
 def distilbert(vocabulary: int, classes: int) -> nn.Module:
     """A small DistilBERT."""
-    transformers = library("transformers", "a classifier of texts")
-    config = transformers.DistilBertConfig(
+    made = _of_transformers(
+        "DistilBertConfig",
+        "DistilBertForSequenceClassification",
         vocab_size=vocabulary,
         dim=48,
         n_layers=2,
@@ -134,13 +144,14 @@ def distilbert(vocabulary: int, classes: int) -> nn.Module:
         max_position_embeddings=20,
         num_labels=classes,
     )
-    return Logits(transformers.DistilBertForSequenceClassification(config))
+    return Logits(made)
 
 
 def phi3(vocabulary: int) -> nn.Module:
     """A small Phi-3: one layer for queries, keys and values of unlike numbers of heads, one for gate and up."""
-    transformers = library("transformers", "a language model")
-    config = transformers.Phi3Config(
+    made = _of_transformers(
+        "Phi3Config",
+        "Phi3ForCausalLM",
         vocab_size=vocabulary,
         hidden_size=48,
         num_hidden_layers=2,
@@ -151,13 +162,14 @@ def phi3(vocabulary: int) -> nn.Module:
         use_cache=False,
         pad_token_id=0,
     )
-    return LastWord(transformers.Phi3ForCausalLM(config))
+    return LastWord(made)
 
 
 def hf_vit(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """A small ViT of transformers."""
-    transformers = library("transformers", "a classifier of images")
-    config = transformers.ViTConfig(
+    made = _of_transformers(
+        "ViTConfig",
+        "ViTForImageClassification",
         image_size=input_shape[1],
         patch_size=8,
         num_channels=input_shape[0],
@@ -167,7 +179,7 @@ def hf_vit(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         intermediate_size=70,
         num_labels=classes,
     )
-    return Logits(transformers.ViTForImageClassification(config))
+    return Logits(made)
 
 
 class Logits(nn.Module):

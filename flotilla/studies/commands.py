@@ -38,7 +38,7 @@ def _sweep(
     The same command goes on where a sweep was stopped, by Ctrl-C or a kill: finished runs stay, others go on from their
     last checkpoint. `flotilla compare FOLDER` holds them against each other.
 
-    Exit codes: 0 all finished; 1 some failed; 2 a wrong setting, nothing was started; 130 stopped.
+    Exit codes: 0 all finished; 1 some failed or were stopped; 2 a wrong setting, nothing was started; 130 stopped.
     """
     from flotilla.studies.plan import read_plan
     from flotilla.studies.screen import Screen
@@ -70,10 +70,11 @@ def _sweep(
     except KeyboardInterrupt:
         print("flotilla: SIGINT: stopped; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
-    shown = place.path.relative_to(Path.cwd()) if place.path.is_relative_to(Path.cwd()) else place.path
+    shown = _seen_from_here(place.path)
     print(f"{progress.finished} of {progress.cells} runs finished in {shown}; flotilla compare {shown}")
     if progress.failed:
         print(f"flotilla: {progress.failed} failed: --list says why, --retry tries them again", file=sys.stderr)
+    if progress.finished < progress.cells:
         raise typer.Exit(1)
 
 
@@ -107,7 +108,8 @@ def _compare(
     except (SettingsError, ValueError) as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    own = places[0] if len(places) == 1 and (places[0] / SWEEP).is_file() else Path.cwd()
+    swept = len(places) == 1 and (places[0] / SWEEP).is_file()
+    own = places[0].resolve() if swept else Path.cwd()
     target = folder or own / "comparison"
     target.mkdir(parents=True, exist_ok=True)
     chosen = [tables.scores(results), *([tables.differences(results, base)] if len(rows) > 1 else [])]
@@ -117,7 +119,7 @@ def _compare(
         ["flotilla", "compare", *map(str, places), *(["--against", against] if against else [])]
         + (["--to", str(folder)] if folder else [])
     )
-    title = own.name if own != Path.cwd() else "Comparison"
+    title = own.name if swept else "Comparison"
     files = {
         "comparison.md": markdown + "\n",
         "comparison.tex": "\n\n".join(table.latex() for table in chosen) + "\n",
@@ -129,7 +131,12 @@ def _compare(
     print(markdown)
     for line in skipped:
         print(f"flotilla: left out: {line}", file=sys.stderr)
-    print(f"\n{', '.join(files)} in {target}")
+    print(f"\n{', '.join(files)} in {_seen_from_here(target)}")
+
+
+def _seen_from_here(path: Path) -> Path:
+    """Relative to the working directory, where it is below it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def add_to(app: typer.Typer) -> None:

@@ -20,11 +20,10 @@ import torch
 from flotilla.local import run_local
 from flotilla.local.stopped import Stopped, signals_stop
 from flotilla.settings import Value
+from flotilla.studies.sweep import STOPPED
 from flotilla.user_code import make_importable
 from models.errors import SettingError
 from server_app import run as _run  # noqa: F401 (so that a forked process has it)
-
-STOPPED = 143  # exit code of a run that was told to stop, and can be resumed
 
 
 def run_one(config: Mapping[str, Value], nodes: int, processes: int, log: Path, packages: Mapping[str, Path]) -> None:

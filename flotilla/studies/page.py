@@ -11,7 +11,7 @@ from io import StringIO
 from typing import Any
 
 from flotilla.studies import tables
-from flotilla.studies.results import Result, by_row
+from flotilla.studies.results import Result, by_row, last_of, worst_of
 from flotilla.studies.statistics import paired, spread
 from flotilla.studies.tables import Point, Table
 from server_app.report.drawing import DASHES, GRID, MARKS, MUTED, in_page, key_of, style
@@ -60,16 +60,16 @@ def _sentence(results: Sequence[Result], against: str) -> str:
 
     def best(of: Callable[[Result], float]) -> tuple[str, str]:
         means = {row: spread([of(one) for one in runs]).mean for row, runs in rows.items()}
-        first = max(means, key=lambda row: means[row])
-        return first, f"{scale * means[first]:.1f}{unit}"
+        first = (max if results[0].higher else min)(means, key=lambda row: means[row])
+        return first, f"{scale * means[first]:.{1 if results[0].share else 4}f}{unit}"
 
-    whole, weakest = best(lambda one: one.last), best(lambda one: one.worst)
+    whole, weakest = best(last_of), best(worst_of)
     text = (
         f"{len(results)} runs, {len(rows)} rows. {whole[0]} has the best global network ({whole[1]} in the last round)"
     )
     text += f", {weakest[0]} the best worst tier ({weakest[1]})."
     if whole[0] != against:
-        found = paired(rows[whole[0]], rows[against], lambda one: one.last)
+        found = paired(rows[whole[0]], rows[against], last_of)
         if found is not None and found.half is not None:
             clear = "a difference that" if found.clear else "which"
             verb = "is clear of 0" if found.clear else "is not clear of 0"

@@ -74,7 +74,11 @@ def read_plan(file: Path) -> list[Cell]:
     if unknown := [name for name in told if name not in _PARTS or not isinstance(told[name], dict)]:
         raise SettingsError(f"{file}: {unknown[0]}: allowed are the tables [settings], [grid] and [rows.NAME]")
     common, grid = flatten(told.get("settings", {})), _grid(file, told.get("grid", {}))
-    rows = {name: flatten(keys if isinstance(keys, dict) else {}) for name, keys in told.get("rows", {}).items()}
+    rows = {}
+    for name, keys in told.get("rows", {}).items():
+        if not isinstance(keys, dict):
+            raise SettingsError(f"{file}: [rows] {name} = {keys!r}: allowed are tables [rows.NAME]")
+        rows[name] = flatten(keys)
     if not grid and not rows:
         raise SettingsError(f"{file}: allowed is at least one list in [grid], or one table [rows.NAME]")
     _once(file, common, grid, rows)

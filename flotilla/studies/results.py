@@ -10,9 +10,10 @@ from typing import Any
 
 from flotilla.settings import SettingsError
 from flotilla.studies.plan import SEED
-from flotilla.studies.sweep import SWEEP
+from flotilla.studies.sweep import RUNS, SWEEP
 from server_app.folder.run_folder import CONFIG, SUMMARY, read_metrics
 from server_app.folder.summary import Row
+from server_app.metrics import value_of
 
 # Settings that say how a run was carried out, not what it is.
 _HOW = frozenset({SEED, "run-dir", "resume", "client-state", "data-root"})
@@ -44,7 +45,7 @@ class Result:
         row: what it is compared as.
         seed: of the run.
         folder: where it is.
-        metric: name of its score; share: whether that is shown in percent.
+        metric: name of its score; share: whether that is shown in percent; higher: whether more of it is better.
         last, best: score of the global network in the last evaluated round and in its best one.
         tiers: by name, widest first.
         clients: mean score of the worst tenth of the clients on their own data, where that was measured.
@@ -59,6 +60,7 @@ class Result:
     folder: Path
     metric: str
     share: bool
+    higher: bool
     last: float
     best: float
     tiers: Mapping[str, TierResult]
@@ -71,27 +73,28 @@ class Result:
     @property
     def worst(self) -> float:
         """Score of the worst tier in the last evaluated round."""
-        return min(tier.last for tier in self.tiers.values())
+        return (min if self.higher else max)(tier.last for tier in self.tiers.values())
 
 
 def read_results(places: Sequence[Path]) -> tuple[list[Result], list[str]]:
     """The finished runs of some folders, each a run's or a sweep's, and a line for each that could not be used.
 
     Raises:
-        SettingsError: no finished run is there, or they have different metrics or tiers.
+        SettingsError: no finished run is there, or they have different metrics.
     """
     found, skipped = [], []
-    for row, folder in _labelled([pair for place in places for pair in _runs_in(place)]):
+    runs = {folder.resolve(): (row, folder) for place in places for row, folder in _runs_in(place)}  # each once
+    for row, folder in _labelled(list(runs.values())):
         try:
             found.append(_read(row, folder))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            why = error.args[0] if isinstance(error, _NotFinished) else f"{type(error).__name__}: {error}"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            why = error.args[0] if isinstance(error, _NotFinished) else f"damaged: {type(error).__name__}: {error}"
             skipped.append(f"{folder}: {why}")
     if not found:
         where = ", ".join(map(str, places))
         told = f" ({skipped[0]})" if skipped else ""
         raise SettingsError(f"no finished run in {where}{told}: allowed are run folders and folders of sweeps")
-    if len({(result.metric, result.share) for result in found}) > 1:
+    if len({(result.metric, result.share, result.higher) for result in found}) > 1:
         raise SettingsError("runs of different metrics: allowed are runs of one, see `metric`")
     return found, skipped
 
@@ -104,9 +107,9 @@ def _runs_in(place: Path) -> list[tuple[str | None, Path]]:
     """(row, run folder) of a place; the row of a run by itself follows from its settings later."""
     try:
         told = json.loads((place / SWEEP).read_text(encoding="utf-8"))["runs"]
-        return [(str(one["row"]), place / "runs" / str(one["run"])) for one in told]
+        return [(str(one["row"]), place / RUNS / str(one["run"])) for one in told]
     except FileNotFoundError:
-        return [(None, place.resolve() if place.is_symlink() else place)]
+        return [(None, place)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{place / SWEEP} is damaged: {error}") from None
 
@@ -139,29 +142,35 @@ def _read(row: str, folder: Path) -> Result:
     if summary.get("status") != "finished":
         raise _NotFinished(f"its status is {summary.get('status', 'not finished')}")
     rows, told = read_metrics(folder), summary.get("metric") or {"name": "accuracy", "share": True}
-    key = "score" if summary.get("metric") else "accuracy"
-    last, best, own_best = summary["last"], summary["best"], summary.get("best_of_tier") or {}
-    tiers = {
-        name: TierResult(
-            last=float(tier[key]),
-            best=float((own_best.get(name) or tier)[key]),
-            parameters=float(tier["parameters"]),
-            macs=float(tier["macs"]),
-            traffic=float(tier.get("bytes_down") or 0) + float(tier.get("bytes_up") or 0),
-        )
-        for name, tier in last["tiers"].items()
-    }
+    last, best, own_best = summary.get("last") or {}, summary.get("best") or {}, summary.get("best_of_tier") or {}
+    score, best_score = value_of(last), value_of(best)
+    if score is None or best_score is None:
+        raise _NotFinished("it was never evaluated")
+    tiers = {}
+    for name, tier in last["tiers"].items():
+        if (own := value_of(tier)) is not None:  # statistics of a tier may be missing
+            peak = value_of(own_best.get(name) or tier)
+            tiers[name] = TierResult(
+                last=own,
+                best=own if peak is None else peak,
+                parameters=float(tier.get("parameters") or 0),
+                macs=float(tier.get("macs") or 0),
+                traffic=float(tier.get("bytes_down") or 0) + float(tier.get("bytes_up") or 0),
+            )
+    if not tiers:
+        raise _NotFinished("no tier of it was evaluated")
     return Result(
         row=row,
         seed=_config(folder).get(SEED),
         folder=folder,
         metric=str(told["name"]),
         share=bool(told["share"]),
-        last=float(last[key]),
-        best=float(best[key]),
+        higher=told.get("better", "higher") == "higher",
+        last=score,
+        best=best_score,
         tiers=tiers,
         clients=_worst_clients(rows),
-        curve=[(int(one["round"]), float(one[key])) for one in rows if one.get(key) is not None],
+        curve=[(int(one["round"]), value) for one in rows if (value := value_of(one)) is not None],
         traffic=sum(float(one.get(name) or 0) for one in rows for name in _TRAFFIC),
         seconds=sum(float(value) for one in rows for value in (one.get("seconds") or {}).values()),
         memory=max((float(one["resident_bytes"]) for one in rows if one.get("resident_bytes")), default=None),
@@ -171,6 +180,16 @@ def _read(row: str, folder: Path) -> Result:
 def _worst_clients(rows: Iterable[Row]) -> float | None:
     found = [one["fairness"]["worst_10_percent_mean"] for one in rows if one.get("fairness")]
     return float(found[-1]) if found else None
+
+
+def last_of(result: Result) -> float:
+    """Score of the global network."""
+    return result.last
+
+
+def worst_of(result: Result) -> float:
+    """Score of the worst tier."""
+    return result.worst
 
 
 def by_row(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -2,7 +2,7 @@
 
 A sweep's folder says everything: `sweep.json` which runs there are, `runs/NAME` one run folder each, `logs/NAME.log`
 what it said, `failed/NAME.json` why it failed. A run is finished if its summary says so; one that was stopped or killed
-goes on from its last checkpoint; one that failed is left as it is until asked for.
+goes on from its last checkpoint; one that failed, or was killed alone, is left as it is until asked for.
 """
 
 from __future__ import annotations
@@ -10,19 +10,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from flotilla.settings import Settings, SettingsError, prepare
 from flotilla.studies.plan import Cell
+from models.errors import SettingError
 from server_app.folder.files import replace_text
+from server_app.folder.lock import RunLock
+from server_app.folder.progress import shown_as
+from server_app.folder.run_folder import METRICS, SUMMARY
 from server_app.folder.settle import settle_ended
+from server_app.metrics import value_of
 
 SWEEP, RUNS, LOGS, FAILED = "sweep.json", "runs", "logs", "failed"
+STOPPED = 143  # exit code of a run that was told to stop
 _LOOK = 1.0  # seconds between two looks at how far the runs are
 _END = 30.0  # seconds that runs get to stop in, after which they are killed
 
@@ -95,14 +102,14 @@ class Progress:
 
 def _status(run: Path) -> str:
     try:
-        return str(json.loads((run / "summary.json").read_text(encoding="utf-8"))["status"])
+        return str(json.loads((run / SUMMARY).read_text(encoding="utf-8"))["status"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
 def _rounds_done(run: Path) -> int:
     try:
-        with (run / "metrics.jsonl").open("rb") as file:
+        with (run / METRICS).open("rb") as file:
             return sum(1 for _ in file)
     except OSError:
         return 0
@@ -116,6 +123,8 @@ def settings_of(folder: Folder, cell: Cell, app_dir: Path, code: Sequence[Path])
     """
     run = folder.run(cell)
     goes_on = any((run / "checkpoints").glob("round-*.json"))
+    if run.is_dir() and (owner := _owner(run)):
+        raise SettingsError(f"{cell.shown}: {run} is in use: {owner}")
     if not goes_on and run.is_dir():
         shutil.rmtree(run)  # no round of it was saved
     pairs = [f"{key}={json.dumps(value)}" for key, value in cell.keys.items()]
@@ -125,6 +134,35 @@ def settings_of(folder: Folder, cell: Cell, app_dir: Path, code: Sequence[Path])
         return prepare(app_dir, pairs, run_dir=run, code=code)
     except SettingsError as error:
         raise SettingsError(f"{cell.shown}: {error}") from None
+
+
+def _owner(run: Path) -> str | None:
+    """Who writes to a run folder; the runs of a sweep that was killed get a moment to end in."""
+    until = monotonic() + _END
+    while (owner := RunLock(run).other_owner()) and monotonic() < until:
+        sleep(0.2)
+    return owner
+
+
+@contextmanager
+def _alone(folder: Folder) -> Iterator[None]:
+    """The sweep's folder, for one sweep at a time; it is not left behind empty.
+
+    Raises:
+        SettingsError: another one is running there.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(folder.path)
+    try:
+        lock.take("folder")
+    except SettingError as error:
+        raise SettingsError(str(error)) from None
+    try:
+        yield
+    finally:
+        lock.release()
+        with suppress(OSError):
+            folder.path.rmdir()
 
 
 def run_sweep(
@@ -151,9 +189,24 @@ def run_sweep(
         report: told what happens.
 
     Raises:
-        SettingsError: a run that cannot be; nothing was started.
+        SettingsError: a run that cannot be, or another sweep in the folder; nothing was started.
         KeyboardInterrupt: as it came; the runs have stopped, and can go on.
     """
+    with _alone(folder):
+        return _run_sweep(folder, cells, app_dir, jobs, processes, retry=retry, code=code, report=report)
+
+
+def _run_sweep(
+    folder: Folder,
+    cells: Sequence[Cell],
+    app_dir: Path,
+    jobs: int,
+    processes: int,
+    *,
+    retry: bool,
+    code: Sequence[Path],
+    report: Report,
+) -> Progress:
     from flotilla.local.start import prepare_workers
 
     context = prepare_workers("flotilla.studies.one_run")
@@ -211,18 +264,22 @@ def _ended(folder: Folder, running: dict[Cell, BaseProcess], progress: Progress)
             progress.finished += 1
             yield f"finished: {cell.shown}{_result(folder.run(cell))}"
             continue
+        if process.exitcode == STOPPED:
+            yield f"stopped: {cell.shown}; the same command goes on with it"
+            continue
         progress.failed += 1
         why = _last_line(folder.log(cell)) if process.exitcode >= 0 else f"killed by signal {-process.exitcode}"
-        settle_ended(folder.run(cell)) if folder.run(cell).is_dir() else None
+        if folder.run(cell).is_dir():
+            settle_ended(folder.run(cell))
         replace_text(folder.failure(cell), json.dumps({"why": why, "code": process.exitcode}) + "\n")
         yield f"failed: {cell.shown}: {why} ({folder.log(cell)})"
 
 
 def _result(run: Path) -> str:
     try:
-        last: Mapping[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))["last"]
-        return f": {100 * last['accuracy']:.2f} %"
-    except (OSError, ValueError, KeyError, TypeError):
+        summary: Mapping[str, Any] = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+        return f": {shown_as(summary)(value_of(summary['last']))}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
 
 

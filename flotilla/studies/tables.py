@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 
-from flotilla.studies.results import Result, by_row
+from flotilla.studies.results import Result, by_row, last_of, worst_of
 from flotilla.studies.statistics import LEVEL, Spread, front, paired, spread
 
 NONE = "–"
@@ -75,16 +75,16 @@ def differences(results: Sequence[Result], against: str) -> Table:
         if row == against:
             continue
         scale, cells, pairs = _scale(runs), [], 0
-        for of in (_last, _worst):
+        for of in (last_of, worst_of):
             found = paired(runs, base, of)
             pairs = found.count if found else 0
             if found is None:
                 cells.append(NONE)
             elif found.half is None:
-                cells.append(f"{scale * found.mean:+.1f}")
+                cells.append(_number(found.mean, scale, "+"))
             else:
                 mark = " *" if found.clear else ""
-                cells.append(f"{scale * found.mean:+.1f} ± {scale * found.half:.1f}{mark}")
+                cells.append(f"{_number(found.mean, scale, '+')} ± {_number(found.half, scale)}{mark}")
         lines.append([row, str(pairs), *cells])
     title = f"More than {against}, by pairs of runs of one seed; {LEVEL:.0%} interval by Student's t, * leaves 0 out"
     return Table(title=title, heads=["", "pairs", "global", "worst tier"], lines=lines)
@@ -143,7 +143,8 @@ def points(results: Sequence[Result]) -> list[Point]:
         for row, runs in by_row(results).items()
         for name in runs[0].tiers
     ]
-    on = {cost: front([(of(point), point.score.mean) for point in found]) for cost, of in COSTS.items()}
+    sign = 1 if results[0].higher else -1
+    on = {cost: front([(of(point), sign * point.score.mean) for point in found]) for cost, of in COSTS.items()}
     return [
         Point(
             row=point.row,
@@ -189,14 +190,6 @@ def as_csv(results: Sequence[Result]) -> str:
     return text.getvalue()
 
 
-def _last(result: Result) -> float:
-    return result.last
-
-
-def _worst(result: Result) -> float:
-    return result.worst
-
-
 def _tier_names(results: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(name for result in results for name in result.tiers))
 
@@ -211,7 +204,7 @@ def _scale(runs: Sequence[Result]) -> float:
 
 def _metric(results: Sequence[Result]) -> str:
     one = results[0]
-    return one.metric.capitalize() + (" in %" if one.share else "")
+    return one.metric.capitalize() + (" in %" if one.share else "" if one.higher else " (less is better)")
 
 
 def _shown(values: Sequence[float], scale: float) -> str:
@@ -219,7 +212,12 @@ def _shown(values: Sequence[float], scale: float) -> str:
 
 
 def _spread(found: Spread, scale: float) -> str:
-    return f"{scale * found.mean:.1f}" + ("" if found.deviation is None else f" ± {scale * found.deviation:.1f}")
+    return _number(found.mean, scale) + ("" if found.deviation is None else f" ± {_number(found.deviation, scale)}")
+
+
+def _number(value: float, scale: float, sign: str = "") -> str:
+    """A share in per cent and costs to a tenth, a score as it is to four digits."""
+    return f"{value:{sign}.4g}" if scale == 1 and abs(value) < 1000 else f"{scale * value:{sign}.1f}"
 
 
 _LATEX = str.maketrans(

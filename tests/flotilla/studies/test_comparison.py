@@ -35,6 +35,7 @@ def result(row: str, seed: int, last: float, **changes: Any) -> Result:
         folder=Path(f"{row}-{seed}"),
         metric="accuracy",
         share=True,
+        higher=True,
         last=last,
         best=last + 0.01,
         tiers={"a": tier, "b": replace(tier, last=last / 2, parameters=25)},
@@ -192,6 +193,39 @@ def test_tables_have_means_deviations_and_differences() -> None:
     assert r"fed\_avg|x" in tables.scores(SOME).latex()
     assert r"$\pm$" in tables.scores(SOME).latex()
     assert r"fed_avg\|x" in tables.scores(SOME).markdown()
+
+
+def test_where_less_is_better_the_least_is_best() -> None:
+    """RMSE: the worst tier has most of it, the front and the sentence go by the least."""
+    runs = [replace(one, metric="rmse", share=False, higher=False) for one in SOME]
+    assert runs[0].worst == runs[0].tiers["a"].last == 0.80
+    assert (
+        page("x", runs, "heterofl", [], "").count("fed_avg|x has the best global network (0.7060 in the last round)")
+        == 1
+    )
+    on = {(point.row, point.tier): "parameters" in point.fronts for point in tables.points(runs)}
+    assert on == {
+        ("heterofl", "a"): False,
+        ("heterofl", "b"): False,
+        ("fed_avg|x", "a"): False,  # its own narrow tier has less of it, for less
+        ("fed_avg|x", "b"): True,
+    }
+    assert tables.scores(runs).title.startswith("Rmse (less is better)")
+    assert tables.scores(runs).lines[0][2] == "0.81 ± 0.01414 / 0.82 ± 0.01414"
+
+
+def test_a_run_counts_once_and_what_was_not_evaluated_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "1", 0.8, {"seed": 1})
+    (tmp_path / "latest").symlink_to(run)
+    other = write_run(tmp_path / "2", 0.8, {"seed": 2})
+    summary = json.loads((other / "summary.json").read_text())
+    summary["last"]["tiers"]["b"]["accuracy"] = None
+    (other / "summary.json").write_text(json.dumps(summary))
+    never = write_run(tmp_path / "3", 0.8, {"seed": 3})
+    (never / "summary.json").write_text(json.dumps({"status": "finished", "last": None, "best": None}))
+    results, skipped = read_results([run, tmp_path / "latest", other, never])
+    assert [(one.seed, list(one.tiers)) for one in results] == [(1, ["a", "b"]), (2, ["a"])]
+    assert [line.split(": ", 1)[1] for line in skipped] == ["it was never evaluated"]
 
 
 def test_the_csv_has_every_run_and_tier() -> None:

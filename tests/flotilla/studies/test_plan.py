@@ -57,6 +57,7 @@ def test_other_settings_are_another_run_and_the_same_are_the_same(tmp_path: Path
     [
         ("[grid\n", "cannot read"),
         ("", "at least one list in"),
+        ('[rows]\nscaler = "off"\n', r"\[rows\] scaler = 'off': allowed are tables"),
         ("[grid]\nseed = 1\n", r"seed = 1: allowed is a list of values"),
         ("[grid]\nseed = []\n", "allowed is a list of values"),
         ("[grid]\nseed = [1, 1]\n", "every value once"),

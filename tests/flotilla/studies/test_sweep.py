@@ -11,11 +11,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
 
 from flotilla.cli import app
+from server_app.folder.lock import RunLock
 
 SWEEP = """
 [settings]
@@ -70,6 +72,23 @@ def test_a_wrong_setting_names_the_run_and_starts_nothing(tmp_path: Path) -> Non
     assert out.exit_code == 2
     assert "run, seed 1: learning-rat = 0.1: no such setting; did you mean" in out.stderr
     assert not (tmp_path / "swept").exists()
+
+
+def test_one_sweep_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "three.toml").write_text(SWEEP, encoding="utf-8")
+    place = tmp_path / "swept"
+    place.mkdir()
+    holder = subprocess.Popen(["sleep", "60"])
+    try:
+        held = RunLock(place)
+        with patch("os.getpid", return_value=holder.pid):
+            held.take("folder")
+        out = CliRunner().invoke(app, ["sweep", str(tmp_path / "three.toml"), "--folder", str(place)])
+        assert out.exit_code == 2
+        assert f"allowed is a folder that no run uses: pid {holder.pid}" in out.stderr.replace("\n", " ")
+    finally:
+        holder.kill()
+        holder.wait()
 
 
 def test_what_there_is_to_do_is_listed(tmp_path: Path) -> None:

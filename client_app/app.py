@@ -10,7 +10,7 @@ from client_app.device import data_reply, hello
 from client_app.errors import without_details
 from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
 from client_app.mods import refuse_idle
-from client_app.secure.stages import answer_keys, answer_shares, answer_unmask
+from client_app.secure.stages import add_stages
 from protocol import (
     GRADIENT,
     MOMENTS,
@@ -21,7 +21,6 @@ from protocol import (
     keep_large_buffers,
     read_request,
 )
-from protocol.secure.messages import KeysRequest, SharesRequest, UnmaskRequest
 
 keep_large_buffers()
 
@@ -65,25 +64,7 @@ def differentiate(message: Message, context: Context) -> Message:
     return Message(content=answer_gradients(request, state, context).to_record(GRADIENT), reply_to=message)
 
 
-@app.query("secure_keys")
-def make_keys(message: Message, context: Context) -> Message:
-    """Begin a session of secure aggregation."""
-    request = KeysRequest.from_record(message.content)
-    return Message(content=answer_keys(request, context).to_record(), reply_to=message)
-
-
-@app.query("secure_shares")
-def share_secrets(message: Message, context: Context) -> Message:
-    """Share this session's secrets among the group."""
-    request = SharesRequest.from_record(message.content)
-    return Message(content=answer_shares(request, context).to_record(), reply_to=message)
-
-
-@app.query("secure_unmask")
-def open_sum(message: Message, context: Context) -> Message:
-    """Give the shares that open the sum of the group."""
-    request = UnmaskRequest.from_record(message.content)
-    return Message(content=answer_unmask(request, context).to_record(), reply_to=message)
+add_stages(app)
 
 
 @app.train("part")

@@ -64,7 +64,7 @@ def train_fused(
     own, absent = network.coordinates, _absent(learners, network.classes)
     own.read(flats)
     rule = FlatSGD(own.weights, own.gradients, optimiser)
-    said: list[tuple[Tensor, Tensor]] = []
+    said = _Said(work.measure.squared_loss)
     computing = 0.0
     for x, y in _batches(network, learners, work, augmentation):
         began = perf_counter()
@@ -73,11 +73,11 @@ def train_fused(
         logs = log_probabilities(step.forward(), absent)
         step.backward(gradient(logs, y, absent))
         rule.step()
-        said.append((logs, y))
+        said.add(logs, y)
         computing += perf_counter() - began
     flats.mul_(rule.untouched)
     own.write(own.weights, flats)
-    return [_trained(number, said, computing / len(learners), work) for number in range(len(learners))]
+    return said.trained(len(learners), computing / len(learners))
 
 
 def _batches(
@@ -117,24 +117,48 @@ def _absent(learners: Sequence[Learner], classes: int) -> Tensor | None:
     return torch.stack([nothing if one.absent is None else one.absent for one in learners]).unsqueeze(2)
 
 
-def _trained(number: int, said: Sequence[tuple[Tensor, Tensor]], computing: float, work: Work) -> Trained:
-    """What a client's steps came to.
+class _Said:
+    """What the steps came to. Looked at now and then, since that costs as much for a few examples as for many.
 
     Args:
-        number: of the client.
-        said: by step, logarithms of the probabilities and one-hot labels [K, classes, B].
-        computing: seconds.
-        work: what was to be measured.
+        squared: whether the mean of squared losses is asked for.
     """
-    squared = work.measure.squared_loss
-    if not said:
-        return Trained(loss=0.0, accuracy=0.0, steps=0, seconds_computing=0.0, loss_square=0.0 if squared else None)
-    logs, wanted = (torch.cat([step[number] for step in steps], 1) for steps in zip(*said, strict=True))
-    losses = logs.mul(wanted).sum(0).neg_()
-    return Trained(
-        loss=losses.mean(dtype=torch.float64).item(),
-        accuracy=(logs.argmax(0) == wanted.argmax(0)).double().mean().item(),
-        steps=len(said),
-        seconds_computing=computing,
-        loss_square=losses.square().mean().item() if squared else None,
-    )
+
+    def __init__(self, squared: bool) -> None:
+        self._squared, self._steps, self._numbers = squared, 0, 0
+        self._new: list[tuple[Tensor, Tensor]] = []
+        self._losses: list[Tensor] = []
+        self._right: list[Tensor] = []
+
+    def add(self, logs: Tensor, wanted: Tensor) -> None:
+        """Take a step: logarithms of the probabilities and one-hot labels [K, classes, B]."""
+        self._new.append((logs, wanted))
+        self._steps += 1
+        self._numbers += logs.numel()
+        if self._numbers > _AT_ONCE:
+            self._look()
+
+    def _look(self) -> None:
+        logs, wanted = (torch.cat(parts, 2) for parts in zip(*self._new, strict=True))
+        self._losses.append(logs.mul(wanted).sum(1).neg_())
+        self._right.append(logs.argmax(1) == wanted.argmax(1))
+        self._new, self._numbers = [], 0
+
+    def trained(self, clients: int, computing: float) -> list[Trained]:
+        """For every client, with so many seconds each."""
+        if self._new:
+            self._look()
+        if not self._steps:
+            square = 0.0 if self._squared else None
+            return [Trained(loss=0.0, accuracy=0.0, steps=0, seconds_computing=0.0, loss_square=square)] * clients
+        losses, right = torch.cat(self._losses, 1), torch.cat(self._right, 1)
+        return [
+            Trained(
+                loss=own.mean(dtype=torch.float64).item(),
+                accuracy=hits.double().mean().item(),
+                steps=self._steps,
+                seconds_computing=computing,
+                loss_square=own.square().mean().item() if self._squared else None,
+            )
+            for own, hits in zip(losses, right, strict=True)
+        ]

@@ -20,7 +20,7 @@ from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, local_model
 from client_app.objectives import ObjectiveContext, objective
 from client_app.objectives.cross_entropy import absent_for
-from client_app.secure.masked import masked
+from client_app.secure.masked import joined, masked
 from client_app.statistics import moments_of
 from client_app.training import train
 from data import AUGMENTATIONS, Split
@@ -46,6 +46,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     examples = data.train
     kept = ClientState(context, node, number, checkpoint=request.checkpoint, counted=request.counted)
     codec, training = codec_from(request.codec), request.work.adversarial
+    session = None if request.secure is None else joined(request.secure, context)
     if request.compressed is not None:
         state = whole_state(request.compressed, request.network, state, kept)
     with threads(request.work.threads):
@@ -87,8 +88,8 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         if request.work.measure.norm:
             measured["norm"] = model.parameter_norm(difference)
         scores = {"loss": trained.loss, "accuracy": trained.accuracy}
-        if request.secure is not None:  # they go into the sum, too
-            encoded, scores = masked(request.secure, context, difference, numbers=scores, draws=noise), {}
+        if request.secure is not None and session is not None:  # they go into the sum, too
+            encoded, scores = masked(request.secure, session, context, difference, numbers=scores, draws=noise), {}
         else:
             seen_by_codec = OfPart(kept, model.part, model.full_shapes)
             encoded = codec.encode(difference, model.sizes, noise, seen_by_codec, request.codec_base)

@@ -18,7 +18,7 @@ from flwr.clientapp import ClientApp
 from client_app.allowed import only_allowed
 from client_app.errors import without_details
 from client_app.mods import refuse_idle
-from client_app.secure.stages import answer_keys, answer_shares, answer_unmask
+from client_app.secure.stages import add_stages
 from client_app.served_device import Data, ServedDevice, TrainFunction, TrainTask
 from protocol import (
     GRADIENT,
@@ -29,7 +29,6 @@ from protocol import (
     TrainRequest,
     read_request,
 )
-from protocol.secure.messages import KeysRequest, SharesRequest, UnmaskRequest
 
 __all__ = ["Data", "TrainFunction", "TrainTask", "serve"]
 
@@ -91,26 +90,12 @@ def serve(
         request, state = read_request(PartRequest, message.content)
         return Message(content=device.evaluate(request, state, context).to_record(), reply_to=message)
 
-    def make_keys(message: Message, context: Context) -> Message:
-        request = KeysRequest.from_record(message.content)
-        return Message(content=answer_keys(request, context).to_record(), reply_to=message)
-
-    def share_secrets(message: Message, context: Context) -> Message:
-        request = SharesRequest.from_record(message.content)
-        return Message(content=answer_shares(request, context).to_record(), reply_to=message)
-
-    def open_sum(message: Message, context: Context) -> Message:
-        request = UnmaskRequest.from_record(message.content)
-        return Message(content=answer_unmask(request, context).to_record(), reply_to=message)
-
     mods: list[Any] = [without_details, only_allowed]
     app.query("hello", mods=mods)(hello)
     app.query("statistics", mods=mods)(statistics)
     app.query("losses", mods=mods)(losses)
     app.query("gradients", mods=mods)(gradients)
-    app.query("secure_keys", mods=mods)(make_keys)
-    app.query("secure_shares", mods=mods)(share_secrets)
-    app.query("secure_unmask", mods=mods)(open_sum)
+    add_stages(app, mods)
     app.train("part", mods=mods)(train_part)
     app.evaluate("part", mods=mods)(evaluate_part)
     return app

@@ -20,7 +20,7 @@ from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, full_shapes, local_model
 from client_app.objectives import ObjectiveContext, objective
-from client_app.secure.masked import masked
+from client_app.secure.masked import joined, masked
 from client_app.statistics import moments_of
 from data import Split
 from models.device import device_named, threads
@@ -152,6 +152,7 @@ class ServedDevice:
             context, node, round_number=request.round_number, checkpoint=request.checkpoint, counted=request.counted
         )
         codec, work = codec_from(request.codec), request.work
+        session = None if request.secure is None else joined(request.secure, context)
         if request.compressed is not None:
             state = whole_state(request.compressed, request.network, state, memory)
         with threads(work.threads):
@@ -172,8 +173,8 @@ class ServedDevice:
             if work.measure.norm:
                 measured["norm"] = model.parameter_norm(difference)
             noise = generator(request.seed, request.round_number, node, "codec")
-            if request.secure is not None:  # the loss goes into the sum, too
-                encoded = masked(request.secure, context, difference, numbers={"loss": loss}, draws=noise)
+            if request.secure is not None and session is not None:  # the loss goes into the sum, too
+                encoded = masked(request.secure, session, context, difference, numbers={"loss": loss}, draws=noise)
             else:
                 sizes = [block.numel for block in model.part.values()]
                 seen_by_codec = OfPart(memory, model.part, full_shapes(request.network))

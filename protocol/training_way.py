@@ -7,13 +7,15 @@ engine, a resumed run, and the server that writes it down come to the same.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Hashable
+
+import torch
 
 from models.algebra.plans import Plan
 from models.fused.shapes import convolution_macs
 from models.fused.structure import NotCoveredError, layers_of
 from models.losses import CLASSIFICATION
-from models.networks.build import build_part
+from models.networks.build import build_part, shape_of
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from protocol.requests import Work
@@ -24,6 +26,8 @@ FUSED_OBJECTIVES = ("cross-entropy", "masked-cross-entropy")
 # need to be set up no longer counts, and they need no patches. Measured on CPUs with AVX2; a constant, because whoever
 # decides must not depend on a machine.
 MOST_MACS = 1 << 27
+_KEPT = 128
+_known: dict[Hashable, str] = {}
 
 
 def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, regularised: bool) -> str:
@@ -48,18 +52,23 @@ def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, re
         return "adversarial training"
     if regularised:
         return "a regulariser of gradients"
-    return _why_not_covered(network, plan, work.batch_size)
-
-
-@lru_cache(maxsize=128)
-def _why_not_covered(network: NetworkSpec, plan: Plan, batch_size: int) -> str:
     if plan.keep != 1:
         return "weights that are masked"
     if NETWORKS[network.name].prove is not None:
         return "a network whose axes were found, not declared"
+    shape = shape_of(network, plan), work.batch_size
+    if shape not in _known:  # plans differ in which units they keep, by device and round; it is the shape that counts
+        while len(_known) >= _KEPT:
+            _known.pop(next(iter(_known)))
+        _known[shape] = _why_not_covered(network, plan, work.batch_size)
+    return _known[shape]
+
+
+def _why_not_covered(network: NetworkSpec, plan: Plan, batch_size: int) -> str:
     try:
-        layers = layers_of(build_part(network, plan))
+        with torch.device("meta"):  # its numbers are of no interest
+            layers = layers_of(build_part(network, plan))
+        macs = batch_size * convolution_macs(layers, network.input_shape)
     except NotCoveredError as found:
         return str(found)
-    macs = batch_size * convolution_macs(layers, network.input_shape)
     return f"convolutions of {macs / 1e6:.0f} M multiplications a step" if macs > MOST_MACS else ""

@@ -35,6 +35,7 @@ METRICS: dict[str, tuple[tuple[str, ...], bool, bool]] = {
 }
 _PLAIN = frozenset({"accuracy", "rmse", "mae", "perplexity", "loss"})  # without torchmetrics
 AUTO = "auto"
+_MOST_EXPONENT = 300.0  # a perplexity beyond e^300 is no number that one could square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ class ClientFigure:
             return said["accuracy"]
         if self.name == "rmse":
             return self.scale * sqrt(said["loss"])
-        return exp(min(said["loss"], 700.0)) if self.name == "perplexity" else said["loss"]
+        return exp(min(said["loss"], _MOST_EXPONENT)) if self.name == "perplexity" else said["loss"]
 
 
 def client_figure(chosen: Headline, facts: InputFacts) -> ClientFigure:
@@ -201,7 +202,7 @@ class Measure:
         if name == "loss":
             return float(loss_of(task, outputs, labels))
         if name == "perplexity":
-            return exp(min(float(loss_of(task, outputs, labels)), 700.0))
+            return exp(min(float(loss_of(task, outputs, labels)), _MOST_EXPONENT))
         if name == "accuracy":
             return float(right(task, outputs, labels)) / len(labels)
         if name in ("rmse", "mae"):

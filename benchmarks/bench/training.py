@@ -187,6 +187,7 @@ class _Client:
             method=self._strategy,
             states=self._states,
             pieces=self._strategy.runner.pieces,
+            mean_examples=1.0,
         )
         asked = train_request(self._context, assignment, self._states)
         data = to_bytes(asked.content)

@@ -25,12 +25,19 @@ from protocol.secure.messages import SecureSum
 
 
 def masked(
-    request: SecureSum, context: Context, difference: Tensor, *, numbers: dict[str, float], draws: np.random.Generator
+    request: SecureSum,
+    held: Session,
+    context: Context,
+    difference: Tensor,
+    *,
+    numbers: dict[str, float],
+    draws: np.random.Generator,
 ) -> Array:
     """Mask a difference, and the loss and accuracy with it.
 
     Args:
         request: the session, and what was made for this device.
+        held: the session as it was `joined` before training.
         context: of the device.
         difference: flat float32 vector on the CPU.
         numbers: by the names in `NUMBERS`; one that is missing counts as 0.
@@ -40,10 +47,10 @@ def masked(
         A vector of whole numbers (uint32), longer by the numbers.
 
     Raises:
-        WireError: no such session, or too few senders, or shares that are not theirs.
+        WireError: the session is over.
         ValueError: a difference that is not finite.
     """
-    held = _received(session_at(context, request.session, SHARED), request)
+    session_at(context, request.session, SHARED)
     total = quantised(
         difference.numpy().astype(np.float64),
         np.array([numbers.get(name, 0.0) for name in NUMBERS]),
@@ -58,8 +65,13 @@ def masked(
     return encode(torch.from_numpy(total))
 
 
-def _received(held: Session, request: SecureSum) -> Session:
-    """The session with the shares that others made for this device."""
+def joined(request: SecureSum, context: Context) -> Session:
+    """The session with the shares that others made for this device, before it trains for it.
+
+    Raises:
+        WireError: no such session, or too few senders, or shares that are not theirs.
+    """
+    held = session_at(context, request.session, SHARED)
     if held.position not in request.senders or len(request.senders) < held.threshold:
         raise WireError(f"secure aggregation: {len(request.senders)} senders, expected {held.threshold} or more")
     seal = private_key(held.seal_secret.encode("ascii"), held.seal_public)

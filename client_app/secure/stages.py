@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from flwr.app import Context
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 
 from client_app.secure.session import KEYS, MASKED, SHARED, Session, forget, session_at
 from protocol import WireError
@@ -13,6 +17,20 @@ from protocol.secure.flwr_blocks import create_shares, encrypt, share_keys_plain
 from protocol.secure.keys import new_pair, private_key, public_key, sealing_key
 from protocol.secure.masks import SEED_BYTES
 from protocol.secure.messages import KeysReply, KeysRequest, SharesReply, SharesRequest, UnmaskReply, UnmaskRequest
+
+
+def add_stages(app: ClientApp, mods: Sequence[Any] = ()) -> None:
+    """Let a ClientApp answer the stages of secure aggregation."""
+    for kind, request, answer in (
+        ("secure_keys", KeysRequest, answer_keys),
+        ("secure_shares", SharesRequest, answer_shares),
+        ("secure_unmask", UnmaskRequest, answer_unmask),
+    ):
+        app.query(kind, mods=list(mods))(partial(_answered, request, answer))
+
+
+def _answered(request: Any, answer: Any, message: Message, context: Context) -> Message:
+    return Message(content=answer(request.from_record(message.content), context).to_record(), reply_to=message)
 
 
 def answer_keys(request: KeysRequest, context: Context) -> KeysReply:

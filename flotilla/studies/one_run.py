@@ -20,7 +20,6 @@ import torch
 from flotilla.local import run_local
 from flotilla.local.stopped import Stopped, signals_stop
 from flotilla.settings import Value
-from flotilla.studies.sweep import STOPPED
 from flotilla.user_code import make_importable
 from models.errors import SettingError
 from server_app import run as _run  # noqa: F401 (so that a forked process has it)
@@ -46,8 +45,8 @@ def run_one(config: Mapping[str, Value], nodes: int, processes: int, log: Path, 
         try:
             with signals_stop():
                 code = run_local(config, nodes, processes, packages)
-        except Stopped:
-            code = STOPPED
+        except Stopped as stopped:
+            code = 128 + stopped.signum
         except BaseException as error:
             traceback.print_exc()
             said = str(error) if isinstance(error, SettingError) else f"{type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from server_app.folder.settle import settle_ended
 from server_app.metrics import value_of
 
 SWEEP, RUNS, LOGS, FAILED = "sweep.json", "runs", "logs", "failed"
-STOPPED = 143  # exit code of a run that was told to stop
+STOPPED = 128 + signal.SIGTERM  # exit code of a run that was told to stop
 _LOOK = 1.0  # seconds between two looks at how far the runs are
 _END = 30.0  # seconds that runs get to stop in, after which they are killed
 

@@ -158,7 +158,7 @@ class Pooled:
     def __init__(self, layer: MaxPool, x: Tensor, room: Room) -> None:
         clients, channels, *sides, batch = x.shape
         self._window = [layer.size] * 2, [layer.stride] * 2, [layer.padding] * 2, [1, 1], False
-        pooled = [(side + 2 * layer.padding - layer.size) // layer.stride + 1 for side in sides]
+        pooled = map(layer.pooled, sides)
         self._rectified, self._x = layer.rectified, _images(x)
         self.out = room((clients, channels, *pooled, batch))
         self._y = self._places = _images(self.out)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from models.fused.structure import Affine, Convolution, Flatten, Layer, MaxPool, Mean
+from models.fused.structure import Affine, Convolution, Flatten, Layer, MaxPool, Mean, NotCoveredError
 from models.fused.taps import Taps
 
 
 def with_inputs(layers: Sequence[Layer], input_shape: Sequence[int]) -> Iterator[tuple[Layer, tuple[int, ...]]]:
-    """Every layer with the shape of what it is given of one example."""
+    """Every layer with the shape of what it is given of one example.
+
+    Raises:
+        NotCoveredError: a layer is not covered for inputs of that shape, or the last one gives no logits.
+    """
     shape = tuple(input_shape)
     for layer in layers:
         yield layer, shape
@@ -18,14 +22,17 @@ def with_inputs(layers: Sequence[Layer], input_shape: Sequence[int]) -> Iterator
             case Convolution():
                 shape = (len(layer.weight), *(Taps.of(layer, shape, side).outputs for side in (0, 1)))
             case Affine():
+                if len(shape) != 1:
+                    raise NotCoveredError("a linear layer over more than features")
                 shape = (len(layer.weight),)
             case MaxPool():
-                sides = ((side + 2 * layer.padding - layer.size) // layer.stride + 1 for side in shape[1:])
-                shape = (shape[0], *sides)
+                shape = (shape[0], *map(layer.pooled, shape[1:]))
             case Mean():
                 shape = shape[:1]
             case Flatten():
                 shape = (prod(shape),)
+    if not any(isinstance(layer, Affine) for layer in layers) or len(shape) != 1:
+        raise NotCoveredError("no linear layer to end in")
 
 
 def convolution_macs(layers: Sequence[Layer], input_shape: Sequence[int]) -> int:

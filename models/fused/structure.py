@@ -68,6 +68,10 @@ class MaxPool:
     padding: int
     rectified: bool = False
 
+    def pooled(self, side: int) -> int:
+        """Length of the output along a side of this length."""
+        return (side + 2 * self.padding - self.size) // self.stride + 1
+
 
 @dataclass(frozen=True, slots=True)
 class Mean:
@@ -89,7 +93,10 @@ def layers_of(network: nn.Module) -> tuple[Layer, ...]:
         NotCoveredError: something in it is not covered, or has parameters that would not be trained.
     """
     found = _found(network)
-    used = {id(parameter) for layer in found for parameter in _parameters(layer)}
+    read = [id(parameter) for layer in found for parameter in _parameters(layer)]
+    used = set(read)
+    if len(used) < len(read):
+        raise NotCoveredError("a parameter that is used twice")
     if any(id(parameter) not in used for parameter in network.parameters()):
         raise NotCoveredError("parameters that its output does not depend on")
     if not all(parameter.requires_grad for parameter in network.parameters()):
@@ -105,8 +112,8 @@ def _found(module: nn.Module) -> list[Layer]:
     if isinstance(module, Staged) and type(module).forward is Staged.forward:
         return _in_order([module.stem, *module.stages, *list(module.exits.values())[-1:]])
     kind = type(module)
-    if kind is nn.Sequential:
-        return _in_order(list(module.children()))
+    if isinstance(module, nn.Sequential) and kind is nn.Sequential:
+        return _in_order(list(module))  # not `children`, which has a module once that stands there twice
     if isinstance(module, Exit) and kind is Exit:
         return [*_in_order([module.reduce, module.ready]), Mean(), *_found(module.classifier)]
     if kind is nn.Identity:

@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import mean
 from time import monotonic, sleep
 
 from flwr.app import Message
@@ -135,10 +134,6 @@ class NodeManager:
             self._present = present
         self._settled = not unheard and not rejections
         return self._present, rejections
-
-    def mean_examples(self) -> float:
-        """Of the nodes that were there at the last `greet`; there must have been one."""
-        return mean(node.hello.examples for node in self._present)
 
     def _leave(self, online: Mapping[int, Registration]) -> None:
         """Note who is online now: of those who have left only owners of ids are remembered, and greeted when back."""

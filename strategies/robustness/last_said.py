@@ -52,22 +52,24 @@ class LastSaid:
 
     def usual_of(self, group: str, now: LastSaid | None = None) -> tuple[Numbers | None, bool]:
         """As `usual`, and whether it is the group's own."""
-        own, everybody = self.votes.get(group, {}), _together(self.votes)
-        for votes in (own, everybody):
-            if len(votes) >= LEAST:
-                return _medians(votes), votes is own
-        if now is None:
-            return None, False
-        return self._with(now).usual_of(group)
+        votes, own = self._votes_of(group, now)
+        return (_medians(votes), own) if votes else (None, False)
+
+    def _votes_of(self, group: str, now: LastSaid | None) -> tuple[Votes, bool]:
+        """The votes that say what is usual, and whether they are the group's own; none where they are too few."""
+        own = self.votes.get(group, {})
+        if len(own) >= LEAST:
+            return own, True
+        everybody = _together(self.votes)
+        if len(everybody) >= LEAST:
+            return everybody, False
+        return ({}, False) if now is None else self._with(now)._votes_of(group, None)
 
     def largest_of_others(self, group: str, node: NodeId, now: LastSaid) -> Numbers | None:
-        """The largest that other nodes said, of those by whom `usual` goes; None where they are too few."""
-        for said in (self, self._with(now)):
-            for votes in (said.votes.get(group, {}), _together(said.votes)):
-                others = [numbers for other, numbers in votes.items() if other != node]
-                if len(others) >= LEAST - 1:
-                    return tuple(max(column) for column in zip(*others, strict=True))
-        return None
+        """The largest that other nodes said, of those by whom `usual` goes; None where these are too few."""
+        votes, _ = self._votes_of(group, now)
+        others = [numbers for other, numbers in votes.items() if other != node]
+        return tuple(max(column) for column in zip(*others, strict=True)) if others else None
 
     def _with(self, now: LastSaid) -> LastSaid:
         found = LastSaid()

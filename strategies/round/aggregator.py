@@ -89,26 +89,30 @@ class RoundAggregator:
 
     def take(self, i: int, message: Message | None) -> None:
         """Take the reply to request `i` (None: it did not come)."""
-        began, first = perf_counter(), self._first
+        began = perf_counter()
         self.waited_in_vain |= message is None
         with self._named(i, missed=message is None or message.has_error()):
             update = self._read(i, message)
-            if self._summed is not None:
+            if self._summed is None:
+                self._take_single(i, update)
+            else:
                 self._summed(self._assignments[i], update)
                 self._taken.add(i)
-                return
-            heard = self._hear(self._assignments[i], update)
-            if first is not None and (len(first) or not heard):  # in the order in which they come
-                self._taken.add(i)
-                first.hold(i, update)
-                if len(first) >= MOST or self._heard_enough():
-                    self._release_first()
-            elif len(self._doubted) < MOST and self._doubts(self._assignments[i], update):
-                self._taken.add(i)
-                self._doubted.hold(i, update)
-            else:
-                self._accept(i, update)
         self._took(began)
+
+    def _take_single(self, i: int, update: ClientUpdate) -> None:
+        """Accept a reply by itself, or hold it until it can be judged."""
+        first, heard = self._first, self._hear(self._assignments[i], update)
+        if first is not None and (len(first) or not heard):  # in the order in which they come
+            self._taken.add(i)
+            first.hold(i, update)
+            if len(first) >= MOST or self._heard_enough():
+                self._release_first()
+        elif len(self._doubted) < MOST and self._doubts(self._assignments[i], update):
+            self._taken.add(i)
+            self._doubted.hold(i, update)
+        else:
+            self._accept(i, update)
 
     def release(self) -> None:
         """Take the replies that wait for something: no more are coming."""
@@ -234,7 +238,8 @@ class RoundAggregator:
     @property
     def missing(self) -> list[TrainAssignment]:
         """The assignments without an accepted reply."""
-        return [one for i, one in enumerate(self._assignments) if i not in self._taken]
+        counted = {one.assignment.nonce for one in self.accepted}
+        return [one for one in self._assignments if one.nonce not in counted]
 
     @property
     def outcome(self) -> RoundOutcome:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from flwr.app import Message
 
 from models.algebra.plans import Plan
 from strategies.context import RoundContext
 from strategies.exchange.assignment import Participant, TrainAssignment
+from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.pieces import Pieces
@@ -38,7 +41,14 @@ class Round:
 
 
 def assign(
-    context: RoundContext, participant: Participant, plan: Plan, *, method: Method, states: StateCache, pieces: Pieces
+    context: RoundContext,
+    participant: Participant,
+    plan: Plan,
+    *,
+    method: Method,
+    states: StateCache,
+    pieces: Pieces,
+    mean_examples: float,
 ) -> TrainAssignment:
     """What a node is asked to train.
 
@@ -49,6 +59,7 @@ def assign(
         method: says what to optimise, and how.
         states: the present states.
         pieces: know what is kept of the node.
+        mean_examples: of the nodes that are there.
     """
     node, tier = participant.node, participant.tier
     part = states.part_to_train(plan, participant.clusters[0])
@@ -67,13 +78,18 @@ def assign(
         codec_base=pieces.uplink.base(node.id, part) if pieces.uplink.remembers else 0,
         last_counted=pieces.selection.history.last_counted(node.id),
         weight=participant.weight,
-        dynamic_alpha=_dynamic_alpha(context, participant, pieces) if participant.trains else 0.0,
+        dynamic_alpha=_dynamic_alpha(context, participant, mean_examples) if participant.trains else 0.0,
     )
 
 
-def _dynamic_alpha(context: RoundContext, participant: Participant, pieces: Pieces) -> float:
+def mean_examples(nodes: Sequence[Node]) -> float:
+    """Of the nodes that are there, as they are believed."""
+    return fmean(node.hello.examples for node in nodes) if nodes else 0.0
+
+
+def _dynamic_alpha(context: RoundContext, participant: Participant, mean_examples: float) -> float:
     """FedDyn's α of a device: everybody's, or α · mean n / n_k (`dynamic-by-examples`)."""
     alpha = context.settings.dynamic_alpha
     if not (alpha and context.settings.dynamic_by_examples):
         return alpha
-    return alpha * pieces.manager.mean_examples() / participant.node.hello.examples
+    return alpha * mean_examples / participant.node.hello.examples

@@ -21,6 +21,7 @@ from strategies.tiers.tier import Tier, share_of
 
 SCORES = ("loss", "accuracy", "accuracy-own-labels")
 # Of a node that was sent several states, to choose from or that its cluster went through.
+_MOST_LOSS = 1e100  # of a mean; beyond that no number of it could be squared
 IF_ASKED = ("cluster", "accuracy-test-identity", "accuracy-best-on-path", "accuracy-end-of-path")
 
 
@@ -113,6 +114,7 @@ def read_score(request: ScoreRequest, message: Message | None) -> LocalScore | N
     examples = metrics.get("num-examples", 0.0)
     shares = [metrics[key] for key in (*SCORES, *IF_ASKED) if key.startswith("accuracy") and key in metrics]
     usable = examples > 0 and metrics.keys() >= set(SCORES) and all(0 <= share <= 1 for share in shares)
+    usable = usable and 0 <= metrics["loss"] <= _MOST_LOSS
     found = {key: metrics[key] for key in (*SCORES, *IF_ASKED) if key in metrics}
     return LocalScore(node=request.node, tier=request.tier, examples=examples, metrics=found) if usable else None
 

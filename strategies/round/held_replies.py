@@ -51,7 +51,7 @@ class HeldReplies:
             where = self._file.seek(0, 2)
             self._file.write(update.difference.numpy().data)
         except OSError as error:  # no room there; there may be some in memory
-            log(WARNING, "the first replies stay in memory: %s", error)
+            log(WARNING, "replies that wait stay in memory: %s", error)
             return -1
         return where
 

@@ -27,7 +27,7 @@ from strategies.method import Method
 from strategies.robustness.planned import within_plan
 from strategies.round import stages
 from strategies.round.aggregator import RoundAggregator
-from strategies.round.assignments import Round, assign
+from strategies.round.assignments import Round, assign, mean_examples
 from strategies.round.batchnorm_statistics import ask_statistics
 from strategies.round.checks import check
 from strategies.round.cluster_identities import ask_identities
@@ -170,10 +170,8 @@ class Runner:
         selected = perf_counter()
         asked = pieces.clusters.participants(chosen, tiers, number)
         plans, pieces.memory.values = self.method.plan_round(context, pieces.memory.values, asked)
-        self.round.assignments = [
-            assign(context, one, plan, method=self.method, states=states, pieces=pieces)
-            for one, plan in zip(asked, plans, strict=True)
-        ]
+        told = partial(assign, method=self.method, states=states, pieces=pieces, mean_examples=mean_examples(nodes))
+        self.round.assignments = [told(context, one, plan) for one, plan in zip(asked, plans, strict=True)]
         if pieces.clusters.WATCHES:
             pieces.clusters.expect(self.round.assignments)
         if self.settings.secure.secure_aggregation:
@@ -182,7 +180,8 @@ class Runner:
         self.round.messages = [train_request(context, one, states) for one in self.round.assignments]
         self.round.bytes_down = [bytes_of(one.content.array_records["arrays"]) for one in self.round.messages]
         report.bytes_down = sum(self.round.bytes_down)
-        report.seconds |= {"hello": greeted - began, "select": selected - greeted, "plan": perf_counter() - selected}
+        planning = perf_counter() - selected - report.seconds.get("keys", 0.0)
+        report.seconds |= {"hello": greeted - began, "select": selected - greeted, "plan": planning}
 
     def aggregator(self) -> RoundAggregator:
         """What takes the replies of the round: every one passes these stages, is added, and counted."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from models.algebra.submodel import Submodel
 from models.errors import SettingError
 from protocol import Hello
 from strategies.aggregation import AGGREGATIONS, ByExamples, ByMethod, Unweighted
 from strategies.context import RoundContext
-from strategies.exchange.assignment import Participant
+from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
+from strategies.exchange.update import ClientUpdate
 from strategies.method import Method
 from strategies.selection import BySize, BySizeWithReplacement, Uniform
 from strategies.tiers.tier import Tier, apportion
@@ -40,6 +42,8 @@ def check_secure(method: Method, context: RoundContext) -> None:
         if method.eligible(context, tier) and not same_part(method, context, tier):
             allowed = f"one whose nodes of a tier train the same part in a round {_ON}: a sum is over such nodes"
             raise SettingError("method", name, f"{allowed} (tier {tier.name!r} has others)")
+        if method.eligible(context, tier) and not weighs_before(method, context, tier):
+            raise SettingError("method", name, f"one that weighs by what is known before training {_ON}")
     if settings.tier_assignment != "fixed":
         return
     counts = apportion(settings.proportions, settings.nodes)
@@ -75,6 +79,18 @@ def _check_settings(context: RoundContext) -> None:
 def same_part(method: Method, context: RoundContext, tier: Tier) -> bool:
     """Whether the nodes of a tier train one part."""
     return len(set(_plans(method, context, [tier] * _TRIED))) == 1
+
+
+def weighs_before(method: Method, context: RoundContext, tier: Tier) -> bool:
+    """Whether a method can say what a difference weighs, more than nothing, by the node's examples alone."""
+    node = Node(0, Hello(node=0, examples=1))
+    plan = method.kept_plan(context, tier)
+    asked = TrainAssignment(node=node, tier=tier.name, plan=plan, part=Submodel({}), nonce="")
+    try:
+        numerator, _ = method.weigh(context, asked, ClientUpdate(metrics={"num-examples": 1.0}))
+    except Exception:  # a method of somebody else's may want anything of a reply
+        return False
+    return numerator > 0
 
 
 def shared(method: Method, context: RoundContext, tier: Tier, other: Tier) -> bool:

@@ -14,7 +14,7 @@ from flwr.app import Message, RecordDict
 
 from benchmarks.experiments.lies import Change, moments, says, times
 from flotilla.local.grid import Faults
-from protocol import HELLO, LOSSES, STATISTICS, TRAIN
+from protocol import EVALUATE, HELLO, LOSSES, STATISTICS, TRAIN, TrainRequest, read_request
 from server_app.config.resolve import defaults
 from strategies.selection.utility import Utility
 from tests.support import TINY, Outcome, Player, address_of, without
@@ -156,3 +156,25 @@ def test_honest_runs_are_the_same_with_the_guard_and_without(play: Player) -> No
     assert "guard" in out.rows[-1]
     assert "guard" not in bare.rows[-1]
     assert out.rejected == []
+
+
+@pytest.mark.parametrize(("said", "counts"), [(-1.0, False), (1e300, False), (900.0, True)])
+def test_a_score_of_an_odd_loss_ends_no_run(play: Player, said: float, counts: bool) -> None:
+    """Fairness squares what devices say; a large loss may be an honest one that has diverged."""
+    keys = {**TEN, "fraction_evaluate": 1.0, "metric": "perplexity"}
+    out = play(lying(says(loss=said), kind=EVALUATE), **keys)
+    assert out.summary["status"] == "finished"
+    assert out.rows[-1]["fairness"]["clients"] == (10 if counts else 9)
+
+
+def test_examples_of_one_set_nobody_elses_alpha(play: Player) -> None:
+    """FedDyn's α by examples goes by the mean of what is believed."""
+    asked: list[float] = []
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if request.metadata.message_type == TRAIN:
+            asked.append(read_request(TrainRequest, request.content)[0].dynamic_regulariser.alpha)  # type: ignore[union-attr]
+        return lying(hello(examples=2**62), kind=HELLO)(request, reply)
+
+    play(faults, **TEN, dynamic_alpha="0.1", dynamic_by_examples=True)
+    assert 0.05 < min(asked) <= max(asked) < 0.15

@@ -7,11 +7,13 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from torch import nn
 
 from models.algebra.plans import Plan
+from models.networks.build import build_part
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
-from protocol import AdversarialTraining, Work
+from protocol import AdversarialTraining, Work, training_way
 from protocol.training_way import why_loop
 
 CNN = completed(NetworkSpec("cnn", (1, 8, 8), 10, widths=(4, 8), scaler=True))
@@ -47,3 +49,18 @@ def test_the_way_and_the_reason(network: NetworkSpec, changes: dict[str, Any], w
         assert why in found
     else:
         assert found == ""
+
+
+def test_plans_of_one_shape_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window that moves, or drawn units, are another plan for every device and round."""
+    built = []
+    monkeypatch.setattr(training_way, "_known", {})
+
+    def counted(spec: NetworkSpec, plan: Plan) -> nn.Module:
+        built.append(plan)
+        return build_part(spec, plan)
+
+    monkeypatch.setattr(training_way, "build_part", counted)
+    for shift in range(5):
+        assert why_loop(CNN, Plan(Fraction(1, 2), shift=shift), Work(), "cross-entropy", regularised=False) == ""
+    assert len(built) == 1

@@ -9,7 +9,8 @@ import pytest
 from torch import nn
 
 from models.algebra.plans import Plan
-from models.fused.structure import Convolution, MaxPool, Norm, NotCoveredError, Relu, Scale, layers_of
+from models.fused.shapes import convolution_macs
+from models.fused.structure import Affine, Convolution, MaxPool, Norm, NotCoveredError, Relu, Scale, layers_of
 from models.networks.build import build_part
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
@@ -71,3 +72,31 @@ def test_held_parameters_and_hooks_are_left_to_autograd() -> None:
     next(network.parameters()).requires_grad_(False)
     with pytest.raises(NotCoveredError, match="not trained"):
         layers_of(network)
+
+
+def test_a_module_that_stands_there_twice_is_there_twice() -> None:
+    """`nn.Sequential.children` has it once; a parameter that is used twice is left to autograd."""
+    relu, linear = nn.ReLU(), nn.Linear(4, 4)
+    kinds = [type(layer) for layer in layers_of(nn.Sequential(nn.Linear(2, 4), relu, nn.Linear(4, 4), relu))]
+    assert kinds == [Affine, Relu, Affine, Relu]
+    with pytest.raises(NotCoveredError, match="used twice"):
+        layers_of(nn.Sequential(nn.Linear(2, 4), linear, nn.ReLU(), linear))
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs", "why"),
+    [
+        (nn.Sequential(nn.Linear(5, 3)), (2, 5), "more than features"),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten()), (1, 4, 4), "no linear layer"),
+        (nn.Sequential(nn.Linear(5, 3), nn.ReLU()), (5,), ""),
+    ],
+)
+def test_what_cannot_be_computed_for_these_inputs_is_not_covered(
+    network: nn.Module, inputs: tuple[int, ...], why: str
+) -> None:
+    layers = layers_of(network)
+    if why:
+        with pytest.raises(NotCoveredError, match=why):
+            convolution_macs(layers, inputs)
+    else:
+        assert convolution_macs(layers, inputs) == 0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from flwr.app import Array, Context
 
-from client_app.secure.masked import masked
+from client_app.secure.masked import joined, masked
 from client_app.secure.stages import answer_keys, answer_shares, answer_unmask
 from models import NetworkSpec, Plan, completed, submodel
 from models.algebra.submodel import Submodel
@@ -79,8 +79,11 @@ class Devices:
 
     def masked(self, i: int, vector: Floats, loss: float = 0.0, accuracy: float = 0.0) -> Array:
         """What a device sends."""
+        told = self.group.told(i, CLIP)
+        session = joined(told, self.contexts[i])
         return masked(
-            self.group.told(i, CLIP),
+            told,
+            session,
             self.contexts[i],
             torch.from_numpy(vector.astype(np.float32)),
             numbers={"loss": loss, "accuracy": accuracy},

@@ -13,7 +13,7 @@ from flwr.app import ConfigRecord, Message
 from torch import Tensor
 
 from client_app.app import app
-from client_app.secure.masked import masked
+from client_app.secure.masked import joined, masked
 from flotilla.local.grid import Faults, LocalGrid, contexts
 from models import layout
 from models.randomness import generator
@@ -80,7 +80,8 @@ class Round:
             assert one.secure is not None
             vector = torch.from_numpy(vectors(3)[int(one.node.id)].astype(np.float32))
             draws = generator(1, 1, one.node.id, "codec")
-            array = masked(one.secure, nodes[one.node.address], vector, numbers={}, draws=draws)
+            session = joined(one.secure, nodes[one.node.address])
+            array = masked(one.secure, session, nodes[one.node.address], vector, numbers={}, draws=draws)
             sums.take(one, ClientUpdate(metrics={}, array=array))
         sums.open(self)  # type: ignore[arg-type]  # it is asked for `add_sum` only
         self.left = [list(one.state) for one in nodes.values()]

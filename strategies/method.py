@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from models.algebra.average import PartialAverage
-from models.algebra.axes import Kind, Layout
+from models.algebra.axes import Layout
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from models.errors import SettingError
@@ -103,7 +103,7 @@ class Method:
         if network.exits != "last" and not shape.exits:
             raise SettingError("model", network.name, f"a network with exits after its stages, for {cls.__name__}")
         cut = cls.WIDTHS and any(tier.rate < 1 for tier in settings.tiers)
-        if cut and not any(axis.kind is Kind.WIDTH for axis in shape.axes.values()):
+        if cut and not any(axis.kind.cut for axis in shape.axes.values()):
             allowed = f"a network that can be cut in width, for {cls.__name__}; `flotilla inspect` says why it cannot"
             raise SettingError("model", network.name, allowed)
         if cut and whole.fingerprint:  # what was found may be few units, which nobody has chosen

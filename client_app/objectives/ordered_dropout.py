@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from client_app.objectives.base import ObjectiveContext
-from models.algebra.axes import Axis, Kind, layout_of
+from models.algebra.axes import Axis, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
 from models.losses import loss_of
@@ -75,8 +75,7 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -
         return module
     sizes, own = submodel(spec, Plan(rate)).sizes, submodel(spec, plan).sizes
     axes = {
-        name: Axis(name, own[name], axis.kind) if axis.kind is Kind.WIDTH else axis
-        for name, axis in layout(spec).axes.items()
+        name: Axis(name, own[name], axis.kind) if axis.kind.cut else axis for name, axis in layout(spec).axes.items()
     }
     with torch.device("meta"):  # a shape to run, never weights of its own
         local_layout = layout_of(blank(spec, own, plan), axes)

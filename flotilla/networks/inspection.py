@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from models.algebra.axes import Along, Kind, Layout, stretches_of
+from models.algebra.axes import Along, Layout, stretches_of
 from models.algebra.plans import Plan, kept_units
 from models.cost import cost_of, training_bytes
 from models.foreign.axes import Found
@@ -82,7 +82,7 @@ class Inspection:
                 for stretch in stretches_of(dim, size):
                     if isinstance(stretch, Along) and name not in along.setdefault(stretch.axis, []):
                         along[stretch.axis].append(name)
-        widths = [axis for axis in self.layout.axes.values() if axis.kind is Kind.WIDTH]
+        widths = [axis for axis in self.layout.axes.values() if axis.kind.cut]
         room = max([4, *(len(axis.name) for axis in widths)])
         lines = [f"{'axis':<{room}}{'units':>7}   tensors along it"]
         return lines + [f"{one.name:<{room}}{one.size:>7}   {_listed(along.get(one.name, []))}" for one in widths]
@@ -120,7 +120,7 @@ def inspect(spec: NetworkSpec, tiers: Sequence[Tier], batch_size: int) -> Inspec
     """
     whole = completed(spec)
     prove = NETWORKS[whole.name].prove
-    widths = [axis for axis in layout(whole).axes.values() if axis.kind is Kind.WIDTH]
+    widths = [axis for axis in layout(whole).axes.values() if axis.kind.cut]
     held = []
     for tier in tiers:
         plan = Plan(tier.rate)

@@ -1,7 +1,8 @@
 """Logical axes: which dimension of which tensor shrinks together with which.
 
 A network declares this where it builds its layers; nothing is ever inferred from a tensor's name. A *width axis* may be
-cut; a *class axis* lists labels; a *fixed axis* (image channels, vocabulary) never changes. A tensor's dimension runs
+cut, and so may a *rank axis*, which a pair of low-rank factors shares (`models.algebra.pairs`); a *class axis* lists
+labels; a *fixed axis* (image channels, vocabulary) never changes. A tensor's dimension runs
 along an axis, possibly with an inner unit (a channel that was flattened into h·w inputs) or an outer one (every head of
 an attention layer, each with the axis inside). Depth is declared likewise: the stage that owns a tensor and, for the
 tensors of an exit, the stage that the exit follows.
@@ -9,7 +10,7 @@ tensors of an exit, the stage that the exit follows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from fractions import Fraction
@@ -18,6 +19,8 @@ from math import prod
 from typing import TypeVar
 
 from torch import Tensor, nn
+
+from models.algebra.pairs import Pair
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -33,6 +36,12 @@ class Kind(Enum):
     WIDTH = "width"
     CLASS = "class"
     FIXED = "fixed"
+    RANK = "rank"
+
+    @property
+    def cut(self) -> bool:
+        """Whether plans keep some of an axis' units."""
+        return self in (Kind.WIDTH, Kind.RANK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,12 @@ def length_of(stretch: Along | int, axes: Mapping[str, Axis]) -> int:
     return stretch if isinstance(stretch, int) else stretch.outer * axes[stretch.axis].size * stretch.inner
 
 
+def axes_along(dims: Iterable[Dim]) -> frozenset[str]:
+    """The axes that dimensions run along."""
+    stretches = (stretch for dim in dims for stretch in stretches_of(dim, 0))
+    return frozenset(stretch.axis for stretch in stretches if isinstance(stretch, Along))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a tensor stands in depth; see `TensorLayout`."""
@@ -115,16 +130,22 @@ class TensorLayout:
     @property
     def axes(self) -> frozenset[str]:
         """The axes that its dimensions run along."""
-        stretches = (stretch for dim in self.dims for stretch in stretches_of(dim, 0))
-        return frozenset(stretch.axis for stretch in stretches if isinstance(stretch, Along))
+        return axes_along(self.dims)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The declaration of a whole network: its axes and, in state order, its tensors."""
+    """The declaration of a whole network.
+
+    Attributes:
+        axes: by name.
+        tensors: of its state, in state order: what is trained, sent and averaged.
+        frozen: what every device holds beside and nobody trains, its base.
+    """
 
     axes: Mapping[str, Axis]
     tensors: Mapping[str, TensorLayout]
+    frozen: Mapping[str, TensorLayout] = field(default_factory=dict)
 
     @cached_property
     def depth(self) -> int:
@@ -143,9 +164,23 @@ class Layout:
         return frozenset(tensor.block for tensor in self.tensors.values() if tensor.block)
 
     @cached_property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The pairs of low-rank factors: for every rank axis the tensors that have it on one dimension."""
+        first = {t.dims[0]: name for name, t in self.tensors.items() if len(t.dims) == 2 and t.dims[0] != t.dims[1]}
+        second = {t.dims[1]: name for name, t in self.tensors.items() if len(t.dims) == 2 and t.dims[0] != t.dims[1]}
+        ranks = [Along(axis.name) for axis in self.axes.values() if axis.kind is Kind.RANK]
+        return tuple(Pair(first[one], second[one], one.axis) for one in ranks if one in first and one in second)
+
+    @cached_property
     def parameters(self) -> int:
         """Number of coordinates of the full state."""
         return sum(prod(tensor.shape) for tensor in self.tensors.values())
+
+
+def heads(layout: Layout) -> frozenset[str]:
+    """The tensors that count classes, by name: what a network's last layers are, whatever they are called."""
+    classes = {axis.name for axis in layout.axes.values() if axis.kind is Kind.CLASS}
+    return frozenset(name for name, tensor in layout.tensors.items() if tensor.axes & classes)
 
 
 _DECLARATION = "_flotilla_declaration"
@@ -204,6 +239,12 @@ def declare(
     declaration.block = declaration.block if block is None else block
     declaration.role = declaration.role if role is None else role
     return module
+
+
+def declared_dims(module: nn.Module) -> Mapping[str, tuple[Dim, ...]]:
+    """What a module's own tensors were declared to run along."""
+    declaration: _Declaration | None = vars(module).get(_DECLARATION)
+    return {} if declaration is None else declaration.dims
 
 
 def layout_of(network: nn.Module, axes: Mapping[str, Axis]) -> Layout:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
 
-from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Runs, TensorLayout, length_of, stretches_of
+from models.algebra.axes import Along, Axis, Beside, Dim, Layout, Runs, TensorLayout, length_of, stretches_of
 from models.algebra.submodel import Block, Submodel, merged
 
 FULL = Fraction(1)
@@ -131,7 +131,7 @@ def kept_runs(axis: Axis, plan: Plan, units: Mapping[str, tuple[int, ...]]) -> R
     Raises:
         ValueError: the plan leaves nothing, or names units that the axis does not have.
     """
-    if axis.kind is not Kind.WIDTH:
+    if not axis.kind.cut:
         return ((0, axis.size),)
     if axis.name in units:
         kept = sorted(set(units[axis.name]))
@@ -157,7 +157,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
             that cannot be left out.
     """
     units = dict(plan.units)
-    if unknown := set(units) - {name for name, axis in layout.axes.items() if axis.kind is Kind.WIDTH}:
+    if unknown := set(units) - {name for name, axis in layout.axes.items() if axis.kind.cut}:
         raise ValueError(f"the plan keeps units of {sorted(unknown)}, which are not width axes of this network")
     if plan.depth is not None and plan.depth not in layout.exits:
         raise ValueError(f"depth = {plan.depth}: allowed is one of {sorted(layout.exits)}")
@@ -175,9 +175,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
         for name, tensor in layout.tensors.items()
         if _held(tensor, plan, layout)
     }
-    sizes = {
-        name: sum(length for _, length in runs[name]) for name, axis in layout.axes.items() if axis.kind is Kind.WIDTH
-    }
+    sizes = {name: sum(length for _, length in runs[name]) for name, axis in layout.axes.items() if axis.kind.cut}
     return Submodel(blocks, sizes)
 
 

@@ -9,7 +9,7 @@ from math import gcd
 import torch
 from torch import Tensor, nn
 
-from models.algebra.axes import Axis, Kind, Layout
+from models.algebra.axes import Axis, Layout
 from models.algebra.submodel import Block, Submodel
 from models.errors import SettingError
 
@@ -79,7 +79,7 @@ def nets_of(atom: str) -> int:
 
 def widths_of(layout: Layout) -> list[Axis]:
     """The axes whose units nets divide among them."""
-    return [axis for axis in layout.axes.values() if axis.kind is Kind.WIDTH]
+    return [axis for axis in layout.axes.values() if axis.kind.cut]
 
 
 def divisors(layout: Layout) -> list[int]:

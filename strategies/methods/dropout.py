@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.algebra.axes import Axis, Kind
+from models.algebra.axes import Axis
 from models.algebra.plans import Plan, kept_units
 from models.randomness import generator
 from models.settings import Setting, between
@@ -101,7 +101,7 @@ class FedEcover(FederatedDropout):
 
 def width_axes(context: RoundContext) -> list[Axis]:
     """The axes that are drawn from, in declared order."""
-    return [axis for axis in context.layout.axes.values() if axis.kind is Kind.WIDTH]
+    return [axis for axis in context.layout.axes.values() if axis.kind.cut]
 
 
 def _drawn(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from models.algebra.axes import Kind, Layout
+from models.algebra.axes import Layout
 from models.algebra.plans import kept_units
 from models.errors import SettingError
 from strategies.tiers.tier import Tier
@@ -22,7 +22,7 @@ def check_reach(layout: Layout, tiers: Sequence[Tier]) -> None:
     Raises:
         SettingError: one does not; says what the next narrower part is, or that there is none.
     """
-    sizes = [axis.size for axis in layout.axes.values() if axis.kind is Kind.WIDTH]
+    sizes = [axis.size for axis in layout.axes.values() if axis.kind.cut]
     for wide, narrow in pairwise(tiers):
         kept = [kept_units(size, narrow.rate) for size in sizes]
         if narrow.rate == wide.rate or kept != [kept_units(size, wide.rate) for size in sizes]:

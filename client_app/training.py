@@ -79,7 +79,9 @@ def train(
         sgd.zero_grad()
     for index in batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps):
         rows = index.to(device)
-        x, y = inputs.index_select(0, rows), labels.index_select(0, rows)
+        # What is stored is on the CPU, and rows that come back from the device would wait for it.
+        x = inputs.index_select(0, rows if isinstance(inputs, torch.Tensor) else index)
+        y = labels.index_select(0, rows)
         if augmentation is not None:
             x = augmentation(x, draws)
         began = perf_counter()

@@ -25,6 +25,7 @@ from data.input_facts import SourceFacts
 from data.matching import in_order, matching
 from data.stored import tensor_over
 from data.table_file import BadTable
+from data.targets import targets_in
 
 _CHANNELS = (1, 3, 4)  # of a picture
 _KNOWN = ("x", "y", "client", "x_train", "y_train", "client_train", "x_test", "y_test", "client_test")
@@ -106,12 +107,7 @@ class Arrays:
             different, which = np.unique(y, return_inverse=True)
             numbers = np.array([place[name_of(one)] for one in different.tolist()], dtype=np.int64)
             return torch.from_numpy(numbers[which.reshape(-1)])
-        targets = y.reshape(len(y), -1).astype(np.float32)
-        wrong = ~np.isfinite(targets) | ((targets != 0) & (targets != 1) if files.task == "multi-label" else False)
-        if wrong.any():
-            row, wanted = int(np.nonzero(wrong)[0][0]), "0 or 1" if files.task == "multi-label" else "a finite number"
-            raise BadTable(f"array y of the {part} part, row {row}: {wanted} is wanted")
-        return torch.from_numpy(targets)
+        return targets_in(y, files.task, f"array y of the {part} part")
 
     def _names(self, files: Files) -> tuple[str, ...]:
         """Classes of both parts, ascending; of other tasks the outputs by their number."""

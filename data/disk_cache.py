@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.cache_folder import cache_folder
+from data import picture
+from models.cache_folder import private_folder
 
 MOST = 2**34  # bytes of all files together, and never more than half of what the disk has left for them
 _BLOCK = 512  # bytes, of st_blocks
@@ -30,7 +32,7 @@ class Key:
 
     Attributes:
         place: hash of where the sources are and how they are read.
-        content: hash of what they are.
+        content: hash of what they are, and of what decodes pictures.
     """
 
     place: str
@@ -44,7 +46,7 @@ class Key:
             how: everything else that the result depends on, where the files are among it; its text counts.
             files: in their order.
         """
-        content = hashlib.blake2b(digest_size=16)
+        content = hashlib.blake2b(f"{picture.version()}\0".encode(), digest_size=16)
         for file in files:
             try:
                 found = os.stat(file)
@@ -65,12 +67,7 @@ def _hash(text: str) -> str:
 
 def folder() -> Path | None:
     """The folder, made where it is missing; None where nothing is to be kept, or can be."""
-    found = cache_folder("decoded")
-    if found is not None:
-        with suppress(OSError):
-            found.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return found
-    return None
+    return private_folder("decoded")
 
 
 def new_file(key: Key, kind: str, content: bytes = b"", size: int = 0) -> Path:
@@ -113,8 +110,10 @@ def array(key: Key, kind: str, make: Callable[[], NDArray[np.uint8]], length: in
     if place is None:
         return make()
     with suppress(OSError):
-        found = np.fromfile(place / key.name(kind), dtype=np.uint8)
+        file = place / key.name(kind)
+        found = np.fromfile(file, dtype=np.uint8)
         if len(found) == length:
+            os.utime(file)  # what is used stays longest
             return found
     made = make()
     with suppress(OSError):
@@ -124,7 +123,7 @@ def array(key: Key, kind: str, make: Callable[[], NDArray[np.uint8]], length: in
 
 
 def make_room(needed: int, keep: Path | None = None) -> None:
-    """Remove what was not used for longest until so many more bytes are within the bounds.
+    """Remove what was not used for longest until so many more bytes are within the bounds; nothing if they cannot be.
 
     Args:
         needed: bytes.
@@ -136,14 +135,21 @@ def make_room(needed: int, keep: Path | None = None) -> None:
     place = folder()
     if place is None:
         raise OSError("nothing is kept")
-    entries = [(one, one.stat()) for one in place.iterdir() if one.is_file()]
-    used = sum(_BLOCK * found.st_blocks for _, found in entries)
+    entries, stays = list[tuple[float, int, Path]](), 0  # seconds, bytes
+    for one in place.iterdir():
+        with suppress(FileNotFoundError):  # another process was faster
+            found = one.stat()
+            taken = _BLOCK * found.st_blocks
+            if one == keep:
+                stays = taken
+            elif S_ISREG(found.st_mode):
+                entries.append((found.st_mtime, taken, one))
+    used = stays + sum(taken for _, taken, _ in entries)
     most = min(MOST, (shutil.disk_usage(place).free + used) // 2)
-    for one, found in sorted(entries, key=lambda entry: entry[1].st_mtime):
+    if stays + needed > most:
+        raise OSError(f"{needed} bytes are more than there is room for")
+    for _, taken, one in sorted(entries):
         if used + needed <= most:
             return
-        if one != keep:
-            one.unlink(missing_ok=True)
-            used -= _BLOCK * found.st_blocks
-    if used + needed > most:
-        raise OSError(f"{needed} bytes are more than there is room for")
+        one.unlink(missing_ok=True)
+        used -= taken

@@ -46,6 +46,8 @@ def check_name(name: str) -> Call:
         raise SettingError("partition", name, allowed) from None
     if call.name in _NOT_HERE:
         raise SettingError("partition", name, f"another one of Flower's partitioners; {_NOT_HERE[call.name]}")
+    if call.arguments.get("partition_by", _LABEL) not in [_LABEL, _CLIENT]:
+        raise SettingError("partition", name, f"partition_by one of {_LABEL}, {_CLIENT}")
     return call
 
 

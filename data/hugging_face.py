@@ -8,6 +8,7 @@ are pictures, texts or arrays of numbers. The columns are found by their types, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from io import BytesIO
 from typing import NoReturn
 
@@ -32,6 +33,7 @@ from data.saved_columns import PICTURE, TEXT, Opened, open_saved
 from data.stored import tensor_over
 from data.summary import Summary
 from data.table_file import BadTable
+from data.targets import targets_in
 from data.texts import Texts
 from models.errors import SettingError
 
@@ -130,7 +132,8 @@ class HuggingFace:
     def _pictures(
         self, found: Opened, files: Files, part: str, labels: torch.Tensor, owners: torch.Tensor | None
     ) -> Examples:
-        rows, column = found.parts[part], found.columns["input"]
+        column = found.columns["input"]
+        rows = found.parts[part].select_columns([column])  # a row of all columns would decode the others, too
 
         def content(row: int) -> bytes:
             return (rows[row][column] or {}).get("bytes") or b""
@@ -139,8 +142,9 @@ class HuggingFace:
             return f"{self.name}, {part}, column {column}, row {row}"
 
         def headers() -> NDArray[np.uint8]:
-            found = [content(row) for row in range(len(rows))]
-            return np.array([header(BytesIO(one)) if one else _NOTHING for one in found], dtype=np.uint8)
+            found = (content(row) for row in range(len(rows)))
+            said = (header(BytesIO(one)) if one else _NOTHING for one in found)
+            return np.fromiter(said, dtype=np.uint8, count=len(rows))
 
         key = Key.of((self.name, str(files.root), part, shape_of(files), files.image_fit), found.files)
         flags = array(key, "headers", headers, len(rows))
@@ -167,11 +171,12 @@ class HuggingFace:
         told = found.column(part, "label") or []
         where = f"{self.name}, {part}, column {found.columns['label']}"
         if files.task != "classification":
-            numbers = np.asarray(told, dtype=np.float32).reshape(len(told), -1)
-            if not np.isfinite(numbers).all():
-                row = int(np.flatnonzero(~np.isfinite(numbers).all(1))[0])
-                self._refuse(files, f"{where}, row {row}: a finite number is wanted")
-            return torch.from_numpy(numbers)
+            if not told:  # as many outputs
+                return self._labels(found, files, "train")[:0]
+            try:
+                return targets_in(told, files.task, where)
+            except BadTable as error:
+                self._refuse(files, str(error))
         names = self._classes(files)
         if (classes := found.class_names) is not None:
             for row, one in enumerate(told):
@@ -184,19 +189,29 @@ class HuggingFace:
     def _classes(self, files: Files) -> tuple[str, ...]:
         found = self._opened(files)
         if files.task != "classification":
-            told = found.column("train", "label") or [0]
-            return tuple(map(str, range(np.asarray(told[0]).size)))
+            return tuple(map(str, range(self._labels(found, files, "train").shape[1])))
         if found.class_names is not None:
             return found.class_names
-        told = [one for part in ("train", "test") for one in found.column(part, "label") or []]
-        if None in told:
-            self._refuse(files, f"{self.name}, column {found.columns['label']}: row {told.index(None)} has no label")
-        return in_order(map(name_of, told))
+        told = {part: found.column(part, "label") or [] for part in ("train", "test")}
+        for part, labels in told.items():
+            if None in labels:
+                where = f"{self.name}, {part}, column {found.columns['label']}, row {labels.index(None)}"
+                self._refuse(files, f"{where}: there is no label")
+        return in_order(name_of(one) for labels in told.values() for one in labels)
 
     def _rows(self, files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
         """Texts with their labels' names, of both parts."""
-        found, parts = self._opened(files), []
-        names = self._classes(files)
+        return _texts(self, self._opened(files), files)
+
+    def texts(self, found: Opened, files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
+        """Read the texts of both parts, each with its label's name.
+
+        Raises:
+            DataError: a row that cannot be used; names it.
+        """
+        if files.task != "classification":
+            self._refuse(files, f"{self.name}: texts have a class each, and `task` is {files.task!r}")
+        names, parts = self._classes(files), []
         for part in ("train", "test"):
             texts, labels = found.column(part, "input") or [], self._labels(found, files, part).tolist()
             people = found.column(part, "client") or [""] * len(texts)
@@ -229,3 +244,9 @@ class HuggingFace:
 
     def _refuse(self, files: Files, what: str) -> NoReturn:
         raise DataError(files.root, f"a data set that can be used: {what}", "its data set cannot be used")
+
+
+@lru_cache(maxsize=2)
+def _texts(source: HuggingFace, found: Opened, files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
+    """Rows of what is open, which are asked for several times as a run begins."""
+    return source.texts(found, files)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 2**25  # of a picture: decoded it takes up to four bytes each, whatever it is scaled to afterwards
 DEEP, LARGE = 1, 2  # of a header: more than 8 bits, so that values are floats; more pixels than are decoded
+_FORMAT = 1  # of the values; another one where `pixels` gives others of the same picture
 # Pillow opens these, but hands them to another program (Ghostscript) or has no decoder of its own.
 _NOT_OURS = frozenset({"EPS", "MPEG", "HDF5", "GRIB", "BUFR", "WMF"})
 # White of the modes that have more than 8 bits. Floats are taken as 0 to 1.
@@ -43,6 +44,13 @@ def _formats() -> tuple[str, ...]:
 
     Image.init()
     return tuple(sorted(set(Image.OPEN) - _NOT_OURS))
+
+
+def version() -> str:
+    """What the values of a picture depend on besides its file and the settings."""
+    import PIL
+
+    return f"{_FORMAT} {PIL.__version__}"
 
 
 def errors() -> tuple[type[Exception], ...]:

@@ -157,7 +157,10 @@ def _load(name: str, files: Files) -> DataSet:
     else:
         task = Task(len(facts.classes), facts.input_shape, facts.vocabulary, kind=facts.task)
         numbers = {label: number for number, label in enumerate(facts.classes)}
-        train, test = (_renumbered(part, told.classes, numbers, files) for part in (train, test))
+        names = told.classes or tuple(map(str, range(len(numbers))))
+        for part, examples in (("train", train), ("test", test)):
+            _check_labels(name, part, examples.labels, len(names), files)
+        train, test = (_renumbered(part, names, numbers, files) for part in (train, test))
     for part, examples in (("train", train), ("test", test)):
         _check(name, part, examples, task.classes, files)
     if not files.own:
@@ -179,7 +182,6 @@ def _renumbered(examples: Examples, names: tuple[str, ...], numbers: Mapping[str
     """Labels as the run numbers them, by their names; numbers are what they are."""
     if examples.labels.is_floating_point():
         return examples
-    names = names or tuple(map(str, range(len(numbers))))
     present = sorted(set(examples.labels.tolist()))
     unknown = [names[label] for label in present if names[label] not in numbers]
     if unknown:
@@ -196,7 +198,14 @@ def _renumbered(examples: Examples, names: tuple[str, ...], numbers: Mapping[str
 
 def _check(name: str, part: str, examples: Examples, classes: int, files: Files) -> None:
     """Refuse labels out of range and values that are not finite."""
-    labels = examples.labels
+    _check_labels(name, part, examples.labels, classes, files)
+    if not examples.finite:
+        row = int((~examples.values.isfinite().flatten(1).all(1)).nonzero()[0])
+        allowed = f"{name!r} with finite values; row {row} of its {part} part has one that is not"
+        raise DataError(files.root, allowed, "a value is not finite; its log says which")
+
+
+def _check_labels(name: str, part: str, labels: torch.Tensor, classes: int, files: Files) -> None:
     if labels.is_floating_point():
         if not bool(labels.isfinite().all()):
             row = int((~labels.isfinite()).any(1).nonzero()[0])
@@ -206,7 +215,3 @@ def _check(name: str, part: str, examples: Examples, classes: int, files: Files)
         row = int(((labels < 0) | (labels >= classes)).nonzero()[0])
         allowed = f"{name!r} with labels 0 to {classes - 1}; row {row} of its {part} part has {int(labels[row])}"
         raise DataError(files.root, allowed, "a label is out of range; its log says which")
-    if not examples.finite:
-        row = int((~examples.values.isfinite().flatten(1).all(1)).nonzero()[0])
-        allowed = f"{name!r} with finite values; row {row} of its {part} part has one that is not"
-        raise DataError(files.root, allowed, "a value is not finite; its log says which")

@@ -49,9 +49,9 @@ class DataSettings:
         num_clients: number of clients, at least 1.
         dirichlet_alpha: concentration of the partitions that draw from Dirichlet, above 0; small means unlike clients.
         labels_per_client: number of classes each client has under partition "labels", of pieces under "shards".
-        image_size: side in pixels to which the images of "image-folder" are resized.
-        image_channels: 1 or 3, of "image-folder".
-        image_fit: how its pictures come to their size, one of `FITS`.
+        image_size: side in pixels to which pictures are resized.
+        image_channels: 1 or 3, of pictures.
+        image_fit: how pictures come to their size, one of `FITS`.
         client_from: what says whose a picture is, see `data.listing`.
         sequence_length: tokens of one input of a text, at most 4,096; 0 is the data set's own.
         vocabulary_size: different words of "sst2", padding and unknown among them: 3 to 100,000.
@@ -117,12 +117,11 @@ class DataSettings:
     local_test_fraction: float = setting(
         0.1, "share of a client's examples kept for its own test", Range(0, 1, below=True)
     )
-    image_size: int = setting(32, "side to which images of `image-folder` are resized", at_least(1), read_by=PICTURES)
-    image_channels: int = setting(3, "3 is colour, 1 grey; of `image-folder`", between(1, 3), read_by=PICTURES)
+    image_size: int = setting(32, "side to which pictures are resized", at_least(1), read_by=PICTURES)
+    image_channels: int = setting(3, "3 is colour, 1 grey; of pictures", between(1, 3), read_by=PICTURES)
     image_fit: str = setting(
         "stretch",
-        "how a picture of `image-folder` comes to a square: `stretch`, `pad` (the whole of it, with black), `crop` (its"
-        " middle)",
+        "how a picture comes to a square: `stretch`, `pad` (the whole of it, with black), `crop` (its middle)",
         Names(FITS),
         read_by=PICTURES,
     )

@@ -36,6 +36,12 @@ class Scale:
         ready = values.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
         return ready.sub_(self.mean.to(values.device)).div_(self.std.to(values.device))
 
+    def to(self, device: torch.device) -> Scale:
+        """The same with its numbers on a device, so that no batch waits for them."""
+        if self.mean is None or self.std is None:
+            return self
+        return Scale(mean=self.mean.to(device), std=self.std.to(device))
+
     def bytes_of(self, shape: tuple[int, ...]) -> int:
         """Bytes of inputs of this shape."""
         return torch.Size(shape).numel() * (8 if self.mean is None else 4)
@@ -72,7 +78,7 @@ class Stored:
 
     def to(self, device: torch.device) -> Stored:
         """The same for another device; a batch goes there as it is stored."""
-        return replace(self, device=device)
+        return replace(self, device=device, scale=self.scale.to(device))
 
     def select(self, rows: Tensor) -> Stored:
         """Some of them (int64 [n]); nothing is copied."""

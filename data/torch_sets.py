@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from data.picture import deep
 from data.pil_items import PictureDecoder, shape_of
 from data.stored import tensor_over
 from data.table_file import BadTable
+from data.targets import targets_in
 from data.vision import vision_datasets
 from models.errors import SettingError
 
@@ -47,15 +48,15 @@ class TorchData:
 
     Args:
         name: of the data set.
-        make: gives it: called with what its signature has of `root`, `train`, `split` and `arguments`.
+        make: gives its class, which is called with what it takes of `root`, `train`, `split` and the arguments.
         call: how the configuration names it, with arguments.
-        local: whether its files are those of the machine they are on.
+        local: whether its files are those of the machine they are on, and it is somebody's own.
     """
 
     images = True
     owned = False
 
-    def __init__(self, name: str, make: Callable[[], Callable[..., Any]], call: Call, *, local: bool) -> None:
+    def __init__(self, name: str, make: Callable[[], type], call: Call, *, local: bool) -> None:
         self.name, self.local = name, local
         self._make, self._call = make, call
 
@@ -83,16 +84,17 @@ class TorchData:
         Raises:
             SettingError: it cannot be made, or an item cannot be used; names the item.
         """
-        return _read(self, files)
+        train, test, _ = _read(self, files)
+        return train, test
 
     def part(self, files: Files, part: str) -> Any | None:
         """The data set's part as its library gives it; None where it has one part and this is the other."""
         make = self._make()
-        parameters = inspect.signature(make).parameters
+        signature = _signature(make)
         told: dict[str, Any] = {"root": str(files.root)}
-        if "train" in parameters:
+        if "train" in signature.parameters:
             told["train"] = part == "train"
-        elif "split" in parameters and "split" not in self._call.arguments:
+        elif "split" in signature.parameters and "split" not in self._call.arguments:
             told["split"] = "train"
         elif part == "test":
             return None
@@ -100,16 +102,14 @@ class TorchData:
         why = ""
         for split in splits:
             try:
-                arguments = check_arguments(
-                    self._call, inspect.signature(make), told | ({"split": split} if split else {})
-                )
+                arguments = check_arguments(self._call, signature, told | ({"split": split} if split else {}))
                 return make(**arguments)
             except (RuntimeError, ValueError, TypeError, OSError, AssertionError, EOFError, ImportError) as error:
                 why = why or " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(files.root, f"files of {self.name}: {why}", "its data set cannot be made; its log says why")
 
     def _classes(self, files: Files) -> tuple[str, ...]:
-        (train, test), names = self.read(files), _names(self, files)
+        train, test, names = _read(self, files)
         if files.task != "classification":
             return tuple(map(str, range(train.labels.shape[1])))
         most = max((int(part.labels.max()) for part in (train, test) if len(part)), default=0)
@@ -132,7 +132,7 @@ def torchvision_set(text: str) -> TorchData:
         allowed = f"arguments but {', '.join(taken)}: files are there before a run, in data-root, and come as they are"
         raise SettingError("dataset", name, allowed)
 
-    def make() -> Callable[..., Any]:
+    def make() -> type:
         library = vision_datasets()
         kind = getattr(library, call.name, None)
         if call.name not in library.__all__ or not isinstance(kind, type):
@@ -152,37 +152,55 @@ def own_set(made: Any) -> TorchData | None:
     return TorchData(name, lambda: made, Call(name=made.__qualname__), local=True)
 
 
-@lru_cache(maxsize=2)
-def _names(source: TorchData, files: Files) -> tuple[str, ...]:
-    found = getattr(source.part(files, "train"), "classes", None)
+def _signature(kind: type) -> inspect.Signature:
+    """What a class can be called with, by name; what it takes as `**kwargs` is for the class that it is made from."""
+    found = dict[str, inspect.Parameter]()
+    for base in kind.__mro__:
+        try:
+            parameters = inspect.signature(base).parameters.values()
+        except ValueError:  # of a class that is not written in Python
+            break
+        for one in parameters:
+            if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and one.name not in found:
+                needed = one.default is one.empty and base is kind
+                default = one.default if needed or one.default is not one.empty else None
+                found[one.name] = one.replace(kind=one.KEYWORD_ONLY, default=default)
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            break
+    return inspect.Signature(list(found.values()))
+
+
+def _names(items: Any) -> tuple[str, ...]:
+    found = getattr(items, "classes", None)
     return tuple(map(str, found)) if isinstance(found, list | tuple) and len(set(map(str, found))) == len(found) else ()
 
 
 @lru_cache(maxsize=2)
-def _read(source: TorchData, files: Files) -> tuple[Examples, Examples]:
-    parts = [source.part(files, part) for part in ("train", "test")]
-    found = [
-        None if one is None else _examples(source, one, files, part)
-        for one, part in zip(parts, ("train", "test"), strict=True)
-    ]
-    train, test = found
-    assert train is not None
-    return train, train.select(torch.zeros(0, dtype=torch.int64)) if test is None else test
+def _read(source: TorchData, files: Files) -> tuple[Examples, Examples, tuple[str, ...]]:
+    """The training and the test examples, and what the classes are called if the data set says so."""
+    below, items = cache(partial(_below, files.root)), source.part(files, "train")
+    train, names = _examples(source, items, files, "train", below=below), _names(items)
+    items = source.part(files, "test")
+    if items is None:
+        return train, train.select(torch.zeros(0, dtype=torch.int64)), names
+    return train, _examples(source, items, files, "test", below=below), names
 
 
-def _examples(source: TorchData, items: Any, files: Files, part: str) -> Examples:
+def _examples(
+    source: TorchData, items: Any, files: Files, part: str, *, below: Callable[[], list[Path] | None]
+) -> Examples:
     if not len(items):
         raise DataError(files.root, f"examples of {source.name}; its {part} part has none", "it has no examples")
     if files.task == "classification" and (quick := _in_memory(source, items)) is not None:
         return quick
-    labels = _labels_of(items)
+    labels = None if source.local else _labels_of(items)  # somebody's own may call anything its labels
     first = _item(source, items, 0, files, part)[0]
     if hasattr(first, "convert"):
         if labels is None or files.task != "classification":
             labels = _labels(
                 source, [_item(source, items, row, files, part)[1] for row in range(len(items))], files, part
             )
-        key = None if source.local else _key(source, files, part)
+        key = None if source.local else _key(source, files, part, below())
         decode = PictureDecoder(
             files,
             deep(first),
@@ -248,9 +266,9 @@ def _values(source: TorchData, found: list[Any], files: Files, part: str) -> Ten
 
 def _labels(source: TorchData, found: list[Any], files: Files, part: str) -> Tensor:
     try:
-        labels: NDArray[Any] = np.asarray([np.asarray(one) for one in found])
         if files.task != "classification":
-            return torch.from_numpy(labels.astype(np.float32).reshape(len(found), -1))
+            return targets_in(found, files.task, part)
+        labels: NDArray[Any] = np.asarray([np.asarray(one) for one in found])
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"a class is a whole number; item 0 has {found[0]!r}"[:200])
         return torch.from_numpy(labels.astype(np.int64))
@@ -259,12 +277,19 @@ def _labels(source: TorchData, found: list[Any], files: Files, part: str) -> Ten
         raise DataError(files.root, allowed, "its labels cannot be used") from None
 
 
-def _key(source: TorchData, files: Files, part: str) -> Key | None:
-    """What pictures are decoded from: all that is below the data root, if that is not too much."""
+def _below(root: Path) -> list[Path] | None:
+    """All files below a folder; None where they are too many."""
     found = list[Path]()
-    for file in files.root.rglob("*"):
+    for file in root.rglob("*"):
         if len(found) == _MOST_FILES:
             return None
         if file.is_file():
             found.append(file)
-    return Key.of((source.name, str(files.root), part, shape_of(files), files.image_fit), sorted(found))
+    return sorted(found)
+
+
+def _key(source: TorchData, files: Files, part: str, below: list[Path] | None) -> Key | None:
+    """What pictures are decoded from: all that is below the data root, if that is not too much."""
+    if below is None:
+        return None
+    return Key.of((source.name, str(files.root), part, shape_of(files), files.image_fit), below)

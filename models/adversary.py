@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.evaluation import BATCH
+from models.evaluation import batch_of
 from models.norms.dual_norm import noise_share
 from models.norms.layers import StaticBatchNorm
 
@@ -75,14 +75,15 @@ class Attack:
 
 
 def robust_accuracy(
-    network: nn.Module, inputs: Tensor, labels: Tensor, attack: Attack, *, share: float = 0.0, batch_size: int = BATCH
+    network: nn.Module, inputs: Tensor, labels: Tensor, attack: Attack, *, share: float = 0.0, batch_size: int = 0
 ) -> float:
     """Share of the examples that a network gets right although they are attacked; nan without examples.
 
-    The attacker knows everything, the share included. The network stays in evaluation mode.
+    The attacker knows everything, the share included. The network stays in evaluation mode. A batch size of 0 is
+    `batch_of` the inputs.
     """
     network.eval()
-    right = 0
+    right, batch_size = 0, batch_size or batch_of(inputs)
     for x, y in zip(torch.split(inputs, batch_size), torch.split(labels, batch_size), strict=True):
 
         def loss(found: Tensor, y: Tensor = y) -> Tensor:

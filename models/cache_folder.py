@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from stat import S_IMODE
 
 VARIABLE, NOTHING = "FLOTILLA_CACHE", "none"
 
@@ -21,3 +22,16 @@ def cache_folder(kind: str) -> Path | None:
     except RuntimeError:  # a user without a home
         return None
     return root / kind
+
+
+def private_folder(kind: str) -> Path | None:
+    """The folder for one kind of thing, made if missing; None where that fails, or others can write there."""
+    found = cache_folder(kind)
+    if found is None:
+        return None
+    try:
+        found.mkdir(mode=0o700, parents=True, exist_ok=True)
+        told = found.stat()
+    except OSError:
+        return None
+    return found if told.st_uid == os.getuid() and not S_IMODE(told.st_mode) & 0o022 else None

@@ -20,7 +20,7 @@ from flotilla.serving.model import TierModel
 from flotilla.serving.run_data import test_data, training_examples
 from flotilla.serving.tier_file import write_tier_file
 from models.device import threads
-from models.evaluation import BATCH
+from models.evaluation import batch_of
 from models.losses import REGRESSION, right
 from models.registry import following
 
@@ -258,7 +258,7 @@ def _compared(model: TierModel, run: Callable[[Tensor], Tensor], test: Split | N
     if test is None:
         return _Checked()
     answered, difference, task = 0.0, 0.0, model.card.network.task
-    for x, y in zip(torch.split(test.inputs, BATCH), torch.split(test.labels, BATCH), strict=True):
+    for x, y in test.batches(batch_of(test.held)):
         wanted, found = model(x), run(x)
         difference = max(difference, float((wanted - found).abs().max()))
         answered += right(task, found, y).item()

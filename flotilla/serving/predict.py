@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from flotilla.serving.model import TierModel
-from models.evaluation import BATCH
+from models.evaluation import batch_of
 from models.losses import MULTI_LABEL, REGRESSION
 
 
@@ -62,7 +62,7 @@ def predict(model: TierModel, files: Iterable[str | Path]) -> Iterator[Predictio
     for file in files:
         inputs = model.preprocess.file(Path(file))
         row = 0
-        for batch in torch.split(inputs, BATCH):
+        for batch in torch.split(inputs, batch_of(inputs)):
             for shares in model.answers(model(batch)).tolist():
                 yield _prediction(model, str(file), row if len(inputs) > 1 else None, shares)
                 row += 1

@@ -2,7 +2,7 @@
 
 A device that handles every message in a process of its own would otherwise export its network for each. A file is
 found by what the network is made from (`key`), and believed if that is as it was: versions of installed packages, and
-the sources of the factory's module and of what it uses besides them. It is data and runs no code (`stored`); what is
+the sources of all other modules that were loaded. It is data and runs no code (`stored`); what is
 found in it is compared with the server's fingerprint as if it had been exported. Other files that a factory reads are
 not seen: `FLOTILLA_CACHE=none` keeps nothing (`models.cache_folder`).
 """
@@ -13,29 +13,39 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
+from importlib.machinery import ModuleSpec
 from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec
 from pathlib import Path
-from stat import S_IMODE
 from sysconfig import get_paths
 from types import ModuleType
 
 from torch import fx, nn
 
-from models.cache_folder import cache_folder
+from models.cache_folder import private_folder
 from models.foreign.stored import NotStorable, from_bytes, to_bytes
 
 _FILES, _BYTES = 64, 64 * 2**20  # kept at most; of one file
 _PACKAGES = ("site-packages", "dist-packages")
 _PYTHON = get_paths()["stdlib"]
+_MAIN = ("__main__", "__mp_main__")  # another file in every process
+_KIND = "networks"
 
 
-def folder() -> Path | None:
-    """Where graphs are kept; None: nowhere."""
-    return cache_folder("networks")
+def made_by(make: Callable[..., object]) -> tuple[str, str]:
+    """The Python module that a factory is in, "" if that says nothing of what it makes, and how it is called there."""
+    told = list[object]()
+    while isinstance(make, partial):
+        told.append([make.args, make.keywords])
+        make = make.func
+    name = getattr(make, "__qualname__", None)
+    try:
+        return (make.__module__ if name else "", json.dumps([name, *told]))
+    except (TypeError, ValueError):  # a partial of what has no text, such as a class of layers
+        return "", ""
 
 
 def key(*made_from: str) -> str:
@@ -45,8 +55,8 @@ def key(*made_from: str) -> str:
 
 def read(name: str) -> tuple[nn.Module, dict[bool, fx.GraphModule]] | None:
     """A module's skeleton and its graphs; None where none are kept that can be believed."""
-    where = folder()
-    if where is None or not _private(where):
+    where = private_folder(_KIND)
+    if where is None:
         return None
     file = where / name
     try:
@@ -72,15 +82,12 @@ def write(name: str, factory: str, module: nn.Module, graphs: Mapping[bool, fx.G
         module: what it gave.
         graphs: of that, by whether it trains.
     """
-    where = folder()
-    if where is None or factory == "__main__":
+    where, source = private_folder(_KIND), sys.modules.get(factory)
+    if where is None or factory in _MAIN or not (_is_own(source) or _is_installed(source)):
         return
     with suppress(OSError, ImportError, NotStorable):
-        data = json.dumps(_made_with(factory)).encode() + b"\n" + to_bytes(module, graphs)
+        data = json.dumps(_made_with()).encode() + b"\n" + to_bytes(module, graphs)
         if len(data) > _BYTES:
-            return
-        where.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _private(where):
             return
         handle, path = tempfile.mkstemp(dir=where, prefix=".")
         try:
@@ -94,40 +101,13 @@ def write(name: str, factory: str, module: nn.Module, graphs: Mapping[bool, fx.G
             old.unlink(missing_ok=True)
 
 
-def _private(where: Path) -> bool:
-    """Whether nobody else can write there."""
-    try:
-        told = where.stat()
-    except OSError:
-        return False
-    return told.st_uid == os.getuid() and not S_IMODE(told.st_mode) & 0o022
-
-
-def _made_with(factory: str) -> dict[str, dict[str, str]]:
-    """Versions of the installed packages that are loaded, and digests of the factory's own sources."""
+def _made_with() -> dict[str, dict[str, str]]:
+    """Versions of the installed packages that are loaded, and digests of the sources of all other modules that are."""
     distributions, versions = packages_distributions(), dict[str, str]()
     for name in {name.partition(".")[0] for name, module in list(sys.modules.items()) if _is_installed(module)}:
         versions |= {one: version(one) for one in distributions.get(name, ())}
-    own = _reached(factory)
-    tops = {name.partition(".")[0] for name in own}
-    own |= {name for name, module in list(sys.modules.items()) if name.partition(".")[0] in tops and _is_own(module)}
+    own = [name for name, module in list(sys.modules.items()) if name not in _MAIN and _is_own(module)]
     return {"sources": {name: _digest(name) for name in sorted(own)}, "versions": versions}
-
-
-def _reached(factory: str) -> set[str]:
-    """Modules that a factory's module uses, and that are part of no installed package."""
-    reached, waiting = set[str](), [factory]
-    while waiting:
-        name = waiting.pop()
-        module = sys.modules.get(name)
-        if name in reached or not _is_own(module):
-            continue
-        reached.add(name)
-        for value in list(vars(module).values()):
-            used = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            if isinstance(used, str):
-                waiting.append(used)
-    return reached
 
 
 def _unchanged(sources: Mapping[str, str], versions: Mapping[str, str]) -> bool:
@@ -145,11 +125,23 @@ def _digest(name: str) -> str:
     if module is not None:
         file = module.__file__
     else:
-        found = find_spec(name)
+        found = _found(name)
         file = None if found is None else found.origin
     if file is None:
         raise ImportError(name)
     return sha256(Path(file).read_bytes()).hexdigest()
+
+
+def _found(name: str) -> ModuleSpec | None:
+    """Where a module would come from; unlike `importlib.util.find_spec` this runs nothing of the packages it is in."""
+    found, parts = None, name.split(".")
+    for count in range(1, len(parts) + 1):
+        path = None if found is None else found.submodule_search_locations
+        places = (finder.find_spec(".".join(parts[:count]), path) for finder in sys.meta_path)
+        found = next((one for one in places if one is not None), None)
+        if found is None or (count < len(parts) and found.submodule_search_locations is None):
+            return None
+    return found
 
 
 def _is_installed(module: ModuleType | None) -> bool:
@@ -165,4 +157,5 @@ def _is_own(module: ModuleType | None) -> bool:
 
 def _file_of(module: ModuleType | None) -> Path | None:
     file = getattr(module, "__file__", None)
-    return Path(file) if isinstance(file, str) else None
+    # Not absolute are only those of modules that are made up, such as `torch.ops`.
+    return Path(file) if isinstance(file, str) and Path(file).is_absolute() else None

@@ -200,14 +200,15 @@ def _instance(make: Factory, spec: NetworkSpec, seed: int) -> nn.Module:
 
 
 def _found(make: Factory, spec: NetworkSpec) -> Found:
-    name = kept.key(make.__module__, getattr(make, "__qualname__", ""), spec.to_json())
+    source, called = kept.made_by(make)
+    name = kept.key(source, called, spec.to_json())
     try:
         with torch.device("cpu"):
-            found = kept.read(name)
+            found = kept.read(name) if source else None
             if found is None:
                 module, example = _instance(make, spec, 0), _examples(spec, torch_generator(0, 0, "server", "proof"))
                 found = module, {training: exported(module, example, training=training) for training in (True, False)}
-                kept.write(name, make.__module__, *found)
+                kept.write(name, source, *found)
             traced = follow(*found)
     except Untraceable as error:
         raise SettingError("model", spec.name, f"a network that can be traced; {error}") from error

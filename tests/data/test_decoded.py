@@ -96,7 +96,44 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path: Path, cache: Path, m
     assert _held(keys[2], list(range(9)), make) is not None
     assert not (cache / keys[0].name("rows")).exists()
     monkeypatch.setattr(disk_cache, "MOST", 10)
+    before = sorted(cache.iterdir())
     assert _held(_key(tmp_path, how="large"), list(range(9)), make) is None
+    assert set(before) <= set(cache.iterdir())  # in vain nothing is thrown away
+
+
+def test_what_another_process_removes_meanwhile_does_not_matter(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _held(_key(tmp_path), [1], _counted()[1]) is not None
+    there = [*cache.iterdir(), cache / "gone"]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(there))
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    disk_cache.make_room(1)
+
+
+def test_what_is_read_was_used(tmp_path: Path, cache: Path) -> None:
+    key, made = _key(tmp_path), np.zeros(3, dtype=np.uint8)
+    disk_cache.array(key, "headers", lambda: made, 3)
+    file = cache / key.name("headers")
+    os.utime(file, (1, 1))
+    disk_cache.array(key, "headers", lambda: made, 3)
+    assert file.stat().st_mtime > 1
+
+
+def test_what_decodes_otherwise_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [_key(tmp_path)]
+    for name in ("PIL.__version__", "data.picture._FORMAT"):
+        monkeypatch.setattr(name, "0")
+        keys.append(Key.of("here", [tmp_path / "source"]))
+    assert len({key.content for key in keys}) == 3
+    assert len({key.place for key in keys}) == 1
+
+
+def test_a_folder_that_others_can_write_to_is_not_believed(tmp_path: Path, cache: Path) -> None:
+    assert _held(_key(tmp_path), [1], _counted()[1]) is not None
+    assert cache.stat().st_mode & 0o777 == 0o700
+    cache.chmod(0o777)
+    assert _held(_key(tmp_path), [1], _counted()[1]) is None
 
 
 @pytest.mark.parametrize("told", ["none", "/dev/null/nowhere"])

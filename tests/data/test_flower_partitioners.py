@@ -72,6 +72,8 @@ def test_parts_are_those_of_the_partitioner(name: str) -> None:
         ("flwr:DirichletPartitioner(alpha=0.3", "a name, or a name with arguments"),
         ("flwr:IdToSizeFncPartitioner(partition_id_to_size_fn=abs)", "it takes a function"),
         ("flwr:VerticalEvenPartitioner", "it divides columns"),
+        ("flwr:DirichletPartitioner(alpha=0.3, partition_by=[label])", "partition_by one of label, client"),
+        ("flwr:DirichletPartitioner(alpha=0.3, partition_by=row)", "partition_by one of label, client"),
         ("flwr:SizePartitioner(partition_sizes=[120, 120])", "num-clients = 4: allowed is 2,"),
         ("flwr:NaturalIdPartitioner(partition_by=client)", "num-clients = 4: allowed is 12,"),
     ],
@@ -114,3 +116,8 @@ def test_what_is_parsed(text: str, arguments: dict[str, Any]) -> None:
 def test_what_is_not(text: str) -> None:
     with pytest.raises(ValueError, match=r"name|values|characters|arguments"):
         parse_call(text)
+
+
+def test_columns_are_checked_when_settings_are_read() -> None:
+    with pytest.raises(SettingError, match="partition_by one of label, client"):
+        DataSettings(partition="flwr:DirichletPartitioner(alpha=0.3, partition_by=[label])")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from data import DataError, DataSettings, input_facts, inspect, load, shards
+from data.labelled_texts import LabelledText
 from models.errors import SettingError
 
 _DRAWS = np.random.default_rng(0)
@@ -128,6 +130,32 @@ def test_labels_out_of_range_are_named(tmp_path: Path) -> None:
         load(_settings(tmp_path, "set"))
 
 
+def test_a_missing_label_is_named_by_part_and_row(tmp_path: Path) -> None:
+    parts: dict[str, list[str | None]] = {"train": ["a", "b", "a"], "test": ["a", None]}
+    rows = {part: datasets.Dataset.from_dict({"x": [[1.0]] * len(y), "y": y}) for part, y in parts.items()}
+    datasets.DatasetDict(rows).save_to_disk(str(tmp_path / "set"))
+    with pytest.raises(DataError, match="hf:set, test, column y, row 1: there is no label"):
+        load(_settings(tmp_path, "set"))
+
+
+def test_rows_of_texts_are_made_once_and_have_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tokenizers")
+    _save(tmp_path / "words", {"sentence": ["good film", "bad film"] * 3, "label": ["yes", "no"] * 3})
+    made = list[str]()
+
+    def counted(*fields: str) -> LabelledText:
+        made.append(fields[0])
+        return LabelledText(*fields)
+
+    monkeypatch.setattr("data.hugging_face.LabelledText", counted)
+    settings = _settings(tmp_path, "words", sequence_length=4)
+    load(settings)
+    input_facts(settings)
+    assert len(made) == 6 + 4
+    with pytest.raises(DataError, match="texts have a class each"):
+        load(_settings(tmp_path, "words", task="regression"))
+
+
 def test_sixteen_bits_stay(tmp_path: Path) -> None:
     deep = [Image.fromarray(np.full((6, 6), 257 * value + 64, np.uint16)) for value in range(4)]
     _save(
@@ -138,3 +166,21 @@ def test_sixteen_bits_stay(tmp_path: Path) -> None:
     values = load(_settings(tmp_path, "set")).train_examples.values
     assert values.dtype == torch.float32
     assert values[:, 0, 0, 0].tolist() == pytest.approx([value + 64 / 257 for value in range(4)])
+
+
+def test_pictures_are_not_held_at_once_and_other_columns_not_decoded(tmp_path: Path) -> None:
+    broken = {"bytes": b"no picture", "path": None}
+    noise = _DRAWS.integers(0, 256, (20, 200, 200), dtype=np.uint8)
+    _save(
+        tmp_path / "set",
+        {"image": [Image.fromarray(one) for one in noise], "other": [broken] * 20, "label": [0, 1] * 10},
+        {"image": datasets.Image(), "other": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])},
+    )
+    settings = _settings(tmp_path, "set(input=image)")
+    tracemalloc.start()
+    try:
+        data = load(settings)
+        assert tracemalloc.get_traced_memory()[1] < noise.nbytes / 2
+    finally:
+        tracemalloc.stop()
+    assert data.train.inputs.shape == (20, 1, 6, 6)

@@ -65,3 +65,12 @@ def test_a_client_has_the_same_examples_either_way(monkeypatch: pytest.MonkeyPat
     # Nothing was copied: the client's rows are the data set's.
     examples = load(DataSettings(num_clients=4, data_root=str(tmp_path / "other"))).train_examples
     assert stored.train.held.values.data_ptr() == examples.values.data_ptr()
+
+
+def test_what_scales_them_is_on_their_device() -> None:
+    stored = Stored(values=_VALUES, rows=None, scale=_SCALE).to(torch.device("meta"))
+    assert stored.scale.mean is not None
+    assert stored.scale.std is not None
+    assert stored.scale.mean.device.type == stored.scale.std.device.type == "meta"
+    assert stored.index_select(0, torch.tensor([3, 1])).shape == (2, *_VALUES.shape[1:])
+    assert Stored(values=_VALUES, rows=None, scale=Scale()).to(torch.device("meta")).scale == Scale()

@@ -74,6 +74,29 @@ class Negative(Numbers):
         return self.x[row], row % 2 - (row == 4)
 
 
+class Good(Numbers):
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        return self.x[row], row % 2
+
+
+class Mislabelled(Birds):
+    """What it calls targets are no classes of its items."""
+
+    made = 0
+
+    def __init__(self, root: str, train: bool = True) -> None:
+        super().__init__(root, train)
+        type(self).made += 1
+        self.targets = [1] * self.count
+
+
+class Letters(Birds):
+    """As torchvision's EMNIST is called."""
+
+    def __init__(self, root: str, kind: str = "letters", **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+
+
 class Empty(Numbers):
     def __len__(self) -> int:
         return 0
@@ -96,6 +119,24 @@ def test_pictures_of_ones_own(tmp_path: Path) -> None:
     assert facts.classes == ("owl", "jay")
     own = DataSettings(dataset=settings.dataset, data_root=str(tmp_path), image_size=4, partition="own")
     assert input_facts(own).mean == pytest.approx(facts.mean)
+
+
+def test_arguments_go_on_to_the_class_that_it_is_made_from() -> None:
+    data = load(_settings("Letters", image_size=4))
+    assert (len(data.train), len(data.test)) == (6, 4)
+
+
+def test_labels_of_ones_own_are_what_items_say_and_every_part_is_made_once() -> None:
+    settings = _settings("Mislabelled", image_size=4)
+    assert load(settings).train_examples.labels.tolist() == [0, 1] * 3
+    assert input_facts(settings).classes == ("owl", "jay")
+    assert Mislabelled.made == 2
+
+
+def test_a_label_below_zero_is_not_the_last_class() -> None:
+    facts = input_facts(_settings("Good"))
+    with pytest.raises(DataError, match="row 4 of its train part has -1"):
+        load(_settings("Negative", partition="own"), facts)
 
 
 def test_rows_in_one_part_to_predict_numbers() -> None:
@@ -139,6 +180,17 @@ def test_torchvision_by_name(tmp_path: Path) -> None:
     assert (len(data.train), len(data.test), data.task.input_shape) == (10, 4, (1, 28, 28))
     np.testing.assert_array_equal(data.train_examples.values[:, 0].numpy(), _PIXELS)
     assert input_facts(settings).classes[2] == "su"
+
+
+def test_torchvision_with_arguments_of_two_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "EMNIST/raw"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 10), ("test", 4)):
+        head, name = struct.pack(">IIII", 0x803, count, 28, 28), folder / f"emnist-letters-{part}"
+        Path(f"{name}-images-idx3-ubyte").write_bytes(head + _PIXELS[:count].tobytes())
+        Path(f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, count) + bytes(range(1, count + 1)))
+    data = load(DataSettings(dataset="torchvision:EMNIST(split=letters)", data_root=str(tmp_path)))
+    assert (len(data.train), len(data.test), data.task.classes) == (10, 4, 27)
 
 
 def test_torchvision_picture_by_picture_and_from_one_folder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from flotilla.serving.model import TierModel
-from models.evaluation import BATCH
+from models.evaluation import batch_of
 from server_app.folder.tensor_file import write_hashed
 
 INPUT, OUTPUT = "input", "logits"
@@ -39,7 +39,7 @@ class Runtime(Protocol):
 
 def logits_of(runtime: Runtime, inputs: Tensor) -> Tensor:
     """Logits of any number of examples."""
-    batches = torch.split(inputs, min(BATCH, runtime.most))
+    batches = torch.split(inputs, min(batch_of(inputs), runtime.most))
     return torch.cat([torch.from_numpy(runtime.run(batch.numpy())) for batch in batches])
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,48 @@ def test_nothing_is_kept_where_nobody_wants_it(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv(VARIABLE, "none")
     kept.write("one", HERE, *exported_once("edge"))
     assert (kept.read("one"), list(tmp_path.iterdir())) == (None, [])
+
+
+def test_a_constant_of_another_file_counts(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_width.py").write_text("WIDTH = 8\n")
+    (tmp_path / "my_factory.py").write_text("from my_width import WIDTH\n")
+    try:
+        importlib.import_module("my_factory")
+        kept.write("one", "my_factory", *exported_once("edge"))
+        assert kept.read("one") is not None
+        (tmp_path / "my_width.py").write_text("WIDTH = 16\n")
+        assert kept.read("one") is None
+    finally:
+        for name in ("my_factory", "my_width"):
+            sys.modules.pop(name, None)
+
+
+def test_looking_for_a_source_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package/__init__.py").write_text("raise RuntimeError\n")
+    (tmp_path / "my_package/layers.py").write_text("")
+    assert len(kept._digest("my_package.layers")) == 64
+    with pytest.raises(ImportError):
+        kept._digest("my_package.layers.more")
+
+
+def _factory(*arguments: Any, **named: Any) -> torch.nn.Module:
+    return torch.nn.Identity()
+
+
+def test_a_partial_is_of_the_module_of_its_function(folder: Path) -> None:
+    def of(*arguments: Any, **named: Any) -> tuple[str, str]:
+        return kept.made_by(partial(partial(_factory, *arguments), **named))
+
+    assert of(1, wide=2)[0] == _factory.__module__
+    assert of(1, wide=2) == of(1, wide=2)
+    assert len({of(1, wide=2), of(1, wide=3), of(2, wide=2), kept.made_by(_factory)}) == 4
+    assert of(block=torch.nn.ReLU) == ("", "")
+    for nowhere in ("", "functools", "no.such.module"):
+        kept.write("one", nowhere, *exported_once("edge"))
+        assert kept.read("one") is None
 
 
 def _damaged(data: bytes) -> bytes:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten, shapes_of, split
 from models.fused.buffers import places_of
+from models.fused.coordinates import Coordinates
 from models.fused.network import FusedNetwork
 from models.fused.structure import layers_of
 from models.networks.build import build_part, layout, shape_of, submodel
@@ -72,13 +73,9 @@ class LocalModel:
         Raises:
             NotCoveredError: it has none.
         """
-        return FusedNetwork(
-            layers_of(self.module),
-            places_of(self.module, self.flat),
-            input_shape=self._input_shape,
-            clients=1,
-            like=self.flat,
-        )
+        layers, places = layers_of(self.module), places_of(self.module, self.flat)
+        own = Coordinates(layers, places, input_shape=self._input_shape, clients=1, like=self.flat)
+        return FusedNetwork(layers, own, self._input_shape)
 
     def received(self, array: Array, *, sliced: bool) -> Tensor:
         """Read the one flat state that came with a request.

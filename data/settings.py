@@ -159,8 +159,9 @@ class DataSettings:
     )
     task: str = setting(
         "classification",
-        "what a table or an array of labels asks for: `classification`; `regression` of numbers; `multi-label`, where"
-        " each of several columns of 0 and 1 is a question of its own",
+        "what the labels of a table, of an array, of `hf:PLACE` or of a data set by import path ask for:"
+        " `classification`; `regression` of numbers; `multi-label`, where each of several columns of 0 and 1 is a"
+        " question of its own",
         Names(TASKS),
         read_by="dataset = csv:…, parquet:…, npz:…, hf:…, import paths",
     )

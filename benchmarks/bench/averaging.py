@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.bench.meshgrid import meshgrid_average
-from benchmarks.bench.rows import Row, row_of_turns, seconds
+from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.shapes import RESNET_18, Fleet, fleet
+from benchmarks.clock import seconds
 from benchmarks.document import Say
 from models.algebra.average import PartialAverage
 from models.algebra.submodel import flatten

@@ -7,10 +7,8 @@ float32 bytes take at 200 MB/s. Errors are ‖Q(x) - x‖²/‖x‖², against t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from math import prod, sqrt
-from time import process_time
 
 import torch
 from flwr.app import Array
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.shapes import RESNET_18
+from benchmarks.clock import cpu_seconds
 from benchmarks.document import Say
 from models.device import threads
 from models.networks.build import layout
@@ -59,18 +58,12 @@ def _rows(say: Say, spec: NetworkSpec, turns: int) -> list[Row]:
         say(f"codecs: {name}")
         codec, limit = codec_of(settings), 1.0 if name == "qsgd s=7" else None
         array = _encode(codec, flat, sizes)
-        pairs = [(_cpu_seconds(partial(_encode, codec, flat, sizes)), wanted) for _ in range(turns)]
+        pairs = [(cpu_seconds(partial(_encode, codec, flat, sizes)), wanted) for _ in range(turns)]
         rows.append(_speed(f"encode {name}, {len(flat):,} coordinates / at 200 MB/s", pairs, limit))
-        pairs = [(_cpu_seconds(partial(codec.decode, array, sizes, NOTHING)), wanted) for _ in range(turns)]
+        pairs = [(cpu_seconds(partial(codec.decode, array, sizes, NOTHING)), wanted) for _ in range(turns)]
         rows.append(_speed(f"decode {name} / at 200 MB/s", pairs, limit))
     rows.append(_entropy(flat, sizes))
     return rows + [_error(flat, sizes, levels) for levels in (1, 3, 7, 15, 127)]
-
-
-def _cpu_seconds(work: Callable[[], object]) -> float:
-    began = process_time()
-    work()
-    return process_time() - began
 
 
 def _difference(spec: NetworkSpec) -> tuple[list[int], Tensor]:

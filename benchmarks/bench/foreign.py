@@ -11,17 +11,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
-from time import process_time
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.bench.rows import Row, row_of_turns
-from benchmarks.document import Say
+from benchmarks.clock import cpu_seconds
+from benchmarks.document import ROOT, Say
 from models.algebra.axes import Axis, Kind
 from models.algebra.plans import Plan, kept_units
 from models.foreign.axes import find_axes
@@ -42,19 +41,17 @@ HAND = (
     NetworkSpec("vit", (3, 32, 32), 10, whole_heads=True),
 )
 _BATCH, _STEPS, _GB = 32, 5, 10**9
-_ROOT = Path(__file__).resolve().parents[2]
 _CHILD = """
 import json, os, resource, sys
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
 import torch
 torch.set_num_threads(1)
-from time import perf_counter
+from benchmarks.clock import cpu_seconds
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
-began = perf_counter()
-layout(NetworkSpec("mobilenet-v3-small", (3, 224, 224), 10, norm="static-batch"))
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([process_time() - began, peak]))
+spec = NetworkSpec("mobilenet-v3-small", (3, 224, 224), 10, norm="static-batch")
+took = cpu_seconds(lambda: layout(spec))
+print(json.dumps([took, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
 """
 
 
@@ -117,13 +114,6 @@ def _seconds(network: nn.Module, inputs: Tensor) -> float:
     return cpu_seconds(steps)
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Seconds that this process computes in one call."""
-    began = process_time()
-    work()
-    return process_time() - began
-
-
 def _trace(turns: int) -> Row:
     with seeded_for_others(0):
         module = mobilenet_v3_small((3, 32, 32), 10)
@@ -148,7 +138,7 @@ def _trace(turns: int) -> Row:
 def _small_device(say: Say) -> list[Row]:
     say("foreign: mobilenet-v3-small on one core, exported and from the disk")
     with tempfile.TemporaryDirectory(prefix="foreign-") as folder:
-        env = {**os.environ, "FLOTILLA_CACHE": folder, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
+        env = {**os.environ, "FLOTILLA_CACHE": folder, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         runs = [
             json.loads(subprocess.run([sys.executable, "-c", _CHILD], env=env, check=True, capture_output=True).stdout)
             for _ in range(2)

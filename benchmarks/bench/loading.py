@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.bench.rows import Row, row_of_turns, seconds
+from benchmarks.bench.rows import Row, row_of_turns
+from benchmarks.clock import seconds
 from benchmarks.document import Say
 from data import SOURCES, arrays, image_folder
 from data.files import Files

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 
@@ -96,10 +95,3 @@ def row_of_turns(
         turns=len(turns),
         note=note,
     )
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    began = perf_counter()
-    work()
-    return perf_counter() - began

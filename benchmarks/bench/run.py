@@ -20,7 +20,7 @@ from benchmarks.bench.rows import HEADS, Row
 from benchmarks.bench.selection import selection
 from benchmarks.bench.startup import startup
 from benchmarks.bench.training import training
-from benchmarks.document import RESULTS, replace_part, table
+from benchmarks.document import DOCS, RESULTS, replace_part, table
 from benchmarks.machine import machine
 from benchmarks.task import Command, Options
 
@@ -37,6 +37,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "foreign": foreign,
     "startup": startup,
 }
+_ELSEWHERE = {"foreign": DOCS / "networks.md"}  # whose table is not in docs/results.md
 
 
 def _run(options: Options) -> int:
@@ -53,7 +54,9 @@ def _run(options: Options) -> int:
         found = {"machine": made_on, "rows": [row.to_json() for row in rows]}
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.write:
-        write(made_on, rows)
+        for document in (RESULTS, *_ELSEWHERE.values()):
+            if own := [row for row in rows if _ELSEWHERE.get(row.benchmark, RESULTS) == document]:
+                write(made_on, own, document)
     print(f"\n{made_on}\n\n{table(HEADS, [row.cells() for row in rows])}\n")
     for row in rows:
         if row.note:

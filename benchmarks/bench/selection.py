@@ -17,8 +17,9 @@ import torch
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from benchmarks.bench.rows import Row, row_of_turns, seconds
+from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.shapes import RESNET_18
+from benchmarks.clock import seconds
 from benchmarks.document import Say
 from models.algebra.plans import Plan
 from models.device import threads

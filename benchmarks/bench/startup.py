@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
 
 from benchmarks.bench.rows import Row
 from benchmarks.document import Say
+from benchmarks.job import flotilla_run
 
 NAME = "startup"
 LIMIT = 60.0  # seconds
-_ROOT = Path(__file__).resolve().parents[2]
 # A phase ends with the first line that starts like this.
 _PHASES = (
     ("Flower and Ray start", "run folder:"),
@@ -31,26 +28,17 @@ def startup(say: Say = print, run_config: str = "") -> list[Row]:
     """
     say("startup: the default job")
     with tempfile.TemporaryDirectory(prefix="startup-") as folder:
-        command = [sys.executable, "-m", "flotilla", "run", str(_ROOT), "--run-dir", f"{folder}/run"]
-        command += ["--run-config", run_config] if run_config else []
-        began = perf_counter()
-        run = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert run.stdout is not None
-        lines = [(perf_counter() - began, line) for line in run.stdout]
-        code = run.wait()
-        took = perf_counter() - began
-    if code:
-        raise RuntimeError(f"{' '.join(command)} ended with {code}:\n{''.join(line for _, line in lines[-20:])}")
+        ran = flotilla_run(Path(folder) / "run", run_config)
     return [
         Row(
             benchmark=NAME,
             what="default job, command to prompt / 60 s",
-            measured=took,
+            measured=ran.seconds,
             reference=LIMIT,
             unit="s",
-            ratio=took / LIMIT,
+            ratio=ran.seconds / LIMIT,
             limit=1.0,
-            note=_phases(lines, took),
+            note=_phases(ran.lines, ran.seconds),
         )
     ]
 

@@ -7,31 +7,27 @@ what a device holds, computes and sends is what `flotilla inspect` says beforeha
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.document import DOCS, ROOT, replace_part, table
+from benchmarks.document import table
+from benchmarks.job import flotilla_run
 from benchmarks.task import Command, Options
 from data.files import Files
 from data.settings import DataSettings
 from data.sources import SOURCES
 
-DOCUMENT = DOCS / "networks.md"
 METHODS = ("heterofl", "fedrolex", "depthfl", "fiarse")
 NETWORKS = ("mobilenet-v3-small", "mobilenet-v4-small")
 TIERS = "abcde"
 TRAIN, TEST = 4000, 1000  # pictures of a part
-DEVICES = "five of ten devices in five tiers, 10 steps of 32 each"
 SETTINGS = (
     'num-clients=10 fraction-train=0.5 local-steps=10 batch-size=32 learning-rate=0.05 tiers="a:1, b:1/2, c:1/4, d:1/8,'
     ' e:1/16" evaluate-every={rounds} num-server-rounds={rounds} device="cpu"'
@@ -82,18 +78,12 @@ def run(method: str, network: str, rounds: int, data: str, folder: Path) -> Trai
         RuntimeError: it failed.
     """
     config = f'method="{method}" model="{network}" {data} {SETTINGS.format(rounds=rounds)}'
-    command = [sys.executable, "-m", "flotilla", "run", "--engine", "local", "--processes", "0"]
-    began = perf_counter()
-    done = subprocess.run(
-        [*command, "--run-dir", str(folder), "-c", config], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{method} on {network}: {done.stdout[-1500:]}{done.stderr[-1500:]}")
+    ran = flotilla_run(folder, config, "--engine", "local", "--processes", "0")
     return Trained(
         method=method,
         network=network,
         last=json.loads((folder / "summary.json").read_text(encoding="utf-8"))["last"]["tiers"],
-        seconds=perf_counter() - began,
+        seconds=ran.seconds,
     )
 
 
@@ -115,7 +105,7 @@ def cells(one: Trained) -> list[str]:
 
 
 def _run(options: Options) -> int:
-    """Run, print and write the table."""
+    """Run, and print the table."""
     lines: list[Sequence[str]] = []
     with tempfile.TemporaryDirectory(prefix="foreign-") as folder:
         root = options.data_root or DataSettings(dataset="cifar10").data_root
@@ -126,11 +116,9 @@ def _run(options: Options) -> int:
             one = run(method, network, options.rounds, data, Path(folder) / f"{network}-{method}")
             lines.append(cells(one))
             print("  ".join(lines[-1]), f"{one.seconds:.0f} s", flush=True)
-            if options.write:
-                said = f"{options.rounds} rounds of {DEVICES}."
-                replace_part(DOCUMENT, "trained", f"{said}\n\n{table(HEADS, lines, markdown=True)}")
+    print(f"\n{options.rounds} rounds of five of ten devices in five tiers, 10 steps of 32 each\n")
     print(table(HEADS, lines))
     return 0
 
 
-TASK = Command(_run, defaults={"methods": (), "only": (), "rounds": 10, "data_root": "", "write": False})
+TASK = Command(_run, defaults={"methods": (), "only": (), "rounds": 10, "data_root": ""})

@@ -31,7 +31,7 @@ from flotilla.deploy.federation import prepare_federation
 from flotilla.superlink.run import run_on
 
 DOCUMENT = DOCS / "data.md"
-PICTURES, SIDE, LIMIT, BATCH = 5000, 224, 2**30, 16
+PICTURES, SIDE, LIMIT, BATCH, ROUNDS = 5000, 224, 2**30, 16, 1
 MOST = 1.3  # of parameters, shard and batch
 _CONFIG = (
     'dataset="image-folder" partition="own" image-size={side} method="fedavg" tiers="a:1"'
@@ -80,7 +80,7 @@ def make_pictures(folder: Path, count: int, side: int) -> None:
 
 
 def board(
-    pictures: int = PICTURES, side: int = SIDE, *, limit: int = LIMIT, batch: int = BATCH, rounds: int = 2
+    pictures: int = PICTURES, side: int = SIDE, *, limit: int = LIMIT, batch: int = BATCH, rounds: int = ROUNDS
 ) -> Seen:
     """Run the federation; what was seen.
 
@@ -228,4 +228,4 @@ def _run(options: Options) -> int:
     return 0 if found <= MOST and seen.decoded == PICTURES else 1
 
 
-TASK = Command(_run, defaults={"rounds": 1, "write": False})
+TASK = Command(_run, defaults={"rounds": ROUNDS, "write": False})

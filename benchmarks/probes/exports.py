@@ -5,13 +5,13 @@ Both jobs are run, their tiers exported to ONNX and held against PyTorch and aga
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.document import DOCS, ROOT, replace_part, table
+from benchmarks.document import DOCS, replace_part, table
+from benchmarks.job import flotilla_run
 from benchmarks.machine import machine
 from benchmarks.task import Command, Options
 from flotilla.serving.export import export
@@ -30,10 +30,7 @@ def exported(method: str, folder: Path, rounds: int = 0) -> list[Exported]:
         CannotExport: a file does not compute what its tier does.
     """
     keys = f'method="{method}"' + (f" num-server-rounds={rounds}" if rounds else "")
-    command = [sys.executable, "-m", "flotilla", "run", str(ROOT), "--engine", "local", "--run-dir", str(folder)]
-    done = subprocess.run([*command, "-c", keys], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    flotilla_run(folder, keys, "--engine", "local")
     return export(folder, "all", "onnx", int8=Int8())
 
 

@@ -10,14 +10,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from time import process_time
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from benchmarks.clock import cpu_seconds
 from benchmarks.document import DOCS, ROOT, replace_part, table
 from benchmarks.task import Command, Options
 from protocol import Scalar
@@ -27,14 +27,6 @@ from tests.strategies.secure.devices import Devices, part_of
 DOCUMENT = DOCS / "deploy.md"
 _WIDTH = 500  # of two layers: a quarter of a million coordinates
 _GROUPS = (4, 8, 16, 32)
-T = TypeVar("T")
-
-
-def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """CPU seconds of something, and what it gave."""
-    began = process_time()
-    done = work()
-    return process_time() - began, done
 
 
 def group(count: int) -> list[str]:
@@ -42,17 +34,17 @@ def group(count: int) -> list[str]:
     part = part_of(_WIDTH)
     vector: Floats = np.zeros(part.numel)
     devices = Devices(count, least=2, part=part, sharing=())
-    shared = [timed(lambda i=i: devices.share(i))[0] for i in range(count)]  # type: ignore[misc]
+    shared = [cpu_seconds(lambda i=i: devices.share(i)) for i in range(count)]  # type: ignore[misc]
     told = [sum(map(len, devices.group.told(i, 1.0).envelopes)) for i in range(count)]
     lost = count // 4
-    masked = [timed(lambda i=i: devices.send(i, vector))[0] for i in range(lost, count)]  # type: ignore[misc]
+    masked = [cpu_seconds(lambda i=i: devices.send(i, vector)) for i in range(lost, count)]  # type: ignore[misc]
     replies = {i: devices.opened(i) for i in devices.group.survivors}
-    opening, _ = timed(lambda: devices.group.open(replies, 1.0))
+    opening = cpu_seconds(lambda: devices.group.open(replies, 1.0))
     whole = Devices(count, least=2, part=part)
     for i in range(count):
         whole.send(i, vector)
     shares = {i: whole.opened(i) for i in whole.group.survivors}
-    nobody, _ = timed(lambda: whole.group.open(shares, 1.0))
+    nobody = cpu_seconds(lambda: whole.group.open(shares, 1.0))
     said = sum(map(len, shares[0].shares))
     keys = sum(len(one.mask_key) + len(one.seal_key) for one in whole.group._keys)
     return [

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.document import DOCS, ROOT, replace_part, table
+from benchmarks.document import DOCS, replace_part, table
+from benchmarks.job import flotilla_run
 from benchmarks.machine import machine
 from benchmarks.task import Command, Options
 
@@ -155,21 +152,12 @@ def line(name: str) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="sources-") as folder:
         write(Path(folder) / "data")
         settings = f'{shared} {config} data-root="{folder}/data"'
-        command = [sys.executable, "-m", "flotilla", "run", "--engine", "local", "--processes", "0"]
-        command += ["--run-dir", f"{folder}/run", "-c", settings]
-        began = perf_counter()
-        started = subprocess.Popen(
-            [*command], cwd=ROOT, env={**os.environ, "FLOTILLA_CACHE": f"{folder}/cache"}, stdout=subprocess.DEVNULL
-        )
-        _, status, used = os.wait4(started.pid, 0)
-        seconds = perf_counter() - began
-        started.returncode = os.waitstatus_to_exitcode(status)
-        if started.returncode:
-            raise RuntimeError(f"{name}: flotilla run -c '{settings}' ended with {started.returncode}")
+        options, cache = ("--engine", "local", "--processes", "0"), {"FLOTILLA_CACHE": f"{folder}/cache"}
+        ran = flotilla_run(Path(folder) / "run", settings, *options, env=cache)
         summary = json.loads((Path(folder) / "run/summary.json").read_text(encoding="utf-8"))
     last = summary["last"]
     found = f"RMSE {last['score']:.1f}" if last["accuracy"] is None else f"{last['accuracy']:.1%}"
-    return [name, f"`{config}`", found, f"{seconds:.1f}", f"{used.ru_maxrss / 1e3:,.0f}"]
+    return [name, f"`{config}`", found, f"{ran.seconds:.1f}", f"{ran.peak_kb / 1e3:,.0f}"]
 
 
 def _run(options: Options) -> int:

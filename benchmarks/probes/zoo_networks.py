@@ -62,16 +62,22 @@ def vit(classes: int) -> nn.Module:
     return made
 
 
-class LastWord(nn.Module):
-    """Tokens (N, length) → logits (N, vocabulary) of the next one, of a language model of transformers."""
+class Logits(nn.Module):
+    """Picks the tensor that the loss is computed from of what a model of transformers gives.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: a classifier, or a language model.
+        last: whether of a language model's logits (N, length, vocabulary) those of the next word are meant.
+    """
+
+    def __init__(self, model: nn.Module, *, last: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._last = model, last
 
-    def forward(self, tokens: Any) -> Any:
+    def forward(self, x: Tensor) -> Any:
         """Logits."""
-        return self.model(tokens).logits[:, -1]
+        logits = self.model(x).logits
+        return logits[:, -1] if self._last else logits
 
 
 def _of_transformers(config: str, model: str, **settings: Any) -> Any:
@@ -94,7 +100,7 @@ def gpt2(vocabulary: int) -> nn.Module:
         bos_token_id=0,
         eos_token_id=0,
     )
-    return LastWord(made)
+    return Logits(made, last=True)
 
 
 def llama(vocabulary: int) -> nn.Module:
@@ -112,7 +118,7 @@ def llama(vocabulary: int) -> nn.Module:
         max_position_embeddings=20,
         use_cache=False,
     )
-    return LastWord(made)
+    return Logits(made, last=True)
 
 
 def bert(vocabulary: int, classes: int) -> nn.Module:
@@ -162,7 +168,7 @@ def phi3(vocabulary: int) -> nn.Module:
         use_cache=False,
         pad_token_id=0,
     )
-    return LastWord(made)
+    return Logits(made, last=True)
 
 
 def hf_vit(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -180,18 +186,6 @@ def hf_vit(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         num_labels=classes,
     )
     return Logits(made)
-
-
-class Logits(nn.Module):
-    """Picks the tensor that the loss is computed from."""
-
-    def __init__(self, classifier: nn.Module) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, x: Tensor) -> Any:
-        """Logits."""
-        return self.classifier(x).logits
 
 
 class T5(nn.Module):

@@ -15,14 +15,13 @@ from flotilla.serving.export_table import FLOAT, Exported, latencies, why_not
 from flotilla.serving.formats import executorch_file, litert_file, onnx_file
 from flotilla.serving.formats.int8 import EXAMPLES, Int8, quantised
 from flotilla.serving.formats.runtime import CannotExport, Runtime, example_of, logits_of, write_whole
-from flotilla.serving.load import FinishedRun, load, open_run, tier_of
+from flotilla.serving.load import FinishedRun, following_only, load, to_export
 from flotilla.serving.model import TierModel
 from flotilla.serving.run_data import test_data, training_examples
 from flotilla.serving.tier_file import write_tier_file
 from models.device import threads
 from models.evaluation import batch_of
 from models.losses import REGRESSION, right
-from models.registry import following
 
 SAFETENSORS = "safetensors"
 LARGEST = 1e-4  # difference between logits of a file and of PyTorch
@@ -120,12 +119,9 @@ def export(
     if to != SAFETENSORS:
         FORMATS[to].check_installed()
     allow = tuple(allow)
-    with following(allow):
-        opened = open_run(run)
-        names = opened.tiers if tier == "all" else [tier]
-        models = [tier_of(opened, name) for name in names]
+    with following_only(allow, run):
+        opened, models, folder = to_export(run, tier, out)
         test = test_data(opened) if check else None
-        folder = run / "export" if out is None else out
         job = _Job(
             kind=FORMATS.get(to),
             folder=folder,

@@ -22,13 +22,12 @@ from flotilla.serving.formats.training_file import (
     largest_difference,
     training_bytes,
 )
-from flotilla.serving.load import FinishedRun, open_run, tier_of
+from flotilla.serving.load import FinishedRun, following_only, to_export
 from flotilla.serving.model import TierModel
 from flotilla.serving.run_data import training_examples
 from models.device import threads
 from models.losses import CLASSIFICATION, MULTI_LABEL
 from models.randomness import torch_generator
-from models.registry import following
 from server_app.folder.run_folder import CONFIG
 
 _TURNS = 20
@@ -78,11 +77,8 @@ def export_training(
         OSError: a file cannot be written.
     """
     executorch_file.check_installed()
-    with following(allow):
-        opened = open_run(run)
-        names = opened.tiers if tier == "all" else [tier]
-        models = [tier_of(opened, name) for name in names]
-        folder = run / "export" if out is None else out
+    with following_only(allow, run):
+        opened, models, folder = to_export(run, tier, out)
         folder.mkdir(parents=True, exist_ok=True)
         batch = int(json.loads((run / CONFIG).read_text(encoding="utf-8"))["config"]["batch-size"])
         return [_program(opened, model, batch, folder / f"tier-{model.card.tier}.training.pte") for model in models]

@@ -7,7 +7,8 @@ is code of yours; it is imported only from where `allow` says.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,22 @@ def load(run: str | Path, tier: str = "global", *, cluster: int | None = None, a
         CannotLoad: no such tier or cluster, the run has not finished, what it left is damaged or of another version.
     """
     path = Path(run).expanduser()
+    with following_only(allow, path):
+        if path.is_file():
+            return _of_file(path, tier)
+        return tier_of(open_run(path), tier, cluster)
+
+
+@contextmanager
+def following_only(allow: Iterable[str], path: Path) -> Iterator[None]:
+    """Follow the import paths that `allow` has, as `following` does, for what is read of a run or a file.
+
+    Raises:
+        CannotLoad: something is named that is not to be followed or that there is not; the text says what to allow.
+    """
     with following(allow):
         try:
-            if path.is_file():
-                return _of_file(path, tier)
-            return tier_of(open_run(path), tier, cluster)
+            yield
         except SettingError as error:
             if error.key == "model":
                 package = str(error.value).partition(":")[0].partition(".")[0]
@@ -162,6 +174,17 @@ def tier_of(run: FinishedRun, tier: str, cluster: int | None = None) -> TierMode
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CannotLoad(f"{path}: tier {tier!r} cannot be made: {said}") from None
+
+
+def to_export(run: Path, tier: str, out: Path | None) -> tuple[FinishedRun, list[TierModel], Path]:
+    """Open a run, make the networks of one tier or of "all", and say which folder their files go to.
+
+    Raises:
+        CannotLoad, SettingError: as `open_run` and `tier_of`.
+    """
+    opened = open_run(run)
+    models = [tier_of(opened, name) for name in (opened.tiers if tier == "all" else [tier])]
+    return opened, models, run / "export" if out is None else out
 
 
 def _reported(summary: dict[str, Any], tier: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -18,10 +18,8 @@ class FusedNetwork:
 
     Args:
         layers: see `models.fused.structure`.
-        places: parameter → where it begins in a client's flat vector.
+        coordinates: theirs, of these clients.
         input_shape: of one example.
-        clients: how many.
-        like: of which type the numbers are.
 
     Attributes:
         coordinates: weights, read by every step, and gradients, which `backward` writes.
@@ -29,17 +27,8 @@ class FusedNetwork:
         input_shape: as given.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        places: Mapping[Tensor, int],
-        *,
-        input_shape: Sequence[int],
-        clients: int,
-        like: Tensor,
-    ) -> None:
-        self._layers, self.input_shape = layers, tuple(input_shape)
-        self.coordinates = Coordinates(layers, places, input_shape=input_shape, clients=clients, like=like)
+    def __init__(self, layers: Sequence[Layer], coordinates: Coordinates, input_shape: Sequence[int]) -> None:
+        self._layers, self.coordinates, self.input_shape = layers, coordinates, tuple(input_shape)
         self.classes = next(len(layer.weight) for layer in reversed(layers) if isinstance(layer, Affine))
         self._memory, self._known = Memory(), dict[int, Pass]()
         self._last: Pass | None = None

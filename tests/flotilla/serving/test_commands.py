@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,8 @@ from flotilla.serving.export import export
 from flotilla.serving.formats.onnx_file import OnnxModel
 from flotilla.serving.formats.runtime import CannotExport
 from protocol import Scalar
+from server_app.folder.staged_file import sha256_of
+from server_app.folder.tiers_file import TIERS, read_tiers
 from tests.corpora import write_har, write_sst2
 from tests.support import Player
 
@@ -166,6 +169,22 @@ def test_options_of_export_that_cannot_be(play: Player, tmp_path: Path) -> None:
     words.write_text("a,b\n")
     said = refused("export", run, "--int8", "--no-check", "--calibrate", words, "--out", tmp_path)
     assert "words.csv: row 1: 'a, b' are no numbers" in said
+
+
+@pytest.mark.parametrize("options", [("--to", "safetensors"), ("--to", "executorch", "--train")])
+def test_export_says_what_to_allow(play: Player, tmp_path: Path, options: Sequence[str]) -> None:
+    """A network by import path is code, and is imported only where its owner says so."""
+    run = tmp_path / "run"
+    shutil.copytree(play.once(**RUN).path, run)
+    summary = json.loads((run / "summary.json").read_text())
+    records, model = read_tiers(run / TIERS)
+    network = json.dumps(json.loads(records.network) | {"name": "my_lab.nets:Edge"})
+    (run / TIERS).write_bytes(b"".join(replace(records, network=network).serialised(model)))
+    summary["model"]["tiers_sha256"] = sha256_of(run / TIERS)
+    (run / "summary.json").write_text(json.dumps(summary))
+    with patch("flotilla.serving.formats.executorch_file.check_installed"):
+        assert "--allow 'my_lab.*' imports it" in refused("export", run, *options, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("to", ["onnx", "executorch", "litert"])

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -67,14 +68,13 @@ def test_an_int8_file_is_the_tier_nearly(run: Path, tmp_path: Path) -> None:
 
 
 def test_where_float_is_better_it_is_kept(run: Path, tmp_path: Path) -> None:
-    """Of the smallest tier the scales weigh more than the weights save."""
+    """One of 8 bits that takes twice as long is not written, and an older one goes."""
     old = tmp_path / "tier-c.int8.onnx"
     old.write_bytes(b"of another run")
-    full, small = rows = export(run, "c", "onnx", tmp_path, check=False, int8=Int8())
-    if small.file is not None:  # then it is smaller and not slower
-        assert why_not(small, full) == ""
-        return
-    assert small.reason
+    with patch("flotilla.serving.export.latencies", return_value=[3e-4, 1e-4, 2e-4]):  # PyTorch, float, 8 bits
+        _, small = rows = export(run, "c", "onnx", tmp_path, check=False, int8=Int8())
+    assert small.file is None
+    assert "2.00x the time" in small.reason
     assert [file.name for file in tmp_path.iterdir()] == ["tier-c.onnx"]
     assert table(rows).splitlines()[2].endswith(f"not kept, float is better: {small.reason}")
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from models.algebra.plans import Plan
 from models.fused.buffers import places_of
+from models.fused.coordinates import Coordinates
 from models.fused.cross_entropy import gradient, log_probabilities, one_hot
 from models.fused.network import FusedNetwork
 from models.fused.structure import layers_of
@@ -52,8 +53,9 @@ def by_autograd(network: nn.Module, x: Tensor, y: Tensor, absent: Tensor | None 
 
 def fused(network: nn.Module, flat: Tensor, spec: NetworkSpec, clients: int = 1) -> FusedNetwork:
     """The same network with backward passes of its own."""
-    places = places_of(network, flat)
-    return FusedNetwork(layers_of(network), places, input_shape=spec.input_shape, clients=clients, like=flat)
+    layers, places = layers_of(network), places_of(network, flat)
+    own = Coordinates(layers, places, input_shape=spec.input_shape, clients=clients, like=flat)
+    return FusedNetwork(layers, own, spec.input_shape)
 
 
 @torch.inference_mode()

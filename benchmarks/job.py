@@ -1,0 +1,62 @@
+"""`flotilla run` from the command to the prompt, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.document import ROOT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    """A run that ended well.
+
+    Attributes:
+        lines: what it printed, each line with the seconds since the command.
+        seconds: of the whole command.
+        peak_kb: resident memory of its process at most.
+    """
+
+    lines: list[tuple[float, str]]
+    seconds: float
+    peak_kb: int
+
+
+def flotilla_run(run_dir: Path, config: str = "", *options: str, env: Mapping[str, str] | None = None) -> Ran:
+    """Run the app of this checkout.
+
+    Args:
+        run_dir: folder of the run.
+        config: settings; "" is the default job.
+        options: others of the command.
+        env: variables beside those of this process.
+
+    Raises:
+        RuntimeError: the run failed; with the end of what it printed.
+    """
+    command = [sys.executable, "-m", "flotilla", "run", str(ROOT), "--run-dir", str(run_dir), *options]
+    command += ["--run-config", config] if config else []
+    began = perf_counter()
+    started = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert started.stdout is not None
+    with started.stdout as printed:
+        lines = [(perf_counter() - began, line) for line in printed]
+    _, status, used = os.wait4(started.pid, 0)
+    started.returncode = os.waitstatus_to_exitcode(status)
+    if started.returncode:
+        said = "".join(line for _, line in lines[-20:])
+        raise RuntimeError(f"{' '.join(command)} ended with {started.returncode}:\n{said}")
+    return Ran(lines=lines, seconds=perf_counter() - began, peak_kb=used.ru_maxrss)

@@ -77,6 +77,7 @@ class Method:
     WIDTHS: ClassVar[bool] = True  # whether tiers differ in width
     PER_COORDINATE: ClassVar[bool] = False  # whether parts have element masks, so that every coordinate has holders
     REFINES: ClassVar[bool] = False  # whether it has a `refine` of its own, for which the state before is kept
+    KEEPS_FACTORS: ClassVar[bool] = False  # whether `refine` wants every device's pairs, from a `FactorAverage`
     SLOTS: ClassVar[Sequence[str]] = ()  # what a server optimiser (`step`) remembers of every parameter, by name
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:

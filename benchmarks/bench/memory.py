@@ -8,15 +8,14 @@ more replies ready gives up to `exchange.WINDOW` at a time.)
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from benchmarks.bench.resident import held, in_a_process, peak
 from benchmarks.bench.rows import Row
 from benchmarks.bench.shapes import RESNET_18, TINY
 from benchmarks.document import Say
@@ -54,7 +53,7 @@ def memory(
         grown = {}
         for clients in (few, many):
             say(f"memory: {clients} clients, {what}")
-            grown[clients] = _in_a_process(shape, clients, method)
+            grown[clients] = in_a_process("benchmarks.bench.memory", shape, clients, method)
         rows.append(
             Row(
                 benchmark=NAME,
@@ -79,16 +78,6 @@ def memory(
             )
         )
     return rows
-
-
-def _in_a_process(shape: str, clients: int, method: str) -> int:
-    """Bytes by which the peak of a server process exceeds what it held before its first round."""
-    command = [sys.executable, "-m", "benchmarks.bench.memory", shape, str(clients), method]
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2000:]}")
-    return int(json.loads(done.stdout.splitlines()[-1]))
 
 
 class _Replies(LocalGrid):
@@ -130,18 +119,11 @@ def grown(shape: str, clients: int, method: str, rounds: int = 2) -> int:
     for name, tensor in initial_state(strategy.network, torch_generator(1, 0, "server", "initial state")).items():
         strategy.state[name].copy_(tensor)
     grid = _Replies(strategy, clients)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew (Linux)
-    before = _status("VmRSS")
+    before = held()
     for number in range(1, rounds + 1):
         if strategy.run_round(grid, number).accepted != clients:
             raise RuntimeError(f"not all replies were accepted: {strategy.report.rejected[:3]}")
-    return _status("VmHWM") - before
-
-
-def _status(key: str) -> int:
-    """Ask the kernel for a size, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
+    return peak() - before
 
 
 if __name__ == "__main__":

@@ -41,8 +41,33 @@ def check(method: Method, context: RoundContext) -> None:
         raise SettingError("tiers", tiers, "a tier that may take part")
     for tier in settings.tiers:
         submodel(context.network, method.kept_plan(context, tier))
+    if method.KEEPS_FACTORS:
+        check_factors(method, context)
     method.check(context)
     check_secure(method, context)
+
+
+def check_factors(method: Method, context: RoundContext) -> None:
+    """Refuse what leaves no factors of single devices, or means nothing where these are not averaged.
+
+    Raises:
+        SettingError: names the key, the value and the reason.
+    """
+    name, settings, guard = type(method).__name__, context.settings, context.settings.guard
+    for key, value, fits, allowed in (
+        (
+            "secure-aggregation",
+            settings.secure.secure_aggregation,
+            not settings.secure.secure_aggregation,
+            f"false for {name}, which needs the factors of every device: of a sum nobody sees them",
+        ),
+        ("guard-mean", guard.guard_mean, guard.guard_mean == "mean", f"mean for {name}: of products there is no other"),
+        ("min-cover", guard.min_cover, guard.min_cover <= 1, f"1 for {name}: directions have no holders"),
+        ("dp-noise", guard.dp_noise, not guard.dp_noise, f"0 for {name}: its bound is one on sums of differences"),
+        ("dynamic-alpha", settings.dynamic_alpha, not settings.dynamic_alpha, f"0 for {name}, whose pairs turn"),
+    ):
+        if not fits:
+            raise SettingError(key, value, allowed)
 
 
 def check_privacy(settings: Settings, *, by_examples: bool, label_rows: bool, norm: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from models.algebra.average import PartialAverage
+from models.algebra.factor_average import FactorAverage
 from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import Work
@@ -165,7 +167,10 @@ def _basis(method: Method, context: RoundContext) -> Basis:
     def make() -> GlobalState:
         alpha = settings.dynamic_alpha
         dynamic = FedDynCorrection(alpha, layout, settings.nodes, settings.dynamic_scaling) if alpha else None
-        average = settings.guard.average(layout, per_coordinate=method.PER_COORDINATE)
+        if method.KEEPS_FACTORS:
+            average: PartialAverage = FactorAverage(layout)
+        else:
+            average = settings.guard.average(layout, per_coordinate=method.PER_COORDINATE)
         return GlobalState(layout, average, dynamic=dynamic, remembered=method.initial_tensors(layout))
 
     def draw(purpose: str) -> Mapping[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Rules for pairs of low-rank factors on devices of unlike ranks, a file each (docs/ranks.md)."""

@@ -1,0 +1,107 @@
+"""What rules for pairs of low-rank factors have in common.
+
+A device of rank r holds the first r of R ranks of every pair; α/R is the same for all (`models.algebra.pairs`). So a
+tier's rate is r/R, and the start of a round is a truncation. Two kinds of rules differ in what becomes of the replies:
+
+- `RankMethod`: the average by coordinate is the rule, or all of it but a factor per rank.
+- `ProductMethod`: the rule needs the pair of every device, and says what the new pair is.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from models.algebra.average import PartialAverage
+from models.algebra.axes import Layout
+from models.algebra.block_scatter import unit_pairs
+from models.algebra.factor_average import FactorAverage
+from models.algebra.plans import Plan
+from models.algebra.stack import Stack
+from models.errors import SettingError
+from models.networks.build import layout
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
+from protocol import Scalar
+from strategies.context import RoundContext
+from strategies.exchange.node import Node
+from strategies.flower_adapter import FlowerStrategy
+from strategies.method import Preferences, Tensors
+from strategies.settings import Settings
+from strategies.tiers.tier import Tier
+
+
+class RankMethod(FlowerStrategy):
+    """The first ranks of every pair, weighted by examples."""
+
+    PREFERENCES = Preferences(norm="group")
+    BY_EXAMPLES = True
+    PER_WIDTH = True
+
+    @classmethod
+    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """The network as it is.
+
+        Raises:
+            SettingError: it has no pairs.
+        """
+        del settings, options
+        if not layout(completed(network)).pairs:
+            allowed = f'a rank, such as "lora:16": {cls.__name__} is a rule for pairs of low-rank factors'
+            raise SettingError("adapter", "", allowed)
+        return network
+
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
+        """The tier's first ranks."""
+        del node
+        return self.kept_plan(context, tier)
+
+
+class ProductMethod(RankMethod):
+    """A rule that makes a new pair of what every device has made of it."""
+
+    REFINES = True
+    KEEPS_FACTORS = True
+
+    def refine(
+        self, context: RoundContext, before: Tensors, after: Tensors, average: PartialAverage, remembered: Tensors
+    ) -> Tensors:
+        """The rule's pair in place of the average; all other tensors are as averaged."""
+        assert isinstance(average, FactorAverage)
+        for pair in context.layout.pairs:
+            if stack := average.stack(pair, before):
+                b, a = self.joined(stack, (after[pair.b], after[pair.a]))
+                after[pair.b].copy_(b)
+                after[pair.a].copy_(a)
+        return remembered
+
+    @abstractmethod
+    def joined(self, stack: Stack, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The new B of (m, R) and A of (R, n).
+
+        Args:
+            stack: what the devices began with, and what they made of it.
+            mean: of B and of A over those who held a rank.
+        """
+
+
+def shares_of_holders(average: PartialAverage, layout: Layout) -> dict[str, Tensor]:
+    """Weight of those who held a coordinate over the weight of all who replied, for the tensors of pairs.
+
+    Everybody holds the head, so the largest weight that a coordinate of any tensor has is that of all.
+
+    Returns:
+        For every tensor, what can be multiplied with it.
+    """
+    sums = average.denominators()
+    names = [name for pair in layout.pairs for name in (pair.a, pair.b)]
+    everybody = max(float(one.max()) for one in sums.values())
+    shares = {}
+    for name in names:
+        shape = layout.tensors[name].shape
+        counts = sums[name].shape[::2]
+        broad = (sums[name] / everybody).expand(unit_pairs(shape, counts))
+        shares[name] = broad.reshape(shape)
+    return shares

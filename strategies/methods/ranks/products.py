@@ -1,0 +1,94 @@
+"""Rules that average products: the new pair is the best one for a weighted sum of the devices' B_k·A_k.
+
+- `FlexLoRA` (Bai et al., NeurIPS 2024, §3.2): Σ p_k B_k A_k by examples, the singular values in B. The released code
+  (alibaba/FederatedScope, branch FlexLoRA, commit 1cb1ab7) forms the product and takes a dense SVD; here it is found
+  from the factors (`models.algebra.refactor`). There, a device of rank r trains with 16/r in front and gets B scaled by
+  r/16; here the factor is α/R for all, so what a device starts with is the same part of the product.
+- `HLoRA` (2503.00813, as in NVFlare's example of MedGemma, commit f3b7c1b): the same sum from the factors as here, the
+  singular values in A.
+- `RaFLoRA` (2602.13486): ranks up to the smallest r_k, from there to the next, and so on are rings; each ring's product
+  is averaged over those who hold it, and the sum of the rings is refactored, √ of the values on either side.
+- `FLoRIST` (Ramesh and Dass, MLSys 2026, 2506.09199): HLoRA's sum, of which only so many directions stay that they have
+  a share of its energy Σ σ². The others begin anew at B = 0, so they can be trained; the paper sends fewer ranks.
+
+A device of rank r begins the next round with the first r ranks, which are the r leading directions of the sum: the best
+start that a truncation can give.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from models.algebra.refactor import SPARE, Factored, Split, refactor
+from models.algebra.stack import Stack, Who
+from models.settings import Setting, more_than
+from strategies.methods.ranks.base import ProductMethod
+
+_NOTHING = 1e-7  # of the largest singular value: float32 says no more
+
+
+class Refactored(ProductMethod):
+    """The best pair of rank R for the devices' mean product."""
+
+    SPLIT: ClassVar[Split] = "balanced"
+
+    def joined(self, stack: Stack, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Refactor the weighted sum of products."""
+        rank = stack.a.shape[0]
+        start = torch.cat([mean[1], stack.a[:SPARE]])  # what devices have in common
+        factored = refactor(stack, rank, self.weights(stack.who), start)
+        b, a = factored.pair(self.SPLIT)
+        # A direction that the sum does not have would be zero on both sides and never learn.
+        kept = self.kept(factored)
+        b[:, kept:] = 0.0
+        a[kept:] = stack.a[kept:]
+        return b, a
+
+    def weights(self, who: Who) -> Tensor:
+        """What each stacked rank counts: its device's share of all weights."""
+        return who.shares
+
+    def kept(self, factored: Factored) -> int:
+        """How many leading directions stay: as many as there are."""
+        values = factored.values
+        return max(1, int((values > _NOTHING * values.max()).sum()))
+
+
+class FlexLoRA(Refactored):
+    """The mean product, by its singular values, which B carries."""
+
+    SPLIT = "left"
+
+
+class HLoRA(Refactored):
+    """The mean product, by its singular values, which A carries."""
+
+    SPLIT = "right"
+
+
+class RaFLoRA(Refactored):
+    """Every ring of ranks by itself over those who hold it."""
+
+    def weights(self, who: Who) -> Tensor:
+        """The device's share of those who hold the rank."""
+        return who.shares_of_holders
+
+
+class FLoRIST(HLoRA):
+    """As many leading directions as have a share of the energy.
+
+    Options: `energy` (0.9): that share.
+    """
+
+    OPTIONS = {
+        "energy": Setting(
+            0.9, "share of the mean product's Σ σ² that the directions have that are kept; 1 is all", more_than(0, 1)
+        ),
+    }
+
+    def kept(self, factored: Factored) -> int:
+        """No more than the threshold wants."""
+        return min(super().kept(factored), factored.least_rank(float(self.options["energy"])))

@@ -1,0 +1,34 @@
+"""FSLoRA (Fang et al., 2501.19389 v3): a device trains a random r of the R ranks.
+
+In every round each device draws r ranks of every pair without replacement, and computes with B·S·A, where the sketch
+S = (R/r)·diag(drawn) makes the product of the part, on average over draws, that of the whole (§3.1). The server adds
+Σ_k Δ_k/K to A and B, over *all* K devices of the round, as in the paper's analysis, so a rank that few drew moves by
+little. What is evaluated of a tier is its first ranks: by symmetry none is better.
+
+In the released code (commit ac24177) parameters are selected by names that are compared whole with a part of a name, so
+none is ever masked and all devices train all ranks.
+"""
+
+from __future__ import annotations
+
+from models.algebra.average import PartialAverage
+from strategies.context import RoundContext
+from strategies.method import Tensors
+from strategies.methods.dropout import FederatedDropout
+from strategies.methods.ranks.base import RankMethod, shares_of_holders
+
+
+class RandomRanks(FederatedDropout, RankMethod):
+    """Independent random ranks; the mean over everybody."""
+
+    BY_EXAMPLES = False
+    PER_WIDTH = False
+    REFINES = True
+
+    def refine(
+        self, context: RoundContext, before: Tensors, after: Tensors, average: PartialAverage, remembered: Tensors
+    ) -> Tensors:
+        """From the mean step of the holders to that of all."""
+        for name, share in shares_of_holders(average, context.layout).items():
+            after[name].sub_(before[name]).mul_(share).add_(before[name])
+        return remembered

@@ -1,0 +1,122 @@
+"""The factors of every device, told apart after they were averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import Along, Axis, Kind, Layout, PartialAverage, Plan, Submodel
+from models.algebra.axes import TensorLayout
+from models.algebra.factor_average import FactorAverage
+from models.algebra.pairs import Pair
+from models.algebra.plans import submodel
+from models.algebra.stack import Factors
+
+ROWS, COLUMNS, RANK = 6, 5, 4
+
+
+def pairs_layout() -> Layout:
+    """Two pairs and a head."""
+    axes = {"in": Axis("in", COLUMNS, Kind.FIXED), "out": Axis("out", ROWS, Kind.FIXED)}
+    axes |= {f"rank{i}": Axis(f"rank{i}", RANK, Kind.RANK) for i in range(2)}
+    tensors = {"head": TensorLayout(shape=(3,), dims=(None,))}
+    for i in range(2):
+        rank = Along(f"rank{i}")
+        tensors[f"b{i}"] = TensorLayout(shape=(ROWS, RANK), dims=(Along("out"), rank))
+        tensors[f"a{i}"] = TensorLayout(shape=(RANK, COLUMNS), dims=(rank, Along("in")))
+    return Layout(axes, tensors)
+
+
+def drawn(layout: Layout, seed: int) -> dict[str, Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(tensor.shape, generator=draws) for name, tensor in layout.tensors.items()}
+
+
+PLANS = [
+    Plan(),
+    Plan(Fraction(1, 2)),
+    Plan(Fraction(3, 4), shift=2),  # wraps
+    Plan(Fraction(1, 4), units=(("rank0", (1, 3)), ("rank1", (2,)))),
+]
+
+
+def fold(average: PartialAverage, parts: Sequence[Submodel], weights: Sequence[tuple[float, float]]) -> list[Tensor]:
+    average.reset()
+    differences = []
+    for i, (part, (numerator, denominator)) in enumerate(zip(parts, weights, strict=True)):
+        differences.append(torch.randn(part.numel, generator=torch.Generator().manual_seed(i)))
+        average.add(part, differences[-1], numerator, denominator)
+    return differences
+
+
+def factors(average: FactorAverage, pair: Pair, before: Mapping[str, Tensor]) -> list[Factors]:
+    stack = average.stack(pair, before)
+    return [] if stack is None else list(stack.factors())
+
+
+@pytest.mark.parametrize("in_memory", [1 << 30, 300, 0])
+def test_factors_are_what_the_device_had_and_its_difference(in_memory: int) -> None:
+    layout = pairs_layout()
+    parts, before = [submodel(layout, plan) for plan in PLANS], drawn(layout, 9)
+    weights = [(2.0, 2.0), (1.0, 2.0), (3.0, 3.0), (1.0, 1.0)]
+    average = FactorAverage(layout, in_memory=in_memory)
+    differences = fold(average, parts, weights)
+    average.finish(before, scale=0.5)
+    for pair in layout.pairs:
+        found = factors(average, pair, before)
+        assert [one.weight for one in found] == [2.0, 2.0, 3.0, 1.0]
+        for one, part, difference, (numerator, denominator) in zip(found, parts, differences, weights, strict=True):
+            moved, step = part.split(difference), 0.5 * numerator / denominator
+            assert torch.allclose(one.b, before[pair.b][:, one.ranks] + step * moved[pair.b])
+            assert torch.allclose(one.a, before[pair.a][one.ranks] + step * moved[pair.a])
+    assert [one.ranks.tolist() for one in factors(average, layout.pairs[0], before)] == [
+        [0, 1, 2, 3],
+        [0, 1],
+        [2, 3, 0],
+        [1, 3],
+    ]
+
+
+def test_the_average_is_the_plain_one() -> None:
+    layout = pairs_layout()
+    parts, before = [submodel(layout, plan) for plan in PLANS], drawn(layout, 9)
+    weights = [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (4.0, 4.0)]
+    plain, kept = PartialAverage(layout), FactorAverage(layout)
+    fold(plain, parts, weights)
+    fold(kept, parts, weights)
+    one, other = plain.finish(before), kept.finish(before)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_refused_difference_leaves_no_factors_and_reset_forgets() -> None:
+    layout = pairs_layout()
+    part, average = submodel(layout, Plan()), FactorAverage(layout)
+    with pytest.raises(ValueError, match="not finite"):
+        average.add(part, torch.full((part.numel,), torch.nan))
+    assert not factors(average, layout.pairs[0], drawn(layout, 0))
+    average.add(part, torch.zeros(part.numel))
+    assert len(factors(average, layout.pairs[0], drawn(layout, 0))) == 1
+    average.reset()
+    assert not factors(average, layout.pairs[0], drawn(layout, 0))
+
+
+def test_of_a_sum_there_are_no_factors() -> None:
+    layout = pairs_layout()
+    part, average = submodel(layout, Plan()), FactorAverage(layout)
+    with pytest.raises(ValueError, match="nobody's factors"):
+        average.add_sum(part, torch.zeros(part.numel), 2.0, 2)
+    assert average.added == 0
+
+
+def test_a_device_that_held_some_rows_only_is_refused() -> None:
+    layout = pairs_layout()
+    cut: Mapping[str, Axis] = {**layout.axes, "out": Axis("out", ROWS)}
+    layout = Layout(cut, layout.tensors)
+    part, average = submodel(layout, Plan(Fraction(1, 2))), FactorAverage(layout)
+    average.add(part, torch.zeros(part.numel))
+    with pytest.raises(ValueError, match="a device held"):
+        factors(average, layout.pairs[0], drawn(layout, 0))

@@ -29,7 +29,7 @@ def received_states(request: PartRequest, clusters: ClusterStates, state: Array)
         WireError: the vector's length does not fit the plan and the number of clusters.
     """
     if request.sliced:
-        part = submodel(request.network, request.plan)
+        part = submodel(request.network, request.plan.holding)
         shapes = {name: block.local_shape for name, block in part.items()}
         shared = shared_names(part, trunk(layout(request.network))) if clusters.shared else []
     else:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from flwr.app import Context
 
 from client_app.allowed import known_codecs
+from client_app.base import digest_of_base
 from data import SOURCES, DataSettings, InputFacts, NodeData, is_local, load, node_data, summarise
 from models.adversary import Attack
 from models.errors import SettingError
@@ -105,6 +106,7 @@ def hello(context: Context, request: HelloRequest) -> Hello:
         tier=tier,
         figures=found,
         codecs=known_codecs(context),
+        base="" if request.base is None else digest_of_base(request.base.network, request.base.seed, context),
     )
 
 

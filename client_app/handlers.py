@@ -9,6 +9,7 @@ from time import perf_counter
 import torch
 from flwr.app import Array, Context
 
+from client_app.base import require_base
 from client_app.client_state import ClientState
 from client_app.cluster_choice import best_on_path, fitting_the_test, load_fitting, received_states
 from client_app.device import attack_of, data_of, node_id, settings_of
@@ -50,7 +51,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     if request.compressed is not None:
         state = whole_state(request.compressed, request.network, state, kept)
     with threads(request.work.threads):
-        model, measured = _load(request, state, examples)
+        model, measured = _load(request, state, examples, context)
         about = _objective_context(request, model, data.labels, kept, request.objective.settings)
         order, noise = torch_generator(seed, number, node, "batches"), generator(seed, number, node, "codec")
         if training is not None:
@@ -106,7 +107,7 @@ def answer_statistics(request: PartRequest, state: Array, context: Context) -> R
     """Reply with the moments of every static batch norm of the part, over this device's training examples."""
     examples = data_of(context, request.facts).train
     with threads(request.work.threads):
-        model, _ = _load(request, state, examples)
+        model, _ = _load(request, state, examples, context)
         moments = moments_of(model.module, examples, request, context)
     return Reply(request.nonce, encode(moments), {"num-examples": float(len(examples))})
 
@@ -123,7 +124,7 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
         rows = torch.from_numpy(draws.choice(len(examples), request.batch, replace=False))
         examples = examples.select(rows)
     with threads(request.work.threads):
-        model, chosen = _load(request, state, examples)
+        model, chosen = _load(request, state, examples, context)
         about = _objective_context(
             request, model, data.labels, ClientState(context, node, request.round_number, checkpoint=0), {}
         )
@@ -136,7 +137,7 @@ def answer_gradients(request: LossRequest, state: Array, context: Context) -> Re
     node, data = node_id(context), data_of(context, request.facts)
     examples = data.train
     with threads(request.work.threads):
-        model, _ = _load(request, state, examples)
+        model, _ = _load(request, state, examples, context)
         about = _objective_context(
             request, model, data.labels, ClientState(context, node, request.round_number, checkpoint=0), {}
         )
@@ -155,7 +156,7 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
         nothing = {"num-examples": 0.0, "loss": 0.0, "accuracy": 0.0, "accuracy-own-labels": 0.0}
         return Reply(request.nonce, None, nothing)
     with threads(request.work.threads):
-        model, measured = _load(request, state, examples.train)
+        model, measured = _load(request, state, examples.train, context)
         if needs_statistics(model.module):
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
         with noise_share(model.module, 0.0 if training is None else training.noise_share):
@@ -170,14 +171,16 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
     return Reply(request.nonce, None, {"num-examples": float(len(test))} | scores | measured)
 
 
-def _load(request: PartRequest, state: Array, examples: Split) -> tuple[LocalModel, dict[str, float]]:
+def _load(request: PartRequest, state: Array, examples: Split, context: Context) -> tuple[LocalModel, dict[str, float]]:
     """The process's model of this shape with the requested part in it, and what the reply has to say of that.
 
     Of the states of several clusters the one that fits the examples best is loaded, and the reply says which.
 
     Raises:
-        WireError: a network that this client does not know, a plan that does not fit it, a state of another size.
+        WireError: a network that this client does not know, or whose base it has not, a plan that does not fit it, a
+            state of another size.
     """
+    require_base(request.network, request.seed, context)
     try:
         model = local_model(request.network, request.plan, device_named(request.work.device))
     except SettingError as error:  # a network that is not known here, or not allowed: says where it was looked for

@@ -20,7 +20,7 @@ from models.fused.buffers import places_of
 from models.fused.coordinates import Coordinates
 from models.fused.network import FusedNetwork
 from models.fused.structure import layers_of
-from models.networks.build import build_part, layout, shape_of, submodel
+from models.networks.build import build_part, layout, load_frozen, shape_of, submodel
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.statistics import static_norms
@@ -55,6 +55,7 @@ class LocalModel:
         state = self.module.state_dict()
         self.part, self._input_shape = submodel(spec, plan), spec.input_shape
         self.full_shapes, self._full = full_shapes(spec), layout(spec).parameters
+        self._held = submodel(spec, plan.holding).numel
         self.sizes = self.part.lengths
         expected = {name: block.local_shape for name, block in self.part.items()}
         if shapes_of(state) != expected:
@@ -83,7 +84,7 @@ class LocalModel:
         Raises:
             WireError: it is not as long as the part (`sliced`), or the full state.
         """
-        return decode(array, self.flat.numel() if sliced else self._full)
+        return decode(array, self._held if sliced else self._full)
 
     def load(self, spec: NetworkSpec, plan: Plan, received: Tensor, *, sliced: bool) -> None:
         """Load a part from the flat state that was received: the part itself, or the whole state to be sliced here.
@@ -96,7 +97,12 @@ class LocalModel:
         self.part = submodel(spec, plan)
         if plan.keep != 1:  # what was masked before it was sent has the same mask
             self.part = masked(self.part, split(received, self.full_shapes), layout(spec), plan.keep)
-        if plan.keep != 1 or not (sliced or _is_whole(spec, plan)):
+        if plan.frozen:
+            holding = submodel(spec, plan.holding)
+            held = holding.split(received) if sliced else holding.gather(split(received, self.full_shapes))
+            load_frozen(self.module, plan, held)
+            received = flatten({name: held[name] for name in self.part}, out=self._buffer)
+        elif plan.keep != 1 or not (sliced or _is_whole(spec, plan)):
             received = flatten(self.part.gather(split(received, self.full_shapes)), out=self._buffer)
         if received.shape != self._buffer.shape:
             raise ValueError(f"expected a part of {self._buffer.numel()} coordinates, got {tuple(received.shape)}")

@@ -113,7 +113,7 @@ def _macs(request: ProfileRequest, tier: TierWork) -> int:
 
 def _step(request: ProfileRequest, tier: TierWork, device: torch.device, left: float) -> tuple[float, int | None]:
     """Median seconds of a step (forward, backward, optimiser) on made-up examples; and its peak memory on a GPU."""
-    network, plan, work = request.network, tier.plan, replace(tier.work, local_steps=_STEPS)
+    network, plan, work = replace(request.network, base=""), tier.plan, replace(tier.work, local_steps=_STEPS)
     try:
         model = local_model(network, plan, device)
     except (ValueError, KeyError) as error:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from client_app.allowed import known_codecs
+from client_app.base import digest_of_base, require_base
 from client_app.client_state import ClientState
 from client_app.cluster_choice import load_fitting, received_states
 from client_app.downlink import whole_state
@@ -141,6 +142,7 @@ class ServedDevice:
             labels=self.labels(context) if request.labels else (),
             tier=str(context.node_config.get("tier", "")),
             codecs=known_codecs(context),
+            base="" if request.base is None else digest_of_base(request.base.network, request.base.seed, context),
         )
 
     def train(self, function: TrainFunction, request: TrainRequest, state: Array, context: Context) -> Reply:
@@ -278,6 +280,7 @@ class ServedDevice:
             submodel(request.network, request.plan)
         except SettingError as error:
             raise WireError(f"this client: {error}") from None
+        require_base(request.network, request.seed, context)
         model = local_model(request.network, request.plan, device_named(request.work.device))
         clusters = request.clusters or ClusterStates()
         states = received_states(request, clusters, state)[-1 if clusters.path else 0 :]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from typing import Any
@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from models.adapters.frozen import frozen_tensors
 from models.algebra.plans import Plan
 from models.networks.build import build_part, layout, submodel
 from models.networks.complete import examples
@@ -73,6 +74,7 @@ def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
         every_exit: whether everything that predicts is computed, as in training and for the ensemble, not only what
             the deepest exit needs.
     """
+    spec = replace(spec, base="")  # its values cost nothing
     # On real zeros: the meta device would import torch._dynamo and sympy, which takes seconds.
     network, two = build_part(spec, plan), examples(spec, 2)
     # Training mode: batch statistics are then not asked for. One input has none, so two are run and halved.
@@ -95,8 +97,9 @@ def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
 def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: bool = False) -> int:
     """Estimate the memory that training a part takes, beside the process itself.
 
-    Five vectors of the part's length (what was received, weights, gradients, momentum, difference), what one batch
-    keeps for its backward pass (counted), and as much again as its largest layer keeps, for the gradients under way.
+    Five vectors of the length of what is trained (received, weights, gradients, momentum, difference), the tensors that
+    are held and not trained once, what one batch keeps for its backward pass (counted: nothing before the first layer
+    that is trained), and as much again as its largest layer keeps, for the gradients under way.
 
     Args:
         spec: the full network.
@@ -111,7 +114,8 @@ def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: boo
         network = build_part(spec, plan)
         inputs = examples(spec, max(2, batch_size))  # a batch of one has no statistics
     kept: dict[int, int] = {}
-    own = {tensor.untyped_storage()._cdata for tensor in network.state_dict().values()}
+    frozen = frozen_tensors(network)
+    own = {tensor.untyped_storage()._cdata for tensor in (*network.state_dict().values(), *frozen.values())}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -125,4 +129,5 @@ def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: boo
     del outputs
     numel = submodel(spec, plan).numel
     state = layout(spec).parameters if whole else 0
+    state += sum(tensor.numel() for tensor in frozen.values())
     return _BYTES * (5 * numel + state) + sum(kept.values()) + max(kept.values(), default=0)

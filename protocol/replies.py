@@ -42,6 +42,7 @@ class Hello:
         tier: the tier it was told by its node config; "" leaves it to the server, "auto" to what it measured.
         figures: what it measured of itself, by the names in `protocol.profile`; {} if it was not to.
         codecs: names of those that it knows; () does not say, and is taken for all.
+        base: digest of the base that it has, or "none"; "" where it was not asked.
     """
 
     node: NodeId
@@ -50,6 +51,7 @@ class Hello:
     tier: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
     codecs: tuple[str, ...] = ()
+    base: str = ""
 
     def __post_init__(self) -> None:
         _check_id(self.node)

@@ -232,6 +232,19 @@ class LossRequest(PartRequest):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BaseQuestion:
+    """Which base a device has of a network that is frozen in part.
+
+    Attributes:
+        network: on the base that the run has.
+        seed: of the run, from which the base is drawn where it comes from no file.
+    """
+
+    network: NetworkSpec
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HelloRequest:
     """Say who you are.
 
@@ -239,11 +252,13 @@ class HelloRequest:
         labels: whether to tell which labels occur.
         profile: what to measure, a `protocol.profile.ProfileRequest` as text; "" is nothing.
         facts: as in `PartRequest`.
+        base: of which network the device is to say its base; None of none.
     """
 
     labels: bool = False
     profile: str = ""
     facts: str = ""
+    base: BaseQuestion | None = None
 
     def to_record(self) -> RecordDict:
         """As records."""

@@ -17,6 +17,7 @@ from models.device import device_named
 from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import record_of
+from server_app.base import keep_base
 from server_app.config.resolve import RunConfig
 from server_app.evaluation import Evaluator
 from server_app.folder import checkpoint
@@ -62,10 +63,11 @@ class Run:
         self.grid, self._write = grid, write
         saved = saved_facts(config.folder) if config.resume else None
         facts = saved or config.facts or decide(config.data, config.settings, grid)
-        config = self.config = config.for_task(facts)
+        config = self.config = config.for_task(facts).on_base()
         self.strategy: FlowerStrategy = config.strategy()
         self.folder = _folder(config, training_ways(self.strategy))
         save_facts(self.folder.path, facts)
+        keep_base(self.strategy.network, self.folder.path)
         test, robust = evaluated_on(config.data, facts), config.robust
         self._client_figure = client_figure(config.headline, facts)
         measure = Measure(facts=facts, headline=config.headline, more=config.more_metrics)

@@ -8,6 +8,7 @@ from models.networks.spec import NetworkSpec
 from models.registry import Registry
 from strategies.flower_adapter import FlowerStrategy
 from strategies.method import Method, Preferences
+from strategies.methods.blockwise import Blockwise
 from strategies.methods.depthfl import DepthFL, ExclusiveDepth, FedDyn
 from strategies.methods.dropout import FedEcover, FederatedDropout
 from strategies.methods.fedavg import Exclusive, FedAvg, Smallest
@@ -22,7 +23,7 @@ from strategies.methods.nefl import NeFL
 from strategies.methods.scalefl import ScaleFL
 from strategies.methods.splitmix import SplitMix
 from strategies.settings import Schedule, Settings
-from strategies.tiers.tier import HALVING, Tier, parse_proportions, parse_tiers
+from strategies.tiers.tier import HALVING, Tier, parse_proportions, parse_ranks, parse_tiers
 
 # Name in the run config → method. A method that stands here is covered by the contract test.
 _BUILT_IN: dict[str, type[FlowerStrategy]] = {
@@ -44,6 +45,7 @@ _BUILT_IN: dict[str, type[FlowerStrategy]] = {
     "nefl": NeFL,
     "splitmix": SplitMix,
     "fiarse": FIARSE,
+    "blockwise": Blockwise,
 }
 
 
@@ -63,6 +65,7 @@ __all__ = [
     "FIARSE",
     "HALVING",
     "METHODS",
+    "Blockwise",
     "DepthFL",
     "Exclusive",
     "ExclusiveDepth",
@@ -88,5 +91,6 @@ __all__ = [
     "SplitMix",
     "Tier",
     "parse_proportions",
+    "parse_ranks",
     "parse_tiers",
 ]

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from client_app.objectives.base import ObjectiveContext
+from models.adapters.frozen import frozen_tensors
 from models.algebra.axes import Axis, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
@@ -82,11 +83,11 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -
         skeleton = blank(spec, sizes, Plan(rate))
     leading = tuple((name, tuple(range(size))) for name, size in sizes.items())
     part = cut(local_layout, Plan(rate, units=leading))
-    tensors = dict(module.state_dict(keep_vars=True))
+    tensors, held = dict(module.state_dict(keep_vars=True)), frozen_tensors(module)
 
     def forward(inputs: Tensor) -> Tensor:
         skeleton.train(module.training)
         with noise_share(skeleton, noise_share_of(module)):
-            return functional_call(skeleton, part.gather(tensors), (inputs,), strict=True)  # type: ignore[no-any-return]
+            return functional_call(skeleton, part.gather(tensors) | held, (inputs,), strict=True)  # type: ignore[no-any-return]
 
     return forward

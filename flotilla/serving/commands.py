@@ -21,6 +21,7 @@ class Format(StrEnum):
     onnx = "onnx"
     executorch = "executorch"
     litert = "litert"
+    peft = "peft"
 
 
 def predict(
@@ -85,6 +86,7 @@ def export(
     from flotilla.serving.formats.int8 import Int8
     from flotilla.serving.formats.runtime import CannotExport
     from flotilla.serving.load import CannotLoad
+    from flotilla.serving.peft_folder import export_peft
 
     if (calibrate or force) and not int8:
         _fail("--calibrate and --force: with --int8 only")
@@ -94,6 +96,9 @@ def export(
     try:
         if train:
             print(training_table(export_training(run, tier, out, allow=allow or ())))
+            return
+        if to is Format.peft:
+            print(*export_peft(run, tier, out, allow=allow or ()), sep="\n")
             return
         print(table(exported(run, tier, to.value, out, check=check, int8=wanted, allow=allow or ())))
     except (CannotLoad, CannotExport, UnusableInput, OSError) as error:

@@ -21,9 +21,11 @@ from flotilla.serving.tier_file import read_tier_file
 from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.build import layout, submodel
+from models.networks.merged import merged
 from models.networks.spec import NetworkSpec
 from models.registry import following
 from models.variants.importance import masked
+from server_app.base import read_base
 from server_app.folder.model_file import MODEL
 from server_app.folder.run_folder import CONFIG, SUMMARY
 from server_app.folder.staged_file import sha256_of
@@ -155,6 +157,12 @@ def tier_of(run: FinishedRun, tier: str, cluster: int | None = None) -> TierMode
         )
     try:
         spec, plan = NetworkSpec.from_json(records.network), Plan.from_json(json.dumps(entry["plan"]))
+        read_base(spec, path)
+        whole = load_file(path / MODEL)
+        state = {name: whole[prefix + name] for name in layout(spec).tensors}
+        part = masked(submodel(spec, plan), state, layout(spec), plan.keep).gather(state)
+        if spec.adapter is not None:  # what is used or exported is an ordinary network
+            spec, plan, part = merged(spec, plan, part)
         card = ModelCard(
             tier=tier,
             network=spec,
@@ -165,10 +173,7 @@ def tier_of(run: FinishedRun, tier: str, cluster: int | None = None) -> TierMode
             accuracy=_reported(run.summary, tier) if main else None,
             moments=moments,
         )
-        whole = load_file(path / MODEL)
-        state = {name: whole[prefix + name] for name in layout(spec).tensors}
-        part = masked(submodel(spec, plan), state, layout(spec), plan.keep)
-        return TierModel(card, part.gather(state))
+        return TierModel(card, part)
     except SettingError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
 
 from models.algebra.axes import Along, Axis, Beside, Dim, Layout, Runs, TensorLayout, length_of, stretches_of
@@ -32,6 +32,8 @@ class Plan:
         bases: which of a mixture's nets are kept, in local order; None keeps all.
         keep: share of the weights that is kept, the largest by magnitude, in (0, 1]. The submodel has every coordinate;
             which of them count depends on the state (see `models.variants.importance`).
+        frozen: number of leading stages that are held and not trained, with what belongs to no stage and the exits
+            after them; a plan's submodel is what is trained, and `holding` says what is held.
     """
 
     rate: Fraction = FULL
@@ -44,6 +46,7 @@ class Plan:
     dropped: tuple[int, ...] = ()
     bases: tuple[int, ...] | None = None
     keep: Fraction = FULL
+    frozen: int = 0
 
     def __post_init__(self) -> None:
         for name, share in (("rate", self.rate), ("keep", self.keep)):
@@ -53,6 +56,13 @@ class Plan:
             raise ValueError(f"bases = {self.bases}: allowed is at least one, each once")
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"depth = {self.depth}: allowed is 1 or more")
+        if self.frozen < 0 or (self.depth is not None and self.frozen >= self.depth):
+            raise ValueError(f"frozen = {self.frozen}: allowed is 0 or more, and less than the depth")
+
+    @property
+    def holding(self) -> Plan:
+        """The plan of everything that is held, trained or not."""
+        return replace(self, frozen=0) if self.frozen else self
 
     def to_json(self) -> str:
         """Serialise; fields at their default are left out."""
@@ -75,6 +85,8 @@ class Plan:
             fields["bases"] = list(self.bases)
         if self.keep != FULL:
             fields["keep"] = str(self.keep)
+        if self.frozen:
+            fields["frozen"] = self.frozen
         return json.dumps(fields)
 
     @staticmethod
@@ -94,7 +106,7 @@ class Plan:
             shift, floor = int(fields.get("shift", 0)), bool(fields.get("floor", False))
             own_exit, dropped = bool(fields.get("own_exit", False)), tuple(map(int, fields.get("dropped", ())))
             bases = None if fields.get("bases") is None else tuple(map(int, fields["bases"]))
-            keep = Fraction(fields.get("keep", "1"))
+            keep, frozen = Fraction(fields.get("keep", "1")), int(fields.get("frozen", 0))
         except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(f"not a plan: {text[:80]!r} ({error!r})") from None
         return Plan(
@@ -107,6 +119,7 @@ class Plan:
             dropped=dropped,
             bases=bases,
             keep=keep,
+            frozen=frozen,
         )
 
 
@@ -150,7 +163,7 @@ def kept_runs(axis: Axis, plan: Plan, units: Mapping[str, tuple[int, ...]]) -> R
 
 
 def submodel(layout: Layout, plan: Plan) -> Submodel:
-    """Turn a plan into the blocks that a device holds.
+    """Turn a plan into the blocks that a device trains: all that it holds, unless leading stages are frozen.
 
     Raises:
         ValueError: an empty axis, units of what is no width axis, an unknown unit, a depth that has no exit, or a block
@@ -173,7 +186,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
             runs=tuple(((0, size),) if d is None else along[d] for d, size in _sides(tensor)),
         )
         for name, tensor in layout.tensors.items()
-        if _held(tensor, plan, layout)
+        if _held(tensor, plan, layout) and not _frozen(tensor, plan)
     }
     sizes = {name: sum(length for _, length in runs[name]) for name, axis in layout.axes.items() if axis.kind.cut}
     return Submodel(blocks, sizes)
@@ -188,6 +201,11 @@ def _held(tensor: TensorLayout, plan: Plan, layout: Layout) -> bool:
     depth = plan.depth or layout.depth
     other_exit = plan.own_exit and tensor.exit > 0 and tensor.exit != depth
     return deep_enough and not other_exit and tensor.rate <= plan.rate and tensor.block not in set(plan.dropped) - {0}
+
+
+def _frozen(tensor: TensorLayout, plan: Plan) -> bool:
+    """Whether a tensor that is held is not trained; an exit that every depth uses is."""
+    return bool(plan.frozen) and (tensor.exit or tensor.stage) in range(plan.frozen + 1)
 
 
 def _cut_dims(layout: Layout) -> set[Along | Beside]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
-from models.algebra.axes import Along, Axis, Beside, Dim, Kind
+from models.algebra.axes import Along, Axis, Beside, Dim, Kind, axes_along
 from models.foreign.atoms import Atom, Extent, atoms_of, factors_of, freeze, size_of
 from models.foreign.stages import Stages, find_stages
 from models.foreign.trace import Traced
@@ -37,6 +37,12 @@ class Found:
     def along(self, dim: Extent) -> Dim:
         """What a dimension of the graph runs along."""
         return _dim(dim, self.atoms)
+
+    @cached_property
+    def heads(self) -> frozenset[str]:
+        """The tensors that count classes."""
+        classes = {name for name, axis in self.axes.items() if axis.kind is Kind.CLASS}
+        return frozenset(name for name, dims in self.dims.items() if axes_along(dims) & classes)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from models.adapters.adapter import Adapter
 from models.algebra.axes import declare
+from models.foreign.adapted import add_pairs_to_graphs
 from models.foreign.atoms import atoms_of, size_of
 from models.foreign.axes import Found
 from models.foreign.batch_norms import MakeNorm, replace_norm
@@ -56,6 +58,7 @@ def build_part(
     length: Length | None = None,
     make_exit: MakeExit | None = None,
     make_step: MakeStep | None = None,
+    adapter: Adapter | None = None,
 ) -> Part:
     """Build the network of a part, its tensors zero and declared.
 
@@ -66,6 +69,7 @@ def build_part(
         length: what the part has in depth; None: everything.
         make_exit: makes the exits that the original has not.
         make_step: makes step sizes.
+        adapter: gives linear layers that do not count classes pairs of factors, whose kept ranks are among the sizes.
     """
     kept, part, stages = Sizes(found, sizes), Part(), found.stages
     length = length or whole(stages)
@@ -109,6 +113,16 @@ def build_part(
         if isinstance(constant, Tensor):
             constant = _cut_constant(constant.detach(), found, name, kept).to(torch.zeros(0).device)
         _place(part, name, constant)
+    if adapter is not None:
+        add_pairs_to_graphs(
+            part,
+            [graph for graph, _ in graphs.values()],
+            adapter=adapter,
+            sizes=sizes,
+            dims={name: found.dims[name] for name in held},
+            places=places,
+            but=found.heads.__contains__,
+        )
     part.add({training: graph for training, (graph, _) in graphs.items()})
     return part
 

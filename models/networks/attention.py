@@ -65,6 +65,8 @@ class Attention(nn.Module):
         head: axis of the heads, see the module.
     """
 
+    ATTENDS = True  # adapters ask for layers of attention
+
     def __init__(self, builder: Builder, stream: str, head: str) -> None:
         super().__init__()
         spec = builder.spec

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
-from models.algebra.axes import Layout, layout_of
+from models.adapters.adapter import Adapter
+from models.adapters.frozen import freeze, frozen_tensors
+from models.adapters.low_rank import add_pairs, axes_with_ranks, names_of_pairs
+from models.algebra.axes import Layout, heads, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
 from models.algebra.submodel import Submodel
+from models.base_store import base
 from models.networks.builder import Builder, Embedding
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
@@ -40,7 +44,7 @@ def build(
     """
     network = blank(spec, sizes, plan)
     generator = torch_generator(0, 0, "server", "build") if generator is None else generator
-    if NETWORKS[spec.name].initial is None:
+    if NETWORKS[spec.name].initial is None and spec.adapter is None:
         _draw(network, generator)
         return network
     leading = tuple((name, tuple(range(size))) for name, size in (sizes or {}).items())
@@ -52,6 +56,12 @@ def build(
 def blank(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, plan: Plan = WHOLE) -> nn.Module:
     """Build a network as `build` does, with weights of zero: for who loads a state next."""
     network = NETWORKS[spec.name]
+    if plan.frozen:
+        held = blank(spec, sizes, plan.holding)
+        freeze(held, submodel(spec, plan).__contains__)
+        return held
+    if spec.adapter is not None:
+        return _adapted(spec, spec.adapter, sizes or {}, plan)
     if spec.bases:
         alone = replace(spec, bases=0)
         count = spec.bases if plan.bases is None else len(plan.bases)
@@ -59,14 +69,45 @@ def blank(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, plan: Plan 
     return network.build(Builder(spec, network.axes(spec), sizes or {}, plan))
 
 
+def without_adapter(spec: NetworkSpec) -> NetworkSpec:
+    """The network that an adapter is added to, all of which is trained."""
+    return replace(spec, adapter=None, base="")
+
+
+def _adapted(spec: NetworkSpec, adapter: Adapter, sizes: Mapping[str, int], plan: Plan) -> nn.Module:
+    """A network on its base, which is whole in width: what plans cut is the ranks."""
+    alone, whole, registered = without_adapter(spec), Plan(depth=plan.depth), NETWORKS[spec.name]
+    whole = replace(whole, own_exit=plan.own_exit, dropped=plan.dropped)
+    head = heads(layout(alone))
+    if registered.prove is None:
+        network = registered.build(Builder(alone, registered.axes(alone), {}, whole))
+        add_pairs(network, adapter, sizes, but=head.__contains__)
+    else:  # it is a graph, which is changed before it can run
+        network = registered.build(Builder(spec, registered.axes(alone), sizes, whole))
+    trained = head | names_of_pairs(network)
+    freeze(network, trained.__contains__, partial(base, spec.base) if spec.base else None)
+    return network
+
+
 @lru_cache(maxsize=64)
 def layout(spec: NetworkSpec) -> Layout:
     """Collect the declaration of a completed spec's whole state."""
     if spec.bases:
         return joined_layout(layout(replace(spec, bases=0)), spec.bases)
+    if spec.adapter is not None:
+        return _adapted_layout(spec, spec.adapter)
     with torch.device("meta"):
         network = layout_of(blank(spec), NETWORKS[spec.name].axes(spec))
     return layout_with_copies(network, spec.private, _variants(spec))
+
+
+def _adapted_layout(spec: NetworkSpec, adapter: Adapter) -> Layout:
+    alone = layout(without_adapter(spec))
+    with torch.device("meta"):
+        network = blank(spec)
+    found = layout_of(network, axes_with_ranks(alone.axes, network, adapter))
+    frozen = {name: tensor for name, tensor in alone.tensors.items() if name not in found.tensors}
+    return replace(found, frozen=frozen)
 
 
 @lru_cache(maxsize=64)
@@ -97,7 +138,7 @@ def shape_of(spec: NetworkSpec, plan: Plan) -> Hashable:
     """What `build_part` depends on: plans of the same shape give the same network, whichever units they keep."""
     bases = None if plan.bases is None else len(plan.bases)
     sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
-    return spec, plan.rate, plan.depth, plan.own_exit, plan.dropped, bases, sizes
+    return spec, plan.rate, plan.depth, plan.own_exit, plan.dropped, plan.frozen, bases, sizes
 
 
 def build_part(spec: NetworkSpec, plan: Plan) -> nn.Module:
@@ -120,8 +161,30 @@ def part_of(spec: NetworkSpec, plan: Plan, state: Mapping[str, Tensor]) -> nn.Mo
         KeyError, ValueError: the state is not this network's.
     """
     network = build_part(spec, plan)
-    network.load_state_dict(submodel(spec, plan).gather(state))
+    load_part(network, spec, plan, submodel(spec, plan.holding).gather(state))
     return network
+
+
+def load_part(network: nn.Module, spec: NetworkSpec, plan: Plan, held: Mapping[str, Tensor]) -> None:
+    """Copy what is held of a global state into a part's network, trained or not.
+
+    Args:
+        network: of the part.
+        spec: of the full network.
+        plan: the part.
+        held: tensors of `plan.holding`'s submodel.
+    """
+    network.load_state_dict({name: held[name] for name in submodel(spec, plan)})
+    load_frozen(network, plan, held)
+
+
+@torch.no_grad()
+def load_frozen(network: nn.Module, plan: Plan, held: Mapping[str, Tensor]) -> None:
+    """Copy the tensors that are held and not trained into a part's network; a base stays as it is."""
+    if plan.frozen:
+        for name, tensor in frozen_tensors(network).items():
+            if name in held:
+                tensor.copy_(held[name])
 
 
 def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Tensor]:
@@ -129,8 +192,11 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
 
     Tensors of two or more dimensions are drawn from U(-b, b), b = 1/sqrt(fan_in); biases of those layers likewise
     (fan_in of their weight); embeddings from N(0, 0.02²) unless the network says otherwise; norms start at weight 1,
-    bias 0, statistics at mean 0 and variance 1. A network that is an ordinary module starts as its own code says.
+    bias 0, statistics at mean 0 and variance 1. A network that is an ordinary module starts as its own code says. Of a
+    pair of low-rank factors A is drawn as a linear layer's weight is, and B is zero (Hu et al., ICLR 2022, §4.1).
     """
+    if spec.adapter is not None:
+        return _with_pairs(initial_state(without_adapter(spec), generator), layout(spec), generator)
     if spec.bases:
         return joined_state([initial_state(replace(spec, bases=0), generator) for _ in range(spec.bases)])
     if initial := NETWORKS[spec.name].initial:
@@ -140,6 +206,16 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
         _draw(network, generator)
         state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     return state_with_copies(state, layout(_without_copies(spec)), spec.private, _variants(spec))
+
+
+def _with_pairs(state: Mapping[str, Tensor], adapted: Layout, generator: torch.Generator) -> dict[str, Tensor]:
+    """The first state of a network with pairs, from that of the network without."""
+    drawn = {}
+    for pair in adapted.pairs:
+        shape = adapted.tensors[pair.a].shape
+        drawn[pair.a] = torch.empty(shape).uniform_(-1 / sqrt(shape[1]), 1 / sqrt(shape[1]), generator=generator)
+        drawn[pair.b] = torch.zeros(adapted.tensors[pair.b].shape)
+    return {name: drawn[name] if name in drawn else state[name] for name in adapted.tensors}
 
 
 @torch.no_grad()

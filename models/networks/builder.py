@@ -72,7 +72,7 @@ class Builder:
     def __init__(self, spec: NetworkSpec, axes: Mapping[str, Axis], sizes: Mapping[str, int], plan: Plan) -> None:
         self.spec, self.axes, self.rate = spec, dict(axes), plan.rate
         self.depth, self.own_exit = plan.depth, plan.own_exit
-        self._sizes, self.dropped = sizes, frozenset(plan.dropped)
+        self.sizes, self.dropped = sizes, frozenset(plan.dropped)
 
     def option(self, name: str) -> Scalar:
         """One of the network's own options (`OPTIONS`)."""
@@ -105,7 +105,7 @@ class Builder:
         """Coordinates of a dimension in this build."""
         if isinstance(axis, Along):
             return axis.outer * self.size(axis.axis) * axis.inner
-        return self._sizes.get(axis, self.axes[axis].size)
+        return self.sizes.get(axis, self.axes[axis].size)
 
     def conv(
         self, inputs: str, outputs: str, kernel: int, *, stride: int = 1, padding: int = 0, bias: bool

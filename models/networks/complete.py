@@ -8,8 +8,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from models.adapters.adapter import HEAD, Adapter
+from models.algebra.axes import heads
 from models.errors import SettingError
-from models.networks.build import blank
+from models.networks.build import blank, layout
 from models.networks.network import ROWS
 from models.networks.registry import NETWORKS
 from models.networks.spec import EXITS, NetworkSpec
@@ -61,6 +63,8 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
         allowed = f"a network for {sides} inputs; {spec.name!r} needs {network.smallest}"
         raise SettingError("model", spec.name, allowed)
     full = replace(spec, widths=widths, blocks=blocks, norm=usual_norm)
+    if spec.adapter is not None:
+        _check_adapter(full, spec.adapter)
     try:
         # On real zeros: the meta device would import torch._dynamo and sympy, which takes seconds.
         with torch.no_grad():
@@ -69,6 +73,31 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
         allowed = f"a network whose layers fit inputs of {spec.input_shape} ({error})"
         raise SettingError("widths", spec.widths, allowed) from None
     return full if network.prove is None else replace(full, fingerprint=network.prove(full)[0].fingerprint)
+
+
+def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
+    """See that there is something to train beside a base, and that the network uses it.
+
+    Raises:
+        SettingError: it has no head; no layer has a pair; a layer's product would be added to nothing.
+    """
+    told = f"lora:{adapter.rank}" if adapter.rank else HEAD
+    own = [name for name in ("private", "bases", "dual", "step_sizes") if getattr(spec, name)]
+    if own:
+        raise SettingError("adapter", told, f'"" where a method or another key changes the network ({", ".join(own)})')
+    declared = layout(spec)
+    if not heads(declared):
+        raise SettingError("adapter", told, f'"": {spec.name!r} has no layer that counts classes')
+    if adapter.rank and not declared.pairs:
+        wanted = ", ".join(adapter.targets)
+        raise SettingError("adapter-targets", wanted, f"some linear layers of {spec.name!r} other than its head")
+    network = blank(spec).train()
+    network(examples(spec, 2)).sum().backward()
+    state = network.state_dict(keep_vars=True)
+    if unused := [pair.b for pair in declared.pairs if state[pair.b].grad is None]:
+        raise SettingError(
+            "adapter", told, f'"": {spec.name!r} uses weights of {unused[0]!r} without calling the layer'
+        )
 
 
 def examples(spec: NetworkSpec, count: int) -> Tensor:

@@ -82,11 +82,12 @@ def of_factory(make: Factory) -> Network:
         axes = of(builder.spec)
         return build_part(
             axes,
-            {name: builder.size(name) for name in axes.axes},
+            {**builder.sizes, **{name: builder.size(name) for name in axes.axes}},
             lambda one: _norm(one, builder, axes.axes),
             length=length_in(builder, axes),
             make_exit=lambda stage: exit_of(builder, axes, stage),
             make_step=step,
+            adapter=builder.spec.adapter,
         )
 
     def initial(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Tensor]:

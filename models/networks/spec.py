@@ -10,6 +10,7 @@ import json
 from dataclasses import KW_ONLY, asdict, dataclass
 from fractions import Fraction
 
+from models.adapters.adapter import Adapter
 from models.algebra.plans import FULL
 from models.losses import CLASSIFICATION, TASKS
 from models.settings import Scalar
@@ -49,6 +50,8 @@ class NetworkSpec:
         bases: number of independent nets that stand side by side (Split-Mix); 0 is one ordinary network.
         options: what a network that is not built in was told, by the names of its `OPTIONS`; see `Builder.option`.
         fingerprint: of the axes, where they were found and not declared: who finds others has another network.
+        adapter: what is trained beside a frozen base; None trains everything.
+        base: digest of the base's tensors (`models.base_store`); "" where they are not known yet: zeros.
         ends: modules after which a network that is an ordinary module can end; () where its stages are found.
         dual: whether every norm exists twice, for clean and for adversarial inputs (see `models.norms.dual_norm`).
         task: what its outputs are asked for, one of `models.losses.TASKS`; of the other tasks `classes` counts outputs.
@@ -78,6 +81,8 @@ class NetworkSpec:
     options: tuple[tuple[str, Scalar], ...] = ()
     task: str = CLASSIFICATION
     ends: tuple[str, ...] = ()
+    adapter: Adapter | None = None
+    base: str = ""
 
     def to_json(self) -> str:
         """Serialise."""
@@ -86,6 +91,8 @@ class NetworkSpec:
             del fields["task"]
         if not self.ends:
             del fields["ends"]
+        if self.adapter is None:
+            del fields["adapter"], fields["base"]
         return json.dumps(fields)
 
     @staticmethod
@@ -105,6 +112,8 @@ class NetworkSpec:
             options = tuple((str(name), value) for name, value in fields.pop("options"))
             private, variants = tuple(map(str, fields.pop("private"))), tuple(map(str, fields.pop("variants")))
             ends = tuple(map(str, fields.pop("ends", ())))
+            told = fields.pop("adapter", None)
+            adapter = None if told is None else Adapter(**{**told, "targets": tuple(map(str, told["targets"]))})
             return NetworkSpec(
                 input_shape=shape,
                 widths=widths,
@@ -114,6 +123,7 @@ class NetworkSpec:
                 variants=variants,
                 options=options,
                 ends=ends,
+                adapter=adapter,
                 **fields,
             )
         except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:

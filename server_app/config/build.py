@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from data import DataSettings, InputFacts, inspect
+from models.adapters.adapter import Adapter, read_adapter
 from models.algebra.plans import FULL
 from models.errors import SettingError
 from models.networks.complete import completed
@@ -16,8 +17,8 @@ from models.networks.spec import NetworkSpec
 from models.settings import Scalar, declared, read
 from protocol import Work
 from protocol.codecs import CodecSettings
-from server_app.config.sections import Aggregation, Down, Model, Rounds, Selection, Tiers, Training
-from strategies import FlowerStrategy, Preferences, Schedule, Settings, parse_proportions, parse_tiers
+from server_app.config.sections import Adapters, Aggregation, Down, Model, Rounds, Selection, Tiers, Training
+from strategies import FlowerStrategy, Preferences, Schedule, Settings, parse_proportions, parse_ranks, parse_tiers
 from strategies.aggregation import aggregation_named
 from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
@@ -73,6 +74,16 @@ def _taken(base: type, section: object) -> dict[str, Any]:
     return {one.field: getattr(section, one.field) for one in declared(base)}
 
 
+def adapter_in(values: Mapping[str, Scalar]) -> Adapter | None:
+    """What is trained beside a frozen base, if not everything is.
+
+    Raises:
+        SettingError: names the key.
+    """
+    told = read(Adapters, values)
+    return read_adapter(told.adapter, told.adapter_alpha, told.adapter_targets)
+
+
 def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -> Settings:
     """Everything that a strategy is told beside its own options.
 
@@ -85,7 +96,8 @@ def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -
     """
     tiering, rounds, training = read(Tiers, values), read(Rounds, values), read(Training, values)
     counted, clients = read(Aggregation, values), int(values["num-clients"])
-    tiers = parse_tiers(tiering.tiers)
+    adapter = adapter_in(values)
+    tiers = parse_tiers(tiering.tiers) if adapter is None else parse_ranks(tiering.tiers, adapter.rank)
     schedule = Schedule(
         learning_rate=training.learning_rate,
         momentum=training.momentum,
@@ -141,6 +153,7 @@ def build_network(
     options: tuple[tuple[str, Scalar], ...] = (),
     *,
     facts: InputFacts | None = None,
+    adapter: Adapter | None = None,
 ) -> NetworkSpec:
     """The network that the keys describe, before the method adapts it; `options` are its own, if it is not built in.
 
@@ -177,5 +190,6 @@ def build_network(
             tied=model.tied,
             pooler=model.pooler,
             options=options,
+            adapter=adapter,
         )
     )

@@ -14,7 +14,17 @@ from models.settings import Names, Placed, Scalar, Setting, declared
 from protocol.codecs import CodecSettings
 from server_app.adversarial import Adversarial
 from server_app.config.foreign import foreign_keys, installed_keys
-from server_app.config.sections import Aggregation, Down, Model, Rounds, RunSettings, Selection, Tiers, Training
+from server_app.config.sections import (
+    Adapters,
+    Aggregation,
+    Down,
+    Model,
+    Rounds,
+    RunSettings,
+    Selection,
+    Tiers,
+    Training,
+)
 from strategies import METHODS
 from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
@@ -23,7 +33,7 @@ from strategies.selection import DivFL, Oort, Utility
 
 # Title → what is written under it; the titles are those of docs/configuration.md.
 SECTIONS: dict[str, tuple[type, ...]] = {
-    "What is trained": (Model,),
+    "What is trained": (Model, Adapters),
     "Data": (DataSettings,),
     "Tiers": (Tiers,),
     "Rounds": (Rounds,),

@@ -16,7 +16,8 @@ from models.networks.spec import NetworkSpec
 from models.settings import read
 from protocol import Scalar
 from server_app.adversarial import Adversarial, Robustness, robustness
-from server_app.config.build import build_network, build_settings
+from server_app.base import AdaptedStart, adapted_start, based
+from server_app.config.build import adapter_in, build_network, build_settings
 from server_app.config.catalogue import defaults, moved, option_keys, settings_by_key
 from server_app.config.foreign import foreign_keys, keys_of
 from server_app.config.sections import Model, Rounds, RunSettings
@@ -112,13 +113,26 @@ class RunConfig:
             return f"by its options {self.flat['method']} trains by shares of the whole run; {anew}"
         return ""
 
-    def found_start(self, layout: Layout) -> Start | None:
+    def found_start(self, layout: Layout) -> Start | AdaptedStart | None:
         """The file that a new run begins from, held against its network; None where it is drawn.
 
         Raises:
             SettingError: (key start) no such file, or of another network.
         """
-        return found_start(self.start, layout, new_heads=self.start_new_heads) if self.start else None
+        if not self.start:
+            return None
+        if self.network.adapter is not None:
+            return adapted_start(self.start, self.network, new_heads=self.start_new_heads)
+        return found_start(self.start, layout, new_heads=self.start_new_heads)
+
+    def on_base(self) -> RunConfig:
+        """The same, with the base of its network found and held by this process.
+
+        Raises:
+            SettingError: (keys start, resume) it cannot be read.
+        """
+        resume = self.folder if self.resume else None
+        return replace(self, network=based(self.network, seed=self.data.seed, start=self.start, resume=resume))
 
     def for_task(self, facts: InputFacts) -> RunConfig:
         """The same, for a task of these facts, which requests carry: the network has its classes and inputs."""
@@ -169,7 +183,9 @@ def resolve(
         shards(data)
     try:
         told = tuple((option, flat[key]) for option, key in keys_of("model", foreign).items())
-        plain = replace(build_network(model, data, settings, method, told, facts=facts), dual=robust.dual)
+        plain = replace(
+            build_network(model, data, settings, method, told, facts=facts, adapter=adapter_in(flat)), dual=robust.dual
+        )
         network = method.fitted(plain, settings, options)
         config = RunConfig(
             flat=flat,

@@ -98,6 +98,28 @@ class Model(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Adapters(Checked):
+    """What is trained beside a frozen base."""
+
+    adapter: str = setting(
+        "",
+        "what is trained beside a frozen network: `lora:16` pairs of low-rank factors of rank 16 for linear layers and"
+        " the head, `head` the head alone; `tiers` are then ranks, and the network that `start` names, or the seed"
+        " draws, is every device's base and never sent; empty trains everything",
+        Text('"", "head", or "lora:16" for a rank of 16'),
+    )
+    adapter_alpha: float = setting(
+        16.0, "α of `lora`, whose product counts α/R times, R being the full rank for every tier", more_than(0)
+    )
+    adapter_targets: str = setting(
+        "linear",
+        "which linear layers have a pair: `linear` all but the head, `attention` those of attention, or names of axes"
+        ' as `flotilla inspect` prints them, such as `"hidden*"`',
+        Text('linear, attention, or names of axes, such as "hidden*"'),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tiers(Checked, TierRules):
     """How much of the network a device can carry."""
 
@@ -105,7 +127,8 @@ class Tiers(Checked, TierRules):
         "a:1, b:1/2, c:1/4, d:1/8, e:1/16",
         'names and rates (fractions in (0, 1]); `"a:1@4, b:1/2@3"` says how many stages a tier carries (not more than'
         " the"
-        " network has), else the depths of the network are spread evenly over the tiers",
+        " network has), else the depths of the network are spread evenly over the tiers; with `adapter` ranks"
+        ' (`"a:16, b:8"`)',
         Text('a list such as "a:1, b:1/2, c:1/4" or "a:1@4, b:1@2"'),
     )
     tier_proportions: str = setting(

@@ -7,6 +7,7 @@
                 checkpoints/     state at the end of some rounds
                 model.safetensors  the global state at the newest checkpoint
                 tiers.safetensors  what makes each tier's network of it
+                base.safetensors  what the network holds and nobody trains; of a network that is frozen in part
                 summary.json     status, last and best round; there when the run has ended, not while it runs
                 report.html      likewise
                 lock             who is writing here; gone when the run is

@@ -11,7 +11,7 @@ from time import monotonic, sleep
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from protocol import HELLO, Hello, HelloRequest, WireError
+from protocol import HELLO, BaseQuestion, Hello, HelloRequest, WireError, quoted
 from strategies.exchange.messaging import WaitTimes, exchange
 from strategies.exchange.node import Node, in_order
 from strategies.exchange.update import Rejection, said_error, why_unusable
@@ -21,6 +21,7 @@ from strategies.nodes.registration import Registration, Registrations
 
 _SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
 _SILENT = "no answer in time"
+_DIGEST = 12  # characters of a base's digest that an error shows
 
 
 class NotEnoughNodes(RuntimeError):
@@ -54,6 +55,7 @@ class NodeManager:
         profile: what nodes are asked to measure of themselves, a `protocol.profile.ProfileRequest` as text; "" is
             nothing.
         facts: of the task, as requests carry them.
+        base: of which network nodes are asked which base they have; who has another is refused. None asks nobody.
         waited: where the seconds of the last `greet` went; None if it had nobody to ask.
         claims: who holds which id.
     """
@@ -63,6 +65,7 @@ class NodeManager:
     labels: bool = False
     profile: str = ""
     facts: str = ""
+    base: BaseQuestion | None = None
     waited: WaitTimes | None = None
     claims: Claims = field(init=False)
     _registrations: Registrations = field(default_factory=Registrations)
@@ -165,7 +168,7 @@ class NodeManager:
         """Greet nodes and take what they say; by address, why one was left out (None: silent, perhaps only for now)."""
         if not due:
             return {}
-        record = HelloRequest(labels=self.labels, profile=self.profile, facts=self.facts).to_record()
+        record = HelloRequest(labels=self.labels, profile=self.profile, facts=self.facts, base=self.base).to_record()
         messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in due]
         came: list[Message | None] = [None] * len(due)
         order: list[int] = []  # in which they came: of thousands of nodes, the first ones may be the last to answer
@@ -180,7 +183,7 @@ class NodeManager:
             address = due[i]
             registration = self._online[address]
             try:
-                hello = _read(came[i])
+                hello = self._read(came[i])
                 self.claims.claim(hello.node, address, registration)
             except Exception as error:  # whatever it says, the others are there
                 reason = why_unusable(error)
@@ -193,10 +196,13 @@ class NodeManager:
                 self._refused.heard(address, number)
         return refusals
 
-
-def _read(reply: Message | None) -> Hello:
-    if reply is None:
-        raise WireError(_SILENT)
-    if reply.has_error():
-        raise WireError(said_error(reply))
-    return Hello.from_record(reply.content)
+    def _read(self, reply: Message | None) -> Hello:
+        if reply is None:
+            raise WireError(_SILENT)
+        if reply.has_error():
+            raise WireError(said_error(reply))
+        hello = Hello.from_record(reply.content)
+        if self.base is not None and hello.base != self.base.network.base:
+            has, wanted = quoted(hello.base[:_DIGEST]), self.base.network.base[:_DIGEST]
+            raise WireError(f"its base is {has}, the run's is {wanted!r} (node config: base)")
+        return hello

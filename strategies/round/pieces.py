@@ -12,8 +12,9 @@ from torch import Tensor
 from models.algebra.average import PartialAverage
 from models.algebra.factor_average import FactorAverage
 from models.networks.build import initial_state
+from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
-from protocol import Work
+from protocol import BaseQuestion, Work
 from strategies.aggregation.feddyn import FedDynCorrection
 from strategies.aggregation.global_state import GlobalState
 from strategies.clustering.base import Basis, Clustering
@@ -89,7 +90,7 @@ class Pieces:
         single = not settings.secure.secure_aggregation  # of a sum nobody sees how long its terms were
         self.norm_bounds = NormBounds(settings.guard if single else NO_GUARD, settings.aggregation)
         self.privacy = Privacy(settings.guard, settings.nodes) if settings.guard.dp_noise else None
-        self.manager = _manager(settings, labels=method.needs_labels())
+        self.manager = _manager(settings, context.network, labels=method.needs_labels())
         self.clock, self.patience = _clock(context), Patience(settings)
         self.nodes = Availability(
             settings,
@@ -154,10 +155,11 @@ def requirements(method: Method, context: RoundContext) -> TierRequirements:
     )
 
 
-def _manager(settings: Settings, *, labels: bool) -> NodeManager:
+def _manager(settings: Settings, network: NetworkSpec, *, labels: bool) -> NodeManager:
     """Who says hello to nodes, and takes no more of them than the run has."""
     most = settings.nodes if settings.closed else sys.maxsize
-    return NodeManager(most=most, labels=labels, facts=settings.facts)
+    base = BaseQuestion(network=network, seed=settings.seed) if network.base else None
+    return NodeManager(most=most, labels=labels, facts=settings.facts, base=base)
 
 
 def _basis(method: Method, context: RoundContext) -> Basis:

@@ -111,7 +111,7 @@ class StateCache:
             return (
                 states[0][0] if len(states) == 1 else pack_states([state for _, state in states], self._clusters.shared)
             )
-        parts = [self.part(plan, cluster) for cluster in clusters]
+        parts = [self.part(plan.holding, cluster) for cluster in clusters]
         held = [part.gather(state) for part, (_, state) in zip(parts, states, strict=True)]
         return flatten(held[0]) if len(held) == 1 else pack_states(held, shared_names(parts[0], self._clusters.shared))
 

@@ -58,13 +58,38 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
         if depth is not None and depth < 1:
             raise SettingError(key, text, f"depths of at least 1 ({item!r} is not)")
         if not 0 < rate <= 1:
-            raise SettingError(key, text, f"rates above 0 and at most 1 ({item!r} is not)")
+            allowed = f"rates above 0 and at most 1 ({item!r} is not); ranks are for runs with an adapter"
+            raise SettingError(key, text, allowed)
         tiers.append(Tier(name.strip() or chr(ord("a") + position), rate, depth))
     # Words that results use for the whole network, and that node configs use for a tier that is to be measured.
     names = ["global", AUTO, *(tier.name for tier in tiers)]
     if len(set(names)) != len(names):
         raise SettingError(key, text, 'every name once, and none of them "global" or "auto"')
     return tuple(sorted(tiers, key=lambda tier: (-tier.rate, -(tier.depth or 0))))
+
+
+def parse_ranks(text: str, full: int, key: str = "tiers") -> tuple[Tier, ...]:
+    """Read "a:16, b:8, c:4" (or "16, 8, 4"): the ranks that tiers carry of an adapter's, as shares of it.
+
+    Args:
+        text: as `parse_tiers` reads it, with ranks in place of rates.
+        full: R of the adapter; 0 if it has no ranks, and then there is nothing that tiers could carry less of.
+        key: its name in errors.
+
+    Raises:
+        SettingError: as `parse_tiers`, or a number that is no whole one of 1 to R.
+    """
+    if not full:
+        return parse_tiers(text, key)
+    parts = []
+    for item in text.split(","):
+        name, colon, size = item.rpartition(":")
+        rank, at, depth = (part.strip() for part in size.partition("@"))
+        if not (rank.isascii() and rank.isdigit() and len(rank) < 6 and 1 <= int(rank) <= full):
+            allowed = f'ranks of 1 to {full}, such as "a:{full}, b:{-(-full // 2)}", where there is an adapter'
+            raise SettingError(key, text, f"{allowed} ({item.strip()!r} is none)")
+        parts.append(f"{name}{colon}{Fraction(int(rank), full)}{at}{depth}")
+    return parse_tiers(",".join(parts), key)
 
 
 def parse_proportions(text: str, tiers: Sequence[Tier], key: str = "tier-proportions") -> tuple[Fraction, ...]:

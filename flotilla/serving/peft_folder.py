@@ -1,0 +1,83 @@
+"""`flotilla export RUN --to peft`: a tier's adapter as peft loads it, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+
+from flotilla.serving.formats.runtime import CannotExport, write_whole
+from flotilla.serving.load import CannotLoad, FinishedRun, open_run
+from models.algebra.plans import Plan
+from models.networks.build import layout, submodel
+from models.networks.peft_form import CONFIG, WEIGHTS, names_in_peft, peft_config
+from models.networks.spec import NetworkSpec
+from models.registry import following
+from server_app.base import BASE
+from server_app.folder.model_file import MODEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeftFolder:
+    """What was written.
+
+    Attributes:
+        tier: whose adapter it is.
+        folder: where it is.
+        rank: of the pairs.
+        bytes: of the tensors' file.
+    """
+
+    tier: str
+    folder: Path
+    rank: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.tier}  rank {self.rank}  {self.bytes:,} bytes  {self.folder}"
+
+
+def export_peft(run: Path, tier: str, out: Path | None = None, *, allow: Iterable[str] = ()) -> list[PeftFolder]:
+    """Write a folder with `adapter_model.safetensors` and `adapter_config.json` for one tier, or for every one.
+
+    peft adds them to the module that the network was made of: its outputs are the tier's.
+
+    Args:
+        run: folder of a finished run with an adapter of low rank.
+        tier: its name, or "all".
+        out: folder of the folders; None: "export" in the run's.
+        allow: import paths that may be followed, see `flotilla.load`.
+
+    Raises:
+        CannotLoad: as `load`.
+        CannotExport: the run had no such adapter, or the tier is cut in depth.
+        OSError: a file cannot be written.
+    """
+    with following(tuple(allow)):
+        opened = open_run(run)
+        spec = NetworkSpec.from_json(opened.records.network)
+        if spec.adapter is None or not spec.adapter.rank:
+            raise CannotExport('--to peft: for a run with a low-rank adapter, such as adapter = "lora:16"')
+        names = opened.tiers if tier == "all" else [tier]
+        folder = run / "export" if out is None else out
+        return [_written(opened, spec, name, folder / f"peft-{name}") for name in names]
+
+
+def _written(run: FinishedRun, spec: NetworkSpec, tier: str, folder: Path) -> PeftFolder:
+    if tier not in run.records.tiers:
+        raise CannotLoad(f"{run.path}: no tier {tier!r}: it has {', '.join(run.tiers)}, and global")
+    plan = Plan.from_json(json.dumps(run.records.tiers[tier]["plan"]))
+    part, pairs = submodel(spec, plan), layout(spec).pairs
+    if len(part) < len(layout(spec).tensors):
+        raise CannotExport(f"--to peft: tier {tier!r} is cut in depth, which peft's form does not say")
+    state, names = part.gather(load_file(run.path / MODEL)), names_in_peft(spec)
+    rank = part[pairs[0].a].local_shape[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    content = save({names[name]: tensor.contiguous() for name, tensor in state.items()}, {"format": "pt"})
+    config = peft_config(spec, rank, str((run.path / BASE).resolve()))
+    write_whole(json.dumps(config, indent=2).encode(), folder / CONFIG)
+    write_whole(content, folder / WEIGHTS)
+    return PeftFolder(tier=tier, folder=folder, rank=rank, bytes=len(content))

@@ -1,0 +1,77 @@
+"""What is trained beside a frozen network: pairs of low-rank factors and the head, or the head alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from models.algebra.axes import Dim, axes_along
+from models.errors import SettingError
+
+LINEAR, ATTENTION = "linear", "attention"
+HEAD = "head"
+LORA = "lora"  # Hu et al., LoRA (ICLR 2022)
+MOST = 1024  # of a rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """Which tensors are trained; all others of the network are its base.
+
+    Trained are the head, which is what runs along the axis of the classes, and a pair of factors for every linear layer
+    that is meant (`models.algebra.pairs`).
+
+    Attributes:
+        rank: R, of every pair; 0 trains the head alone.
+        alpha: the pairs' product is multiplied by α/R.
+        targets: which linear layers have a pair: "linear" is all, "attention" those whose outputs attention takes or
+            that take its outputs, else patterns of names of axes, such as "hidden*": layers that have one of these
+            axes on either side.
+    """
+
+    rank: int
+    alpha: float = 16.0
+    targets: tuple[str, ...] = (LINEAR,)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank <= MOST:
+            raise ValueError(f"rank = {self.rank}: allowed is 0 to {MOST}")
+        if not 0 < self.alpha < float("inf"):
+            raise ValueError(f"alpha = {self.alpha}: allowed is more than 0")
+
+    @property
+    def factor(self) -> float:
+        """α/R."""
+        return self.alpha / self.rank
+
+    def meant(self, dims: Iterable[Dim], *, attention: bool) -> bool:
+        """Whether a linear layer is to have a pair.
+
+        Args:
+            dims: of its weight.
+            attention: whether it is part of an attention.
+        """
+        along = axes_along(dims)
+        return any(
+            target == LINEAR or (target == ATTENTION and attention) or any(fnmatchcase(axis, target) for axis in along)
+            for target in self.targets
+        )
+
+
+def read_adapter(text: str, alpha: float, targets: str) -> Adapter | None:
+    """Read "lora:16" or "head"; "" is None.
+
+    Raises:
+        SettingError: (keys adapter, adapter-targets) anything else.
+    """
+    if not text:
+        return None
+    kind, _, number = text.partition(":")
+    rank = int(number) if number.isascii() and number.isdigit() and len(number) < 6 else 0
+    if text != HEAD and (kind != LORA or not 1 <= rank <= MOST):
+        raise SettingError("adapter", text, f'"", "head", or "lora:" and a rank of 1 to {MOST}, such as "lora:16"')
+    wanted = tuple(part.strip() for part in targets.split(",") if part.strip())
+    if not wanted:
+        raise SettingError("adapter-targets", targets, 'linear, attention, or names of axes, such as "hidden*"')
+    return Adapter(rank=rank, alpha=alpha, targets=wanted)

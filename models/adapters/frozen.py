@@ -1,0 +1,54 @@
+"""Tensors that a network holds and nobody trains: buffers that are no part of its state.
+
+So a network's state is what is trained, sent, averaged and saved; the rest is used and moved from device to device with
+the module and comes from a base, which every process holds once (`models.base_store`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+_MARK = "_flotilla_frozen"  # of a module: names of its own tensors that are frozen
+
+
+@torch.no_grad()
+def freeze(
+    network: nn.Module, trained: Callable[[str], bool], base: Callable[[], Mapping[str, Tensor]] | None = None
+) -> None:
+    """Take everything that is not trained out of a network's state.
+
+    Args:
+        network: every tensor of its state that is not trained becomes a buffer beside the state.
+        trained: name → whether it is.
+        base: gives the frozen tensors' values by name; weights are not copied, what a layer may write to is. Not
+            called where the network is on the meta device. None leaves values as they are.
+    """
+    state = network.state_dict(keep_vars=True)
+    values = base() if base is not None and not any(tensor.is_meta for tensor in state.values()) else None
+    for name, tensor in state.items():
+        if trained(name):
+            continue
+        path, _, leaf = name.rpartition(".")
+        owner = network.get_submodule(path)
+        parameter = owner._parameters.pop(leaf, None) is not None
+        owner._buffers.pop(leaf, None)
+        held = tensor.detach()
+        if values is not None:
+            found = values[name]
+            if found.shape != held.shape:
+                raise ValueError(f"the base's {name!r} has shape {tuple(found.shape)}, not {tuple(held.shape)}")
+            held = (found if parameter else found.clone()).to(held.device)
+        owner.register_buffer(leaf, held, persistent=False)
+        vars(owner).setdefault(_MARK, set()).add(leaf)
+
+
+def frozen_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors that were frozen, by name."""
+    found = {}
+    for path, module in network.named_modules():
+        for leaf in sorted(vars(module).get(_MARK, ())):
+            found[f"{path}.{leaf}" if path else leaf] = module._buffers[leaf]
+    return {name: tensor for name, tensor in found.items() if tensor is not None}

@@ -1,0 +1,103 @@
+"""A pair of factors beside a linear layer: y = W·x + b + (α/R)·B·(A·x); see `models.algebra.pairs`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.adapters.adapter import Adapter
+from models.algebra.axes import Axis, Dim, Kind, Place, declare, declared_dims
+
+A, B = "lora_A", "lora_B"
+ATTENDS = "ATTENDS"  # of modules whose linear layers are an attention's
+_FACTOR = "_flotilla_factor"
+
+
+def rank_axis(path: str) -> str:
+    """Name of the rank axis of a layer's pair."""
+    return f"rank:{path}"
+
+
+def add_pair(
+    module: nn.Module,
+    path: str,
+    dims: tuple[Dim, ...],
+    *,
+    adapter: Adapter,
+    sizes: Mapping[str, int],
+    place: Place | None = None,
+) -> tuple[str, str]:
+    """Give a module that has the weight (m, n) of a linear layer a pair of factors, zero.
+
+    Args:
+        module: the layer, or what stands for it.
+        path: its name in the network.
+        dims: what the weight's dimensions run along.
+        adapter: rank and factor.
+        sizes: kept ranks by axis; an axis that is absent is full.
+        place: where in depth the factors stand; None: where the module does.
+
+    Returns:
+        Names of A and B.
+    """
+    weight, axis = module.weight, rank_axis(path)
+    assert isinstance(weight, Tensor)
+    rank = sizes.get(axis, adapter.rank)
+    module.register_parameter(A, nn.Parameter(torch.zeros(rank, weight.shape[1])))
+    module.register_parameter(B, nn.Parameter(torch.zeros(weight.shape[0], rank)))
+    places = None if place is None else {A: place, B: place}
+    declare(module, {A: (axis, dims[1]), B: (dims[0], axis)}, places=places)
+    setattr(module, _FACTOR, adapter.factor)
+    return f"{path}.{A}", f"{path}.{B}"
+
+
+def add_pairs(network: nn.Module, adapter: Adapter, sizes: Mapping[str, int], *, but: Callable[[str], bool]) -> None:
+    """Give every linear layer of a network that is meant a pair.
+
+    Args:
+        network: of declared layers.
+        adapter: what is trained.
+        sizes: kept ranks by axis.
+        but: name of a weight → whether it is trained itself.
+    """
+    if not adapter.rank:
+        return
+    for path, module in list(network.named_modules()):
+        if not isinstance(module, nn.Linear) or but(f"{path}.weight"):
+            continue
+        dims, above = declared_dims(module)["weight"], network.get_submodule(path.rpartition(".")[0])
+        if adapter.meant(dims, attention=getattr(above, ATTENDS, False)):
+            add_pair(module, path, dims, adapter=adapter, sizes=sizes)
+            module.register_forward_hook(_add_product)
+
+
+def paths_of_pairs(network: nn.Module) -> list[str]:
+    """The layers that have a pair, by name, in the network's order."""
+    return [path for path, module in network.named_modules() if hasattr(module, _FACTOR)]
+
+
+def names_of_pairs(network: nn.Module) -> frozenset[str]:
+    """Names of all factors."""
+    return frozenset(f"{path}.{leaf}" for path in paths_of_pairs(network) for leaf in (A, B))
+
+
+def product(module: nn.Module) -> Tensor:
+    """(α/R)·B·A of a layer's pair, (m, n), which adds to its weight."""
+    a, b, factor = getattr(module, A), getattr(module, B), getattr(module, _FACTOR)
+    return factor * (b @ a)  # type: ignore[no-any-return]
+
+
+def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapter) -> dict[str, Axis]:
+    """The axes of a network with pairs: those of its base are not cut, those of the pairs' ranks are."""
+    fixed = {name: Axis(name, one.size, Kind.FIXED if one.kind.cut else one.kind) for name, one in axes.items()}
+    names = [rank_axis(path) for path in paths_of_pairs(network)]
+    return fixed | {name: Axis(name, adapter.rank, Kind.RANK) for name in names}
+
+
+def _add_product(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    a, b, factor = getattr(module, A), getattr(module, B), getattr(module, _FACTOR)
+    return output + factor * F.linear(F.linear(inputs[0], a), b)

@@ -1,0 +1,98 @@
+"""Pairs of low-rank factors beside the linear layers of a traced module: its graphs are changed, its code is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import fx, nn
+
+from models.adapters.adapter import Adapter
+from models.adapters.low_rank import A, B, add_pair
+from models.algebra.axes import Dim, Place
+
+_MIXES = "scaled_dot_product_attention"
+
+
+def add_pairs_to_graphs(
+    part: nn.Module,
+    graphs: Iterable[fx.Graph],
+    *,
+    adapter: Adapter,
+    sizes: Mapping[str, int],
+    dims: Mapping[str, tuple[Dim, ...]],
+    places: Mapping[str, Place],
+    but: Callable[[str], bool],
+) -> None:
+    """Give every linear layer that is meant a pair, and add the product in every graph that uses the layer.
+
+    Args:
+        part: holds the tensors that the graphs read.
+        graphs: of training and of evaluation.
+        adapter: what is trained.
+        sizes: kept ranks by axis.
+        dims: what the weights' dimensions run along.
+        places: where in depth the weights stand.
+        but: name of a weight → whether it is trained itself.
+    """
+    if not adapter.rank:
+        return
+    done = set[str]()
+    for graph in graphs:
+        layers = [node for node in graph.nodes if _is(node, "linear") and _weight(node) in dims]
+        attention = _of_attention(graph)
+        for node in layers:
+            name = _weight(node)
+            path = name.rpartition(".")[0]
+            if name != f"{path}.weight" or but(name) or not adapter.meant(dims[name], attention=node in attention):
+                continue
+            if name not in done:
+                module = part.get_submodule(path)
+                add_pair(module, path, dims[name], adapter=adapter, sizes=sizes, place=places[name])
+                done.add(name)
+            _add_product(graph, node, path, adapter.factor)
+
+
+def _add_product(graph: fx.Graph, node: fx.Node, path: str, factor: float) -> None:
+    linear, uses = torch.ops.aten.linear.default, list(node.users)
+    with graph.inserting_after(node):
+        total = graph.call_function(torch.ops.aten.add.Tensor, (node, node))
+    with graph.inserting_before(total):
+        inner = graph.call_function(linear, (node.args[0], graph.get_attr(f"{path}.{A}")))
+        outer = graph.call_function(linear, (inner, graph.get_attr(f"{path}.{B}")))
+        scaled = graph.call_function(torch.ops.aten.mul.Tensor, (outer, factor))
+    total.args = (node, scaled)
+    for use in uses:
+        use.replace_input_with(node, total)
+
+
+def _weight(node: fx.Node) -> str:
+    weight = node.args[1]
+    return str(weight.target) if isinstance(weight, fx.Node) and weight.op == "get_attr" else ""
+
+
+def _of_attention(graph: fx.Graph) -> set[fx.Node]:
+    """Linear layers that lie next to an attention: the last before its inputs, the first after its output."""
+    found = set[fx.Node]()
+    for node in graph.nodes:
+        if _is(node, _MIXES):
+            found |= _nearest(node, lambda one: one.all_input_nodes) | _nearest(node, lambda one: list(one.users))
+    return found
+
+
+def _nearest(start: fx.Node, step: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
+    found, seen, ahead = set[fx.Node](), {start}, step(start)
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if _is(node, "linear"):
+            found.add(node)
+        else:
+            ahead += step(node)
+    return found
+
+
+def _is(node: fx.Node, operation: str) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name == f"aten::{operation}"

@@ -1,0 +1,124 @@
+"""An adapted network's state as peft keeps it: `adapter_model.safetensors` and `adapter_config.json` in a folder.
+
+Source: peft 0.21, `peft.utils.save_and_load` (names: "base_model.model.", the layer, ".lora_A.weight"; of layers that
+are trained whole the name alone) and `peft.tuners.lora.LoraConfig`. A layer's product there counts lora_alpha/r, with
+the rank r of the file; so the part of a lower rank r has α·r/R for its lora_alpha.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from models.adapters.low_rank import paths_of_pairs
+from models.algebra.axes import heads
+from models.networks.build import blank, layout, without_adapter
+from models.networks.spec import NetworkSpec
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_START = "base_model.model."
+_MOST = 1 << 20  # bytes of a configuration
+
+
+def outer(names: Iterable[str]) -> str:
+    """The modules that all tensors lie in, such as "classifier." where a network of transformers was wrapped."""
+    paths = [name.split(".")[:-1] for name in names]
+    alike = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return "".join(f"{parts[0]}." for parts in alike)
+
+
+def names_in_peft(spec: NetworkSpec) -> dict[str, str]:
+    """Name in the state of an adapted network → name in peft's file."""
+    alone, adapted = layout(without_adapter(spec)), layout(spec)
+    skipped = len(outer(alone.tensors))
+    found = {name: f"{_START}{name[skipped:]}" for name in heads(alone)}
+    found |= {name: f"{_START}{name[skipped:]}.weight" for pair in adapted.pairs for name in (pair.a, pair.b)}
+    return {name: found[name] for name in adapted.tensors}
+
+
+def peft_config(spec: NetworkSpec, rank: int, base: str) -> dict[str, Any]:
+    """What `adapter_config.json` says of an adapter, or of its part of a lower rank.
+
+    Args:
+        spec: of the adapted network.
+        rank: of the part.
+        base: where the frozen weights are.
+    """
+    assert spec.adapter is not None
+    alone = layout(without_adapter(spec))
+    skipped = len(outer(alone.tensors))
+    with torch.device("meta"):
+        paths = paths_of_pairs(blank(spec))
+    return {
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": spec.adapter.factor * rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": [path[skipped:] for path in paths],
+        "modules_to_save": sorted({name[skipped:].rpartition(".")[0] for name in heads(alone)}),
+    }
+
+
+def is_peft(folder: Path) -> bool:
+    """Whether a folder is one that peft wrote."""
+    return (folder / CONFIG).is_file()
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """`adapter_config.json`.
+
+    Raises:
+        ValueError: it cannot be read, or is of no LoRA; one line.
+    """
+    try:
+        with (folder / CONFIG).open("rb") as stream:
+            found = json.loads(stream.read(_MOST))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or found.get("peft_type") != "LORA":
+        raise ValueError(f"{folder / CONFIG} is of no LoRA")
+    return found
+
+
+def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
+    """Read a state of an adapted network from a folder that peft wrote; B is scaled if its factor is another.
+
+    Raises:
+        ValueError: the file cannot be read, lacks a tensor, or has another rank, other layers, or a form of LoRA that
+            the network has not; one line.
+    """
+    assert spec.adapter is not None
+    config = read_config(folder)
+    for key in ("use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
+        if config.get(key):
+            raise ValueError(f"{folder / CONFIG}: {key} is not supported")
+    factor = float(config.get("lora_alpha", 8)) / int(config.get("r", 8)) / spec.adapter.factor
+    names, found, declared = names_in_peft(spec), {}, layout(spec)
+    scaled = {pair.b for pair in declared.pairs}
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as opened:
+            there = set(opened.keys())
+            if unknown := there - set(names.values()):
+                raise ValueError(f"{folder / WEIGHTS} has {min(unknown)!r}, which this network has not")
+            for name, other in names.items():
+                if other not in there:
+                    raise ValueError(f"{folder / WEIGHTS} lacks {other!r}")
+                value, shape = opened.get_tensor(other).to(torch.float32), declared.tensors[name].shape
+                if tuple(value.shape) != shape or not bool(torch.isfinite(value).all()):
+                    raise ValueError(f"{folder / WEIGHTS}: {other!r} is {tuple(value.shape)}, not {shape} and finite")
+                found[name] = value * factor if name in scaled and factor != 1 else value
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / WEIGHTS}: {' '.join(str(error).split())}") from None
+    return found

@@ -1,0 +1,139 @@
+"""Runs of a network that is frozen in part: what crosses the wire, what is kept, and who is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ArrayRecord, Context, Message
+from safetensors.torch import load_file, save_file
+
+from client_app.app import app
+from flotilla import load
+from flotilla.local.grid import contexts
+from models import base_store
+from models.errors import SettingError
+from models.networks.bases import first_state
+from models.networks.build import layout, without_adapter
+from protocol import HELLO
+from tests.support import Outcome, configured, play
+
+KEYS: dict[str, Any] = {
+    "adapter": "lora:4",
+    "tiers": "a:4, b:2, c:1",
+    "num_clients": 4,
+    "num_server_rounds": 2,
+    "evaluate_every": 2,
+    "norm": "none",
+}
+
+
+class Wire:
+    """Counts the numbers of every array that goes through."""
+
+    def __init__(self) -> None:
+        self.down, self.up = set[int](), set[int]()
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        for content, found in ((message.content, self.down), (reply.content, self.up)):
+            for record in content.values():
+                if isinstance(record, ArrayRecord):
+                    found.update(len(array.data) for array in record.values())
+        return reply
+
+
+@pytest.fixture(scope="module")
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture(scope="module")
+def run(wire: Wire, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return play(tmp_path_factory.mktemp("adapter") / "run", client=wire, **KEYS)
+
+
+def test_frozen_tensors_are_in_no_message(run: Outcome, wire: Wire) -> None:
+    """The bytes of every array are those of the trained tensors, with the few of a frame around them."""
+    network = configured(**KEYS).network
+    trained = 4 * layout(network).parameters
+    frozen = 4 * sum(tensor.numel() for tensor in load_file(run.path / "base.safetensors").values())
+    assert frozen > 2 * trained
+    assert wire.down
+    assert max(wire.down) < trained + 256
+    assert wire.up
+    assert max(wire.up) < trained + 256
+    assert set(run.state) == set(layout(network).tensors)
+    assert any(f"base: {frozen:,} bytes" in line and "never sent" in line for line in run.lines)
+
+
+def test_only_what_is_trained_moves(run: Outcome) -> None:
+    network = configured(**KEYS).network
+    first, base = first_state(network, seed=1), load_file(run.path / "base.safetensors")
+    assert all(not torch.equal(run.state[name], first[name]) for name in first)
+    assert all(
+        torch.equal(base[name], tensor)
+        for name, tensor in first_state(without_adapter(network), 1).items()
+        if name in base
+    )
+
+
+def test_resumed_it_is_the_same_to_the_last_bit(run: Outcome, tmp_path: Path) -> None:
+    play(tmp_path / "run", **KEYS | {"num_server_rounds": 1})
+    base_store._known.clear()  # another process
+    assert play(tmp_path / "run", resume=str(tmp_path / "run"), **KEYS).hash == run.hash
+
+
+def test_what_is_loaded_is_an_ordinary_network(run: Outcome) -> None:
+    base_store._known.clear()
+    for tier in ("global", "c"):
+        model = load(run.path, tier)
+        assert model.card.network.adapter is None
+        assert model.card.accuracy is not None
+        assert set(model.network.state_dict()) == set(layout(without_adapter(configured(**KEYS).network)).tensors)
+
+
+def test_a_base_of_ones_own_is_read_and_another_is_refused(run: Outcome, tmp_path: Path) -> None:
+    """Nodes of which one has the run's base as a file and one has another; the run goes on with those that have it."""
+    network = configured(**KEYS).network
+    whole = first_state(without_adapter(network), 7)
+    save_file(whole, tmp_path / "start.safetensors")
+    save_file({name: tensor + 1 for name, tensor in whole.items()}, tmp_path / "other.safetensors")
+    keys = KEYS | {"start": str(tmp_path / "start.safetensors"), "num_server_rounds": 1}
+
+    def client(message: Message, context: Context) -> Message:
+        if message.metadata.message_type.endswith(HELLO.removeprefix("query.")):
+            base_store._known.clear()  # every node is a machine of its own
+        return app(message, context)
+
+    config = configured(**keys)
+    nodes = contexts(config.flat, config.num_clients)
+    next(iter(nodes.values())).node_config["base"] = str(tmp_path / "other.safetensors")
+    out = play(tmp_path / "run", client=client, nodes=nodes, **keys)
+    (rejection,) = [one for one in out.rejected if "base" in one["reason"]]
+    assert not network.base
+    assert "the run's is" in rejection["reason"]
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(out.path / "base.safetensors").items())
+
+
+def test_one_rank_and_one_node_is_plain_training(tmp_path: Path) -> None:
+    """With one client that has everything HeteroFL's average is its own state, as FedAvg's is."""
+    keys = KEYS | {"tiers": "a:4", "num_clients": 1, "num_server_rounds": 1}
+    states = [play(tmp_path / method, method=method, **keys).state for method in ("heterofl", "fedavg")]
+    assert all(torch.allclose(states[0][name], states[1][name], atol=1e-7) for name in states[0])
+
+
+def test_refusals() -> None:
+    for keys, key in (
+        ({"tiers": "a:1, b:1/2"}, "tiers"),
+        ({"adapter": "lora"}, "adapter"),
+        ({"adapter_targets": "nothing"}, "adapter-targets"),
+        ({"method": "nefl", "model": "vit", "widths": "", "norm": "auto"}, "adapter"),
+        ({"start": "nowhere.safetensors"}, "start"),
+        ({"adapter": "", "tiers": "a:4, b:2"}, "tiers"),
+    ):
+        with pytest.raises(SettingError) as caught:
+            configured(**KEYS | keys)
+        assert caught.value.key == key

@@ -17,7 +17,6 @@ from models.device import device_named
 from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import record_of
-from server_app.base import keep_base
 from server_app.config.resolve import RunConfig
 from server_app.evaluation import Evaluator
 from server_app.folder import checkpoint
@@ -33,7 +32,7 @@ from server_app.network_facts import network_facts
 from server_app.report.page import write_report
 from server_app.rows import Row, one_line, row_of
 from server_app.scoring import evaluate, with_other_clusters
-from server_app.task_facts import decide, save_facts, saved_facts
+from server_app.task_facts import decide, saved_facts
 from server_app.tier_records import Moments, costs_of, tier_records
 from server_app.training_ways import training_ways
 from strategies import FlowerStrategy
@@ -66,8 +65,7 @@ class Run:
         config = self.config = config.for_task(facts).on_base()
         self.strategy: FlowerStrategy = config.strategy()
         self.folder = _folder(config, training_ways(self.strategy))
-        save_facts(self.folder.path, facts)
-        keep_base(self.strategy.network, self.folder.path)
+        config.keep_inputs(self.folder.path)
         test, robust = evaluated_on(config.data, facts), config.robust
         self._client_figure = client_figure(config.headline, facts)
         measure = Measure(facts=facts, headline=config.headline, more=config.more_metrics)

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save
 from flotilla.serving.formats.runtime import CannotExport, write_whole
 from flotilla.serving.load import CannotLoad, FinishedRun, open_run
 from models.algebra.plans import Plan
+from models.networks.bases import BASE
 from models.networks.build import layout, submodel
 from models.networks.peft_form import CONFIG, WEIGHTS, names_in_peft, peft_config
 from models.networks.spec import NetworkSpec
 from models.registry import following
-from server_app.base import BASE
 from server_app.folder.model_file import MODEL
 
 

@@ -88,7 +88,8 @@ def names_of_pairs(network: nn.Module) -> frozenset[str]:
 def product(module: nn.Module) -> Tensor:
     """(α/R)·B·A of a layer's pair, (m, n), which adds to its weight."""
     a, b, factor = getattr(module, A), getattr(module, B), getattr(module, _FACTOR)
-    return factor * (b @ a)  # type: ignore[no-any-return]
+    found: Tensor = factor * (b @ a)
+    return found
 
 
 def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapter) -> dict[str, Axis]:
@@ -100,4 +101,5 @@ def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapt
 
 def _add_product(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     a, b, factor = getattr(module, A), getattr(module, B), getattr(module, _FACTOR)
-    return output + factor * F.linear(F.linear(inputs[0], a), b)
+    added: Tensor = factor * F.linear(F.linear(inputs[0], a), b)
+    return output + added

@@ -16,7 +16,7 @@ from models.networks.spec import NetworkSpec
 from models.settings import read
 from protocol import Scalar
 from server_app.adversarial import Adversarial, Robustness, robustness
-from server_app.base import AdaptedStart, adapted_start, based
+from server_app.base import AdaptedStart, adapted_start, based, keep_base
 from server_app.config.build import adapter_in, build_network, build_settings
 from server_app.config.catalogue import defaults, moved, option_keys, settings_by_key
 from server_app.config.foreign import foreign_keys, keys_of
@@ -24,7 +24,7 @@ from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.start import Start, found_start
 from server_app.metrics import Headline, check_installed, headline
-from server_app.task_facts import read_facts
+from server_app.task_facts import read_facts, save_facts
 from strategies import METHODS, FlowerStrategy, Settings
 
 __all__ = ["RunConfig", "defaults", "resolve"]
@@ -133,6 +133,12 @@ class RunConfig:
         """
         resume = self.folder if self.resume else None
         return replace(self, network=based(self.network, seed=self.data.seed, start=self.start, resume=resume))
+
+    def keep_inputs(self, folder: Path) -> None:
+        """Write what the run works on into its folder: the facts of the task, and the base if there is one."""
+        assert self.facts is not None
+        save_facts(folder, self.facts)
+        keep_base(self.network, folder)
 
     def for_task(self, facts: InputFacts) -> RunConfig:
         """The same, for a task of these facts, which requests carry: the network has its classes and inputs."""

@@ -6,9 +6,9 @@ module after it while stages 1 to t-1 only compute. Nothing is kept for a backwa
 needs the memory of one stage at a time, and only the trained stage is sent back.
 
 Where it differs: the first phase, *model shrinking*, which trains the blocks from the last to the first to draw up
-output modules and first weights, is left out; the output module of a stage is its exit (pooling and a linear layer), the last
-one's the network's own head. The paper goes on to the next block when a block's effective movement has levelled off;
-here every stage has its share of the run's rounds, the last one what is left over.
+output modules and first weights, is left out; the output module of a stage is its exit (pooling and a linear layer),
+the last one's the network's own head. The paper goes on to the next block when a block's effective movement has
+levelled off; here every stage has its share of the run's rounds, the last one what is left over.
 
 Every device trains the same part, so tiers do not differ; who cannot hold the largest step cannot take part.
 """
@@ -20,7 +20,6 @@ from typing import ClassVar
 
 from models.algebra.plans import Plan
 from models.errors import SettingError
-from models.networks.build import layout
 from models.networks.spec import NetworkSpec
 from models.settings import Setting, between
 from protocol import Scalar
@@ -85,13 +84,8 @@ class Blockwise(FlowerStrategy):
         del context, tier, wanted
         return True
 
-    def check(self, context: RoundContext) -> None:
-        """See that every stage has a round.
-
-        Raises:
-            SettingError: there are fewer rounds than stages.
-        """
-        count, run = len(layout(context.network).exits), context.settings.schedule.rounds
-        needed = 1 + (count - 1) * (int(self.options["rounds"]) or 1)
-        if run < needed:
-            raise SettingError("num-server-rounds", run, f"at least {needed}, for {count} stages")
+    def doubts(self, context: RoundContext) -> list[str]:
+        """A run that ends before its last stage."""
+        count, run = len(context.layout.exits), context.settings.schedule.rounds
+        reached = self.stage(context.at(run))
+        return [f"of {count} stages {reached} are trained in {run} rounds"] if reached < count else []

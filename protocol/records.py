@@ -6,6 +6,7 @@ not in its messages.
 
     bool, int, float, str, int | str, tuple[int, ...]                      the value itself, a tuple as a list
     a dataclass, a mapping of texts, a fraction, a tuple of tuples         JSON text, read by the same rules
+    a fraction | a dataclass                                               JSON text: a text, or named fields
     X | None                                                               X, or absent
 
 What arrives comes from a peer. A value must have exactly its field's type (true is no number, 1.0 no whole number; a
@@ -170,6 +171,9 @@ def _reader(hint: Any) -> Read:
     alternatives = _alternatives(hint)
     if all(one in _SCALARS for one in alternatives):
         return _scalar(alternatives)
+    if len(alternatives) == 2 and alternatives[0] is Fraction and is_dataclass(alternatives[1]):
+        several = _reader(cast(Any, alternatives[1]))
+        return lambda value: several(value) if isinstance(value, dict) else _fraction(value)
     (one,) = alternatives
     if one is Fraction:
         return _fraction

@@ -1,7 +1,7 @@
 """What a run says of its network.
 
 Of one that is frozen in part: what is trained. Of one whose axes were found: what stays whole and why, and what tiers
-really hold.
+really hold, which is said of rates for groups of axes, too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from math import prod
 
 from models.algebra.axes import Kind
+from models.algebra.rates import groups_in
 from models.cost import cost_of
+from models.foreign.axes import Found
+from models.foreign.check import Proof
 from models.networks.build import layout, submodel
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
@@ -21,14 +24,17 @@ _BYTES = 4  # of a float32
 
 
 def network_facts(strategy: FlowerStrategy) -> list[str]:
-    """Lines for the user; none for a network that declares its axes and all of which is trained."""
+    """Lines for the user; none for a network that declares its axes, is trained whole, and has one rate a tier."""
     spec = strategy.network
-    prove = NETWORKS[spec.name].prove
     if spec.adapter is not None:
         return [_adapter_fact(spec, strategy)]
-    if prove is None:
-        return []
-    found, proof = prove(spec)
+    prove = NETWORKS[spec.name].prove
+    if prove is not None:
+        return [*_found(spec, *prove(spec)), *_held(strategy)]
+    return _held(strategy) if any(groups_in(tier.rate) for tier in strategy.settings.tiers) else []
+
+
+def _found(spec: NetworkSpec, found: Found, proof: Proof) -> list[str]:
     widths = [axis for axis in found.axes.values() if axis.kind is Kind.WIDTH]
     stages, whole = found.stages, found.whole
     depth = f"; {len(set(stages.blocks))} residual blocks, {stages.count} stages" if stages.blocks else ""
@@ -39,12 +45,25 @@ def network_facts(strategy: FlowerStrategy) -> list[str]:
         lines.append(f"  not cut ({why}): {', '.join(names[:_TENSORS])}{more}")
     if len(whole) > _REASONS:
         lines.append(f"  and for {len(whole) - _REASONS} more reasons: flotilla inspect says which")
-    context = strategy.context(1)
-    held = {name: cost_of(spec, plan).parameters for name, plan in kept_plans(strategy, context).items()}
-    shares = ", ".join(
-        f"{tier.name} ({tier.rate}) {held[tier.name] / held[GLOBAL]:.1%}" for tier in strategy.settings.tiers
+    return lines
+
+
+def _held(strategy: FlowerStrategy) -> list[str]:
+    """What the part of every tier is of the whole, counted, not reckoned from rates."""
+    spec, tiers = strategy.network, strategy.settings.tiers
+    plans = kept_plans(strategy, strategy.context(1))
+    costs = {name: cost_of(spec, plan) for name, plan in plans.items()}
+    whole = costs[GLOBAL]
+    parameters = ", ".join(
+        f"{one.name} ({one.rate}) {costs[one.name].parameters / whole.parameters:.1%}" for one in tiers
     )
-    return [*lines, f"  of its {held[GLOBAL]:,} parameters tiers hold: {shares}"]
+    macs = ", ".join(f"{one.name} {costs[one.name].macs / whole.macs:.1%}" for one in tiers)
+    sent = ", ".join(f"{one.name} {_BYTES * submodel(spec, plans[one.name]).numel / 1e6:.3f}" for one in tiers)
+    return [
+        f"  of its {whole.parameters:,} parameters tiers hold: {parameters}",
+        f"  of its {whole.macs:,} multiply-accumulates they compute: {macs}",
+        f"  one way they send, as float32 in MB: {sent}",
+    ]
 
 
 def _adapter_fact(spec: NetworkSpec, strategy: FlowerStrategy) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
 from models.algebra.plans import Plan
+from models.algebra.rates import FULL, Rate
 from models.algebra.submodel import Submodel
 from models.errors import SettingError
 from models.networks.build import layout, submodel
@@ -32,7 +32,7 @@ from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.settings import Settings
-from strategies.tiers.reach import check_reach
+from strategies.tiers.reach import check_groups, check_reach
 from strategies.tiers.tier import Tier
 
 Values = Mapping[str, Any]  # what a method remembers of a run, as JSON
@@ -75,6 +75,7 @@ class Method:
     BY_EXAMPLES: ClassVar[bool] = False
     PER_WIDTH: ClassVar[bool] = False  # whether a width always is the same units, as statistics per width need
     WIDTHS: ClassVar[bool] = True  # whether tiers differ in width
+    ONE_RATE: ClassVar[str] = ""  # what its tiers' sizes are, where they cannot be a rate for every group of axes
     PER_COORDINATE: ClassVar[bool] = False  # whether parts have element masks, so that every coordinate has holders
     REFINES: ClassVar[bool] = False  # whether it has a `refine` of its own, for which the state before is kept
     KEEPS_FACTORS: ClassVar[bool] = False  # whether `refine` wants every device's pairs, from a `FactorAverage`
@@ -107,6 +108,7 @@ class Method:
         if cut and not any(axis.kind.cut for axis in shape.axes.values()):
             allowed = f"a network that can be cut in width, for {cls.__name__}; `flotilla inspect` says why it cannot"
             raise SettingError("model", network.name, allowed)
+        check_groups(shape, settings.tiers, f"for {cls.__name__}, whose sizes {cls.ONE_RATE}" if cls.ONE_RATE else "")
         if cut and whole.fingerprint:  # what was found may be few units, which nobody has chosen
             check_reach(shape, settings.tiers)
         for tier in settings.tiers:
@@ -185,10 +187,10 @@ class Method:
         del state
         return submodel(context.network, plan)
 
-    def global_rate(self, context: RoundContext) -> Fraction:
+    def global_rate(self, context: RoundContext) -> Rate:
         """Width of the network that the method trains altogether."""
         del context
-        return Fraction(1)
+        return FULL
 
     def eligible(self, context: RoundContext, tier: Tier) -> bool:
         """Whether nodes of this tier take part at all."""

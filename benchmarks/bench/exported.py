@@ -15,6 +15,7 @@ from flotilla.serving.formats.onnx_file import OnnxModel, onnx_bytes
 from flotilla.serving.formats.runtime import example_of
 from flotilla.serving.model import ModelCard, TierModel
 from models.algebra.plans import Plan
+from models.algebra.rates import single
 from models.device import threads
 from models.networks.build import initial_state, part_of, submodel
 from models.networks.complete import completed
@@ -41,7 +42,7 @@ def exported(say: Say = print, network: NetworkSpec | None = None, turns: int = 
     rows = []
     for tier in HALVING:
         say(f"exported: tier {tier.name}")
-        model = _tier(spec, tier.name, tier.rate)
+        model = _tier(spec, tier.name, single(tier.rate))
         content = onnx_bytes(model)
         runtime, one = OnnxModel(content), example_of(model, 1)
         array = one.numpy()

@@ -23,6 +23,7 @@ from data import node_data
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from flotilla.local.grid import contexts
+from models.algebra.rates import single
 from models.networks.build import initial_state
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
@@ -78,7 +79,7 @@ def _step_rows(say: Say, turns: int) -> list[Row]:
         say(f"training: {what}, in turns with the bare loop")
         asked = Round(
             network=network.to_json(),
-            rates=tuple(tier.rate for tier in HALVING),
+            rates=tuple(single(tier.rate) for tier in HALVING),
             clients=clients,
             examples=count,
             work=one_round,

@@ -9,7 +9,7 @@ where the teacher's softmax is a constant. The published code has α = T = 1, wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from client_app.objectives.base import ObjectiveContext
 from models.adapters.frozen import frozen_tensors
-from models.algebra.axes import Axis, layout_of
+from models.algebra.axes import layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
+from models.algebra.rates import Rate, ascending, read_rate
 from models.losses import loss_of
 from models.networks.build import blank, layout, submodel
 from models.networks.spec import NetworkSpec
@@ -31,7 +32,7 @@ from protocol import WireError
 class OrderedDropout:
     """Draws a width per batch; see the module.
 
-    Settings: `rates` (comma-separated fractions), `distillation` (bool), `alpha`, `temperature`.
+    Settings: `rates` (with commas between them), `distillation` (bool), `alpha`, `temperature`.
 
     Raises:
         WireError: a setting is missing or not understood, or no width fits the part.
@@ -39,7 +40,7 @@ class OrderedDropout:
 
     def __init__(self, setting: ObjectiveContext) -> None:
         try:
-            rates = sorted(Fraction(text) for text in str(setting.settings["rates"]).split(","))
+            rates = ascending(map(read_rate, str(setting.settings["rates"]).split(",")))
             self._distil = bool(setting.settings.get("distillation", False))
             self._alpha = float(setting.settings.get("alpha", 1.0))
             self._temperature = float(setting.settings.get("temperature", 1.0))
@@ -67,7 +68,7 @@ class OrderedDropout:
         return loss, widest
 
 
-def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -> Callable[[Tensor], Tensor]:
+def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Rate) -> Callable[[Tensor], Tensor]:
     """The forward pass of the leading part of width `rate` of a local network, on the local network's own tensors.
 
     Gradients and running statistics land in the local tensors, because the part is made of views.
@@ -75,9 +76,7 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Fraction) -
     if rate == plan.rate:
         return module
     sizes, own = submodel(spec, Plan(rate)).sizes, submodel(spec, plan).sizes
-    axes = {
-        name: Axis(name, own[name], axis.kind) if axis.kind.cut else axis for name, axis in layout(spec).axes.items()
-    }
+    axes = {name: replace(axis, size=own[name]) if axis.kind.cut else axis for name, axis in layout(spec).axes.items()}
     with torch.device("meta"):  # a shape to run, never weights of its own
         local_layout = layout_of(blank(spec, own, plan), axes)
         skeleton = blank(spec, sizes, Plan(rate))

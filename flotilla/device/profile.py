@@ -74,8 +74,8 @@ class Profile:
 
     def text(self) -> str:
         """As a person reads it."""
-        f = self.figures
-        mb = 1e6
+        f, mb = self.figures, 1e6
+        rate = max([6, *(2 + len(tier.rate) for tier in self.tiers)])
         lines = [
             f"memory       {f['memory-available'] / mb:,.0f} MB free of {f['memory-total'] / mb:,.0f} MB",
             f"cores        {f['cores']:g}",
@@ -91,7 +91,7 @@ class Profile:
             ]
         lines += [
             "",
-            f"{'tier':<8}{'rate':>6}{'parameters':>13}{'memory':>12}{'step':>13}{'down/up MB':>16}{'transfer':>11}"
+            f"{'tier':<8}{'rate':>{rate}}{'parameters':>13}{'memory':>12}{'step':>13}{'down/up MB':>16}{'transfer':>11}"
             f"{'round':>11}",
         ]
         for tier in self.tiers:
@@ -101,7 +101,7 @@ class Profile:
             transfer = "-" if tier.transfer is None else f"{'<' if self._at_most() else ''}{tier.transfer:,.2f} s"
             whole = "-" if tier.round is None else f"{tier.round:,.2f} s"
             lines.append(
-                f"{tier.tier:<8}{tier.rate:>6}{tier.parameters:>13,}{memory:>12}{step:>13}{moved:>16}{transfer:>11}"
+                f"{tier.tier:<8}{tier.rate:>{rate}}{tier.parameters:>13,}{memory:>12}{step:>13}{moved:>16}{transfer:>11}"
                 f"{whole:>11}   {tier.why}"
             )
         lines += [

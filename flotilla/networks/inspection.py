@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from models.algebra.axes import Along, Layout, stretches_of
 from models.algebra.plans import Plan, kept_units
+from models.algebra.rates import Rate, rate_of
 from models.cost import cost_of, training_bytes
 from models.foreign.axes import Found
 from models.foreign.check import Proof
@@ -15,6 +15,7 @@ from models.networks.build import layout, submodel
 from models.networks.complete import completed
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
+from strategies.tiers.reach import check_groups
 from strategies.tiers.tier import Tier
 
 _BYTES = 4  # of a float32
@@ -36,7 +37,7 @@ class Held:
     """
 
     tier: str
-    rate: Fraction
+    rate: Rate
     parameters: int
     macs: int
     bytes: int
@@ -62,7 +63,7 @@ class Inspection:
 
     def text(self) -> str:
         """As a person reads it."""
-        return "\n".join([*self._head(), "", *self._axes(), *self._whole(), "", *self._tiers()])
+        return "\n".join([*self._head(), "", *self._axes(), *self._depth(), *self._whole(), "", *self._tiers()])
 
     def _head(self) -> list[str]:
         spec = self.spec
@@ -84,8 +85,28 @@ class Inspection:
                         along[stretch.axis].append(name)
         widths = [axis for axis in self.layout.axes.values() if axis.kind.cut]
         room = max([4, *(len(axis.name) for axis in widths)])
-        lines = [f"{'axis':<{room}}{'units':>7}   tensors along it"]
-        return lines + [f"{one.name:<{room}}{one.size:>7}   {_listed(along.get(one.name, []))}" for one in widths]
+        group = max([5, *(len(axis.group) for axis in widths)])
+        lines = [f"{'axis':<{room}}{'units':>7}   {'group':<{group}}   tensors along it"]
+        return lines + [
+            f"{one.name:<{room}}{one.size:>7}   {one.group or '-':<{group}}   {_listed(along.get(one.name, []))}"
+            for one in widths
+        ]
+
+    def _depth(self) -> list[str]:
+        """The stages that depths count, and the residual blocks in them; none where it cannot be cut in depth."""
+        stages: dict[int, list[str]] = {}
+        blocks: dict[int, set[int]] = {}
+        for name, tensor in self.layout.tensors.items():
+            if tensor.stage:
+                stages.setdefault(tensor.stage, []).append(name)
+                blocks.setdefault(tensor.stage, set()).update({tensor.block} - {0})
+        if not stages:
+            return ["", "not cut in depth: it has fewer than two residual blocks, and no stages"]
+        lines = ["", f"{'stage':<8}{'blocks':<20}   tensors"]
+        for stage, names in sorted(stages.items()):
+            numbers = ", ".join(map(str, sorted(blocks[stage]))) or "-"
+            lines.append(f"{stage:<8}{numbers:<20}   {_listed(names)}")
+        return lines
 
     def _whole(self) -> list[str]:
         if self.found is None:
@@ -99,9 +120,11 @@ class Inspection:
 
     def _tiers(self) -> list[str]:
         full = max(one.parameters for one in self.tiers)
-        lines = [f"{'tier':<8}{'rate':>6}{'parameters':>13}{'share':>8}{'MACs':>13}{'MB one way':>13}{'memory MB':>12}"]
+        rate = max([6, *(2 + len(str(one.rate)) for one in self.tiers)])
+        heads = f"{'parameters':>13}{'share':>8}{'MACs':>13}{'MB one way':>13}{'memory MB':>12}"
+        lines = [f"{'tier':<8}{'rate':>{rate}}{heads}"]
         return lines + [
-            f"{one.tier:<8}{one.rate!s:>6}{one.parameters:>13,}{one.parameters / full:>8.1%}{one.macs:>13,}"
+            f"{one.tier:<8}{one.rate!s:>{rate}}{one.parameters:>13,}{one.parameters / full:>8.1%}{one.macs:>13,}"
             f"{one.bytes / 1e6:>13.4f}{one.memory / 1e6:>12.1f}"
             for one in self.tiers
         ]
@@ -116,9 +139,10 @@ def inspect(spec: NetworkSpec, tiers: Sequence[Tier], batch_size: int) -> Inspec
         batch_size: examples of a step, for the memory.
 
     Raises:
-        SettingError: there is no such network.
+        SettingError: there is no such network, or tiers have rates for groups that it has not.
     """
     whole = completed(spec)
+    check_groups(layout(whole), tiers)
     prove = NETWORKS[whole.name].prove
     widths = [axis for axis in layout(whole).axes.values() if axis.kind.cut]
     held = []
@@ -133,7 +157,7 @@ def inspect(spec: NetworkSpec, tiers: Sequence[Tier], batch_size: int) -> Inspec
                 macs=cost.macs,
                 bytes=_BYTES * submodel(whole, plan).numel,
                 memory=training_bytes(whole, plan, batch_size),
-                units={axis.name: kept_units(axis.size, tier.rate) for axis in widths},
+                units={axis.name: kept_units(axis.size, rate_of(tier.rate, axis.group)) for axis in widths},
             )
         )
     return Inspection(

@@ -11,7 +11,7 @@ tensors of an exit, the stage that the exit follows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from fractions import Fraction
 from functools import cached_property
@@ -21,6 +21,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from models.algebra.pairs import Pair
+from models.algebra.rates import Rate
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -46,11 +47,13 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A named axis of `size` units at full width."""
+    """A named axis of `size` units at full width; tiers may have a rate of their own for its group ("" is none)."""
 
     name: str
     size: int
     kind: Kind = Kind.WIDTH
+    _: KW_ONLY
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class TensorLayout:
     dims: tuple[Dim, ...]
     stage: int = 0
     exit: int = 0
-    rate: Fraction = Fraction(0)
+    rate: Rate = Fraction(0)
     block: int = 0
     role: str = ""
     buffer: bool = False
@@ -146,6 +149,11 @@ class Layout:
     axes: Mapping[str, Axis]
     tensors: Mapping[str, TensorLayout]
     frozen: Mapping[str, TensorLayout] = field(default_factory=dict)
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of axes that are cut for which tiers may have rates of their own, by name."""
+        return tuple(sorted({axis.group for axis in self.axes.values() if axis.kind.cut and axis.group}))
 
     @cached_property
     def depth(self) -> int:
@@ -189,7 +197,7 @@ _DECLARATION = "_flotilla_declaration"
 @dataclass(slots=True, kw_only=True)
 class _Declaration:
     dims: dict[str, tuple[Dim, ...]]
-    rates: dict[str, Fraction]
+    rates: dict[str, Rate]
     stage: int | None
     exit: int | None
     block: int | None = None
@@ -206,7 +214,7 @@ def declare(
     module: M,
     dims: Mapping[str, tuple[str | Dim, ...]] | None = None,
     *,
-    rates: Mapping[str, Fraction] | None = None,
+    rates: Mapping[str, Rate] | None = None,
     stage: int | None = None,
     exit_of: int | None = None,
     block: int | None = None,

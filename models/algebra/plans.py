@@ -12,9 +12,8 @@ from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
 
 from models.algebra.axes import Along, Axis, Beside, Dim, Layout, Runs, TensorLayout, length_of, stretches_of
+from models.algebra.rates import FULL, Rate, groups_in, rate_of, read_rate
 from models.algebra.submodel import Block, Submodel, merged
-
-FULL = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class Plan:
     """Which part of the network a device holds.
 
     Attributes:
-        rate: share of the units kept on every width axis, in (0, 1].
+        rate: share of the units kept on every width axis, in (0, 1], or one for every group of axes.
         shift: where the kept window starts, in units, modulo the size of each axis (it wraps). 0 is the leading part.
         depth: number of stages kept; None keeps all.
         units: explicit kept units per width axis instead of a window, for draws: ((axis, (unit, ...)), ...).
@@ -36,7 +35,7 @@ class Plan:
             after them; a plan's submodel is what is trained, and `holding` says what is held.
     """
 
-    rate: Fraction = FULL
+    rate: Rate = FULL
     _: KW_ONLY
     shift: int = 0
     depth: int | None = None
@@ -100,7 +99,7 @@ class Plan:
         try:
             if unknown := set(fields) - _FIELDS:
                 raise KeyError(*unknown)
-            rate = Fraction(fields.get("rate", "1"))
+            rate = read_rate(fields.get("rate", "1"))
             depth = None if fields.get("depth") is None else int(fields["depth"])
             units = tuple((str(axis), tuple(map(int, kept))) for axis, kept in fields.get("units", {}).items())
             shift, floor = int(fields.get("shift", 0)), bool(fields.get("floor", False))
@@ -152,7 +151,7 @@ def kept_runs(axis: Axis, plan: Plan, units: Mapping[str, tuple[int, ...]]) -> R
             raise ValueError(f"axis {axis.name!r} has units 0 to {axis.size - 1}, the plan keeps {kept[:3]}...")
         return merged(tuple((unit, 1) for unit in kept))
     try:
-        length = kept_units(axis.size, plan.rate, floor=plan.floor)
+        length = kept_units(axis.size, rate_of(plan.rate, axis.group), floor=plan.floor)
     except ValueError as error:
         raise ValueError(f"{error} ({axis.name!r})") from None
     if length == axis.size:  # everything: its order is nobody's business
@@ -166,12 +165,14 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
     """Turn a plan into the blocks that a device trains: all that it holds, unless leading stages are frozen.
 
     Raises:
-        ValueError: an empty axis, units of what is no width axis, an unknown unit, a depth that has no exit, or a block
-            that cannot be left out.
+        ValueError: an empty axis, units of what is no width axis, an unknown unit, a rate for a group that there is
+            not, a depth that has no exit, or a block that cannot be left out.
     """
     units = dict(plan.units)
     if unknown := set(units) - {name for name, axis in layout.axes.items() if axis.kind.cut}:
         raise ValueError(f"the plan keeps units of {sorted(unknown)}, which are not width axes of this network")
+    if strange := groups_in(plan.rate) - set(layout.groups):
+        raise ValueError(f"the plan has rates for {sorted(strange)}: allowed is {list(layout.groups)}")
     if plan.depth is not None and plan.depth not in layout.exits:
         raise ValueError(f"depth = {plan.depth}: allowed is one of {sorted(layout.exits)}")
     if wrong := set(plan.dropped) - layout.blocks:

@@ -10,6 +10,7 @@ from hashlib import sha256
 
 from models.algebra.axes import Along, Axis, Beside, Dim, Kind, axes_along
 from models.foreign.atoms import Atom, Extent, atoms_of, factors_of, freeze, size_of
+from models.foreign.groups import find_groups
 from models.foreign.stages import Stages, find_stages
 from models.foreign.trace import Traced
 
@@ -51,7 +52,7 @@ class Found:
             [name, [size_of(dim) for dim in held.dims], list(map(repr, self.dims[name])), held.parameter, held.norm]
             for name, held in self.traced.tensors.items()
         ]
-        axes = [[axis.name, axis.size, axis.kind.value] for axis in self.axes.values()]
+        axes = [[axis.name, axis.size, axis.kind.value, axis.group] for axis in self.axes.values()]
         described = json.dumps([tensors, axes, self.stages.described()])
         return sha256(described.encode()).hexdigest()[:16]
 
@@ -84,6 +85,7 @@ def find_axes(traced: Traced, named: Sequence[str] = ()) -> Found:
         changed = False
         for dim in extents:
             changed |= _choose(dim)
+    groups = find_groups(traced)
     names: dict[Atom, str] = {}
     axes: dict[str, Axis] = {}
     ends = factors_of(traced.classes)
@@ -97,7 +99,7 @@ def find_axes(traced: Traced, named: Sequence[str] = ()) -> Found:
                 for atom in atoms_of(dim) if makes or not layers else ():
                     if atom.free and atom not in names:
                         name = names[atom] = _name(tensor, place, axes)
-                        axes[name] = Axis(name, atom.size)
+                        axes[name] = Axis(name, atom.size, group=groups[atom])
     return Found(
         traced=traced,
         axes=axes,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.algebra.axes import Along, Axis
+from models.algebra.groups import HEADS, MLP
 from models.errors import SettingError
 from models.networks.builder import Builder
 from models.networks.spec import NetworkSpec
@@ -51,8 +52,8 @@ def width_axes(spec: NetworkSpec) -> dict[str, Axis]:
         raise SettingError("heads", heads, f"a whole number that divides the embedding width, which is {width}")
     axes = {}
     for i in range(1, spec.blocks[0] + 1):
-        axes[f"head{i}"] = Axis(f"head{i}", heads if spec.whole_heads else width // heads)
-        axes[f"hidden{i}"] = Axis(f"hidden{i}", hidden)
+        axes[f"head{i}"] = Axis(f"head{i}", heads if spec.whole_heads else width // heads, group=HEADS)
+        axes[f"hidden{i}"] = Axis(f"hidden{i}", hidden, group=MLP)
     return axes
 
 

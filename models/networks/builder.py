@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 
 from torch import nn
 
 from models.algebra.axes import Along, Axis, Kind, declare
 from models.algebra.plans import Plan, kept_units
+from models.algebra.rates import Rate, rate_of
 from models.networks.spec import NetworkSpec
 from models.norms import layers as norm
 from models.norms.dual_norm import DualNorm
@@ -78,13 +78,14 @@ class Builder:
         """One of the network's own options (`OPTIONS`)."""
         return dict(self.spec.options)[name]
 
-    def axis(self, name: str, size: int, kind: Kind = Kind.WIDTH) -> str:
+    def axis(self, name: str, size: int, kind: Kind = Kind.WIDTH, *, group: str = "") -> str:
         """Declare an axis where it is first used, for a network that is a plain function of a builder.
 
         Args:
             name: of the axis; the same one may be declared again.
             size: units at full width, which must not depend on the build.
             kind: a width, which tiers cut, or something that nobody cuts.
+            group: of axes for which tiers may have a rate of their own, such as those in `models.algebra.groups`.
 
         Returns:
             The name.
@@ -92,8 +93,8 @@ class Builder:
         Raises:
             ValueError: it was declared with another size.
         """
-        known = self.axes.setdefault(name, Axis(name, size, kind))
-        if known != Axis(name, size, kind):
+        known = self.axes.setdefault(name, Axis(name, size, kind, group=group))
+        if known != Axis(name, size, kind, group=known.group):
             raise ValueError(f"axis {name!r} is {known.size} units of kind {known.kind.value}, not {size} {kind.value}")
         return name
 
@@ -143,15 +144,17 @@ class Builder:
 
     def norm(self, axis: str) -> nn.Module:
         """Normalisation over an axis, with the Scaler before it where the spec asks for it."""
-        size = self.axes[axis].size
+        whole = self.axes[axis]
+
+        def channels_at(rate: Rate) -> int:
+            return kept_units(whole.size, rate_of(rate, whole.group))
 
         def make() -> nn.Module:
-            channels_at = partial(kept_units, size)
             return norm.norm_layer(
                 self.spec.norm, axis, channels_at, self.rate, channels=self.size(axis), rates=self.spec.rates
             )
 
         layer = DualNorm(make(), make()) if self.spec.dual else make()
-        scale = norm.Scaler(self.rate) if self.spec.scaler else nn.Identity()
+        scale = norm.Scaler(rate_of(self.rate, whole.group)) if self.spec.scaler else nn.Identity()
         both = nn.Sequential(OrderedDict(scale=scale, norm=layer))  # one set of names, scaled or not
         return declare(both, role="norm")

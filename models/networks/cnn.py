@@ -15,6 +15,7 @@ from functools import partial
 from torch import nn
 
 from models.algebra.axes import Along, Axis
+from models.algebra.groups import CHANNELS, FEATURES
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import Network
 from models.networks.registry import NETWORKS
@@ -23,7 +24,7 @@ from models.networks.staged import Staged
 
 
 def _conv_axes(spec: NetworkSpec) -> dict[str, Axis]:
-    return ends(spec) | {f"conv{i}": Axis(f"conv{i}", width) for i, width in enumerate(spec.widths, 1)}
+    return ends(spec) | {f"conv{i}": Axis(f"conv{i}", width, group=CHANNELS) for i, width in enumerate(spec.widths, 1)}
 
 
 class CNN(Staged):
@@ -48,10 +49,12 @@ class CNN(Staged):
 
 
 def _flat_axes(spec: NetworkSpec) -> dict[str, Axis]:
-    return ends(spec) | {name: Axis(name, width) for name, width in zip(_FLAT, spec.widths, strict=True)}
+    return ends(spec) | {
+        name: Axis(name, width, group=group) for (name, group), width in zip(_FLAT.items(), spec.widths, strict=True)
+    }
 
 
-_FLAT = ("conv1", "conv2", "hidden")
+_FLAT = {"conv1": CHANNELS, "conv2": CHANNELS, "hidden": FEATURES}
 
 
 class FlatCNN(Staged):
@@ -72,7 +75,7 @@ class FlatCNN(Staged):
             hidden = builder.linear(Along("conv2", inner=pixels), "hidden")
             return nn.Sequential(nn.Flatten(), hidden, builder.norm("hidden"), nn.ReLU())
 
-        super().__init__(builder, [first, second, third], _FLAT)
+        super().__init__(builder, [first, second, third], list(_FLAT))
 
 
 NETWORKS["cnn"] = Network(axes=_conv_axes, build=CNN, widths=(64, 128, 256, 512), smallest=8, spatial=True)

@@ -10,6 +10,7 @@ from functools import partial
 from torch import nn
 
 from models.algebra.axes import Axis, declare
+from models.algebra.groups import CHANNELS
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import Network
 from models.networks.registry import NETWORKS
@@ -29,7 +30,9 @@ def _streams(spec: NetworkSpec) -> list[str]:
 
 
 def _axes(spec: NetworkSpec) -> dict[str, Axis]:
-    return ends(spec) | {name: Axis(name, width) for name, width in zip(_streams(spec), spec.widths, strict=True)}
+    return ends(spec) | {
+        name: Axis(name, width, group=CHANNELS) for name, width in zip(_streams(spec), spec.widths, strict=True)
+    }
 
 
 def _conv(builder: Builder, inputs: str, outputs: str) -> nn.Conv1d:

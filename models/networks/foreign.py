@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from models.algebra.axes import Along, Axis, Dim, declare, length_of, stretches_of
 from models.algebra.plans import Plan, kept_units
+from models.algebra.rates import Rate, rate_of
 from models.errors import SettingError
 from models.foreign import kept
 from models.foreign.atoms import size_of
@@ -247,15 +247,23 @@ def _norm(one: BatchNorm, builder: Builder, axes: Mapping[str, Axis]) -> tuple[n
         )
 
     layer = DualNorm(make(), make()) if spec.dual else make()
-    return norm.Scaler(builder.rate) if spec.scaler else None, declare(layer, role="norm")
+    share = rate_of(builder.rate, _group_of(one.dim, axes))
+    return norm.Scaler(share) if spec.scaler else None, declare(layer, role="norm")
 
 
-def channels_at(dim: Dim, size: int, axes: Mapping[str, Axis], rate: Fraction) -> int:
+def _group_of(dim: Dim, axes: Mapping[str, Axis]) -> str:
+    """Group of the axis that a dimension runs along; of a concatenation, that of the first."""
+    along = [one for one in stretches_of(dim, 0) if isinstance(one, Along)]
+    return axes[along[0].axis].group if along else ""
+
+
+def channels_at(dim: Dim, size: int, axes: Mapping[str, Axis], rate: Rate) -> int:
     """Coordinates of a dimension at a width."""
     count = 0
     for stretch in stretches_of(dim, size):
         if isinstance(stretch, Along):
-            kept = kept_units(axes[stretch.axis].size, rate)
+            axis = axes[stretch.axis]
+            kept = kept_units(axis.size, rate_of(rate, axis.group))
             stretch = stretch.outer * kept * stretch.inner
         count += length_of(stretch, axes)
     return count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import partial
 from math import sqrt
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.algebra.axes import declare
+from models.algebra.rates import Rate
 from models.errors import SettingError
 from models.foreign.axes import CLASSES, Found
 from models.foreign.shorten import EXITS, Length
@@ -81,7 +81,7 @@ def exit_of(builder: Builder, found: Found, stage: int) -> nn.Module:
     return PooledExit(place, norm, classifier)
 
 
-def _same(rate: Fraction) -> int:
+def _same(rate: Rate) -> int:
     raise ValueError(f"a layer norm has no statistics of rate {rate}")
 
 

@@ -8,6 +8,7 @@ from math import prod
 from torch import nn
 
 from models.algebra.axes import Along, Axis
+from models.algebra.groups import FEATURES
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import ROWS, Network
 from models.networks.registry import NETWORKS
@@ -16,7 +17,7 @@ from models.networks.staged import Staged
 
 
 def _axes(spec: NetworkSpec) -> dict[str, Axis]:
-    hidden = {f"hidden{i}": Axis(f"hidden{i}", width) for i, width in enumerate(spec.widths, 1)}
+    hidden = {f"hidden{i}": Axis(f"hidden{i}", width, group=FEATURES) for i, width in enumerate(spec.widths, 1)}
     return ends(spec) | hidden
 
 

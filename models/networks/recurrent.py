@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.algebra.axes import Along, Axis, Kind, declare
+from models.algebra.groups import FEATURES
 from models.errors import SettingError
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import Network
@@ -96,7 +97,8 @@ def _layers(spec: NetworkSpec) -> list[str]:
 def _axes(spec: NetworkSpec) -> dict[str, Axis]:
     names = [_EMBEDDING, *_layers(spec)]
     vocabulary = {_VOCABULARY: Axis(_VOCABULARY, spec.vocabulary, Kind.FIXED)} if spec.vocabulary else {}
-    return ends(spec) | vocabulary | {name: Axis(name, width) for name, width in zip(names, spec.widths, strict=True)}
+    widths = zip(names, spec.widths, strict=True)
+    return ends(spec) | vocabulary | {name: Axis(name, width, group=FEATURES) for name, width in widths}
 
 
 class GRU(Staged):

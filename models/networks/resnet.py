@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.algebra.axes import Axis, declare
+from models.algebra.groups import INNER, STREAM
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import Network
 from models.networks.registry import NETWORKS
@@ -33,10 +34,10 @@ def _streams(spec: NetworkSpec) -> list[str]:
 def _axes(spec: NetworkSpec) -> dict[str, Axis]:
     axes = ends(spec)
     for stage, (stream, width, blocks) in enumerate(zip(_streams(spec), spec.widths, spec.blocks, strict=True), 1):
-        axes[stream] = Axis(stream, width)
+        axes[stream] = Axis(stream, width, group=STREAM)
         for block in range(1, blocks + 1):
             name = f"inner{stage}.{block}"
-            axes[name] = Axis(name, width)
+            axes[name] = Axis(name, width, group=INNER)
     return axes
 
 

@@ -15,7 +15,8 @@ from functools import lru_cache
 from math import isqrt, prod
 
 from models.algebra.axes import Layout
-from models.algebra.plans import FULL, Plan
+from models.algebra.plans import Plan
+from models.algebra.rates import FULL
 from models.errors import SettingError
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import KW_ONLY, asdict, dataclass
-from fractions import Fraction
 
 from models.adapters.adapter import Adapter
-from models.algebra.plans import FULL
+from models.algebra.rates import FULL, Rate, read_rate
 from models.losses import CLASSIFICATION, TASKS
 from models.settings import Scalar
 
@@ -35,8 +34,8 @@ class NetworkSpec:
         blocks: residual blocks per stage; () takes the network's default. Networks without blocks ignore it.
         norm: one of `models.norms.layers.NORMS` that the network can use; "" takes its usual one.
         scaler: whether HeteroFL's Scaler stands before every normalisation.
-        rates: the widths that keep statistics of their own, ascending (norm "batch-per-width" only); () where every
-            submodel has norms of its own.
+        rates: the widths that keep statistics of their own, in the order of `ascending` (norm "batch-per-width" only);
+            () where every submodel has norms of its own.
         vocabulary: number of different tokens of a text; 0 where inputs are no text.
         exits: one of `EXITS`.
         step_sizes: whether the branch of a residual block is multiplied by a learnt step size (NeFL).
@@ -65,7 +64,7 @@ class NetworkSpec:
     blocks: tuple[int, ...] = ()
     norm: str = ""
     scaler: bool = False
-    rates: tuple[Fraction, ...] = (FULL,)
+    rates: tuple[Rate, ...] = (FULL,)
     vocabulary: int = 0
     exits: str = "auto"
     step_sizes: bool = False
@@ -108,7 +107,7 @@ class NetworkSpec:
                 raise ValueError(f"task {str(fields['task'])[:40]!r}: allowed is {', '.join(TASKS)}")
             shape = tuple(map(int, fields.pop("input_shape")))
             widths, blocks = tuple(map(int, fields.pop("widths"))), tuple(map(int, fields.pop("blocks")))
-            rates = tuple(Fraction(rate) for rate in fields.pop("rates"))
+            rates = tuple(read_rate(rate) for rate in fields.pop("rates"))
             options = tuple((str(name), value) for name, value in fields.pop("options"))
             private, variants = tuple(map(str, fields.pop("private"))), tuple(map(str, fields.pop("variants")))
             ends = tuple(map(str, fields.pop("ends", ())))

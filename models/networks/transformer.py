@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.algebra import groups
 from models.algebra.axes import Axis, Kind, declare
 from models.errors import SettingError
 from models.networks.attention import Layer, Tokens, width_axes
@@ -97,7 +98,7 @@ class Encoder(Staged):
 
 def _text_axes(spec: NetworkSpec) -> dict[str, Axis]:
     fixed = [Axis(VOCABULARY, spec.vocabulary, Kind.FIXED), Axis(POSITION, spec.input_shape[0], Kind.FIXED)]
-    named = {axis.name: axis for axis in [*fixed, Axis(STREAM, spec.widths[0])]}
+    named = {axis.name: axis for axis in [*fixed, Axis(STREAM, spec.widths[0], group=groups.STREAM)]}
     return {CLASSES: ends(spec)[CLASSES]} | named | width_axes(spec)
 
 
@@ -168,7 +169,7 @@ def _image_axes(spec: NetworkSpec) -> dict[str, Axis]:
     count = -(-height // patch) * -(-width // patch)
     return (
         ends(spec)
-        | {POSITION: Axis(POSITION, count, Kind.FIXED), STREAM: Axis(STREAM, spec.widths[0])}
+        | {POSITION: Axis(POSITION, count, Kind.FIXED), STREAM: Axis(STREAM, spec.widths[0], group=groups.STREAM)}
         | width_axes(spec)
     )
 

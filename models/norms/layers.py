@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.algebra.axes import Dim, declare
+from models.algebra.rates import Rate
 
 EPSILON = 1e-5
 CHANNEL_NORMS = ("static-batch", "batch-per-width", "group", "none")  # of features (N, C, ...)
@@ -78,11 +79,11 @@ class StaticBatchNorm(nn.Module):
 
 
 class BatchNormPerWidth(nn.Module):
-    """Batch norm with running statistics for every width up to the one it is built at; it uses its own width's.
+    """Batch norm with running statistics for every width inside the one it is built at; it uses its own width's.
 
     Args:
         channels_at: width → channels.
-        rates: all widths that have statistics, ascending; () is one set for whatever width this is.
+        rates: all widths that have statistics, as `ascending` orders them; () is one set for whatever width this is.
         rate: the width of this build, one of them.
         momentum: weight of the newest batch in the running statistics.
         epsilon: added to the variance.
@@ -93,9 +94,9 @@ class BatchNormPerWidth(nn.Module):
 
     def __init__(
         self,
-        channels_at: Callable[[Fraction], int],
-        rates: tuple[Fraction, ...],
-        rate: Fraction,
+        channels_at: Callable[[Rate], int],
+        rates: tuple[Rate, ...],
+        rate: Rate,
         *,
         momentum: float = 0.1,
         epsilon: float = EPSILON,
@@ -109,8 +110,10 @@ class BatchNormPerWidth(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.momentum, self.epsilon = momentum, epsilon
         self.own = rates.index(rate)
-        self.held_from: dict[str, Fraction] = {}
-        for index, narrowest in enumerate(rates[: self.own + 1]):
+        self.held_from: dict[str, Rate] = {}
+        for index, narrowest in enumerate(rates):
+            if not narrowest <= rate:  # nor what is neither narrower nor wider
+                continue
             for name, start in ((f"mean_{index}", torch.zeros), (f"variance_{index}", torch.ones)):
                 self.register_buffer(name, start(channels_at(narrowest)))
                 self.held_from[name] = narrowest
@@ -165,11 +168,11 @@ def groups_of(channels: int, channels_per_group: int = 16) -> int:
 def norm_layer(
     kind: str,
     dim: str | Dim,
-    channels_at: Callable[[Fraction], int],
-    rate: Fraction,
+    channels_at: Callable[[Rate], int],
+    rate: Rate,
     *,
     channels: int,
-    rates: tuple[Fraction, ...],
+    rates: tuple[Rate, ...],
     momentum: float = 0.1,
     epsilon: float = EPSILON,
 ) -> nn.Module:

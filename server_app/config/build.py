@@ -9,7 +9,7 @@ from typing import Any
 
 from data import DataSettings, InputFacts, inspect
 from models.adapters.adapter import Adapter, read_adapter
-from models.algebra.plans import FULL
+from models.algebra.rates import FULL, ascending
 from models.errors import SettingError
 from models.networks.complete import completed
 from models.networks.registry import NETWORKS
@@ -168,7 +168,7 @@ def build_network(
         norm = NETWORKS[model.model].norms[0]
     task = inspect(data, facts)
     named = any(one.isalpha() for one in model.blocks)  # modules after which a network can end
-    rates = tuple(sorted({tier.rate for tier in settings.tiers} | {FULL}))
+    rates = tuple(ascending({tier.rate for tier in settings.tiers} | {FULL}))
     if norm != "batch-per-width" or not method.WIDTHS:
         rates = (FULL,)
     return completed(

@@ -13,6 +13,7 @@ from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
 from strategies.selection import SELECTORS
 from strategies.settings import DOWNLINK, SCHEDULES, AggregationRules, RoundRules, TierRules
+from strategies.tiers.tier import ALLOWED_TIERS
 
 _NUMBERS = Text('"", or whole numbers of at least 1, such as "64, 128"')
 
@@ -126,10 +127,10 @@ class Tiers(Checked, TierRules):
     tiers: str = setting(
         "a:1, b:1/2, c:1/4, d:1/8, e:1/16",
         'names and rates (fractions in (0, 1]); `"a:1@4, b:1/2@3"` says how many stages a tier carries (not more than'
-        " the"
-        " network has), else the depths of the network are spread evenly over the tiers; with `adapter` ranks"
-        ' (`"a:16, b:8"`)',
-        Text('a list such as "a:1, b:1/2, c:1/4" or "a:1@4, b:1@2"'),
+        " the network has), else the depths of the network are spread evenly over the tiers; with `adapter` ranks"
+        ' (`"a:16, b:8"`); `"a:1, b:mlp=1/4,heads=1/2"` has rates for groups of axes and keeps the rest whole'
+        " ([networks.md](networks.md))",
+        Text(ALLOWED_TIERS),
     )
     tier_proportions: str = setting(
         "",

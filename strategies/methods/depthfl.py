@@ -43,6 +43,7 @@ class DepthFL(FlowerStrategy):
     PREFERENCES = Preferences(norm="batch-per-width", exits=("bottleneck", "plain", "convolutional"), dynamic_alpha=0.1)
     PER_WIDTH = True
     WIDTHS = False
+    ONE_RATE = "are depths"
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """Everything up to the tier's depth."""

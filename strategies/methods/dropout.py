@@ -19,6 +19,7 @@ import numpy as np
 
 from models.algebra.axes import Axis
 from models.algebra.plans import Plan, kept_units
+from models.algebra.rates import rate_of
 from models.randomness import generator
 from models.settings import Setting, between
 from strategies.context import RoundContext
@@ -40,7 +41,7 @@ class FederatedDropout(FlowerStrategy):
         draws = generator(context.settings.seed, context.round_number, node.id, "units")
         units = []
         for axis in width_axes(context):
-            chosen = draws.choice(axis.size, kept_units(axis.size, tier.rate), replace=False)
+            chosen = draws.choice(axis.size, kept_units(axis.size, rate_of(tier.rate, axis.group)), replace=False)
             units.append((axis.name, tuple(sorted(chosen.tolist()))))
         return Plan(tier.rate, units=tuple(units))
 
@@ -76,7 +77,7 @@ class FedEcover(FederatedDropout):
             draws = generator(context.settings.seed, one.round_number, one.node.id, "units")
             units = []
             for axis in width_axes(context):
-                wanted = kept_units(axis.size, one.tier.rate, floor=True)
+                wanted = kept_units(axis.size, rate_of(one.tier.rate, axis.group), floor=True)
                 taken, pools[axis.name] = _drawn(axis.size, pools.get(axis.name), wanted, draws)
                 units.append((axis.name, taken))
             plans.append(Plan(one.tier.rate, units=tuple(units), floor=True))

@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from models.algebra.plans import Plan
+from models.algebra.rates import Rate, met
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.flower_adapter import FlowerStrategy
@@ -34,18 +33,18 @@ class Smallest(FedAvg):
     PER_WIDTH = True
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
-        """The leading part of the smallest rate."""
+        """The leading part that everyone can hold."""
         del node, tier
-        return Plan(context.settings.tiers[-1].rate)
+        return Plan(self.global_rate(context))
 
     def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """The same part: nothing wider was ever trained."""
         del tier
-        return Plan(context.settings.tiers[-1].rate)
+        return Plan(self.global_rate(context))
 
-    def global_rate(self, context: RoundContext) -> Fraction:
-        """The smallest tier's."""
-        return context.settings.tiers[-1].rate
+    def global_rate(self, context: RoundContext) -> Rate:
+        """The smallest tier's; of tiers that do not lie inside each other, what all have in common."""
+        return met(tier.rate for tier in context.settings.tiers)
 
 
 class Exclusive(FedAvg):

@@ -15,6 +15,7 @@ So MACs and bytes are those of the whole network. Reported parameters are those 
 from __future__ import annotations
 
 from models.algebra.plans import Plan
+from models.algebra.rates import single
 from models.algebra.submodel import Submodel
 from models.settings import Names, Setting
 from models.variants.importance import masked
@@ -43,6 +44,7 @@ class FIARSE(FlowerStrategy):
     }
     PREFERENCES = Preferences(norm="static-batch")
     WIDTHS = False
+    ONE_RATE = "are shares of all parameters"
     PER_COORDINATE = True
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
@@ -53,7 +55,7 @@ class FIARSE(FlowerStrategy):
     def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """The tier's share of what the state holds then."""
         del context
-        return Plan(keep=tier.rate)
+        return Plan(keep=single(tier.rate))
 
     def part(self, context: RoundContext, plan: Plan, state: Tensors) -> Submodel:
         """Everything, with the mask that the state gives."""

@@ -9,6 +9,7 @@ width.
 from __future__ import annotations
 
 from models.algebra.plans import Plan
+from models.algebra.rates import ascending
 from models.settings import Setting, between
 from protocol import Objective
 from strategies.context import RoundContext
@@ -41,7 +42,7 @@ class Fjord(FlowerStrategy):
         return Plan(tier.rate)
 
     def objective(self, context: RoundContext, tier: Tier) -> Objective:
-        """Ordered dropout over all widths; the device leaves out those above its own."""
+        """Ordered dropout over all widths; the device leaves out those that are not inside its own."""
         del tier
-        rates = sorted(tier.rate for tier in context.settings.tiers)
+        rates = ascending(tier.rate for tier in context.settings.tiers)
         return Objective("ordered-dropout", {"rates": ",".join(map(str, rates)), **self.options})

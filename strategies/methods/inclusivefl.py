@@ -54,6 +54,7 @@ class InclusiveFL(FlowerStrategy):
     BY_EXAMPLES = True
     PER_WIDTH = True
     WIDTHS = False
+    ONE_RATE = "are depths"
     REFINES = True
 
     @classmethod

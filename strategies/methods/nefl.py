@@ -19,6 +19,7 @@ from fractions import Fraction
 from typing import ClassVar
 
 from models.algebra.plans import Plan
+from models.algebra.rates import single
 from models.networks.complete import completed
 from models.networks.scaling import MODES, scaled_plan
 from models.networks.spec import NetworkSpec
@@ -59,6 +60,7 @@ class NeFL(FlowerStrategy):
     }
     PREFERENCES = Preferences(norm="batch-per-width")
     PER_WIDTH = True
+    ONE_RATE = "are shares of all parameters"
 
     @classmethod
     def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
@@ -74,7 +76,7 @@ class NeFL(FlowerStrategy):
         if whole.norm == "batch-per-width":
             whole = replace(whole, rates=())  # every submodel has its own statistics anyway
         whole = replace(whole, step_sizes=steps)
-        rates = sorted({tier.rate for tier in settings.tiers}, reverse=True)
+        rates = sorted({single(tier.rate) for tier in settings.tiers}, reverse=True)
         variants = dict.fromkeys(scaled_plan(whole, rate, mode).to_json() for rate in rates)
         return replace(whole, private=("norm", "step"), variants=tuple(variants))
 
@@ -89,9 +91,9 @@ class NeFL(FlowerStrategy):
 
     def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """The submodel of the tier; of the largest one for the network as a whole, whose norms are trained."""
-        rate = tier.rate if tier in context.settings.tiers else self.global_rate(context)
+        rate = single(tier.rate) if tier in context.settings.tiers else self.global_rate(context)
         return scaled_plan(replace(context.network, private=(), variants=()), rate, str(self.options["mode"]))
 
     def global_rate(self, context: RoundContext) -> Fraction:
         """Rate of the largest tier."""
-        return max(tier.rate for tier in context.settings.tiers)
+        return max(single(tier.rate) for tier in context.settings.tiers)

@@ -15,9 +15,9 @@ here 12), and its README's commands for CIFAR and ImageNet leave distillation of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 
 from models.algebra.plans import Plan
+from models.algebra.rates import Rate, joined
 from models.settings import Names, Setting, between
 from protocol import Objective, Scalar
 from strategies.context import RoundContext
@@ -60,10 +60,10 @@ class ScaleFL(FlowerStrategy):
         """Distillation begins after a share of the run."""
         return bool(options["distillation"]) and 0 < float(options["distillation-after"]) < 1
 
-    def global_rate(self, context: RoundContext) -> Fraction:
-        """The largest rate among the deepest tiers, whose last exit somebody trains as wide as that."""
+    def global_rate(self, context: RoundContext) -> Rate:
+        """The largest rate among the deepest tiers, group by group: somebody trains the last exit as wide as that."""
         depths = {tier: context.depth_of(tier) for tier in context.settings.tiers}
-        return max(tier.rate for tier, depth in depths.items() if depth == max(depths.values()))
+        return joined(tier.rate for tier, depth in depths.items() if depth == max(depths.values()))
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The tier's width and depth."""

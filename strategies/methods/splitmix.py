@@ -24,6 +24,7 @@ from fractions import Fraction
 from math import ceil
 
 from models.algebra.plans import Plan
+from models.algebra.rates import single
 from models.errors import SettingError
 from models.networks.build import layout
 from models.networks.complete import completed
@@ -66,6 +67,7 @@ class SplitMix(FlowerStrategy):
     BY_EXAMPLES = True
     PER_WIDTH = True
     WIDTHS = False
+    ONE_RATE = "are numbers of whole nets"
 
     @classmethod
     def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
@@ -78,14 +80,14 @@ class SplitMix(FlowerStrategy):
         if network.bases:
             return network
         atom, whole = str(options["atom"]), completed(network)
-        smallest = min(settings.tiers, key=lambda tier: tier.rate)
+        smallest = min(settings.tiers, key=lambda tier: single(tier.rate))
         if not whole.widths:
             return cls._of_factory(whole, atom, smallest)
         # Every net has all heads of attention, each narrower: what is divided is the coordinates of a head.
         divided = layout(replace(whole, whole_heads=False))
-        enough = [count for count in divisors(divided) if smallest.rate * count >= 1]
+        enough = [count for count in divisors(divided) if single(smallest.rate) * count >= 1]
         count = next(iter(enough), divisors(divided)[-1]) if atom == "auto" else nets_of(atom)
-        if smallest.rate * count < 1:
+        if single(smallest.rate) * count < 1:
             allowed = f"rates of at least one net, 1/{count} of the width ({smallest.name!r} has {smallest.rate})"
             raise SettingError("tiers", ", ".join(map(str, settings.tiers)), allowed)
         if count > min(whole.widths):
@@ -100,8 +102,8 @@ class SplitMix(FlowerStrategy):
     @classmethod
     def _of_factory(cls, whole: NetworkSpec, atom: str, smallest: Tier) -> NetworkSpec:
         """Many networks of a factory that can be asked for narrower ones; how it rounds units is its own affair."""
-        count = ceil(1 / smallest.rate) if atom == "auto" else nets_of(atom)
-        if smallest.rate * count < 1:
+        count = ceil(1 / single(smallest.rate)) if atom == "auto" else nets_of(atom)
+        if single(smallest.rate) * count < 1:
             allowed = f"at least {smallest.rate}, what tier {smallest.name!r} can carry"
             raise SettingError("atom", atom, allowed)
         narrower = NETWORKS[whole.name].narrower
@@ -144,7 +146,7 @@ class SplitMix(FlowerStrategy):
 
     def carried(self, context: RoundContext, tier: Tier) -> int:
         """Number of nets that a tier can carry."""
-        return int(tier.rate * context.network.bases)
+        return int(single(tier.rate) * context.network.bases)
 
 
 def _turn(context: RoundContext, turn: int) -> int:

@@ -32,7 +32,7 @@ from strategies.selection import Candidates
 from strategies.selection.comparable import MOST, believed
 from strategies.selection.update_sketch import UpdateSketcher
 from strategies.settings import Settings
-from strategies.tiers.tier import Tier, share_of
+from strategies.tiers.tier import Tier, common_tier, share_of
 
 MOST_VECTOR_BYTES = 2 << 30
 
@@ -114,7 +114,7 @@ class SelectionRunner(Stateful):
             states=states,
             nodes=nodes,
             plan=lambda i: method.kept_plan(context, tiers[nodes[i].id]),
-            common=lambda: method.kept_plan(context, self._settings.tiers[-1]),
+            common=lambda: method.kept_plan(context, common_tier(self._settings.tiers)),
             objective=lambda i: method.objective(context, tiers[nodes[i].id]),
             patience=patience,
             seconds=self._seconds,

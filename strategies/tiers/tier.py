@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 
 import numpy as np
 
+from models.algebra.rates import Rate, groups_in, met, read_rate, single
 from models.errors import SettingError
 from models.randomness import generator
 from protocol import NodeId
 from protocol.profile import AUTO
 
+ALLOWED_TIERS = 'a list such as "a:1, b:1/2, c:1/4", "a:1@4, b:1@2" or "a:1, b:mlp=1/4,heads=1/2"'
 ASSIGNMENTS = ("fixed", "dynamic", "node", "measured")
 
 
@@ -23,12 +25,12 @@ class Tier:
 
     Attributes:
         name: what node configs and tables call it.
-        rate: share of the units of every width axis that it can carry, in (0, 1].
+        rate: share of the units of every width axis that it can carry, in (0, 1], or one for every group of axes.
         depth: number of stages that it can carry; None leaves that to the method.
     """
 
     name: str
-    rate: Fraction
+    rate: Rate
     depth: int | None = None
 
     def __str__(self) -> str:
@@ -42,19 +44,25 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
     """Read "a:1, b:1/2, c:1/4" (or "1, 1/2, 1/4": names are then a, b, c). The widest comes first in the result.
 
     "b:1/2@3" says that tier b carries three stages as well; without it the method spreads the depths over the tiers.
+    "c:mlp=1/4,heads=1/2" has rates for groups of axes and keeps the rest whole, "c:1/2 mlp=1/4" half of the rest. Which
+    of such tiers is wider only the network can tell: where there are some, the order stays.
 
     Raises:
         SettingError: unreadable, a rate that is not in (0, 1], a depth below 1, or a name twice.
     """
     tiers = []
-    for position, item in enumerate(part.strip() for part in text.split(",")):
+    for position, item in enumerate(_items(text)):
         name, _, size = item.rpartition(":")
         rate_text, _, depth_text = size.partition("@")
         try:
-            rate = Fraction(rate_text.strip())
+            if "=" in rate_text and not name:
+                raise ValueError
+            rate = read_rate(rate_text)
             depth = int(depth_text) if depth_text else None
-        except (ValueError, ZeroDivisionError):
-            raise SettingError(key, text, 'a list such as "a:1, b:1/2, c:1/4" or "a:1@4, b:1@2"') from None
+        except ValueError as error:
+            if "at most 1" in str(error):
+                raise SettingError(key, text, f"rates above 0 and at most 1 ({item!r} is not)") from None
+            raise SettingError(key, text, ALLOWED_TIERS) from None
         if depth is not None and depth < 1:
             raise SettingError(key, text, f"depths of at least 1 ({item!r} is not)")
         if not 0 < rate <= 1:
@@ -65,7 +73,25 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
     names = ["global", AUTO, *(tier.name for tier in tiers)]
     if len(set(names)) != len(names):
         raise SettingError(key, text, 'every name once, and none of them "global" or "auto"')
-    return tuple(sorted(tiers, key=lambda tier: (-tier.rate, -(tier.depth or 0))))
+    if any(groups_in(tier.rate) for tier in tiers):
+        return tuple(tiers)
+    return tuple(sorted(tiers, key=lambda tier: (-single(tier.rate), -(tier.depth or 0))))
+
+
+def _items(text: str) -> list[str]:
+    """One text a tier; commas between the rates of one are spaces in it."""
+    items = list[str]()
+    for part in (one.strip() for one in text.split(",")):
+        if items and "=" in items[-1] and "=" in part and ":" not in part:
+            items[-1] += f" {part}"
+        else:
+            items.append(part)
+    return items
+
+
+def common_tier(tiers: Sequence[Tier]) -> Tier:
+    """The smallest tier, or of tiers that do not lie inside each other one that has what is common to their widths."""
+    return replace(tiers[-1], rate=met([tier.rate for tier in tiers]))
 
 
 def parse_ranks(text: str, full: int, key: str = "tiers") -> tuple[Tier, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from models import Along, Axis, Kind, Layout, PartialAverage, Plan, Submodel
 from models.algebra.axes import Beside, Dim, TensorLayout, length_of, stretches_of
 from models.algebra.plans import submodel
+from models.algebra.rates import Rate, rate_of, rates_of
 
 RATES = tuple(Fraction(text) for text in ("1", "3/4", "3/5", "1/2", "1/3", "1/4", "1/8"))
 
@@ -22,7 +23,8 @@ RATES = tuple(Fraction(text) for text in ("1", "3/4", "3/5", "1/2", "1/3", "1/4"
 @st.composite
 def layouts(draw: st.DrawFn) -> Layout:
     """Width axes of any size, a class axis, an image axis; tensors that share them, at any depth."""
-    widths = [Axis(f"w{i}", draw(st.integers(1, 9))) for i in range(draw(st.integers(1, 4)))]
+    groups = st.sampled_from(("", "x", "y"))
+    widths = [Axis(f"w{i}", draw(st.integers(1, 9)), group=draw(groups)) for i in range(draw(st.integers(1, 4)))]
     axes = {
         axis.name: axis
         for axis in [*widths, Axis("classes", draw(st.integers(1, 5)), Kind.CLASS), Axis("image", 3, Kind.FIXED)]
@@ -62,17 +64,23 @@ def runs_along_classes(dim: Dim) -> TypeGuard[Along]:
     return isinstance(dim, Along) and dim.axis == "classes"
 
 
+def rates(groups: Sequence[str]) -> st.SearchStrategy[Rate]:
+    """One for all axes, or some for groups of them."""
+    several = st.dictionaries(st.sampled_from(groups), st.sampled_from(RATES)) if groups else st.just({})
+    return st.builds(rates_of, st.sampled_from(RATES), several)
+
+
 @st.composite
 def plans(draw: st.DrawFn, layout: Layout) -> Plan:
     """Windows, draws, depths; rounded up or down."""
     widths = [axis for axis in layout.axes.values() if axis.kind is Kind.WIDTH]
-    rate = draw(st.sampled_from(RATES))
+    rate = draw(rates(layout.groups))
     drawn = draw(st.lists(st.sampled_from([axis.name for axis in widths]), unique=True, max_size=2))
     units = tuple(
         (name, tuple(draw(st.lists(st.integers(0, layout.axes[name].size - 1), min_size=1, unique=True))))
         for name in drawn
     )
-    can_floor = all(floor(axis.size * rate) for axis in widths)
+    can_floor = all(floor(axis.size * rate_of(rate, axis.group)) for axis in widths)
     return Plan(
         rate,
         shift=draw(st.integers(-20, 20)),
@@ -161,7 +169,8 @@ def plain_units(axis: Axis, plan: Plan) -> list[int]:
         return list(range(axis.size))
     if axis.name in dict(plan.units):
         return sorted(dict(plan.units)[axis.name])
-    kept = floor(axis.size * plan.rate) if plan.floor else ceil(axis.size * plan.rate)
+    share = rate_of(plan.rate, axis.group)
+    kept = floor(axis.size * share) if plan.floor else ceil(axis.size * share)
     return list(range(kept)) if kept == axis.size else [(plan.shift + i) % axis.size for i in range(kept)]
 
 
@@ -169,7 +178,7 @@ def plain_part(layout: Layout, plan: Plan) -> dict[str, list[list[int]]]:
     """Held tensors: kept coordinates per dimension."""
     part = {}
     for name, tensor in layout.tensors.items():
-        if (plan.depth is not None and max(tensor.stage, tensor.exit) > plan.depth) or tensor.rate > plan.rate:
+        if (plan.depth is not None and max(tensor.stage, tensor.exit) > plan.depth) or not tensor.rate <= plan.rate:
             continue
         part[name] = [list(range(size)) for size in tensor.shape]
         for i, dim in enumerate(tensor.dims):

@@ -29,6 +29,7 @@ from client_app.objectives.base import ObjectiveContext
 from client_app.objectives.importance import kept
 from models import NetworkSpec, Plan, Submodel, build, completed, flatten, initial_state, submodel, torch_generator
 from models.algebra.average import norm_of
+from models.algebra.rates import single
 from models.cost import cost_of
 from models.variants.importance import threshold
 from protocol import FedDyn, Objective, Optimiser, TrainRequest, Work, decode, encode
@@ -86,7 +87,7 @@ def test_server_and_device_have_the_authors_mask(spec: NetworkSpec, tier: Tier, 
     plan = strategy.plan(strategy.context(3), node(0), tier)
     server = strategy.part(strategy.context(1), plan, strategy.state)
     if tier.rate < 1:
-        _, expected = released_masks(strategy.state, tier.rate)
+        _, expected = released_masks(strategy.state, single(tier.rate))
         assert all(torch.equal(mask, expected[name]) for name, mask in masks_of(server).items())
     model, held = local_model(strategy.network, plan, CPU), server.gather(strategy.state)
     for received, sliced in ((flatten(strategy.state), False), (flatten(held), True)):
@@ -167,7 +168,7 @@ def test_a_device_trains_as_the_released_code_does(tier: Tier) -> None:
     strategy, steps, rate = strategy_of(MLP), 6, 0.5
     plan, state = strategy.plan(strategy.context(1), node(0), tier), dict(strategy.state)
     examples = data_of(device()).train
-    least, masks = released_masks(state, tier.rate)
+    least, masks = released_masks(state, single(tier.rate))
     least = 0.0 if tier.rate == 1 else least
     network = build(MLP).train()
     weights = {name: (tensor.clone()).requires_grad_() for name, tensor in state.items()}
@@ -258,7 +259,7 @@ def test_several_rounds_are_the_authors(spec: NetworkSpec, seed: int) -> None:
         average.reset()
         parts = {tier: strategy.part(context, strategy.kept_plan(context, tier), strategy.state) for tier in TIERS}
         for i, tier in enumerate(chosen):
-            masks = released_masks(expected, tier.rate)[1] if tier.rate < 1 else masks_of(parts[tier])
+            masks = released_masks(expected, single(tier.rate))[1] if tier.rate < 1 else masks_of(parts[tier])
             noise = torch.Generator().manual_seed(1000 * number + i)
             moved = {n: torch.where(masks[n], torch.randn(t.shape, generator=noise), 0.0) for n, t in expected.items()}
             for name, delta in moved.items():

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from models import NetworkSpec, completed
+from models.algebra.rates import single
 from models.norms.layers import NORMS
 from strategies import Fjord, Settings
 from strategies.tiers.tier import Tier
 from tests.parity.rounds import CLASSES, Round, node, noisy, state_of
 
 TIERS = tuple(Tier(f"p{i}", Fraction(i, 5)) for i in (5, 4, 3, 2, 1))
-RATES = tuple(sorted(tier.rate for tier in TIERS))
+RATES = tuple(sorted(single(tier.rate) for tier in TIERS))
 
 
 def _spec(name: str) -> NetworkSpec:
@@ -74,7 +75,7 @@ def test_the_average_is_the_released_one(name: str, widest: list[int]) -> None:
         plan, part = round_.part(who, tier)
         trained = noisy(part.gather(state), i)
         round_.reply(who, tier, plan, trained, state)
-        replies.append((tier.rate, who.hello.examples, trained))
+        replies.append((single(tier.rate), who.hello.examples, trained))
     expected, new = released_aggregate(state, replies), round_.finish(state)
     for key, tensor in new.items():
         torch.testing.assert_close(tensor, expected[key], rtol=1e-5, atol=1e-6, msg=key)

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from models import NetworkSpec, submodel
+from models.algebra.rates import single
 from strategies import FedRolex, HeteroFL, Settings
 from strategies.tiers.tier import HALVING, Tier
 from tests.parity.rounds import CLASSES, CNN, RESNET, Round, node, noisy, state_of
 
 
 def _units(size: int, tier: Tier, shift: int) -> Tensor:
-    return torch.from_numpy(np.roll(np.arange(size), shift)[: ceil(size * tier.rate)].copy())
+    return torch.from_numpy(np.roll(np.arange(size), shift)[: ceil(size * single(tier.rate))].copy())
 
 
 def released_indices(name: str, shape: torch.Size, tier: Tier, shift: int) -> list[Tensor]:
@@ -105,7 +106,7 @@ def test_fedrolexs_default_walks_backwards_like_the_released_code(size: int) -> 
     for released_round in range(3 * size):
         plan = strategy.plan(strategy.context(released_round + 1), node(0), tier)
         held = submodel(strategy.network, plan)["stages.0.0.bias"].gather(torch.arange(size)).tolist()
-        assert held == np.roll(np.arange(size), released_round % size)[: ceil(size * tier.rate)].tolist()
+        assert held == np.roll(np.arange(size), released_round % size)[: ceil(size * single(tier.rate))].tolist()
 
 
 @pytest.mark.parametrize("spec", [RESNET, CNN], ids=["resnet", "cnn"])

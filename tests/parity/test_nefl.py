@@ -31,6 +31,7 @@ from models import (
     submodel,
     torch_generator,
 )
+from models.algebra.rates import single
 from models.networks.scaling import scaled_plan, square_root
 from strategies import NeFL, Settings
 from strategies.tiers.tier import Tier
@@ -104,7 +105,7 @@ def test_several_rounds_are_the_authors(mode: str, seed: int) -> None:
     state = state_of(strategy.network)
     plans = [strategy.kept_plan(strategy.context(1), tier) for tier in TIERS]
     assert len(set(plans)) == len(TIERS)
-    models = [(float(plan.rate), set(plan.dropped)) for plan in plans]
+    models = [(float(single(plan.rate)), set(plan.dropped)) for plan in plans]
     begins = [submodel(strategy.network, plan).gather(state) for plan in plans]
     own = [{name: tensor for name, tensor in begin.items() if _is_own(name)} for begin in begins]
     shared = {name: tensor for name, tensor in state.items() if not name.startswith("private.")}
@@ -209,7 +210,7 @@ def test_both_halves_are_like_the_authors_tables() -> None:
     per_stage = [[place % 9 for place in kept if place // 9 == stage] for stage in range(3)]
     assert all(stage == list(range(len(stage))) for stage in per_stage)  # the first ones
     assert all(3 <= len(stage) <= 5 for stage in per_stage)
-    assert float(plan.rate) == pytest.approx(sqrt(0.465), abs=0.03)
+    assert float(single(plan.rate)) == pytest.approx(sqrt(0.465), abs=0.03)
 
 
 def _places(plan: Plan, blocks: tuple[int, ...]) -> set[int]:

@@ -78,6 +78,7 @@ def test_what_is_found_is_what_we_declare(spec: NetworkSpec, finer: int) -> None
         layer.statistics = torch.zeros(len(layer.weight)), torch.ones(len(layer.weight))
     found = find_axes(trace(network, examples(spec, 3)))
     names: dict[str, str] = {}
+    groups: dict[str, str] = {}
     for name, tensor in declared.tensors.items():
         for theirs, ours in zip(found.dims[name], tensor.dims, strict=True):
             expected = _cut_along(ours, declared.axes)
@@ -85,7 +86,10 @@ def test_what_is_found_is_what_we_declare(spec: NetworkSpec, finer: int) -> None
             assert (there is None) == (expected is None), name
             if there is not None and expected is not None:
                 assert Along(names.setdefault(there.axis, expected.axis), there.outer, there.inner) == expected, name
+                groups[there.axis] = declared.axes[expected.axis].group
     assert len(names) == len(set(names.values())) + finer
+    if not finer:
+        assert groups == {axis.name: axis.group for axis in found.axes.values() if axis.kind is Kind.WIDTH}
     widths = [axis for axis in found.axes.values() if axis.kind is Kind.WIDTH]
     assert len(widths) == sum(axis.kind is Kind.WIDTH for axis in declared.axes.values()) + finer
 

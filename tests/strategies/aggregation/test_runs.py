@@ -12,7 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 
 from flotilla.local.grid import Faults
 from models.algebra.axes import Layout
-from models.algebra.plans import FULL, Plan
+from models.algebra.plans import Plan
+from models.algebra.rates import FULL
 from models.networks.build import initial_state, layout, submodel
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec

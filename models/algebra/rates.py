@@ -1,0 +1,159 @@
+"""Rates: which share of its units a width keeps, one for all axes or one for every group of them.
+
+A network says which group its axes are in, such as `stream`, `heads` or `mlp`. Most parts keep one share of every axis,
+which is a plain fraction; `Rates` are shares that differ. They are never made where all agree, so equal parts have
+equal rates.
+
+Rates have a partial order: a ≤ b says that a keeps at most what b keeps of every axis, so that its part lies inside
+the other. Of "mlp=1/4" and "heads=1/4" neither does: both a ≤ b and b ≤ a are false, and sorting needs `ascending`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+FULL = Fraction(1)
+MOST_GROUPS = 16
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_LONGEST = 80  # characters of a share
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Shares that differ by group, as `rates_of` makes them.
+
+    Attributes:
+        rest: of the axes of all other groups, in (0, 1].
+        groups: (group, share) ascending by name, each another share than the rest's.
+
+    Raises:
+        ValueError: it is not as this says, or more than `MOST_GROUPS`.
+    """
+
+    rest: Fraction
+    groups: tuple[tuple[str, Fraction], ...]
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.groups]
+        if not 0 < len(names) <= MOST_GROUPS or names != sorted(set(names)) or not all(map(_NAME.fullmatch, names)):
+            raise ValueError(f"groups {', '.join(names[:3])!r}: allowed is 1 to {MOST_GROUPS}, each once and by name")
+        for share in (self.rest, *dict(self.groups).values()):
+            if not 0 < share <= 1:
+                raise ValueError(f"share {share}: allowed is more than 0 and at most 1")
+        if self.rest in dict(self.groups).values():
+            raise ValueError(f"share {self.rest} of a group: it is that of the rest")
+
+    def __str__(self) -> str:
+        groups = [f"{name}={share}" for name, share in self.groups]
+        return " ".join(groups if self.rest == FULL else [str(self.rest), *groups])
+
+    def __le__(self, other: Rate | int) -> bool:
+        return all(own <= others for own, others in _pairs(self, other))
+
+    def __ge__(self, other: Rate | int) -> bool:
+        return all(own >= others for own, others in _pairs(self, other))
+
+    def __lt__(self, other: Rate | int) -> bool:
+        return self <= other and self != other
+
+    def __gt__(self, other: Rate | int) -> bool:
+        return self >= other and self != other
+
+
+Rate = Fraction | Rates
+
+
+def rates_of(rest: Fraction, groups: Mapping[str, Fraction]) -> Rate:
+    """A share for every group, and one for the rest: a plain fraction where they agree.
+
+    Raises:
+        ValueError: as `Rates`.
+    """
+    differ = tuple((name, share) for name, share in sorted(groups.items()) if share != rest)
+    return Rates(rest, differ) if differ else rest
+
+
+def rate_of(rate: Rate, group: str) -> Fraction:
+    """The share that a rate keeps of the axes of a group."""
+    return rate if isinstance(rate, Fraction) else dict(rate.groups).get(group, rate.rest)
+
+
+def groups_in(rate: Rate) -> frozenset[str]:
+    """The groups that a rate names."""
+    return frozenset() if isinstance(rate, Fraction) else frozenset(dict(rate.groups))
+
+
+def read_rate(text: str) -> Rate:
+    """Read "1/2", "mlp=1/4 heads=1/2" (the rest is 1) or "1/2 mlp=1/4"; commas will do for spaces.
+
+    Raises:
+        ValueError: unreadable, or as `Rates`.
+    """
+    rest, groups = FULL, dict[str, Fraction]()
+    for place, item in enumerate(re.split(r"[\s,]+", re.sub(r"\s*=\s*", "=", text.strip()))):
+        name, named, share = item.rpartition("=")
+        if name in groups or (place and not named):
+            raise ValueError(f"rate {text[:_LONGEST]!r}: allowed is such as '1/2 mlp=1/4', every group once")
+        if named:
+            groups[name] = _fraction(share)
+        else:
+            rest = _fraction(share)
+    return rates_of(rest, groups)
+
+
+def ascending(rates: Iterable[Rate]) -> list[Rate]:
+    """Different rates in an order in which none stands before one that it is at least as large as."""
+    different = set(rates)
+    names = list(_names(different))
+    # The sum of shares rises wherever all do; equal sums are ordered by what they say, so that everybody agrees.
+    return sorted(different, key=lambda rate: (sum(rate_of(rate, name) for name in names), str(rate)))
+
+
+def joined(rates: Iterable[Rate]) -> Rate:
+    """The least rate that is at least as large as each of these."""
+    return _combined(tuple(rates), max)
+
+
+def met(rates: Iterable[Rate]) -> Rate:
+    """The largest rate that every one of these is at least as large as: what all who hold them hold."""
+    return _combined(tuple(rates), min)
+
+
+def single(rate: Rate) -> Fraction:
+    """The share of every axis.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if not isinstance(rate, Fraction):
+        raise ValueError(f"rate {rate}: allowed is one for all axes")
+    return rate
+
+
+def _combined(rates: tuple[Rate, ...], choose: Callable[[Iterable[Fraction]], Fraction]) -> Rate:
+    shares = {name: choose([rate_of(rate, name) for rate in rates]) for name in _names(rates)}
+    return rates_of(shares.pop(""), shares)
+
+
+def _pairs(one: Rates, other: Rate | int) -> Iterator[tuple[Fraction, Fraction]]:
+    """What both keep of every group and of the rest."""
+    other = Fraction(other) if isinstance(other, int) else other
+    return ((rate_of(one, name), rate_of(other, name)) for name in _names((one, other)))
+
+
+def _names(rates: Iterable[Rate]) -> Iterator[str]:
+    """The groups that any of these names, and "" for the rest."""
+    yield ""
+    yield from sorted(frozenset().union(*map(groups_in, rates)))
+
+
+def _fraction(text: str) -> Fraction:
+    if len(text) > _LONGEST or not text or "e" in text.lower():  # an exponent may stand for a number without end
+        raise ValueError(f"share {text[:_LONGEST]!r}: allowed is a fraction such as 1/2")
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"share {text!r}: allowed is a fraction such as 1/2") from None

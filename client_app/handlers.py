@@ -160,7 +160,9 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
         if needs_statistics(model.module):
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
         with noise_share(model.module, 0.0 if training is None else training.noise_share):
-            scores = local_scores(model.module, test, examples.labels, task=task, device=model.device)
+            scores = local_scores(
+                model.module, test, examples.labels, task=task, device=model.device, metric=request.metric
+            )
         if clusters is not None:
             states = received_states(request, clusters, state)
             if clusters.path:

@@ -271,7 +271,7 @@ class ServedDevice:
                 examples = self.examples(context)
                 set_statistics(model.module, moments_of(model.module, examples, request, context))
             labels, task = self.labels(context), request.network.task
-            scores = local_scores(model.module, held_out, labels, task=task, device=model.device)
+            scores = local_scores(model.module, held_out, labels, task=task, device=model.device, metric=request.metric)
         return Reply(request.nonce, None, {"num-examples": float(len(held_out))} | scores | said)
 
     def _loaded(self, request: PartRequest, state: Array, context: Context) -> tuple[LocalModel, dict[str, float]]:

@@ -46,6 +46,18 @@ def arrays_in(file: Path, known: Collection[str]) -> dict[str, Array]:
     return found
 
 
+def names_in(file: Path) -> list[str]:
+    """What the arrays of a file are called.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile: it is damaged.
+    """
+    if file.suffix.lower() == ".npy":
+        return [file.stem]
+    with zipfile.ZipFile(file) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
 def _mapped(file: Path, stream: BinaryIO, member: zipfile.ZipInfo) -> Array | None:
     """A member of an archive where it lies; None where it has to be read."""
     stream.seek(member.header_offset)

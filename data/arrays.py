@@ -15,14 +15,16 @@ from zlib import error as BadZlib
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from data.array_files import Array, arrays_in
+from data.array_files import Array, arrays_in, names_in
 from data.channel_sums import chunk_of
 from data.data_error import DataError
 from data.examples import Examples, Task
 from data.files import Files
 from data.input_facts import SourceFacts
 from data.matching import in_order, matching
+from data.names import name_of
 from data.stored import tensor_over
 from data.table_file import BadTable
 from data.targets import targets_in
@@ -67,7 +69,7 @@ class Arrays:
         """
         try:
             return self._part(files, "train"), self._part(files, "test")
-        except (BadTable, OSError, ValueError, KeyError, EOFError, BadZipFile, BadZlib) as error:
+        except (BadTable, OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, BadZlib) as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             allowed = f"arrays that can be used: {self._place}: {reason}"
             raise DataError(files.root, allowed, "its arrays cannot be used; its log says why") from None
@@ -80,7 +82,10 @@ class Arrays:
                 one if one is not None else arrays.get(name) for one, name in ((x, "x"), (y, "y"), (who, "client"))
             )
             if x is None or y is None:
-                raise BadTable(f"it has no array {'x' if x is None else 'y'}; it has {', '.join(arrays) or 'none'}")
+                has = ", ".join(self._called(files)) or "none"
+                raise BadTable(f"it has no array {'x' if x is None else 'y'}; it has {has}")
+        elif (x is None) != (y is None):
+            raise BadTable(f"it has no array {'x' if x is None else 'y'}_test, and there is the other one")
         elif x is None or y is None:
             train = self._part(files, "train")
             return train.select(torch.zeros(0, dtype=torch.int64))
@@ -92,30 +97,36 @@ class Arrays:
             raise BadTable("it has no examples")
         if (row := _not_finite(values)) is not None:
             raise BadTable(f"array x of the {part} part, row {row}: a value is not finite")
-        owners = (
-            None
-            if who is None
-            else torch.from_numpy(np.unique(who, return_inverse=True)[1].reshape(-1).astype(np.int64))
-        )
+        owners = None
+        if who is not None:
+            people, which = _named(who, f"array client of the {part} part")
+            place = {name: number for number, name in enumerate(in_order(people))}
+            owners = torch.from_numpy(np.array([place[name] for name in people], dtype=np.int64)[which])
         return Examples(tensor_over(values), self._labels(y, files, part), owners)
 
     def _labels(self, y: Array, files: Files, part: str) -> torch.Tensor:
+        where = f"array y of the {part} part"
         if files.task == "classification":
+            y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
             if y.ndim != 1:
-                raise BadTable(f"array y of the {part} part has shape {list(y.shape)}, and a class each is wanted")
+                raise BadTable(f"{where} has shape {list(y.shape)}, and a class each is wanted")
             place = {name: number for number, name in enumerate(self._names(files))}
-            different, which = np.unique(y, return_inverse=True)
-            numbers = np.array([place[name_of(one)] for one in different.tolist()], dtype=np.int64)
-            return torch.from_numpy(numbers[which.reshape(-1)])
-        return targets_in(y, files.task, f"array y of the {part} part")
+            names, which = _named(y, where)
+            return torch.from_numpy(np.array([place[name] for name in names], dtype=np.int64)[which])
+        return targets_in(y, files.task, where)
 
     def _names(self, files: Files) -> tuple[str, ...]:
         """Classes of both parts, ascending; of other tasks the outputs by their number."""
         arrays = self._arrays(files)
-        labels = [arrays[name] for name in ("y", "y_train", "y_test") if name in arrays]
+        labels = {name: arrays[name] for name in ("y", "y_train", "y_test") if name in arrays}
         if files.task != "classification":
-            return tuple(map(str, range(labels[0].reshape(len(labels[0]), -1).shape[1]))) if labels else ()
-        return in_order(name_of(one) for array in labels for one in np.unique(array).tolist())
+            first = next(iter(labels.values()), np.zeros((1, 0)))
+            return tuple(map(str, range(first.reshape(len(first), -1).shape[1])))
+        return in_order(one for name, array in labels.items() for one in _named(array, f"array {name}")[0])
+
+    def _called(self, files: Files) -> list[str]:
+        """What all arrays there are called, read or not."""
+        return [name for file in matching(files.root, self._place, (".npz", ".npy")) for name in names_in(file)]
 
     def _arrays(self, files: Files) -> dict[str, Array]:
         found = matching(files.root, self._place, (".npz", ".npy"))
@@ -129,6 +140,18 @@ def read_arrays(files: tuple[tuple[Path, int], ...]) -> dict[str, Array]:
     for file, _ in files:
         found |= arrays_in(file, _KNOWN)
     return found
+
+
+def _named(array: Array, where: str) -> tuple[list[str], NDArray[np.int64]]:
+    """The names of an array's different values, and which of them each row has.
+
+    Raises:
+        BadTable: a number that is not finite; names the row.
+    """
+    if (row := _not_finite(array)) is not None:
+        raise BadTable(f"{where}, row {row}: a value is not finite")
+    different, which = np.unique(array, return_inverse=True)
+    return [name_of(one) for one in different.tolist()], which.reshape(-1)
 
 
 def _not_finite(values: Array) -> int | None:
@@ -150,9 +173,10 @@ def inputs_in(x: Array) -> Array:
         BadTable: no numbers, or of another shape.
     """
     if x.dtype not in (np.uint8, np.float32):
-        if not (np.issubdtype(x.dtype, np.number) or x.dtype == np.bool_):
+        if x.dtype.kind not in "buif":
             raise BadTable(f"array x is {x.dtype}, and numbers are wanted")
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):  # what a 32-bit float does not hold is not finite
+            x = x.astype(np.float32)
     if x.ndim == 3 and x.dtype == np.uint8:
         x = x[:, None]
     elif x.ndim == 4 and x.shape[3] in _CHANNELS and x.shape[1] not in _CHANNELS:
@@ -160,8 +184,3 @@ def inputs_in(x: Array) -> Array:
     if x.ndim not in (2, 3, 4):
         raise BadTable(f"array x has shape {list(x.shape)}, and rows, signals or pictures are wanted")
     return np.ascontiguousarray(x)
-
-
-def name_of(value: object) -> str:
-    """What a class is called that is a number or a text."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 _MOST = 512  # examples that are widened at a time: copies that fit the processor's cache are four times faster
 _CHUNK = 2**24  # bytes of them
+_NOISE = 2.0**-46  # of a variance, in squares of the mean: what no float32 tells apart, and sums of float64 round to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,8 @@ def moments(sums: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]
     if len(sums) != 1 + 2 * channels or not channels or sums[0] < 1:
         raise ValueError("sums of no values")
     mean = np.array(sums[1 : 1 + channels]) / sums[0]
-    std = np.sqrt(np.clip(np.array(sums[1 + channels :]) / sums[0] - np.square(mean), 0, None))
+    variance = np.array(sums[1 + channels :]) / sums[0] - np.square(mean)
+    std = np.sqrt(np.where(variance > _NOISE * np.square(mean), variance, 0))
     # As float32, which is what inputs are: the facts say exactly what is subtracted and divided by.
     shift, scale = (torch.from_numpy(part).float() for part in (mean, std))
     scale[scale == 0] = 1

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.table_file import BadTable, Table, is_empty, is_number, numbers, texts
+from data.table_file import BadTable, Table, check_kind, is_empty, is_number, numbers, texts
 
 MOST_CATEGORIES = 1000  # of a column: an identifier is no category
 MOST_FEATURES = 2**16
@@ -86,7 +86,7 @@ class Columns:
             cells = table[column.name]
             if column.categories:
                 place = {value: number for number, value in enumerate(column.categories)}
-                for row, value in enumerate(texts(cells)):
+                for row, value in enumerate(texts(cells, f"{file}, column {column.name}")):
                     if value in place:
                         found[row, at + place[value]] = 1
             else:
@@ -185,8 +185,9 @@ def sums_of(column: Any, where: str) -> ColumnSums:
     """Sum a column.
 
     Raises:
-        BadTable: a value that is not finite.
+        BadTable: a value that is not finite, or no single one.
     """
+    check_kind(column, where)
     if is_empty(column):
         return ColumnSums(rows=len(column), missing=len(column), counts={})
     if is_number(column):
@@ -200,7 +201,7 @@ def sums_of(column: Any, where: str) -> ColumnSums:
             counts={},
         )
     counts: dict[str, int] = {}
-    for value in texts(column):
+    for value in texts(column, where):
         if value is not None:
             counts[value] = counts.get(value, 0) + 1
-    return ColumnSums(rows=len(column), missing=int(column.null_count), counts=counts)
+    return ColumnSums(rows=len(column), missing=len(column) - sum(counts.values()), counts=counts)

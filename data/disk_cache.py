@@ -39,14 +39,17 @@ class Key:
     content: str
 
     @staticmethod
-    def of(how: object, files: Iterable[Path | str]) -> Key:
+    def of(how: object, files: Iterable[Path | str], text: str = "") -> Key:
         """The key of what is made of files; of each its name, size and time of change count.
 
         Args:
             how: everything else that the result depends on, where the files are among it; its text counts.
             files: in their order.
+            text: what else says what they are.
         """
         content = hashlib.blake2b(f"{picture.version()}\0".encode(), digest_size=16)
+        if text:
+            content.update(f"{text}\0".encode())
         for file in files:
             try:
                 found = os.stat(file)

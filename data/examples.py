@@ -100,6 +100,11 @@ class Examples:
         return len(self.labels)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's values."""
+        return tuple(self.values.shape[1:])
+
+    @property
     def classes(self) -> NDArray[np.int64]:
         """The class of every example [N]; the same for all where a label is no class."""
         if self.labels.is_floating_point():

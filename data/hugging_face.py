@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.arrays import inputs_in, name_of
+from data.arrays import inputs_in
 from data.call_text import parse_call
 from data.data_error import DataError
 from data.disk_cache import Key, array
@@ -25,6 +25,7 @@ from data.files import Files
 from data.input_facts import InputFacts, SourceFacts
 from data.labelled_texts import LabelledText
 from data.matching import in_order
+from data.names import name_of, names_of, plain
 from data.on_demand import OnDemand
 from data.picture import DEEP, LARGE, header
 from data.pil_items import PictureDecoder, shape_of
@@ -191,13 +192,17 @@ class HuggingFace:
         if files.task != "classification":
             return tuple(map(str, range(self._labels(found, files, "train").shape[1])))
         if found.class_names is not None:
-            return found.class_names
-        told = {part: found.column(part, "label") or [] for part in ("train", "test")}
-        for part, labels in told.items():
+            return tuple(map(plain, found.class_names))
+        names = set[str]()
+        for part in ("train", "test"):
+            labels, where = found.column(part, "label") or [], f"{self.name}, {part}, column {found.columns['label']}"
             if None in labels:
-                where = f"{self.name}, {part}, column {found.columns['label']}, row {labels.index(None)}"
-                self._refuse(files, f"{where}: there is no label")
-        return in_order(name_of(one) for labels in told.values() for one in labels)
+                self._refuse(files, f"{where}, row {labels.index(None)}: there is no label")
+            try:
+                names.update(names_of(labels, where))
+            except ValueError as error:
+                self._refuse(files, str(error))
+        return in_order(names)
 
     def _rows(self, files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
         """Texts with their labels' names, of both parts."""

@@ -91,11 +91,14 @@ class ImageFolder:
 @lru_cache(maxsize=4)
 def listed(files: Files) -> tuple[_Pictures, _Pictures]:
     """Both parts, without the pictures that are too large to decode."""
-    train, test = parts(files.root)
+    train, test, beside = parts(files.root)
     if train is None and test is None:
         raise SettingError("data-root", str(files.root), f"a folder with {_LAYOUT}")
     way = files.client_from
-    found = _with_headers(Part() if train is None else list_part(train, way), files, "train")
+    first = Part() if train is None else list_part(train, way)
+    if beside:
+        first.skipped[f"folders beside train and test ({', '.join(beside[:5])})"] = len(beside)
+    found = _with_headers(first, files, "train")
     if way == FOLDER and train is not None and test is not None and not set(names(train)) >= set(names(test)):
         way = ""  # training is by client, testing by class
     return found, _with_headers(Part() if test is None else list_part(test, way), files, "test")

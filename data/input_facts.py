@@ -92,8 +92,9 @@ class InputFacts:
     def __post_init__(self) -> None:
         """Facts come from peers and files: nothing is taken as it is."""
         for what, names in (("classes", self.classes), ("tokens", self.tokens)):
-            if len(names) > MOST_NAMES or any(len(name) > MOST_CHARACTERS for name in names):
-                raise ValueError(f"{what}: allowed are {MOST_NAMES} of {MOST_CHARACTERS} characters each")
+            long = next((f"; one begins with {name[:40]!r}" for name in names if len(name) > MOST_CHARACTERS), "")
+            if len(names) > MOST_NAMES or long:
+                raise ValueError(f"{what}: allowed are {MOST_NAMES} of {MOST_CHARACTERS} characters each{long}")
             if len(set(names)) != len(names):
                 raise ValueError(f"{what}: two have the same name")
         if not 1 <= len(self.input_shape) <= 3 or min(self.input_shape) < 1 or prod(self.input_shape) > MOST_VALUES:

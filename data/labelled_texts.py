@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.data_error import DataError
+from data.names import name_of, plain
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
 MOST_BYTES = 2**30  # of a file
@@ -41,7 +42,7 @@ def read_texts(file: Path, columns: Sequence[str]) -> list[LabelledText]:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             rows = _ROWS[file.suffix.lower()](opened, columns)
             return [_checked(file, number, row) for number, row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(file, f"a readable file of UTF-8 ({reason})", "a file of texts cannot be read") from error
     except _Unreadable as error:
@@ -55,22 +56,33 @@ class _Unreadable(ValueError):
 
 
 def _checked(file: Path, number: int, row: LabelledText) -> LabelledText:
-    if not row.text.strip() or not row.label.strip() or len(row.text) > _LONGEST:
+    """A row with the names of its class and its client as they are everywhere."""
+    row = LabelledText(row.text, name_of(row.label), name_of(row.client))
+    if not row.text.strip() or not row.label or len(row.text) > _LONGEST:
         allowed = f"rows with a label and a text of at most {_LONGEST} characters (row {number})"
         raise DataError(file, allowed, "a row of a file of texts has no text, no label or too much")
     return row
 
 
 def _table(opened: Iterator[str], columns: Sequence[str], delimiter: str) -> Iterator[tuple[int, LabelledText]]:
-    reader = csv.DictReader(opened, delimiter=delimiter)
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
-    if missing:
-        raise _Unreadable(1, f"a first row with the columns {', '.join(columns)}; {', '.join(missing)} is not there")
-    for row in reader:
-        cells = [row[name] for name in columns]
-        if any(cell is None for cell in cells) or None in row:
-            raise _Unreadable(reader.line_num, "rows of as many cells as the first")
-        yield reader.line_num, LabelledText(*cells)
+    reader = csv.reader(opened, delimiter=delimiter)
+    before = csv.field_size_limit(_LONGEST)
+    try:
+        header = [plain(name) for name in next(reader, [])]
+        missing = [name for name in columns if name not in header]
+        if missing:
+            wanted = f"a first row with the columns {', '.join(columns)} (`text-columns`)"
+            raise _Unreadable(1, f"{wanted}; {', '.join(missing)} is not there, but {', '.join(header)[:200]}")
+        places = [header.index(name) for name in columns]
+        for row in reader:
+            if row and len(row) != len(header):
+                raise _Unreadable(reader.line_num, f"rows of {len(header)} cells, as the first; it has {len(row)}")
+            if row:
+                yield reader.line_num, LabelledText(*(row[place] for place in places))
+    except csv.Error as error:
+        raise _Unreadable(reader.line_num, f"rows that can be read ({error})") from None
+    finally:
+        csv.field_size_limit(before)
 
 
 def _csv(opened: Iterator[str], columns: Sequence[str]) -> Iterator[tuple[int, LabelledText]]:

@@ -22,6 +22,7 @@ from data.examples import Examples, Task
 from data.files import Files
 from data.input_facts import SourceFacts
 from data.matching import in_order
+from data.names import names_of
 from data.text import RESERVED, UNKNOWN
 
 _FOLDER = "leaf"
@@ -90,7 +91,8 @@ def _read(root: Path, file: Path) -> list[Row]:
         found = []
         for user in told["users"]:
             own = told["user_data"][user]
-            found += [(str(user), x, str(y)) for x, y in zip(own["x"], own["y"], strict=True)]
+            labels = names_of(own["y"], f"user {user}")
+            found += [(str(user), x, label) for x, label in zip(own["x"], labels, strict=True)]
         return found
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -104,15 +106,22 @@ def _classes(rows: list[Row]) -> tuple[str, ...]:
 
 def _shape(rows: list[Row], root: Path) -> tuple[tuple[int, ...], int]:
     """Shape of an input and number of tokens."""
-    kinds = {(type(x), len(x)) if isinstance(x, str | list) else (type(x), 0) for _, x, _ in rows}
-    kind, length = next(iter(kinds))
-    if len(kinds) > 1 or not length:
-        allowed = f"inputs of one kind and length in {_FOLDER}; there are {len(kinds)}"
-        raise DataError(root, allowed, "inputs are not of one kind and length")
+    first, (kind, length) = rows[0][0], _kind(rows[0][1])
+    seen = dict[str, int]()
+    for user, x, _ in rows:
+        seen[user] = seen.get(user, 0) + 1
+        if _kind(x) != (kind, length) or not length:
+            odd = f"example {seen[user]} of user {user} is another than the first of user {first}"
+            allowed = f"inputs of one kind and length in {_FOLDER}: {'they are empty' if not length else odd}"
+            raise DataError(root, allowed, "inputs are not of one kind and length")
     if kind is str:
         return (length,), len(CHARACTERS) + RESERVED
     side = isqrt(length)
     return ((1, side, side) if side * side == length else (length,)), 0
+
+
+def _kind(x: Any) -> tuple[type, int]:
+    return type(x), len(x) if isinstance(x, str | list) else 0
 
 
 def _values(inputs: list[Any], shape: tuple[int, ...], root: Path) -> Tensor:

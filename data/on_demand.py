@@ -76,6 +76,11 @@ class OnDemand(Examples):
         return values if at is None else values.index_select(0, at)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example's values."""
+        return self.decode.shape
+
+    @property
     def finite(self) -> bool:
         """What decodes sees to it."""
         return True

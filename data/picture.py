@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 2**25  # of a picture: decoded it takes up to four bytes each, whatever it is scaled to afterwards
 DEEP, LARGE = 1, 2  # of a header: more than 8 bits, so that values are floats; more pixels than are decoded
-_FORMAT = 1  # of the values; another one where `pixels` gives others of the same picture
+_FORMAT = 2  # of the values; another one where `pixels` gives others of the same picture
 # Pillow opens these, but hands them to another program (Ghostscript) or has no decoder of its own.
 _NOT_OURS = frozenset({"EPS", "MPEG", "HDF5", "GRIB", "BUFR", "WMF"})
 # White of the modes that have more than 8 bits. Floats are taken as 0 to 1.
 _WHITE = {"I;16": 65535.0, "I;16B": 65535.0, "I;16L": 65535.0, "I;16N": 65535.0, "I": 2.0**31 - 1, "F": 1.0}
 # Pillow scales what a PGM file says is white to 16 bits, and keeps it in 32.
 _SIXTEEN_IN_32 = frozenset({"PNG", "PPM"})
+_BITS, _SIGNED = (258, 339), 2  # tags of TIFF: bits of a value, and how it is to be read
+_SLACK = 1e-3  # how far a float may be from 0 to 1, by rounding
 
 
 @cache
@@ -111,15 +113,21 @@ def pixels(image: Image, shape: tuple[int, int, int], fit: str) -> NDArray[Any]:
         image: as Pillow opened it; turned as its metadata say it was taken.
         shape: channels (1 is grey, 3 colour), height and width.
         fit: "stretch" to the size whatever the sides are, "pad" the whole picture with black, "crop" its middle.
+
+    Raises:
+        ValueError: floats that are not from 0 to 1, whose white nobody knows.
     """
     from PIL import Image as pillow
     from PIL import ImageOps
 
     channels, height, width = shape
-    white = 65535.0 if image.mode == "I" and image.format in _SIXTEEN_IN_32 else _WHITE.get(image.mode)
+    white, unsigned = _white(image)
     upright = ImageOps.exif_transpose(image)
     if white is not None:
-        values = np.asarray(upright).astype(np.float32)
+        stored = np.asarray(upright)
+        values = (stored.view(np.uint32) if unsigned else stored).astype(np.float32)
+        if image.mode == "F" and not (values.min() >= -_SLACK and values.max() <= 1 + _SLACK):
+            raise ValueError(f"floats from {values.min():g} to {values.max():g}; allowed are 0 (black) to 1 (white)")
         plain = pillow.fromarray(np.clip(values * np.float32(255 / white), 0, 255))
     else:
         # Pillow warns about a transparent palette that is turned into colour in one step.
@@ -134,3 +142,17 @@ def pixels(image: Image, shape: tuple[int, int, int], fit: str) -> NDArray[Any]:
         plain = plain.resize(size, method)
     found = np.array(plain).reshape(height, width, -1).transpose(2, 0, 1)
     return np.repeat(found, 3, axis=0) if channels == 3 and len(found) == 1 else found
+
+
+def _white(image: Image) -> tuple[float | None, bool]:
+    """White of a picture of more than 8 bits, None of others; and whether what Pillow has as int32 has no sign."""
+    if image.mode != "I":
+        return _WHITE.get(image.mode), False
+    if image.format in _SIXTEEN_IN_32:
+        return 65535.0, False
+    tags = getattr(image, "tag_v2", {})
+    bits, kind = (int(np.ravel(tags.get(tag, 0))[0]) for tag in _BITS)
+    if bits == 16:
+        return 32767.0, False
+    unsigned = bits == 32 and kind != _SIGNED
+    return 2.0**32 - 1 if unsigned else _WHITE["I"], unsigned

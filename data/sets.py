@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
@@ -91,24 +92,25 @@ def input_facts(settings: DataSettings) -> InputFacts:
     data, source = load(settings), SOURCES[settings.dataset]
     task, told = data.task, _said(source, settings.files)
     mean, std = ((), ()) if task.vocabulary else (tuple(part.flatten().tolist()) for part in data.statistics)
-    return InputFacts(
-        dataset=settings.dataset,
-        classes=told.classes or tuple(map(str, range(task.classes))),
-        input_shape=task.input_shape,
-        vocabulary=task.vocabulary,
-        images=source.images and len(task.input_shape) == 3,
-        mean=mean,
-        std=std,
-        least=0.0 if task.vocabulary else data.sums.least,
-        greatest=0.0 if task.vocabulary else data.sums.greatest,
-        white=told.white,
-        units=told.units,
-        tokens=told.tokens,
-        task=told.task,
-        examples=len(data.train_examples),
-        details=told.details,
-        fit=told.fit,
-    )
+    with _as_data_error(settings.data_root):
+        return InputFacts(
+            dataset=settings.dataset,
+            classes=told.classes or tuple(map(str, range(task.classes))),
+            input_shape=task.input_shape,
+            vocabulary=task.vocabulary,
+            images=source.images and len(task.input_shape) == 3,
+            mean=mean,
+            std=std,
+            least=0.0 if task.vocabulary else data.sums.least,
+            greatest=0.0 if task.vocabulary else data.sums.greatest,
+            white=told.white,
+            units=told.units,
+            tokens=told.tokens,
+            task=told.task,
+            examples=len(data.train_examples),
+            details=told.details,
+            fit=told.fit,
+        )
 
 
 def summarise(settings: DataSettings) -> Summary:
@@ -119,11 +121,12 @@ def summarise(settings: DataSettings) -> Summary:
     """
     source, files = SOURCES[settings.dataset], settings.files
     own: Any = getattr(source, "summarise", None)
-    if own is not None:
-        return cast(Summary, own(files))
-    data, told = load(settings), _said(source, files)
-    classes = told.classes or tuple(map(str, range(data.classes)))
-    return summary_of(data.train_examples, classes, data.task.input_shape, texts=bool(data.task.vocabulary))
+    with _as_data_error(settings.data_root):
+        if own is not None:
+            return cast(Summary, own(files))
+        data, told = load(settings), _said(source, files)
+        classes = told.classes or tuple(map(str, range(data.classes)))
+        return summary_of(data.train_examples, classes, data.task.input_shape, texts=bool(data.task.vocabulary))
 
 
 def facts_from(settings: DataSettings, summary: Summary) -> InputFacts:
@@ -134,14 +137,23 @@ def facts_from(settings: DataSettings, summary: Summary) -> InputFacts:
     """
     source, files = SOURCES[settings.dataset], settings.files
     own: Any = getattr(source, "facts_from", None)
-    try:
+    with _as_data_error(settings.data_root):
         if own is not None:
             return cast(InputFacts, own(summary, files))
         task = cast(Any, source).provisional(files)
         said = SourceFacts(fit=files.image_fit, task=task.kind)
         return facts_of(summary, settings.dataset, said, vocabulary=task.vocabulary, images=source.images)
+
+
+@contextmanager
+def _as_data_error(root: object) -> Iterator[None]:
+    """What makes no task, as an error of whoever has the data."""
+    try:
+        yield
+    except SettingError:
+        raise
     except ValueError as error:
-        raise DataError(settings.data_root, f"data of a task: {error}", "no task can be made of the data") from None
+        raise DataError(root, f"data of a task: {error}", "no task can be made of the data") from None
 
 
 # Two: one in use and one for a comparison; more would only hold memory.
@@ -162,7 +174,7 @@ def _load(name: str, files: Files) -> DataSet:
             _check_labels(name, part, examples.labels, len(names), files)
         train, test = (_renumbered(part, names, numbers, files) for part in (train, test))
     for part, examples in (("train", train), ("test", test)):
-        _check(name, part, examples, task.classes, files)
+        _check(name, part, examples, task, files)
     if not files.own:
         train, test = with_test_part(train, test)
     return DataSet(name=name, task=task, train_examples=train, test_examples=test, facts=facts)
@@ -196,13 +208,22 @@ def _renumbered(examples: Examples, names: tuple[str, ...], numbers: Mapping[str
     return examples.with_labels(table[examples.labels])
 
 
-def _check(name: str, part: str, examples: Examples, classes: int, files: Files) -> None:
-    """Refuse labels out of range and values that are not finite."""
-    _check_labels(name, part, examples.labels, classes, files)
+def _check(name: str, part: str, examples: Examples, task: Task, files: Files) -> None:
+    """Refuse inputs of another shape, labels out of range and values that are not finite."""
+    if len(examples) and examples.shape != task.input_shape:
+        allowed = (
+            f"{name!r} with inputs of {_sides(task.input_shape)}; those of its {part} part are {_sides(examples.shape)}"
+        )
+        raise DataError(files.root, allowed, f"its inputs are {_sides(examples.shape)}, not {_sides(task.input_shape)}")
+    _check_labels(name, part, examples.labels, task.classes, files)
     if not examples.finite:
         row = int((~examples.values.isfinite().flatten(1).all(1)).nonzero()[0])
         allowed = f"{name!r} with finite values; row {row} of its {part} part has one that is not"
         raise DataError(files.root, allowed, "a value is not finite; its log says which")
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _check_labels(name: str, part: str, labels: torch.Tensor, classes: int, files: Files) -> None:

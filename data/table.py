@@ -1,17 +1,14 @@
 """Tables: `dataset = "csv:heart.csv"` or `"parquet:sites/*.parquet"`, files below the data root.
 
-A file, a pattern or a folder. Of several files those whose name begins with "test" are the test part; the others are
-for training, each from a site of its own unless `table-clients` names a column that says who a row is from. What is to
-be predicted is the last column, or what `table-target` names. What the columns are is decided from the training rows
-(`data.columns`): on the server, or by sums over the rows of all devices, which say no row.
+A file, a pattern or a folder. Of several files those whose name begins with the word "test" are the test part; the
+others are for training, each from a site of its own unless `table-clients` names a column that says who a row is from.
+What is to be predicted is the last column, or what `table-target` names. What the columns are is decided from the
+training rows (`data.columns`): on the server, or by sums over the rows of all devices, which say no row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,28 +19,16 @@ from data.columns import MOST_FEATURES, Columns, ColumnSums, sums_of
 from data.examples import Examples, Task
 from data.files import Files
 from data.input_facts import InputFacts, SourceFacts
-from data.matching import as_data_error, in_order, matching
+from data.matching import as_data_error, in_order
+from data.names import plain
 from data.summary import Summary
-from data.table_file import SUFFIXES, BadTable, Table, numbers, read_table, texts
+from data.table_file import BadTable, numbers, texts
+from data.table_parts import Part, parts_of
 
 CLASSES_OF = "classification"
 _CLASSES, _TARGETS, _ROWS = "class", "target", "rows"
 _MOST_CLASSES = 1000
 _COLUMN, _TEXT = "column ", "text of "
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Rows of some files, in the order of their names.
-
-    Attributes:
-        tables: by name of the file below the data root.
-    """
-
-    tables: tuple[tuple[str, Table], ...]
-
-    def __len__(self) -> int:
-        return sum(table.num_rows for _, table in self.tables)
 
 
 class Tables:
@@ -87,6 +72,8 @@ class Tables:
     def summarise(self, files: Files) -> Summary:
         """Sums and counts of every column over the training rows."""
         train, _ = self._parts(files)
+        if not len(train):  # a server that has rows to test on only
+            return Summary()
         with as_data_error(files.root):
             counts: dict[str, Mapping[str, int]] = {_TARGETS: dict.fromkeys(self._columns(files).targets, 1)}
             sums: dict[str, tuple[float, ...]] = {_ROWS: (float(len(train)),)}
@@ -110,14 +97,20 @@ class Tables:
         """
         sums, (rows,) = {}, summary.sums.get(_ROWS, (0.0,))
         targets = tuple(sorted(summary.counts.get(_TARGETS, {})))
+        if len(targets) > 1 and not files.table_target:
+            raise ValueError(
+                f"the last columns differ, {', '.join(targets)[:200]}: `table-target` names what is predicted"
+            )
         for name, told in summary.sums.items():
             if name in (_ROWS, _TARGETS):
                 continue
             if not name.startswith(_COLUMN) or len(told) != 4:
                 raise ValueError(f"sums of {name[:40]!r} instead of columns")
-            plain, (count, missing, total, squares) = name.removeprefix(_COLUMN), told
-            counts = dict(summary.counts.get(_TEXT + plain, {}))
-            sums[plain] = ColumnSums(rows=int(count), missing=int(missing), total=total, squares=squares, counts=counts)
+            column, (count, missing, total, squares) = name.removeprefix(_COLUMN), told
+            counts = dict(summary.counts.get(_TEXT + column, {}))
+            sums[column] = ColumnSums(
+                rows=int(count), missing=int(missing), total=total, squares=squares, counts=counts
+            )
         elsewhere = [name for name, one in sums.items() if one.rows != rows]
         if elsewhere:
             raise ValueError(f"column {elsewhere[0]} is there for {sums[elsewhere[0]].rows} of {rows:g} rows")
@@ -145,45 +138,28 @@ class Tables:
 
     # ---- parts of it -------------------------------------------------------------------------------------------------
 
-    def _parts(self, files: Files) -> tuple[_Part, _Part]:
+    def _parts(self, files: Files) -> tuple[Part, Part]:
         with as_data_error(files.root):
-            suffixes = [suffix for suffix, format in SUFFIXES.items() if format == self._format]
-            found = matching(files.root, self._place, suffixes)
-            read = [(str(file.relative_to(files.root)), _read(file, file.stat().st_mtime_ns)) for file in found]
-            tested = [pair for pair in read if Path(pair[0]).name.lower().startswith("test")]
-            return _Part(tuple(pair for pair in read if pair not in tested)), _Part(tuple(tested))
+            return parts_of(self._format, self._place, files)
 
-    def _targets(self, table: Table, file: str, files: Files) -> tuple[str, ...]:
-        told = [name.strip() for name in files.table_target.split(",") if name.strip()]
-        names = tuple(sorted(set(told))) or (table.column_names[-1],)
-        for name in names:
-            if name not in table.column_names:
-                has = ", ".join(table.column_names)[:200]
-                raise BadTable(f"{file}: it has no column {name} (`table-target`); it has {has}")
-        if files.task == CLASSES_OF and len(names) > 1:
-            raise BadTable(f"{len(names)} columns are to be predicted; classification has one (`task`)")
-        return names
-
-    def _inputs(self, part: _Part, files: Files) -> list[str]:
+    def _inputs(self, part: Part, files: Files) -> list[str]:
         """The columns that are neither target nor client nor left out, ascending: the same on every device."""
         if not len(part):
             raise BadTable(f"{self._place}: no rows to train on")
         file, first = part.tables[0]
-        without = {name.strip() for name in files.table_without.split(",")}
-        clients = files.table_clients
-        names = set(first.column_names) - without - {clients, *self._targets(first, file, files)}
+        without = {plain(name) for name in (*files.table_without.split(","), files.table_clients)}
+        names = set(first.column_names) - without - set(part.targets)
         if not names:
             raise BadTable(f"{file}: it has no column beside the target")
         return sorted(names)
 
-    def _sums(self, part: _Part, files: Files) -> dict[str, ColumnSums]:
+    def _sums(self, part: Part, files: Files) -> dict[str, ColumnSums]:
         found = {}
         for name in self._inputs(part, files):
             of_files = []
             for file, table in part.tables:
-                if name not in table.column_names:
-                    raise BadTable(f"{file}: it has no column {name}, which {part.tables[0][0]} has")
-                of_files.append(sums_of(table[name], f"{file}, column {name}"))
+                of_files.append(sums_of(part.column(table, file, name), f"{file}, column {name}"))
+            _same_kind(name, [file for file, _ in part.tables], of_files)
             counts: dict[str, int] = {}
             for one in of_files:
                 counts = {value: counts.get(value, 0) + one.counts.get(value, 0) for value in {**counts, **one.counts}}
@@ -202,19 +178,17 @@ class Tables:
         with as_data_error(files.root):
             train, _ = self._parts(files)
             sums = self._sums(train, files)
-            file, first = train.tables[0]
-            targets = self._targets(first, file, files)
             if files.task != "regression":
-                return _columns_of(sums, targets)
+                return _columns_of(sums, train.targets)
             numbers = self._numbers(train, files)
             scale = moments((float(len(train)), *numbers.sum(0).tolist(), *np.square(numbers).sum(0).tolist()))
-            return _columns_of(sums, targets, scale)
+            return _columns_of(sums, train.targets, scale)
 
-    def _numbers(self, part: _Part, files: Files) -> NDArray[np.float64]:
+    def _numbers(self, part: Part, files: Files) -> NDArray[np.float64]:
         """What is to be predicted, by columns of numbers, [rows, targets]."""
         found = []
         for file, table in part.tables:
-            names = self._targets(table, file, files)
+            names = part.targets
             values = np.stack([numbers(table[name], f"{file}, column {name}") for name in names], axis=1)
             wrong = np.isnan(values) | ((values != 0) & (values != 1) if files.task == "multi-label" else False)
             if wrong.any():
@@ -226,11 +200,11 @@ class Tables:
             found.append(values)
         return np.concatenate(found) if found else np.zeros((0, 1))
 
-    def _labels(self, part: _Part, files: Files) -> list[str]:
+    def _labels(self, part: Part, files: Files) -> list[str]:
         found: list[str] = []
         for file, table in part.tables:
-            (name,) = self._targets(table, file, files)
-            for row, value in enumerate(texts(table[name]), 1):
+            (name,) = part.targets
+            for row, value in enumerate(texts(table[name], f"{file}, column {name}"), 1):
                 if value is None:
                     raise BadTable(f"{file}, row {row}: it has no {name}, which is what is to be predicted")
                 found.append(value)
@@ -246,7 +220,7 @@ class Tables:
                 raise BadTable(f"{len(names)} classes ({few}), and {_MOST_CLASSES} are allowed")
             return names
 
-    def _examples(self, part: _Part, files: Files) -> Examples:
+    def _examples(self, part: Part, files: Files) -> Examples:
         columns = self._columns(files)
         place = {name: number for number, name in enumerate(self._classes(files))}
         with as_data_error(files.root):
@@ -262,27 +236,21 @@ class Tables:
         who = None if owners is None else torch.from_numpy(owners)
         return Examples(torch.from_numpy(values), labels, who)
 
-    def _owners(self, part: _Part, files: Files) -> NDArray[np.int64] | None:
+    def _owners(self, part: Part, files: Files) -> NDArray[np.int64] | None:
         """The number of each row's client, in the order of their names; None where nothing says it."""
-        name, found = files.table_clients, list[str]()
+        name, found = plain(files.table_clients), list[str]()
         if not name and len(part.tables) < 2:
             return None
         for file, table in part.tables:
-            if name and name not in table.column_names:
-                raise BadTable(f"{file}: it has no column {name} (`table-clients`)")
-            for row, who in enumerate(texts(table[name]) if name else [file] * table.num_rows, 1):
+            people: list[str | None] = [file] * table.num_rows
+            if name:
+                people = texts(part.column(table, file, name, "table-clients"), f"{file}, column {name}")
+            for row, who in enumerate(people, 1):
                 if who is None:
                     raise BadTable(f"{file}, row {row}: it has no {name} (`table-clients`)")
                 found.append(who)
         place = {one: number for number, one in enumerate(in_order(found))}
         return np.array([place[one] for one in found], dtype=np.int64)
-
-
-@lru_cache(maxsize=64)
-def _read(file: Path, changed: int) -> Table:
-    """A table, read once as long as its file does not change."""
-    del changed
-    return read_table(file)
 
 
 def _columns_of(
@@ -295,6 +263,14 @@ def _columns_of(
     if not inputs or sum(len(column.features) for column in inputs) > MOST_FEATURES:
         raise BadTable(f"its columns make no features, or more than {MOST_FEATURES}")
     return Columns(inputs=inputs, targets=targets, mean=scale[0], std=scale[1])
+
+
+def _same_kind(name: str, files: Sequence[str], sums: Sequence[ColumnSums]) -> None:
+    """See that a column holds numbers in all files, or texts in all."""
+    known = [(file, bool(one.counts)) for file, one in zip(files, sums, strict=True) if one.missing < one.rows]
+    texts, plain_numbers = ([file for file, is_text in known if is_text is wanted] for wanted in (True, False))
+    if texts and plain_numbers:
+        raise BadTable(f"column {name} holds texts in {texts[0]} and numbers in {plain_numbers[0]}")
 
 
 def _count(names: Sequence[str]) -> dict[str, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from data.examples import Examples, Task
 from data.files import Files
 from data.input_facts import InputFacts, SourceFacts
 from data.labelled_texts import SUFFIXES, LabelledText, read_texts
+from data.listing import TEST, TRAIN, VALIDATION
 from data.pooled import CLASSES
 from data.summary import Summary
 from data.tokens import BPE, WORDS, checked, made, numbered, trained, word_counts
@@ -85,8 +87,7 @@ class Texts:
     def summarise(self, files: Files) -> Summary:
         """How many texts of each class; where no tokenizer is given, how often each of the commonest words occurs."""
         train, _ = self._rows(files)
-        labels = [row.label for row in train]
-        counts = {CLASSES: {name: labels.count(name) for name in sorted(set(labels))}}
+        counts: dict[str, Mapping[str, int]] = {CLASSES: Counter(row.label for row in train)}
         if _given(files) is None:
             counts[_WORD] = word_counts(row.text for row in train)
         return Summary(counts=counts)
@@ -151,8 +152,10 @@ def _rows(files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
         there = sorted(file for file in root.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     except OSError as error:
         raise DataError(root, f"a folder with {_LAYOUT} ({error.strerror})", "it has no folder of texts") from None
-    train = [file for file in there if file.stem == "train"]
-    test = [file for file in there if file.stem == "test"]
+    train, test, tuning = (
+        [file for file in there if file.stem.lower() in stems] for stems in (TRAIN, TEST, VALIDATION)
+    )
+    test = test or (tuning if train else [])
     if not train and not test and len(there) == 1:
         train = there
     if len(train) > 1 or len(test) > 1 or not train + test:

@@ -200,7 +200,7 @@ def _examples(
             labels = _labels(
                 source, [_item(source, items, row, files, part)[1] for row in range(len(items))], files, part
             )
-        key = None if source.local else _key(source, files, part, below())
+        key = _key(source, items, files, part, below)
         decode = PictureDecoder(
             files,
             deep(first),
@@ -288,8 +288,15 @@ def _below(root: Path) -> list[Path] | None:
     return sorted(found)
 
 
-def _key(source: TorchData, files: Files, part: str, below: list[Path] | None) -> Key | None:
-    """What pictures are decoded from: all that is below the data root, if that is not too much."""
-    if below is None:
-        return None
-    return Key.of((source.name, str(files.root), part, shape_of(files), files.image_fit), below)
+def _key(source: TorchData, items: Any, files: Files, part: str, below: Callable[[], list[Path] | None]) -> Key | None:
+    """What pictures are decoded from, None where nobody knows.
+
+    Of a library's data set that is all that is below the data root, if that is not too much; of somebody's own, whose
+    pictures may come from anywhere, what it says as `version`.
+    """
+    how = (source.name, str(files.root), part, shape_of(files), files.image_fit)
+    if not source.local:
+        found = below()
+        return None if found is None else Key.of(how, found)
+    told = getattr(items, "version", None)
+    return Key.of(how, [], text=told) if isinstance(told, str) and told else None

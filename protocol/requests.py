@@ -174,6 +174,7 @@ class PartRequest:
         work: how to compute.
         clusters: what states came along; None is one.
         facts: of the task, a `data.InputFacts` as JSON; "" says none, and the device goes by its own data.
+        metric: what a request to score asks for besides loss and accuracy; "" is nothing.
     """
 
     round_number: int
@@ -185,6 +186,7 @@ class PartRequest:
     work: Work = Work()
     clusters: ClusterStates | None = None
     facts: str = ""
+    metric: str = ""
 
     def to_record(self, state: ArrayRecord) -> RecordDict:
         """The request with its state, which many requests may share."""

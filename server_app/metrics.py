@@ -82,11 +82,13 @@ class Headline:
 
 @dataclass(frozen=True, kw_only=True)
 class ClientFigure:
-    """How well a device does on its own test examples, by what it says of them: mean loss and accuracy.
+    """How well a device does on its own test examples, by what it says of them: mean loss, accuracy, and what is asked.
 
     Attributes:
-        name: "accuracy", or "loss", "perplexity" or "rmse", which follow from the loss.
-        scale: what a target's unit is in those of the data, for "rmse".
+        name: "accuracy", or "loss", "perplexity" or "rmse", which follow from the loss; or another of `METRICS`, which
+            a device is asked for. F1, balanced accuracy and AUC are means over the classes that its examples can say
+            something of, and one whose examples have a single class says no AUC.
+        scale: what a target's unit is in those of the data, for "rmse" and "mae".
     """
 
     name: str = "accuracy"
@@ -95,14 +97,21 @@ class ClientFigure:
     @property
     def share(self) -> bool:
         """Whether it is a share, of which more is better; of the others less is."""
-        return self.name == "accuracy"
+        return METRICS[self.name][2]
 
     higher = share
 
-    def of(self, said: Mapping[str, float]) -> float:
-        """Its value, of what a device says."""
+    @property
+    def asked(self) -> str:
+        """What a device is asked for besides loss and accuracy; "" is nothing."""
+        return "" if self.name in ("accuracy", "loss", "perplexity", "rmse") else self.name
+
+    def of(self, said: Mapping[str, float]) -> float | None:
+        """Its value, of what a device says; None if it does not say it."""
         if self.name == "accuracy":
             return said["accuracy"]
+        if self.asked:
+            return self.scale * said["score"] if "score" in said else None
         if self.name == "rmse":
             return self.scale * sqrt(said["loss"])
         return exp(min(said["loss"], _MOST_EXPONENT)) if self.name == "perplexity" else said["loss"]
@@ -110,12 +119,10 @@ class ClientFigure:
 
 def client_figure(chosen: Headline, facts: InputFacts) -> ClientFigure:
     """What the headline is for a device; the nearest that a device says, where it does not say the headline itself."""
-    if chosen.name in ("loss", "perplexity"):
+    if facts.task != REGRESSION or chosen.name == "loss":
         return ClientFigure(name=chosen.name)
-    if facts.task != REGRESSION:
-        return ClientFigure()
     scale = target_scale(facts)
-    return ClientFigure(name="rmse", scale=scale[0]) if len(scale) == 1 else ClientFigure(name="loss")
+    return ClientFigure(name=chosen.name, scale=scale[0]) if len(scale) == 1 else ClientFigure(name="loss")
 
 
 def target_scale(facts: InputFacts) -> tuple[float, ...]:

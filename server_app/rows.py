@@ -54,11 +54,13 @@ def row_of(report: RoundReport, figure: ClientFigure) -> Row:
         row["secure"] = [dict(group) for group in report.secure]
     if report.local:
         row["local"] = {key.replace("-", "_"): value for key, value in report.local.items()}
-        found = [(score, figure.of(score.metrics)) for score in report.scores]
+        said = [(score, figure.of(score.metrics)) for score in report.scores]
+        found = [(score, value) for score, value in said if value is not None]
         scores = [(score.tier, value) for score, value in found]
-        row["fairness"] = fairness_by_tier(scores, higher=figure.higher, share=figure.share)
-        if not figure.share:
-            row["fairness"]["metric"] = figure.name
+        if scores:
+            row["fairness"] = fairness_by_tier(scores, higher=figure.higher, share=figure.share)
+            if figure.name != "accuracy":
+                row["fairness"]["metric"] = figure.name
         row["clients"] = {str(score.node): value for score, value in found}
     return row
 

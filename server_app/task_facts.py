@@ -8,6 +8,7 @@ resumed run reads and another run may be given (`task-facts`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from data import DataSettings, InputFacts, Summary, facts_from, input_facts, summarise
-from data.pooled import CLASSES
+from data.pooled import CLASSES, SHAPES
 from models.errors import SettingError
 from protocol import FACTS, DataReply, HelloRequest, WireError, escaped
 from server_app.folder.files import replace_text
@@ -80,33 +81,38 @@ def decide(data: DataSettings, settings: Settings, grid: Grid) -> InputFacts:
     if settings.guard.dp_noise:
         allowed = "a file: under dp-noise nodes are asked for no sums of their data"
         raise SettingError("task-facts", data.task_facts, allowed)
-    pooled, nodes = _ask(settings, grid)
+    pooled, kinds = _ask(settings, grid)
+    nodes = sum(map(len, kinds.values()))
     try:
         facts = facts_from(data, pooled)
     except ValueError as error:
-        raise NoFacts(f"no task can be made of what {nodes} nodes have: {error}") from None
+        raise NoFacts(f"no task can be made of what {nodes} nodes have: {error}{_unlike(kinds)}") from None
     counts = [f"{escaped(name, 40)} ({pooled.counts[CLASSES][name]})" for name in facts.classes[:_FEW]]
     more = f" and {len(facts.classes) - _FEW} more" if len(facts.classes) > _FEW else ""
     log(INFO, "facts of the task from %d nodes: %d classes, %s%s", nodes, len(facts.classes), ", ".join(counts), more)
     return facts
 
 
-def _ask(settings: Settings, grid: Grid) -> tuple[Summary, int]:
-    """The sums of all nodes that are there, and how many said theirs."""
+def _ask(settings: Settings, grid: Grid) -> tuple[Summary, dict[frozenset[str], list[int]]]:
+    """The sums of all nodes that are there, and who said theirs, by what they are sums of."""
     NodeManager().wait(grid, settings.nodes, settings.min_nodes, settings.node_wait)
     content = HelloRequest().to_record()
     addresses = sorted(grid.get_node_ids())
     messages = [Message(content=content, message_type=FACTS, dst_node_id=address) for address in addresses]
     pooled, refusals = [Summary()], list[str]()
-    said = set[int | str]()
+    said, kinds = set[int | str](), dict[frozenset[str], list[int]]()
 
     def take(i: int, reply: Message | None) -> None:
         try:
             found = _read_reply(reply)
             if found.node in said:
                 raise WireError("another node has said that it is this one")
-            pooled[0] = pooled[0] + Summary.from_json(found.summary)
+            told = Summary.from_json(found.summary)
+            pooled[0] = pooled[0] + told
             said.add(found.node)
+            kinds.setdefault(frozenset([*told.counts, *told.sums, *told.counts.get(SHAPES, ())]), []).append(
+                addresses[i]
+            )
         except Exception as error:  # the others' will do
             refusals.append(f"node {addresses[i]}: {why_unusable(error)}")
             log(WARNING, "facts of %s", refusals[-1])
@@ -114,7 +120,15 @@ def _ask(settings: Settings, grid: Grid) -> tuple[Summary, int]:
     exchange(grid, messages, take, seconds=settings.wait)
     if not said:
         raise NoFacts(f"none of {len(messages)} nodes said what data it has; {'; '.join(refusals[:3])}")
-    return pooled[0], len(said)
+    return pooled[0], kinds
+
+
+def _unlike(kinds: Mapping[frozenset[str], list[int]]) -> str:
+    """Which nodes' data are of another kind than most nodes' are, such as a table with other columns."""
+    _, *others = sorted(kinds.values(), key=len, reverse=True)
+    odd = sorted(node for nodes in others for node in nodes)
+    more = f" and {len(odd) - _FEW} more" if len(odd) > _FEW else ""
+    return f"; nodes {', '.join(map(str, odd[:_FEW]))}{more} have others than most" if odd else ""
 
 
 def _read_reply(reply: Message | None) -> DataReply:

@@ -186,6 +186,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
         guard: limits of what one reply, or too few of them, can do.
         secure: whether the server learns sums only.
         facts: of the task, as requests carry them; "" sends none.
+        metric: what devices say of their own test examples besides loss and accuracy; "" is nothing.
         over_selection: so many times the nodes are asked that a round needs; it ends when these have replied.
     """
 
@@ -208,6 +209,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
     guard: GuardOptions = GuardOptions()
     secure: SecureOptions = SecureOptions()
     facts: str = ""
+    metric: str = ""
 
     def __post_init__(self) -> None:
         """Check what has a closed set or a range.

@@ -54,6 +54,7 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, such as runs/latest.")],
     tier: Annotated[str, typer.Option("--tier", help="Whose network, or all.")] = "all",
     to: Annotated[Format, typer.Option("--to", help="Kind of file.")] = Format.onnx,
+    cluster: Annotated[int | None, typer.Option("--cluster", help="Of which cluster, if the run had several.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the files; default RUN/export.")] = None,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Hold every file against PyTorch on the run's test data.")
@@ -90,8 +91,8 @@ def export(
 
     if (calibrate or force) and not int8:
         _fail("--calibrate and --force: with --int8 only")
-    if train and (int8 or to is not Format.executorch):
-        _fail("--train: for --to executorch only, and without --int8")
+    if train and (int8 or cluster is not None or to is not Format.executorch):
+        _fail("--train: for --to executorch only, and without --int8 and --cluster")
     wanted = Int8(inputs=tuple(calibrate or ()), force=force) if int8 else None
     try:
         if train:
@@ -100,7 +101,7 @@ def export(
         if to is Format.peft:
             print(*export_peft(run, tier, out, allow=allow or ()), sep="\n")
             return
-        print(table(exported(run, tier, to.value, out, check=check, int8=wanted, allow=allow or ())))
+        print(table(exported(run, tier, to.value, out, check=check, int8=wanted, cluster=cluster, allow=allow or ())))
     except (CannotLoad, CannotExport, UnusableInput, OSError) as error:
         _fail(str(error))
 

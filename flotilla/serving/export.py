@@ -92,6 +92,7 @@ def export(
     *,
     check: bool = True,
     int8: Int8 | None = None,
+    cluster: int | None = None,
     allow: Iterable[str] = (),
 ) -> list[Exported]:
     """Write a file for one tier, or for every one.
@@ -104,6 +105,7 @@ def export(
         check: run every file on the run's test data: its logits must be PyTorch's within `LARGEST`, its accuracy the
             reported one. A file that fails is not written. Of 8 bits both are only told.
         int8: make files of 8 bits beside the others (ONNX only), and keep those that are worth it.
+        cluster: whose networks, see `load`; of another than the run's results are of no accuracy was reported.
         allow: import paths that may be followed, see `load`.
 
     Raises:
@@ -120,11 +122,12 @@ def export(
         FORMATS[to].check_installed()
     allow = tuple(allow)
     with following_only(allow, run):
-        opened, models, folder = to_export(run, tier, out)
+        opened, models, folder = to_export(run, tier, out, cluster)
         test = test_data(opened) if check else None
         job = _Job(
             kind=FORMATS.get(to),
             folder=folder,
+            beside="" if cluster is None else f".cluster{cluster}",
             test=test,
             calibration=None if int8 is None else _calibration(opened, int8, models[0]),
             force=int8 is not None and int8.force,
@@ -141,6 +144,7 @@ class _Job:
     Attributes:
         kind: of the files; None is safetensors.
         folder: where they go.
+        beside: what their names have besides the tier.
         test: what they are held against; None: nothing.
         calibration: inputs for files of 8 bits; None: there are none of these.
         force: whether these are kept where float is better.
@@ -149,6 +153,7 @@ class _Job:
 
     kind: FileFormat | None
     folder: Path
+    beside: str
     test: Split | None
     calibration: Tensor | None
     force: bool
@@ -156,7 +161,7 @@ class _Job:
 
 
 def _safetensors(job: _Job, model: TierModel) -> list[Exported]:
-    file = job.folder / f"tier-{model.card.tier}.{SAFETENSORS}"
+    file = job.folder / f"tier-{model.card.tier}{job.beside}.{SAFETENSORS}"
     write_tier_file(model, file)
     try:
         checked = _held(model, load(file, allow=job.allow), job.test)
@@ -181,12 +186,12 @@ def _files(job: _Job, model: TierModel) -> list[Exported]:
     assert job.kind is not None
     made = _made(job, job.kind, model)
     eager, *own = _latencies(model, [one.runtime for one in made])
-    rows = list[Exported]()
+    rows, name = list[Exported](), f"tier-{model.card.tier}{job.beside}"
     for one, seconds in zip(made, own, strict=True):
         row = Exported(
             tier=model.card.tier,
             numbers=one.numbers,
-            file=job.folder / f"tier-{model.card.tier}{'' if not rows else f'.{one.numbers}'}.{job.kind.suffix}",
+            file=job.folder / f"{name}{'' if not rows else f'.{one.numbers}'}.{job.kind.suffix}",
             parameters=_parameters(model),
             bytes=len(one.content),
             eager_seconds=eager,
@@ -241,7 +246,7 @@ def _held(model: TierModel, run: Callable[[Tensor], Tensor], test: Split | None)
     if not found.difference <= LARGEST:
         by = f"{found.difference:.1e}, above {LARGEST:g}"
         raise CannotExport(f"tier {tier!r}: its logits differ from PyTorch's by {by}")
-    if found.accuracy != model.card.accuracy:
+    if model.card.accuracy is not None and found.accuracy != model.card.accuracy:
         raise CannotExport(
             f"tier {tier!r}: its accuracy is {found.accuracy!r}, and the run reported {model.card.accuracy!r}"
         )

@@ -181,14 +181,16 @@ def tier_of(run: FinishedRun, tier: str, cluster: int | None = None) -> TierMode
         raise CannotLoad(f"{path}: tier {tier!r} cannot be made: {said}") from None
 
 
-def to_export(run: Path, tier: str, out: Path | None) -> tuple[FinishedRun, list[TierModel], Path]:
+def to_export(
+    run: Path, tier: str, out: Path | None, cluster: int | None = None
+) -> tuple[FinishedRun, list[TierModel], Path]:
     """Open a run, make the networks of one tier or of "all", and say which folder their files go to.
 
     Raises:
         CannotLoad, SettingError: as `open_run` and `tier_of`.
     """
     opened = open_run(run)
-    models = [tier_of(opened, name) for name in (opened.tiers if tier == "all" else [tier])]
+    models = [tier_of(opened, name, cluster) for name in (opened.tiers if tier == "all" else [tier])]
     return opened, models, run / "export" if out is None else out
 
 

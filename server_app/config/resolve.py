@@ -23,7 +23,7 @@ from server_app.config.foreign import foreign_keys, keys_of
 from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.start import Start, found_start
-from server_app.metrics import Headline, check_installed, headline
+from server_app.metrics import Headline, check_installed, client_figure, headline
 from server_app.task_facts import read_facts, save_facts
 from strategies import METHODS, FlowerStrategy, Settings
 
@@ -145,7 +145,8 @@ class RunConfig:
         fitted = self
         if self.data.own and facts != self.facts:
             fitted = resolve({}, overrides=self.flat, check_files=False, facts=facts)
-        return replace(fitted, facts=facts, settings=replace(fitted.settings, facts=facts.to_json()))
+        metric = client_figure(fitted.headline, facts).asked
+        return replace(fitted, facts=facts, settings=replace(fitted.settings, facts=facts.to_json(), metric=metric))
 
     def strategy(self) -> FlowerStrategy:
         """A new strategy of this configuration."""

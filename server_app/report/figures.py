@@ -45,14 +45,15 @@ def figures(
         "accepted": [(row["round"], float(row.get("accepted") or 0)) for row in rows],
     }
     local = named({"all labels": ("local", "accuracy"), "own labels": ("local", "accuracy_own_labels")}, 100)
-    of_clients = next((row["fairness"]["metric"] for row in rows if "metric" in (row.get("fairness") or {})), "")
+    scored: Row = next((row["fairness"] for row in rows if row.get("fairness")), {})
+    of_clients, as_share = scored.get("metric", "accuracy"), "variance" not in scored
     people = named(
         {
             "best 10 %": ("fairness", "best_10_percent_mean"),
             "mean": ("fairness", "mean"),
             "worst 10 %": ("fairness", "worst_10_percent_mean"),
         },
-        1 if of_clients else 100,
+        100 if as_share else 1,
     )
     first, second, third = MARKS[:3]
     panels = [
@@ -64,9 +65,7 @@ def figures(
         _Panel("Clients a round", clients, {"selected": MUTED, "accepted": first}, from_zero=True, whole=True),
         _Panel("Accuracy on the clients' own test data (%)", local, {"all labels": first, "own labels": second}),
         _Panel(
-            f"Mean {of_clients} of clients, own test data"
-            if of_clients
-            else "Mean accuracy of clients, own test data (%)",
+            f"Mean {of_clients} of clients, own test data{' (%)' if as_share else ''}",
             people,
             {"best 10 %": third, "mean": first, "worst 10 %": second},
         ),

@@ -104,14 +104,14 @@ def _fairness(rows: Sequence[Row], tiers: Sequence[str]) -> str:
     row: Row = next((row for row in reversed(rows) if isinstance(row.get("fairness"), Mapping)), {})
     found: Mapping[str, Any] = row.get("fairness") or {}
     each = found.get("tiers") or {}
-    metric = found.get("metric")  # of what is no share
-    shown = _share if metric is None else lambda value: _plain(value, 4)
-    spread = "variance_points2" if metric is None else "variance"
+    metric, share = found.get("metric"), "variance_points2" in found
+    shown = _share if share else lambda value: _plain(value, 4)
+    spread = "variance_points2" if share else "variance"
     heads = [
         "",
         "clients",
         "mean",
-        "variance (points²)" if metric is None else "variance",
+        "variance (points²)" if share else "variance",
         "worst 10 %",
         "best 10 %",
         "10th percentile",
@@ -127,7 +127,7 @@ def _fairness(rows: Sequence[Row], tiers: Sequence[str]) -> str:
                 name,
                 _plain(of.get("clients"), 0),
                 shown(of.get("mean")),
-                _plain(of.get(spread), 1 if metric is None else 4),
+                _plain(of.get(spread), 1 if share else 4),
                 *shares,
                 _plain(of.get("angle"), 3),
                 _plain(of.get("kl_uniform"), 4),

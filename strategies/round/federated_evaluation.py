@@ -22,7 +22,8 @@ from strategies.tiers.tier import Tier, share_of
 SCORES = ("loss", "accuracy", "accuracy-own-labels")
 # Of a node that was sent several states, to choose from or that its cluster went through.
 _MOST_LOSS = 1e100  # of a mean; beyond that no number of it could be squared
-IF_ASKED = ("cluster", "accuracy-test-identity", "accuracy-best-on-path", "accuracy-end-of-path")
+IF_ASKED = ("cluster", "accuracy-test-identity", "accuracy-best-on-path", "accuracy-end-of-path", "score")
+_SHARES = frozenset({"f1", "balanced-accuracy", "auc"})  # of what may be asked for as "score"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +35,14 @@ class ScoreRequest:
         tier: the node's tier this round.
         nonce: the name of the request.
         message: the request itself.
+        metric: what it asks for besides loss and accuracy; "" is nothing.
     """
 
     node: NodeId
     tier: str
     nonce: str
     message: Message
+    metric: str = ""
 
 
 def score_requests(
@@ -65,7 +68,7 @@ def score_requests(
     for i in sorted(draws.choice(len(able), count, replace=False)):
         node, tier = able[i], tiers[able[i].id].name
         nonce, message = part_request(context, EVALUATE, node, kept[tier], states=states, on_path=True)
-        asked.append(ScoreRequest(node=node.id, tier=tier, nonce=nonce, message=message))
+        asked.append(ScoreRequest(node=node.id, tier=tier, nonce=nonce, message=message, metric=settings.metric))
     return asked
 
 
@@ -114,7 +117,8 @@ def read_score(request: ScoreRequest, message: Message | None) -> LocalScore | N
     examples = metrics.get("num-examples", 0.0)
     shares = [metrics[key] for key in (*SCORES, *IF_ASKED) if key.startswith("accuracy") and key in metrics]
     usable = examples > 0 and metrics.keys() >= set(SCORES) and all(0 <= share <= 1 for share in shares)
-    usable = usable and 0 <= metrics["loss"] <= _MOST_LOSS
+    most = 1.0 if request.metric in _SHARES else _MOST_LOSS
+    usable = usable and 0 <= metrics["loss"] <= _MOST_LOSS and 0 <= metrics.get("score", 0.0) <= most
     found = {key: metrics[key] for key in (*SCORES, *IF_ASKED) if key in metrics}
     return LocalScore(node=request.node, tier=request.tier, examples=examples, metrics=found) if usable else None
 

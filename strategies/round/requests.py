@@ -16,6 +16,7 @@ from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel, flatten
 from models.variants.cluster_states import pack_states, shared_names
 from protocol import (
+    EVALUATE,
     STATE,
     TRAIN,
     ClusterStates,
@@ -166,7 +167,8 @@ def part_request(
     """
     path = states.path(node.id) if on_path else ()
     clusters = path or states.clusters_for(node.id)
-    request = PartRequest(**_common(context, plan, states.told(clusters, path=bool(path))))
+    metric = context.settings.metric if kind == EVALUATE else ""
+    request = PartRequest(**_common(context, plan, states.told(clusters, path=bool(path))), metric=metric)
     return request.nonce, _message(context, request, states.arrays(plan, clusters), kind, node)
 
 

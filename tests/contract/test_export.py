@@ -13,8 +13,12 @@ import torch
 from PIL import Image
 
 import flotilla
+from data import DataSettings
+from data import load as load_data
 from flotilla.serving.export import export
 from flotilla.serving.formats.onnx_file import OnnxModel
+from flotilla.serving.model import TierModel
+from models.evaluation import evaluate
 from protocol import Scalar
 from strategies import METHODS
 from tests.support import Player
@@ -28,16 +32,26 @@ KINDS: dict[str, dict[str, Scalar]] = {
     "private norms": {"model": "resnet", "widths": "4, 8, 8, 8", "method": "nefl"},
     "dual norms": {"model": "cnn", "widths": "4, 8, 8, 8", "adversarial": 0.5, "robust_mix": 0.3},
     "attention": {"model": "vit", "widths": "8, 8", "blocks": "1", "heads": 2},
+    "norms by width": {"model": "cnn", "widths": "4, 8, 8, 8", "norm": "batch-per-width"},
+    "masks": {"model": "cnn", "widths": "4, 8, 8, 8", "method": "fiarse"},
+    "fairness": {"aggregation": "q-fedavg"},
+    "IFCA": {"model": "cnn", "widths": "4, 8, 8, 8", "clustering": "ifca", "synthetic_groups": "rotations:2"},
+    "CFL": {"clustering": "cfl", "synthetic_groups": "rotations:2"},
 }
 METHOD: dict[str, dict[str, Scalar]] = {method: {"method": method} for method in METHODS}
 CASES = METHOD | KINDS
-# One of each way to keep what a tier holds; the others take as long and go with `make test-slow`.
-FIRST = {"heterofl", "nefl", "splitmix", "depthfl", "fiarse", "attention"}
+# One of each way to keep what a tier holds; every tier of every method goes with `make test-slow`.
+FIRST = ["heterofl", "nefl", "splitmix", "depthfl", "fiarse", "attention"]
 
 
-@pytest.mark.parametrize(
-    "case", [case if case in FIRST else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
-)
+def check_file(content: bytes, model: TierModel) -> None:
+    """It holds the network and nothing of the machine that wrote it."""
+    assert not [path for path in (b"/root", b"/work", str(ROOT).encode(), b".py") if path in content]
+    weights = sum(tensor.nbytes for tensor in model.network.state_dict().values())
+    assert len(content) < weights + 40_000
+
+
+@pytest.mark.parametrize("case", FIRST)
 def test_the_file_is_the_tier(play: Player, tmp_path: Path, case: str) -> None:
     out = play.once(**CASES[case])
     (row,) = export(out.path, "b", "onnx", tmp_path)
@@ -50,9 +64,41 @@ def test_the_file_is_the_tier(play: Player, tmp_path: Path, case: str) -> None:
     for count in (1, 7):
         x = torch.rand(count, 1, 8, 8)
         assert torch.allclose(torch.from_numpy(runtime.run(x.numpy())), model(x), atol=1e-4)
-    assert not [path for path in (b"/root", b"/work", str(ROOT).encode(), b".py") if path in content]
-    weights = sum(tensor.nbytes for tensor in model.network.state_dict().values())
-    assert len(content) < weights + 40_000
+    check_file(content, model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", list(CASES))
+def test_every_tier_is_in_a_file_of_its_own(play: Player, tmp_path: Path, case: str) -> None:
+    """Each is loaded and exported; both have the accuracy that the run reported of it, to the last digit."""
+    out = play.once(**CASES[case])
+    reported = {"global": out.summary["last"]["accuracy"]}
+    reported |= {name: tier["accuracy"] for name, tier in out.summary["last"]["tiers"].items()}
+    test = load_data(DataSettings()).test
+    usable = {tier: accuracy for tier, accuracy in reported.items() if accuracy is not None}
+    assert len(usable) >= 2
+    for tier, accuracy in usable.items():
+        model = flotilla.load(out.path, tier)
+        assert evaluate(model, test.inputs, test.labels).accuracy == accuracy
+        (row,) = export(out.path, tier, "onnx", tmp_path)
+        assert row.accuracy == accuracy
+        assert row.difference is not None
+        assert row.difference <= 1e-4
+        assert row.file is not None
+        check_file(row.file.read_bytes(), model)
+
+
+def test_networks_of_every_cluster(play: Player, tmp_path: Path) -> None:
+    out = play.once(**CASES["IFCA"])
+    files = []
+    for cluster in (0, 1):
+        (row,) = export(out.path, "c", "onnx", tmp_path, cluster=cluster)
+        assert row.file is not None
+        model, x = flotilla.load(out.path, "c", cluster=cluster), torch.rand(3, 1, 8, 8)
+        found = torch.from_numpy(OnnxModel(row.file.read_bytes()).run(x.numpy()))
+        assert torch.allclose(found, model(x), atol=1e-4)
+        files.append(row.file.name)
+    assert files == ["tier-c.cluster0.onnx", "tier-c.cluster1.onnx"]
 
 
 def test_a_device_without_torch(play: Player, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from logging import Handler, LogRecord, getLogger
 from typing import Any
 
 import pytest
@@ -15,3 +17,18 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr("data.fetch._ASK", 120.0)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Lines of the log."""
+    lines = list[str]()
+
+    class Lines(Handler):
+        def emit(self, record: LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler = Lines()
+    getLogger("flwr").addHandler(handler)
+    yield lines
+    getLogger("flwr").removeHandler(handler)

@@ -61,6 +61,20 @@ def test_a_folder_of_arrays_is_the_same(tmp_path: Path) -> None:
     ("arrays", "said"),
     [
         ({"x": X}, "no array y; it has x"),
+        ({"images": X, "labels": Y}, "no array x; it has images, labels"),
+        ({"x": X, "y": Y, "x_test": X}, "no array y_test"),
+        (
+            {"x": X, "y": Y, "x_test": X[:, :5], "y_test": Y},
+            "inputs of 1 x 6 x 5; those of its test part are 1 x 5 x 5",
+        ),
+        ({"x": X, "y": np.where(Y == 2, np.nan, Y)}, "array y, row 2: a value is not finite"),
+        ({"x": X, "y": Y, "client": np.full(12, np.inf)}, "array client of the train part, row 0"),
+        ({"x": X, "y": np.eye(3)[Y]}, r"array y of the train part has shape \[12, 3\], and a class each"),
+        ({"x": X, "y": np.array(3)}, "."),
+        ({"x": np.array(3), "y": Y}, r"array x has shape \[\]"),
+        ({"x": X.astype(complex), "y": Y}, "array x is complex128, and numbers are wanted"),
+        ({"x": np.full((12, 2), 1e300), "y": Y}, "array x of the train part, row 0: a value is not finite"),
+        ({"x": X, "y": np.array([{}] * 12, dtype=object)}, "Object arrays|allow_pickle"),
         ({"x": X, "y": Y[:5]}, "12 inputs, and 5 in array y"),
         ({"x": np.full((12, 2), np.nan), "y": Y}, "array x of the train part, row 0: a value is not finite"),
         ({"x": np.array([{}] * 12, dtype=object), "y": Y}, "Object arrays|allow_pickle"),
@@ -111,3 +125,28 @@ def test_what_is_no_archive_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04torn")
     with pytest.raises(DataError, match=r"a\.npz"):
         load(_settings(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("y", "names"),
+    [
+        (np.array(["b", "a", "c"] * 4), ("a", "b", "c")),
+        (np.array([b"b", b"a", b"c"] * 4), ("a", "b", "c")),
+        (np.array([10.0, 2.0, 2.5] * 4), ("2", "2.5", "10")),
+        (np.array([True, False, False] * 4), ("False", "True")),
+        (np.array([[3], [1], [2]] * 4, dtype=">i2"), ("1", "2", "3")),
+    ],
+)
+def test_labels_of_every_type_have_names(tmp_path: Path, y: np.ndarray[Any, Any], names: tuple[str, ...]) -> None:
+    np.savez(tmp_path / "a.npz", x=X.astype(np.float16).reshape(12, -1), y=y, client=y.reshape(-1))
+    facts = input_facts(_settings(tmp_path, partition="natural", num_clients=2))
+    assert facts.classes == names
+
+
+def test_a_device_with_inputs_of_another_shape_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    facts = input_facts(_settings(tmp_path))
+    np.savez(tmp_path / "a.npz", x=np.zeros((12, 9, 9), dtype=np.uint8), y=Y)
+    with pytest.raises(DataError, match="inputs of 1 x 6 x 5") as caught:
+        load(_settings(tmp_path, partition="own"), facts)
+    assert caught.value.told == "its inputs are 1 x 9 x 9, not 1 x 6 x 5"

@@ -226,3 +226,89 @@ def test_a_damaged_picture_is_named_here_and_not_elsewhere(tmp_path: Path) -> No
 def test_what_cannot_be_set(key: str, value: object, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=key.replace("_", "-")):
         _settings(tmp_path, **{key: value})
+
+
+def test_parts_are_known_with_capitals_and_what_lies_beside_is_said(tmp_path: Path, said: list[str]) -> None:
+    for part in ("Train", "TESTING", "holdout"):
+        for name, value in (("a", 10), ("b", 200)):
+            _grey(tmp_path / part / name, value, value + 1)
+    (tmp_path / "Train" / "loose.png").write_bytes((tmp_path / "Train/a/0.png").read_bytes())
+    data = load(_settings(tmp_path, image_channels=1))
+    assert (data.classes, len(data.train), len(data.test)) == (2, 4, 4)
+    assert "1 folders beside train and test (holdout)" in said[0]
+    assert "1 in no class's folder" in said[0]
+
+
+def test_a_link_that_leads_back_makes_no_second_picture(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        _grey(tmp_path / name, 1, 2, 3)
+        (tmp_path / name / "again").symlink_to(tmp_path / name)
+    assert len(load(_settings(tmp_path)).train_examples) + len(load(_settings(tmp_path)).test_examples) == 6
+
+
+def test_a_class_has_one_name_in_every_spelling_of_unicode(tmp_path: Path) -> None:
+    """File systems of other makers take letters apart."""
+    for root, name in (("one", "caf\u00e9"), ("other", "cafe\u0301")):
+        for kind in (name, "bar"):
+            _grey(tmp_path / root / kind, 1, 2)
+    facts = input_facts(_settings(tmp_path / "one"))
+    device = _settings(tmp_path / "other", partition="own")
+    assert node_data(device, 0, facts).labels == (0, 1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I;16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_has_black_and_white(mode: str, channels: int) -> None:
+    white = Image.new("L", (4, 4), 255)
+    white.paste(0, (0, 0, 2, 4))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(white).astype(np.uint16) * 257)
+    elif mode == "PA":
+        image = white.convert("P").convert(mode)
+    elif mode in ("CMYK", "YCbCr", "HSV"):
+        image = white.convert("RGB").convert(mode)
+    else:
+        image = white.convert(mode)
+    found = pixels(image, (channels, 4, 4), "stretch")
+    assert (found[:, 0, 0] <= 2).all()
+    assert (found[:, 0, 3] >= 253).all()
+
+
+def test_depths_of_tiff(tmp_path: Path) -> None:
+    """Of 16 and 32 bits, with and without a sign; floats are 0 to 1, and others are refused by name."""
+    for dtype, white in ((np.uint16, 2**16 - 1), (np.int16, 2**15 - 1), (np.uint32, 2**32 - 1), (np.int32, 2**31 - 1)):
+        file = tmp_path / f"{dtype.__name__}.tif"
+        _tiff(file, np.array([[0, white // 2], [white, white]], dtype=dtype))
+        found = read_picture(file, (1, 2, 2), "stretch")[0]
+        assert np.abs(found - np.array([[0, 127.5], [255, 255]])).max() < 0.1
+    Image.fromarray(np.array([[0.0, 200.0], [0, 0]], dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="floats from 0 to 200; allowed are 0"):
+        read_picture(tmp_path / "float.tif", (1, 2, 2), "stretch")
+
+
+def _tiff(file: Path, values: np.ndarray[Any, Any]) -> None:
+    """A grey TIFF without compression, little-endian, as Pillow does not write all of them."""
+    height, width = values.shape
+    kind = 2 if np.issubdtype(values.dtype, np.signedinteger) else 1
+    fields = [(256, width), (257, height), (258, 8 * values.itemsize), (259, 1), (262, 1), (273, 8)]
+    fields += [(277, 1), (278, height), (279, values.nbytes), (339, kind)]
+    content = values.astype(values.dtype.newbyteorder("<")).tobytes()
+    entries = b"".join(
+        np.array([tag, 3], "<u2").tobytes() + np.array([1, value], "<u4").tobytes() for tag, value in fields
+    )
+    head = b"II*\0" + np.array([8 + len(content)], "<u4").tobytes()
+    file.write_bytes(head + content + np.array([len(fields)], "<u2").tobytes() + entries + bytes(4))
+
+
+def test_the_first_frame_counts_and_a_picture_is_turned_as_it_was_taken(tmp_path: Path) -> None:
+    frames = [Image.new("L", (4, 4), value) for value in (250, 10)]
+    frames[0].save(tmp_path / "a.GIF", save_all=True, append_images=frames[1:])
+    assert read_picture(tmp_path / "a.GIF", (1, 4, 4), "stretch").min() == 250
+    image = Image.new("L", (4, 4), 0)
+    image.paste(255, (0, 0, 4, 2))
+    tags = Image.Exif()
+    tags[274] = 6  # a quarter turn
+    image.save(tmp_path / "a.jpg", exif=tags, quality=95)
+    found = read_picture(tmp_path / "a.jpg", (1, 4, 4), "stretch")[0]
+    assert found[:, 3].min() > 250
+    assert found[:, 0].max() < 5

@@ -56,3 +56,16 @@ def test_another_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "leaf/train/odd.json").write_text(content)
     with pytest.raises(DataError, match=r"train/odd\.json is none"):
         load(_settings(tmp_path))
+
+
+def test_users_without_examples_and_one_that_is_odd(tmp_path: Path) -> None:
+    some = [([0.0] * 4, 0), ([1.0] * 4, 1.0)]
+    _write(tmp_path / "a", {"ann": [], "bob": some, "cid": []}, {"dan": []})
+    settings = DataSettings(dataset="leaf", data_root=str(tmp_path / "a"))
+    assert input_facts(settings).classes == ("0", "1")
+    _write(tmp_path / "b", {"bob": some, "cid": [([0.0] * 4, 0), ([0.0] * 5, 1)]}, {})
+    with pytest.raises(DataError, match="example 2 of user cid is another than the first of user bob"):
+        load(DataSettings(dataset="leaf", data_root=str(tmp_path / "b")))
+    _write(tmp_path / "c", {"bob": [([0.0] * 4, float("nan"))]}, {})
+    with pytest.raises(DataError, match="user bob, row 0: nan is no name"):
+        load(DataSettings(dataset="leaf", data_root=str(tmp_path / "c")))

@@ -149,6 +149,9 @@ def test_regression_and_several_labels(tmp_path: Path) -> None:
         (lambda text: text.splitlines()[0] + "\n", {}, r"t.csv: it has no rows"),
         (lambda text: text.replace("dose", "age"), {}, r"two columns are called age"),
         (lambda text: text, {"table_without": "age,dose,ward,site"}, r"no column beside the target"),
+        (lambda text: text.replace("0.5", "1e300"), {}, r"column dose, row 1: 1e\+300 is larger than a 32-bit float"),
+        (lambda text: "61,0.5,1\n62,0.4,0\n", {}, r"t.csv: its first row is of numbers"),
+        (lambda text: "", {}, r"t.csv: it has no rows"),
         (lambda text: text, {"dataset": "csv:other.csv"}, r"no file that ends with .csv"),
         (lambda text: text, {"dataset": "csv:../t.csv"}, r"below data-root"),
         (lambda text: text, {"dataset": "csv:/etc/passwd"}, r"below data-root"),
@@ -181,3 +184,119 @@ def test_new_rows_are_read_by_the_names_of_their_columns(small: Path) -> None:
     (small / "new.csv").write_text("ward,age\nday,61\n")
     with pytest.raises(UnusableInput, match="no column dose"):
         preprocess(small / "new.csv")
+
+
+def _same(root: Path, text: str, encoding: str = "utf-8", name: str = "u.csv") -> bool:
+    """Whether a file says what `t.csv`, which is beside it, says."""
+    (root / name).write_bytes(text.encode(encoding))
+    one, other = (load(_settings(root, f"csv:{file}", table_without="site")) for file in ("t.csv", name))
+    equal = torch.equal(one.train_examples.values, other.train_examples.values)
+    return equal and torch.equal(one.train_examples.labels, other.train_examples.labels)
+
+
+def test_csv_as_spreadsheets_and_pandas_write_it(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(SMALL)
+    rows = SMALL.splitlines()
+    assert _same(tmp_path, SMALL, "utf-8-sig")
+    assert _same(tmp_path, SMALL.replace("\n", "\r\n"), name="U.CSV")
+    assert _same(tmp_path, SMALL.replace(",", "\t"))
+    german = SMALL.replace(",", ";").replace(".", ",")
+    assert _same(tmp_path, german)
+    assert _same(tmp_path, german.replace("\n", ";\n"))  # and a separator at the end of every row
+    indexed = "\n".join([f",{rows[0]}", *(f"{number},{row}" for number, row in enumerate(rows[1:]))])
+    assert _same(tmp_path, indexed)
+
+
+def test_classes_and_clients_are_texts_whatever_they_look_like(tmp_path: Path) -> None:
+    """A number in one file and a text in another, identifiers of more digits than a float has, composed letters."""
+    (tmp_path / "a.csv").write_text("x,who,y\n1,98765432109876543210987,1\n2,98765432109876543210988,TRUE\n")
+    (tmp_path / "b.csv").write_text("x,who,y\n1,007,1.0\n2,7,true\n3,caf\u00e9,unknown\n4,cafe\u0301,unknown\n")
+    settings = _settings(tmp_path, "csv:[ab].csv", table_clients="who", local_test_fraction=0)
+    data = load(settings)
+    assert input_facts(settings).classes == ("1", "True", "unknown")
+    owners = torch.cat([part.owners for part in (data.train_examples, data.test_examples) if part.owners is not None])
+    assert len(set(owners.tolist())) == 5
+
+
+def test_the_column_that_is_predicted_is_the_same_in_every_file(tmp_path: Path) -> None:
+    """The last one of the first file; another site, or a device, may have it elsewhere."""
+    (tmp_path / "a.csv").write_text("age,dose,ill\n40,1,yes\n50,2,no\n60,2,no\n")
+    (tmp_path / "b.csv").write_text("ill,dose,age\nyes,1,70\nno,2,80\nno,2,90\n")
+    facts = input_facts(_settings(tmp_path, "csv:*.csv"))
+    assert facts.classes == ("no", "yes")
+    one = _settings(tmp_path, "csv:b.csv", partition="own")
+    assert sorted(load(one, facts).train_examples.labels.tolist()) == [0, 0, 1]
+    asked = [summarise(_settings(tmp_path, f"csv:{name}.csv", partition="own")) for name in "ab"]
+    with pytest.raises(DataError, match="the last columns differ, age, ill: `table-target`"):
+        facts_from(one, asked[0] + asked[1])
+
+
+def test_a_server_that_has_rows_to_test_on_only(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text(SMALL)
+    assert summarise(_settings(tmp_path, "csv:test.csv", partition="own")).count("class") == 0
+
+
+def test_a_place_is_no_test_part(tmp_path: Path) -> None:
+    for name in ("testaccio", "rome", "test-rome", "validation"):
+        (tmp_path / f"{name}.csv").write_text(SMALL)
+    data = load(_settings(tmp_path, "csv:*.csv"))
+    assert (len(data.train_examples), len(data.test_examples)) == (8, 4)
+
+
+def test_types_of_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {
+        "word": pa.array(["a", None, "b"]).dictionary_encode(),
+        "small": pa.array([1, None, 3], pa.int8()),
+        "large": pa.array([2**53 + 1, 2**62, 2**63 - 1]),
+        "exact": pa.array(["1.50", "2.25", "3.00"]).cast(pa.decimal128(5, 2)),
+        "flag": pa.array([True, None, False]),
+        "time": pa.array([0, 43_200, None], pa.time32("s")),
+        "nothing": pa.nulls(3),
+        "__index_level_0__": pa.array([7, 8, 9]),
+        "y": pa.array([1.0, 2.0, 1.0]),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    settings = _settings(tmp_path, "parquet:t.parquet")
+    facts = input_facts(settings)
+    assert facts.classes == ("1", "2")
+    features = Columns.from_json(facts.details).features
+    assert features[:5] == ["exact", "flag", "flag is missing", "large", "small"]
+    assert features[5:] == ["small is missing", "time", "time is missing", "word = a", "word = b"]
+    assert bool(load(settings).train.inputs.isfinite().all())
+    parquet.write_table(pa.table({**columns, "small": pa.array([[1], [2], [3]])}), tmp_path / "u.parquet")
+    with pytest.raises(DataError, match=r"u.parquet, column small: it holds list.*table-without"):
+        load(_settings(tmp_path, "parquet:u.parquet"))
+
+
+def test_a_constant_column_is_only_shifted(tmp_path: Path) -> None:
+    """Sums of 0.1 and of a large number round: what they differ by is no deviation."""
+    rows = "".join(f"0.1,1234567.8,{row},{row % 2}\n" for row in range(1000))
+    (tmp_path / "t.csv").write_text(f"a,b,x,y\n{rows}")
+    facts = input_facts(_settings(tmp_path))
+    assert facts.std[:2] == (1.0, 1.0)
+    assert facts.std[2] == pytest.approx(288.67, rel=0.01)
+
+
+def test_values_that_are_mostly_numbers_are_said(tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "t.csv").write_text("crp,y\n1.5,a\n2,b\n<0.5,a\n3,b\n")
+    load(_settings(tmp_path))
+    assert "t.csv, column crp: 3 of 4 values are numbers, but row 3 has '<0.5'" in "".join(said)
+
+
+def test_another_encoding_is_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("größe,y\n1,a\n2,b\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"t.csv: it is not UTF-8"):
+        load(_settings(tmp_path))
+    (tmp_path / "t.csv").write_bytes("size,where,y\n1,Köln,a\n2,Bonn,b\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"t.csv: column where: it is not UTF-8"):
+        load(_settings(tmp_path))
+
+
+def test_texts_in_one_file_and_numbers_in_another_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("zip,y\n10115,a\n10117,b\n")
+    (tmp_path / "b.csv").write_text("zip,y\nD-10115,a\nD-10117,b\n")
+    with pytest.raises(DataError, match=r"column zip holds texts in b.csv and numbers in a.csv"):
+        load(_settings(tmp_path, "csv:*.csv"))

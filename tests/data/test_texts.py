@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from data import DataError, DataSettings, InputFacts, Preprocess, Summary, facts_from, load, node_data, summarise
+from data import (
+    DataError,
+    DataSettings,
+    InputFacts,
+    Preprocess,
+    Summary,
+    facts_from,
+    input_facts,
+    load,
+    node_data,
+    summarise,
+)
 from data.tokens import made
 from models.errors import SettingError
 
@@ -90,7 +101,13 @@ def test_with_a_given_tokenizer_no_device_says_its_words(tmp_path: Path) -> None
 
 WRONG = {
     "a column is missing": ("train.csv", "sentence,label\na,b\n", "text is not there"),
+    "another separator": ("train.csv", "text;label\na;b\n", "but text;label"),
     "a row is short": ("train.csv", "text,label\na,b\nc\n", "(row 3)"),
+    "a row is long": ("train.csv", "text,label\na, and more,b\n", "rows of 2 cells, as the first; it has 3 (row 2)"),
+    "texts as labels": ("train.csv", f"label,text\n{'long ' * 50},b\n{'longer ' * 50},a\n", "one begins with 'long"),
+    "a text without end": ("train.csv", f"text,label\na,b\n{'x' * (2**20 + 1)},a\n", "(row 3)"),
+    "fields in a field": ("train.jsonl", '{"text": {"de": "a"}, "label": "b"}\n', "texts and whole numbers (row 1)"),
+    "null": ("train.jsonl", '{"text": "a", "label": null}\n', "texts and whole numbers (row 1)"),
     "no text": ("train.txt", "place where?\nplace\n", "(row 2)"),
     "no object": ("train.jsonl", '{"text": "a", "label": "b"}\n[1]\n', "(row 2)"),
     "not UTF-8": ("train.txt", b"place \xff\xfe\n", "UTF-8"),
@@ -104,7 +121,7 @@ def test_what_is_wrong_is_named_here_and_not_elsewhere(
 ) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError) as caught:
-        load(_settings(tmp_path))
+        input_facts(_settings(tmp_path))
     assert said in str(caught.value)
     assert str(tmp_path) not in caught.value.told
 
@@ -119,3 +136,16 @@ def test_clients_by_a_column(tmp_path: Path) -> None:
         len(node_data(settings, node, facts).train) + len(node_data(settings, node, facts).test) for node in (0, 1)
     ]
     assert counts == [4, 4]
+
+
+def test_names_are_the_same_in_every_format_and_long_texts_are_read(tmp_path: Path) -> None:
+    long = "word " * 40_000
+    contents = {
+        "a/Train.csv": f"text, label\n{long},1.0\nb, True \n",
+        "b/train.jsonl": f'{{"text": "{long}", "label": 1}}\n{{"text": "b", "label": true}}\n',
+        "c/train.txt": f"1 {long}\n\ntrue b\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(content)
+        assert summarise(_settings((tmp_path / name).parent, partition="own")).counts["class"] == {"1": 1, "True": 1}

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
-from data import DataError, DataSettings, input_facts, inspect, load
+from data import DataError, DataSettings, input_facts, inspect, load, torch_sets
 from data.files import Files
 from data.sources import SOURCES
 from data.torch_sets import own_set
@@ -88,6 +88,16 @@ class Mislabelled(Birds):
         super().__init__(root, train)
         type(self).made += 1
         self.targets = [1] * self.count
+
+
+class Versioned(Birds):
+    """It says when its pictures are others."""
+
+    version, asked = "1", 0
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        type(self).asked += 1
+        return super().__getitem__(row)
 
 
 class Letters(Birds):
@@ -222,3 +232,18 @@ def test_torchvision_says_what_is_missing(tmp_path: Path, name: str, said: str) 
 def test_nothing_but_the_run_decides_where_the_data_are() -> None:
     with pytest.raises(SettingError, match="root"):
         SOURCES["torchvision:MNIST(root=elsewhere)"].read(Files(root=Path("/tmp")))
+
+
+def test_pictures_of_a_version_are_decoded_once_on_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FLOTILLA_CACHE", str(tmp_path))
+    source: Any = SOURCES["tests.data.test_torch_sets:Versioned"]
+    decoded = []
+    for version in ("1", "1", "2"):
+        monkeypatch.setattr(Versioned, "version", version)
+        monkeypatch.setattr(Versioned, "asked", 0)
+        torch_sets._read.cache_clear()
+        train, _, _ = torch_sets._read(source, _settings("Versioned").files)
+        found = train.held(torch.arange(6))[0]
+        assert found[:6, 0, 2, 2].tolist() == list(range(6))
+        decoded.append(Versioned.asked)
+    assert decoded[1] == decoded[0] - 6 == decoded[2] - 6  # labels are asked for every time

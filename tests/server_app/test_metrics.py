@@ -77,18 +77,34 @@ def test_when_a_run_has_had_enough(rule: dict[str, Any], values: list[float], en
 
 
 def test_what_devices_say_follows_the_headline() -> None:
-    said = {"loss": 4.0, "accuracy": 0.25}
+    said = {"loss": 4.0, "accuracy": 0.25, "score": 0.75}
     numbers = InputFacts.from_json(FACTS.to_json().replace('"classification"', '"regression"'))
     for name, facts, value, share in (
         ("accuracy", FACTS, 0.25, True),
-        ("f1", FACTS, 0.25, True),
+        ("f1", FACTS, 0.75, True),
         ("loss", FACTS, 4.0, False),
         ("perplexity", FACTS, np.exp(4.0), False),
-        ("mae", numbers, 2.0, False),
+        ("rmse", numbers, 2.0, False),
+        ("mae", numbers, 0.75, False),
     ):
         figure = client_figure(Headline(name=name), facts)
         assert figure.of(said) == pytest.approx(value)
         assert figure.share is figure.higher is share
+    auc = client_figure(Headline(name="auc"), FACTS)
+    assert auc.of({"loss": 4.0, "accuracy": 1.0}) is None  # a device of one class does not say it
+
+
+def test_fairness_is_that_of_the_headline(tmp_path: Path) -> None:
+    """Two classes a client, so each says an AUC of its two; and what every client says is its own F1."""
+    keys: dict[str, Any] = {"num_clients": 5, "partition": "labels", "num_server_rounds": 1, "fraction_evaluate": 1.0}
+    for name in ("f1", "auc", "balanced-accuracy"):
+        row = play(tmp_path / name, metric=name, **keys).rows[-1]
+        assert row["fairness"]["metric"] == name
+        assert len(row["clients"]) == row["fairness"]["clients"] == 5
+        assert all(0 <= value <= 1 for value in row["clients"].values())
+        assert row["fairness"]["mean"] == pytest.approx(np.mean(list(row["clients"].values())))
+    one = play(tmp_path / "one", metric="auc", **keys | {"num_clients": 10, "labels_per_client": 1}).rows[-1]
+    assert (one["clients"], "fairness" in one) == ({}, False)
 
 
 def test_a_run_ends_at_its_target_and_stays_ended(tmp_path: Path) -> None:

@@ -91,8 +91,10 @@ def export(
 
     if (calibrate or force) and not int8:
         _fail("--calibrate and --force: with --int8 only")
-    if train and (int8 or cluster is not None or to is not Format.executorch):
-        _fail("--train: for --to executorch only, and without --int8 and --cluster")
+    if train and (int8 or to is not Format.executorch):
+        _fail("--train: for --to executorch only, and without --int8")
+    if cluster is not None and (train or to is Format.peft):
+        _fail("--cluster: without --train, and not for --to peft")
     wanted = Int8(inputs=tuple(calibrate or ()), force=force) if int8 else None
     try:
         if train:

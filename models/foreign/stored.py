@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, fx, nn
 
+from models.foreign.refused import lines_of
 from models.foreign.rules import RULES
-from models.foreign.trace import lines_of, operation
+from models.foreign.trace import operation
 
 _HEADER, _VERSION = "network", 1
 _MODES = {True: "training", False: "evaluation"}

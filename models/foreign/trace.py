@@ -6,26 +6,19 @@ An operation that no rule understands freezes what it touches, so that a mistake
 from __future__ import annotations
 
 import operator
-import re
-import traceback
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from models.foreign.atoms import Extent, atoms_of, extent, freeze, size_of
+from models.foreign.refused import Untraceable, inputs_of, place_of, reason, sized_by_data
 from models.foreign.rules import RULES, Call, Counts, Dims, NotUnderstood, Value, frozen, shape_of
 
 BATCH = 11  # examples of a trace: no size that networks have, so that nothing is taken for it
-_TORCH = str(Path(torch.__file__).parent)
-
-
-class Untraceable(ValueError):
-    """A module that cannot be followed; one line says where and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +101,18 @@ def exported(module: nn.Module, example: Tensor, *, training: bool) -> fx.GraphM
     Raises:
         Untraceable: PyTorch cannot make one.
     """
-    inputs = example[:1].expand(BATCH, *example.shape[1:]).clone()
+    if len(inputs := inputs_of(module)) > 1:
+        raise Untraceable(f"its forward takes {', '.join(inputs)}: allowed is one tensor of inputs")
+    batched = example[:1].expand(BATCH, *example.shape[1:]).clone()
     module.train(training)
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     try:
         with warnings.catch_warnings():  # of what layers note on themselves meanwhile
             warnings.simplefilter("ignore")
-            program = torch.export.export(module, (inputs,), dynamic_shapes=({0: batch},), strict=False)
+            program = torch.export.export(module, (batched,), dynamic_shapes=({0: batch},), strict=False)
             made = program.module(check_guards=False)
     except Exception as error:  # whatever the module's code and PyTorch raise on the way
-        raise Untraceable(_reason(error)) from error
+        raise Untraceable(reason(error)) from error
     assert isinstance(made, fx.GraphModule)
     return made
 
@@ -195,6 +190,8 @@ class _Walk:
         if not _holds_tensors(value):
             return None
         name = operation(node)
+        if sized_by_data(value):
+            raise Untraceable(f"how long the output of {name}{place_of(node)} is depends on data")
         counts = Counts()
         try:
             if name not in RULES:
@@ -209,7 +206,7 @@ class _Walk:
         return found
 
     def _not_understood(self, node: fx.Node, name: str, error: Exception) -> Value:
-        where = f"{name}{_place(node)}"
+        where = f"{name}{place_of(node)}"
         why = f"the operation {where} is not understood" + (f" ({error})" if str(error) else "")
         if where not in self.traced.not_understood:
             self.traced.not_understood.append(where)
@@ -282,32 +279,6 @@ def _flat(value: Value) -> list[Extent]:
         else:
             flat.append(one)
     return flat
-
-
-def lines_of(node: fx.Node) -> str:
-    """Files and lines that a node comes from, outermost first, as tracebacks have them."""
-    return "\n".join(re.findall(r'File "[^"]+", line \d+', node.meta.get("stack_trace") or ""))
-
-
-def _place(node: fx.Node) -> str:
-    """File and line of the user's code that a node comes from."""
-    lines = re.findall(r'File "([^"]+)", line (\d+)', lines_of(node))
-    own = [f" ({Path(file).name}:{line})" for file, line in lines if not file.startswith(_TORCH)]
-    return own[-1] if own else ""
-
-
-def _reason(error: Exception) -> str:
-    """One line of what PyTorch says, and where in the user's code."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith(_TORCH)]
-    own = [one for one in frames if Path(one.filename).resolve() != Path(__file__).resolve()]
-    text = str(error)
-    where = f" at {Path(own[-1].filename).name}:{own[-1].lineno} ({own[-1].line})" if own else ""
-    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
-        return f"it branches on data{where}"
-    if "specialized" in text or "onstraint" in text.partition("\n")[0]:
-        return f"the batch size is a number to it{where}: allowed is a forward that takes any number of inputs"
-    said = next((line for line in text.splitlines() if line.strip()), "")
-    return f"it cannot be traced{where}: {type(error).__name__}: {said}"[:400]
 
 
 def state_of(module: nn.Module) -> Mapping[str, Tensor]:

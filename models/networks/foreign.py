@@ -24,8 +24,9 @@ from models.foreign.axes import Found, find_axes
 from models.foreign.batch_norms import BatchNorm
 from models.foreign.check import TOLERANCE, Proof, prove
 from models.foreign.part import build_part
+from models.foreign.refused import Untraceable
 from models.foreign.stages import NoStage
-from models.foreign.trace import Untraceable, exported, follow, state_of
+from models.foreign.trace import exported, follow, state_of
 from models.networks.builder import Builder
 from models.networks.foreign_depth import draw_exits, exit_of, length_in, step
 from models.networks.network import ROWS, Network

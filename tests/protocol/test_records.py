@@ -171,6 +171,22 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "a rate without end": ("plan", '{"rate":"1e999999999"}', "plan: rate: expected a fraction"),
     "a rate over nothing": ("plan", '{"rate":"1/0"}', "plan: rate: expected a fraction"),
     "a rate above 1": ("plan", '{"rate":"3/2"}', "plan: rate = 3/2: allowed is more than 0 and at most 1"),
+    "no groups": ("plan", '{"rate":{"rest":"1","groups":[]}}', "plan: rate: groups '': allowed is 1 to 16"),
+    "a group twice": (
+        "plan",
+        '{"rate":{"rest":"1","groups":[["a","1/2"],["a","1/4"]]}}',
+        "plan: rate: groups 'a, a': allowed is 1 to 16, each once",
+    ),
+    "a group's rate above 1": (
+        "plan",
+        '{"rate":{"rest":"1","groups":[["a","3/2"]]}}',
+        "plan: rate: share 3/2: allowed",
+    ),
+    "a group's rate in floating point": (
+        "plan",
+        '{"rate":{"rest":"1","groups":[["a",0.5]]}}',
+        "plan: rate: groups: expected a fraction",
+    ),
     "units of no axis": ("plan", '{"units":[[3,[1]]]}', "plan: units: expected a text, got 3"),
     "units that are no pairs": ("plan", '{"units":[["a"]]}', "plan: units: expected a list of 2"),
     "units that are a text": ("plan", '{"units":"ab"}', "plan: units: expected a list"),

@@ -13,7 +13,8 @@ from models import NetworkSpec, build, completed, layout
 from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Place
 from models.foreign.axes import find_axes
 from models.foreign.check import prove
-from models.foreign.trace import Untraceable, trace
+from models.foreign.refused import Untraceable
+from models.foreign.trace import trace
 from models.networks.complete import examples
 from models.statistics import static_norms
 from tests.models.foreign.traced import example, exported_once, found_in
@@ -39,6 +40,22 @@ def test_axes_are_found_and_proved(net: str, sizes: dict[str, int]) -> None:
     assert proof.holds
     assert max(proof.moved, proof.differs) < 1e-5
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("net", "groups"),
+    [
+        ("edge", {"stem": "stream", "squeeze": "inner", "hidden": "features"}),
+        ("attention", {"patch": "stream", "qkv": "heads", "gate": "mlp"}),
+        ("joined", dict.fromkeys(["first", "second", "third", "up.in"], "channels")),
+        ("layers", {"patch": "stream", **dict.fromkeys(["layers.0.self_attn", "layers.2.self_attn"], "heads")}),
+        ("layers", dict.fromkeys(["layers.0.linear1", "layers.1.linear1", "layers.2.linear1"], "mlp")),
+        ("residual", {"first.0.conv1": "inner", "second.0.conv1": "inner", "second.0.conv2": "stream"}),
+    ],
+)
+def test_what_axes_are_for_is_found(net: str, groups: dict[str, str]) -> None:
+    axes = found_in(net).axes
+    assert {name: axes[name].group for name in groups} == groups
 
 
 def test_concatenations_and_factors_are_found() -> None:
@@ -115,6 +132,20 @@ class Counting(Branching):
         return self.layer(x.flatten(1)) * torch.ones(len(x), 1) * float(len(x))  # type: ignore[no-any-return]
 
 
+class Routed(Branching):
+    """Sends every input where its first number says, as mixtures of experts do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x.flatten(1))
+        chosen = (y[:, 0] > 0).nonzero()[:, 0]
+        return y.index_add(0, chosen, y[chosen])
+
+
+class Paired(Branching):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:  # type: ignore[override]
+        return self.layer(x.flatten(1)) + y  # type: ignore[no-any-return]
+
+
 class Two(Branching):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         return self.layer(x.flatten(1)), x
@@ -124,6 +155,8 @@ class Two(Branching):
     ("module", "reason"),
     [
         (Branching(), r"it branches on data at test_found\.py:\d+ \(if y\.sum\(\) > 0:\)"),
+        (Routed(), r"how long the output of nonzero \(test_found\.py:\d+\) is depends on data"),
+        (Paired(), r"its forward takes x, y: allowed is one tensor"),
         (Two(), r"its forward returns 2 values"),
         (nn.Linear(64, 10), r"it cannot be traced"),
     ],

@@ -5,7 +5,7 @@ BIN := .venv/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel run federation compose test test-slow test-wheel test-compose test-edge trials audit fuzz lint
+.PHONY: help install wheel run federation compose test test-slow screenshots test-wheel test-compose test-edge trials audit fuzz lint
 .PHONY: format keys lock bench results clean
 
 help: ## Show this list.
@@ -44,6 +44,10 @@ test: install ## Run the tests (minutes), through real Flower processes too.
 test-slow: install ## Run the tests that take longer; published data sets from FLOTILLA_DATA if they are there.
 	@$(TEST) -m "slow and not compose and not wheel"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m "wheel and slow" tests/wheel
+
+screenshots: install ## Look at report and comparison in Chromium (Debian: chromium), as wide as a desktop and a phone; docs/screenshots/.
+	@$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/python -m pip install --quiet "playwright>=1.49,<2"
+	@FLOTILLA_SCREENSHOTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/pages $(ARGS)
 
 test-wheel: install ## Build a wheel, install it in an environment that has nothing else, use it from another directory.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m "wheel and not slow" tests/wheel

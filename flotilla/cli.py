@@ -156,6 +156,10 @@ def _given(option: str, value: object, default: object = None) -> Sequence[str]:
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as runs/latest.")],
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option("--beside", metavar="RUN", help="Show this run's tiers too in the picture of score against size."),
+    ] = None,
 ) -> None:
     """Write report.html of a run anew, whatever state it is in.
 
@@ -164,13 +168,14 @@ def report(
     from server_app.folder.settle import settle_ended
     from server_app.report.page import write_report
 
-    if not (folder / "config.json").is_file():
-        print(f"flotilla: {folder}: no run folder: it has no config.json", file=sys.stderr)
-        raise typer.Exit(2)
+    for place in (folder, *(beside or ())):
+        if not (place / "config.json").is_file():
+            print(f"flotilla: {place}: no run folder: it has no config.json", file=sys.stderr)
+            raise typer.Exit(2)
     try:
         for line in settle_ended(folder):
             print(line)
-        print(write_report(folder))
+        print(write_report(folder, beside or ()))
     except (OSError, ValueError) as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

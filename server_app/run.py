@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from logging import WARNING
 from time import perf_counter
@@ -23,18 +23,17 @@ from server_app.folder import checkpoint
 from server_app.folder.events import Events
 from server_app.folder.kept import KeptRounds
 from server_app.folder.progress import Progress, final_table, print_line
-from server_app.folder.run_folder import RunFolder
 from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
 from server_app.loss_watch import GoBack, LossWatch, guessing
 from server_app.metrics import Measure, client_figure, value_of
 from server_app.network_facts import network_facts
+from server_app.opening import opened
 from server_app.report.page import write_report
 from server_app.rows import Row, one_line, row_of
 from server_app.scoring import evaluate, with_other_clusters
 from server_app.task_facts import decide, saved_facts
 from server_app.tier_records import Moments, costs_of, tier_records
-from server_app.training_ways import training_ways
 from strategies import FlowerStrategy
 from strategies.exchange.report import RoundReport
 from strategies.flower_adapter import NothingLearnt
@@ -64,8 +63,7 @@ class Run:
         facts = saved or config.facts or decide(config.data, config.settings, grid)
         config = self.config = config.for_task(facts).on_base()
         self.strategy: FlowerStrategy = config.strategy()
-        self.folder = _folder(config, training_ways(self.strategy))
-        config.keep_inputs(self.folder.path)
+        self.folder = opened(config, self.strategy, facts)
         test, robust = evaluated_on(config.data, facts), config.robust
         self._client_figure = client_figure(config.headline, facts)
         measure = Measure(facts=facts, headline=config.headline, more=config.more_metrics)
@@ -306,14 +304,6 @@ class Run:
         return self.folder.write_summary(
             status, costs_of(self.strategy, self._traffic), error, headline=headline, ended=ended
         )
-
-
-def _folder(config: RunConfig, trained: Mapping[str, str]) -> RunFolder:
-    if config.resume:
-        return RunFolder.reopen(config.folder, config.flat, config.free, trained)
-    folder = RunFolder.create(config.folder)
-    folder.write_config(config.flat, trained)
-    return folder
 
 
 def _warn(line: str) -> None:

@@ -3,6 +3,7 @@
 ::
 
     runs/<name>/config.json      the run's id, settings as resolved, versions, threads, platform, commit of the code
+                holdings.json    which share of each layer each tier keeps, and who has which labels
                 metrics.jsonl    one JSON object a round
                 checkpoints/     state at the end of some rounds
                 model.safetensors  the global state at the newest checkpoint
@@ -38,7 +39,7 @@ from server_app.folder.summary import ACCURACY, Row, summary_of
 from server_app.metrics import Headline
 
 CONFIG, METRICS, SUMMARY, CHECKPOINTS = "config.json", "metrics.jsonl", "summary.json", "checkpoints"
-REPORT = "report.html"
+REPORT, HOLDINGS = "report.html", "holdings.json"
 _NAMES = ("run-dir", "resume")
 
 

@@ -5,191 +5,151 @@ The same folder gives the same bytes.
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from server_app.folder.files import replace_text
 from server_app.folder.progress import count, name_of
-from server_app.folder.run_folder import CONFIG, REPORT, SUMMARY, read_metrics
-from server_app.folder.summary import Row, summary_of
+from server_app.folder.run_folder import REPORT
 from server_app.metrics import value_of
-from server_app.report.drawing import finite, style
-from server_app.report.figures import figures
+from server_app.report.clients import clusters, fairness, rejected
+from server_app.report.drawing import finite
+from server_app.report.holders import holders
+from server_app.report.rounds import by_round, costs_by_round
+from server_app.report.settings import settings
+from server_app.report.size import against_size
+from server_app.report.style import document
+from server_app.report.tables import duration, megabytes, section, table
+from server_app.report.told import Told, told
 
-_MOST_REJECTED = 200  # lines of the list of rejected replies
+_BYTES = ("bytes_down", "bytes_up", "bytes_survey_down", "bytes_survey_up")
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, baselines: Sequence[Path] = ()) -> Path:
     """Write ``report.html`` into a run folder, whatever state that is in, and return its path.
 
+    Args:
+        folder: of the run.
+        baselines: folders of runs that the picture of score against size shows beside it.
+
     Raises:
-        OSError: the folder cannot be read or written.
+        OSError: a folder cannot be read or written.
         ValueError: its metrics are damaged (the message names file and line).
     """
-    config, rows = _read(folder / CONFIG), read_metrics(folder)
-    summary = _read(folder / SUMMARY) or summary_of(rows, {})  # there is none while the run runs
-    last, best = summary.get("last") or {}, summary.get("best") or {}
-    tiers = list(
-        dict.fromkeys([*(last.get("tiers") or {}), *(name for row in rows for name in row.get("tiers") or {})])
-    )
-    state = f"{summary.get('status', 'not finished')} · {_rounds(rows, config)}"
-    if model := summary.get("model"):
-        state += f" · model of round {model['round']}"
-    if abandoned := sum(bool(row.get("abandoned")) for row in rows):
-        state += f" · {abandoned} abandoned"
+    run, others = told(folder), {place.resolve().name: told(place) for place in baselines}
+    name = folder.resolve().name
     parts = [
-        f"<header><h1>{escape(folder.resolve().name)}</h1><p>{escape(state)}</p></header>",
-        f"<p class=error>{escape(str(summary['error']))}</p>" if summary.get("error") else "",
-        _section("Tiers", _tier_table(summary, tiers)),
-        _section("Rounds", figures(rows, tiers, best.get("round"), summary.get("metric")))
-        if rows
-        else "<p>No round has ended yet.</p>",
-        _section("Fairness", _fairness(rows, tiers)),
-        _section("Rejected replies", _rejected(rows)),
-        _section("Configuration", _pairs(config.get("config") or {})),
-        _section("Environment", _pairs({key: value for key, value in config.items() if key != "config"})),
+        f"<header><h1>{escape(name)}</h1><p>{escape(_state(run))}</p></header>",
+        f"<p class=error>{escape(str(run.summary['error']))}</p>" if run.summary.get("error") else "",
+        _sentence(run),
+        _facts(run),
+        *figures(run, others),
+        section("Fairness", fairness(run)) if run.rows else "",
+        section("Clusters", clusters(run)),
+        section("Rejected replies", rejected(run)),
+        settings(run),
     ]
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(folder.resolve().name)} · Flotilla</title>\n<style>{style()}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body></html>\n"
-    )
-    replace_text(folder / REPORT, page)
+    replace_text(folder / REPORT, document(name, parts))
     return folder / REPORT
 
 
-def _rounds(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
-    """How many rounds have ended, and of how many."""
-    planned = (config.get("config") or {}).get("num-server-rounds")
-    return f"{len(rows)} round{'s' * (len(rows) != 1)}" + (f" of {planned}" if planned else "")
+def figures(run: Told, baselines: Mapping[str, Told]) -> list[str]:
+    """What is drawn of every run."""
+    if not run.rows:
+        return ["<p>No round has ended yet.</p>"]
+    picture, sizes = against_size(run, baselines), _tier_table(run)
+    both = f'<div class="pair">{picture}<div>{sizes}</div></div>' if picture else sizes
+    return [
+        section("Accuracy against size" if run.share else "Score against size", both),
+        section("By round", by_round(run)),
+        section("Who holds what", holders(run)),
+        section("Traffic and time", costs_by_round(run)),
+    ]
 
 
-def _tier_table(summary: Mapping[str, Any], tiers: Sequence[str]) -> str:
-    last, best = summary.get("last") or {}, summary.get("best") or {}
+def _state(run: Told) -> str:
+    """How the run ended, and after how many rounds of how many."""
+    planned, rows = run.config.get("num-server-rounds"), run.rows
+    state = f"{run.summary.get('status', 'not finished')} · {len(rows)} round{'s' * (len(rows) != 1)}"
+    state += f" of {planned}" if planned else ""
+    if model := run.summary.get("model"):
+        state += f" · model of round {model['round']}"
+    if abandoned := sum(bool(row.get("abandoned")) for row in rows):
+        state += f" · {abandoned} abandoned"
+    return state
+
+
+def _sentence(run: Told) -> str:
+    """What came out."""
+    last, best, score = run.last, run.best, value_of(run.last)
+    if not last or finite(score) is None:
+        return ""
+    digits, name = 1, name_of(run.summary).lower()
+    text = f"{run.config.get('method', 'The run')}"
+    text += f" on {run.config['dataset']}" if run.config.get("dataset") else ""
+    text += f": the global network’s {name} is {run.shown(score, digits)} after round {last.get('round')}"
+    if best and best.get("round") != last.get("round"):
+        text += f" (best {run.shown(value_of(best), digits)}, round {best['round']})"
+    ends = {name: end for name, end in (last.get("tiers") or {}).items() if finite(value_of(end)) is not None}
+    sized = {tier: finite(end.get("parameters")) for tier, end in ends.items()}
+    known = {tier: size for tier, size in sized.items() if size}
+    if len(known) > 1:
+        least, most = min(known, key=lambda tier: known[tier]), max(known, key=lambda tier: known[tier])
+        small, large = (run.shown(value_of(ends[tier]), digits) for tier in (least, most))
+        text += f"; its smallest part ({least}, {count(known[least])} parameters) has {small}"
+        text += f", its largest ({most}, {count(known[most])}) {large}"
+    if run.summary.get("ended"):
+        text += f". It ended early: {run.summary['ended']}"
+    return f'<p class="said">{escape(text)}.</p>'
+
+
+def _facts(run: Told) -> str:
+    """A few numbers that are wanted most."""
+    if not run.rows:
+        return ""
+    found: list[tuple[str, str]] = []
+    score, ends = value_of(run.last), (run.last.get("tiers") or {}).values()
+    if finite(score) is not None:
+        found.append((run.shown(score, 1), "global network"))
+    scores = [value for end in ends if (value := finite(value_of(end))) is not None]
+    if len(scores) > 1:
+        higher = (run.summary.get("metric") or {}).get("better", "higher") == "higher"
+        found.append((run.shown((min if higher else max)(scores), 1), "worst tier"))
+    traffic = sum(finite(row.get(key)) or 0.0 for row in run.rows for key in _BYTES)
+    seconds = sum(finite(value) or 0.0 for row in run.rows for value in (row.get("seconds") or {}).values())
+    if traffic:
+        found.append((megabytes(traffic), "sent, both ways"))
+    if seconds:
+        found.append((duration(seconds), "in its rounds"))
+    asked = {str(node) for row in run.rows for node in row.get("selected") or ()}
+    if asked:
+        found.append((f"{len(asked):,}", "client" + "s" * (len(asked) != 1)))
+    if lost := sum(len(row.get("rejected") or ()) for row in run.rows):
+        found.append((f"{lost:,}", "replies left out"))
+    boxes = "".join(f"<div><b>{escape(number)}</b><span>{escape(words)}</span></div>" for number, words in found)
+    return f'<div class="facts">{boxes}</div>'
+
+
+def _tier_table(run: Told) -> str:
+    last, best = run.last, run.best
     heads = ["tier", "parameters", "MACs", "MB down", "MB up"]
-    name, shown = name_of(summary).lower(), _share if (summary.get("metric") or {}).get("share", True) else _value
+    name = name_of(run.summary).lower()
     heads += [f"{name}, last (round {last.get('round', '–')})", f"{name}, own best", "in round"]
     lines = []
-    for name in tiers:
-        end, peak = (last.get("tiers") or {}).get(name) or {}, (summary.get("best_of_tier") or {}).get(name) or {}
+    for tier in run.tiers:
+        end, peak = (last.get("tiers") or {}).get(tier) or {}, (run.summary.get("best_of_tier") or {}).get(tier) or {}
         parameters, macs = end.get("parameters"), end.get("macs")
         costs = [f"{parameters:,}" if isinstance(parameters, int) else "–", "–" if macs is None else count(macs)]
         costs += [
             "–" if (size := finite(end.get(key))) is None else f"{size / 1e6:,.3f}"
             for key in ("bytes_down", "bytes_up")
         ]
-        lines.append([name, *costs, shown(value_of(end)), *_peak(peak, shown)])
-    lines.append(["global", "", "", "", "", shown(value_of(last)), *_peak(best, shown)])
-    return _table(heads, lines, "numbers") if last else ""
+        lines.append([tier, *costs, run.shown(value_of(end)), *_peak(run, peak)])
+    lines.append(["global", "", "", "", "", run.shown(value_of(last)), *_peak(run, best)])
+    return table(heads, lines, "numbers") if last else ""
 
 
-def _peak(best: Mapping[str, Any], shown: Callable[[object], str]) -> list[str]:
-    return [shown(value_of(best)), str(best.get("round", "–"))]
-
-
-_UNASKED = (
-    "Not measured. With the key fraction-evaluate above 0 clients score on their own test data every round, whatever "
-    "the method: variance, worst and best 10 %, overall and by tier."
-)
-
-
-def _fairness(rows: Sequence[Row], tiers: Sequence[str]) -> str:
-    """How evenly the clients are served, in the last round in which they scored on their own test data."""
-    row: Row = next((row for row in reversed(rows) if isinstance(row.get("fairness"), Mapping)), {})
-    found: Mapping[str, Any] = row.get("fairness") or {}
-    each = found.get("tiers") or {}
-    metric, share = found.get("metric"), "variance_points2" in found
-    shown = _share if share else lambda value: _plain(value, 4)
-    spread = "variance_points2" if share else "variance"
-    heads = [
-        "",
-        "clients",
-        "mean",
-        "variance (points²)" if share else "variance",
-        "worst 10 %",
-        "best 10 %",
-        "10th percentile",
-        "angle (rad)",
-        "KL to uniform (nats)",
-    ]
-    lines = []
-    known = [*tiers, *(name for name in each if name not in tiers)]
-    for name, of in [("all", found), *((tier, each[tier]) for tier in known if tier in each)]:
-        shares = [shown(of.get(key)) for key in ("worst_10_percent_mean", "best_10_percent_mean", "percentile_10")]
-        lines.append(
-            [
-                name,
-                _plain(of.get("clients"), 0),
-                shown(of.get("mean")),
-                _plain(of.get(spread), 1 if share else 4),
-                *shares,
-                _plain(of.get("angle"), 3),
-                _plain(of.get("kl_uniform"), 4),
-            ]
-        )
-    note = (
-        f"<p>{(metric or 'accuracy').capitalize()} of each client on its own test data, after round "
-        f"{row.get('round')}; every client counts once. "
-        "Worst and best 10 % are means over that tenth of the clients, at least one.</p>"
-    )
-    if not found:
-        return f"<p>{_UNASKED}</p>"
-    return _table(heads, lines, "numbers") + note
-
-
-def _rejected(rows: Sequence[Row]) -> str:
-    """Why and how often, then which."""
-    found = [(row["round"], reply) for row in rows for reply in row.get("rejected") or ()]
-    reasons = Counter(str(reply.get("reason")) for _, reply in found)
-    total = _table(["reason", "replies"], [[reason, str(n)] for reason, n in reasons.most_common()], "numbers")
-    lines = [[str(n), str(reply.get("node")), str(reply.get("reason"))] for n, reply in found[:_MOST_REJECTED]]
-    more = f"<p>and {len(found) - _MOST_REJECTED} more in metrics.jsonl</p>" if len(found) > _MOST_REJECTED else ""
-    each = f"<details><summary>each reply</summary>{_table(['round', 'node', 'reason'], lines)}{more}</details>"
-    return total + each if found else ""
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    lines = []
-    for key, value in values.items():
-        inner = value.items() if isinstance(value, Mapping) else [("", value)]
-        lines += [[f"{key} {part}".strip(), x if isinstance(x, str) else json.dumps(x)] for part, x in inner]
-    return _table([], lines, "pairs") if lines else ""
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], kind: str = "") -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>\n" for line in lines)
-    return (
-        f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
-    )
-
-
-def _section(title: str, inner: str) -> str:
-    return f"<section><h2>{title}</h2>{inner}</section>" if inner else ""
-
-
-def _value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "–"
-
-
-def _share(value: object) -> str:
-    return "–" if (number := finite(value)) is None else f"{100 * number:.2f} %"
-
-
-def _plain(value: object, digits: int) -> str:
-    return "–" if (number := finite(value)) is None else f"{number:,.{digits}f}"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Read a JSON file of the folder; a run that was killed early lacks it, and a report is wanted all the same."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _peak(run: Told, best: Mapping[str, Any]) -> list[str]:
+    return [run.shown(value_of(best)), str(best.get("round", "–"))]

@@ -240,7 +240,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_names() -> None:
     assert not re.search(r'(?:src|href)="(?!#)', told)
     assert "<b>heterofl" not in told
     assert "&lt;b&gt;heterofl has the best global network (81.0 % in the last round)" in told
-    assert told.count("<svg") == 4
+    assert told.count("<svg") == 5
+    assert "<title>&lt;b&gt;heterofl, b\n25 parameters\n40.5 ± 0.71 (2 seeds)</title>" in told
 
 
 def test_the_command_writes_four_files(tmp_path: Path) -> None:

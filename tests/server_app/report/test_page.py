@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flotilla.settings import parse_run_config
+from server_app.config import defaults
 from server_app.folder.files import dumps
 from server_app.folder.run_folder import METRICS, RunFolder
 from server_app.report.page import write_report
@@ -53,6 +57,9 @@ def write_run(folder: Path, rows: list[dict[str, Any]], config: dict[str, Any] |
         (folder / METRICS).write_text("".join(dumps(row) + "\n" for row in rows))
         run.write_summary("finished", TIERS)
     return folder
+
+
+_TYPERS = ("-W", "ignore:'click.utils:DeprecationWarning")  # typer's, of what click gives up
 
 
 class Page(HTMLParser):
@@ -101,10 +108,19 @@ def page_of(folder: Path) -> tuple[str, Page]:
 def test_a_whole_run(tmp_path: Path) -> None:
     rows = [metrics_row(number, number % 2 == 0) for number in range(1, 13)]
     text, page = page_of(write_run(tmp_path / "run", rows))
-    assert page.tags.count("svg") == 8
+    assert page.tags.count("svg") == 4  # size, accuracy, who was asked, seconds; the rest does not change
     assert "finished · 12 rounds · 1 abandoned" in text
-    for word in ("accuracy, last (round 12)", "heterofl", "NaN in &lt;w&gt;", "versions torch", "in all 12 down, 1 up"):
+    assert "heterofl: the global network’s accuracy is 76.3 % after round 12" in text
+    for word in (
+        "accuracy, last (round 12)",
+        "heterofl",
+        "NaN in &lt;w&gt;",
+        "versions torch",
+        "12.0 MB down, 1.20 MB up",
+    ):
         assert word in text
+    flat = text[text.index("The same in every round: Loss") :]
+    assert "in training 0.3" in flat[: flat.index("</details>")]
 
 
 def test_a_run_that_measured_no_fairness_says_how(tmp_path: Path) -> None:
@@ -119,10 +135,10 @@ def test_fairness_of_the_last_round_that_has_it(tmp_path: Path) -> None:
     rows[0] |= {"fairness": fairness_by_tier([("b", 0.1), ("x<y", 0.9)])}
     rows[1] |= {"fairness": fairness_by_tier([("b", 0.25), ("b", 0.75), ("x<y", 0.5)])}
     text, page = page_of(write_run(tmp_path / "run", rows))
-    assert page.tags.count("svg") == 9
+    assert page.tags.count("svg") == 5  # those and the clients by round
     assert "after round 2" in text
     section = text[text.index("<h2>Fairness") : text.index("<h2>Rejected")]
-    lines = [re.findall(r"<td>(.*?)</td>", line) for line in section.splitlines() if "<td>" in line]
+    lines = [re.findall(r"<td[^>]*>(.*?)</td>", line) for line in section.splitlines() if "<td" in line]
     assert [line[0] for line in lines] == ["all", "b", "x&lt;y"]
     assert [line[:7] for line in lines[:2]] == [
         ["all", "3", "50.00 %", "416.7", "25.00 %", "75.00 %", "30.00 %"],
@@ -181,9 +197,9 @@ def test_each_tiers_best_is_its_own(tmp_path: Path) -> None:
         for n, whole, part in ((1, 0.5, 0.75), (2, 0.9, 0.4167), (3, 0.8, 0.7))
     ]
     text = write_report(write_run(tmp_path / "run", rows)).read_text()
-    lines = dict(re.findall(r"<tr><td>(\w+)</td>.*?((?:<td>[^<]*</td>){3})</tr>", text))
-    assert re.findall(r"<td>([^<]*)</td>", lines["b"]) == ["70.00 %", "75.00 %", "1"]
-    assert re.findall(r"<td>([^<]*)</td>", lines["global"]) == ["80.00 %", "90.00 %", "2"]
+    lines = dict(re.findall(r"<tr><td[^>]*>(\w+)</td>.*?((?:<td[^>]*>[^<]*</td>){3})</tr>", text))
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", lines["b"]) == ["70.00 %", "75.00 %", "1"]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", lines["global"]) == ["80.00 %", "90.00 %", "2"]
 
 
 def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -191,7 +207,9 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path: Path) -> None:
     here = write_report(folder).read_bytes()
     code = f"import pathlib, server_app.report.page as r; r.write_report(pathlib.Path({str(folder)!r}))"
     root = Path(__file__).resolve().parents[3]
-    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, check=True, env={"PYTHONHASHSEED": "7"})
+    subprocess.run(
+        [sys.executable, "-W", "error", *_TYPERS, "-c", code], cwd=root, check=True, env={"PYTHONHASHSEED": "7"}
+    )
     assert (folder / "report.html").read_bytes() == here
 
 
@@ -214,3 +232,73 @@ def test_four_hundred_rounds_take_seconds_and_no_minutes(tmp_path: Path) -> None
     start = time.process_time()  # processor time: the machine may be busy with others
     write_report(folder)
     assert time.process_time() - start < 10
+
+
+# ---- what is shown of what ------------------------------------------------------------------------------------------
+
+
+def test_a_pointer_is_told_the_values(tmp_path: Path) -> None:
+    text, _ = page_of(write_run(tmp_path / "run", [metrics_row(n) for n in (1, 2, 3)]))
+    accuracy = 100 * (1 - 0.9 * math.exp(-2 / 9))
+    assert f"<title>round 2\nglobal {accuracy:.4g} %\na {accuracy:.4g} %" in text
+    assert "<title>a: 1,000 parameters\nround 3: " in text
+
+
+def test_baselines_are_beside_the_runs_own_tiers(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [metrics_row(n) for n in (1, 2)])
+    other = write_run(tmp_path / "smallest <b>", [metrics_row(n) for n in (1, 2, 3)])
+    write_report(folder, [other])
+    text = (folder / "report.html").read_text()
+    assert text.count("<title>smallest &lt;b&gt;, ") == len(TIERS)
+    assert "<b>, " not in text
+
+
+def test_what_was_changed_runs_it_again(tmp_path: Path) -> None:
+    changed = {
+        "method": "fedrolex",
+        "widths": "it's 8",
+        "momentum": 0.5,
+        "augment": "none",
+        "run-dir": "/x",
+        "own": True,
+    }
+    text, _ = page_of(write_run(tmp_path / "run", [metrics_row(1)], defaults() | changed))
+    (command,) = re.findall(r"<pre>(.*?)</pre>", text)
+    words = shlex.split(unescape(command))
+    assert words[:3] == ["flotilla", "run", "--run-config"]
+    assert parse_run_config([words[3]]) == {"method": "fedrolex", "widths": "it's 8", "momentum": 0.5, "own": True}
+    assert f"{len(defaults()) + 1 - 4} settings as they are by default" in text
+
+
+@pytest.mark.parametrize(("counts", "folded"), [([[5, 5], [6, 5]], True), ([[9, 0], [0, 9]], False)])
+def test_labels_that_all_have_alike_are_folded(tmp_path: Path, counts: list[list[int]], folded: bool) -> None:
+    folder = write_run(tmp_path / "run", [metrics_row(1)])
+    labels = {"classes": ["<cat>", "dog"], "counts": counts, "clients": 2}
+    (folder / "holdings.json").write_text(json.dumps({"labels": labels}))
+    text, _ = page_of(folder)
+    assert ("<summary>Labels by client" in text) == folded
+    assert f"client 1: {counts[1][1]} of its {sum(counts[1])} examples are dog" in text
+    assert "<cat>" not in text
+
+
+def test_layers_that_are_held_alike_are_one_line(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [metrics_row(n) | {"selected_tiers": {"a": 1, "b": 3}} for n in (1, 2)])
+    held = {"a": 1.0, "b": 0.5}
+    layers = {name: {"size": 10, "held": held} for name in ("one", "two", "three")}
+    layers["last"] = {"size": 30, "held": {"a": 1.0, "b": 0.0}}
+    (folder / "holdings.json").write_text(json.dumps({"layers": layers}))
+    text, _ = page_of(folder)
+    assert re.findall(r"<tr><th>([^<]+)</th><td style", text) == ["one … three", "last"]
+    assert "one … three, b: 15 of 30 weights" in text
+    assert "last: a weight is held by 25.0% of those who were asked, on average" in text
+
+
+def test_clusters_and_whose_replies_did_not_count(tmp_path: Path) -> None:
+    rows = [metrics_row(n) for n in (1, 2, 3)]
+    for n, row in enumerate(rows):
+        row["clusters"] = {"main": 1, "sizes": {"0": 3 - n, "1": n}, "assignments": {"0": [4], "1": [5, "x"]}}
+        row["rejected"] = [{"node": 3, "reason": "too long"}] * n
+    text, _ = page_of(write_run(tmp_path / "run", rows))
+    assert "<title>round 2\ncluster 0 2 clients\ncluster 1 1 clients</title>" in text
+    assert "results above are of cluster 1" in text
+    assert "<title>round 3\nleft out 2 replies</title>" in text

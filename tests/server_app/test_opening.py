@@ -1,0 +1,43 @@
+"""What a run's folder says of who holds what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import load, shards
+from models.cost import cost_of
+from server_app.tier_records import kept_plans
+from tests.support import configured, run_of
+
+
+@pytest.mark.parametrize("method", ["heterofl", "fiarse", "splitmix"])
+def test_shares_of_layers_add_up_to_what_tiers_hold(tmp_path: Path, method: str) -> None:
+    run = run_of(tmp_path / "run", method=method, norm="none", num_clients=4)
+    run.folder.close()
+    told = json.loads((tmp_path / "run" / "holdings.json").read_text())
+    assert sum(one["size"] for one in told["layers"].values()) == sum(t.numel() for t in run.strategy.state.values())
+    plans = kept_plans(run.strategy, run.strategy.context(1))
+    for tier in run.strategy.settings.tiers:
+        held = sum(one["size"] * one["held"][tier.name] for one in told["layers"].values())
+        exact = cost_of(run.strategy.network, plans[tier.name]).parameters
+        assert held == pytest.approx(exact, abs=1 if method == "fiarse" else 1e-6)
+    assert ("by_importance" in told) == (method == "fiarse")
+
+
+def test_labels_are_those_of_the_division(tmp_path: Path) -> None:
+    run_of(tmp_path / "run", partition="dirichlet", num_clients=5).folder.close()
+    told = json.loads((tmp_path / "run" / "holdings.json").read_text())["labels"]
+    data = configured(partition="dirichlet", num_clients=5).data
+    labels = load(data).train_examples.classes
+    assert [sum(row) for row in told["counts"]] == [len(rows) for rows in shards(data)]
+    assert np.sum(told["counts"], axis=0).tolist() == np.bincount(labels).tolist()
+    assert told["clients"] == 5
+
+
+def test_groups_whose_labels_were_changed_are_not_counted(tmp_path: Path) -> None:
+    run_of(tmp_path / "run", num_clients=4, synthetic_groups="label-permutations:2").folder.close()
+    assert "labels" not in json.loads((tmp_path / "run" / "holdings.json").read_text())

@@ -39,7 +39,10 @@ def read_csv(file: Path, names: Collection[str]) -> Any:
     table = _read(file, separator, as_texts)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if types.is_binary(column.type):
-            raise ValueError(f"column {plain(name)}: it is not UTF-8: save the file in that encoding")
+            row = next(
+                row for row, value in enumerate(column.to_pylist(), 1) if value is not None and not _is_text(value)
+            )
+            raise ValueError(f"column {plain(name)}, row {row}: it is not UTF-8: save the file in that encoding")
     texts = [
         (name, column)
         for name, column in zip(table.column_names, table.columns, strict=True)
@@ -73,6 +76,14 @@ def _header(file: Path) -> tuple[list[str], str]:
             f"its first row is of numbers ({', '.join(header)[:40]}), and names of columns are wanted there"
         )
     return header, separator
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_number(cell: str) -> bool:

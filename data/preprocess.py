@@ -146,7 +146,10 @@ class Preprocess:
         """
         if not self.facts.images:
             raise UnusableInput(f"a picture; {self.facts.dataset!r} has none")
-        return self._from_pixels(pixels(image, self._shape, self.facts.fit))
+        try:
+            return self._from_pixels(pixels(image, self._shape, self.facts.fit))
+        except errors() as error:
+            raise UnusableInput(f"a picture: {' '.join(str(error).split())}") from None
 
     def _picture_file(self, path: Path) -> Tensor:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from data.files import Files
 from data.table_file import BadTable
 
+_CACHED, _SAVED = "dataset_info.json", "state.json"  # what the library writes beside the files of either kind
 PICTURE, TEXT, NUMBERS = "picture", "text", "numbers"
 _TRAIN, _TEST = ("train", "training"), ("test", "validation", "valid")
 _LABELS, _TEXTS = ("label", "labels", "target", "class", "y"), ("text", "sentence", "content")
@@ -81,8 +83,12 @@ def open_saved(
         import datasets
     except ImportError:
         raise BadTable("the library datasets is needed: pip install datasets") from None
-    found = datasets.load_from_disk(str(folder))
-    if not isinstance(found, datasets.DatasetDict):
+    cached = [file.parent for file in saved if file.name == _CACHED]
+    if cached and not any(file.name == _SAVED for file in saved):
+        found = _of_cache(folder, cached)
+    else:
+        found = datasets.load_from_disk(str(folder))
+    if not isinstance(found, Mapping):
         found = {"train": found}
     train = next((found[name] for name in _TRAIN if name in found), None)
     if train is None and len(found) == 1:
@@ -93,6 +99,23 @@ def open_saved(
         raise BadTable("its training part has no examples")
     test = next((found[name] for name in _TEST if name in found), train.select([]))
     return Opened({"train": train, "test": test}, dict(told), saved, files)
+
+
+def _of_cache(folder: Path, cached: list[Path]) -> Mapping[str, Any]:
+    """The parts of a data set in the library's cache, where `load_dataset` has prepared it."""
+    import datasets
+
+    if len(cached) > 1:
+        there = ", ".join(str(one.relative_to(folder)) for one in cached[:5])
+        raise BadTable(f"{len(cached)} versions are in the cache, and the folder of one is wanted: {there}")
+    (place,) = cached
+    parts = json.loads((place / _CACHED).read_text(encoding="utf-8"))["splits"]
+    found = {}
+    for name in parts:
+        files = sorted([*place.glob(f"*-{name}.arrow"), *place.glob(f"*-{name}-?????-of-?????.arrow")])
+        if files:
+            found[name] = datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
+    return found
 
 
 def _columns(features: Mapping[str, Any], told: Mapping[str, str]) -> dict[str, str]:

@@ -184,3 +184,15 @@ def test_pictures_are_not_held_at_once_and_other_columns_not_decoded(tmp_path: P
     finally:
         tracemalloc.stop()
     assert data.train.inputs.shape == (20, 1, 6, 6)
+
+
+def test_what_the_library_has_in_its_cache(tmp_path: Path) -> None:
+    lines = "".join(f'{{"x": [{draw:.3f}, 1.0], "y": {row % 2}}}\n' for row, draw in enumerate(_DRAWS.normal(size=10)))
+    (tmp_path / "rows.jsonl").write_text(lines)
+    rows, cache = str(tmp_path / "rows.jsonl"), tmp_path / "cache"
+    datasets.load_dataset("json", data_files={"train": rows, "test": rows}, cache_dir=str(cache))
+    data = load(_settings(cache, "json"))
+    assert (len(data.train), len(data.test), data.task.input_shape) == (10, 10, (2,))
+    datasets.load_dataset("json", data_files={"train": rows}, cache_dir=str(cache))
+    with pytest.raises(DataError, match="2 versions are in the cache"):
+        load(_settings(cache, "json", partition="own"))

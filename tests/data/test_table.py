@@ -291,7 +291,7 @@ def test_another_encoding_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t.csv: it is not UTF-8"):
         load(_settings(tmp_path))
     (tmp_path / "t.csv").write_bytes("size,where,y\n1,Köln,a\n2,Bonn,b\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"t.csv: column where: it is not UTF-8"):
+    with pytest.raises(DataError, match=r"t.csv: column where, row 1: it is not UTF-8"):
         load(_settings(tmp_path))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from flotilla.serving.formats.runtime import CannotExport, write_whole
 from flotilla.serving.load import CannotLoad, FinishedRun, open_run
@@ -73,11 +74,23 @@ def _written(run: FinishedRun, spec: NetworkSpec, tier: str, folder: Path) -> Pe
     part, pairs = submodel(spec, plan), layout(spec).pairs
     if len(part) < len(layout(spec).tensors):
         raise CannotExport(f"--to peft: tier {tier!r} is cut in depth, which peft's form does not say")
-    state, names = part.gather(load_file(run.path / MODEL)), names_in_peft(spec)
-    rank = part[pairs[0].a].local_shape[0]
-    folder.mkdir(parents=True, exist_ok=True)
+    state = part.gather(load_file(run.path / MODEL))
+    size = write_peft(folder, spec, state, str((run.path / BASE).resolve()))
+    return PeftFolder(tier=tier, folder=folder, rank=part[pairs[0].a].local_shape[0], bytes=size)
+
+
+def write_peft(folder: Path, spec: NetworkSpec, state: Mapping[str, Tensor], base: str) -> int:
+    """Write both files for a part of any rank; return the bytes of the tensors' one.
+
+    Args:
+        folder: where they go.
+        spec: of the adapted network.
+        state: the part's tensors, by name.
+        base: what `base_model_name_or_path` is to say.
+    """
+    names, rank = names_in_peft(spec), state[layout(spec).pairs[0].a].shape[0]
     content = save({names[name]: tensor.contiguous() for name, tensor in state.items()}, {"format": "pt"})
-    config = peft_config(spec, rank, str((run.path / BASE).resolve()))
-    write_whole(json.dumps(config, indent=2).encode(), folder / CONFIG)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(json.dumps(peft_config(spec, rank, base), indent=2).encode(), folder / CONFIG)
     write_whole(content, folder / WEIGHTS)
-    return PeftFolder(tier=tier, folder=folder, rank=rank, bytes=len(content))
+    return len(content)

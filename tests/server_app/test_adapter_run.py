@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from client_app.app import app
 from flotilla import load
 from flotilla.local.grid import contexts
+from flotilla.serving.peft_folder import export_peft
 from models import base_store
 from models.errors import SettingError
 from models.networks.bases import first_state
@@ -95,6 +97,18 @@ def test_what_is_loaded_is_an_ordinary_network(run: Outcome) -> None:
         assert set(model.network.state_dict()) == set(layout(without_adapter(configured(**KEYS).network)).tensors)
 
 
+def test_what_peft_loads_is_a_start(run: Outcome, tmp_path: Path) -> None:
+    """Every tier's folder, at the rank that the tier has; without learning, a run leaves what it started from."""
+    written = export_peft(run.path, "all", tmp_path)
+    assert [(one.tier, one.rank) for one in written] == [("a", 4), ("b", 2), ("c", 1)]
+    assert json.loads((written[1].folder / "adapter_config.json").read_text())["lora_alpha"] == 8.0
+    still = KEYS | {"learning_rate": 1e-30, "weight_decay": 0.0, "num_server_rounds": 1}
+    for place in (written[0].folder, run.path):
+        assert play(tmp_path / f"from-{place.name}", start=str(place), **still).hash == run.hash
+    with pytest.raises(SettingError, match="lora_A"):  # another rank
+        configured(start=str(written[1].folder), **KEYS)
+
+
 def test_a_base_of_ones_own_is_read_and_another_is_refused(run: Outcome, tmp_path: Path) -> None:
     """Nodes of which one has the run's base as a file and one has another; the run goes on with those that have it."""
     network = configured(**KEYS).network
@@ -123,6 +137,35 @@ def test_one_rank_and_one_node_is_plain_training(tmp_path: Path) -> None:
     keys = KEYS | {"tiers": "a:4", "num_clients": 1, "num_server_rounds": 1}
     states = [play(tmp_path / method, method=method, **keys).state for method in ("heterofl", "fedavg")]
     assert all(torch.allclose(states[0][name], states[1][name], atol=1e-7) for name in states[0])
+
+
+WITH: list[dict[str, Any]] = [
+    *({"codec": name} for name in ("float16", "qsgd", "topk", "ef21")),
+    {"codec_down": "qsgd"},
+    {"slice_at": "server"},
+    *({"selection": name, "fraction_train": 0.5} for name in ("oort", "divfl", "utility")),
+    *({"clustering": name} for name in ("ifca", "cfl")),
+    {"secure_aggregation": True, "tiers": "a:4", "min_cover": 3},
+    {"dynamic_alpha": "0.1"},
+    {"guard_mean": "median"},
+    {"aggregation": "q-fedavg"},
+    {"fraction_evaluate": 1.0},
+    *({"method": name} for name in ("fedavg", "fedrolex", "dropout", "fedecover", "fjord", "fiarse")),
+    *({"method": name, "tiers": "a:4@2, b:2@1"} for name in ("depthfl", "scalefl")),
+    {"adapter": "head", "method": "fedavg", "tiers": "a:1"},
+    {"model": "vit", "widths": "8, 12", "blocks": "2", "heads": 2, "norm": "auto", "adapter_targets": "attention"},
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", WITH, ids=lambda keys: " ".join(map(str, keys.values())))
+def test_with_everything_else_once(keys: dict[str, Any], tmp_path: Path) -> None:
+    out = play(tmp_path / "run", **KEYS | keys)
+    assert out.rejected == []
+    assert len(out.rows) == 2
+    assert all(tensor.isfinite().all() for tensor in out.state.values())
+    assert not set(out.state) & set(load_file(out.path / "base.safetensors"))
+    assert load(out.path).card.accuracy is not None
 
 
 def test_refusals() -> None:

@@ -1,0 +1,54 @@
+"""Low-rank pairs beside the linear layers of an ordinary module, of which only the graph is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from models import base_store
+from models.adapters.adapter import Adapter
+from models.algebra.axes import heads
+from models.algebra.plans import Plan
+from models.networks.bases import drawn_base, first_state
+from models.networks.build import initial_state, layout, part_of, submodel, without_adapter
+from models.networks.complete import completed
+from models.networks.merged import merged
+from models.networks.spec import NetworkSpec
+from models.randomness import torch_generator
+from models.registry import following
+
+SPEC = NetworkSpec("tests.models.foreign.nets:Attention", (1, 8, 8), 5, adapter=Adapter(rank=4, alpha=8.0))
+
+
+@pytest.fixture(autouse=True)
+def allowed() -> Iterator[None]:
+    with following(["tests.*"]):
+        yield
+
+
+def test_ranks_of_an_ordinary_module_nest_and_merge() -> None:
+    spec = completed(SPEC)
+    alone = without_adapter(spec)
+    spec = replace(spec, base=base_store.hold(drawn_base(spec, seed=3)))
+    declared, draws = layout(spec), torch_generator(1, 0, "server", "test")
+    x = torch.randn(6, 1, 8, 8, generator=draws)
+    assert sorted(pair.a for pair in declared.pairs) == [f"{one}.lora_A" for one in ("down", "gate", "out", "qkv")]
+    assert set(declared.tensors) - set(declared.frozen) >= heads(layout(alone))
+    untrained = part_of(spec, Plan(), first_state(spec, 3)).eval()
+    assert torch.equal(untrained(x), part_of(alone, Plan(), first_state(alone, 3)).eval()(x))
+    state = {n: t + 0.3 * torch.randn(t.shape, generator=draws) for n, t in initial_state(spec, draws).items()}
+    plan, zeroed = Plan(Fraction(1, 4)), {name: tensor.clone() for name, tensor in state.items()}
+    for pair in declared.pairs:
+        zeroed[pair.a][1:], zeroed[pair.b][:, 1:] = 0, 0
+    part = part_of(spec, plan, state)
+    assert {name for name, one in part.named_parameters() if one.requires_grad} == set(state)
+    for training in (True, False):
+        whole = part_of(spec, Plan(), zeroed).train(training)
+        assert torch.allclose(part.train(training)(x), whole(x), atol=1e-6)
+    assert not torch.allclose(part(x), untrained(x), atol=1e-2)
+    ordinary, everything, tensors = merged(spec, plan, submodel(spec, plan).gather(state))
+    assert torch.allclose(part_of(ordinary, everything, tensors).eval()(x), part(x), atol=1e-5)

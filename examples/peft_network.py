@@ -25,16 +25,16 @@ from torch import Tensor, nn
 from flotilla.client import TrainTask, serve
 from flotilla.local.grid import LocalGrid, contexts
 
-DEVICES, ROUNDS, RANK = 4, 3, 8
+DEVICES, ROUNDS, RANK = 4, 6, 8
 
 
 def network(classes: int) -> nn.Module:
-    """A small vision transformer with factors beside queries, keys and values; its head is trained whole."""
+    """A small vision transformer with factors beside its linear layers; its head is trained whole."""
     timm, peft = library("timm", "peft_network"), library("peft", "peft_network")
     whole = timm.models.VisionTransformer(
         img_size=8, patch_size=2, in_chans=1, num_classes=classes, embed_dim=32, depth=2, num_heads=2
     )
-    config = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules=["qkv"], modules_to_save=["head"])
+    config = peft.LoraConfig(r=RANK, lora_alpha=16, target_modules=["qkv", "fc1", "fc2"], modules_to_save=["head"])
     made: nn.Module = peft.get_peft_model(whole, config).get_base_model()  # with the factors in it; takes one tensor
     return made
 

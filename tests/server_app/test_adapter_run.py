@@ -145,7 +145,7 @@ WITH: list[dict[str, Any]] = [
     {"slice_at": "server"},
     *({"selection": name, "fraction_train": 0.5} for name in ("oort", "divfl", "utility")),
     *({"clustering": name} for name in ("ifca", "cfl")),
-    {"secure_aggregation": True, "tiers": "a:4", "min_cover": 3},
+    {"secure_aggregation": True, "method": "fedavg", "min_cover": 3},
     {"dynamic_alpha": "0.1"},
     {"guard_mean": "median"},
     {"aggregation": "q-fedavg"},

@@ -47,7 +47,7 @@ def test_the_same_logits_both_ways(tmp_path: Path, target: str, pairs: int) -> N
     for rank in (4, 1):
         plan, folder = Plan(Fraction(rank, 4)), tmp_path / f"rank{rank}"
         write_peft(folder, spec, submodel(spec, plan).gather(state), str(tmp_path))
-        theirs = bert_tiny((8,), 3, 50).classifier
+        theirs = bert_tiny((8,), 3, 50).get_submodule("classifier")
         theirs.load_state_dict(saved)
         with torch.no_grad():
             mask = x.ne(0).long()
@@ -72,7 +72,7 @@ def test_an_adapter_that_peft_made(tmp_path: Path) -> None:
     peft = library("peft", "bert-tiny")
     spec = completed(replace(BERT, adapter=Adapter(rank=4, alpha=8.0, targets=("attention",))))
     whole, x = first_state(without_adapter(spec), 1), torch.randint(1, 50, (6, 8))
-    theirs = bert_tiny((8,), 3, 50).classifier
+    theirs = bert_tiny((8,), 3, 50).get_submodule("classifier")
     theirs.load_state_dict({name.removeprefix(OUTER): tensor for name, tensor in whole.items()})
     targets = ["query", "key", "value", "attention.output.dense"]
     config = peft.LoraConfig(

@@ -24,6 +24,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "selection": ("run", "choosing among 100,000 nodes against one pass over them"),
         "exported": ("run", "one example by a tier's ONNX file against eager PyTorch"),
         "foreign": ("run", "other people's networks: a step against the same by hand, a trace against its export"),
+        "ranks": ("run", "averaging products of low-rank factors against averaging the factors"),
         "startup": ("run", "from the command to the first round"),
     },
     "experiments": {

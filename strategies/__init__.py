@@ -20,6 +20,11 @@ from strategies.methods.fjord import Fjord
 from strategies.methods.heterofl import HeteroFL
 from strategies.methods.inclusivefl import InclusiveFL
 from strategies.methods.nefl import NeFL
+from strategies.methods.ranks.het_lora import HetLoRA
+from strategies.methods.ranks.prefix_average import NestedRanks, PrefixAverage
+from strategies.methods.ranks.products import FlexLoRA, FLoRIST, HLoRA, RaFLoRA
+from strategies.methods.ranks.random_ranks import RandomRanks
+from strategies.methods.ranks.zero_padding import ZeroPadding
 from strategies.methods.scalefl import ScaleFL
 from strategies.methods.splitmix import SplitMix
 from strategies.settings import Schedule, Settings
@@ -46,6 +51,15 @@ _BUILT_IN: dict[str, type[FlowerStrategy]] = {
     "splitmix": SplitMix,
     "fiarse": FIARSE,
     "blockwise": Blockwise,
+    "rbla": PrefixAverage,
+    "prelort": NestedRanks,
+    "zero-padding": ZeroPadding,
+    "hetlora": HetLoRA,
+    "fslora": RandomRanks,
+    "flexlora": FlexLoRA,
+    "hlora": HLoRA,
+    "raflora": RaFLoRA,
+    "florist": FLoRIST,
 }
 
 
@@ -69,6 +83,7 @@ __all__ = [
     "DepthFL",
     "Exclusive",
     "ExclusiveDepth",
+    "FLoRIST",
     "FedAvg",
     "FedAvgM",
     "FedDyn",
@@ -77,19 +92,27 @@ __all__ = [
     "FedRolex",
     "FederatedDropout",
     "Fjord",
+    "FlexLoRA",
     "FlowerStrategy",
+    "HLoRA",
+    "HetLoRA",
     "HeteroFL",
     "InclusiveFL",
     "Method",
     "NeFL",
+    "NestedRanks",
     "NetworkSpec",
     "Preferences",
+    "PrefixAverage",
+    "RaFLoRA",
+    "RandomRanks",
     "ScaleFL",
     "Schedule",
     "Settings",
     "Smallest",
     "SplitMix",
     "Tier",
+    "ZeroPadding",
     "parse_proportions",
     "parse_ranks",
     "parse_tiers",

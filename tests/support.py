@@ -20,8 +20,9 @@ from flotilla.local.grid import Faults, LocalGrid, contexts
 from protocol import TRAIN, Scalar
 from server_app.config import RunConfig, resolve
 from server_app.run import Run
-from strategies import FlowerStrategy
+from strategies import METHODS, FlowerStrategy
 from strategies.exchange.messaging import Clock
+from strategies.methods.ranks.base import RankMethod
 from strategies.tiers.tier import Assignment, Tier
 
 TINY: dict[str, Scalar] = {
@@ -76,9 +77,16 @@ class Time:
         self.seconds += seconds
 
 
+# Methods that are rules for pairs of low-rank factors, and all others, which take any network.
+OF_RANKS = [name for name, method in METHODS.items() if issubclass(method, RankMethod)]
+OF_ALL = [name for name in METHODS if name not in OF_RANKS]
+RANKS: dict[str, Scalar] = {"adapter": "lora:4", "tiers": "a:4, b:2, c:1"}
+
+
 def keys_of(**keys: Scalar) -> dict[str, Scalar]:
-    """TINY with other values; `num_clients=4` stands for "num-clients"."""
-    return TINY | {key.replace("_", "-"): value for key, value in keys.items()}
+    """TINY with other values; `num_clients=4` stands for "num-clients". A rule for pairs of factors gets some."""
+    told = {key.replace("_", "-"): value for key, value in keys.items()}
+    return TINY | (RANKS if told.get("method") in OF_RANKS else {}) | told
 
 
 def configured(**keys: Scalar) -> RunConfig:

@@ -16,6 +16,7 @@ from benchmarks.bench.foreign import foreign
 from benchmarks.bench.loading import loading
 from benchmarks.bench.memory import memory
 from benchmarks.bench.pfl import pfl
+from benchmarks.bench.ranks import ranks
 from benchmarks.bench.rows import HEADS, Row
 from benchmarks.bench.selection import selection
 from benchmarks.bench.startup import startup
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "selection": selection,
     "exported": exported,
     "foreign": foreign,
+    "ranks": ranks,
     "startup": startup,
 }
 _ELSEWHERE = {"foreign": DOCS / "networks.md"}  # whose table is not in docs/results.md

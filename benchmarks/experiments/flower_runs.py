@@ -24,6 +24,7 @@ from protocol.codecs.settings import ENTROPIES
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
 from strategies.clustering.options import CLUSTERINGS
+from strategies.methods.ranks.base import RankMethod
 from strategies.selection import SELECTORS
 from strategies.settings import DOWNLINK
 
@@ -93,14 +94,20 @@ def _codecs() -> Iterator[tuple[str, Keys]]:
         yield f"codec-down = {name}", {"codec-down": name}
 
 
+OF_RANKS = [name for name, method in METHODS.items() if issubclass(method, RankMethod)]
+_RANKS: Keys = {"model": "mlp", "adapter": "lora:16", "tiers": "a:16, b:8, c:4, d:2, e:1"}
+
 TABLES = {
-    "digits": Table({}, {name: {"method": name} for name in METHODS}, limit=120.0),
+    "digits": Table(
+        {}, {name: {"method": name, **(_RANKS if name in OF_RANKS else {})} for name in METHODS}, limit=120.0
+    ),
     "larger": Table(
         {"num-clients": 10, "local-steps": 30, "batch-size": 32, "num-server-rounds": 3},
         {
             **{
                 f"{name}, Fashion-MNIST": {"method": name, "dataset": "fashion-mnist", "widths": "16, 32, 64, 128"}
                 for name in METHODS
+                if name not in OF_RANKS
             },
             "inclusivefl, SST-2": {"method": "inclusivefl", **_SST2},
             "heterofl, HAR by subject": {"method": "heterofl", **_HAR},

@@ -20,6 +20,7 @@ from safetensors import safe_open
 
 from benchmarks.task import Command, Options
 from strategies import METHODS
+from strategies.methods.ranks.base import RankMethod
 from tests.support import play
 
 Keys = Mapping[str, bool | int | float | str]
@@ -73,7 +74,10 @@ DEFAULT = "default job"
 
 def runs(*, default: bool) -> dict[str, Keys]:
     """Every run by name."""
-    found: dict[str, Keys] = {method: {"method": method} for method in METHODS}
+    ranks: Keys = {"adapter": "lora:4", "tiers": "a:4, b:2, c:1", "model": "mlp", "widths": "16, 8"}
+    found: dict[str, Keys] = {
+        name: {"method": name, **(ranks if issubclass(method, RankMethod) else {})} for name, method in METHODS.items()
+    }
     return found | MORE | ({DEFAULT: {}} if default else {})
 
 

@@ -28,11 +28,14 @@ class Adapter:
         targets: which linear layers have a pair: "linear" is all, "attention" those whose outputs attention takes or
             that take its outputs, else patterns of names of axes, such as "hidden*": layers that have one of these
             axes on either side.
+        sketched: whether a part of rank r has α/r in front instead, so that a random part of the ranks counts as much,
+            on average over draws, as all of them; then leading parts do not nest.
     """
 
     rank: int
     alpha: float = 16.0
     targets: tuple[str, ...] = (LINEAR,)
+    sketched: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank <= MOST:
@@ -44,6 +47,10 @@ class Adapter:
     def factor(self) -> float:
         """α/R."""
         return self.alpha / self.rank
+
+    def factor_of(self, rank: int) -> float:
+        """What stands in front of the pairs of a part of this rank."""
+        return self.alpha / (rank if self.sketched else self.rank)
 
     def meant(self, dims: Iterable[Dim], *, attention: bool) -> bool:
         """Whether a linear layer is to have a pair.

@@ -14,7 +14,7 @@ from models.algebra.axes import Axis, Dim, Kind, Place, declare, declared_dims
 
 A, B = "lora_A", "lora_B"
 ATTENDS = "ATTENDS"  # of modules whose linear layers are an attention's
-_FACTOR = "_flotilla_factor"
+FACTOR = "_flotilla_factor"
 
 
 def rank_axis(path: str) -> str:
@@ -51,7 +51,7 @@ def add_pair(
     module.register_parameter(B, nn.Parameter(torch.zeros(weight.shape[0], rank)))
     places = None if place is None else {A: place, B: place}
     declare(module, {A: (axis, dims[1]), B: (dims[0], axis)}, places=places)
-    setattr(module, _FACTOR, adapter.factor)
+    setattr(module, FACTOR, adapter.factor_of(rank))
     return f"{path}.{A}", f"{path}.{B}"
 
 
@@ -77,7 +77,7 @@ def add_pairs(network: nn.Module, adapter: Adapter, sizes: Mapping[str, int], *,
 
 def paths_of_pairs(network: nn.Module) -> list[str]:
     """The layers that have a pair, by name, in the network's order."""
-    return [path for path, module in network.named_modules() if hasattr(module, _FACTOR)]
+    return [path for path, module in network.named_modules() if hasattr(module, FACTOR)]
 
 
 def names_of_pairs(network: nn.Module) -> frozenset[str]:
@@ -87,7 +87,7 @@ def names_of_pairs(network: nn.Module) -> frozenset[str]:
 
 def product(module: nn.Module) -> Tensor:
     """(α/R)·B·A of a layer's pair, (m, n), which adds to its weight."""
-    a, b, factor = getattr(module, A), getattr(module, B), getattr(module, _FACTOR)
+    a, b, factor = getattr(module, A), getattr(module, B), getattr(module, FACTOR)
     found: Tensor = factor * (b @ a)
     return found
 
@@ -100,6 +100,6 @@ def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapt
 
 
 def _add_product(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    a, b, factor = getattr(module, A), getattr(module, B), getattr(module, _FACTOR)
+    a, b, factor = getattr(module, A), getattr(module, B), getattr(module, FACTOR)
     added: Tensor = factor * F.linear(F.linear(inputs[0], a), b)
     return output + added

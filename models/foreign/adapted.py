@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from models.adapters.adapter import Adapter
-from models.adapters.low_rank import A, B, add_pair
+from models.adapters.low_rank import FACTOR, A, B, add_pair
 from models.algebra.axes import Dim, Place
 
 _MIXES = "scaled_dot_product_attention"
@@ -50,7 +50,7 @@ def add_pairs_to_graphs(
                 module = part.get_submodule(path)
                 add_pair(module, path, dims[name], adapter=adapter, sizes=sizes, place=places[name])
                 done.add(name)
-            _add_product(graph, node, path, adapter.factor)
+            _add_product(graph, node, path, getattr(part.get_submodule(path), FACTOR))
 
 
 def _add_product(graph: fx.Graph, node: fx.Node, path: str, factor: float) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from models.networks.registry import NETWORKS
-from strategies import METHODS
 from tests.corpora import write_har, write_sst2
-from tests.support import Player
+from tests.support import OF_ALL, Player
 
 SMALL: dict[str, dict[str, Any]] = {
     "mlp": {"widths": "12, 8"},
@@ -31,12 +30,12 @@ SMALL: dict[str, dict[str, Any]] = {
 TEXTS: dict[str, Any] = {"dataset": "sst2", "vocabulary_size": 12, "sequence_length": 10}
 SIGNALS: dict[str, Any] = {"dataset": "har", "partition": "natural", "num_clients": 4}
 DATA = {"transformer": TEXTS, "gru": TEXTS, "cnn1d": SIGNALS}
-PAIRS = [(network, method) for network in NETWORKS for method in METHODS]
+PAIRS = [(network, method) for network in NETWORKS for method in OF_ALL]
 
 
 def _marks(place: int) -> Any:
     network, method = PAIRS[place]
-    return pytest.param(network, method, marks=[pytest.mark.slow] if (place + place // len(METHODS)) % 4 else [])
+    return pytest.param(network, method, marks=[pytest.mark.slow] if sum(divmod(place, len(OF_ALL))) % 4 else [])
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def test_the_list_is_of_all_networks() -> None:
     assert SMALL.keys() == NETWORKS.keys()
     quick = [PAIRS[i] for i in range(len(PAIRS)) if not _marks(i).marks]
     assert {network for network, _ in quick} == set(NETWORKS)
-    assert {method for _, method in quick} == set(METHODS)
+    assert {method for _, method in quick} == set(OF_ALL)
 
 
 @pytest.mark.parametrize(("network", "method"), [_marks(i) for i in range(len(PAIRS))])

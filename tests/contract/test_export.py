@@ -20,8 +20,7 @@ from flotilla.serving.formats.onnx_file import OnnxModel
 from flotilla.serving.model import TierModel
 from models.evaluation import evaluate
 from protocol import Scalar
-from strategies import METHODS
-from tests.support import Player
+from tests.support import OF_ALL, Player
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("onnxruntime", reason="the extra `export`")
@@ -38,7 +37,7 @@ KINDS: dict[str, dict[str, Scalar]] = {
     "IFCA": {"model": "cnn", "widths": "4, 8, 8, 8", "clustering": "ifca", "synthetic_groups": "rotations:2"},
     "CFL": {"clustering": "cfl", "synthetic_groups": "rotations:2"},
 }
-METHOD: dict[str, dict[str, Scalar]] = {method: {"method": method} for method in METHODS}
+METHOD: dict[str, dict[str, Scalar]] = {method: {"method": method} for method in OF_ALL}
 CASES = METHOD | KINDS
 # One of each way to keep what a tier holds; every tier of every method goes with `make test-slow`.
 FIRST = ["heterofl", "nefl", "splitmix", "depthfl", "fiarse", "attention"]

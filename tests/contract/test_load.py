@@ -14,8 +14,7 @@ from flotilla.serving.load import CannotLoad
 from models.evaluation import evaluate
 from models.networks.build import build_part
 from protocol import Scalar
-from strategies import METHODS
-from tests.support import Outcome, Player, configured
+from tests.support import OF_ALL, Outcome, Player, configured
 
 
 def reported(out: Outcome) -> dict[str, float | None]:
@@ -28,14 +27,14 @@ def repeated(run: Path, tiers: list[str], **settings: Scalar) -> dict[str, float
     return {tier: evaluate(flotilla.load(run, tier), test.inputs, test.labels).accuracy for tier in tiers}
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", OF_ALL)
 def test_every_tier_repeats_its_accuracy(play: Player, method: str) -> None:
     out = play.once(method=method)
     wanted = reported(out)
     assert repeated(out.path, list(wanted)) == wanted
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", OF_ALL)
 def test_a_tier_is_of_its_own_size(play: Player, method: str) -> None:
     out = play.once(method=method)
     strategy = configured(method=method).strategy()

@@ -16,12 +16,11 @@ import pytest
 from models.errors import SettingError
 from models.randomness import generator
 from protocol import Scalar
-from strategies import METHODS
 from strategies.settings import DOWNLINK, SLICING
-from tests.support import Outcome, Player, configured, half_of
+from tests.support import OF_ALL, Outcome, Player, configured, half_of
 
 AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
-    "method": [{"method": name} for name in METHODS],
+    "method": [{"method": name} for name in OF_ALL],
     "selection": [
         {"selection": name}
         for name in ("uniform", "by-size", "by-size-replacement", "pow-d", "cpow-d", "rpow-d", "divfl")

@@ -22,7 +22,7 @@ from models.evaluation import evaluate
 from models.networks.build import layout
 from models.registry import following
 from strategies import METHODS
-from tests.support import Player, configured
+from tests.support import OF_ALL, Player, configured
 
 RESIDUAL = "tests.models.foreign.nets:Residual"
 EDGE: dict[str, Any] = {"model": "tests.models.foreign.nets:Edge", "widths": ""}
@@ -32,8 +32,8 @@ QUICK = {"heterofl", "fedrolex", "dropout", "fiarse", "fjord"}
 
 
 def _methods() -> list[Any]:
-    marks = {name: [] if name in QUICK else [pytest.mark.slow] for name in METHODS}
-    return [pytest.param(name, marks=marks[name]) for name in METHODS if name not in {*IN_DEPTH, "splitmix"}]
+    marks = {name: [] if name in QUICK else [pytest.mark.slow] for name in OF_ALL}
+    return [pytest.param(name, marks=marks[name]) for name in OF_ALL if name not in {*IN_DEPTH, "splitmix"}]
 
 
 @pytest.mark.parametrize("method", _methods())
@@ -50,8 +50,8 @@ def test_every_method_of_width_trains_it(play: Player, method: str) -> None:
 
 
 def _in_depth() -> list[Any]:
-    marks = {name: [] if name in ("depthfl", "nefl") else [pytest.mark.slow] for name in METHODS}
-    return [pytest.param(name, marks=marks[name]) for name in METHODS]
+    marks = {name: [] if name in ("depthfl", "nefl") else [pytest.mark.slow] for name in OF_ALL}
+    return [pytest.param(name, marks=marks[name]) for name in OF_ALL]
 
 
 @pytest.mark.parametrize("method", _in_depth())

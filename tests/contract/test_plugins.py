@@ -25,7 +25,7 @@ from strategies.aggregation import AGGREGATIONS
 from strategies.clustering.options import CLUSTERINGS
 from strategies.nodes.manager import NobodyAnswered
 from strategies.selection import SELECTORS
-from tests.support import Player, configured
+from tests.support import OF_ALL, Player, configured
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "tests/plugins/my_lab"
@@ -127,7 +127,7 @@ def test_all_together(play: Player) -> None:
     assert out.summary["status"] == "finished"
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("method", OF_ALL)
 def test_a_foreign_network_serves_every_method(play: Player, method: str) -> None:
     out = play(method=method, num_clients=3, num_server_rounds=1, **NAMED["networks"])
     assert not out.rejected

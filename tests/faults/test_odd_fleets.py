@@ -21,8 +21,7 @@ from models.algebra.plans import Plan
 from models.networks.build import initial_state, submodel
 from models.randomness import torch_generator
 from protocol import TRAIN
-from strategies import METHODS
-from tests.support import Player, address_of, configured, failed, keys_of
+from tests.support import OF_ALL, Player, address_of, configured, failed, keys_of
 
 
 def people(count: int, nodes: Iterable[int] | None = None, **keys: Any) -> dict[int, Context]:
@@ -185,7 +184,7 @@ def test_one_class_per_client(play: Player, method: str) -> None:
     assert isfinite(out.rows[-1]["local"]["accuracy_own_labels"])
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_ALL)
 def test_clients_with_one_example(play: Player, method: str) -> None:
     """As many clients as examples; five of them are there. Every batch is a batch of one, also for batch norm."""
     keys: dict[str, Any] = {

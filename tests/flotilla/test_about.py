@@ -82,7 +82,7 @@ def test_help_names_the_methods_that_are_built_in() -> None:
 def test_every_method_has_a_line_and_a_source(name: str) -> None:
     method = METHODS[name]
     assert re.match(r"[A-Z0-9].{10,}", method.__doc__ or "")
-    baselines = {"smallest", "depthfl-exclusive"}  # nobody's paper proposes them
+    baselines = {"smallest", "depthfl-exclusive", "zero-padding"}  # nobody's paper proposes them
     source = source_of(method)
     assert (source == "") == (name in baselines)
     assert source == "" or re.search(r"\b20\d\d\b", source)
@@ -115,7 +115,7 @@ def test_explain_says_all_about_a_key(tmp_path: Path) -> None:
     assert said["default"] == "1.0"
     assert said["value"].startswith("1.0")
     assert "0 to 1" in said["allowed"]
-    assert said["read by"] == "method = fjord"
+    assert said["read by"] == "method = fjord, prelort"
     assert said["meaning"]
     (tmp_path / "config.json").write_text(json.dumps({"config": {"fjord-alpha": 0.25}}))
     out, _ = flotilla("explain", "fjord-alpha", "--run", str(tmp_path))

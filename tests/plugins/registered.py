@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from strategies import METHODS
+from typing import Any
+
+import pytest
+
+from tests.support import OF_ALL, OF_RANKS
 
 LAB = "tests.plugins.my_lab"
-EVERY_METHOD = [*METHODS, f"{LAB}.methods:FromOffset"]
+# Rules for pairs of factors have much in common; they go with `make test-slow`.
+EVERY_METHOD: list[Any] = [
+    *OF_ALL,
+    f"{LAB}.methods:FromOffset",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in OF_RANKS),
+]
 NETWORK = f"{LAB}.networks:separable"

@@ -21,7 +21,7 @@ from protocol import Hello
 from strategies import METHODS, FlowerStrategy, HeteroFL, NetworkSpec, Settings, parse_tiers
 from strategies.flower_adapter import NothingLearnt
 from strategies.nodes.manager import NobodyAnswered
-from tests.support import TINY, context_of
+from tests.support import OF_ALL, TINY, context_of
 
 ROOT = Path(__file__).parents[2]
 NETWORK = NetworkSpec("mlp", (1, 8, 8), 10, widths=(16, 8))
@@ -79,7 +79,7 @@ def test_start_inside_a_server_app() -> None:
     assert set(results[0].train_metrics_clientapp) == {1, 2}
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", OF_ALL)
 def test_flowers_own_loop_gives_the_same_state(name: str) -> None:
     """`configure_train`, `aggregate_train` and their evaluation twins, as Flower's `Strategy.start` calls them."""
 

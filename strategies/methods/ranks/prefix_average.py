@@ -13,27 +13,18 @@ nest only because the factor in front is α/R for every device.
 
 from __future__ import annotations
 
-from protocol import Objective
-from strategies.context import RoundContext
 from strategies.methods.fjord import Fjord
 from strategies.methods.ranks.base import RankMethod
-from strategies.tiers.tier import Tier
 
 
 class PrefixAverage(RankMethod):
     """The first ranks, averaged over those who held them."""
 
 
-class NestedRanks(RankMethod):
+class NestedRanks(Fjord, RankMethod):
     """Nested ranks, redrawn every step.
 
     Options: FjORD's.
     """
 
-    OPTIONS = Fjord.OPTIONS
-
-    def objective(self, context: RoundContext, tier: Tier) -> Objective:
-        """Ordered dropout over the ranks of all tiers; the device leaves out those above its own."""
-        del tier
-        rates = sorted(tier.rate for tier in context.settings.tiers)
-        return Objective("ordered-dropout", {"rates": ",".join(map(str, rates)), **self.options})
+    PREFERENCES = RankMethod.PREFERENCES

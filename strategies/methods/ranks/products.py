@@ -4,10 +4,11 @@
   (alibaba/FederatedScope, branch FlexLoRA, commit 1cb1ab7) forms the product and takes a dense SVD; here it is found
   from the factors (`models.algebra.refactor`). There, a device of rank r trains with 16/r in front and gets B scaled by
   r/16; here the factor is α/R for all, so what a device starts with is the same part of the product.
-- `HLoRA` (2503.00813, as in NVFlare's example of MedGemma, commit f3b7c1b): the same sum from the factors as here, the
-  singular values in A.
-- `RaFLoRA` (2602.13486): ranks up to the smallest r_k, from there to the next, and so on are rings; each ring's product
-  is averaged over those who hold it, and the sum of the rings is refactored, √ of the values on either side.
+- `HLoRA` (2025, arXiv 2503.00813): the same sum from the factors as here, the singular values in A, as in NVFlare's
+  example of MedGemma (commit f3b7c1b).
+- `RaFLoRA` (2026, arXiv 2602.13486): ranks up to the smallest r_k, from there to the next, and so on are rings; each
+  ring's product is averaged over those who hold it, and the sum of the rings is refactored, √ of the values on either
+  side.
 - `FLoRIST` (Ramesh and Dass, MLSys 2026, 2506.09199): HLoRA's sum, of which only so many directions stay that they have
   a share of its energy Σ σ². The others begin anew at B = 0, so they can be trained; the paper sends fewer ranks.
 

@@ -1,4 +1,4 @@
-"""FSLoRA (Fang et al., 2501.19389 v3): a device trains a random r of the R ranks.
+"""FSLoRA (Fang et al., 2025, arXiv 2501.19389 v3): a device trains a random r of the R ranks.
 
 In every round each device draws r ranks of every pair without replacement, and computes with B·S·A, where the sketch
 S = (R/r)·diag(drawn) makes the product of the part, on average over draws, that of the whole (§3.1). The server adds
@@ -11,11 +11,17 @@ none is ever masked and all devices train all ranks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from models.algebra.average import PartialAverage
+from models.networks.spec import NetworkSpec
+from protocol import Scalar
 from strategies.context import RoundContext
 from strategies.method import Tensors
 from strategies.methods.dropout import FederatedDropout
 from strategies.methods.ranks.base import RankMethod, shares_of_holders
+from strategies.settings import Settings
 
 
 class RandomRanks(FederatedDropout, RankMethod):
@@ -24,6 +30,13 @@ class RandomRanks(FederatedDropout, RankMethod):
     BY_EXAMPLES = False
     PER_WIDTH = False
     REFINES = True
+
+    @classmethod
+    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """With α/r in front of a part of rank r, which is (R/r)·α/R."""
+        adapter = super().adapted(network, settings, options).adapter
+        assert adapter is not None  # there are pairs
+        return replace(network, adapter=replace(adapter, sketched=True))
 
     def refine(
         self, context: RoundContext, before: Tensors, after: Tensors, average: PartialAverage, remembered: Tensors

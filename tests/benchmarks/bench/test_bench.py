@@ -16,6 +16,7 @@ from benchmarks.bench.foreign import foreign
 from benchmarks.bench.memory import memory
 from benchmarks.bench.meshgrid import meshgrid_average
 from benchmarks.bench.pfl import pfl
+from benchmarks.bench.ranks import ranks
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.selection import selection
 from benchmarks.bench.shapes import TINY, fleet
@@ -83,6 +84,12 @@ def test_foreign() -> None:
     rows = foreign(silent, turns=1)
     assert [row.limit for row in rows] == [1.05, 1.05, 1.05, 3.0, 1.0, 0.5]
     assert all(row.passed for row in rows[3:])
+
+
+def test_ranks() -> None:
+    rows = ranks(silent, width=48, layers=1, clients=8, turns=1, rules=("flexlora",))
+    assert [row.limit for row in rows] == [3.0, 4.0]
+    assert all(row.ratio > 0 and row.reference > 0 for row in rows)
 
 
 def test_selection() -> None:

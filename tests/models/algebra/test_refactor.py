@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.algebra.refactor import SPLITS, Factored, Split, refactor
+from models.algebra.refactor import SPARE, SPLITS, Factored, Split, refactor
 from models.algebra.stack import Stack, Who
 
 few = settings(max_examples=25, deadline=None)
@@ -86,9 +86,11 @@ def test_with_fewer_ranks_it_is_the_best_approximation(data: st.DataObject) -> N
     factored = given_.refactored(rank)
     values = torch.linalg.svdvals(given_.product)
     b, a = factored.pair()
-    assert torch.allclose(factored.values, values[:rank], rtol=1e-9, atol=1e-9 * float(values[0]))
+    exact = given_.ranks < 3 * (rank + SPARE) or min(given_.product.shape) < rank + SPARE  # else it is iterated
+    tolerance = 1e-9 if exact else 1e-4
+    assert torch.allclose(factored.values, values[:rank], rtol=tolerance, atol=tolerance * float(values[0]))
     error, least = (b @ a - given_.product).norm(), values[rank:].square().sum().sqrt()
-    assert error <= (1 + 1e-9) * least + 1e-9 * values[0]
+    assert error <= (1 + 1e-9) * least + tolerance * values[0]
 
 
 @few

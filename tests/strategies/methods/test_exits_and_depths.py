@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from models import NetworkSpec, SettingError
-from strategies import METHODS, DepthFL, HeteroFL, InclusiveFL, ScaleFL, Settings, parse_tiers
+from strategies import DepthFL, HeteroFL, InclusiveFL, ScaleFL, Settings, parse_tiers
 from strategies.tiers.tier import Tier
-from tests.support import Player, configured
+from tests.support import OF_ALL, Player, configured
 
 CNN: dict[str, Any] = {"model": "cnn", "widths": "4, 8, 8, 8"}
 SPEC = NetworkSpec("cnn", (1, 8, 8), 5, widths=(4, 4, 4, 4))
@@ -28,7 +28,7 @@ def refusal(**keys: Any) -> SettingError:
 # ---- exits -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_ALL)
 @pytest.mark.parametrize("exits", ["last", "plain", "bottleneck", "convolutional", "shared"])
 def test_explicit_exits_are_used_or_refused(method: str, exits: str) -> None:
     """An exit that no objective trains would be scored and drag the ensemble down; another one would be a surprise."""
@@ -51,8 +51,8 @@ def test_what_auto_exits_are() -> None:
         "inclusivefl": "plain",
         "scalefl": "convolutional",
     }
-    assert {method: configured(method=method, **CNN).network.exits for method in METHODS} == {
-        method: kinds.get(method, "last") for method in METHODS
+    assert {method: configured(method=method, **CNN).network.exits for method in OF_ALL} == {
+        method: kinds.get(method, "last") for method in OF_ALL
     }
     assert configured(method="depthfl").network.exits == "plain"  # an mlp has no place for a bottleneck
 
@@ -85,7 +85,7 @@ def test_a_strategy_by_itself_has_the_same_rules() -> None:
 # ---- depths ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", OF_ALL)
 def test_a_depth_that_the_network_does_not_have(method: str) -> None:
     error = refusal(method=method, tiers="a:1@9, b:1/2", **CNN)
     assert error.key == "tiers"

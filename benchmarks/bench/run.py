@@ -20,6 +20,7 @@ from benchmarks.bench.ranks import ranks
 from benchmarks.bench.rows import HEADS, Row
 from benchmarks.bench.selection import selection
 from benchmarks.bench.startup import startup
+from benchmarks.bench.sweep import sweep
 from benchmarks.bench.training import training
 from benchmarks.document import DOCS, RESULTS, replace_part, table
 from benchmarks.machine import machine
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "foreign": foreign,
     "ranks": ranks,
     "startup": startup,
+    "sweep": sweep,
 }
 _ELSEWHERE = {"foreign": DOCS / "networks.md"}  # whose table is not in docs/results.md
 

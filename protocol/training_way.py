@@ -54,7 +54,7 @@ def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, re
         return "a regulariser of gradients"
     if plan.keep != 1:
         return "weights that are masked"
-    if network.adapter is not None or plan.frozen:
+    if network.adapter is not None or plan.holds_more:
         return "a network that is frozen in part"
     if NETWORKS[network.name].prove is not None:
         return "a network whose axes were found, not declared"

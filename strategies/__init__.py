@@ -20,6 +20,7 @@ from strategies.methods.fjord import Fjord
 from strategies.methods.heterofl import HeteroFL
 from strategies.methods.inclusivefl import InclusiveFL
 from strategies.methods.nefl import NeFL
+from strategies.methods.ranks.frozen_a import FFALoRA
 from strategies.methods.ranks.het_lora import HetLoRA
 from strategies.methods.ranks.prefix_average import NestedRanks, PrefixAverage
 from strategies.methods.ranks.products import FlexLoRA, FLoRIST, HLoRA, RaFLoRA
@@ -56,6 +57,7 @@ _BUILT_IN: dict[str, type[FlowerStrategy]] = {
     "zero-padding": ZeroPadding,
     "hetlora": HetLoRA,
     "fslora": RandomRanks,
+    "ffa-lora": FFALoRA,
     "flexlora": FlexLoRA,
     "hlora": HLoRA,
     "raflora": RaFLoRA,
@@ -83,6 +85,7 @@ __all__ = [
     "DepthFL",
     "Exclusive",
     "ExclusiveDepth",
+    "FFALoRA",
     "FLoRIST",
     "FedAvg",
     "FedAvgM",

@@ -33,6 +33,7 @@ class Plan:
             which of them count depends on the state (see `models.variants.importance`).
         frozen: number of leading stages that are held and not trained, with what belongs to no stage and the exits
             after them; a plan's submodel is what is trained, and `holding` says what is held.
+        fixed: whether of pairs of low-rank factors A is held and not trained.
     """
 
     rate: Rate = FULL
@@ -46,6 +47,7 @@ class Plan:
     bases: tuple[int, ...] | None = None
     keep: Fraction = FULL
     frozen: int = 0
+    fixed: bool = False
 
     def __post_init__(self) -> None:
         for name, share in (("rate", self.rate), ("keep", self.keep)):
@@ -61,7 +63,12 @@ class Plan:
     @property
     def holding(self) -> Plan:
         """The plan of everything that is held, trained or not."""
-        return replace(self, frozen=0) if self.frozen else self
+        return replace(self, frozen=0, fixed=False) if self.holds_more else self
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether something is held that is not trained, beside a base."""
+        return bool(self.frozen) or self.fixed
 
     def to_json(self) -> str:
         """Serialise; fields at their default are left out."""
@@ -86,6 +93,8 @@ class Plan:
             fields["keep"] = str(self.keep)
         if self.frozen:
             fields["frozen"] = self.frozen
+        if self.fixed:
+            fields["fixed"] = True
         return json.dumps(fields)
 
     @staticmethod
@@ -106,6 +115,7 @@ class Plan:
             own_exit, dropped = bool(fields.get("own_exit", False)), tuple(map(int, fields.get("dropped", ())))
             bases = None if fields.get("bases") is None else tuple(map(int, fields["bases"]))
             keep, frozen = Fraction(fields.get("keep", "1")), int(fields.get("frozen", 0))
+            fixed = bool(fields.get("fixed", False))
         except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(f"not a plan: {text[:80]!r} ({error!r})") from None
         return Plan(
@@ -119,6 +129,7 @@ class Plan:
             bases=bases,
             keep=keep,
             frozen=frozen,
+            fixed=fixed,
         )
 
 
@@ -162,7 +173,7 @@ def kept_runs(axis: Axis, plan: Plan, units: Mapping[str, tuple[int, ...]]) -> R
 
 
 def submodel(layout: Layout, plan: Plan) -> Submodel:
-    """Turn a plan into the blocks that a device trains: all that it holds, unless leading stages are frozen.
+    """Turn a plan into the blocks that a device trains: all that it holds, unless some of that is frozen.
 
     Raises:
         ValueError: an empty axis, units of what is no width axis, an unknown unit, a rate for a group that there is
@@ -178,6 +189,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
     if wrong := set(plan.dropped) - layout.blocks:
         raise ValueError(f"blocks {sorted(wrong)} cannot be left out: allowed is {sorted(layout.blocks)}")
     runs = {name: kept_runs(axis, plan, units) for name, axis in layout.axes.items()}
+    fixed = {pair.a for pair in layout.pairs} if plan.fixed else set()
     # Tensors along one axis share its runs: those of a draw are long.
     along = {dim: _kept(dim, runs, layout.axes) for dim in _cut_dims(layout)}
     blocks = {
@@ -187,7 +199,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
             runs=tuple(((0, size),) if d is None else along[d] for d, size in _sides(tensor)),
         )
         for name, tensor in layout.tensors.items()
-        if _held(tensor, plan, layout) and not _frozen(tensor, plan)
+        if _held(tensor, plan, layout) and not _frozen(tensor, plan) and name not in fixed
     }
     sizes = {name: sum(length for _, length in runs[name]) for name, axis in layout.axes.items() if axis.kind.cut}
     return Submodel(blocks, sizes)

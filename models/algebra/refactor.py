@@ -24,7 +24,7 @@ from models.algebra.stack import Stack
 Split = Literal["balanced", "left", "right"]
 SPLITS = ("balanced", "left", "right")
 
-SPARE = 4  # directions beyond R that the iteration carries along
+SPARE = 2  # directions beyond R that the iteration carries along
 _TALL = 3  # a stack of so many times R + spare ranks is iterated on
 _STEPS = 5  # at most, before the core is taken
 _SETTLED = 1e-4  # sine of the angle by which the leading directions may still be off, by their values

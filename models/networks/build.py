@@ -56,7 +56,7 @@ def build(
 def blank(spec: NetworkSpec, sizes: Mapping[str, int] | None = None, plan: Plan = WHOLE) -> nn.Module:
     """Build a network as `build` does, with weights of zero: for who loads a state next."""
     network = NETWORKS[spec.name]
-    if plan.frozen:
+    if plan.holds_more:
         held = blank(spec, sizes, plan.holding)
         freeze(held, submodel(spec, plan).__contains__)
         return held
@@ -138,7 +138,7 @@ def shape_of(spec: NetworkSpec, plan: Plan) -> Hashable:
     """What `build_part` depends on: plans of the same shape give the same network, whichever units they keep."""
     bases = None if plan.bases is None else len(plan.bases)
     sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
-    return spec, plan.rate, plan.depth, plan.own_exit, plan.dropped, plan.frozen, bases, sizes
+    return spec, plan.rate, plan.depth, plan.own_exit, plan.dropped, plan.frozen, plan.fixed, bases, sizes
 
 
 def build_part(spec: NetworkSpec, plan: Plan) -> nn.Module:
@@ -181,7 +181,7 @@ def load_part(network: nn.Module, spec: NetworkSpec, plan: Plan, held: Mapping[s
 @torch.no_grad()
 def load_frozen(network: nn.Module, plan: Plan, held: Mapping[str, Tensor]) -> None:
     """Copy the tensors that are held and not trained into a part's network; a base stays as it is."""
-    if plan.frozen:
+    if plan.holds_more:
         for name, tensor in frozen_tensors(network).items():
             if name in held:
                 tensor.copy_(held[name])

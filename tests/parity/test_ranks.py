@@ -164,6 +164,20 @@ def test_fslora_adds_differences_over_everybody() -> None:
         assert near(done.after[pair.a], a)
 
 
+def test_with_a_fixed_the_average_of_b_is_the_average_of_products() -> None:
+    """Exactly, and A is the one that was drawn; a device sends B and the head."""
+    plans = [Plan(Fraction(rank, RANK), fixed=True) for rank in (4, 4, 4, 4)]
+    done = replied("ffa-lora", plans=plans)
+    for pair in done.pairs:
+        assert all(pair.a not in one and pair.b in one for one in done.left)
+        assert torch.equal(done.after[pair.a], done.before[pair.a])
+        products = [share * one[pair.b] @ done.before[pair.a] for one, share in zip(done.left, SHARES, strict=True)]
+        assert near(done.after[pair.b] @ done.after[pair.a], torch.stack(products).sum(0), 1e-6)
+    node_plan = done.strategy.plan(done.strategy.context(1), node(1), SETTINGS.tiers[1])
+    assert node_plan == Plan(Fraction(1, 2), fixed=True) == Plan.from_json(node_plan.to_json())
+    assert node_plan.holding == Plan(Fraction(1, 2))
+
+
 # ---- products --------------------------------------------------------------------------------------------------------
 
 

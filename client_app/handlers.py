@@ -18,7 +18,7 @@ from client_app.feddyn import FedDynRegulariser
 from client_app.fused_training import Learner, train_fused
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.local_scores import local_scores
-from client_app.model_cache import LocalModel, local_model
+from client_app.model_cache import LocalModel, check_size, local_model
 from client_app.objectives import ObjectiveContext, objective
 from client_app.objectives.cross_entropy import absent_for
 from client_app.secure.masked import joined, masked
@@ -184,7 +184,10 @@ def _load(request: PartRequest, state: Array, examples: Split, context: Context)
     """
     require_base(request.network, request.seed, context)
     try:
+        check_size(request.network, request.plan, state, sliced=request.sliced)
         model = local_model(request.network, request.plan, device_named(request.work.device))
+    except WireError:
+        raise
     except SettingError as error:  # a network that is not known here, or not allowed: says where it was looked for
         raise WireError(f"this client: {error}") from None
     except (ValueError, KeyError) as error:

@@ -25,7 +25,7 @@ from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.statistics import static_norms
 from models.variants.importance import masked
-from protocol import decode
+from protocol import WireError, decode
 
 _KEPT = 16
 _models: OrderedDict[object, LocalModel] = OrderedDict()
@@ -160,6 +160,17 @@ def local_model(spec: NetworkSpec, plan: Plan, device: torch.device) -> LocalMod
         _models[key] = LocalModel(spec, plan, device)
     _models.move_to_end(key)
     return _models[key]
+
+
+def check_size(spec: NetworkSpec, plan: Plan, array: Array, *, sliced: bool) -> None:
+    """See, before anything is built, that a network is no larger than the state that came for it.
+
+    Raises:
+        WireError: it is.
+    """
+    parameters = submodel(spec, plan).numel if sliced else layout(spec).parameters
+    if 4 * parameters > len(array.data):
+        raise WireError(f"a state of shape ({parameters},) is expected, and {len(array.data)} bytes came")
 
 
 def _point_at(module: nn.Module, name: str, view: Tensor) -> None:

@@ -19,14 +19,13 @@ from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.local_scores import local_scores
-from client_app.model_cache import LocalModel, full_shapes, local_model
+from client_app.model_cache import LocalModel, check_size, full_shapes, local_model
 from client_app.objectives import ObjectiveContext, objective
 from client_app.secure.masked import joined, masked
 from client_app.statistics import moments_of
 from data import Split
 from models.device import device_named, threads
 from models.errors import SettingError
-from models.networks.build import submodel
 from models.randomness import generator
 from models.statistics import needs_statistics, set_statistics
 from protocol import (
@@ -117,7 +116,7 @@ class ServedDevice:
     def labels(self, context: Context) -> tuple[int, ...]:
         """The labels that it has, ascending; all outputs where a label is no class; () if it does not tell."""
         if self.known_labels is not None:
-            return tuple(sorted(self.known_labels(context)))
+            return tuple(sorted(set(self.known_labels(context))))
         found = self.split(context)
         if found is not None and found.labels.is_floating_point():
             return tuple(range(found.labels.shape[1]))
@@ -277,7 +276,7 @@ class ServedDevice:
     def _loaded(self, request: PartRequest, state: Array, context: Context) -> tuple[LocalModel, dict[str, float]]:
         """The process's model of this shape with the part in it, and which cluster's it is where there are several."""
         try:
-            submodel(request.network, request.plan)
+            check_size(request.network, request.plan, state, sliced=request.sliced)
         except SettingError as error:
             raise WireError(f"this client: {error}") from None
         require_base(request.network, request.seed, context)

@@ -5,6 +5,7 @@ share, `batches` and `AUGMENTATIONS` what a training loop takes from it. Everyth
 settings' seed.
 """
 
+from data.agreed import agreed
 from data.augment import AUGMENTATIONS, Augmentation, augment
 from data.batches import batches
 from data.data_error import DataError
@@ -39,6 +40,7 @@ __all__ = [
     "Summary",
     "Task",
     "UnusableInput",
+    "agreed",
     "augment",
     "batches",
     "evaluated_on",

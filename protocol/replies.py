@@ -21,6 +21,8 @@ DIFFERENCE, MOMENTS, GRADIENT = "difference", "moments", "gradient"
 
 NodeId = int | str
 
+_MOST_LABELS, _MOST_FIGURES, _MOST_CODECS = 2**20, 2**12, 2**8  # that a hello may name
+
 
 def id_of_address(address: int) -> int:
     """The id of a node that has no other: flwr's node id without its highest bit, for which fields have no room.
@@ -38,7 +40,7 @@ class Hello:
         node: stable id (partition id or registered name); a name has 1 to 200 characters that can be printed and is no
             number, so that no two ids look alike.
         examples: number of training examples, at least 1.
-        labels: labels that occur among them, ascending.
+        labels: labels that occur among them, ascending, each once.
         tier: the tier it was told by its node config; "" leaves it to the server, "auto" to what it measured.
         figures: what it measured of itself, by the names in `protocol.profile`; {} if it was not to.
         codecs: names of those that it knows; () does not say, and is taken for all.
@@ -57,6 +59,17 @@ class Hello:
         _check_id(self.node)
         if self.examples < 1:
             raise ValueError(f"node {quoted(self.node)} has {self.examples} examples")
+        if list(self.labels) != sorted(set(self.labels)) or (self.labels and self.labels[0] < 0):
+            raise ValueError(f"labels {quoted(self.labels)}: expected whole numbers from 0, ascending, each once")
+        for what, count, most in (
+            ("labels", len(self.labels), _MOST_LABELS),
+            ("figures", len(self.figures), _MOST_FIGURES),
+            ("codecs", len(self.codecs), _MOST_CODECS),
+        ):
+            if count > most:
+                raise ValueError(f"{count} {what}: allowed are {most}")
+        if any(len(name) > MOST_OF_A_PEER for name in (self.tier, *self.codecs, *self.figures)):
+            raise ValueError(f"names of tiers, codecs and figures have at most {MOST_OF_A_PEER} characters")
         if negative := [name for name, value in self.figures.items() if not value >= 0]:
             raise ValueError(f"{escaped(negative[0])} = {self.figures[negative[0]]}")
 

@@ -18,6 +18,7 @@ from models.networks.spec import NetworkSpec
 from protocol.arrays import WireError
 from protocol.records import from_config, record_in, to_config
 from protocol.secure.messages import SecureSum
+from protocol.text import quoted
 
 # Message types: flwr's categories with our actions.
 HELLO, STATISTICS, TRAIN, EVALUATE = "query.hello", "query.statistics", "train.part", "evaluate.part"
@@ -27,6 +28,11 @@ FACTS, LOSSES, GRADIENTS = "query.facts", "query.losses", "query.gradients"
 REQUEST, ARRAYS, STATE = "request", "arrays", "state"
 
 Scalar = bool | int | float | str
+
+# What a device can be asked for, whoever asks.
+_WORK = {"local_epochs": (0, 10**6), "local_steps": (0, 10**9), "batch_size": (1, 10**9), "threads": (1, 2**12)}
+_MOST_STATES = 2**12  # of clusters
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,9 @@ class Work:
         measure: what a training reply says beside its usual numbers.
         adversarial: training on adversarial inputs; None trains on clean ones only.
         train_as: "auto" or "loop" (see `protocol.training_way`).
+
+    Raises:
+        ValueError: more of it, or less, than a device can be asked for.
     """
 
     local_epochs: int = 1
@@ -115,6 +124,13 @@ class Work:
     measure: Measurements = Measurements()
     adversarial: AdversarialTraining | None = None
     train_as: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _WORK.items():
+            if not least <= (value := getattr(self, name)) <= most:
+                raise ValueError(f"{name} = {value}: allowed is {least} to {most}")
+        if self.device not in DEVICES:
+            raise ValueError(f"device = {quoted(self.device)}: allowed is {', '.join(DEVICES)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +152,8 @@ class ClusterStates:
     path: bool = False
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count = {self.count}: allowed is 1 or more")
+        if not 1 <= self.count <= _MOST_STATES:
+            raise ValueError(f"count = {self.count}: allowed is 1 to {_MOST_STATES}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,9 @@ resumed run reads and another run may be given (`task-facts`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from logging import INFO, WARNING
 from pathlib import Path
 
@@ -16,14 +18,17 @@ from flwr.app import Message
 from flwr.common import log
 from flwr.serverapp import Grid
 
-from data import DataSettings, InputFacts, Summary, facts_from, input_facts, summarise
+from data import DataSettings, InputFacts, Summary, agreed, facts_from, input_facts, summarise
 from data.pooled import CLASSES, SHAPES
 from models.errors import SettingError
-from protocol import FACTS, DataReply, HelloRequest, WireError, escaped
+from protocol import FACTS, MOST_OF_A_REASON, DataReply, HelloRequest, NodeId, WireError, escaped
 from server_app.folder.files import replace_text
 from strategies.exchange.messaging import exchange
-from strategies.exchange.update import said_error, why_unusable
+from strategies.exchange.node import in_order
+from strategies.exchange.update import MOST_EXAMPLES, said_error, why_unusable
+from strategies.nodes.claims import Claims
 from strategies.nodes.manager import NodeManager
+from strategies.nodes.registration import Registrations
 from strategies.settings import Settings
 
 FILE = "facts.json"
@@ -81,52 +86,72 @@ def decide(data: DataSettings, settings: Settings, grid: Grid) -> InputFacts:
     if settings.guard.dp_noise:
         allowed = "a file: under dp-noise nodes are asked for no sums of their data"
         raise SettingError("task-facts", data.task_facts, allowed)
-    pooled, kinds = _ask(settings, grid)
-    nodes = sum(map(len, kinds.values()))
+    said, nodes = _ask(settings, grid)
     try:
-        facts = facts_from(data, pooled)
+        facts, left_out = _agreed(data, settings, said)
     except ValueError as error:
-        raise NoFacts(f"no task can be made of what {nodes} nodes have: {error}{_unlike(kinds)}") from None
-    counts = [f"{escaped(name, 40)} ({pooled.counts[CLASSES][name]})" for name in facts.classes[:_FEW]]
+        raise NoFacts(
+            f"no task can be made of what {len(nodes)} nodes have: {escaped(str(error))}{_unlike(said, nodes)}"
+        ) from None
+    for i, why in left_out.items():
+        log(WARNING, "facts of node %s are left out: %s", nodes[i], escaped(why))
+    names = Counter[str]()
+    for i, one in enumerate(said):
+        names.update({} if i in left_out else one.counts.get(CLASSES, {}))
+    counts = [f"{escaped(name, 40)} ({names[name]})" for name in facts.classes[:_FEW]]
     more = f" and {len(facts.classes) - _FEW} more" if len(facts.classes) > _FEW else ""
-    log(INFO, "facts of the task from %d nodes: %d classes, %s%s", nodes, len(facts.classes), ", ".join(counts), more)
+    count = len(nodes) - len(left_out)
+    log(INFO, "facts of the task from %d nodes: %d classes, %s%s", count, len(facts.classes), ", ".join(counts), more)
     return facts
 
 
-def _ask(settings: Settings, grid: Grid) -> tuple[Summary, dict[frozenset[str], list[int]]]:
-    """The sums of all nodes that are there, and who said theirs, by what they are sums of."""
+def _agreed(data: DataSettings, settings: Settings, said: list[Summary]) -> tuple[InputFacts, dict[int, str]]:
+    """Facts of what nodes said, and who is left out of them and why; all count without the guard."""
+    if settings.guard.guard:
+        return agreed(said, partial(facts_from, data))
+    return facts_from(data, sum(said, start=Summary())), {}
+
+
+def _ask(settings: Settings, grid: Grid) -> tuple[list[Summary], list[NodeId]]:
+    """What each node says of its data, and their ids, ascending: one for each id, of who owns it, as with a hello."""
     NodeManager().wait(grid, settings.nodes, settings.min_nodes, settings.node_wait)
-    content = HelloRequest().to_record()
-    addresses = sorted(grid.get_node_ids())
+    content, online = HelloRequest().to_record(), Registrations().online(grid)
+    addresses, claims = sorted(online), Claims(settings.nodes)
     messages = [Message(content=content, message_type=FACTS, dst_node_id=address) for address in addresses]
-    pooled, refusals = [Summary()], list[str]()
-    said, kinds = set[int | str](), dict[frozenset[str], list[int]]()
+    said, refusals = dict[int, Summary](), list[str]()
+
+    def refuse(address: int, reason: str) -> None:
+        refusals.append(escaped(f"node {address}: {reason}", MOST_OF_A_REASON))
+        log(WARNING, "facts of %s", refusals[-1])
 
     def take(i: int, reply: Message | None) -> None:
         try:
             found = _read_reply(reply)
-            if found.node in said:
-                raise WireError("another node has said that it is this one")
-            told = Summary.from_json(found.summary)
-            pooled[0] = pooled[0] + told
-            said.add(found.node)
-            kinds.setdefault(frozenset([*told.counts, *told.sums, *told.counts.get(SHAPES, ())]), []).append(
-                addresses[i]
-            )
+            summary = Summary.from_json(found.summary)
+            if any(max(names.values(), default=0) > MOST_EXAMPLES for names in summary.counts.values()):
+                raise WireError(f"counts: allowed are {MOST_EXAMPLES}")
+            claims.claim(found.node, addresses[i], online[addresses[i]])
+            said[addresses[i]] = summary
         except Exception as error:  # the others' will do
-            refusals.append(f"node {addresses[i]}: {why_unusable(error)}")
-            log(WARNING, "facts of %s", refusals[-1])
+            refuse(addresses[i], why_unusable(error))
 
     exchange(grid, messages, take, seconds=settings.wait)
-    if not said:
+    held, refused = claims.holders(said)
+    for one in refused:
+        refuse(one.address, one.reason)
+    if not held:
         raise NoFacts(f"none of {len(messages)} nodes said what data it has; {'; '.join(refusals[:3])}")
-    return pooled[0], kinds
+    nodes = sorted(held, key=in_order)
+    return [said[held[node]] for node in nodes], nodes
 
 
-def _unlike(kinds: Mapping[frozenset[str], list[int]]) -> str:
+def _unlike(said: Sequence[Summary], nodes: Sequence[NodeId]) -> str:
     """Which nodes' data are of another kind than most nodes' are, such as a table with other columns."""
+    kinds = dict[frozenset[str], list[NodeId]]()
+    for node, one in zip(nodes, said, strict=True):
+        kinds.setdefault(frozenset([*one.counts, *one.sums, *one.counts.get(SHAPES, ())]), []).append(node)
     _, *others = sorted(kinds.values(), key=len, reverse=True)
-    odd = sorted(node for nodes in others for node in nodes)
+    odd = sorted((node for kind in others for node in kind), key=in_order)
     more = f" and {len(odd) - _FEW} more" if len(odd) > _FEW else ""
     return f"; nodes {', '.join(map(str, odd[:_FEW]))}{more} have others than most" if odd else ""
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from models.networks.spec import NetworkSpec
 from protocol import Scalar, record_of, state_of
 from strategies.context import RoundContext
+from strategies.exchange.messaging import FROM_ANOTHER
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.federated_evaluation import ScoreRequest, note_scores
@@ -197,6 +198,8 @@ class FlowerStrategy(Method, Strategy):
             i = position.get(reply.metadata.reply_to_message_id)
             if i is None or i in arrived:
                 aggregator.odd(reply, "unknown" if i is None else "duplicate")
+            elif not reply.has_error() and reply.metadata.src_node_id != requests[i].metadata.dst_node_id:
+                aggregator.odd(reply, FROM_ANOTHER)
             else:
                 arrived[i] = reply
         for i in range(len(requests)):
@@ -219,7 +222,7 @@ class FlowerStrategy(Method, Strategy):
         del server_round
         arrived = {reply.metadata.reply_to_message_id: reply for reply in replies}
         found = [arrived.get(request.message.metadata.message_id) for request in self._scoring]
-        note_scores(self._scoring, found, self.report)
+        note_scores(self._scoring, found, self.report, guard=self.runner.settings.guard)
         return MetricRecord(dict(self.report.local)) if self.report.local else None
 
     def _train_metrics(self) -> MetricRecord:

@@ -17,6 +17,7 @@ from models.settings import Scalar
 # What a network ends in; see `models.networks.staged`.
 EXITS = ("auto", "last", "plain", "bottleneck", "convolutional", "shared")
 SPATIAL = ("bottleneck", "convolutional")  # those of them that need features that are images
+_MOST_UNITS, _MOST_BLOCKS, _MOST_STAGES = 2**24, 2**10, 2**8  # of an axis; of a stage, or nets; of a network
 PADDING = 0  # the token that fills a short text up, at its end
 
 
@@ -54,6 +55,9 @@ class NetworkSpec:
         ends: modules after which a network that is an ordinary module can end; () where its stages are found.
         dual: whether every norm exists twice, for clean and for adversarial inputs (see `models.norms.dual_norm`).
         task: what its outputs are asked for, one of `models.losses.TASKS`; of the other tasks `classes` counts outputs.
+
+    Raises:
+        ValueError: a size that no network has: a device is told what to build by whoever asks it.
     """
 
     name: str
@@ -82,6 +86,18 @@ class NetworkSpec:
     ends: tuple[str, ...] = ()
     adapter: Adapter | None = None
     base: str = ""
+
+    def __post_init__(self) -> None:
+        for what, sizes, most in (
+            ("input_shape", self.input_shape, _MOST_UNITS),
+            ("widths", self.widths, _MOST_UNITS),
+            ("blocks", self.blocks, _MOST_BLOCKS),
+            ("classes, heads", (self.classes, self.heads), _MOST_UNITS),
+            ("vocabulary", (self.vocabulary,), _MOST_UNITS),
+            ("bases", (self.bases,), _MOST_BLOCKS),
+        ):
+            if len(sizes) > _MOST_STAGES or not all(0 <= size <= most for size in sizes):
+                raise ValueError(f"{what} = {sizes[:8]}: allowed are whole numbers up to {most}")
 
     def to_json(self) -> str:
         """Serialise."""

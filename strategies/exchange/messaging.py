@@ -27,6 +27,7 @@ _FIRST_PAUSE = 0.005
 # How long after a deadline the SuperLink keeps what belongs to it: a device whose clock is ahead by more than the time
 # to live could not reply at all, so it is not as short as it might be; and at most flwr's own default.
 _GRACE, _LONGEST_LIFE = 600.0, 43200.0
+FROM_ANOTHER = "it is not from the node that was asked"
 # What parsers raise; an error of the network, or of the operating system, is none of these.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
@@ -267,7 +268,7 @@ class _Exchange:
                 continue
             if not reply.has_error() and reply.metadata.src_node_id != self._addresses[i]:  # errors are the SuperLink's
                 if self._odd is not None:
-                    self._odd(reply, "it is not from the node that was asked")
+                    self._odd(reply, FROM_ANOTHER)
                 continue
             self._in_hand[i] = reply
             waited.arrived[i] = waited.last = now

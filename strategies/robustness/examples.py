@@ -19,17 +19,17 @@ _QUANTILE, _MULTIPLE = 0.9, 3
 _OF_NEXT = 1.5
 
 
-def most_examples(nodes: Sequence[Node], options: GuardOptions) -> float:
-    """What a node may say at most."""
-    if not options.guards_examples or len(nodes) < LEAST:
+def most_examples(said: Sequence[int], options: GuardOptions) -> float:
+    """What a node may say at most, where all nodes say these."""
+    if not options.guards_examples or len(said) < LEAST:
         return options.examples[1]
-    said = sorted(node.hello.examples for node in nodes)
+    said = sorted(said)
     return min(_MULTIPLE * said[int(_QUANTILE * (len(said) - 1))], _OF_NEXT * said[-2])
 
 
 def believed(nodes: list[Node], options: GuardOptions) -> list[Node]:
     """The nodes, each with at most so many examples as it may say; the same list if nobody says more."""
-    most = most_examples(nodes, options)
+    most = most_examples([node.hello.examples for node in nodes], options)
     if all(node.hello.examples <= most for node in nodes):
         return nodes
     return [

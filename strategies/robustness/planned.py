@@ -11,6 +11,8 @@ from protocol import Work
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.update import ClientUpdate
 
+_MOST = {"accuracy": 1.0, "seconds": inf, "seconds-computing": inf, "loss-square": inf}
+
 
 def planned_steps(work: Work, examples: float) -> int:
     """Optimiser steps that a device of so many examples makes (see `data.batches`).
@@ -34,7 +36,8 @@ def steps_of(assignment: TrainAssignment) -> int:
 
 
 def within_plan(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
-    """A reply that says at most so many examples and steps as the node told and was told."""
-    most = {"num-examples": float(assignment.node.hello.examples), "steps": float(steps_of(assignment))}
-    said = {key: limit for key, limit in most.items() if update.metrics.get(key, -inf) > limit}
+    """A reply that says no more examples and steps than the node told and was told, and no number out of its range."""
+    most = {"num-examples": float(assignment.node.hello.examples), "steps": float(steps_of(assignment)), **_MOST}
+    numbers = {key: value for key, value in update.metrics.items() if key in most}
+    said = {key: bound for key, value in numbers.items() if (bound := max(0.0, min(value, most[key]))) != value}
     return update.with_metrics(said) if said else update

@@ -18,8 +18,10 @@ from strategies.exchange.messaging import WINDOW
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate, Rejected, Rejection, why_unusable
+from strategies.robustness.last_said import LEAST
 from strategies.round.held_replies import MOST, HeldReplies
 from strategies.round.stages import Stage, authenticate
+from strategies.selection.comparable import believed
 from strategies.virtual.clock import Late
 
 Vector = Callable[[TrainAssignment, ClientUpdate], NDArray[np.float32] | None]
@@ -45,6 +47,7 @@ class RoundAggregator:
         vector: what the selector wants remembered of a difference; None is nothing.
         listeners: told of every reply that was added.
         sums: if given, takes replies in place of the stages after the first; `add_sum` counts them.
+        guard: whether no loss counts for more than a few of the others' in the mean that is reported.
 
     Attributes:
         missed: assignments whose reply did not come, came late or was an error.
@@ -70,14 +73,16 @@ class RoundAggregator:
         vector: Vector | None = None,
         listeners: Sequence[Listener] = (),
         sums: Listener | None = None,
+        guard: bool = True,
     ) -> None:
         self._report, self._assignments, self._messages = report, assignments, messages
         self._bytes_down, self._states = bytes_down, states
         self._first_stages, self._stages = first_stages, stages
         self._hear, self._heard_enough, self._doubts = hear, heard_enough, doubts
         self._vector, self._listeners, self._summed = vector, listeners, sums
-        self._sums: dict[str, float] = {}
-        self._examples = 0.0
+        self._guard = guard
+        self._said: list[tuple[float, float, float]] = []  # examples, loss and accuracy of each reply that counts
+        self._seconds = [0.0, 0.0]
         self._taken: set[int] = set()
         self._first: HeldReplies | None = HeldReplies()  # None: they have been enough
         self._doubted = HeldReplies()
@@ -118,6 +123,7 @@ class RoundAggregator:
         """Take the replies that wait for something: no more are coming."""
         self._release_first()
         self._accept_held(self._doubted)
+        self._note_means()
 
     def _release_first(self) -> None:
         """Take the replies that wait for each other: there are enough of them."""
@@ -208,6 +214,7 @@ class RoundAggregator:
         for assignment, update in members:
             self.accepted.append(AcceptedUpdate(assignment=assignment, metrics=update.metrics))
             self._count(update)
+        self._note_means()
 
     def odd(self, message: Message, reason: str) -> None:
         """Count a message that answers no open request."""
@@ -223,17 +230,25 @@ class RoundAggregator:
         report.accepted += 1
         report.bytes_up += update.bytes_up
         report.entropy_bytes_up += update.entropy_bytes
-        self._examples += examples
-        for key, weight in (("loss", examples), ("accuracy", examples), ("seconds", 1.0), ("seconds-computing", 1.0)):
-            self._sums[key] = self._sums.get(key, 0.0) + weight * metrics.get(key, 0.0)
-        report.train_loss = self._sums["loss"] / self._examples
-        report.train_accuracy = self._sums["accuracy"] / self._examples
-        report.client_seconds = {
-            "local": self._sums["seconds"] / report.accepted,
-            "computing": self._sums["seconds-computing"] / report.accepted,
-        }
+        self._said.append((examples, metrics.get("loss", 0.0), metrics.get("accuracy", 0.0)))
+        for i, key in enumerate(("seconds", "seconds-computing")):
+            self._seconds[i] += metrics.get(key, 0.0)
+        report.client_seconds = dict(
+            zip(("local", "computing"), (total / report.accepted for total in self._seconds), strict=True)
+        )
         traffic = {"down": update.bytes_down, "up": update.bytes_up}
         report.traffic[self.accepted[-1].assignment.tier] = traffic
+
+    def _note_means(self) -> None:
+        """Note the mean loss and accuracy of the replies that count, weighted by examples."""
+        if not self._said:
+            return
+        examples, losses, accuracies = (np.array(column) for column in zip(*self._said, strict=True))
+        if self._guard and len(losses) >= LEAST:
+            losses = believed(losses)
+        total = sum(examples.tolist())
+        self._report.train_loss = sum((examples * losses).tolist()) / total
+        self._report.train_accuracy = sum((examples * accuracies).tolist()) / total
 
     @property
     def missing(self) -> list[TrainAssignment]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -13,10 +14,14 @@ from protocol import EVALUATE, NodeId, bytes_of
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.exchange.report import LocalScore, RoundReport
-from strategies.exchange.update import content_of
+from strategies.exchange.update import MOST_EXAMPLES, content_of
 from strategies.method import Method
 from strategies.nodes.patience import Patience
+from strategies.robustness.examples import most_examples
+from strategies.robustness.last_said import LEAST
+from strategies.robustness.options import GuardOptions
 from strategies.round.requests import StateCache, part_request
+from strategies.selection.comparable import believed
 from strategies.tiers.tier import Tier, share_of
 
 SCORES = ("loss", "accuracy", "accuracy-own-labels")
@@ -80,6 +85,7 @@ def ask_scores(
     patience: Patience,
     amend: Callable[[list[Message]], list[Message]],
     seconds: float,
+    guard: GuardOptions,
 ) -> None:
     """Send requests to score, and put what came back into the report.
 
@@ -90,6 +96,7 @@ def ask_scores(
         patience: asks.
         amend: what else becomes of the messages before they are sent.
         seconds: how long to wait.
+        guard: whether scores are held against each other.
     """
     replies: list[Message | None] = [None] * len(requests)
     if requests:
@@ -98,14 +105,28 @@ def ask_scores(
         whom, take = [request.node for request in requests], replies.__setitem__
         waited = patience.ask(grid, messages, take, whom=whom, number=report.number, seconds=seconds)
         report.waiting["local evaluation"] = waited.to_row()
-    note_scores(requests, replies, report)
+    note_scores(requests, replies, report, guard=guard)
 
 
-def note_scores(requests: Sequence[ScoreRequest], replies: Sequence[Message | None], report: RoundReport) -> None:
+def note_scores(
+    requests: Sequence[ScoreRequest], replies: Sequence[Message | None], report: RoundReport, *, guard: GuardOptions
+) -> None:
     """Put the answers to requests, in their order, into the report."""
     found = [read_score(request, reply) for request, reply in zip(requests, replies, strict=True)]
-    report.scores = [score for score in found if score is not None]
+    report.scores = _believed([score for score in found if score is not None], guard)
     report.local = mean_scores(report.scores)
+
+
+def _believed(scores: list[LocalScore], guard: GuardOptions) -> list[LocalScore]:
+    """Scores of which none counts as many more examples, nor as a far larger loss, than the others'."""
+    most = most_examples([int(score.examples) for score in scores], guard)
+    losses = np.array([score.metrics["loss"] for score in scores])
+    if guard.guard and len(scores) >= LEAST:
+        losses = believed(losses)
+    return [
+        replace(score, examples=min(score.examples, most), metrics={**score.metrics, "loss": loss})
+        for score, loss in zip(scores, losses.tolist(), strict=True)
+    ]
 
 
 def read_score(request: ScoreRequest, message: Message | None) -> LocalScore | None:
@@ -116,9 +137,14 @@ def read_score(request: ScoreRequest, message: Message | None) -> LocalScore | N
         return None
     examples = metrics.get("num-examples", 0.0)
     shares = [metrics[key] for key in (*SCORES, *IF_ASKED) if key.startswith("accuracy") and key in metrics]
-    usable = examples > 0 and metrics.keys() >= set(SCORES) and all(0 <= share <= 1 for share in shares)
+    usable = metrics.keys() >= set(SCORES) and all(0 <= share <= 1 for share in shares)
     most = 1.0 if request.metric in _SHARES else _MOST_LOSS
-    usable = usable and 0 <= metrics["loss"] <= _MOST_LOSS and 0 <= metrics.get("score", 0.0) <= most
+    usable = (
+        usable
+        and 0 < examples <= MOST_EXAMPLES
+        and 0 <= metrics["loss"] <= _MOST_LOSS
+        and 0 <= metrics.get("score", 0.0) <= most
+    )
     found = {key: metrics[key] for key in (*SCORES, *IF_ASKED) if key in metrics}
     return LocalScore(node=request.node, tier=request.tier, examples=examples, metrics=found) if usable else None
 

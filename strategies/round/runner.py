@@ -121,10 +121,9 @@ class Runner:
         report, aggregator = self.round.report, self.aggregator()
         seconds = self._seconds if seconds is None else seconds
         began = perf_counter()
-        messages = amend(self.round.messages)
         ask_training(
             grid,
-            messages,
+            amend(self.round.messages),
             self.round,
             aggregator=aggregator,
             pieces=self.pieces,
@@ -141,6 +140,7 @@ class Runner:
             patience=self.pieces.patience,
             amend=amend_scoring,
             seconds=seconds,
+            guard=self.settings.guard,
         )
         report.seconds["local evaluation"] = perf_counter() - began
         return report
@@ -210,6 +210,7 @@ class Runner:
             vector=pieces.selection.vector if pieces.selection.of_differences else None,
             listeners=[*noted, *watched],
             sums=None if secure is None else secure.take,
+            guard=self.settings.guard.guard,
         )
 
     def finish(self, aggregator: RoundAggregator) -> None:

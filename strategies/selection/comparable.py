@@ -51,7 +51,7 @@ def within_tiers(losses: Floats, tiers: NDArray[np.intp]) -> Floats:
 
 
 def believed(losses: Floats, most: float = MOST) -> Floats:
-    """Losses of which none counts for more than `most` times the 0.75 quantile of those that are known.
+    """Losses of which none counts for more, below zero neither, than `most` times the 0.75 quantile of those known.
 
     A node that says it is badly served is chosen, and nobody can see whether it is true. But however large a number it
     says, those of the others still differ from each other.
@@ -63,6 +63,6 @@ def believed(losses: Floats, most: float = MOST) -> Floats:
     Returns:
         (K,); the same array where nothing is beyond that.
     """
-    known = losses[np.isfinite(losses)]
-    bound = most * float(np.quantile(known, _QUANTILE, method="lower")) if len(known) else 0.0
-    return np.where(np.isfinite(losses) & (losses > bound), bound, losses) if bound > 0 else losses
+    sizes, known = np.abs(losses), np.isfinite(losses)
+    bound = most * float(np.quantile(sizes[known], _QUANTILE, method="lower")) if known.any() else 0.0
+    return np.where(known & (sizes > bound), np.copysign(bound, losses), losses) if bound > 0 else losses

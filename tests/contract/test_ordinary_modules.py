@@ -97,6 +97,19 @@ def test_modules_after_which_it_can_end_are_named() -> None:
         configured(**RUN | {"model": "cnn", "blocks": "first"}, method="heterofl")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["heterofl", "fedrolex", "fjord", "dropout"])
+def test_groups_of_axes_that_were_found_have_rates_of_their_own(play: Player, method: str) -> None:
+    tiers = "a:1, b:inner=1/2, c:inner=1/4,stream=1/2"
+    out = play(**RUN | {"model": RESIDUAL, "tiers": tiers}, method=method)
+    assert out.rejected == []
+    told = out.summary["last"]["tiers"]
+    assert told["a"]["parameters"] > told["b"]["parameters"] > told["c"]["parameters"]
+    assert told["a"]["macs"] > told["b"]["macs"] > told["c"]["macs"]
+    with pytest.raises(SettingError, match=r"groups of axes that the network has \('mlp'\): inner, stream"):
+        configured(**RUN | {"model": RESIDUAL, "tiers": "a:1, b:mlp=1/2"}, method=method)
+
+
 def test_a_factory_without_a_width_is_refused() -> None:
     with pytest.raises(SettingError, match=r"whose factory has `width` \(a multiple of 4\) or `width_mult`"):
         configured(**RUN | {"model": RESIDUAL}, method="splitmix")

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from benchmarks.experiments.lies import Change, moments, says, times
-from flotilla.local.grid import Faults
-from protocol import EVALUATE, HELLO, LOSSES, STATISTICS, TRAIN, TrainRequest, read_request
+from data import Summary
+from flotilla.local.grid import Faults, LocalGrid, contexts
+from protocol import EVALUATE, HELLO, LOSSES, STATISTICS, TRAIN, DataReply, TrainRequest, read_request
 from server_app.config.resolve import defaults
+from server_app.task_facts import NoFacts, decide
 from strategies.selection.utility import Utility
-from tests.support import TINY, Outcome, Player, address_of, without
+from tests.support import TINY, Outcome, Player, address_of, configured, keys_of, without
 
 VICTIM = 2
 TEN: dict[str, Any] = {"num_clients": 10, "method": "fedavg", "tiers": "a:1", "num_server_rounds": 2, "batch_size": 32}
@@ -137,6 +139,57 @@ def test_moments_far_from_the_others_are_left_out(play: Player) -> None:
     assert out.hash == honest.hash
     assert accuracy(out) > accuracy(honest) - 0.05
     assert [one["node"] for one in out.rejected] == [VICTIM]
+
+
+def test_no_score_speaks_for_all(play: Player) -> None:
+    """Of ten that score the model one says that it has a billion examples, and that it is bad."""
+    keys: dict[str, Any] = {**TEN, "num_server_rounds": 1, "fraction_evaluate": 1.0}
+    out = play(lying(says(num_examples=1e9, accuracy=0.0, loss=1e90), kind=EVALUATE), **keys)
+    mean, honest = out.rows[-1]["local"], play.once(**keys).rows[-1]["local"]
+    assert mean["accuracy"] > 0.7 * honest["accuracy"]
+    assert mean["loss"] < 4 * honest["loss"]
+    assert play(lying(says(num_examples=1e300), kind=EVALUATE), **keys).rows[-1]["fairness"]["clients"] == 9
+
+
+def test_no_reply_says_what_all_of_them_lost(play: Player) -> None:
+    keys: dict[str, Any] = {**TEN, "num_server_rounds": 1}
+    lie = says(loss=1e308, accuracy=1e6, seconds=-1e300, steps=-1.0)
+    out, honest = play(lying(lie), **keys), play.once(**keys)
+    assert out.hash == honest.hash
+    row, usual = out.rows[-1], honest.rows[-1]
+    assert usual["train_loss"] < row["train_loss"] < 3 * usual["train_loss"]
+    assert 0 < row["train_accuracy"] < usual["train_accuracy"] + 0.2
+    assert row["client_seconds"]["local"] > 0
+
+
+TASK: dict[str, Any] = {"dataset": "image-folder", "partition": "own", "task_facts": "ask", "image_size": 4}
+
+
+@pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.parametrize("lie", ["[1, 9, 9]", "[1, 4, 4]"], ids=["shape", "values"])
+def test_one_device_does_not_say_what_the_task_is(lie: str, guard: bool) -> None:
+    config = configured(num_clients=5, data_root="", image_channels=1, guard=guard, **TASK)
+
+    def client(message: Message, context: Context) -> Message:
+        node = int(context.node_config["partition-id"])
+        values = (320.0, 320.0 * (100 + node), 320.0 * 12_000)
+        if node == VICTIM and lie == "[1, 4, 4]":
+            values = (320.0, 320e20, 320e40)
+        shape = lie if node == VICTIM else "[1, 4, 4]"
+        counts = {"class": {"ant": 10, "bee": 10}, "shape": {shape: 20}}
+        said = Summary(counts=counts, sums={"values": values}, least={"values": 0.0}, greatest={"values": 255.0})
+        return Message(DataReply(node=node, summary=said.to_json()).to_record(), reply_to=message)
+
+    grid = LocalGrid(client, contexts(keys_of(num_clients=5), 5))  # type: ignore[arg-type]
+    if guard:
+        facts = decide(config.data, config.settings, grid)
+        assert facts.input_shape == (1, 4, 4)
+        assert facts.mean == (102.0,)
+    elif lie == "[1, 4, 4]":
+        assert decide(config.data, config.settings, grid).mean[0] > 1e18
+    else:
+        with pytest.raises(NoFacts):
+            decide(config.data, config.settings, grid)
 
 
 def test_the_only_large_device_is_heard(play: Player) -> None:

@@ -66,6 +66,73 @@ MATRIX: dict[str, list[tuple[str, str]]] = {
     "batch of one example with batch norm": [("test_batches_of_one", "static-batch")],
 }
 
+# What a node that a run admits, or somebody who reaches a port, was found to be able to do: likewise.
+ATTACKS: dict[str, list[tuple[str, str]]] = {
+    "a type that is no text": [
+        ("test_any_bytes_in_a_reply_are_no_reply", "half a surrogate pair as type"),
+        ("test_a_run_goes_on_after_a_reason_of_any_text", ""),
+    ],
+    "a type that is a number without end": [
+        ("test_any_bytes_in_a_reply_are_no_reply", "thousands of hexadecimal digits in the header")
+    ],
+    "an honest device's odd file name": [("test_an_error_that_cannot_be_sent_ends_the_clients_process", "")],
+    "control calls from outside": [
+        ("test_nobody_outside_reaches_the_control_side", ""),
+        ("test_nothing_else_passes", "/v1/control/start-run"),
+        ("test_the_compose_file_trains", ""),
+    ],
+    "a run's code as the owner of the key": [("test_a_runs_code_is_another_user_than_the_key", "")],
+    "steps": [("test_fednova_takes_no_more_steps_than_planned", "trimmed-mean")],
+    "a loss that weighs": [("test_a_loss_weighs_no_more_than_a_few_others", "")],
+    "examples": [
+        ("test_a_reply_weighs_no_more_than_its_hello_said", ""),
+        ("test_a_hello_says_no_more_than_others_have", ""),
+    ],
+    "a difference a million times too long": [
+        ("test_a_difference_far_too_long_is_no_reply_from_the_first_round_on", ""),
+        ("test_a_run_whose_loss_explodes_goes_back", ""),
+    ],
+    "no good checkpoint after it": [
+        ("test_bad_rounds_take_no_checkpoints_place", ""),
+        ("test_abandoned_rounds_take_no_checkpoints_place", ""),
+    ],
+    "a difference turned and ten times too long": [("test_the_first_round_says_what_is_usual", "")],
+    "another node's id": [
+        ("test_a_registered_key_cannot_say_another_nodes_id", ""),
+        ("test_the_registered_owner_gets_its_id_back", ""),
+        ("test_the_owner_gets_its_id_back_where_nobody_is_registered", ""),
+    ],
+    "ids without end": [
+        ("test_there_are_no_more_ids_than_clients", ""),
+        ("test_a_number_as_text_is_no_other_id", ""),
+        ("test_any_bytes_in_a_hello_are_no_hello", "a name of 20 MB"),
+    ],
+    "silent to a hello": [("test_who_does_not_say_hello_is_asked_less_and_less_often", "")],
+    "silent to a request to train": [
+        ("test_who_does_not_train_is_asked_less_and_less_often_and_not_waited_for_an_hour", "")
+    ],
+    "a tier changed by a restart": [("test_a_tier_changed_over_a_restart_counts_from_the_next_round", "")],
+    "a message in another's name": [
+        ("test_a_request_has_a_name_that_nobody_works_out", ""),
+        ("test_a_reply_that_says_it_is_from_another_node_is_none", ""),
+    ],
+    "moments": [("test_moments_far_from_the_others_are_left_out", "")],
+    "another cluster": [("test_another_cluster_is_told_apart_by_its_own_lengths", "")],
+    "losses and sizes to be chosen by": [
+        ("test_losses_are_held_against_each_other", ""),
+        ("test_a_size_that_nobody_has_does_not_train_alone", ""),
+    ],
+    "an error that names a file": [("test_an_honest_devices_error_names_no_file", "")],
+    "a privacy mod that does nothing": [("test_a_protection_that_would_do_nothing_is_refused_under_any_name", "")],
+    "a flipped byte in the metrics": [("test_a_flipped_byte_in_the_metrics_costs_a_line", "")],
+    "another run's checkpoint": [("test_another_runs_checkpoint_is_refused_by_name", "")],
+    "services without limits, packages without hashes": [
+        ("test_no_service_takes_all_there_is", ""),
+        ("test_what_is_installed_is_known_by_its_hash", ""),
+    ],
+    "files that are no pictures, or too large": [("test_what_is_no_picture_or_far_too_large_is_passed_over", "")],
+}
+
 
 @pytest.mark.parametrize(("file", "test"), sorted(set(NAMED)))
 def test_every_named_test_exists(file: str, test: str) -> None:
@@ -78,8 +145,8 @@ def test_every_row_names_one() -> None:
     assert len(rows) > 35
 
 
-@pytest.mark.parametrize("fault", MATRIX)
+@pytest.mark.parametrize("fault", [*MATRIX, *ATTACKS])
 def test_every_fault_is_in_it(fault: str) -> None:
-    for test, case in MATRIX[fault]:
+    for test, case in (MATRIX | ATTACKS)[fault]:
         assert test in FILES, "not in docs/faults.md"
         assert not case or f'"{case}"' in FILES[test].read_text()

@@ -10,8 +10,10 @@ from flwr.app import Context, Message
 from flwr.proto.node_pb2 import NodeInfo
 
 from client_app.app import app
+from data import Summary
 from flotilla.local.grid import LocalGrid
-from protocol import TRAIN, Hello
+from protocol import TRAIN, DataReply, Hello
+from server_app.task_facts import decide
 from tests.faults.test_bad_replies import FOUR, VICTIM
 from tests.faults.test_odd_fleets import people, told
 from tests.support import Outcome, Player, address_of, configured, trains, without
@@ -74,6 +76,25 @@ def test_the_registered_owner_gets_its_id_back(play: Player) -> None:
     rounds.clear()
     assert out.hash == play(count, grid=Late, nodes=people(4), **FOUR).hash
     assert [sorted(row["selected"]) for row in out.rows] == [[0, 1, 3], [0, 1, 2, 3]]
+
+
+def test_data_are_said_by_who_owns_the_id() -> None:
+    """The facts of a task are asked of everybody who is there; one answers first, in another node's name."""
+    config = configured(
+        num_clients=4, dataset="image-folder", partition="own", task_facts="ask", image_size=4, image_channels=1
+    )
+
+    def client(message: Message, context: Context) -> Message:
+        said = context.node_config.get("says")
+        node = int(context.node_config["partition-id"]) if said is None else VICTIM
+        counts = {"class": {f"class {node}" if said is None else "made up": 20}, "shape": {"[1, 4, 4]": 20}}
+        sums = {"values": (320.0, 320.0 * 100, 320.0 * 12_000)}
+        told = Summary(counts=counts, sums=sums, least={"values": 0.0}, greatest={"values": 255.0})
+        return Message(DataReply(node=node, summary=told.to_json()).to_record(), reply_to=message)
+
+    grid = Registered(client, everybody_and_a_liar(VICTIM))  # type: ignore[arg-type]
+    facts = decide(config.data, config.settings, grid)
+    assert facts.classes == tuple(f"class {node}" for node in range(4))
 
 
 def test_a_number_as_text_is_no_other_id(play: Player) -> None:

@@ -38,6 +38,7 @@ from protocol import (
 )
 from protocol.profile import ProfileRequest, TierWork
 from protocol.records import MOST_CHARACTERS, from_config, from_text, to_config, to_text
+from protocol.requests import DEVICES
 from tests.protocol.cases import difference
 
 texts = st.text(max_size=12)
@@ -57,14 +58,14 @@ plans = st.builds(
     bases=st.none() | st.lists(whole, min_size=1, max_size=3, unique=True).map(tuple),
     keep=shares,
 )
-integers = st.lists(whole, max_size=3).map(tuple)
+units, few = st.integers(1, 2**24), st.integers(1, 2**10)
 networks = st.builds(
     NetworkSpec,
     texts,
-    integers,
-    whole,
-    widths=integers,
-    blocks=integers,
+    st.lists(units, min_size=1, max_size=3).map(tuple),
+    units,
+    widths=st.lists(units, max_size=3).map(tuple),
+    blocks=st.lists(few, max_size=3).map(tuple),
     norm=texts,
     rates=st.lists(shares, max_size=3).map(tuple),
     private=st.lists(texts, max_size=2).map(tuple),
@@ -73,8 +74,8 @@ networks = st.builds(
 )
 works = st.builds(
     Work,
-    local_epochs=whole,
-    device=texts,
+    local_epochs=st.integers(0, 10**6),
+    device=st.sampled_from(DEVICES),
     measure=st.builds(Measurements, norm=st.booleans(), squared_loss=st.booleans()),
     adversarial=st.none() | st.builds(AdversarialTraining, weight=floats, steps=whole),
 )
@@ -110,7 +111,7 @@ messages = st.one_of(
         Hello,
         node=whole | st.text(st.characters(categories=("L", "P")), min_size=1, max_size=12),
         examples=st.integers(1, 2**63 - 1),
-        labels=integers,
+        labels=st.lists(st.integers(0, 2**63 - 1), max_size=3, unique=True).map(sorted).map(tuple),
         figures=st.dictionaries(texts, st.floats(0, 1e300), max_size=3),
         codecs=st.lists(texts, max_size=3).map(tuple),
     ),
@@ -193,7 +194,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "a network without classes": ("network", '{"name":"mlp","input-shape":[1]}', "network: classes is missing"),
     "not a number": ("optimiser", '{"learning-rate":NaN}', "optimiser: learning-rate: expected a finite number"),
     "infinity": ("optimiser", '{"learning-rate":1e999}', "optimiser: learning-rate: expected a finite number"),
-    "no clusters": ("clusters", '{"count":0}', "clusters: count = 0: allowed is 1 or more"),
+    "no clusters": ("clusters", '{"count":0}', "clusters: count = 0: allowed is 1 to 4096"),
     "an objective's settings": ("objective", '{"settings":{"a":[1]}}', "objective: settings: expected true or false"),
     "settings that are a list": ("objective", '{"settings":[]}', "objective: settings: expected named values"),
     "an old version": ("version", VERSION - 1, f"the other side speaks protocol {VERSION - 1}, this one {VERSION}"),

@@ -38,6 +38,10 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "study": ("study.study", "which exponents of the utility rule pay, and a regression (docs/study.md)"),
         "lies": ("lies", "one node of ten that lies in each number it says (docs/lies.md)"),
         "foreign": ("foreign", "other people's networks, trained by four methods (docs/networks.md)"),
+        "pretrain": (
+            "pretrain",
+            "a small base, trained on half of a data set and adapted to the other (docs/adapters.md)",
+        ),
         "flower-runs": ("flower_runs", "everything that can be configured, once, through Flower itself (docs/runs.md)"),
     },
     "probes": {

@@ -79,6 +79,8 @@ def export_training(
     executorch_file.check_installed()
     with following_only(allow, run):
         opened, models, folder = to_export(run, tier, out)
+        if "adapter" in json.loads(opened.records.network):
+            raise CannotExport("--train: for networks all of which is trained, not beside a frozen base")
         folder.mkdir(parents=True, exist_ok=True)
         batch = int(json.loads((run / CONFIG).read_text(encoding="utf-8"))["config"]["batch-size"])
         return [_program(opened, model, batch, folder / f"tier-{model.card.tier}.training.pte") for model in models]

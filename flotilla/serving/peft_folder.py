@@ -11,13 +11,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from flotilla.serving.formats.runtime import CannotExport, write_whole
-from flotilla.serving.load import CannotLoad, FinishedRun, open_run
+from flotilla.serving.load import CannotLoad, FinishedRun, following_only, open_run
 from models.algebra.plans import Plan
 from models.networks.bases import BASE
 from models.networks.build import layout, submodel
 from models.networks.peft_form import CONFIG, WEIGHTS, names_in_peft, peft_config
 from models.networks.spec import NetworkSpec
-from models.registry import following
 from server_app.folder.model_file import MODEL
 
 
@@ -57,7 +56,7 @@ def export_peft(run: Path, tier: str, out: Path | None = None, *, allow: Iterabl
         CannotExport: the run had no such adapter, or the tier is cut in depth.
         OSError: a file cannot be written.
     """
-    with following(tuple(allow)):
+    with following_only(allow, run):
         opened = open_run(run)
         spec = NetworkSpec.from_json(opened.records.network)
         if spec.adapter is None or not spec.adapter.rank:

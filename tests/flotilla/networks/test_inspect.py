@@ -20,7 +20,7 @@ def test_it_shows_axes_reasons_and_tiers_and_draws_them(tmp_path: Path) -> None:
     lines = told.output.splitlines()
     assert lines[0] == f"{name}: inputs 1 x 8 x 8, 10 classes, norm static-batch"
     assert lines[1].startswith("found and proved: ")
-    assert next(line for line in lines if line.startswith("squeeze")).split()[:2] == ["squeeze", "5"]
+    assert next(line for line in lines if line.startswith("squeeze")).split()[:3] == ["squeeze", "5", "inner"]
     assert "  output: last.weight, last.bias" in lines
     shares = [line.split()[3] for line in lines if line.startswith(("a ", "b "))]
     assert shares[0] == "100.0%"

@@ -41,7 +41,8 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "startup": startup,
     "sweep": sweep,
 }
-_ELSEWHERE = {"foreign": DOCS / "networks.md"}  # whose table is not in docs/results.md
+# Whose tables are not in docs/results.md.
+_ELSEWHERE = {"foreign": DOCS / "networks.md", "loading": DOCS / "data.md", "exported": DOCS / "models-out.md"}
 
 
 def _run(options: Options) -> int:
@@ -80,7 +81,7 @@ def write(made_on: str, rows: Sequence[Row], document: Path = RESULTS) -> None:
     """Put the table into the document."""
     notes = [f"- {row.benchmark}, {row.what}: {row.note}." for row in rows if row.note]
     parts = [made_on + ".", table(HEADS, [row.cells() for row in rows], markdown=True), "\n".join(notes)]
-    replace_part(document, "bench", "\n\n".join(parts))
+    replace_part(document, "bench", "\n\n".join(part for part in parts if part))
 
 
 def _say(line: str) -> None:

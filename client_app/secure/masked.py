@@ -21,7 +21,7 @@ from protocol.secure.fixed_point import NUMBERS, quantised
 from protocol.secure.flwr_blocks import decrypt, share_keys_plaintext_separate
 from protocol.secure.keys import mask_key, private_key, public_key, sealing_key
 from protocol.secure.masks import Masked, mask
-from protocol.secure.messages import SecureSum
+from protocol.secure.messages import CANNOT_READ, SecureSum
 
 
 def masked(
@@ -86,10 +86,10 @@ def joined(request: SecureSum, context: Context) -> Session:
         try:
             text = decrypt(sealing_key(seal, public_key(held.seal_keys[sender])), envelope.encode("ascii"))
         except (InvalidToken, ValueError):
-            raise WireError(f"secure aggregation: what sender {sender} encrypted cannot be read") from None
+            raise WireError(f"secure aggregation: {CANNOT_READ.format(sender)}") from None
         source, target, seed, key = share_keys_plaintext_separate(text)
         if (source, target) != (sender, held.position):
-            raise WireError(f"secure aggregation: shares of sender {sender} are not for this device")
+            raise WireError(f"secure aggregation: {CANNOT_READ.format(sender)}, it is not for this device")
         seeds.append(seed.hex())
         keys.append(key.hex())
     return replace(held, senders=request.senders, seed_shares=tuple(seeds), secret_shares=tuple(keys))

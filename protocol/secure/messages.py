@@ -24,6 +24,9 @@ from protocol.text import quoted
 
 KEYS, SHARES, UNMASK = "query.secure_keys", "query.secure_shares", "query.secure_unmask"
 RECORD = "secure"
+# What a device says of a member whose shares it cannot read; when most say it of one, the server believes it.
+CANNOT_READ = "what sender {} encrypted cannot be read"
+UNREADABLE = re.compile(CANNOT_READ.format(r"(\d{1,4})"))
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
 T = TypeVar("T", bound="StageMessage")
 

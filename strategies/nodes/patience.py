@@ -92,6 +92,10 @@ class Patience(Stateful):
             elif i not in withdrawn:
                 self._silence.missed(node, number)
 
+    def missed(self, node: NodeId, number: int) -> None:
+        """Note that what a node answered in a round was of no use to anybody."""
+        self._silence.missed(node, number)
+
     def limit(self, whom: Sequence[NodeId], tiers: Collection[str], most: float) -> Limit | None:
         """When waiting for these nodes ends; None is at `most` seconds."""
         if not self._factor:

@@ -6,6 +6,7 @@ not count in this round, and the report says why; the others do. Nothing of it o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,7 @@ from protocol.secure.messages import (
     KEYS,
     SHARES,
     UNMASK,
+    UNREADABLE,
     KeysReply,
     KeysRequest,
     SharesReply,
@@ -57,7 +59,7 @@ class SecureSums:
     def __init__(
         self, grid: Grid, context: RoundContext, *, method: Method, patience: Patience, report: RoundReport
     ) -> None:
-        self._context, self._method, self._report = context, method, report
+        self._context, self._method, self._report, self._patience = context, method, report, patience
         self._options = context.settings.secure
         self._stages = StageExchange(grid=grid, patience=patience, report=report, seconds=context.settings.wait)
         self._groups: list[Group] = []
@@ -159,6 +161,7 @@ class SecureSums:
     def open(self, aggregator: RoundAggregator) -> None:
         """Open the sums, and let each be added that can be read."""
         began, opened = perf_counter(), dict[str, dict[int, UnmaskReply]]()
+        self._distrust_sealers()
         groups = [group for group in self._groups if self._enough_of(group, group.survivors)]
 
         def keep(group: Group, position: int, reply: UnmaskReply) -> None:
@@ -188,7 +191,7 @@ class SecureSums:
             self._leave(group, group.survivors, f"{len(replies)} nodes open it, {group.threshold} are needed")
             return
         try:
-            summed, numbers = group.open(replies, self._options.secure_clip)
+            summed, numbers, wrong = group.open(replies, self._options.secure_clip)
             aggregator.add_sum(
                 [(group.members[i], group.arrived[i].with_metrics(numbers)) for i in group.survivors],
                 torch.from_numpy(summed.astype(np.float32)),
@@ -198,6 +201,27 @@ class SecureSums:
             self._leave(group, group.survivors, why_unusable(error))
             return
         self._report.secure.append(_row(group, opened_by=len(replies)))
+        if wrong is not None:
+            self._distrust(group.members[wrong], "its shares open nothing")
+
+    def _distrust(self, member: TrainAssignment, reason: str) -> None:
+        """Name a member that spoils sums; it is asked less and less often, as one that does not answer."""
+        node = member.node.id
+        self._report.rejected.append(Rejection(node, f"secure aggregation: {reason}"))
+        self._patience.missed(node, self._report.number)
+
+    def _distrust_sealers(self) -> None:
+        """Distrust those of whose envelopes most of the others say that they cannot be read."""
+        said = {rejection.node: rejection.reason for rejection in self._report.rejected}
+        for group in self._groups:
+            blamed = Counter(
+                int(found[1])
+                for one in group.members
+                if (found := UNREADABLE.search(said.get(one.node.id, ""))) is not None
+            )
+            for position, count in blamed.items():
+                if position in group.senders and 2 * count > len(group.senders) - 1:
+                    self._distrust(group.members[position], "what it encrypts cannot be read")
 
     # ---- who does not count ------------------------------------------------------------------------------------------
 

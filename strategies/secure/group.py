@@ -7,6 +7,7 @@ once their replies are in: shares of the seeds of those whose reply came, and of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -137,7 +138,7 @@ class Group:
             if not fits or int.from_bytes(share[:4], "little") != position + 1:
                 raise WireError(f"{len(share)} bytes are no share of sender {sender} for this device")
 
-    def open(self, replies: Mapping[int, UnmaskReply], clip: float) -> tuple[Floats, Mapping[str, float]]:
+    def open(self, replies: Mapping[int, UnmaskReply], clip: float) -> tuple[Floats, Mapping[str, float], int | None]:
         """Take the masks off the sum.
 
         Args:
@@ -145,12 +146,25 @@ class Group:
             clip: what devices clipped to.
 
         Returns:
-            Σ a Δ over the survivors, and the means of `NUMBERS` over their examples.
+            Σ a Δ over the survivors, the means of `NUMBERS` over their examples, and whose shares were wrong: one
+            member, if the others' open the sum without it.
 
         Raises:
             ValueError: some share was wrong, or what came under the masks is no sum of clipped differences.
         """
-        positions = sorted(replies)[: self.threshold]
+        try:
+            return *self._opened(sorted(replies)[: self.threshold], replies, clip), None
+        except Exception:  # whatever a wrong share comes to
+            for one in sorted(replies)[: self.threshold] if len(replies) > self.threshold else ():
+                with suppress(Exception):
+                    others = [other for other in sorted(replies) if other != one]
+                    return *self._opened(others[: self.threshold], replies, clip), one
+            raise
+
+    def _opened(
+        self, positions: Sequence[int], replies: Mapping[int, UnmaskReply], clip: float
+    ) -> tuple[Floats, Mapping[str, float]]:
+        """The sum, by the shares of some members."""
         shares = [tuple(map(bytes.fromhex, replies[one].shares)) for one in positions]
         secrets = [combine_shares([row[column] for row in shares]) for column in range(len(self.senders))]
         total = self._total.copy()

@@ -103,5 +103,6 @@ class Devices:
 
     def open(self, whose: Iterable[int]) -> tuple[Floats, dict[str, float]]:
         """The sum, by the shares of these devices."""
-        summed, numbers = self.group.open({i: self.opened(i) for i in whose}, CLIP)
+        summed, numbers, wrong = self.group.open({i: self.opened(i) for i in whose}, CLIP)
+        assert wrong is None
         return summed, dict(numbers)

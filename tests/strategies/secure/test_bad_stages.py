@@ -31,7 +31,7 @@ from strategies.secure.options import SecureOptions
 from strategies.settings import Settings
 from tests.strategies.secure.devices import CLIP, SPEC, assigned, vectors
 from tests.strategies.secure.keys import of_type
-from tests.support import Time, address_of
+from tests.support import Player, Time, address_of
 
 LONG = "x" * 5000
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
@@ -149,21 +149,6 @@ def test_another_members_key_is_none(own_time: Time) -> None:
     assert found.added == []
 
 
-def test_a_wrong_share_costs_the_group_the_round(own_time: Time) -> None:
-    def faults(request: Message, reply: Message) -> list[Message]:
-        if of_type(UNMASK, request, 0):
-            record = reply.content[RECORD]
-            assert isinstance(record, ConfigRecord)
-            first, *others = [str(one) for one in record["shares"]]  # type: ignore[union-attr]
-            record["shares"] = [first[:8] + "00" * 48, *others]
-        return [reply]
-
-    found = Round(faults).run()
-    assert found.added == []
-    assert [one.node for one in found.report.rejected] == [0, 1, 2]
-    assert all("no sum of tier a: " in one.reason for one in found.report.rejected)
-
-
 def test_all_is_well_without_faults(own_time: Time) -> None:
     found = Round().run()
     assert found.report.rejected == []
@@ -195,3 +180,39 @@ def test_an_envelope_that_nobody_can_read_costs_those_who_get_it() -> None:
 
     with pytest.raises(WireError, match="what sender 2 encrypted cannot be read"):
         Round(faults).run()
+
+
+def test_wrong_shares_are_done_without_and_named(own_time: Time) -> None:
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if of_type(UNMASK, request, 0):
+            record = reply.content[RECORD]
+            assert isinstance(record, ConfigRecord)
+            shares = [str(one)[:8] + "f" * len(str(one)[8:]) for one in record["shares"]]  # type: ignore[union-attr]
+            record["shares"] = shares
+        return [reply]
+
+    found = Round(faults).run()
+    assert [(one.node, one.reason) for one in found.report.rejected] == [
+        (0, "secure aggregation: its shares open nothing")
+    ]
+    [(members, difference, _)] = found.added
+    assert members == [0, 1, 2]
+    assert right(members, difference)
+
+
+def test_who_encrypts_nothing_ends_no_run(play: Player) -> None:
+    """The others say so, and it is asked less and less often: in rounds 1, 2 and 4."""
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if of_type(SHARES, request, VICTIM, (1, 2, 3, 4)):
+            record = reply.content[RECORD]
+            assert isinstance(record, ConfigRecord)
+            record["envelopes"] = ["gAAAAA" if one else "" for one in record["envelopes"]]  # type: ignore[union-attr]
+        return [reply]
+
+    keys: dict[str, Any] = {"secure_aggregation": True, "secure_threshold": 3, "min_cover": 3, "method": "fedavg"}
+    out = play(faults, num_clients=4, tiers="a:1", num_server_rounds=4, **keys)
+    assert [row["accepted"] for row in out.rows] == [0, 0, 3, 0]
+    assert [VICTIM in row["selected"] for row in out.rows] == [True, True, False, True]
+    said = "secure aggregation: what it encrypts cannot be read"
+    assert [one["node"] for one in out.rejected if one["reason"] == said] == [VICTIM] * 3

@@ -23,7 +23,7 @@ from flotilla.settings import (
 from flotilla.superlink.run import run_on
 from flotilla.user_code import UserCodeError, extension_of
 from server_app.config.resolve import resolve
-from strategies.tiers.tier import Assignment, parse_proportions, parse_tiers
+from strategies.tiers.tier import Assignment, items_of
 
 
 def prepare_federation(
@@ -47,7 +47,7 @@ def prepare_federation(
     usual = app_defaults(app_dir) if extension is None else app_defaults(own_app()) | flatten(extension.config)
     tiers = {**usual, **parse_run_config(run_config)}.get("tiers", "")
     preferred: dict[str, Value] = {
-        "num-clients": nodes or len(str(tiers).split(",")),
+        "num-clients": nodes or len(items_of(str(tiers))),
         "tier-assignment": "node",
     }
     return prepare(app_dir, run_config, run_dir=run_dir, resume=resume, nodes=nodes, preferred=preferred, code=code)
@@ -92,8 +92,8 @@ def tiers_of(config: Mapping[str, Value], nodes: int) -> list[str]:
     """The tier that each node is told: what a simulation with fixed tiers gives it, so that the two can be compared."""
     if "tiers" not in config:  # some other Flower app
         return [""] * nodes
-    flat = resolve(dict(config), check_files=False).flat
-    tiers = parse_tiers(str(flat["tiers"]))
-    shares = parse_proportions(str(flat["tier-proportions"]), tiers)
-    assignment = Assignment("fixed", tiers, proportions=shares, nodes=int(flat["num-clients"]), seed=int(flat["seed"]))
+    settings = resolve(dict(config), check_files=False).settings
+    assignment = Assignment(
+        "fixed", settings.tiers, proportions=settings.tier_proportions, nodes=settings.nodes, seed=settings.seed
+    )
     return [assignment.tier_of(node, "", 1).name for node in range(nodes)]

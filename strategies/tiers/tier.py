@@ -51,7 +51,7 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
         SettingError: unreadable, a rate that is not in (0, 1], a depth below 1, or a name twice.
     """
     tiers = []
-    for position, item in enumerate(_items(text)):
+    for position, item in enumerate(items_of(text)):
         name, _, size = item.rpartition(":")
         rate_text, _, depth_text = size.partition("@")
         try:
@@ -78,7 +78,7 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
     return tuple(sorted(tiers, key=lambda tier: (-single(tier.rate), -(tier.depth or 0))))
 
 
-def _items(text: str) -> list[str]:
+def items_of(text: str) -> list[str]:
     """One text a tier; commas between the rates of one are spaces in it."""
     items = list[str]()
     for part in (one.strip() for one in text.split(",")):

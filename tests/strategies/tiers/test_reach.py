@@ -28,7 +28,7 @@ from strategies import (
 )
 from strategies.tiers.adaptive import Demand, Rule, first
 from strategies.tiers.reach import check_reach
-from strategies.tiers.tier import Tier, common_tier, parse_tiers
+from strategies.tiers.tier import Tier, common_tier, items_of, parse_tiers
 
 HEADS = Layout({"heads": Axis("heads", 4), "classes": Axis("classes", 100, Kind.CLASS)}, {})
 
@@ -57,6 +57,7 @@ def test_tiers_of_several_rates() -> None:
     tiers = parse_tiers("a:1, b:mlp=1/4,heads=1/2@2, c:1/2 mlp=1/4")
     assert [str(tier) for tier in tiers] == ["a:1", "b:heads=1/2 mlp=1/4@2", "c:1/2 mlp=1/4"]
     assert parse_tiers(", ".join(map(str, tiers))) == tiers
+    assert len(items_of("a:1, b:mlp=1/4,heads=1/2@2, c:1/2 mlp=1/4")) == 3
     assert parse_tiers("a:mlp=1/2,heads=1/2, b:1/2")[1] == Tier("b", Fraction(1, 2))
     assert common_tier(parse_tiers("a:1, b:mlp=1/4, c:heads=1/2")) == Tier("c", read_rate("mlp=1/4 heads=1/2"))
 

@@ -8,6 +8,7 @@ import pytest
 
 from flotilla.settings import SettingsError
 from flotilla.studies.plan import Cell, read_plan
+from server_app.config import resolve
 
 
 def plan(folder: Path, text: str) -> list[Cell]:
@@ -36,6 +37,13 @@ def test_the_example_is_the_one_in_the_document() -> None:
     there = [line.split("#")[0].strip() for line in (root / "examples/three.toml").read_text().splitlines()]
     assert [line for line in bare if line] == [line for line in there if line]
     assert len(read_plan(root / "examples/three.toml")) == 9
+
+
+def test_every_run_of_the_example_of_ranks_can_be() -> None:
+    cells = read_plan(Path(__file__).parents[3] / "examples/ranks.toml")
+    assert len(cells) == 12 * 2 * 3
+    first = [cell for cell in cells if cell.seed == 1]
+    assert {resolve({}, overrides=dict(cell.keys)).network.adapter is not None for cell in first} == {True}
 
 
 def test_rows_have_names_and_settings_of_their_own(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from protocol import record_of
 from server_app.config.resolve import RunConfig
 from server_app.evaluation import Evaluator
 from server_app.folder import checkpoint
-from server_app.folder.events import Events
 from server_app.folder.kept import KeptRounds
 from server_app.folder.progress import Progress, final_table, print_line
 from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
+from server_app.folder.tracking import Tracking
 from server_app.loss_watch import GoBack, LossWatch, guessing
 from server_app.metrics import Measure, client_figure, value_of
 from server_app.network_facts import network_facts
@@ -77,7 +77,9 @@ class Run:
             measure=measure if measure.needed else None,
         )
         self._progress = Progress(config.rounds, write, headline=config.headline)
-        self._events = Events(self.folder.path, _warn)
+        self._events = Tracking(
+            self.folder.path, self.folder.id, tracker=config.tracker, config=config.flat, warn=_warn
+        )
         self._inputs, network = facts, self.strategy.network
         self._watch = LossWatch(guessing=guessing(network), most=config.settings.guard.guard_rollbacks)
         self._unwritten: list[Row] = []

@@ -23,6 +23,7 @@ from server_app.config.foreign import foreign_keys, keys_of
 from server_app.config.sections import Model, Rounds, RunSettings
 from server_app.folder.run_folder import RunFolder
 from server_app.folder.start import Start, found_start
+from server_app.folder.tracking import check_tracker
 from server_app.metrics import Headline, check_installed, client_figure, headline
 from server_app.task_facts import read_facts, save_facts
 from strategies import METHODS, FlowerStrategy, Settings
@@ -42,6 +43,7 @@ FREE = frozenset(
         "client-state",
         "target",
         "patience",
+        "tracker",
     }
 )
 
@@ -62,6 +64,7 @@ class RunConfig:
         run_dir, resume: folders as given; "" is unset.
         start, start_new_heads: what a new run begins from; see `server_app.folder.start`.
         headline, more_metrics: what is measured, and when a run ends; see `server_app.metrics`.
+        tracker: who gets every round's numbers; see `server_app.folder.tracking`.
         robust: how adversarial inputs come in.
         facts: of the task, once they are decided.
     """
@@ -81,6 +84,7 @@ class RunConfig:
     start_new_heads: bool
     headline: Headline
     more_metrics: bool
+    tracker: str
     robust: Robustness
     facts: InputFacts | None = None
 
@@ -210,6 +214,7 @@ def resolve(
             start_new_heads=own.start_new_heads,
             headline=headline(own.metric, own.target, own.patience, network.task),
             more_metrics=own.more_metrics,
+            tracker=own.tracker,
             robust=robust,
             facts=facts,
         )
@@ -225,6 +230,7 @@ def resolve(
         raise SettingError("tiers", flat["tiers"], allowed) from None
     if config.more_metrics:
         check_installed("more-metrics", True)
+    check_tracker(config.tracker)
     if config.start and settings.clustering.clustering == "ifca":
         raise SettingError("start", config.start, '"" with clustering = "ifca", whose clusters must begin unlike')
     if check_files and not config.resume and (facts is not None or data.known):

@@ -8,6 +8,7 @@ from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
 from models.settings import ELSEWHERE, Names, Range, Text, at_least, check, more_than, setting
 from protocol.training_way import WAYS
+from server_app.folder.tracking import TRACKERS
 from server_app.metrics import AUTO, METRICS
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
@@ -270,6 +271,12 @@ class RunSettings(Checked):
     target: str = setting("", 'value of `metric` at which a run ends, in quotes, such as `"0.95"`; empty is none')
     patience: int = setting(
         0, "evaluations in a row without a better `metric` after which a run ends; 0 is never", at_least(0)
+    )
+    tracker: str = setting(
+        "none",
+        "who gets every round's numbers beside TensorBoard's events: `mlflow`, `wandb` or `trackio`, each an extra of"
+        " that name, offline: into the run folder, and nothing is sent; `none`: nobody else",
+        Names(TRACKERS),
     )
     start: str = setting(
         "",

@@ -1,9 +1,9 @@
-"""Block-wise training: one stage after the other, each on top of those before it, which are frozen.
+"""Block-wise training (ProFL: Wu, Li, Xu, KDD 2025, arXiv 2404.13349): one stage after the other on frozen ones.
 
-Source: ProFL (Wu, Li, Xu: Breaking the Memory Wall for Heterogeneous Federated Learning via Progressive Training, KDD
-2025, arXiv 2404.13349), of whose two phases this is the second one, *model growing*: stage t is trained with an output
-module after it while stages 1 to t-1 only compute. Nothing is kept for a backward pass through them, so that a device
-needs the memory of one stage at a time, and only the trained stage is sent back.
+Of the two phases of "Breaking the Memory Wall for Heterogeneous Federated Learning via Progressive Training" this is
+the second one, *model growing*: stage t is trained with an output module after it while stages 1 to t-1 only compute.
+Nothing is kept for a backward pass through them, so that a device needs the memory of one stage at a time, and only the
+trained stage is sent back.
 
 Where it differs: the first phase, *model shrinking*, which trains the blocks from the last to the first to draw up
 output modules and first weights, is left out; the output module of a stage is its exit (pooling and a linear layer),

@@ -7,6 +7,7 @@ as it ends. A resumed run writes to the tracker's same run, where the tracker ca
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,7 +91,10 @@ class _Trackio:
     def __init__(self, folder: Path, run: str, config: Mapping[str, Any]) -> None:
         for elsewhere in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
             os.environ.pop(elsewhere, None)
-        os.environ["TRACKIO_DIR"] = str((folder / "trackio").absolute())  # read when it is imported
+        place = str((folder / "trackio").absolute())
+        if "trackio" in sys.modules and os.environ.get("TRACKIO_DIR") != place:  # which is read when it is imported
+            raise RuntimeError("trackio has been imported for another folder, and takes one a process")
+        os.environ["TRACKIO_DIR"] = place
         import trackio
 
         self._run = trackio.init(

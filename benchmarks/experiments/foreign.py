@@ -37,9 +37,9 @@ TIERS = "abcde"
 TRAIN, TEST, CLASSES = 4000, 2000, 10  # pictures of a part
 DEVIATIONS = 3  # above chance
 _BYTES = 4  # of a float32
-DEVICES = "five of ten devices in five tiers, 20 steps of 16 pictures each"
+DEVICES = "five of ten devices in five tiers, 20 steps of 32 pictures each"
 SETTINGS = (
-    'num-clients=10 fraction-train=0.5 local-steps=20 batch-size=16 learning-rate=0.05 tiers="a:1, b:1/2, c:1/4, d:1/8,'
+    'num-clients=10 fraction-train=0.5 local-steps=20 batch-size=32 learning-rate=0.05 tiers="a:1, b:1/2, c:1/4, d:1/8,'
     ' e:1/16" evaluate-every={rounds} num-server-rounds={rounds} device="cpu"'
 )
 
@@ -186,4 +186,4 @@ def _run(options: Options) -> int:
     return 0 if passed else 1
 
 
-TASK = Command(_run, defaults={"methods": (), "only": (), "rounds": 14, "data_root": "", "write": False})
+TASK = Command(_run, defaults={"methods": (), "only": (), "rounds": 16, "data_root": "", "write": False})

@@ -111,7 +111,7 @@ def play(
     try:
         with (
             patch("server_app.report.page.figures", return_value=""),
-            patch("server_app.run.Events"),
+            patch("server_app.folder.tracking.Events"),
             patch.dict("os.environ", FLOTILLA_COMMIT="of no interest"),
         ):
             run = run_of(folder, faults, **keys)

@@ -16,6 +16,7 @@ from tests.support import OF_ALL, Player, configured
 CNN: dict[str, Any] = {"model": "cnn", "widths": "4, 8, 8, 8"}
 SPEC = NetworkSpec("cnn", (1, 8, 8), 5, widths=(4, 4, 4, 4))
 SEVERAL = {"depthfl", "depthfl-exclusive", "inclusivefl", "scalefl"}  # methods that train more than the last exit
+BY_STAGE = {"blockwise"}  # methods that train one exit after the other
 
 
 def refusal(**keys: Any) -> SettingError:
@@ -33,6 +34,7 @@ def refusal(**keys: Any) -> SettingError:
 def test_explicit_exits_are_used_or_refused(method: str, exits: str) -> None:
     """An exit that no objective trains would be scored and drag the ensemble down; another one would be a surprise."""
     allowed = {"plain", "bottleneck", "convolutional"} if method in SEVERAL else {"last"}
+    allowed = {"plain"} if method in BY_STAGE else allowed
     if exits in allowed:
         assert configured(method=method, exits=exits, **CNN).network.exits == exits
     elif exits == "shared":  # this network cannot have one, whoever trains it
@@ -50,6 +52,7 @@ def test_what_auto_exits_are() -> None:
         "depthfl-exclusive": "bottleneck",
         "inclusivefl": "plain",
         "scalefl": "convolutional",
+        "blockwise": "plain",
     }
     assert {method: configured(method=method, **CNN).network.exits for method in OF_ALL} == {
         method: kinds.get(method, "last") for method in OF_ALL

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from math import hypot
 
+from data.columns import Columns
 from data.input_facts import InputFacts
 from data.summary import Summary
 
@@ -88,17 +89,29 @@ def _odd(facts: InputFacts | ValueError, others: InputFacts) -> tuple[str, float
     ):
         if _FEW < all_of > MOST_TIMES * less:
             return f"with it there are {all_of / less:.3g} times as many {what}", all_of / less
-    if len(facts.mean) != len(others.mean):  # categories that only it has are features of their own
-        return None
-    sizes = zip(facts.mean, facts.std, others.mean, others.std, strict=True)
-    times = max((_apart(*one) for one in sizes), default=0.0)
+    mine, theirs = _measured(facts), _measured(others)
+    times = max((_apart(*mine[name], *theirs[name]) for name in mine.keys() & theirs.keys()), default=0.0)
     return (f"with it values are {times:.3g} times as large, or as small", times) if times > MOST_TIMES else None
 
 
+def _measured(facts: InputFacts) -> dict[str, tuple[float, float]]:
+    """Mean and deviation of each channel, of a table of each column of numbers, by its name.
+
+    Features of 0 or 1 are not measured: a category or a missing value may well be rare in all places but one.
+    """
+    each = list(zip(facts.mean, facts.std, strict=True))
+    if not facts.details.startswith('{"columns"'):
+        return {str(place): one for place, one in enumerate(each)}
+    return {name: each[place] for name, place in Columns.from_json(facts.details).numbers.items()}
+
+
 def _apart(mean: float, deviation: float, others_mean: float, others_deviation: float) -> float:
-    """By how many times the root mean square of a channel differs; that of a constant one has no measure from below."""
+    """By how many times the root mean square of a channel differs; that of a constant one has no measure from below.
+
+    A deviation becomes ten times smaller only where one brings a hundred times what all others have.
+    """
     times = hypot(mean, deviation) / hypot(others_mean, others_deviation)
-    return times if others_deviation == 1 else max(times, 1 / times)
+    return times if others_deviation == 1 else max(times, 1 / times, others_deviation / deviation)
 
 
 def _made(said: Sequence[Summary], make: Make) -> InputFacts | ValueError:

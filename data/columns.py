@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from math import isfinite
 from typing import Any
 
@@ -65,6 +66,13 @@ class Columns:
     def features(self) -> list[str]:
         """Names of all features."""
         return [name for column in self.inputs for name in column.features]
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Where each column of numbers is among the features, by its name; the others are 0 or 1."""
+        widths = [len(column.features) for column in self.inputs]
+        starts = accumulate(widths, initial=0)
+        return {one.name: start for one, start in zip(self.inputs, starts, strict=False) if not one.categories}
 
     def encode(self, table: Table, file: str) -> NDArray[np.float32]:
         """Features of a table's rows, float32 [N, features], not yet standardised.

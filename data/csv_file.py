@@ -43,15 +43,22 @@ def read_csv(file: Path, names: Collection[str]) -> Any:
                 row for row, value in enumerate(column.to_pylist(), 1) if value is not None and not _is_text(value)
             )
             raise ValueError(f"column {plain(name)}, row {row}: it is not UTF-8: save the file in that encoding")
-    texts = [
-        (name, column)
-        for name, column in zip(table.column_names, table.columns, strict=True)
-        if column.type == string() and name not in as_texts
-    ]
-    if separator != "," and any(_all(column, _COMMA_NUMBER) and not _all(column, _NUMBER) for _, column in texts):
-        return _read(file, separator, as_texts, point=",")
-    for name, column in texts:
-        _say_mixed(file, plain(name), column)
+
+    def texts(read: Any) -> list[tuple[str, Any]]:
+        columns = zip(read.column_names, read.columns, strict=True)
+        return [(plain(name), column) for name, column in columns if column.type == string() and name not in as_texts]
+
+    with_comma = [name for name, column in texts(table) if _all(column, _COMMA_NUMBER) and not _all(column, _NUMBER)]
+    if separator != "," and with_comma:
+        floats = [place for place, column in enumerate(table.columns) if types.is_floating(column.type)]
+        table = _read(file, separator, as_texts, point=",")
+        if with_point := [place for place in floats if table.columns[place].type == string()]:
+            other = plain(table.column_names[with_point[0]])
+            raise ValueError(
+                f"numbers have a comma in column {with_comma[0]} and a point in column {other}: write them alike"
+            )
+    for name, column in texts(table):
+        _say_mixed(file, name, column)
     return table
 
 
@@ -99,7 +106,7 @@ def _read(file: Path, separator: str, as_texts: Collection[str], point: str = ".
     from pyarrow import string
 
     options = arrow.ConvertOptions(
-        null_values=list(MISSING),
+        null_values=[space + said + more for said in MISSING for space in ("", " ") for more in ("", " ")],
         strings_can_be_null=True,
         column_types=dict.fromkeys(as_texts, string()),
         decimal_point=point,
@@ -111,22 +118,24 @@ def _read(file: Path, separator: str, as_texts: Collection[str], point: str = ".
 
 
 def _matching(column: Any, pattern: str) -> tuple[int, int]:
-    """How many of a column's texts are so, and how many there are."""
+    """How many of a column's texts are so, and the first row, counted from 0, that is not; -1 if all are."""
     from pyarrow import compute
 
-    known = compute.drop_null(column)
-    return int(compute.sum(compute.match_substring_regex(known, pattern)).as_py() or 0), len(known)
+    are = compute.match_substring_regex(column, pattern)
+    return int(compute.sum(are).as_py() or 0), int(compute.index(are, False).as_py())
 
 
 def _all(column: Any, pattern: str) -> bool:
-    found, known = _matching(column, pattern)
-    return 0 < found == known
+    found, odd = _matching(column, pattern)
+    return found > 0 > odd
 
 
 def _say_mixed(file: Path, name: str, column: Any) -> None:
-    """Say it where most of a column's values are numbers, and some are not: all become categories."""
-    found, known = _matching(column, _NUMBER)
+    """Say it where most of a column's values are numbers, but not all, or not as they are read: they are categories."""
+    found, odd = max((_matching(column, one) for one in (_NUMBER, _COMMA_NUMBER)), key=lambda one: one[0])
+    known = len(column) - column.null_count
     if 2 * found > known:
-        odd, row = next((text, row) for row, text in enumerate(column.to_pylist(), 1) if text and not _is_number(text))
-        said = "%s, column %s: %d of %d values are numbers, but row %d has %r: all are taken as categories"
-        getLogger("flwr").log(WARNING, said, file.name, name, found, known, row, odd[:40])
+        row = odd if odd >= 0 else column.is_valid().to_pylist().index(True)
+        but = "but" if odd >= 0 else "but not as they are read:"
+        said = "%s, column %s: %d of %d values are numbers, %s row %d has %r: all are taken as categories"
+        getLogger("flwr").log(WARNING, said, file.name, name, found, known, but, row + 1, column[row].as_py()[:40])

@@ -14,6 +14,8 @@ from data.names import name_of, plain
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".txt")
 MOST_BYTES = 2**30  # of a file
 _LONGEST = 2**20  # characters of a text
+# The limit is the process's, and readers of several threads may be open: it is set once, and what is read is measured.
+csv.field_size_limit(max(_LONGEST, csv.field_size_limit()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,6 @@ def _checked(file: Path, number: int, row: LabelledText) -> LabelledText:
 
 def _table(opened: Iterator[str], columns: Sequence[str], delimiter: str) -> Iterator[tuple[int, LabelledText]]:
     reader = csv.reader(opened, delimiter=delimiter)
-    before = csv.field_size_limit(_LONGEST)
     try:
         header = [plain(name) for name in next(reader, [])]
         missing = [name for name in columns if name not in header]
@@ -81,8 +82,6 @@ def _table(opened: Iterator[str], columns: Sequence[str], delimiter: str) -> Ite
                 yield reader.line_num, LabelledText(*(row[place] for place in places))
     except csv.Error as error:
         raise _Unreadable(reader.line_num, f"rows that can be read ({error})") from None
-    finally:
-        csv.field_size_limit(before)
 
 
 def _csv(opened: Iterator[str], columns: Sequence[str]) -> Iterator[tuple[int, LabelledText]]:

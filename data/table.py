@@ -114,6 +114,8 @@ class Tables:
         elsewhere = [name for name, one in sums.items() if one.rows != rows]
         if elsewhere:
             raise ValueError(f"column {elsewhere[0]} is there for {sums[elsewhere[0]].rows} of {rows:g} rows")
+        if wrong := [name for name, one in sums.items() if not 0 <= one.missing <= one.rows]:
+            raise ValueError(f"column {wrong[0]} is missing in {sums[wrong[0]].missing} of {rows:g} rows")
         scale: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
         if files.task == CLASSES_OF:
             classes = in_order(summary.counts.get(_CLASSES, {}))

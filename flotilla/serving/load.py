@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ from server_app.folder.tiers_file import TIERS, OtherFormat, TierRecords, read_t
 
 class CannotLoad(ValueError):
     """No network can be made of this; the text says why, in one line."""
+
+
+class NoStatistics(CannotLoad):
+    """A tier cannot be used, and others of the run may be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +156,7 @@ def tier_of(run: FinishedRun, tier: str, cluster: int | None = None) -> TierMode
     prefix = "" if main else f"cluster{cluster}/"
     moments = None if entry["moments"] is None else records.moments.get(f"{prefix}{entry['moments']}")
     if entry["moments"] is not None and moments is None:
-        raise CannotLoad(
+        raise NoStatistics(
             f"{path}: tier {tier!r} cannot be used: no node that can hold it gave statistics for its batch norm, so "
             "the run reports no accuracy of it either"
         )
@@ -186,11 +191,21 @@ def to_export(
 ) -> tuple[FinishedRun, list[TierModel], Path]:
     """Open a run, make the networks of one tier or of "all", and say which folder their files go to.
 
+    Of all tiers one without statistics is left out, with a warning that says why.
+
     Raises:
-        CannotLoad, SettingError: as `open_run` and `tier_of`.
+        CannotLoad, SettingError: as `open_run` and `tier_of`; of all tiers, none can be used.
     """
-    opened = open_run(run)
-    models = [tier_of(opened, name, cluster) for name in (opened.tiers if tier == "all" else [tier])]
+    opened, models, left_out = open_run(run), list[TierModel](), list[NoStatistics]()
+    for name in opened.tiers if tier == "all" else [tier]:
+        try:
+            models.append(tier_of(opened, name, cluster))
+        except NoStatistics as error:
+            left_out.append(error)
+    if left_out and not models:
+        raise left_out[0]
+    for one in left_out:
+        getLogger("flwr").log(WARNING, "%s", one)
     return opened, models, run / "export" if out is None else out
 
 

@@ -5,6 +5,7 @@ The same folder gives the same bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -36,9 +37,12 @@ def write_report(folder: Path, baselines: Sequence[Path] = ()) -> Path:
 
     Raises:
         OSError: a folder cannot be read or written.
-        ValueError: its metrics are damaged (the message names file and line).
+        ValueError: metrics are damaged (the message names file and line), or a baseline is scored by another metric.
     """
-    run, others = told(folder), {place.resolve().name: told(place) for place in baselines}
+    run, names = told(folder), Counter(place.resolve().name for place in dict.fromkeys(baselines))
+    others = {
+        str(place) if names[place.resolve().name] > 1 else place.resolve().name: told(place) for place in baselines
+    }
     name = folder.resolve().name
     parts = [
         f"<header><h1>{escape(name)}</h1><p>{escape(_state(run))}</p></header>",

@@ -45,13 +45,19 @@ def against_size(told: Told, baselines: Mapping[str, Told]) -> str:
     Args:
         told: of the run.
         baselines: other runs, by the name that they are shown under.
+
+    Raises:
+        ValueError: one of them is scored by another metric.
     """
     own = marks_of(told)
     others = {name: found for name, one in baselines.items() if (found := marks_of(one))}
+    metric = name_of(told.summary)
+    if own and (odd := [name for name in others if name_of(baselines[name].summary) != metric]):
+        other = name_of(baselines[odd[0]].summary)
+        raise ValueError(f"{odd[0]}: its metric is {other.lower()}, and the run's is {metric.lower()}: no one picture")
     if len(own) + sum(map(len, others.values())) < 2 or not own:
         return ""
     colours, unit = tier_colours(told.tiers), " %" if told.share else ""
-    round_number = told.last.get("round")
 
     def paint(axes: Any) -> list[Spot | Word]:
         from matplotlib.ticker import MaxNLocator
@@ -61,7 +67,8 @@ def against_size(told: Told, baselines: Mapping[str, Told]) -> str:
             _line(axes, marks)
             look = {"color": MUTED, "markersize": 5.5, "zorder": 3}
             axes.plot([one.parameters for one in marks], [one.last for one in marks], sign, **look)
-            found += [Spot(one.parameters, one.last, f"{name}, {_said(one, unit, round_number)}") for one in marks]
+            ended = baselines[name].last.get("round")
+            found += [Spot(one.parameters, one.last, f"{name}, {_said(one, unit, ended)}") for one in marks]
         _line(axes, own)
         for one in own:
             colour = colours[one.tier]
@@ -71,7 +78,7 @@ def against_size(told: Told, baselines: Mapping[str, Told]) -> str:
                     [one.parameters], [one.best], "o", markersize=6.5, mfc="none", mew=1.1, color=colour, zorder=3
                 )
             axes.plot([one.parameters], [one.last], "o", markersize=7, color=colour, zorder=4)
-        found += [Spot(one.parameters, one.last, _said(one, unit, round_number)) for one in own]
+        found += [Spot(one.parameters, one.last, _said(one, unit, told.last.get("round"))) for one in own]
         axes.margins(x=0.09, y=0.14)
         size_axis(axes, [spot.x for spot in found])
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

@@ -113,12 +113,15 @@ def note_scores(
 ) -> None:
     """Put the answers to requests, in their order, into the report."""
     found = [read_score(request, reply) for request, reply in zip(requests, replies, strict=True)]
-    report.scores = _believed([score for score in found if score is not None], guard)
-    report.local = mean_scores(report.scores)
+    report.scores = [score for score in found if score is not None]
+    report.local = mean_scores(_believed(report.scores, guard))
 
 
 def _believed(scores: list[LocalScore], guard: GuardOptions) -> list[LocalScore]:
-    """Scores of which none counts as many more examples, nor as a far larger loss, than the others'."""
+    """Scores for a mean over all, in which none counts as many more examples, nor a far larger loss, than the others'.
+
+    What devices said of themselves stays as it is: each counts once in fairness, and an honest one may be the worst.
+    """
     most = most_examples([int(score.examples) for score in scores], guard)
     losses = np.array([score.metrics["loss"] for score in scores])
     if guard.guard and len(scores) >= LEAST:

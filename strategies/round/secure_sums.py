@@ -64,6 +64,7 @@ class SecureSums:
         self._stages = StageExchange(grid=grid, patience=patience, report=report, seconds=context.settings.wait)
         self._groups: list[Group] = []
         self._where: dict[str, tuple[Group, int]] = {}  # by the nonce of the request to train
+        self._summed: list[tuple[Group, dict[str, Any]]] = []  # and their rows in the report
 
     # ---- before training ---------------------------------------------------------------------------------------------
 
@@ -183,6 +184,7 @@ class SecureSums:
         )
         for group in groups:
             self._add(group, opened.get(group.session, {}), aggregator)
+        self._keep_apart()
         self._groups, self._where = [], {}
         self._report.seconds["unmask"] = perf_counter() - began
 
@@ -201,8 +203,19 @@ class SecureSums:
             self._leave(group, group.survivors, why_unusable(error))
             return
         self._report.secure.append(_row(group, opened_by=len(replies)))
+        self._summed.append((group, self._report.secure[-1]))
         if wrong is not None:
             self._distrust(group.members[wrong], "its shares open nothing")
+
+    def _keep_apart(self) -> None:
+        """Take those that a sum was opened without from the rejected: their own replies are in it."""
+        for group, row in self._summed:
+            summed = {group.members[i].node.id for i in group.survivors}
+            without = [one for one in self._report.rejected if one.node in summed]
+            if without:
+                row["opened_without"] = [{"node": one.node, "reason": one.reason} for one in without]
+                self._report.rejected[:] = [one for one in self._report.rejected if one.node not in summed]
+        self._summed = []
 
     def _distrust(self, member: TrainAssignment, reason: str) -> None:
         """Name a member that spoils sums; it is asked less and less often, as one that does not answer."""
@@ -247,7 +260,8 @@ class SecureSums:
         """Leave a group out; those of its members that are not named for something else are named for this."""
         tier = tiers_of(members)
         said = f"secure aggregation: there is no sum of tier {tier}: {reason}"
-        self._report.rejected += [Rejection(one.node.id, said) for one in named]
+        before = {one.node for one in self._report.rejected}
+        self._report.rejected += [Rejection(one.node.id, said) for one in named if one.node.id not in before]
         self._report.secure.append({"tier": tier, "left_out": reason})
 
 

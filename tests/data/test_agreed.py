@@ -76,6 +76,57 @@ def test_one_of_ten_decides_nothing(lie: str, place: int) -> None:
     assert facts == of(leave_out=4)
 
 
+def rows(
+    *, count: int = 1000, missing: int = 0, mean: float = 50.0, deviation: float = 9.0, wards: Mapping[str, int]
+) -> Summary:
+    """What a device says of a table of ages, wards and classes."""
+    known = count - missing
+    ages = (float(count), float(missing), known * mean, known * (mean**2 + deviation**2))
+    return Summary(
+        counts={"target": {"y": 1}, "class": {"ill": count // 2, "well": count - count // 2}, "text of ward": wards},
+        sums={"rows": (float(count),), "column age": ages, "column ward": (float(count), 0.0, 0.0, 0.0)},
+    )
+
+
+WARDS = {"day": 600, "night": 400}
+TABLE_LIES = {
+    "values of 1e30": rows(mean=1e30, wards=WARDS),
+    "values of 1e30 and a category of its own": rows(mean=1e30, wards={"day": 999, "made up": 1}),
+    "all are missing, often": rows(count=2**50, missing=2**50 - 1000, wards={"day": 2**50}),
+    "more are missing than there are": rows(missing=10**9, wards=WARDS),
+}
+
+
+def of_table(summary: Summary) -> InputFacts:
+    return facts_from(DataSettings(dataset="csv:t.csv", partition="own"), summary)
+
+
+@pytest.mark.parametrize("lie", TABLE_LIES)
+@pytest.mark.parametrize("place", [0, 5])
+@pytest.mark.parametrize("missing", [0, 1])
+def test_one_table_of_six_decides_nothing(lie: str, place: int, missing: int) -> None:
+    others = [rows(missing=missing * (node % 2), wards=WARDS) for node in range(5)]
+    facts, out = agreed([*others[:place], TABLE_LIES[lie], *others[place:]], of_table)
+    assert list(out) == [place]
+    assert facts == of_table(sum(others, start=Summary()))
+
+
+@pytest.mark.parametrize(
+    "third",
+    [
+        rows(missing=1000, wards=WARDS),
+        rows(wards={"day": 1, "night": 1, "rare": 998}),
+        rows(missing=999, wards={"rare": 1000}),
+    ],
+    ids=["never records a column", "has a category that is rare elsewhere", "both"],
+)
+def test_unlike_tables_all_count(third: Summary) -> None:
+    honest = [rows(missing=1, wards={"day": 600, "night": 399, "rare": 1})] * 2
+    facts, out = agreed([*honest, third], of_table)
+    assert out == {}
+    assert facts == of_table(sum([*honest, third], start=Summary()))
+
+
 def test_three_of_ten_that_say_different_things_decide_nothing() -> None:
     odd = [LIES[name] for name in ("pictures of another shape", "values of 1e30", "thousands of classes")]
     facts, out = agreed([*odd, *TEN[3:]], make)

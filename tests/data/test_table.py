@@ -280,10 +280,37 @@ def test_a_constant_column_is_only_shifted(tmp_path: Path) -> None:
     assert facts.std[2] == pytest.approx(288.67, rel=0.01)
 
 
-def test_values_that_are_mostly_numbers_are_said(tmp_path: Path, said: list[str]) -> None:
-    (tmp_path / "t.csv").write_text("crp,y\n1.5,a\n2,b\n<0.5,a\n3,b\n")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("crp,y\n1.5,a\n2,b\n<0.5,a\n3,b\n", "3 of 4 values are numbers, but row 3 has '<0.5'"),
+        (
+            'crp,y\n950,a\n,b\n"1,234",a\n960,b\n',
+            "3 of 3 values are numbers, but not as they are read: row 1 has '950'",
+        ),
+        ("crp;y\n1,5;a\n2,5;b\n<0,5;a\n", "2 of 3 values are numbers, but row 3 has '<0,5'"),
+        ("age;crp;y\n1,5;1,5;a\n2,5;2;b\n3;<0,5;a\n", "2 of 3 values are numbers, but row 3 has '<0,5'"),
+    ],
+    ids=["a bound", "thousands", "a comma", "a comma, read anew"],
+)
+def test_values_that_are_mostly_numbers_are_said(tmp_path: Path, said: list[str], text: str, told: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
     load(_settings(tmp_path))
-    assert "t.csv, column crp: 3 of 4 values are numbers, but row 3 has '<0.5'" in "".join(said)
+    assert f"t.csv, column crp: {told}: all are taken as categories" in "".join(said)
+
+
+def test_what_is_missing_may_have_spaces_around_it(tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "t.csv").write_text("age, dose, y\n39, NA, a\n40, 2.5, b\n")
+    assert Columns.from_json(input_facts(_settings(tmp_path)).details).features == ["age", "dose", "dose is missing"]
+    assert said == []
+
+
+def test_a_comma_here_and_a_point_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("a\tb\ty\n12,345\t1.5\tu\n1,5\t2\tv\n")
+    with pytest.raises(DataError, match=r"t.tsv: numbers have a comma in column a and a point in column b"):
+        load(_settings(tmp_path, "csv:t.tsv"))
+    (tmp_path / "t.tsv").write_text("a\tb\ty\n12,345\t1e5\tu\n1,5\t2\tv\n")
+    assert Columns.from_json(input_facts(_settings(tmp_path, "csv:t.tsv")).details).features == ["a", "b"]
 
 
 def test_another_encoding_is_said(tmp_path: Path) -> None:

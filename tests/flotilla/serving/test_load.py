@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import flotilla
-from flotilla.serving.load import CannotLoad
+from flotilla.serving import load as loading
+from flotilla.serving.load import CannotLoad, FinishedRun, NoStatistics, to_export
+from flotilla.serving.model import TierModel
 from flotilla.serving.tier_file import write_tier_file
 from tests.support import Player
 
@@ -37,6 +40,28 @@ def said(path: Path, tier: str = "c") -> str:
 
 def test_an_unknown_tier(run: Path) -> None:
     assert "no tier 'z': it has a, b, c, and global" in said(run, "z")
+
+
+def test_of_all_tiers_one_without_statistics_is_left_out_and_named(
+    run: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking, usable = {"b"}, loading.tier_of
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+
+    def tier_of(opened: FinishedRun, tier: str, cluster: int | None = None) -> TierModel:
+        if tier in lacking:
+            raise NoStatistics(f"tier {tier}: no statistics")
+        return usable(opened, tier, cluster)
+
+    monkeypatch.setattr(loading, "tier_of", tier_of)
+    _, models, _ = to_export(run, "all", None)
+    assert [model.card.tier for model in models] == ["a", "c"]
+    assert caplog.messages == ["tier b: no statistics"]
+    with pytest.raises(CannotLoad, match="tier b"):
+        to_export(run, "b", None)
+    lacking |= {"a", "c"}
+    with pytest.raises(CannotLoad, match="tier a"):
+        to_export(run, "all", None)
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:

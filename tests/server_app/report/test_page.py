@@ -251,6 +251,24 @@ def test_baselines_are_beside_the_runs_own_tiers(tmp_path: Path) -> None:
     text = (folder / "report.html").read_text()
     assert text.count("<title>smallest &lt;b&gt;, ") == len(TIERS)
     assert "<b>, " not in text
+    assert re.findall(r"<title>smallest &lt;b&gt;, a: 1,000 parameters\nround (\d)", text) == ["3"]
+    assert re.findall(r"<title>a: 1,000 parameters\nround (\d)", text) == ["2"]
+
+
+def test_baselines_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", [metrics_row(1)])
+    others = [write_run(tmp_path / place / "run", [metrics_row(1)]) for place in "ab"]
+    text = write_report(folder, others).read_text()
+    assert [text.count(f"<title>{other}, ") for other in others] == [len(TIERS)] * 2
+
+
+def test_a_baseline_of_another_metric_is_refused(tmp_path: Path) -> None:
+    folder, other = (write_run(tmp_path / name, [metrics_row(1)]) for name in ("run", "other"))
+    summary = json.loads((other / "summary.json").read_text())
+    metric = {"name": "loss", "better": "lower", "share": False}
+    (other / "summary.json").write_text(json.dumps(summary | {"metric": metric}))
+    with pytest.raises(ValueError, match="other: its metric is loss, and the run's is accuracy"):
+        write_report(folder, [other])
 
 
 def test_what_was_changed_runs_it_again(tmp_path: Path) -> None:

@@ -98,6 +98,15 @@ def right(members: Sequence[int], difference: Tensor) -> bool:
     return bool(np.abs(difference.numpy() - wanted).max() < 3 * step(CLIP) + 1e-5)
 
 
+def named(found: Round, kind: str) -> list[tuple[object, str]]:
+    """Who is named, and why: rejected, or where its reply is in the sum beside what became of that; never both."""
+    rejected = [(one.node, one.reason) for one in found.report.rejected]
+    without = [(one["node"], one["reason"]) for row in found.report.secure for one in row.get("opened_without", ())]
+    assert not (rejected if kind == UNMASK else without)
+    assert sum(len(members) for members, _, _ in found.added) + len(rejected) == 3
+    return rejected + without
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_answer_in_a_stage_is_no_answer(own_time: Time, case: str) -> None:
     kind, fields = BAD[case]
@@ -110,11 +119,11 @@ def test_a_bad_answer_in_a_stage_is_no_answer(own_time: Time, case: str) -> None
         return [reply]
 
     found = Round(faults).run()
-    (rejected,) = found.report.rejected
-    assert rejected.node == VICTIM
-    assert rejected.reason.startswith(f"secure aggregation, {kind.rpartition('_')[2]}: ")
-    assert len(rejected.reason) <= 500
-    assert rejected.reason.isprintable()
+    [(node, reason)] = named(found, kind)
+    assert node == VICTIM
+    assert reason.startswith(f"secure aggregation, {kind.rpartition('_')[2]}: ")
+    assert len(reason) <= 500
+    assert reason.isprintable()
     [(members, difference, denominator)] = found.added
     # Whose masked reply came counts, whoever opens the sum.
     assert members == ([0, 1, 2] if kind == UNMASK else [0, 1])
@@ -125,7 +134,7 @@ def test_a_bad_answer_in_a_stage_is_no_answer(own_time: Time, case: str) -> None
 @pytest.mark.parametrize("kind", [KEYS, SHARES, UNMASK])
 def test_a_node_that_is_silent_in_a_stage(own_time: Time, kind: str) -> None:
     found = Round(lambda request, reply: [] if of_type(kind, request, VICTIM) else [reply]).run()
-    assert [one.node for one in found.report.rejected] == [VICTIM]
+    assert [node for node, _ in named(found, kind)] == [VICTIM]
     [(members, difference, _)] = found.added
     assert members == ([0, 1, 2] if kind == UNMASK else [0, 1])
     assert right(members, difference)
@@ -164,7 +173,8 @@ def test_nobody_opens_the_sum(own_time: Time) -> None:
     found = Round(lambda request, reply: [] if request.metadata.message_type == UNMASK else [reply]).run()
     assert found.added == []
     why = "secure aggregation: there is no sum of tier a: 0 nodes open it, 2 are needed"
-    assert [one.node for one in found.report.rejected if one.reason == why] == [0, 1, 2]
+    assert [one.node for one in found.report.rejected] == [0, 1, 2]
+    assert not [one for one in found.report.rejected if one.reason == why]  # each is named once, for its own silence
     assert found.report.secure == [{"tier": "a", "left_out": "0 nodes open it, 2 are needed"}]
 
 
@@ -192,9 +202,7 @@ def test_wrong_shares_are_done_without_and_named(own_time: Time) -> None:
         return [reply]
 
     found = Round(faults).run()
-    assert [(one.node, one.reason) for one in found.report.rejected] == [
-        (0, "secure aggregation: its shares open nothing")
-    ]
+    assert named(found, UNMASK) == [(0, "secure aggregation: its shares open nothing")]
     [(members, difference, _)] = found.added
     assert members == [0, 1, 2]
     assert right(members, difference)

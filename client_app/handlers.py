@@ -182,9 +182,9 @@ def _load(request: PartRequest, state: Array, examples: Split, context: Context)
         WireError: a network that this client does not know, or whose base it has not, a plan that does not fit it, a
             state of another size.
     """
-    require_base(request.network, request.seed, context)
     try:
         check_size(request.network, request.plan, state, sliced=request.sliced)
+        require_base(request.network, request.seed, context)
         model = local_model(request.network, request.plan, device_named(request.work.device))
     except WireError:
         raise

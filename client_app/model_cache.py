@@ -14,6 +14,7 @@ import torch
 from flwr.app import Array
 from torch import Tensor, nn
 
+from models.adapters.frozen import written_tensors
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten, shapes_of, split
 from models.fused.buffers import places_of
@@ -66,6 +67,7 @@ class LocalModel:
         for name, view in split(self.flat, expected).items():
             _point_at(self.module, name, view)
         self._norms = list(static_norms(self.module).values())
+        self._begun = {name: tensor.clone() for name, tensor in written_tensors(self.module).items()}
 
     @cached_property
     def fused(self) -> FusedNetwork:
@@ -94,6 +96,7 @@ class LocalModel:
         Raises:
             ValueError: the vector's length does not fit.
         """
+        self._restore()
         self.part = submodel(spec, plan)
         if plan.keep != 1:  # what was masked before it was sent has the same mask
             self.part = masked(self.part, split(received, self.full_shapes), layout(spec), plan.keep)
@@ -110,6 +113,13 @@ class LocalModel:
         self.flat.copy_(self.start)
         for layer in self._norms:
             layer.statistics = None  # they belonged to other weights
+
+    @torch.no_grad()
+    def _restore(self) -> None:
+        """Give frozen tensors that layers write to, such as a base's running statistics, their first values again."""
+        if self._begun:
+            for name, tensor in written_tensors(self.module).items():
+                tensor.copy_(self._begun[name])
 
     @torch.no_grad()
     def collect(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 _MARK = "_flotilla_frozen"  # of a module: names of its own tensors that are frozen
+_WRITTEN = "_flotilla_written"  # of a module: those of them that it may write to, such as running statistics
 
 
 @torch.no_grad()
@@ -43,12 +44,23 @@ def freeze(
             held = (found if parameter else found.clone()).to(held.device)
         owner.register_buffer(leaf, held, persistent=False)
         vars(owner).setdefault(_MARK, set()).add(leaf)
+        if not parameter:
+            vars(owner).setdefault(_WRITTEN, set()).add(leaf)
 
 
 def frozen_tensors(network: nn.Module) -> dict[str, Tensor]:
     """The tensors that were frozen, by name."""
+    return _marked(network, _MARK)
+
+
+def written_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """The frozen tensors that layers write to while others are trained, such as running statistics, by name."""
+    return _marked(network, _WRITTEN)
+
+
+def _marked(network: nn.Module, mark: str) -> dict[str, Tensor]:
     found = {}
     for path, module in network.named_modules():
-        for leaf in sorted(vars(module).get(_MARK, ())):
+        for leaf in sorted(vars(module).get(mark, ())):
             found[f"{path}.{leaf}" if path else leaf] = module._buffers[leaf]
     return {name: tensor for name, tensor in found.items() if tensor is not None}

@@ -67,8 +67,10 @@ class FactorAverage(PartialAverage):
         norm: float | None = None,
     ) -> float:
         """Add one client's difference (see `PartialAverage.add`), and keep what it says of pairs until `reset`."""
+        own = self._kept(difference)  # first: what fails here has not counted yet
         norm = super().add(submodel, difference, numerator, denominator, labels, norm=norm)
-        pieces = torch.split(self._kept(difference), submodel.lengths)
+        self._bytes += 4 * difference.numel()
+        pieces = torch.split(own, submodel.lengths)
         kept = {
             block.source: (block, piece.view(block.local_shape))
             for block, piece in zip(submodel.values(), pieces, strict=True)
@@ -141,13 +143,16 @@ class FactorAverage(PartialAverage):
 
     def _kept(self, difference: Tensor) -> Tensor:
         """The difference itself, which nobody writes to, or what maps a file of its numbers."""
-        self._bytes += 4 * difference.numel()
-        if self._bytes <= self._in_memory or not difference.numel():
+        if self._bytes + 4 * difference.numel() <= self._in_memory or not difference.numel():
             return difference
         with (
-            suppress(OSError),
+            suppress(OSError, ValueError),  # the latter: a file that is too short to be mapped
             tempfile.TemporaryFile(buffering=0) as file,
         ):  # its pages live as long as they are mapped
-            file.write(difference.numpy().data)
+            rest = difference.contiguous().numpy().data.cast("B")
+            while rest:  # one call writes 2 GiB at most, and less on a disk that is nearly full
+                if not (written := file.write(rest)):
+                    raise OSError("nothing was written")
+                rest = rest[written:]
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="c", shape=difference.shape))
         return difference  # no room there; there may be some in memory

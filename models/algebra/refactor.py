@@ -35,9 +35,9 @@ class Factored:
     """U·diag(values)·Vᵀ, by falling values.
 
     Attributes:
-        left: U, (m, R), orthonormal columns.
+        left: U, (m, R), orthonormal columns; those of directions that cannot be are zero.
         values: singular values, (R,).
-        right: Vᵀ, (R, n), orthonormal rows.
+        right: Vᵀ, (R, n), orthonormal rows; those of directions that cannot be are zero.
     """
 
     left: Tensor
@@ -57,10 +57,16 @@ class Factored:
         roots = self.values.sqrt()
         return self.left * roots, self.right * roots[:, None]
 
-    def least_rank(self, energy: float) -> int:
-        """How many leading values have this share of Σ values², at least 1."""
+    def least_rank(self, energy: float, total: float | None = None) -> int:
+        """How many leading values have this share of the energy Σ σ², at least 1; all R where not all R have it.
+
+        Args:
+            energy: the share.
+            total: Σ σ² of the whole sum, `Stack.energy`; None: that of the R values here.
+        """
         squares = self.values.double().square().cumsum(0)
-        return min(1 + int((squares < energy * squares[-1]).sum()), len(self.values))
+        wanted = energy * (float(squares[-1]) if total is None else total)
+        return min(1 + int((squares < wanted).sum()), len(self.values))
 
 
 def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tensor | None = None) -> Factored:
@@ -68,7 +74,7 @@ def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tens
 
     Args:
         stack: the devices' factors.
-        rank: R, at least 1 and at most min(m, n).
+        rank: R, at least 1; of more than min(m, n) the last directions are none, with values of 0.
         weights: w, one per stacked rank, (s,), none negative; None: each device's share of all weights.
         start: rows that span about what the leading directions of the rows do, (any number, n), for the iteration.
 
@@ -76,11 +82,11 @@ def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tens
         R directions; beyond the sum's own rank the values are 0 to rounding.
 
     Raises:
-        ValueError: a rank out of range.
+        ValueError: a rank below 1.
     """
     most = min(stack.left.shape[0], stack.right.shape[1])
-    if not 1 <= rank <= most:
-        raise ValueError(f"rank = {rank}: allowed is 1 to {most}")
+    if rank < 1:
+        raise ValueError(f"rank = {rank}: allowed is at least 1")
     weights = stack.who.shares if weights is None else weights
     each = weights.to(stack.left.dtype)[:, None]
     found = None
@@ -96,7 +102,7 @@ def _by_core(stack: Stack, rank: int, weights: Tensor) -> tuple[Tensor, Tensor, 
     q, c = torch.linalg.qr(left * roots.T)
     p, d = torch.linalg.qr((right * roots).T)
     u, values, vh = torch.linalg.svd(c @ d.T, full_matrices=False)
-    missing = rank - len(values)  # fewer ranks than asked for were stacked
+    missing = rank - len(values)  # fewer ranks than asked for were stacked, or can be
     if missing > 0:
         u, values = torch.cat([u, u.new_zeros(len(u), missing)], 1), torch.cat([values, values.new_zeros(missing)])
         vh = torch.cat([vh, vh.new_zeros(missing, vh.shape[1])])

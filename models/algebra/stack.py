@@ -14,6 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+_STRIP = 64  # columns of a sum at once
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factors:
@@ -121,6 +123,23 @@ class Stack:
         """[B_1 … B_K] of (m, s) and [A_1; …; A_K] of (s, n)."""
         steps = self.who.steps
         return self.b[:, self.who.ranks] + self.left * steps.T, self.a[self.who.ranks] + self.right * steps
+
+    def energy(self, weights: Tensor) -> float:
+        """‖Σ w·B_k·A_k‖², Frobenius, which is the sum's Σ σ²: from products of (s, s), Σ (BᵀB)∘(AAᵀ).
+
+        Where the stack is so tall that the sum itself takes fewer steps, from strips of that.
+
+        Args:
+            weights: (s,), one per rank.
+        """
+        rows, columns, ranks = len(self.left), self.right.shape[1], len(self.right)
+        if ranks * (rows + columns) > rows * columns:
+            each, strips = weights.to(self.left.dtype)[:, None], torch.eye(columns, dtype=self.left.dtype)
+            found = [self.times(strip, each).double().square().sum() for strip in torch.split(strips, _STRIP, 1)]
+            return float(torch.stack(found).sum())
+        left, right = (side.double() for side in self.whole())
+        left = left * weights.double()
+        return float((left.T @ left).mul_(right @ right.T).sum().clamp_min(0))
 
     def factors(self) -> Iterator[Factors]:
         """Each device's, in the order in which they were stacked."""

@@ -2,13 +2,16 @@
 
 Source: peft 0.21, `peft.utils.save_and_load` (names: "base_model.model.", the layer, ".lora_A.weight"; of layers that
 are trained whole the name alone) and `peft.tuners.lora.LoraConfig`. A layer's product there counts lora_alpha/r, with
-the rank r of the file; so the part of a lower rank r has α·r/R for its lora_alpha.
+the rank r of the file; so the part of a lower rank r has α·r/R for its lora_alpha, or α where a part has α/r in front
+(`Adapter.sketched`).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -61,7 +64,7 @@ def peft_config(spec: NetworkSpec, rank: int, base: str) -> dict[str, Any]:
         "task_type": None,
         "base_model_name_or_path": base,
         "r": rank,
-        "lora_alpha": spec.adapter.factor * rank,
+        "lora_alpha": spec.adapter.factor_of(rank) * rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -85,11 +88,32 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     try:
         with (folder / CONFIG).open("rb") as stream:
             found = json.loads(stream.read(_MOST))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict) or found.get("peft_type") != "LORA":
         raise ValueError(f"{folder / CONFIG} is of no LoRA")
     return found
+
+
+def _factor_in(folder: Path, config: Mapping[str, Any]) -> float:
+    """lora_alpha/r of a configuration; peft's defaults where it does not say.
+
+    Raises:
+        ValueError: they are no rank and no factor.
+    """
+    rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
+    whole, number = type(rank) is int and rank > 0, type(alpha) in (int, float)
+    with suppress(OverflowError):  # of a whole number that no float is
+        factor = alpha / rank if whole and number else math.nan
+        if math.isfinite(factor) and factor > 0:
+            return factor
+    raise ValueError(
+        f"{folder / CONFIG}: r = {_short(rank)}, lora_alpha = {_short(alpha)}: allowed are numbers above 0"
+    )
+
+
+def _short(value: object) -> str:
+    return json.dumps(value)[:20]
 
 
 def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
@@ -104,7 +128,7 @@ def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
     for key in ("use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
         if config.get(key):
             raise ValueError(f"{folder / CONFIG}: {key} is not supported")
-    factor = float(config.get("lora_alpha", 8)) / int(config.get("r", 8)) / spec.adapter.factor
+    factor = _factor_in(folder, config) / (spec.adapter.factor if spec.adapter.rank else 1.0)
     names, found, declared = names_in_peft(spec), {}, layout(spec)
     scaled = {pair.b for pair in declared.pairs}
     try:
@@ -116,9 +140,10 @@ def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
                 if other not in there:
                     raise ValueError(f"{folder / WEIGHTS} lacks {other!r}")
                 value, shape = opened.get_tensor(other).to(torch.float32), declared.tensors[name].shape
+                value = value * factor if name in scaled and factor != 1 else value
                 if tuple(value.shape) != shape or not bool(torch.isfinite(value).all()):
                     raise ValueError(f"{folder / WEIGHTS}: {other!r} is {tuple(value.shape)}, not {shape} and finite")
-                found[name] = value * factor if name in scaled and factor != 1 else value
+                found[name] = value
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / WEIGHTS}: {' '.join(str(error).split())}") from None
     return found

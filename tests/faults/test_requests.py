@@ -60,6 +60,7 @@ def answer(asked: Asked, change: Callable[[dict[str, Any]], None]) -> Message:
     return app(Message(content=content, message_type=TRAIN, dst_node_id=context.node_id), context)
 
 
+ADAPTER = {"rank": 1, "alpha": 1.0, "targets": ["linear"], "sketched": False}
 IMPOSSIBLE: dict[str, Callable[[dict[str, Any]], None]] = {
     "wider than what came": field("network", widths=[4096, 4096]),
     "widths without end": field("network", widths=[2**62, 2**62]),
@@ -68,6 +69,8 @@ IMPOSSIBLE: dict[str, Callable[[dict[str, Any]], None]] = {
     "nets without end": field("network", bases=2**40),
     "inputs without end": field("network", input_shape=[1, 2**40, 2**40]),
     "no input": field("network", input_shape=[]),
+    "an adapter on no base": field("network", adapter=ADAPTER),
+    "a base larger than the machine": field("network", adapter=ADAPTER, base="0" * 64, widths=[2**21, 2**21]),
     "classes without end": field("network", classes=2**50),
     "a network of no name": field("network", name="nothing"),
     "a rate of nothing": field("plan", rate="0"),

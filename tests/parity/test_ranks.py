@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -18,10 +18,12 @@ from models.adapters.low_rank import FACTOR, paths_of_pairs
 from models.algebra.factor_average import FactorAverage
 from models.algebra.pairs import Pair
 from models.algebra.plans import Plan
+from models.algebra.stack import Stack
 from models.errors import SettingError
 from models.networks.build import build_part, submodel
 from strategies import METHODS, FlowerStrategy, Settings
 from strategies.aggregation.global_state import GlobalState
+from strategies.methods.ranks.products import Refactored
 from strategies.robustness.options import GuardOptions
 from strategies.secure.options import SecureOptions
 from strategies.tiers.tier import parse_ranks
@@ -222,16 +224,61 @@ def test_who_carries_the_values() -> None:
         assert torch.allclose(b.T @ b, a @ a.T, atol=1e-3)
 
 
-def test_florist_keeps_the_directions_with_the_energy() -> None:
-    done = replied("florist", energy=0.7)
+def share_of_energy(values: Tensor, energy: float) -> int:
+    """How many values have the share, of R at most."""
+    squares = values.square()
+    return min(RANK, 1 + int((squares.cumsum(0) < energy * squares.sum()).sum()))
+
+
+@pytest.mark.parametrize(("energy", "tells"), [(0.5, False), (0.9, True), (0.975, True)])
+def test_florist_keeps_the_directions_with_the_energy(energy: float, tells: bool) -> None:
+    """Of the whole product's; of the R leading values' it would often be with fewer."""
+    done = replied("florist", moved=1.0, energy=energy)
+    fewer = 0
     for pair in done.pairs:
         u, values, vh = torch.linalg.svd(mean_product(done, pair))
-        top = values[:RANK].square()
-        kept = 1 + int((top.cumsum(0) < 0.7 * top.sum()).sum())
-        assert kept < RANK
+        kept = share_of_energy(values, energy)
+        fewer += share_of_energy(values[:RANK], energy) < kept
         assert near(done.after[pair.b] @ done.after[pair.a], (u[:, :kept] * values[:kept]) @ vh[:kept])
         assert not done.after[pair.b][:, kept:].any()
         assert torch.equal(done.after[pair.a][kept:], done.before[pair.a][kept:])  # they can learn again
+    assert bool(fewer) is tells
+
+
+PRODUCTS = ["flexlora", "hlora", "raflora", "florist"]
+
+
+@pytest.mark.parametrize("method", PRODUCTS)
+def test_where_the_sum_is_zero_every_rank_can_still_learn(method: str) -> None:
+    rule = METHODS[method](SPEC, SETTINGS)
+    assert isinstance(rule, Refactored)
+    stack = replace(Stack.of([torch.zeros(6, 3)], [torch.zeros(3, 5)], [1.0]), a=torch.randn(3, 5))
+    b, a = rule.joined(stack, (stack.b, stack.a))
+    assert not b.any()
+    assert torch.equal(a, stack.a)
+
+
+@pytest.mark.parametrize("method", PRODUCTS)
+def test_a_rank_beyond_a_layers_smaller_side_keeps_a(method: str) -> None:
+    rule, draws = METHODS[method](SPEC, SETTINGS), torch.Generator().manual_seed(4)
+    assert isinstance(rule, Refactored)
+    stack = Stack.of([torch.randn(9, 8, generator=draws)], [torch.randn(8, 7, generator=draws)], [1.0])
+    stack = replace(stack, a=torch.randn(8, 7, generator=draws))
+    left, right = stack.whole()
+    b, a = rule.joined(stack, (stack.b, stack.a))
+    assert not b[:, 7].any()
+    assert torch.equal(a[7], stack.a[7])
+    if method != "florist":
+        assert near(b @ a, left @ right)
+
+
+@pytest.mark.parametrize("method", ["zero-padding", "hetlora"])
+def test_ranks_that_nobody_held_stay_as_they_were(method: str) -> None:
+    done = replied(method, plans=[Plan(Fraction(rank, RANK)) for rank in (2, 2, 1, 1)])
+    for pair in done.pairs:
+        assert torch.equal(done.after[pair.a][2:], done.before[pair.a][2:])
+        assert torch.equal(done.after[pair.b][:, 2:], done.before[pair.b][:, 2:])
+        assert not near(done.after[pair.a][:2], done.before[pair.a][:2], 0.01)
 
 
 @pytest.mark.parametrize("method", ["rbla", "zero-padding", "hetlora", "fslora", "flexlora", "hlora", "raflora"])

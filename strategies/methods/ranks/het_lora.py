@@ -2,7 +2,8 @@
 
 Ā = Σ w_k·pad(A_k), B̄ likewise, w_k = ‖B_k·A_k‖ / Σ_j ‖B_j·A_j‖ with Frobenius norms, pair by pair: long products, which
 large ranks tend to have, count for more, and ranks that few hold shrink less than by plain zero padding. They still do:
-the weights of a rank's holders do not sum to 1 (`ZeroPadding`). All other tensors are averaged by examples.
+the weights of a rank's holders do not sum to 1 (`ZeroPadding`). A rank that nobody with a product held stays as it
+was. All other tensors are averaged by examples.
 
 Not in here is the paper's self-pruning, a term in the device's loss after which it may give up its last ranks. No code
 of the authors is known; what others release under the name is zero padding with equal weights or by examples.
@@ -28,10 +29,13 @@ class HetLoRA(ProductMethod):
         if not norms.sum() > 0:  # nobody's product is anything: all B are zero
             norms = torch.ones_like(norms)
         b, a = torch.zeros_like(stack.b), torch.zeros_like(stack.a)
+        counted = torch.zeros(len(a), dtype=torch.bool)
         for one, weight in zip(found, (norms / norms.sum()).tolist(), strict=True):
             b[:, one.ranks] += weight * one.b
             a[one.ranks] += weight * one.a
-        return b, a
+            counted[one.ranks] |= weight > 0
+        # With both sides zero a rank would never learn again.
+        return torch.where(counted, b, stack.b), torch.where(counted[:, None], a, stack.a)
 
 
 def norm_of_product(b: Tensor, a: Tensor) -> Tensor:

@@ -10,7 +10,8 @@
   ring's product is averaged over those who hold it, and the sum of the rings is refactored, √ of the values on either
   side.
 - `FLoRIST` (Ramesh and Dass, MLSys 2026, 2506.09199): HLoRA's sum, of which only so many directions stay that they have
-  a share of its energy Σ σ². The others begin anew at B = 0, so they can be trained; the paper sends fewer ranks.
+  a share of the energy Σ σ² of all of it, also of what R directions cannot have. The others begin anew at B = 0, so
+  they can be trained; the paper sends fewer ranks.
 
 A device of rank r begins the next round with the first r ranks, which are the r leading directions of the sum: the best
 start that a truncation can give.
@@ -28,7 +29,7 @@ from models.algebra.stack import Stack, Who
 from models.settings import Setting, more_than
 from strategies.methods.ranks.base import ProductMethod
 
-_NOTHING = 1e-7  # of the largest singular value: float32 says no more
+_NOTHING = 1e-6  # of the largest singular value: float32 says no more
 
 
 class Refactored(ProductMethod):
@@ -43,7 +44,7 @@ class Refactored(ProductMethod):
         factored = refactor(stack, rank, self.weights(stack.who), start)
         b, a = factored.pair(self.SPLIT)
         # A direction that the sum does not have would be zero on both sides and never learn.
-        kept = self.kept(factored)
+        kept = self.kept(factored, stack)
         b[:, kept:] = 0.0
         a[kept:] = stack.a[kept:]
         return b, a
@@ -52,10 +53,11 @@ class Refactored(ProductMethod):
         """What each stacked rank counts: its device's share of all weights."""
         return who.shares
 
-    def kept(self, factored: Factored) -> int:
-        """How many leading directions stay: as many as there are."""
+    def kept(self, factored: Factored, stack: Stack) -> int:
+        """How many leading directions stay: as many as there are, none where the sum is zero."""
+        del stack
         values = factored.values
-        return max(1, int((values > _NOTHING * values.max()).sum()))
+        return int((values > _NOTHING * values.max()).sum())
 
 
 class FlexLoRA(Refactored):
@@ -90,6 +92,9 @@ class FLoRIST(HLoRA):
         ),
     }
 
-    def kept(self, factored: Factored) -> int:
+    def kept(self, factored: Factored, stack: Stack) -> int:
         """No more than the threshold wants."""
-        return min(super().kept(factored), factored.least_rank(float(self.options["energy"])))
+        there, energy = super().kept(factored, stack), float(self.options["energy"])
+        if energy == 1:  # whatever rounding says
+            return there
+        return min(there, factored.least_rank(energy, stack.energy(self.weights(stack.who))))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from functools import partial
+from tempfile import TemporaryFile
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +82,55 @@ def test_factors_are_what_the_device_had_and_its_difference(in_memory: int) -> N
         [2, 3, 0],
         [1, 3],
     ]
+
+
+class Disk:
+    """A file that takes so many bytes a call, and so many in all; then it says so or, as some do, takes none."""
+
+    def __init__(self, *, a_call: int, room: int, says: bool) -> None:
+        self.file = TemporaryFile(buffering=0)  # noqa: SIM115, as it closes with this one
+        self.a_call, self.room, self.says = a_call, room, says
+
+    def __enter__(self) -> Disk:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, content: memoryview) -> int:
+        if not self.room and self.says:
+            raise OSError("No space left on device")
+        taken = self.file.write(content[: min(self.a_call, self.room)])
+        self.room -= taken
+        return taken
+
+
+@pytest.mark.parametrize("room", [1 << 20, 40, 0])
+@pytest.mark.parametrize("says", [True, False])
+def test_a_disk_that_takes_less_than_all_loses_nothing(room: int, says: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = pairs_layout()
+    part, before, average = submodel(layout, Plan()), drawn(layout, 9), FactorAverage(layout, in_memory=0)
+    made = partial(Disk, a_call=12, room=room, says=says)
+    monkeypatch.setattr("models.algebra.factor_average.tempfile.TemporaryFile", lambda **_: made())
+    (difference,) = fold(average, [part], [(1.0, 1.0)])
+    assert average.added == 1
+    average.finish(before)
+    (found,) = factors(average, layout.pairs[0], before)
+    assert torch.allclose(found.b, before["b0"] + part.split(difference)["b0"])
+
+
+def test_a_file_that_cannot_be_mapped_leaves_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any, **named: Any) -> None:
+        raise ValueError("mmap length is greater than file size")
+
+    monkeypatch.setattr("models.algebra.factor_average.np.memmap", refused)
+    layout = pairs_layout()
+    average = FactorAverage(layout, in_memory=0)
+    fold(average, [submodel(layout, Plan())], [(1.0, 1.0)])
+    assert average.added == len(factors(average, layout.pairs[0], drawn(layout, 9))) == 1
 
 
 def test_the_average_is_the_plain_one() -> None:

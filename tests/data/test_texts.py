@@ -21,6 +21,7 @@ from data import (
     node_data,
     summarise,
 )
+from data.labelled_texts import _csv as rows_of
 from data.tokens import made
 from models.errors import SettingError
 
@@ -124,6 +125,18 @@ def test_what_is_wrong_is_named_here_and_not_elsewhere(
         input_facts(_settings(tmp_path))
     assert said in str(caught.value)
     assert str(tmp_path) not in caught.value.told
+
+
+def test_a_reader_that_ends_takes_no_length_from_another(tmp_path: Path) -> None:
+    """The limit of a field is one for the process: a file is read to its end while another is open."""
+    long = "word " * 40_000
+    (tmp_path / "long.csv").write_text(f"text,label\nfirst,a\n{long},b\n")
+    (tmp_path / "short.csv").write_text("text,label\nfirst,a\n")
+    with (tmp_path / "short.csv").open(newline="") as short, (tmp_path / "long.csv").open(newline="") as other:
+        before, rows = rows_of(short, ("text", "label")), rows_of(other, ("text", "label"))
+        assert next(before)[1].text == next(rows)[1].text == "first"
+        assert list(before) == []
+        assert next(rows)[1].text == long
 
 
 def test_clients_by_a_column(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from models.algebra.plans import submodel as cut
 from models.algebra.rates import FULL, Rate, Rates, ascending, joined, met, rate_of, read_rate, single
 from models.norms.layers import BatchNormPerWidth
 from tests.models.generators import RATES, layouts, rates
-from tests.models.networks.test_networks import _loaded, _only
+from tests.models.parts import loaded, rest_at_zero_of
 
 GROUPS = ("heads", "mlp", "stream")
 SHARES = st.sampled_from(RATES)
@@ -110,8 +110,11 @@ def test_a_part_is_the_whole_with_zeros(rate: str) -> None:
     state = {name: torch.randn(one.shape, generator=draws) for name, one in layout(spec).tensors.items()}
     part = submodel(spec, plan)
     tokens = torch.randint(1, 11, (5, 9), generator=draws)
-    small, zeroed = _loaded(build_part(spec, plan), part.gather(state)), _loaded(build(spec), _only(part, state))
-    full = _loaded(build(spec), state)(tokens)
+    small, zeroed = (
+        loaded(build_part(spec, plan), part.gather(state)),
+        loaded(build(spec), rest_at_zero_of(part, state)),
+    )
+    full = loaded(build(spec), state)(tokens)
     torch.testing.assert_close(small(tokens), zeroed(tokens), rtol=1e-4, atol=1e-4)
     assert (small(tokens) - full).abs().max() > 0.1
 

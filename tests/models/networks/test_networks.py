@@ -7,14 +7,13 @@ from fractions import Fraction
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models import (
     Kind,
     NetworkSpec,
     Plan,
     SettingError,
-    Submodel,
     build,
     build_part,
     completed,
@@ -27,6 +26,7 @@ from models import (
 )
 from models.networks.registry import NETWORKS
 from tests.models.inputs import drawn
+from tests.models.parts import loaded, rest_at_zero_of
 
 RATES = tuple(Fraction(1, n) for n in (4, 3, 2, 1))
 SHAPE = (3, 8, 8)
@@ -111,32 +111,12 @@ def test_a_part_computes_what_the_full_network_does_with_the_rest_at_zero(name: 
     state, x = _state(spec), drawn(spec, 4)
     for kind, plan in _plans(spec).items():
         part = submodel(spec, plan)
-        network = _loaded(build_part(spec, plan), part.gather(state))
-        rest_at_zero = _loaded(build(spec), _only(part, state))
+        network = loaded(build_part(spec, plan), part.gather(state))
+        rest_at_zero = loaded(build(spec), rest_at_zero_of(part, state))
         assert kind == "floor" or network(x).std(0).max() > 1e-3, f"{kind}: nothing to compare"
         torch.testing.assert_close(network(x), rest_at_zero(x), rtol=1e-4, atol=1e-5, msg=f"{name} {kind}")
         if kind != "full":
-            assert not torch.allclose(network(x), _loaded(build(spec), state)(x), atol=1e-4)
-
-
-def _loaded(network: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    network.load_state_dict(state)
-    return network.eval()
-
-
-def _only(part: Submodel, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The full state with zeros where the part holds nothing."""
-    zeroed = {}
-    for name, block in part.items():
-        tensor = torch.zeros_like(state[name])
-        held = torch.ones_like(tensor, dtype=torch.bool)
-        for dim, index in enumerate(block.indices):
-            if index is not None:
-                other = torch.ones(tensor.shape[dim], dtype=torch.bool)
-                other[index] = False
-                held.index_fill_(dim, other.nonzero().flatten(), False)
-        zeroed[name] = torch.where(held, state[name], tensor)
-    return zeroed
+            assert not torch.allclose(network(x), loaded(build(spec), state)(x), atol=1e-4)
 
 
 def test_misaligned_shortcuts_would_be_noticed() -> None:
@@ -147,8 +127,8 @@ def test_misaligned_shortcuts_would_be_noticed() -> None:
     part = submodel(spec, plan)
     gathered = part.gather(state)
     gathered["stages.0.0.conv2.weight"] = gathered["stages.0.0.conv2.weight"].flip(0)
-    misaligned = _loaded(build_part(spec, plan), gathered)
-    assert not torch.allclose(misaligned(x), _loaded(build(spec), _only(part, state))(x), atol=1e-4)
+    misaligned = loaded(build_part(spec, plan), gathered)
+    assert not torch.allclose(misaligned(x), loaded(build(spec), rest_at_zero_of(part, state))(x), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ from models.networks.staged import Staged
 from models.networks.transformer import patch_of
 from models.predictions import predictions
 from tests.models.inputs import drawn
-from tests.models.networks.test_networks import _loaded, _only, _plans
+from tests.models.networks.test_networks import _plans
+from tests.models.parts import loaded, rest_at_zero_of
 
 TEXT = NetworkSpec("transformer", (9,), 7, widths=(24, 10), blocks=(3,), vocabulary=11, heads=4)
 SPECS = {
@@ -72,7 +73,7 @@ def _initial(spec: NetworkSpec) -> dict[str, Tensor]:
 
 
 def _staged(spec: NetworkSpec, state: dict[str, Tensor]) -> Staged:
-    network = _loaded(build(spec), state)
+    network = loaded(build(spec), state)
     assert isinstance(network, Staged)
     return network
 
@@ -152,20 +153,20 @@ def test_narrow_heads_scale_by_their_own_size(name: str, rate: Fraction, shift: 
     state, x, part = _state(spec, seed), drawn(spec, 4), submodel(spec, plan)
     each, heads = _widths(spec)
     factor = 1.0 if spec.whole_heads else sqrt(each / ceil(each * rate))
-    rest_at_zero = _only(part, state)
+    rest_at_zero = rest_at_zero_of(part, state)
     for path in QUERIES_KEYS_VALUES:
         rest_at_zero[f"{path}.weight"][: each * heads] *= factor
         rest_at_zero[f"{path}.bias"][: each * heads] *= factor
-    logits = _loaded(build_part(spec, plan), part.gather(state))(x)
-    torch.testing.assert_close(logits, _loaded(build(spec), rest_at_zero)(x), rtol=1e-3, atol=1e-4)
+    logits = loaded(build_part(spec, plan), part.gather(state))(x)
+    torch.testing.assert_close(logits, loaded(build(spec), rest_at_zero)(x), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["text", "pooler", "tied", "vit"])
 def test_another_scale_would_be_noticed(name: str) -> None:
     spec, plan = _spec(name, norm="none"), Plan(Fraction(1, 2))
     state, x, part = _state(spec), drawn(spec, 4), submodel(spec, plan)
-    logits = _loaded(build_part(spec, plan), part.gather(state))(x)
-    assert not torch.allclose(logits, _loaded(build(spec), _only(part, state))(x), rtol=1e-2, atol=1e-3)
+    logits = loaded(build_part(spec, plan), part.gather(state))(x)
+    assert not torch.allclose(logits, loaded(build(spec), rest_at_zero_of(part, state))(x), rtol=1e-2, atol=1e-3)
 
 
 def test_misaligned_heads_would_be_noticed() -> None:
@@ -173,9 +174,9 @@ def test_misaligned_heads_would_be_noticed() -> None:
     state, x = _state(spec), drawn(spec, 3)
     part = submodel(spec, _plans(spec)["random"])
     gathered = part.gather(state)
-    right = _loaded(build_part(spec, Plan(Fraction(1, 2))), gathered)(x)
+    right = loaded(build_part(spec, Plan(Fraction(1, 2))), gathered)(x)
     gathered["stages.0.attention.output.weight"] = gathered["stages.0.attention.output.weight"].flip(1)
-    assert not torch.allclose(_loaded(build_part(spec, Plan(Fraction(1, 2))), gathered)(x), right, atol=1e-3)
+    assert not torch.allclose(loaded(build_part(spec, Plan(Fraction(1, 2))), gathered)(x), right, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -191,7 +192,7 @@ def test_layer_norm_is_over_the_width_of_the_build(name: str) -> None:
 @pytest.mark.parametrize("padded", [False, True])
 def test_a_layer_is_pytorchs_encoder_layer(padded: bool) -> None:
     spec = completed(replace(TEXT, blocks=(1,)))
-    network = _loaded(build(spec), _state(spec))
+    network = loaded(build(spec), _state(spec))
     ours = network.get_submodule("stages.0")
     assert isinstance(ours, Layer)
     theirs = nn.TransformerEncoderLayer(
@@ -218,7 +219,7 @@ def test_a_layer_is_pytorchs_encoder_layer(padded: bool) -> None:
 @pytest.mark.parametrize("name", SPECS)
 def test_nothing_is_random(name: str) -> None:
     spec = _spec(name)
-    network, x = _loaded(build(spec), _state(spec)), drawn(spec, 4)
+    network, x = loaded(build(spec), _state(spec)), drawn(spec, 4)
     assert torch.equal(network.train()(x), network.eval()(x))
 
 
@@ -249,7 +250,7 @@ def test_padding_changes_nothing(name: str, lengths: list[int], seed: int) -> No
 @pytest.mark.parametrize("name", ["text", "tied"])
 def test_an_empty_text_is_finite(name: str) -> None:
     spec = _spec(name)
-    network = _loaded(build(spec), _state(spec))
+    network = loaded(build(spec), _state(spec))
     logits = network(torch.zeros(2, 9, dtype=torch.int64))
     logits.sum().backward()
     assert logits.isfinite().all()
@@ -258,7 +259,7 @@ def test_an_empty_text_is_finite(name: str) -> None:
 
 def test_the_order_of_words_matters() -> None:
     spec = _spec("text")
-    network, x = _loaded(build(spec), _state(spec)), drawn(spec, 4)[1:]
+    network, x = loaded(build(spec), _state(spec)), drawn(spec, 4)[1:]
     assert not torch.allclose(network(x), network(x.flip(1)), atol=1e-3)
 
 
@@ -301,7 +302,7 @@ def test_a_depth_is_the_first_layers_and_their_exit(name: str, exits: str) -> No
         expected = full.exits["shared" if exits == "shared" else str(depth)](features)
         for own in (False, True):
             plan = Plan(depth=depth, own_exit=own)
-            network = _loaded(build_part(spec, plan), submodel(spec, plan).gather(state))
+            network = loaded(build_part(spec, plan), submodel(spec, plan).gather(state))
             assert torch.equal(network(x), expected)
             count = 1 if own or exits == "shared" else depth
             assert len(predictions(network, x)) == count
@@ -316,11 +317,11 @@ def test_a_layer_that_is_left_out_is_passed_by(name: str) -> None:
     assert layout(spec).blocks == {1, 2, 3}
     part = submodel(spec, plan)
     assert [key for key in part if key.startswith("stages.1.")] == []
-    without = _loaded(build_part(spec, plan), part.gather(state))(x)
+    without = loaded(build_part(spec, plan), part.gather(state))(x)
     for step in ("step1", "step2"):  # NeFL's step sizes: of both branches
         assert layout(spec).tensors[f"stages.1.{step}.size"].role == "step"
         state[f"stages.1.{step}.size"].zero_()
-    torch.testing.assert_close(without, _loaded(build(spec), state)(x))
+    torch.testing.assert_close(without, loaded(build(spec), state)(x))
 
 
 @pytest.mark.parametrize("name", ["text", "tied", "vit"])
@@ -332,7 +333,7 @@ def test_last_layers_can_be_private_and_embeddings_stay_shared(name: str, exits:
         blocks = submodel(spec, plan)
         own = {key for key, block in blocks.items() if block.source != key}
         assert own == {key for key in blocks if plan.depth and key.startswith(f"stages.{number}.")}
-        _loaded(build_part(spec, plan), blocks.gather(_initial(spec)))
+        loaded(build_part(spec, plan), blocks.gather(_initial(spec)))
 
 
 @pytest.mark.parametrize("name", ["text", "vit"])
@@ -342,7 +343,7 @@ def test_norms_can_be_private(name: str) -> None:
     for plan in variants:
         part = submodel(spec, plan)
         assert sum(block.source != key for key, block in part.items()) == 14  # two tensors of seven norms
-        _loaded(build_part(spec, plan), part.gather(_initial(spec)))
+        loaded(build_part(spec, plan), part.gather(_initial(spec)))
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
@@ -360,7 +361,7 @@ def test_patches_go_with_the_size(sides: tuple[int, int], patch: int) -> None:
 def test_patches_see_every_pixel_once() -> None:
     """9 rows are five rows of patches, the last of them half empty."""
     spec = _spec("vit", norm="none")
-    stem = _loaded(build(spec), _state(spec)).get_submodule("stem")
+    stem = loaded(build(spec), _state(spec)).get_submodule("stem")
     x = drawn(spec, 1)
     before = stem(x).x_NTC
     for row in range(9):
@@ -426,7 +427,7 @@ def test_a_depth_that_it_does_not_have_is_refused() -> None:
 def test_training_lowers_the_loss(name: str) -> None:
     """Plain SGD with momentum and clipping, as devices train: the label follows from the input."""
     spec = _spec(name, exits="plain")
-    network = _loaded(build(spec), _initial(spec)).train()
+    network = loaded(build(spec), _initial(spec)).train()
     draws = torch_generator(0, 0, 0, "x")
     if spec.vocabulary:
         x = torch.randint(1, 11, (64, 9), generator=draws)

@@ -81,14 +81,12 @@ def _most_bytes() -> int:
 
 
 def require_base(network: NetworkSpec, seed: int, context: Context) -> None:
-    """See that this process holds the base that a request's network is built on.
+    """See that this process holds the base that a request's network with an adapter is built on.
 
     Raises:
         WireError: it has another one, in which case both are named; or the request names none, or one that is too
             large.
     """
-    if network.adapter is None:
-        return
     if not network.base:
         raise WireError("the request's network has an adapter and no base")
     found = digest_of_base(network, seed, context)

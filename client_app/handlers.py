@@ -184,7 +184,8 @@ def _load(request: PartRequest, state: Array, examples: Split, context: Context)
     """
     try:
         check_size(request.network, request.plan, state, sliced=request.sliced)
-        require_base(request.network, request.seed, context)
+        if request.network.adapter is not None:
+            require_base(request.network, request.seed, context)
         model = local_model(request.network, request.plan, device_named(request.work.device))
     except WireError:
         raise

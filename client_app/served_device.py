@@ -279,7 +279,8 @@ class ServedDevice:
             check_size(request.network, request.plan, state, sliced=request.sliced)
         except SettingError as error:
             raise WireError(f"this client: {error}") from None
-        require_base(request.network, request.seed, context)
+        if request.network.adapter is not None:
+            require_base(request.network, request.seed, context)
         model = local_model(request.network, request.plan, device_named(request.work.device))
         clusters = request.clusters or ClusterStates()
         states = received_states(request, clusters, state)[-1 if clusters.path else 0 :]

@@ -13,7 +13,7 @@ import torch
 
 from models.algebra.plans import Plan
 from models.fused.shapes import convolution_macs
-from models.fused.structure import NotCoveredError, layers_of
+from models.fused.structure import Affine, NotCoveredError, layers_of
 from models.losses import CLASSIFICATION
 from models.networks.build import build_part, shape_of
 from models.networks.registry import NETWORKS
@@ -26,6 +26,9 @@ FUSED_OBJECTIVES = ("cross-entropy", "masked-cross-entropy")
 # need to be set up no longer counts, and they need no patches. Measured on CPUs with AVX2; a constant, because whoever
 # decides must not depend on a machine.
 MOST_MACS = 1 << 27
+# Weights of a linear layer beyond which it is slower than PyTorch's for the few examples of a batch, which stand in the
+# innermost dimension here (`python -m benchmarks bench pfl` has such a network).
+MOST_LINEAR = 1 << 20
 _KEPT = 128
 _known: dict[Hashable, str] = {}
 
@@ -73,4 +76,7 @@ def _why_not_covered(network: NetworkSpec, plan: Plan, batch_size: int) -> str:
         macs = batch_size * convolution_macs(layers, network.input_shape)
     except NotCoveredError as found:
         return str(found)
-    return f"convolutions of {macs / 1e6:.0f} M multiplications a step" if macs > MOST_MACS else ""
+    if macs > MOST_MACS:
+        return f"convolutions of {macs / 1e6:.0f} M multiplications a step"
+    widest = max((layer.weight.numel() for layer in layers if isinstance(layer, Affine)), default=0)
+    return f"a linear layer of {widest:,} weights" if widest > MOST_LINEAR else ""

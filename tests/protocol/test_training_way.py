@@ -38,8 +38,8 @@ CNN = completed(NetworkSpec("cnn", (1, 8, 8), 10, widths=(4, 8), scaler=True))
         (replace(CNN, task="multi-label"), {}, "task multi-label"),
         (CNN, {"plan": Plan(keep=Fraction(1, 2))}, "masked"),
         (CNN, {"work": Work(batch_size=1 << 20)}, "convolutions of"),
-        (completed(NetworkSpec("mlp", (1024,), 3, widths=(2048, 8))), {"plan": Plan()}, "layer of 2,097,152 weights"),
-        (completed(NetworkSpec("mlp", (1024,), 3, widths=(2048, 8))), {}, ""),
+        (completed(NetworkSpec("mlp", (1024,), 3, widths=(512, 8))), {"plan": Plan()}, "layer of 524,288 weights"),
+        (completed(NetworkSpec("mlp", (1024,), 3, widths=(512, 8))), {}, ""),
         (completed(NetworkSpec("gru", (12,), 5, vocabulary=11)), {}, "a Tokens"),
     ],
 )

@@ -74,4 +74,6 @@ def _adapter_fact(spec: NetworkSpec, strategy: FlowerStrategy) -> str:
         f"{tier.name} {_BYTES * submodel(spec, plans[tier.name]).numel:,}" for tier in strategy.settings.tiers
     )
     pairs = f"{len(declared.pairs)} pairs and the head" if declared.pairs else "the head"
+    merged = sum(prod(declared.tensors[name].shape) for name in declared.beside.values())
+    pairs += f", into weights of {_BYTES * merged:,} bytes that are sent down" if merged else ""
     return f"trained: {pairs}; bytes by tier: {held}; base: {frozen:,} bytes, {spec.base[:12]}, never sent"

@@ -25,6 +25,7 @@ from strategies.methods.ranks.het_lora import HetLoRA
 from strategies.methods.ranks.prefix_average import NestedRanks, PrefixAverage
 from strategies.methods.ranks.products import FlexLoRA, FLoRIST, HLoRA, RaFLoRA
 from strategies.methods.ranks.random_ranks import RandomRanks
+from strategies.methods.ranks.stacking import FLoRA
 from strategies.methods.ranks.zero_padding import ZeroPadding
 from strategies.methods.scalefl import ScaleFL
 from strategies.methods.splitmix import SplitMix
@@ -62,6 +63,7 @@ _BUILT_IN: dict[str, type[FlowerStrategy]] = {
     "hlora": HLoRA,
     "raflora": RaFLoRA,
     "florist": FLoRIST,
+    "flora": FLoRA,
 }
 
 
@@ -86,6 +88,7 @@ __all__ = [
     "Exclusive",
     "ExclusiveDepth",
     "FFALoRA",
+    "FLoRA",
     "FLoRIST",
     "FedAvg",
     "FedAvgM",

@@ -42,7 +42,12 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "sweep": sweep,
 }
 # Whose tables are not in docs/results.md.
-_ELSEWHERE = {"foreign": DOCS / "networks.md", "loading": DOCS / "data.md", "exported": DOCS / "models-out.md"}
+_ELSEWHERE = {
+    "foreign": DOCS / "networks.md",
+    "loading": DOCS / "data.md",
+    "exported": DOCS / "models-out.md",
+    "ranks": DOCS / "ranks.md",
+}
 
 
 def _run(options: Options) -> int:

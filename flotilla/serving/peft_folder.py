@@ -61,6 +61,8 @@ def export_peft(run: Path, tier: str, out: Path | None = None, *, allow: Iterabl
         spec = NetworkSpec.from_json(opened.records.network)
         if spec.adapter is None or not spec.adapter.rank:
             raise CannotExport('--to peft: for a run with a low-rank adapter, such as adapter = "lora:16"')
+        if spec.adapter.merges:
+            raise CannotExport("--to peft: of this run the products are in the weights; any other form has them")
         names = opened.tiers if tier == "all" else [tier]
         folder = run / "export" if out is None else out
         return [_written(opened, spec, name, folder / f"peft-{name}") for name in names]

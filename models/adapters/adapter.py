@@ -30,12 +30,15 @@ class Adapter:
             axes on either side.
         sketched: whether a part of rank r has α/r in front instead, so that a random part of the ranks counts as much,
             on average over draws, as all of them; then leading parts do not nest.
+        merges: whether the weights that pairs stand beside are part of the state, held and sent, because products are
+            added to them from time to time; else they are the base's.
     """
 
     rank: int
     alpha: float = 16.0
     targets: tuple[str, ...] = (LINEAR,)
     sketched: bool = False
+    merges: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank <= MOST:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import sqrt
 from typing import Any
 
 import torch
@@ -83,6 +84,17 @@ def paths_of_pairs(network: nn.Module) -> list[str]:
 def names_of_pairs(network: nn.Module) -> frozenset[str]:
     """Names of all factors."""
     return frozenset(f"{path}.{leaf}" for path in paths_of_pairs(network) for leaf in (A, B))
+
+
+def weights_beside(network: nn.Module) -> dict[str, str]:
+    """Rank axis → name of the weight that its pair's product is added to."""
+    return {rank_axis(path): f"{path}.weight" for path in paths_of_pairs(network)}
+
+
+def first_a(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """A of a pair that nobody has trained, (R, n): drawn as a linear layer's weight is; its B is zero."""
+    bound = 1 / sqrt(shape[1])
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
 
 
 def product(module: nn.Module) -> Tensor:

@@ -2,10 +2,9 @@
 
 A network declares this where it builds its layers; nothing is ever inferred from a tensor's name. A *width axis* may be
 cut, and so may a *rank axis*, which a pair of low-rank factors shares (`models.algebra.pairs`); a *class axis* lists
-labels; a *fixed axis* (image channels, vocabulary) never changes. A tensor's dimension runs
-along an axis, possibly with an inner unit (a channel that was flattened into h·w inputs) or an outer one (every head of
-an attention layer, each with the axis inside). Depth is declared likewise: the stage that owns a tensor and, for the
-tensors of an exit, the stage that the exit follows.
+labels; a *fixed axis* (image channels, vocabulary) never changes. A tensor's dimension runs along an axis, possibly
+with an inner unit (a channel that was flattened into h·w inputs) or an outer one (every head of an attention layer).
+Depth is declared likewise: the stage that owns a tensor and, for the tensors of an exit, the stage that it follows.
 """
 
 from __future__ import annotations
@@ -144,11 +143,13 @@ class Layout:
         axes: by name.
         tensors: of its state, in state order: what is trained, sent and averaged.
         frozen: what every device holds beside and nobody trains, its base.
+        beside: rank axis → the weight that its pair's product is added to, where that is part of the state.
     """
 
     axes: Mapping[str, Axis]
     tensors: Mapping[str, TensorLayout]
     frozen: Mapping[str, TensorLayout] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -174,10 +175,10 @@ class Layout:
     @cached_property
     def pairs(self) -> tuple[Pair, ...]:
         """The pairs of low-rank factors: for every rank axis the tensors that have it on one dimension."""
-        first = {t.dims[0]: name for name, t in self.tensors.items() if len(t.dims) == 2 and t.dims[0] != t.dims[1]}
-        second = {t.dims[1]: name for name, t in self.tensors.items() if len(t.dims) == 2 and t.dims[0] != t.dims[1]}
-        ranks = [Along(axis.name) for axis in self.axes.values() if axis.kind is Kind.RANK]
-        return tuple(Pair(first[one], second[one], one.axis) for one in ranks if one in first and one in second)
+        a = {t.dims[0]: name for name, t in self.tensors.items() if len(t.dims) == 2 and t.dims[0] != t.dims[1]}
+        b = {t.dims[1]: name for name, t in self.tensors.items() if len(t.dims) == 2 and t.dims[0] != t.dims[1]}
+        ranks = [Along(name) for name, axis in self.axes.items() if axis.kind is Kind.RANK and Along(name) in a]
+        return tuple(Pair(a[at], b[at], at.axis, weight=self.beside.get(at.axis, "")) for at in ranks if at in b)
 
     @cached_property
     def parameters(self) -> int:

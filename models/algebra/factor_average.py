@@ -29,7 +29,8 @@ _IN_MEMORY = 256 << 20  # bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    pieces: Mapping[str, tuple[Block, Tensor]]  # paired tensor → its block, and its part of the difference
+    places: Mapping[str, tuple[int, Block]]  # paired tensor → which piece is its part of the difference, and its block
+    pieces: Sequence[Tensor]  # flat
     step: float
     weight: float
 
@@ -46,14 +47,19 @@ class FactorAverage(PartialAverage):
         super().__init__(layout)
         self._paired = frozenset(name for pair in layout.pairs for name in (pair.a, pair.b))
         self._replies: list[_Kept] = []
+        self._places: dict[int, tuple[Submodel, Mapping[str, tuple[int, Block]]]] = {}
         self._known: dict[object, Who] = {}
+        self._of: dict[Pair, Who | None] = {}
+        self._room: dict[tuple[int, str], Tensor] = {}
         self._scale, self._bytes, self._in_memory = 1.0, 0, in_memory
 
     def reset(self) -> None:
         """Forget what was added."""
         super().reset()
         self._replies.clear()
+        self._places.clear()
         self._known.clear()
+        self._of.clear()
         self._scale, self._bytes = 1.0, 0
 
     def add(
@@ -70,14 +76,18 @@ class FactorAverage(PartialAverage):
         own = self._kept(difference)  # first: what fails here has not counted yet
         norm = super().add(submodel, difference, numerator, denominator, labels, norm=norm)
         self._bytes += 4 * difference.numel()
-        pieces = torch.split(own, submodel.lengths)
-        kept = {
-            block.source: (block, piece.view(block.local_shape))
-            for block, piece in zip(submodel.values(), pieces, strict=True)
-            if block.source in self._paired
-        }
-        self._replies.append(_Kept(pieces=kept, step=numerator / denominator, weight=denominator))
+        self._of.clear()
+        pieces, places = torch.split(own, submodel.lengths), self._paired_in(submodel)
+        self._replies.append(_Kept(places=places, pieces=pieces, step=numerator / denominator, weight=denominator))
         return norm
+
+    def _paired_in(self, submodel: Submodel) -> Mapping[str, tuple[int, Block]]:
+        """Where a submodel has the tensors of pairs; found once for all who hold this object, which is kept with it."""
+        if id(submodel) not in self._places:
+            blocks = enumerate(submodel.values())
+            found = {block.source: (i, block) for i, block in blocks if block.source in self._paired}
+            self._places[id(submodel)] = (submodel, found)
+        return self._places[id(submodel)][1]
 
     def add_sum(self, submodel: Submodel, summed: Tensor, denominator: float, count: int) -> None:
         """Refuse: in a sum of several clients nobody's factors can be told.
@@ -99,41 +109,69 @@ class FactorAverage(PartialAverage):
         result = super().finish(previous, out, scale=scale, least=least)
         self._scale = scale
         self._known.clear()
+        self._of.clear()
         return result
 
-    def stack(self, pair: Pair, before: Mapping[str, Tensor]) -> Stack | None:
+    def who(self, pair: Pair) -> Who | None:
+        """Whose ranks of a pair were added, one object for all pairs that the same devices hold alike; None: nobody's.
+
+        Raises:
+            ValueError: a device held only some rows of B or columns of A.
+        """
+        if pair not in self._of:
+            held = self._held(pair)
+            self._of[pair] = self._who(held, [(reply.places[pair.b][1], reply.places[pair.a][1]) for reply in held])
+        return self._of[pair]
+
+    def stack(self, pair: Pair, before: Mapping[str, Tensor], place: int = 0) -> Stack | None:
         """What the devices that held some of a pair made of it, in the order in which they were added; None if nobody.
 
         Args:
             pair: one of the layout's.
             before: the state that the differences refer to.
+            place: where it stands: until the next one that is asked for there.
 
         Raises:
-            ValueError: a device held only some rows of B or columns of A.
+            ValueError: as `who`.
         """
-        held = [reply for reply in self._replies if pair.a in reply.pieces and pair.b in reply.pieces]
+        held, who = self._held(pair), self.who(pair)
+        if who is None:
+            return None
+        lefts, rights = list[Tensor](), list[Tensor]()
+        for reply in held:
+            (i, block), (j, _) = reply.places[pair.b], reply.places[pair.a]
+            lefts.append(reply.pieces[i].view(block.local_shape))
+            rights.append(reply.pieces[j])
+        b, a = before[pair.b], before[pair.a]
+        count = len(a) + len(who.ranks)
+        left, right = self._scratch((place, "b"), len(b), count), self._scratch((place, "a"), count, a.shape[1])
+        torch.cat([b, *lefts], 1, out=left)
+        torch.cat([a.flatten(), *rights], out=right.view(-1))
+        return Stack(left=left, right=right, who=who)
+
+    def _held(self, pair: Pair) -> list[_Kept]:
+        return [reply for reply in self._replies if pair.a in reply.places and pair.b in reply.places]
+
+    def _scratch(self, place: tuple[int, str], rows: int, columns: int) -> Tensor:
+        """Room for one side of a stack, used again and again: new memory takes longer than filling it."""
+        found = self._room.get(place)
+        if found is None or found.numel() < rows * columns:
+            found = self._room[place] = torch.empty(rows * columns)
+        return found[: rows * columns].view(rows, columns)
+
+    def _who(self, held: Sequence[_Kept], blocks: Sequence[tuple[Block, Block]]) -> Who | None:
         if not held:
             return None
-        lefts, rights = [reply.pieces[pair.b] for reply in held], [reply.pieces[pair.a] for reply in held]
-        for (b, _), (a, _) in zip(lefts, rights, strict=True):
-            if b.local_shape[0] != b.shape[0] or a.local_shape[1] != a.shape[1]:
-                raise ValueError(f"a device held {b.local_shape} of {pair.b!r} and {a.local_shape} of {pair.a!r}")
-        return Stack(
-            b=before[pair.b],
-            a=before[pair.a],
-            left=torch.cat([moved for _, moved in lefts], 1),
-            right=torch.cat([moved for _, moved in rights]),
-            who=self._who(held, [a for a, _ in rights]),
-        )
-
-    def _who(self, held: Sequence[_Kept], blocks: Sequence[Block]) -> Who:
-        """Whose ranks stand where; found once for all pairs that the same devices hold alike."""
-        key = tuple((id(reply), block.runs[0]) for reply, block in zip(held, blocks, strict=True))
+        key = tuple((id(reply), b.runs, a.runs) for reply, (b, a) in zip(held, blocks, strict=True))
         if key not in self._known:
-            every = [torch.arange(b.shape[0]) if b.indices[0] is None else b.indices[0] for b in blocks]
+            for b, a in blocks:
+                if b.local_shape[0] != b.shape[0] or a.local_shape[1] != a.shape[1]:
+                    raise ValueError(f"a device held {b.local_shape} of {b.source!r}, {a.local_shape} of {a.source!r}")
+            every = [torch.arange(a.shape[0]) if a.indices[0] is None else a.indices[0] for _, a in blocks]
             lengths = [len(ranks) for ranks in every]
             steps = torch.tensor([self._scale * reply.step for reply in held])
             self._known[key] = Who(
+                rank=blocks[0][1].shape[0],
                 ranks=torch.cat(every),
                 steps=steps.repeat_interleave(torch.tensor(lengths))[:, None],
                 weights=[reply.weight for reply in held],

@@ -9,7 +9,7 @@ scales a pair of lower rank, parts of different ranks are no parts of one networ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,10 @@ class Pair:
         a: name of A, which has the axis on dimension 0.
         b: name of B, which has it on dimension 1.
         axis: name of the axis; every pair has one of its own.
+        weight: name of the weight that the product is added to, where that is part of the state too; else "".
     """
 
     a: str
     b: str
     axis: str
+    weight: str = field(default="", kw_only=True)

@@ -33,7 +33,8 @@ class Plan:
             which of them count depends on the state (see `models.variants.importance`).
         frozen: number of leading stages that are held and not trained, with what belongs to no stage and the exits
             after them; a plan's submodel is what is trained, and `holding` says what is held.
-        fixed: whether of pairs of low-rank factors A is held and not trained.
+        fixed: whether of pairs of low-rank factors A is held and not trained, or in its place the weights beside them
+            where these are part of the state (`Pair.weight`).
     """
 
     rate: Rate = FULL
@@ -189,7 +190,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
     if wrong := set(plan.dropped) - layout.blocks:
         raise ValueError(f"blocks {sorted(wrong)} cannot be left out: allowed is {sorted(layout.blocks)}")
     runs = {name: kept_runs(axis, plan, units) for name, axis in layout.axes.items()}
-    fixed = {pair.a for pair in layout.pairs} if plan.fixed else set()
+    fixed = {pair.weight or pair.a for pair in layout.pairs} if plan.fixed else set()
     # Tensors along one axis share its runs: those of a draw are long.
     along = {dim: _kept(dim, runs, layout.axes) for dim in _cut_dims(layout)}
     blocks = {

@@ -13,13 +13,14 @@ is taken. Both are deterministic, signs included.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from models.algebra.stack import Stack
+from models.algebra.stack import Stack, Who, inputs, outputs
 
 Split = Literal["balanced", "left", "right"]
 SPLITS = ("balanced", "left", "right")
@@ -27,6 +28,8 @@ SPLITS = ("balanced", "left", "right")
 SPARE = 2  # directions beyond R that the iteration carries along
 _TALL = 3  # a stack of so many times R + spare ranks is iterated on
 _STEPS = 5  # at most, before the core is taken
+_ALIKE = 1e-5  # sine of a vector's angle with those before it from which products tell them apart
+_NOTHING = 1e-7  # of the largest singular value
 _SETTLED = 1e-4  # sine of the angle by which the leading directions may still be off, by their values
 
 
@@ -84,70 +87,147 @@ def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tens
     Raises:
         ValueError: a rank below 1.
     """
-    most = min(stack.left.shape[0], stack.right.shape[1])
+    return refactored([(stack, start)], rank, lambda who: who.shares if weights is None else weights)[0]
+
+
+def refactored(
+    given: Iterable[tuple[Stack, Tensor | None]], rank: int, weights: Callable[[Who], Tensor]
+) -> list[Factored]:
+    """`refactor` of several stacks of one shape and the same devices, whose small matrices are worked on together.
+
+    Args:
+        given: every stack with its start; best made as they are asked for, as each is used at once while in cache.
+        rank: of all of them.
+        weights: as of `refactor`, by who stacked; the same for all of them.
+    """
     if rank < 1:
         raise ValueError(f"rank = {rank}: allowed is at least 1")
-    weights = stack.who.shares if weights is None else weights
-    each = weights.to(stack.left.dtype)[:, None]
-    found = None
-    if len(each) >= _TALL * (rank + SPARE) and most >= rank + SPARE:
-        basis = stack.transposed_times(_signs(stack, rank), each) if start is None else start.T
-        found = _iterated(stack, rank, each, basis)
-    return _signed(*(_by_core(stack, rank, each) if found is None else found))
+    stacks, bases, images = list[Stack](), list[Tensor](), list[Tensor]()
+    for stack, start in given:
+        stacks.append(stack)
+        most, each = min(len(stack.left), stack.right.shape[1]), weights(stack.who)
+        if len(each) >= _TALL * (rank + SPARE) and most >= rank + SPARE:
+            bases.append(inputs([stack], _signs(stack, rank)[None], each)[0] if start is None else start)
+            images.append(outputs([stack], bases[-1][None], each)[0])
+    found: list[Factored | None] = [None] * len(stacks)
+    if bases:
+        found = _iterated(stacks, rank, each, torch.stack(bases), torch.stack(images))
+    pairs = zip(stacks, found, strict=True)
+    return [_by_core(stack, rank, weights(stack.who)) if one is None else one for stack, one in pairs]
 
 
-def _by_core(stack: Stack, rank: int, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _by_core(stack: Stack, rank: int, weights: Tensor) -> Factored:
     left, right = stack.whole()
-    roots = weights.sqrt()  # on either side, so that neither outweighs the other
-    q, c = torch.linalg.qr(left * roots.T)
-    p, d = torch.linalg.qr((right * roots).T)
+    roots = weights.to(left.dtype).sqrt()  # on either side, so that neither outweighs the other
+    q, c = torch.linalg.qr(left * roots)
+    p, d = torch.linalg.qr((right * roots[:, None]).T)
     u, values, vh = torch.linalg.svd(c @ d.T, full_matrices=False)
     missing = rank - len(values)  # fewer ranks than asked for were stacked, or can be
     if missing > 0:
         u, values = torch.cat([u, u.new_zeros(len(u), missing)], 1), torch.cat([values, values.new_zeros(missing)])
         vh = torch.cat([vh, vh.new_zeros(missing, vh.shape[1])])
-    return q @ u[:, :rank], values[:rank], vh[:rank] @ p.T
+    left, right = _signed((q @ u[:, :rank]).T, vh[:rank] @ p.T)
+    return Factored(left=left.T, values=values[:rank], right=right)
 
 
-def _iterated(stack: Stack, rank: int, weights: Tensor, basis: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+def _iterated(
+    stacks: Sequence[Stack], rank: int, weights: Tensor, bases: Tensor, images: Tensor
+) -> list[Factored | None]:
     """Subspace iteration with Rayleigh and Ritz's step; None where it does not settle.
 
     A step brings the leading directions nearer by (σ_{R+1}/σ_R)² at least, and by what angle the last one moved them is
-    seen; the two tell how far off they may be.
+    seen; the two tell how far off they may be. Vectors are rows; what is small is reckoned in float64.
+
+    Args:
+        stacks, rank, weights: see `refactored`.
+        bases: where to begin, (stacks, q, n).
+        images: what the sums make of these, (stacks, q, m).
     """
-    tiny = torch.finfo(weights.dtype).tiny
+    dtype, tiny = stacks[0].left.dtype, torch.finfo(torch.float64).tiny
+    found: list[Factored | None] = [None] * len(stacks)
+    ahead = list(range(len(stacks)))
     for _ in range(_STEPS):
-        q = torch.linalg.qr(stack.times(basis, weights)).Q
-        p, d = torch.linalg.qr(stack.transposed_times(q, weights))
-        v, values, uh = torch.linalg.svd(d, full_matrices=False)
-        found = p @ v
-        leading = found[:, :rank]
-        moved = (_outside(leading, basis) * (values[:rank] / values[0].clamp_min(tiny))).norm()
-        nearer = values[rank] / values[rank - 1].clamp_min(tiny) if len(values) > rank else values.new_ones(())
-        if float(moved * nearer.square()) <= _SETTLED:
-            return q @ uh[:rank].T, values[:rank], leading.T
-        basis = found
-    return None
+        lower, wide = _orthonormal(images)
+        q = wide.to(dtype)
+        sums = inputs([stacks[i] for i in ahead], q, weights)  # U·Σ·Vᵀ
+        wide = sums.double()
+        squares, u = torch.linalg.eigh(wide @ wide.mT)
+        values, u = squares.clamp_min(0).sqrt().flip(-1), u.mT.flip(-2)
+        shares = values / values[:, :1].clamp_min(tiny)
+        u = u * (shares > _NOTHING)[..., None]  # of what is nothing, nothing
+        turned = u / values.clamp_min(tiny)[..., None]
+        settled = _settled(bases, lower @ turned[:, :rank].mT, shares, rank)
+        lefts, rights = _signed(u[:, :rank].to(dtype) @ q, turned[:, :rank].to(dtype) @ sums)
+        values = values[:, :rank].to(dtype)
+        for i, done, left, value, right in zip(ahead, settled, lefts, values, rights, strict=True):
+            found[i] = Factored(left=left.T, values=value, right=right) if done else None
+        if not (rest := [place for place, done in enumerate(settled) if not done]):
+            break
+        ahead, bases = [ahead[place] for place in rest], (turned[rest] @ wide[rest]).to(dtype)
+        images = outputs([stacks[i] for i in ahead], bases, weights)
+    return found
 
 
-def _outside(vectors: Tensor, basis: Tensor) -> Tensor:
-    """What of some vectors a basis, orthonormal or not, does not span."""
-    gram = basis.T @ basis
-    gram.diagonal().add_(1e-6 * gram.diagonal().max())  # a basis with too many vectors is one too
+def _settled(bases: Tensor, products: Tensor, shares: Tensor, rank: int) -> list[bool]:
+    """Whether the leading directions are near enough.
+
+    Args:
+        bases: what they were sought from, (stacks, q, n).
+        products: of these with V: of basis·Sᵀ = L·Q with Q·S = U·Σ·Vᵀ they are known.
+        shares: σ_i/σ_1, (stacks, q).
+        rank: R.
+    """
+    leading = shares[:, :rank].square()
+    nearer = torch.ones(len(shares), dtype=shares.dtype)
+    if shares.shape[1] > rank:
+        nearer = (shares[:, rank] / shares[:, rank - 1].clamp_min(torch.finfo(shares.dtype).tiny)).square()
+    if bool((leading.sum(-1).sqrt() * nearer <= _SETTLED).all()):  # whatever they moved by
+        return [True] * len(shares)
+    moved = (_outside(bases, products) * leading).sum(-1).sqrt()
+    return (moved * nearer <= _SETTLED).tolist()
+
+
+def _orthonormal(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """L and Q with L·Q = these rows and orthonormal rows in Q, both in float64.
+
+    By Cholesky of their products; where vectors are too alike for that, by Householder.
+    """
+    wide = vectors.double()
+    gram = wide @ wide.mT
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    own = lower.diagonal(dim1=-2, dim2=-1).square() / gram.diagonal(dim1=-2, dim2=-1)  # sin² with those before it
+    if bool(failed.any()) or not float(own.min()) > _ALIKE**2:
+        q, upper = torch.linalg.qr(wide.mT)
+        return upper.mT, q.mT
+    one = torch.eye(gram.shape[-1], dtype=gram.dtype)
+    return lower, torch.linalg.solve_triangular(lower, one, upper=False) @ wide
+
+
+def _outside(bases: Tensor, products: Tensor) -> Tensor:
+    """sin² of the angles between unit vectors and what a basis, orthonormal or not, spans.
+
+    Args:
+        bases: rows, (stacks, q, n).
+        products: of each with its vectors, (stacks, q, vectors), float64.
+    """
+    wide = bases.double()
+    gram = wide @ wide.mT
+    sides = gram.diagonal(dim1=-2, dim2=-1)
+    sides.add_(1e-12 * sides.amax(-1, keepdim=True))  # a basis with too many vectors is one too
     lower, _ = torch.linalg.cholesky_ex(gram)
-    return torch.addmm(vectors, basis, torch.cholesky_solve(basis.T @ vectors, lower), alpha=-1)
+    inside = torch.linalg.solve_triangular(lower, products, upper=False)
+    outside: Tensor = 1 - inside.square().sum(-2)
+    return outside.clamp_min(0)
 
 
 def _signs(stack: Stack, rank: int) -> Tensor:
-    """Signs of (m, R + spare) to mix rows with: the same ones every time."""
+    """Signs of (R + spare, m) to mix rows with: the same ones every time."""
     generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (stack.left.shape[0], rank + SPARE), generator=generator)
+    signs = torch.randint(0, 2, (rank + SPARE, len(stack.left)), generator=generator)
     return (2 * signs - 1).to(stack.left.dtype)
 
 
-def _signed(left: Tensor, values: Tensor, right: Tensor) -> Factored:
-    """With the largest entry of every column of U positive, the first one of equals."""
-    largest = left.abs().argmax(dim=0, keepdim=True)
-    signs = left.gather(0, largest).sign()
-    signs[signs == 0] = 1.0
-    return Factored(left=left * signs, values=values, right=right * signs.T)
+def _signed(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Uᵀ and Vᵀ, with the largest entry of every row of Uᵀ positive."""
+    signs = torch.where(left.amax(-1, keepdim=True) < -left.amin(-1, keepdim=True), -1.0, 1.0).to(left.dtype)
+    return left * signs, right * signs

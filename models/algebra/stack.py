@@ -1,8 +1,9 @@
 """Products of low-rank factors of many devices, side by side: their weighted sum without ever forming it.
 
-Device k has B_k = B[:, ranks_k] + s_k·ΔB_k and A_k likewise, with the pair (B, A) that all of them began with. What
-they changed stands in two tall matrices, [ΔB_1 … ΔB_K] and [ΔA_1; …; ΔA_K]. A product with Σ w_k·B_k·A_k, or with its
-transpose, is two products with these and a few with the pair, so no device's factors are ever written down either.
+Device k has B_k = B[:, ranks_k] + s_k·ΔB_k and A_k likewise, with the pair (B, A) that all of them began with. That
+and what they changed stands in two tall matrices, L = [B, ΔB_1 … ΔB_K] and R = [A; ΔA_1; …; ΔA_K], and the sum is L·M·R
+with a small sparse matrix M that says who counts how much (`Who.mixed`). A product with the sum, or with its transpose,
+is two products with these, and no device's factors are ever written down either.
 """
 
 from __future__ import annotations
@@ -39,16 +40,37 @@ class Who:
     """Whose ranks stand where in a stack of s ranks; the same for all pairs that the same devices held alike.
 
     Attributes:
+        rank: R, of the full pair.
         ranks: which of the full pair's ranks each is, (s,) int64.
         steps: how much of the changes counts, (s, 1).
         weights: what each device's reply counts.
         lengths: how many ranks each device has.
     """
 
+    rank: int
     ranks: Tensor
     steps: Tensor
     weights: Sequence[float]
     lengths: Sequence[int]
+
+    def mixed(self, products: Tensor, weights: Tensor) -> Tensor:
+        """Products with L or R, times M = [E; S]·W·[Eᵀ, S], of (…, R + s).
+
+        E (R x s) has a 1 where a stacked rank is that rank of the full pair; W and S are diagonal: weights and steps.
+
+        Args:
+            products: (…, R + s).
+            weights: w, one per stacked rank, (s,).
+        """
+        steps = self.steps[:, 0]
+        inner = products[..., : self.rank] @ self.places
+        inner.addcmul_(products[..., self.rank :], steps).mul_(weights.to(inner.dtype))
+        return torch.cat([inner @ self.places.T, inner.mul_(steps)], -1)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """E, (R, s)."""
+        return torch.nn.functional.one_hot(self.ranks, self.rank).T.to(self.steps.dtype)
 
     @cached_property
     def shares(self) -> Tensor:
@@ -66,24 +88,32 @@ class Who:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """What devices made of one pair.
+    """What devices made of one pair of rank R.
 
     Attributes:
-        b, a: the pair that they began with, (m, R) and (R, n).
-        left: what they changed of B, (m, s).
-        right: what they changed of A, (s, n).
+        left: B, and what they changed of it, (m, R + s).
+        right: A, and what they changed of it, (R + s, n).
         who: whose ranks these are.
     """
 
-    b: Tensor
-    a: Tensor
     left: Tensor
     right: Tensor
     who: Who
 
     @staticmethod
-    def of(lefts: Sequence[Tensor], rights: Sequence[Tensor], weights: Sequence[float]) -> Stack:
-        """Of factors themselves, B_k of (m, r_k) and A_k of (r_k, n): nothing was begun with.
+    def of(
+        lefts: Sequence[Tensor],
+        rights: Sequence[Tensor],
+        weights: Sequence[float],
+        begun: tuple[Tensor, Tensor] | None = None,
+    ) -> Stack:
+        """Of B_k of (m, r_k) and A_k of (r_k, n), which have the first r_k ranks.
+
+        Args:
+            lefts: every device's B, or with `begun` what it changed of it.
+            rights: every device's A likewise.
+            weights: what each device counts.
+            begun: B of (m, R) and A of (R, n) that all of them began with.
 
         Raises:
             ValueError: none, or shapes that do not fit.
@@ -96,33 +126,39 @@ class Stack:
                 raise ValueError(f"{tuple(b.shape)} and {tuple(a.shape)} are no pair of ({rows}, r) and (r, {columns})")
         lengths = [b.shape[1] for b in lefts]
         ranks = torch.cat([torch.arange(length) for length in lengths])
-        rank, steps = max(lengths), lefts[0].new_ones(len(ranks), 1)
+        if begun is None:
+            begun = lefts[0].new_zeros(rows, max(lengths)), lefts[0].new_zeros(max(lengths), columns)
         return Stack(
-            b=lefts[0].new_zeros(rows, rank),
-            a=lefts[0].new_zeros(rank, columns),
-            left=torch.cat(list(lefts), 1),
-            right=torch.cat(list(rights)),
-            who=Who(ranks=ranks, steps=steps, weights=weights, lengths=lengths),
+            left=torch.cat([begun[0], *lefts], 1),
+            right=torch.cat([begun[1], *rights]),
+            who=Who(
+                rank=len(begun[1]),
+                ranks=ranks,
+                steps=lefts[0].new_ones(len(ranks), 1),
+                weights=weights,
+                lengths=lengths,
+            ),
         )
 
-    def times(self, x: Tensor, weights: Tensor) -> Tensor:
-        """(Σ w·B_k·A_k)·x for x of (n, q) and weights of (s, 1), one per rank."""
-        inner = (self.right @ x).mul_(self.who.steps).add_((self.a @ x)[self.who.ranks]).mul_(weights)
-        return self._sides(self.b, self.left, inner)
+    @property
+    def b(self) -> Tensor:
+        """B that they began with, (m, R)."""
+        return self.left[:, : self.who.rank]
 
-    def transposed_times(self, y: Tensor, weights: Tensor) -> Tensor:
-        """(Σ w·B_k·A_k)ᵀ·y for y of (m, q)."""
-        inner = (self.left.T @ y).mul_(self.who.steps).add_((self.b.T @ y)[self.who.ranks]).mul_(weights)
-        return self._sides(self.a.T, self.right.T, inner)
+    @property
+    def a(self) -> Tensor:
+        """A that they began with, (R, n)."""
+        return self.right[: self.who.rank]
 
-    def _sides(self, begun: Tensor, changed: Tensor, inner: Tensor) -> Tensor:
-        common = inner.new_zeros(begun.shape[1], inner.shape[1]).index_add_(0, self.who.ranks, inner)
-        return torch.addmm(begun @ common, changed, inner * self.who.steps)
+    def outputs(self, x: Tensor, weights: Tensor) -> Tensor:
+        """What the sum makes of vectors, x·(Σ w·B_k·A_k)ᵀ of (q, m), for rows x of (q, n) and weights of (s,)."""
+        return outputs([self], x[None], weights)[0]
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """[B_1 … B_K] of (m, s) and [A_1; …; A_K] of (s, n)."""
-        steps = self.who.steps
-        return self.b[:, self.who.ranks] + self.left * steps.T, self.a[self.who.ranks] + self.right * steps
+        steps, rank = self.who.steps, self.who.rank
+        changed = self.left[:, rank:] * steps.T, self.right[rank:] * steps
+        return self.b[:, self.who.ranks] + changed[0], self.a[self.who.ranks] + changed[1]
 
     def energy(self, weights: Tensor) -> float:
         """‖Σ w·B_k·A_k‖², Frobenius, which is the sum's Σ σ²: from products of (s, s), Σ (BᵀB)∘(AAᵀ).
@@ -132,10 +168,10 @@ class Stack:
         Args:
             weights: (s,), one per rank.
         """
-        rows, columns, ranks = len(self.left), self.right.shape[1], len(self.right)
+        rows, columns, ranks = len(self.left), self.right.shape[1], len(self.who.ranks)
         if ranks * (rows + columns) > rows * columns:
-            each, strips = weights.to(self.left.dtype)[:, None], torch.eye(columns, dtype=self.left.dtype)
-            found = [self.times(strip, each).double().square().sum() for strip in torch.split(strips, _STRIP, 1)]
+            strips = torch.eye(columns, dtype=self.left.dtype)
+            found = [self.outputs(strip, weights).double().square().sum() for strip in torch.split(strips, _STRIP)]
             return float(torch.stack(found).sum())
         left, right = (side.double() for side in self.whole())
         left = left * weights.double()
@@ -143,10 +179,37 @@ class Stack:
 
     def factors(self) -> Iterator[Factors]:
         """Each device's, in the order in which they were stacked."""
+        left, right = self.whole()
         begin = 0
         for weight, length in zip(self.who.weights, self.who.lengths, strict=True):
             at = slice(begin, begin + length)
-            ranks, steps = self.who.ranks[at], self.who.steps[at]
-            b, a = self.b[:, ranks] + self.left[:, at] * steps.T, self.a[ranks] + self.right[at] * steps
-            yield Factors(b=b, a=a, ranks=ranks, weight=weight)
+            yield Factors(b=left[:, at], a=right[at], ranks=self.who.ranks[at], weight=weight)
             begin += length
+
+
+def outputs(stacks: Sequence[Stack], x: Tensor, weights: Tensor) -> Tensor:
+    """What sums make of vectors, each of its own: x·(Σ w·B_k·A_k)ᵀ. Vectors are rows: products with few are faster so.
+
+    Args:
+        stacks: of one shape and the same devices.
+        x: (stacks, q, n).
+        weights: w, one per stacked rank, (s,).
+
+    Returns:
+        (stacks, q, m).
+    """
+    inner = stacks[0].who.mixed(_each(x, [stack.right.T for stack in stacks]), weights)
+    return _each(inner, [stack.left.T for stack in stacks])
+
+
+def inputs(stacks: Sequence[Stack], y: Tensor, weights: Tensor) -> Tensor:
+    """What the sums' transposes make of vectors, y·(Σ w·B_k·A_k) of (stacks, q, n), for y of (stacks, q, m)."""
+    inner = stacks[0].who.mixed(_each(y, [stack.left for stack in stacks]), weights)
+    return _each(inner, [stack.right for stack in stacks])
+
+
+def _each(vectors: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    found = vectors.new_empty(*vectors.shape[:2], matrices[0].shape[1])
+    for own, matrix, out in zip(vectors, matrices, found, strict=True):
+        torch.mm(own, matrix, out=out)
+    return found

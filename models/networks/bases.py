@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.algebra.axes import TensorLayout, heads
+from models.algebra.axes import TensorLayout
 from models.networks.build import initial_state, layout, without_adapter
 from models.networks.peft_form import is_peft, outer, read_config, state_in_peft
 from models.networks.spec import NetworkSpec
@@ -65,20 +65,23 @@ def base_in(place: Path, spec: NetworkSpec) -> dict[str, Tensor]:
 
 
 def trained_in(place: Path, spec: NetworkSpec) -> dict[str, Tensor]:
-    """Read what a path has of the tensors that an adapted network trains: all of them, or the head as far as it fits.
+    """Read what a path has of an adapted network's state: all of it, or what the network without adapter has too.
+
+    That is the head as far as it fits, and weights that products are added to.
 
     Raises:
         ValueError: a file cannot be read, or is of another adapter; one line.
     """
-    if is_peft(place):
-        return state_in_peft(place, spec)
     alone, declared = layout(without_adapter(spec)), layout(spec)
+    if is_peft(place):
+        weights = {name: declared.tensors[name] for name in declared.beside.values()}
+        return state_in_peft(place, spec) | _tensors_in(base_file(place), weights, outer(alone.tensors))
     if place.is_dir() and (place / BASE).is_file():
         found = _tensors_in(place / MODEL, declared.tensors, "")
         if len(found) < len(declared.tensors):
             raise ValueError(f"{place / MODEL} is of another adapter")
         return found
-    wanted = {name: alone.tensors[name] for name in alone.tensors if name in heads(alone)}
+    wanted = {name: tensor for name, tensor in alone.tensors.items() if name in declared.tensors}
     return _tensors_in(base_file(place), wanted, outer(alone.tensors))
 
 

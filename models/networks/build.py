@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.adapters.adapter import Adapter
 from models.adapters.frozen import freeze, frozen_tensors
-from models.adapters.low_rank import add_pairs, axes_with_ranks, names_of_pairs
+from models.adapters.low_rank import add_pairs, axes_with_ranks, first_a, names_of_pairs, weights_beside
 from models.algebra.axes import Layout, heads, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
@@ -84,7 +84,7 @@ def _adapted(spec: NetworkSpec, adapter: Adapter, sizes: Mapping[str, int], plan
         add_pairs(network, adapter, sizes, but=head.__contains__)
     else:  # it is a graph, which is changed before it can run
         network = registered.build(Builder(spec, registered.axes(alone), sizes, whole))
-    trained = head | names_of_pairs(network)
+    trained = head | names_of_pairs(network) | set(weights_beside(network).values() if adapter.merges else ())
     freeze(network, trained.__contains__, partial(base, spec.base) if spec.base else None)
     return network
 
@@ -107,7 +107,7 @@ def _adapted_layout(spec: NetworkSpec, adapter: Adapter) -> Layout:
         network = blank(spec)
     found = layout_of(network, axes_with_ranks(alone.axes, network, adapter))
     frozen = {name: tensor for name, tensor in alone.tensors.items() if name not in found.tensors}
-    return replace(found, frozen=frozen)
+    return replace(found, frozen=frozen, beside=weights_beside(network) if adapter.merges else {})
 
 
 @lru_cache(maxsize=64)
@@ -212,8 +212,7 @@ def _with_pairs(state: Mapping[str, Tensor], adapted: Layout, generator: torch.G
     """The first state of a network with pairs, from that of the network without."""
     drawn = {}
     for pair in adapted.pairs:
-        shape = adapted.tensors[pair.a].shape
-        drawn[pair.a] = torch.empty(shape).uniform_(-1 / sqrt(shape[1]), 1 / sqrt(shape[1]), generator=generator)
+        drawn[pair.a] = first_a(adapted.tensors[pair.a].shape, generator)
         drawn[pair.b] = torch.zeros(adapted.tensors[pair.b].shape)
     return {name: drawn[name] if name in drawn else state[name] for name in adapted.tensors}
 

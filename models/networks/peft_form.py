@@ -43,7 +43,7 @@ def names_in_peft(spec: NetworkSpec) -> dict[str, str]:
     skipped = len(outer(alone.tensors))
     found = {name: f"{_START}{name[skipped:]}" for name in heads(alone)}
     found |= {name: f"{_START}{name[skipped:]}.weight" for pair in adapted.pairs for name in (pair.a, pair.b)}
-    return {name: found[name] for name in adapted.tensors}
+    return {name: found[name] for name in adapted.tensors if name in found}
 
 
 def peft_config(spec: NetworkSpec, rank: int, base: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -252,7 +252,7 @@ PRODUCTS = ["flexlora", "hlora", "raflora", "florist"]
 def test_where_the_sum_is_zero_every_rank_can_still_learn(method: str) -> None:
     rule = METHODS[method](SPEC, SETTINGS)
     assert isinstance(rule, Refactored)
-    stack = replace(Stack.of([torch.zeros(6, 3)], [torch.zeros(3, 5)], [1.0]), a=torch.randn(3, 5))
+    stack = Stack.of([torch.zeros(6, 3)], [torch.zeros(3, 5)], [1.0], (torch.zeros(6, 3), torch.randn(3, 5)))
     b, a = rule.joined(stack, (stack.b, stack.a))
     assert not b.any()
     assert torch.equal(a, stack.a)
@@ -262,8 +262,9 @@ def test_where_the_sum_is_zero_every_rank_can_still_learn(method: str) -> None:
 def test_a_rank_beyond_a_layers_smaller_side_keeps_a(method: str) -> None:
     rule, draws = METHODS[method](SPEC, SETTINGS), torch.Generator().manual_seed(4)
     assert isinstance(rule, Refactored)
-    stack = Stack.of([torch.randn(9, 8, generator=draws)], [torch.randn(8, 7, generator=draws)], [1.0])
-    stack = replace(stack, a=torch.randn(8, 7, generator=draws))
+    sizes = (9, 8), (8, 7), (8, 7)
+    left, right, a = (torch.randn(size, generator=draws) for size in sizes)
+    stack = Stack.of([left], [right], [1.0], (torch.zeros(9, 8), a))
     left, right = stack.whole()
     b, a = rule.joined(stack, (stack.b, stack.a))
     assert not b[:, 7].any()

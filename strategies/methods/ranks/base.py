@@ -10,7 +10,8 @@ tier's rate is r/R, and the start of a round is a truncation. Two kinds of rules
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
 from models.algebra.block_scatter import unit_pairs
 from models.algebra.factor_average import FactorAverage
+from models.algebra.pairs import Pair
 from models.algebra.plans import Plan
 from models.algebra.stack import Stack
 from models.errors import SettingError
@@ -31,6 +33,8 @@ from strategies.flower_adapter import FlowerStrategy
 from strategies.method import Preferences, Tensors
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier
+
+_TOGETHER = 8  # pairs that are worked on side by side
 
 
 class RankMethod(FlowerStrategy):
@@ -70,12 +74,25 @@ class ProductMethod(RankMethod):
     ) -> Tensors:
         """The rule's pair in place of the average; all other tensors are as averaged."""
         assert isinstance(average, FactorAverage)
-        for pair in context.layout.pairs:
-            if stack := average.stack(pair, before):
-                b, a = self.joined(stack, (after[pair.b], after[pair.a]))
+        for pairs in _alike(context.layout, average):
+            made = (average.stack(pair, before, place) for place, pair in enumerate(pairs))
+            stacks = (stack for stack in made if stack is not None)
+            means = [(after[pair.b], after[pair.a]) for pair in pairs]
+            for pair, (b, a) in zip(pairs, self.joined_together(stacks, means), strict=True):
                 after[pair.b].copy_(b)
                 after[pair.a].copy_(a)
         return remembered
+
+    def joined_together(
+        self, stacks: Iterable[Stack], means: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What `joined` says of each.
+
+        Args:
+            stacks: of one shape and the same devices, a few; made as they are asked for.
+            means: as of `joined`.
+        """
+        return [self.joined(stack, mean) for stack, mean in zip(stacks, means, strict=True)]
 
     @abstractmethod
     def joined(self, stack: Stack, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -85,6 +102,17 @@ class ProductMethod(RankMethod):
             stack: what the devices began with, and what they made of it.
             mean: of B and of A over those who held a rank.
         """
+
+
+def _alike(layout: Layout, average: FactorAverage) -> Iterator[Sequence[Pair]]:
+    """The pairs that somebody held, a few of one shape and the same devices at a time."""
+
+    def kind(pair: Pair) -> object:
+        return layout.tensors[pair.b].shape, layout.tensors[pair.a].shape, id(average.who(pair))
+
+    for _, found in groupby(filter(average.who, layout.pairs), kind):
+        pairs = list(found)
+        yield from (pairs[i : i + _TOGETHER] for i in range(0, len(pairs), _TOGETHER))
 
 
 def shares_of_holders(average: PartialAverage, layout: Layout) -> dict[str, Tensor]:

@@ -19,12 +19,13 @@ start that a truncation can give.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from models.algebra.refactor import SPARE, Factored, Split, refactor
+from models.algebra.refactor import SPARE, Factored, Split, refactored
 from models.algebra.stack import Stack, Who
 from models.settings import Setting, more_than
 from strategies.methods.ranks.base import ProductMethod
@@ -39,9 +40,22 @@ class Refactored(ProductMethod):
 
     def joined(self, stack: Stack, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Refactor the weighted sum of products."""
-        rank = stack.a.shape[0]
-        start = torch.cat([mean[1], stack.a[:SPARE]])  # what devices have in common
-        factored = refactor(stack, rank, self.weights(stack.who), start)
+        return self.joined_together([stack], [mean])[0]
+
+    def joined_together(
+        self, stacks: Iterable[Stack], means: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Refactor weighted sums of products side by side."""
+        own, rank = list[Stack](), means[0][1].shape[0]
+
+        def begun() -> Iterator[tuple[Stack, Tensor]]:
+            for stack, (_, mean) in zip(stacks, means, strict=True):
+                own.append(stack)
+                yield stack, torch.cat([mean, (mean - stack.a)[:SPARE]])  # what devices have in common, and some beside
+
+        return [self._learning(*one) for one in zip(refactored(begun(), rank, self.weights), own, strict=True)]
+
+    def _learning(self, factored: Factored, stack: Stack) -> tuple[Tensor, Tensor]:
         b, a = factored.pair(self.SPLIT)
         # A direction that the sum does not have would be zero on both sides and never learn.
         kept = self.kept(factored, stack)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.algebra.refactor import SPARE, SPLITS, Factored, Split, refactor
-from models.algebra.stack import Stack, Who
+from models.algebra.refactor import SPARE, SPLITS, Factored, Split, refactor, refactored
+from models.algebra.stack import Stack, Who, inputs
 
 few = settings(max_examples=25, deadline=None)
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -126,12 +126,13 @@ def stack_of(clients: int, rank: int, spread: float, rows: int = 96, columns: in
     sizes = (rows, rank * clients), (rank * clients, columns)
     left, right = (spread * torch.randn(size, generator=draws) for size in sizes)
     who = Who(
+        rank=rank,
         ranks=torch.arange(rank).repeat(clients),
         steps=torch.ones(rank * clients, 1),
         weights=[1.0 + i for i in range(clients)],
         lengths=[rank] * clients,
     )
-    return Stack(b=b, a=a, left=left, right=right, who=who)
+    return Stack(left=torch.cat([b, left], 1), right=torch.cat([a, right]), who=who)
 
 
 def product_of(stack: Stack) -> Tensor:
@@ -141,10 +142,13 @@ def product_of(stack: Stack) -> Tensor:
 
 def test_products_with_a_stack_are_those_with_its_sum() -> None:
     stack = stack_of(5, 3, 0.4)
-    x, y, each = torch.randn(80, 2), torch.randn(96, 2), stack.who.shares.float()[:, None]
+    x, y = torch.randn(2, 80), torch.randn(2, 96)
+    for each in (stack.who.shares, stack.who.shares_of_holders):
+        left, right = stack.whole()
+        product = (left * each.float()) @ right
+        assert torch.allclose(stack.outputs(x, each), x @ product.T, atol=1e-4)
+        assert torch.allclose(inputs([stack], y[None], each)[0], y @ product, atol=1e-4)
     product = product_of(stack).float()
-    assert torch.allclose(stack.times(x, each), product @ x, atol=1e-4)
-    assert torch.allclose(stack.transposed_times(y, each), product.T @ y, atol=1e-4)
     summed = torch.stack([one.weight / 15 * one.b @ one.a for one in stack.factors()]).sum(0)
     assert torch.allclose(summed, product, atol=1e-4)
 
@@ -171,6 +175,30 @@ def test_the_same_stacks_give_the_same_bits() -> None:
     one, two = refactor(stack, 4), refactor(stack_of(12, 4, 0.1), 4)
     assert torch.equal(one.left, two.left)
     assert torch.equal(one.right, two.right)
+
+
+def test_side_by_side_each_is_what_it_is_alone() -> None:
+    """Where one settles at once, one after some steps, one has less than R directions, and one none."""
+    stacks = [stack_of(12, 4, spread) for spread in (0.0, 0.1, 3.0)]
+    flat, nothing = stack_of(12, 4, 0.0), stack_of(12, 4, 0.0)
+    flat.left[:, 2:4] = 0
+    nothing.left.zero_()
+    stacks += [flat, nothing]
+    together = refactored([(stack, None) for stack in stacks], 4, lambda who: who.shares)
+    for stack, one in zip(stacks, together, strict=True):
+        b, a = one.pair()
+        alone = refactor(stack, 4).pair()
+        product = product_of(stack)
+        assert close(b @ a, (alone[0] @ alone[1]).double(), 1e-5)
+        error, least = (b @ a - product).norm(), torch.linalg.svdvals(product)[4:].square().sum().sqrt()
+        assert error <= (1 + 1e-4) * least + 1e-5 * product.norm()
+
+
+def test_alike_starts_are_told_apart_by_householder() -> None:
+    """Of a start whose vectors are one another's the products tell nothing apart."""
+    stack = stack_of(20, 4, 0.1)
+    start = torch.cat([stack.a, stack.a[:2] + 1e-6 * torch.randn(2, 80, generator=torch.Generator().manual_seed(1))])
+    assert torch.allclose(refactor(stack, 4, start=start).values, refactor(stack, 4).values, rtol=1e-4)
 
 
 def test_a_given_start_changes_nothing_but_the_work() -> None:
@@ -220,7 +248,8 @@ def test_directions_that_cannot_be_are_zero() -> None:
 
 
 def test_weights_of_holders_sum_to_one_by_rank() -> None:
-    who = Who(ranks=torch.tensor([0, 1, 2, 0, 0, 1]), steps=torch.ones(6, 1), weights=[1, 2, 5], lengths=[3, 1, 2])
+    ranks = torch.tensor([0, 1, 2, 0, 0, 1])
+    who = Who(rank=3, ranks=ranks, steps=torch.ones(6, 1), weights=[1, 2, 5], lengths=[3, 1, 2])
     assert who.shares.tolist() == pytest.approx([1 / 8] * 3 + [2 / 8] + [5 / 8] * 2)
     assert who.shares_of_holders.tolist() == pytest.approx([1 / 8, 1 / 6, 1, 2 / 8, 5 / 8, 5 / 6])
 

@@ -12,7 +12,7 @@ from data.data_error import DataError
 from data.examples import DataSet, Examples, Split, Task
 from data.files import Files
 from data.input_facts import InputFacts, SourceFacts
-from data.node import NodeData, node_data, shards
+from data.node import NodeData, labels_of, node_data, shards, train_sizes
 from data.partition import partition
 from data.preprocess import Preprocess, UnusableInput
 from data.schemes import SCHEMES
@@ -48,9 +48,11 @@ __all__ = [
     "input_facts",
     "inspect",
     "is_local",
+    "labels_of",
     "load",
     "node_data",
     "partition",
     "shards",
     "summarise",
+    "train_sizes",
 ]

@@ -18,6 +18,7 @@ from data.partition import partition
 from data.schemes import BY_CLASS, SCHEMES
 from data.sets import load
 from data.settings import DataSettings
+from data.shares import Shares
 from data.synthetic_groups import regroup
 from models.errors import SettingError
 from models.randomness import generator
@@ -75,7 +76,7 @@ def _make(settings: DataSettings, partition_id: int, facts: InputFacts | None) -
         theirs, found = facts.examples, len(data.train_examples)
         allowed = f'the files of the run, which have {theirs} training examples, not {found}; or partition = "own"'
         raise DataError(settings.data_root, allowed, f"it has {found} training examples where the run has {theirs}")
-    rows = np.arange(len(data.train_examples)) if settings.own else shards(settings)[partition_id]
+    rows = np.arange(len(data.train_examples)) if settings.own else shards(settings).rows(partition_id)
     shuffled = torch.from_numpy(generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows)))
     tested = _test_size(len(rows), settings.local_test_fraction)
     test_rows, train_rows = shuffled[:tested], shuffled[tested:]
@@ -98,12 +99,25 @@ def _test_size(examples: int, fraction: float) -> int:
     return min(examples - 1, max(1, round(examples * fraction))) if fraction > 0 else 0
 
 
+def train_sizes(settings: DataSettings) -> NDArray[np.int64]:
+    """How many training examples each client has in `node_data`, int64 [clients]; of data that are divided."""
+    sizes, fraction = shards(settings).sizes, settings.local_test_fraction
+    if fraction <= 0:
+        return sizes
+    return sizes - (sizes > 0) * np.minimum(sizes - 1, np.maximum(1, np.rint(sizes * fraction).astype(np.int64)))
+
+
+def labels_of(settings: DataSettings, partition_id: int, facts: InputFacts | None = None) -> tuple[int, ...]:
+    """The labels of one client, as `node_data` says them; nothing of it is kept in memory."""
+    return _make(settings, partition_id, facts).labels
+
+
 def _bytes(node: NodeData) -> int:
     return node.train.nbytes + node.test.nbytes
 
 
 @lru_cache(maxsize=4)
-def shards(settings: DataSettings) -> list[NDArray[np.int64]]:
+def shards(settings: DataSettings) -> Shares:
     """Return everybody's training rows: the whole partition, read and divided on the first call.
 
     Raises:

@@ -7,13 +7,14 @@ partition is made and not before.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data import dealing
+from data.shares import Dealt, Drawn, Shares
 from models.errors import SettingError
 from models.randomness import generator
 
@@ -39,14 +40,18 @@ class Division(Protocol):
     def labels_per_client(self) -> int:
         """Classes of a part of "labels"."""
 
+    @property
+    def examples_per_client(self) -> int:
+        """Examples of a part of "drawn"."""
 
-Scheme = Callable[[Rows, Division, int], list[Rows]]
+
+Scheme = Callable[[Rows, Division, int], Sequence[Rows]]
 
 
-def _iid(labels: Rows, settings: Division, seed: int) -> list[Rows]:
+def _iid(labels: Rows, settings: Division, seed: int) -> Shares:
     """Cut equal shares in order, give or take one, as Flower's partitioner does: who calls has shuffled."""
     del seed
-    return np.array_split(np.arange(len(labels)), settings.num_clients)
+    return Dealt.equal(len(labels), settings.num_clients)
 
 
 def _dirichlet(labels: Rows, settings: Division, seed: int) -> list[Rows]:
@@ -177,6 +182,18 @@ def natural(owners: Rows, settings: Division, seed: int) -> list[Rows]:
     return np.split(rows[order], np.searchsorted(clients[order], np.arange(1, len(groups))))
 
 
+def drawn(labels: Rows, settings: Division, seed: int) -> Shares:
+    """Let everybody draw as many of all examples as `examples_per_client` says; shares overlap.
+
+    Raises:
+        SettingError: that is more than there are.
+    """
+    each, count = settings.examples_per_client, len(labels)
+    if each > count:
+        raise SettingError("examples-per-client", each, f"1 to {count} with dataset {settings.dataset!r}")
+    return Drawn(count, settings.num_clients, each, seed)
+
+
 BY_CLASS = frozenset({"dirichlet", "dirichlet-balanced", "labels", "shards"})  # what needs classes
 
 SCHEMES: dict[str, Scheme] = {
@@ -190,4 +207,5 @@ SCHEMES: dict[str, Scheme] = {
     "square": _sized(lambda place: np.square(place, dtype=np.float64)),
     "exponential": _sized(lambda place: np.exp(place - place.max(), dtype=np.float64)),
     "natural": natural,
+    "drawn": drawn,
 }

@@ -49,6 +49,7 @@ class DataSettings:
         num_clients: number of clients, at least 1.
         dirichlet_alpha: concentration of the partitions that draw from Dirichlet, above 0; small means unlike clients.
         labels_per_client: number of classes each client has under partition "labels", of pieces under "shards".
+        examples_per_client: number of examples each client draws under partition "drawn".
         image_size: side in pixels to which pictures are resized.
         image_channels: 1 or 3, of pictures.
         image_fit: how pictures come to their size, one of `FITS`.
@@ -94,8 +95,10 @@ class DataSettings:
         " many pieces of the examples sorted by label); sizes, with classes alike: `quantity` (by Dirichlet), `linear`,"
         " `square`, `exponential` (by place among the clients); `natural`: everybody has what is theirs (`shakespeare`:"
         " 246 speakers, `har`: 21 subjects); with fewer clients, consecutive people share one; people with a single"
-        " example are left out; `own`: nothing is divided, every device uses all of what is in the `data-root` of its"
-        " node config; `flwr:NAME(…)`: one of Flower's partitioners, such as"
+        " example are left out; `drawn`: everybody draws `examples-per-client` of all examples, so there may be any"
+        " number of clients, and several have the same example ([scale.md](scale.md)); `own`: nothing is divided, every"
+        " device uses all of what is in the `data-root` of its node config; `flwr:NAME(…)`: one of Flower's"
+        " partitioners, such as"
         " `flwr:DirichletPartitioner(alpha=0.3, partition_by=label)` (see [data.md](data.md))",
         Names((*SCHEMES, OWN), 'one of Flower\'s such as "flwr:DirichletPartitioner(alpha=0.3, partition_by=label)"'),
     )
@@ -113,6 +116,9 @@ class DataSettings:
         "classes of each client under `labels`, pieces under `shards`",
         at_least(1),
         read_by="partition = labels, shards",
+    )
+    examples_per_client: int = setting(
+        50, "examples that each client draws under `drawn`", at_least(1), read_by="partition = drawn"
     )
     local_test_fraction: float = setting(
         0.1, "share of a client's examples kept for its own test", Range(0, 1, below=True)

@@ -103,6 +103,11 @@ class RoundRules:
         " asked and a wait for the slowest of them, and tells the server each client's accuracy",
         between(0, 1),
     )
+    statistics_nodes: int = setting(
+        1000,
+        "nodes that are asked for the moments of static batch norm at most, drawn each time where there are more",
+        at_least(1),
+    )
     slice_at: str = setting(
         "client",
         "`client`: everyone gets the whole state and slices it; `server`: only the part is sent. Same results",
@@ -169,6 +174,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
         min_nodes: fewer than this and the run does not start.
         node_wait: seconds to wait for nodes.
         fraction_train, fraction_evaluate: share of the nodes that train and that evaluate on their own data.
+        statistics_nodes: how many nodes are asked for moments of static batch norm at most.
         quorum: share of the selected nodes whose replies a round needs; below it the round is abandoned.
         deadline, deadline_factor: how long a round waits for replies, see `strategies.nodes.patience`.
         selector: who takes part.

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks.bench.averaging import averaging
+from benchmarks.bench.clients import clients
 from benchmarks.bench.codecs import codecs
 from benchmarks.bench.engine import engine
 from benchmarks.bench.exported import exported
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "averaging": averaging,
     "codecs": codecs,
     "memory": memory,
+    "clients": clients,
     "loading": loading,
     "training": training,
     "pfl": pfl,
@@ -47,6 +49,7 @@ _ELSEWHERE = {
     "loading": DOCS / "data.md",
     "exported": DOCS / "models-out.md",
     "ranks": DOCS / "ranks.md",
+    "clients": DOCS / "scale.md",
 }
 
 

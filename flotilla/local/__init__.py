@@ -32,7 +32,8 @@ def run_local(
         SettingError: a setting that cannot be used.
     """
     from client_app.app import app
-    from flotilla.local.grid import LocalGrid, contexts
+    from flotilla.local.directory import directory_of
+    from flotilla.local.grid import LazyContexts, LocalGrid
     from flotilla.local.output import no_colours_into_pipes
     from flotilla.local.pool import PoolGrid
     from server_app.config.resolve import resolve
@@ -40,10 +41,11 @@ def run_local(
 
     no_colours_into_pipes()
     config = resolve(run_config)
+    directory = directory_of(config.data, nodes)
     if processes == 0:
-        Run(config, LocalGrid(app, contexts(config.flat, nodes))).execute()
+        Run(config, LocalGrid(app, LazyContexts(config.flat, nodes), directory=directory)).execute()
         return 0
-    with PoolGrid(config.flat, nodes, processes, packages) as grid:
+    with PoolGrid(config.flat, nodes, processes, packages, directory) as grid:
         Run(config, grid).execute()
     return 0
 

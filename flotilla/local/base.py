@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from typing import Any, NoReturn
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import uuid4
 
 from flwr.app import Message, RecordDict
@@ -13,10 +13,26 @@ from flwr.serverapp import Grid
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import give_id
 
+if TYPE_CHECKING:
+    from strategies.exchange.fleet import Directory
+
+
+_FIRST, _STEP = 1000, 7  # not the partition itself, as in a real run
+
 
 def address_of(partition: int) -> int:
-    """Address of the node with a partition; not the partition itself, as in a real run."""
-    return 1000 + 7 * partition
+    """Address of the node with a partition."""
+    return _FIRST + _STEP * partition
+
+
+def partition_of(address: int) -> int:
+    """The partition of the node with an address."""
+    return (address - _FIRST) // _STEP
+
+
+def addresses_of(nodes: int) -> range:
+    """Addresses of the nodes with partitions 0 to nodes - 1, which take no memory."""
+    return range(_FIRST, address_of(nodes), _STEP)
 
 
 class EngineGrid(Grid):
@@ -24,11 +40,15 @@ class EngineGrid(Grid):
 
     Args:
         addresses: of the nodes that exist.
+        directory: what is known of them without asking; None asks everybody.
+
+    Attributes:
+        directory: see above.
     """
 
-    def __init__(self, addresses: Iterable[int]) -> None:
+    def __init__(self, addresses: Collection[int], directory: Directory | None = None) -> None:
         assume_identity()
-        self._addresses = dict.fromkeys(addresses)
+        self._addresses, self.directory = addresses, directory
 
     @abstractmethod
     def accept(self, message: Message) -> None:
@@ -53,7 +73,7 @@ class EngineGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Every node is always online."""
-        return list(self._addresses)
+        return self._addresses
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Accept messages to nodes that exist; others are dropped, as flwr's simulation drops them."""

@@ -5,31 +5,66 @@ For debugging, for fault injection in tests and, with a pool of processes (`flot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, error_as_sent, through_the_wire
-from flotilla.local.base import EngineGrid, address_of
+from flotilla.local.base import EngineGrid, address_of, addresses_of, partition_of
 from protocol import Scalar
+
+if TYPE_CHECKING:
+    from strategies.exchange.fleet import Directory
 
 Faults = Callable[[Message, Message], list[Message]]
 
 
 def contexts(run_config: Mapping[str, Scalar], nodes: int) -> dict[int, Context]:
     """One context per node, by address."""
-    return {
-        address_of(i): Context(
-            run_id=1,
-            node_id=address_of(i),
-            node_config={"partition-id": i, "num-partitions": nodes, "allow": "*"},  # the user's own machine
-            state=RecordDict(),
-            run_config=dict(run_config),
-        )
-        for i in range(nodes)
-    }
+    return {address_of(i): _context(run_config, i, nodes) for i in range(nodes)}
+
+
+class LazyContexts(Mapping[int, Context]):
+    """The same, each made when it is first looked at.
+
+    Args:
+        run_config: flat configuration.
+        nodes: number of clients.
+    """
+
+    def __init__(self, run_config: Mapping[str, Scalar], nodes: int) -> None:
+        self._config, self._addresses = dict(run_config), addresses_of(nodes)
+        self._made: dict[int, Context] = {}
+
+    def __getitem__(self, address: int) -> Context:
+        if address not in self._addresses:
+            raise KeyError(address)
+        if address not in self._made:
+            self._made[address] = _context(self._config, partition_of(address), len(self._addresses))
+        return self._made[address]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._addresses)
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def clear(self) -> None:
+        """Make all anew."""
+        self._made.clear()
+
+
+def _context(run_config: Mapping[str, Scalar], partition: int, nodes: int) -> Context:
+    return Context(
+        run_id=1,
+        node_id=address_of(partition),
+        node_config={"partition-id": partition, "num-partitions": nodes, "allow": "*"},  # the user's own machine
+        state=RecordDict(),
+        run_config=dict(run_config),
+    )
 
 
 class LocalGrid(EngineGrid):
@@ -39,11 +74,19 @@ class LocalGrid(EngineGrid):
         app: the ClientApp.
         nodes: flwr node id → context.
         faults: given a request and its reply, the messages that really arrive: [] loses it, two are a duplicate.
+        directory: what is known of the nodes without asking.
     """
 
-    def __init__(self, app: ClientApp, nodes: Mapping[int, Context], faults: Faults | None = None) -> None:
-        super().__init__(nodes)
-        self._app, self._nodes = app, dict(nodes)
+    def __init__(
+        self,
+        app: ClientApp,
+        nodes: Mapping[int, Context],
+        faults: Faults | None = None,
+        directory: Directory | None = None,
+    ) -> None:
+        known = nodes if isinstance(nodes, LazyContexts) else dict(nodes)
+        super().__init__(known, directory)
+        self._app, self._nodes = app, known
         self._faults = faults
         self._pending: dict[str, Message] = {}
 
@@ -53,6 +96,9 @@ class LocalGrid(EngineGrid):
 
     def forget(self) -> None:
         """Give every node an empty state."""
+        if isinstance(self._nodes, LazyContexts):
+            self._nodes.clear()
+            return
         for context in self._nodes.values():
             context.state.clear()
 

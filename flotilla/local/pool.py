@@ -16,16 +16,19 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from flwr.app import Array, Error, Message
 
 from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED, error_as_sent
-from flotilla.local.base import EngineGrid, address_of
+from flotilla.local.base import EngineGrid, addresses_of, partition_of
 from flotilla.local.shared import Segment, Slots, attach, detach
 from flotilla.local.start import prepare_workers
 from flotilla.local.worker import WANTED, WITHDRAWN, framed, unframed, work
 from protocol import Scalar
+
+if TYPE_CHECKING:
+    from strategies.exchange.fleet import Directory
 
 _AHEAD = 2  # tasks a worker has at hand, so that it never waits for the parent
 _WAIT = 0.05  # seconds that a pull waits for something to arrive
@@ -63,6 +66,7 @@ class PoolGrid(EngineGrid):
         nodes: number of clients; their partition ids are 0 to nodes - 1.
         processes: number of workers; None is one per core.
         packages: of the user's own, by name, which workers can import.
+        directory: what is known of the clients without asking.
     """
 
     def __init__(
@@ -71,9 +75,9 @@ class PoolGrid(EngineGrid):
         nodes: int,
         processes: int | None = None,
         packages: Mapping[str, Path] | None = None,
+        directory: Directory | None = None,
     ) -> None:
-        self._nodes = {address_of(i): i for i in range(nodes)}
-        super().__init__(self._nodes)
+        super().__init__(addresses_of(nodes), directory)
         self._slots = Slots()
         self._down: dict[int, _Down] = {}
         self._states: dict[int, bytes] = {}
@@ -188,7 +192,7 @@ class PoolGrid(EngineGrid):
         state = self._states.get(node, b"")
         head = json.dumps(
             {
-                "partition": self._nodes[node],
+                "partition": partition_of(node),
                 "node": node,
                 "type": request.metadata.message_type,
                 "group": request.metadata.group_id,

@@ -93,6 +93,12 @@ class Clustering(Stateful):
         del node
         return 0
 
+    def known_in(self, cluster: int, nodes: Sequence[Node]) -> Sequence[Node]:
+        """Those of some nodes that are known to be in a cluster; all where none is."""
+        if type(self).assigned is Clustering.assigned:
+            return nodes
+        return [node for node in nodes if self.assigned(node.id) == cluster] or nodes
+
     def sent_to(self, node: NodeId) -> tuple[int, ...]:
         """The clusters whose states a node is sent; of several it takes the one that fits its examples best."""
         del node

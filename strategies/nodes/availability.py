@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from logging import WARNING
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.errors import SettingError
 from protocol import NodeId
+from strategies.exchange.fleet import Fleet, TierTable
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
@@ -26,7 +27,7 @@ from strategies.tiers.adaptive import AdaptiveTiers
 from strategies.tiers.tier import Assignment, Tier
 from strategies.virtual.clock import VirtualClock
 
-Present = tuple[list[Node], dict[NodeId, Tier]]
+Present = tuple[Sequence[Node], Mapping[NodeId, Tier]]
 
 
 class Availability(Stateful):
@@ -63,7 +64,7 @@ class Availability(Stateful):
         names = [tier.name for tier in s.tiers]
         self._measured = AdaptiveTiers(names, self._requirements.rule) if self._requirements is not None else None
         self.number = -1
-        self._greeted: tuple[list[Node], list[Node]] = ([], [])  # as they say, and as they are believed
+        self._greeted: tuple[Sequence[Node], Sequence[Node]] = ([], [])  # as they say, and as they are believed
         self.present: Present = ([], {})
 
     def wait(self, grid: Grid) -> None:
@@ -113,13 +114,7 @@ class Availability(Stateful):
         nodes = self._awake(nodes, round_number, report)
         tiers, moved = self.present[1], self._measured is not None and self._measured.changed
         if nodes is not self.present[0] or len(tiers) < len(nodes) or not self._assignment.lasting or moved:
-            tiers = {}
-            for node in nodes:
-                try:
-                    self._check_codecs(node)
-                    tiers[node.id] = self._tier(node, round_number)
-                except ValueError as error:
-                    rejected.append(Rejection(node.id, str(error)))
+            tiers = self._tiers(nodes, round_number, rejected)
             if self._measured is not None:
                 self._measured.changed = False
         if report is not None:
@@ -131,21 +126,46 @@ class Availability(Stateful):
         self.number, self.present = round_number, (nodes, tiers)
         return self.present
 
-    def _awake(self, nodes: list[Node], number: int, report: RoundReport | None) -> list[Node]:
+    def _tiers(self, nodes: Sequence[Node], number: int, rejected: list[Rejection]) -> Mapping[NodeId, Tier]:
+        """The tiers of those that have one; why the others have none goes into `rejected`."""
+        if isinstance(nodes, Fleet) and self._knows_codecs(nodes[0]):
+            positions = self._assignment.positions(nodes.ids, number)
+            if positions is not None:
+                return TierTable(nodes, self._settings.tiers, positions)
+        tiers = {}
+        for node in nodes:
+            try:
+                self._check_codecs(node)
+                tiers[node.id] = self._tier(node, number)
+            except ValueError as error:
+                rejected.append(Rejection(node.id, str(error)))
+        return tiers
+
+    def _awake(self, nodes: Sequence[Node], number: int, report: RoundReport | None) -> Sequence[Node]:
         """Leave out who rests, as long as there are as many others as the run needs."""
-        resting = set(self._patience.resting([node.id for node in nodes], number))
+        ids = nodes.ids if isinstance(nodes, Fleet) else [node.id for node in nodes]
+        resting = set(self._patience.resting(ids, number))
         if not resting or len(nodes) - len(resting) < self._settings.min_nodes:
             return nodes
         if report is not None:
-            report.resting = [node.id for node in nodes if node.id in resting]
+            report.resting = [node for node in ids if node in resting]
+        if isinstance(nodes, Fleet):
+            return nodes.without(resting)
         awake = [node for node in nodes if node.id not in resting]
         return self.present[0] if awake == self.present[0] else awake
 
-    def _believed(self, nodes: list[Node]) -> list[Node]:
+    def _believed(self, nodes: Sequence[Node]) -> Sequence[Node]:
         """The nodes with no more examples than they may say; the same list as long as nobody comes or goes."""
         if nodes is not self._greeted[0]:
             self._greeted = nodes, believed(nodes, self._settings.guard)
         return self._greeted[1]
+
+    def _knows_codecs(self, node: Node) -> bool:
+        try:
+            self._check_codecs(node)
+        except SettingError:
+            return False
+        return True
 
     def _check_codecs(self, node: Node) -> None:
         """See that a node can read and write what the run sends.

@@ -1,4 +1,4 @@
-"""What was learnt of the nodes: one row for every node that was ever met, kept as columns.
+"""What was learnt of the nodes: one row for every node that was ever chosen or asked, kept as columns.
 
 Selectors look at all nodes every round; as columns, 100,000 of them are a few array operations. Everything here is part
 of a checkpoint.
@@ -35,10 +35,14 @@ class NodeHistory:
 
     Args:
         vector: coordinates of the vector that is kept of every node; 0 is none.
+
+    Attributes:
+        nodes: ids by row; new ones come at the end.
     """
 
     def __init__(self, vector: int = 0) -> None:
         self._rows: dict[NodeId, int] = {}
+        self.nodes: list[NodeId] = []
         self._values = np.empty((len(COLUMNS), 0))
         self._vectors = np.empty((0, vector), dtype=np.float32)
 
@@ -46,8 +50,11 @@ class NodeHistory:
         return len(self._rows)
 
     def row(self, node: NodeId) -> int:
-        """Row of a node; a new one if it was never met."""
-        row = self._rows.setdefault(node, len(self._rows))
+        """Row of a node; a new one if it has none."""
+        if node in self._rows:
+            return self._rows[node]
+        row = self._rows[node] = len(self.nodes)
+        self.nodes.append(node)
         if row == self._values.shape[1]:
             self._grow(max(16, 2 * row))
         return row

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, sleep
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from protocol import HELLO, BaseQuestion, Hello, HelloRequest, WireError, quoted
+from strategies.exchange.fleet import Directory, Fleet
 from strategies.exchange.messaging import WaitTimes, exchange
 from strategies.exchange.node import Node, in_order
 from strategies.exchange.update import Rejection, said_error, why_unusable
@@ -75,7 +77,8 @@ class NodeManager:
     _nodes: dict[int, Node] = field(default_factory=dict)  # by address: who said hello, and is there or owns an id
     _since: dict[int, str] = field(default_factory=dict)  # likewise: as it was registered when it said so
     _online: Mapping[int, Registration] = field(default_factory=dict)
-    _present: list[Node] = field(default_factory=list)
+    _present: Sequence[Node] = field(default_factory=list)
+    _asks: bool = False  # whether everybody is to be asked, although an engine says that it knows them
     _settled: bool = False  # whether everybody that is there has said hello and counts
 
     def __post_init__(self) -> None:
@@ -88,7 +91,7 @@ class NodeManager:
             NotEnoughNodes: fewer than `least` after `seconds`.
         """
         began = changed = monotonic()
-        count = len(list(grid.get_node_ids()))
+        count = _online(grid)
         while count < expected:
             now = monotonic()
             if count >= least and now - changed >= min(_SETTLE, seconds):
@@ -99,16 +102,17 @@ class NodeManager:
                     f"`flotilla run`, or `flwr run . --federation-config 'num-supernodes={expected}'`"
                 )
             sleep(0.05)
-            seen = len(list(grid.get_node_ids()))
+            seen = _online(grid)
             changed = now if seen != count else changed
             count = seen
         return count
 
-    def greet(self, grid: Grid, number: int = 1) -> tuple[list[Node], list[Rejection]]:
+    def greet(self, grid: Grid, number: int = 1) -> tuple[Sequence[Node], list[Rejection]]:
         """Say hello to nodes that are new or have come back, and return all that are online, in order of their ids.
 
-        Who did not answer well is asked less and less often (`strategies.nodes.back_off`). The list is the same object
-        as long as nobody comes or goes or says something else.
+        Where the engine made its nodes itself and says what they would say (`directory`), one of them is asked whether
+        that is so, and nobody else. Who did not answer well is asked less and less often (`strategies.nodes.back_off`).
+        The list is the same object as long as nobody comes or goes or says something else.
 
         Args:
             grid: where the nodes are.
@@ -118,6 +122,13 @@ class NodeManager:
             NobodyAnswered: no node has ever said hello, and those that are online refuse to.
         """
         self.waited = None
+        directory: Directory | None = getattr(grid, "directory", None)
+        if directory is not None and not self._asks:
+            if not isinstance(self._present, Fleet):
+                self._present = self._known(grid, directory) or []
+            if self._present:
+                return self._present, []
+            self._asks = True
         online = self._registrations.online(grid)
         if online is not self._online:
             self._leave(online)
@@ -137,6 +148,29 @@ class NodeManager:
             self._present = present
         self._settled = not unheard and not rejections
         return self._present, rejections
+
+    def _known(self, grid: Grid, directory: Directory) -> Fleet | None:
+        """The nodes as the engine knows them; None if what they measure of themselves counts, or one disagrees."""
+        addresses, hellos = directory.addresses, list[Hello]()
+        if self.profile or not 0 < len(addresses) <= self.most:
+            return None
+
+        def take(_: int, reply: Message | None) -> None:
+            hellos.append(self._read(reply))
+
+        message = Message(content=self._question(), message_type=HELLO, dst_node_id=addresses[0])
+        try:
+            self.waited = exchange(grid, [message], take, seconds=self.seconds, enough=lambda: False, patient=True)
+            told = hellos[0]
+        except Exception:  # it is asked again with the others, and then somebody is told
+            return None
+        labels = partial(directory.labels, facts=self.facts) if self.labels else None
+        ids, examples = range(len(addresses)), directory.examples
+        fleet = Fleet(told, ids, addresses=addresses, examples=examples, labels=labels)
+        return fleet if fleet[0].hello == told else None
+
+    def _question(self) -> RecordDict:
+        return HelloRequest(labels=self.labels, profile=self.profile, facts=self.facts, base=self.base).to_record()
 
     def _leave(self, online: Mapping[int, Registration]) -> None:
         """Note who is online now: of those who have left only owners of ids are remembered, and greeted when back."""
@@ -168,7 +202,7 @@ class NodeManager:
         """Greet nodes and take what they say; by address, why one was left out (None: silent, perhaps only for now)."""
         if not due:
             return {}
-        record = HelloRequest(labels=self.labels, profile=self.profile, facts=self.facts, base=self.base).to_record()
+        record = self._question()
         messages = [Message(content=record, message_type=HELLO, dst_node_id=address) for address in due]
         came: list[Message | None] = [None] * len(due)
         order: list[int] = []  # in which they came: of thousands of nodes, the first ones may be the last to answer
@@ -206,3 +240,8 @@ class NodeManager:
             has, wanted = quoted(hello.base[:_DIGEST]), self.base.network.base[:_DIGEST]
             raise WireError(f"its base is {has}, the run's is {wanted!r} (node config: base)")
         return hello
+
+
+def _online(grid: Grid) -> int:
+    ids = grid.get_node_ids()
+    return len(ids) if isinstance(ids, Sized) else len(list(ids))

@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from strategies.exchange.fleet import Fleet
 from strategies.exchange.node import Node
 from strategies.robustness.last_said import LEAST
 from strategies.robustness.options import GuardOptions
@@ -19,16 +23,19 @@ _QUANTILE, _MULTIPLE = 0.9, 3
 _OF_NEXT = 1.5
 
 
-def most_examples(said: Sequence[int], options: GuardOptions) -> float:
+def most_examples(said: Sequence[int] | NDArray[np.int64], options: GuardOptions) -> float:
     """What a node may say at most, where all nodes say these."""
     if not options.guards_examples or len(said) < LEAST:
         return options.examples[1]
-    said = sorted(said)
-    return min(_MULTIPLE * said[int(_QUANTILE * (len(said) - 1))], _OF_NEXT * said[-2])
+    said = np.sort(said) if isinstance(said, np.ndarray) else sorted(said)
+    return min(_MULTIPLE * int(said[int(_QUANTILE * (len(said) - 1))]), _OF_NEXT * int(said[-2]))
 
 
-def believed(nodes: list[Node], options: GuardOptions) -> list[Node]:
+def believed(nodes: Sequence[Node], options: GuardOptions) -> Sequence[Node]:
     """The nodes, each with at most so many examples as it may say; the same list if nobody says more."""
+    if isinstance(nodes, Fleet):
+        most = most_examples(nodes.examples, options)
+        return nodes if (nodes.examples <= most).all() else nodes.of_at_most(int(most))
     most = most_examples([node.hello.examples for node in nodes], options)
     if all(node.hello.examples <= most for node in nodes):
         return nodes

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 
 from flwr.app import Message
 
 from models.algebra.plans import Plan
 from strategies.context import RoundContext
 from strategies.exchange.assignment import Participant, TrainAssignment
-from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.pieces import Pieces
@@ -80,11 +77,6 @@ def assign(
         weight=participant.weight,
         dynamic_alpha=_dynamic_alpha(context, participant, mean_examples) if participant.trains else 0.0,
     )
-
-
-def mean_examples(nodes: Sequence[Node]) -> float:
-    """Of the nodes that are there, as they are believed."""
-    return fmean(node.hello.examples for node in nodes) if nodes else 0.0
 
 
 def _dynamic_alpha(context: RoundContext, participant: Participant, mean_examples: float) -> float:

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from models.networks.build import build_part
+from models.randomness import generator
 from models.statistics import channels_of, check_moments, moments_length
 from protocol import MOMENTS, STATISTICS, NodeId, bytes_of, decode
 from strategies.context import RoundContext
@@ -38,7 +39,7 @@ def ask_statistics(
     """Pool the moments of static batch norm in the part that each tier keeps.
 
     A node is asked only about the tier it is in. Wider nodes stand in for a tier that has none of its own, because they
-    can hold its part.
+    can hold its part. Of more nodes than `statistics-nodes` so many are drawn.
 
     Args:
         grid: where the nodes are.
@@ -54,6 +55,7 @@ def ask_statistics(
     Returns:
         tier name → pooled moments (float64); tiers that nobody answered for are absent.
     """
+    nodes = _some(nodes, context)
     asked: list[tuple[str, NodeId, str, Message]] = []
     channels = {}
     for tier in wanted:
@@ -97,3 +99,12 @@ def ask_statistics(
     )
     report.waiting["statistics"] = waited.to_row()
     return pool.pooled()
+
+
+def _some(nodes: Sequence[Node], context: RoundContext) -> Sequence[Node]:
+    """As many of the nodes as are asked at most, in their order."""
+    most = context.settings.statistics_nodes
+    if len(nodes) <= most:
+        return nodes
+    draws = generator(context.settings.seed, context.round_number, "server", "statistics")
+    return [nodes[i] for i in sorted(draws.choice(len(nodes), most, replace=False).tolist())]

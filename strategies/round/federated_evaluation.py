@@ -63,7 +63,7 @@ def score_requests(
         tiers: tier by node; nodes without one are not asked.
     """
     settings = context.settings
-    able = [node for node in nodes if node.id in tiers]
+    able = nodes if len(tiers) == len(nodes) else [node for node in nodes if node.id in tiers]
     if not settings.fraction_evaluate or not able:
         return []
     draws = generator(settings.seed, context.round_number, "server", "evaluate")

@@ -21,13 +21,14 @@ from models.networks.spec import NetworkSpec
 from protocol import NodeId, bytes_of
 from strategies.aggregation.global_state import GlobalState
 from strategies.context import RoundContext
+from strategies.exchange.fleet import Fleet, TierTable, mean_examples
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.robustness.planned import within_plan
 from strategies.round import stages
 from strategies.round.aggregator import RoundAggregator
-from strategies.round.assignments import Round, assign, mean_examples
+from strategies.round.assignments import Round, assign
 from strategies.round.batchnorm_statistics import ask_statistics
 from strategies.round.checks import check
 from strategies.round.cluster_identities import ask_identities
@@ -239,10 +240,13 @@ class Runner:
         """What messages about the present states carry: what each node is sent, or one cluster's state for all."""
         return StateCache(context, self.method, self.pieces.clusters, downlink=self.pieces.downlink, only=only)
 
-    def _eligible(self, context: RoundContext, nodes: list[Node], tiers: Mapping[NodeId, Tier]) -> list[Node]:
+    def _eligible(self, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Sequence[Node]:
         """The nodes whose tier takes part; the same list as long as nothing changes."""
-        if len(tiers) == len(nodes) and all(self.method.eligible(context, tier) for tier in self.settings.tiers):
+        able = [tier for tier in self.settings.tiers if self.method.eligible(context, tier)]
+        if len(tiers) == len(nodes) and len(able) == len(self.settings.tiers):
             return nodes
+        if isinstance(nodes, Fleet) and isinstance(tiers, TierTable):
+            return nodes.some(tiers.of(able))
         return [node for node in nodes if node.id in tiers and self.method.eligible(context, tiers[node.id])]
 
     def _identities(
@@ -284,7 +288,7 @@ class Runner:
             context,
             method=self.method,
             states=self.states(context, only=cluster),
-            nodes=[node for node in nodes if clusters.assigned(node.id) == cluster] or nodes,
+            nodes=clusters.known_in(cluster, nodes),
             tiers=tiers,
             wanted=wanted,
             patience=self.pieces.patience,

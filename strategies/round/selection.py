@@ -26,10 +26,10 @@ from strategies.method import Method
 from strategies.nodes.candidate_index import CandidateIndex
 from strategies.nodes.history import NodeHistory
 from strategies.nodes.patience import Patience
+from strategies.round.known_candidates import KnownCandidates
 from strategies.round.probe import GridProbe
 from strategies.round.requests import StateCache
 from strategies.selection import Candidates
-from strategies.selection.comparable import MOST, believed
 from strategies.selection.update_sketch import UpdateSketcher
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier, common_tier, share_of
@@ -105,7 +105,7 @@ class SelectionRunner(Stateful):
         number = context.round_number
         index = self._index
         if index is None or index.nodes is not nodes or index.tiers is not tiers:
-            index = self._index = CandidateIndex.of(nodes, tiers, self._positions, self.history)
+            index = self._index = CandidateIndex.of(nodes, tiers, self._positions)
             self._wanted = self._count(len(nodes)), self._asked(len(nodes))
         wanted, asked = self._wanted
         probe = GridProbe(
@@ -127,10 +127,10 @@ class SelectionRunner(Stateful):
         draws = generator(self._settings.seed, number, "server", "select")
         selection = self._selector.select(candidates, asked, draws, probe)
         report.wanted = min(wanted, len(selection.nodes))
-        chosen = [index.position[node] for node in selection.nodes]
+        chosen = [index.position(node) for node in selection.nodes]
         report.selected = list(selection.nodes)
         report.selected_tiers = dict(Counter(tiers[node].name for node in selection.nodes))
-        report.selected_ever = self.history.choose(index.rows[chosen])
+        report.selected_ever = self.history.choose(self.history.rows(selection.nodes))
         weights = selection.weights or [1.0] * len(chosen)
         return [(nodes[i], weight) for i, weight in zip(chosen, weights, strict=True)]
 
@@ -175,25 +175,11 @@ class SelectionRunner(Stateful):
         return min(nodes, share_of(self._settings.over_selection, self._count(nodes)))
 
     def _candidates(self, index: CandidateIndex, number: int) -> Candidates:
-        known, rows = self.history.of(index.rows), index.rows
-        # Where steps are planned, a node will do those of its present tier; else it will go over its examples again, as
-        # it did in its last training.
-        planned = self._planned[index.tier_positions]
-        if self._settings.guard.guard:
-            known["loss"] = believed(known["loss"])
-            known["loss_square"] = believed(known["loss_square"], MOST**2)
-        return Candidates(
-            nodes=index.ids,
-            examples=index.examples,
-            tiers=index.tier_positions,
-            loss=known["loss"],
-            loss_square=known["loss_square"],
-            loss_tiers=known["tier"].astype(np.intp),
-            last_round=known["round"],
-            seconds=known["seconds"],
-            steps=np.where(planned > 0, planned, known["steps"]),
-            selected=known["selected"],
-            vectors=self.history.vectors[rows],
+        return KnownCandidates(
+            index,
+            self.history,
+            planned=self._planned,
+            guard=self._settings.guard.guard,
             round_number=number,
             batch_size=self._batch,
             notes=self.notes,

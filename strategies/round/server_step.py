@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel, split
+from protocol import NodeId
 from strategies.aggregation.global_state import GlobalState
 from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.fleet import TierTable
+from strategies.exchange.node import Node
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.method import Method, Tensors
 from strategies.nodes.availability import Availability
 from strategies.robustness.privacy import Privacy
+from strategies.tiers.tier import Tier
 
 
 class ServerStep:
@@ -60,5 +65,12 @@ class ServerStep:
         """The parts of a state that the present nodes can hold, and how many of them hold each."""
         nodes, tiers = self._nodes.present
         present = context.at(self._nodes.number)
-        plans = Counter(self._method.kept_plan(present, tiers[node.id]) for node in nodes if node.id in tiers)
+        plans: Counter[Plan] = Counter()
+        each = tiers.counts().items() if isinstance(tiers, TierTable) else ((tier, 1) for tier in _of(nodes, tiers))
+        for tier, count in each:
+            plans[self._method.kept_plan(present, tier)] += count
         return [(self._method.part(present, plan, state), count) for plan, count in plans.items()]
+
+
+def _of(nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Iterator[Tier]:
+    return (tiers[node.id] for node in nodes if node.id in tiers)

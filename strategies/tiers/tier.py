@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.algebra.rates import Rate, groups_in, met, read_rate, single
 from models.errors import SettingError
@@ -171,9 +172,8 @@ class Assignment:
         self.lasting = kind != "dynamic"
         self._shares = np.array([float(share) for share in proportions])
         counts = apportion(proportions, nodes)
-        ordered = [tier for tier, count in zip(tiers, counts, strict=True) for _ in range(count)]
         order = generator(seed, 0, "server", "tiers").permutation(nodes)
-        self._fixed: Mapping[NodeId, Tier] = {i: ordered[place] for i, place in enumerate(order.tolist())}
+        self._fixed = np.repeat(np.arange(len(self._tiers), dtype=np.int16), counts)[order]  # position by partition id
         self._by_name = {tier.name: tier for tier in tiers}
 
     def measures(self, told: str) -> bool:
@@ -190,11 +190,22 @@ class Assignment:
             if told not in self._by_name:
                 raise SettingError("tier", told, [*self._by_name, AUTO])
             return self._by_name[told]
-        if self._kind == "fixed" and node in self._fixed:
-            return self._fixed[node]
+        return self._tiers[self._position(node, round_number)]
+
+    def positions(self, nodes: Sequence[int], round_number: int) -> NDArray[np.intp] | None:
+        """Position of each node's tier among all of them; None where it depends on what a node told."""
+        if self._kind not in ("fixed", "dynamic"):
+            return None
+        if self._kind == "fixed" and len(nodes) and nodes[0] >= 0 and nodes[-1] < len(self._fixed):
+            return self._fixed[np.asarray(nodes)].astype(np.intp)
+        return np.array([self._position(node, round_number) for node in nodes], dtype=np.intp)
+
+    def _position(self, node: NodeId, round_number: int) -> int:
+        if self._kind == "fixed" and isinstance(node, int) and 0 <= node < len(self._fixed):
+            return int(self._fixed[node])
         # A node that was not counted on draws for itself, so it changes nobody else's tier.
         draws = generator(self._seed, 0 if self._kind == "fixed" else round_number, node, "tier")
-        return self._tiers[int(draws.choice(len(self._tiers), p=self._shares / self._shares.sum()))]
+        return int(draws.choice(len(self._tiers), p=self._shares / self._shares.sum()))
 
 
 def apportion(proportions: Sequence[Fraction], total: int) -> list[int]:

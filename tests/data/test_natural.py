@@ -108,7 +108,7 @@ def test_a_client_has_one_owner_s_examples(tmp_path: Path, name: str) -> None:
         assert len(node.train) + len(node.test) == len(rows)
 
 
-@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name != "natural"])
+@pytest.mark.parametrize("scheme", [name for name in SCHEMES if name not in ("natural", "drawn")])
 def test_people_s_examples_can_be_divided_otherwise(tmp_path: Path, scheme: str) -> None:
     write_har(tmp_path)
     settings = DataSettings(dataset="har", data_root=str(tmp_path), partition=scheme, num_clients=6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -14,18 +15,18 @@ from numpy.typing import NDArray
 from data import SCHEMES, DataSettings, partition
 from models.errors import SettingError
 
-DRAWN = [name for name in SCHEMES if name != "natural"]  # that one has its own tests
+DRAWN = [name for name in SCHEMES if name not in ("natural", "drawn")]  # those have tests of their own
 
 
 def _labels(count: int, classes: int, seed: int = 0) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).permutation(np.arange(count) % classes))
 
 
-def _same(left: list[NDArray[np.int64]], right: list[NDArray[np.int64]]) -> bool:
+def _same(left: Sequence[NDArray[np.int64]], right: Sequence[NDArray[np.int64]]) -> bool:
     return len(left) == len(right) and all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-def _check(parts: list[NDArray[np.int64]], count: int, clients: int) -> None:
+def _check(parts: Sequence[NDArray[np.int64]], count: int, clients: int) -> None:
     assert len(parts) == clients
     assert min(map(len, parts)) >= 1
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(count))

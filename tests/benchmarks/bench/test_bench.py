@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.bench.averaging import averaging
+from benchmarks.bench.clients import clients
 from benchmarks.bench.codecs import codecs
 from benchmarks.bench.exported import exported
 from benchmarks.bench.flower_overhead.driver import probed_app
@@ -53,6 +54,13 @@ def test_averaging() -> None:
     assert len(rows) == 4
     assert all(row.ratio > 0 for row in rows)
     assert [row.limit for row in rows] == [1.5, 2.0, 25.0, None]
+
+
+def test_clients() -> None:
+    time, space = clients(silent, clients=20_000, few=10, chosen=3, rounds=3, turns=1)
+    assert (time.limit, space.limit) == (1.2, 1.0)
+    assert time.ratio > 0
+    assert space.passed
 
 
 def test_codecs() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data import Split
-from models.evaluation import evaluate, outputs_of
+from models.evaluation import answers, score_of
 from models.losses import CLASSIFICATION, REGRESSION
 
 
@@ -27,12 +27,13 @@ def local_scores(
         metric: a name in `MEASURES` that is wanted besides, as "score"; left out where these examples do not say it.
     """
     test = test.to(device)
-    plain = evaluate(module, test.held, test.labels, task=task)
-    own = evaluate(module, test.held, test.labels, allowed=labels or None, task=task)
+    outputs = list(answers(module, test.held))
+    plain = score_of(outputs, test.labels, task=task)
+    own = score_of(outputs, test.labels, allowed=labels or None, task=task)
     shares = (0.0, 0.0) if task == REGRESSION else (plain.accuracy, own.accuracy)
     found = {"loss": plain.loss, "accuracy": shares[0], "accuracy-own-labels": shares[1]}
     measure = MEASURES.get(metric)
-    score = None if measure is None else measure(task, outputs_of(module, test.held), test.labels)
+    score = None if measure is None else measure(task, torch.cat(outputs), test.labels)
     return found if score is None else {**found, "score": score}
 
 

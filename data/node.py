@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data.cache import ByteCache
 from data.data_error import DataError
-from data.examples import Split
+from data.examples import DataSet, Split
 from data.flower_partitioners import is_flower
 from data.input_facts import InputFacts
 from data.partition import partition
@@ -71,28 +71,33 @@ def _make(settings: DataSettings, partition_id: int, facts: InputFacts | None) -
         if not len(data.train_examples):
             raise DataError(settings.data_root, "a folder with at least one training example", "it has no examples")
         if len(data.test_examples):
-            return NodeData(data.train, data.test, _present(data.train))
+            return NodeData(data.train, data.test, _present(data.train.labels))
     elif facts is not None and facts.examples not in (0, len(data.train_examples)):
         theirs, found = facts.examples, len(data.train_examples)
         allowed = f'the files of the run, which have {theirs} training examples, not {found}; or partition = "own"'
         raise DataError(settings.data_root, allowed, f"it has {found} training examples where the run has {theirs}")
-    rows = np.arange(len(data.train_examples)) if settings.own else shards(settings).rows(partition_id)
-    shuffled = torch.from_numpy(generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows)))
-    tested = _test_size(len(rows), settings.local_test_fraction)
-    test_rows, train_rows = shuffled[:tested], shuffled[tested:]
+    test_rows, train_rows = _divided(settings, partition_id, data)
     test, train = (
         regroup(
             settings.synthetic_groups, data.select(part), partition_id, data.classes, settings.seed, tested=held_out
         )
         for part, held_out in ((test_rows, True), (train_rows, False))
     )
-    return NodeData(train, test, _present(train))
+    return NodeData(train, test, _present(train.labels))
 
 
-def _present(split: Split) -> tuple[int, ...]:
-    if split.labels.is_floating_point():  # no class is absent where there are none
-        return tuple(range(split.labels.shape[1]))
-    return tuple(np.unique(split.labels.numpy()).tolist())
+def _divided(settings: DataSettings, partition_id: int, data: DataSet) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows that a client is tested on, and those that it trains on."""
+    rows = np.arange(len(data.train_examples)) if settings.own else shards(settings).rows(partition_id)
+    shuffled = torch.from_numpy(generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows)))
+    tested = _test_size(len(rows), settings.local_test_fraction)
+    return shuffled[:tested], shuffled[tested:]
+
+
+def _present(labels: torch.Tensor) -> tuple[int, ...]:
+    if labels.is_floating_point():  # no class is absent where there are none
+        return tuple(range(labels.shape[1]))
+    return tuple(np.unique(labels.numpy()).tolist())
 
 
 def _test_size(examples: int, fraction: float) -> int:
@@ -108,8 +113,11 @@ def train_sizes(settings: DataSettings) -> NDArray[np.int64]:
 
 
 def labels_of(settings: DataSettings, partition_id: int, facts: InputFacts | None = None) -> tuple[int, ...]:
-    """The labels of one client, as `node_data` says them; nothing of it is kept in memory."""
-    return _make(settings, partition_id, facts).labels
+    """The labels of one client of data that are divided, as `node_data` says them, without its inputs."""
+    if settings.synthetic_groups:
+        return _make(settings, partition_id, facts).labels
+    data = load(settings, facts)
+    return _present(data.train_examples.labels[_divided(settings, partition_id, data)[1]])
 
 
 def _bytes(node: NodeData) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
@@ -64,30 +64,45 @@ class Scores:
 
 @torch.no_grad()
 def evaluate_each(
-    network: nn.Module, inputs: Inputs, labels: Tensor, *, task: str = CLASSIFICATION, batch_size: int = 0
+    network: nn.Module,
+    inputs: Inputs,
+    labels: Tensor,
+    *,
+    task: str = CLASSIFICATION,
+    batch_size: int = 0,
+    keep: list[Tensor] | None = None,
 ) -> Scores:
-    """Score a network and everything in it that predicts; see `evaluate`."""
+    """Score a network and everything in it that predicts, in one pass; see `evaluate`.
+
+    Args:
+        network: logits from inputs.
+        inputs: (N, C, H, W).
+        labels: as in `evaluate`.
+        task: see `models.losses`.
+        batch_size: see `evaluate`.
+        keep: if given, what the network itself answers is added to it, batch by batch, float32 [n, outputs].
+    """
     network.eval()
     batch_size = batch_size or batch_of(inputs)
-    pairs = zip(inputs.split(batch_size), torch.split(labels, batch_size), strict=True)
-    sums: Tensor | None = None
-    for x, y in pairs:
+    sums, mixture = torch.zeros(0), isinstance(network, BaseNets)
+    for x, y in zip(inputs.split(batch_size), torch.split(labels, batch_size), strict=True):
         logits = [part.float() for part in predictions(network, x)]
-        if len(logits) == 1:
-            return Scores(own=evaluate(network, inputs, labels, batch_size=batch_size, task=task))
-        several = [*logits, torch.stack(logits).mean(0)]
+        several = [*logits, torch.stack(logits).mean(0)] if len(logits) > 1 else logits
         losses = torch.stack([loss_of(task, part, y, "sum") for part in several]).double().cpu()
         correct = torch.stack([right(task, part, y) for part in several]).double().cpu()
         batch = torch.stack([losses, correct])
-        sums = batch if sums is None else sums + batch
-    if sums is None:
+        sums = batch if not len(sums) else sums + batch
+        if keep is not None:
+            keep.append(several[-1] if mixture else logits[-1])
+    if not len(sums):
         return Scores(own=Score(float("nan"), float("nan"), 0))
-    count = len(labels)
-    *each, ensemble = [_score(task, loss, found, count) for loss, found in sums.T.tolist()]
-    return Scores(own=ensemble if isinstance(network, BaseNets) else each[-1], each=tuple(each), ensemble=ensemble)
+    scores = [_score(task, loss, found, len(labels)) for loss, found in sums.T.tolist()]
+    if len(scores) == 1:
+        return Scores(own=scores[0])
+    *each, ensemble = scores
+    return Scores(own=ensemble if mixture else each[-1], each=tuple(each), ensemble=ensemble)
 
 
-@torch.no_grad()
 def evaluate(
     network: nn.Module,
     inputs: Inputs,
@@ -105,13 +120,27 @@ def evaluate(
         labels: (N,) int64, or (N, outputs) of another task.
         task: see `models.losses`.
         batch_size: examples a forward pass; changes no result beyond float order; 0 is `batch_of`.
+        allowed: see `score_of`.
+    """
+    return score_of(answers(network, inputs, batch_size=batch_size), labels, task=task, allowed=allowed)
+
+
+@torch.no_grad()
+def score_of(
+    outputs: Iterable[Tensor], labels: Tensor, *, task: str = CLASSIFICATION, allowed: Collection[int] | None = None
+) -> Score:
+    """Score what a network answered.
+
+    Args:
+        outputs: float32 [n, outputs], batch by batch in the order of the labels.
+        labels: (N,) int64, or (N, outputs) of another task.
+        task: see `models.losses`.
         allowed: if given, the prediction is the best of these labels only (a device that knows which labels it has).
     """
-    network.eval()
-    batch_size, closed = batch_size or batch_of(inputs), None
-    loss, correct = 0.0, 0.0
-    for x, y in zip(inputs.split(batch_size), torch.split(labels, batch_size), strict=True):
-        logits = network(x).float()
+    loss, correct, start, closed = 0.0, 0.0, 0, None
+    for logits in outputs:
+        y = labels[start : start + len(logits)]
+        start += len(logits)
         loss += loss_of(task, logits, y, "sum").item()
         if allowed is not None and task == CLASSIFICATION:
             if closed is None:
@@ -123,11 +152,13 @@ def evaluate(
     return _score(task, loss, correct, count) if count else Score(float("nan"), float("nan"), 0)
 
 
-@torch.no_grad()
-def outputs_of(network: nn.Module, inputs: Inputs, *, batch_size: int = 0) -> Tensor:
-    """What a network answers to every input, float32 [N, outputs], in evaluation mode; it stays in that mode."""
+def answers(network: nn.Module, inputs: Inputs, *, batch_size: int = 0) -> Iterator[Tensor]:
+    """What a network answers, batch by batch, float32 [n, outputs]; in evaluation mode, and it stays in that mode."""
     network.eval()
-    return torch.cat([network(x).float() for x in inputs.split(batch_size or batch_of(inputs))])
+    for x in inputs.split(batch_size or batch_of(inputs)):
+        with torch.no_grad():
+            found = network(x).float()
+        yield found
 
 
 def _score(task: str, loss: float, correct: float, count: int) -> Score:

@@ -10,14 +10,20 @@ layer below another norm sees do depend on how the examples were batched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from models.algebra.plans import Plan
+from models.networks.build import build_part, shape_of
+from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import dual_norms, noise_share
 from models.norms.layers import Moments, StaticBatchNorm
 from models.predictions import predictions
+
+_KEPT = 64
+_channels: dict[Hashable, Mapping[str, int]] = {}
 
 
 def static_norms(network: nn.Module) -> dict[str, StaticBatchNorm]:
@@ -87,6 +93,17 @@ def check_moments(moments: Tensor, channels: Mapping[str, int]) -> None:
 def channels_of(network: nn.Module) -> dict[str, int]:
     """Channels of every static norm, by layer in network order."""
     return {name: layer.weight.numel() for name, layer in static_norms(network).items()}
+
+
+def channels_of_part(spec: NetworkSpec, plan: Plan) -> Mapping[str, int]:
+    """The same of the network of a part, which is not made again for parts of its shape."""
+    key = spec, shape_of(spec, plan)
+    if key not in _channels:
+        if len(_channels) >= _KEPT:
+            _channels.clear()
+        with torch.device("meta"):
+            _channels[key] = channels_of(build_part(spec, plan))
+    return _channels[key]
 
 
 def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:

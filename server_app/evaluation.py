@@ -17,11 +17,15 @@ from data import Split
 from models.adversary import Attack, robust_accuracy
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
-from models.evaluation import Scores, evaluate_each, outputs_of
+from models.cost import cost_of
+from models.device import threads
+from models.evaluation import Scores, evaluate_each
 from models.networks.build import build_part, shape_of
 from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import noise_share
 from models.statistics import needs_statistics, set_statistics
+
+_SMALL = 2**32  # multiplications that one thread has done before a second one that waits for a busy core is there
 
 
 class Evaluator:
@@ -52,7 +56,7 @@ class Evaluator:
         self._mix, self._attack, self._measure = mix, attack, measure
         rows = torch.zeros(0, dtype=torch.int64) if attacked is None else attacked
         self._attacked, self._test = test.select(rows).to(device), test.to(device)
-        self._networks: dict[Hashable, nn.Module] = {}
+        self._networks: dict[Hashable, tuple[nn.Module, int]] = {}  # with the threads that they are worth
 
     def score(self, state: Mapping[str, Tensor], plan: Plan, part: Submodel, moments: Tensor | None) -> Scores | None:
         """Score a part; None when there is no test set, or it needs statistics and there are no usable ones.
@@ -67,8 +71,10 @@ class Evaluator:
             return None
         key = shape_of(self._spec, plan)
         if key not in self._networks:
-            self._networks[key] = build_part(self._spec, plan).to(self._device)
-        network = self._networks[key]
+            small = cost_of(self._spec, plan, every_exit=True).macs * len(self._test) < _SMALL
+            built = build_part(self._spec, plan).to(self._device)
+            self._networks[key] = built, 1 if small else torch.get_num_threads()
+        network, count = self._networks[key]
         network.load_state_dict(part.gather(state))
         if needs_statistics(network):
             if moments is None:
@@ -77,11 +83,12 @@ class Evaluator:
                 set_statistics(network, moments)
             except ValueError:  # what nodes sent cannot be used; the run goes on without this score
                 return None
-        with noise_share(network, self._mix):
+        with threads(count), noise_share(network, self._mix):
             inputs, labels = self._test.held, self._test.labels
-            scores = evaluate_each(network, inputs, labels, task=self._spec.task)
-            if self._measure is not None:
-                scores = replace(scores, more=self._measure(outputs_of(network, inputs), labels))
+            outputs: list[Tensor] | None = None if self._measure is None else []
+            scores = evaluate_each(network, inputs, labels, task=self._spec.task, keep=outputs)
+            if self._measure is not None and outputs is not None:
+                scores = replace(scores, more=self._measure(torch.cat(outputs), labels))
         if self._attack is None or not len(self._attacked):
             return scores
         robust = robust_accuracy(network, self._attacked.inputs, self._attacked.labels, self._attack(), share=self._mix)

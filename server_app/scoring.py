@@ -6,8 +6,7 @@ from time import perf_counter
 
 from flwr.serverapp import Grid
 
-from models.networks.build import build_part
-from models.statistics import needs_statistics
+from models.statistics import channels_of_part
 from server_app.evaluation import Evaluator
 from server_app.metrics import Headline
 from server_app.rows import Row, row_of_scores
@@ -44,7 +43,7 @@ def evaluate(
     # Tiers that keep the same part are asked for statistics and scored once.
     speaker = {plan: name for name, plan in reversed(plans.items())}
     began = perf_counter()
-    if needs_statistics(build_part(strategy.network, plans[GLOBAL])):
+    if channels_of_part(strategy.network, plans[GLOBAL]):
         asked = [tier for tier in evaluated_tiers(strategy, context) if speaker[plans[tier.name]] == tier.name]
         pooled = strategy.runner.statistics(grid, number, asked)
         moments = Moments(number, {name: speaker[plan] for name, plan in plans.items()}, pooled)

@@ -18,6 +18,7 @@ from benchmarks.bench.loading import loading
 from benchmarks.bench.memory import memory
 from benchmarks.bench.pfl import pfl
 from benchmarks.bench.ranks import ranks
+from benchmarks.bench.rounds import rounds
 from benchmarks.bench.rows import HEADS, Row
 from benchmarks.bench.selection import selection
 from benchmarks.bench.startup import startup
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "clients": clients,
     "loading": loading,
     "training": training,
+    "rounds": rounds,
     "pfl": pfl,
     "engine": engine,
     "selection": selection,

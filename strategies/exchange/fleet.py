@@ -36,6 +36,32 @@ class Directory(Protocol):
         """The labels that a node would say, where requests carry these facts."""
 
 
+_KEPT = 4096  # nodes that were looked at
+
+
+class _Known(Node):
+    """A node of a fleet; what it would say is put together when somebody wants to know."""
+
+    __slots__ = ("_examples", "_said", "_say")
+
+    def __init__(self, address: int, node: int, examples: int, say: Callable[[int, int], Hello]) -> None:
+        self.address, self.id = address, node
+        self._examples, self._say, self._said = examples, say, list[Hello]()
+
+    @property
+    def examples(self) -> int:
+        """Training examples, as they are believed."""
+        return self._examples
+
+    @property
+    def hello(self) -> Hello:  # type: ignore[override]
+        """What it would say."""
+        if not self._said:
+            assert isinstance(self.id, int)  # a partition id
+            self._said.append(self._say(self.id, self._examples))
+        return self._said[0]
+
+
 class Fleet(Sequence[Node]):
     """Nodes in order of their ids, made when they are looked at; all say the same but for id, examples and labels.
 
@@ -61,6 +87,7 @@ class Fleet(Sequence[Node]):
     ) -> None:
         self._hello, self._addresses, self._labels = hello, addresses, labels
         self.ids, self.examples = ids, examples
+        self._made: dict[int, Node] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,11 +101,15 @@ class Fleet(Sequence[Node]):
         if isinstance(position, slice):
             return [self[one] for one in range(*position.indices(len(self)))]
         node = self.ids[position]
+        if node not in self._made:
+            if len(self._made) >= _KEPT:
+                self._made.clear()
+            self._made[node] = _Known(self._addresses[node], node, int(self.examples[position]), self._said)
+        return self._made[node]
+
+    def _said(self, node: int, examples: int) -> Hello:
         labels = () if self._labels is None else self._labels(node)
-        return Node(
-            self._addresses[node],
-            replace(self._hello, node=node, examples=int(self.examples[position]), labels=labels),
-        )
+        return replace(self._hello, node=node, examples=examples, labels=labels)
 
     def find(self, node: NodeId) -> int | None:
         """Position of an id; None if it is not here."""
@@ -146,4 +177,4 @@ def mean_examples(nodes: Sequence[Node]) -> float:
     """Of the nodes that are there, as they are believed; 0 without nodes."""
     if isinstance(nodes, Fleet):
         return int(nodes.examples.sum()) / len(nodes) if len(nodes) else 0.0
-    return fmean(node.hello.examples for node in nodes) if nodes else 0.0
+    return fmean(node.examples for node in nodes) if nodes else 0.0

@@ -24,6 +24,11 @@ class Node:
     def __post_init__(self) -> None:
         self.id = self.hello.node
 
+    @property
+    def examples(self) -> int:
+        """Training examples that it said."""
+        return self.hello.examples
+
 
 def in_order(node: NodeId) -> tuple[bool, int, str]:
     """Sort key of ids: numbers by value, then names."""

@@ -186,7 +186,7 @@ class Availability(Stateful):
         figures: Mapping[str, float] = node.hello.figures
         if self._clock is not None:
             figures = self._clock.figures(node.id, self._requirements.names, self._requirements.plans)
-        demand = self._requirements.demand(figures, node.hello.examples)
+        demand = self._requirements.demand(figures, node.examples)
         return self._settings.tiers[self._measured.position(node.id, demand)]
 
     def learn(self, outcome: RoundOutcome) -> None:

@@ -36,10 +36,9 @@ def believed(nodes: Sequence[Node], options: GuardOptions) -> Sequence[Node]:
     if isinstance(nodes, Fleet):
         most = most_examples(nodes.examples, options)
         return nodes if (nodes.examples <= most).all() else nodes.of_at_most(int(most))
-    most = most_examples([node.hello.examples for node in nodes], options)
-    if all(node.hello.examples <= most for node in nodes):
+    most = most_examples([node.examples for node in nodes], options)
+    if all(node.examples <= most for node in nodes):
         return nodes
     return [
-        node if node.hello.examples <= most else Node(node.address, replace(node.hello, examples=int(most)))
-        for node in nodes
+        node if node.examples <= most else Node(node.address, replace(node.hello, examples=int(most))) for node in nodes
     ]

@@ -32,12 +32,12 @@ def planned_steps(work: Work, examples: float) -> int:
 
 def steps_of(assignment: TrainAssignment) -> int:
     """Steps that a node is asked to make."""
-    return planned_steps(assignment.work, assignment.node.hello.examples)
+    return planned_steps(assignment.work, assignment.node.examples)
 
 
 def within_plan(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
     """A reply that says no more examples and steps than the node told and was told, and no number out of its range."""
-    most = {"num-examples": float(assignment.node.hello.examples), "steps": float(steps_of(assignment)), **_MOST}
+    most = {"num-examples": float(assignment.node.examples), "steps": float(steps_of(assignment)), **_MOST}
     numbers = {key: value for key, value in update.metrics.items() if key in most}
     said = {key: bound for key, value in numbers.items() if (bound := max(0.0, min(value, most[key]))) != value}
     return update.with_metrics(said) if said else update

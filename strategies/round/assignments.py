@@ -84,4 +84,4 @@ def _dynamic_alpha(context: RoundContext, participant: Participant, mean_example
     alpha = context.settings.dynamic_alpha
     if not (alpha and context.settings.dynamic_by_examples):
         return alpha
-    return alpha * mean_examples / participant.node.hello.examples
+    return alpha * mean_examples / participant.node.examples

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from models.networks.build import build_part
 from models.randomness import generator
-from models.statistics import channels_of, check_moments, moments_length
+from models.statistics import channels_of_part, check_moments, moments_length
 from protocol import MOMENTS, STATISTICS, NodeId, bytes_of, decode
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
@@ -60,14 +58,13 @@ def ask_statistics(
     channels = {}
     for tier in wanted:
         plan = method.kept_plan(context, tier)
-        with torch.device("meta"):
-            channels[tier.name] = channels_of(build_part(context.network, plan))
+        channels[tier.name] = channels_of_part(context.network, plan)
         able = [node for node in nodes if node.id in tiers and method.can_hold(context, tiers[node.id], tier)]
         own = [node for node in able if method.kept_plan(context, tiers[node.id]) == plan]
         asked += [
             (tier.name, node.id, *part_request(context, STATISTICS, node, plan, states=states)) for node in own or able
         ]
-    examples = {node.id: node.hello.examples for node in nodes}
+    examples = {node.id: node.examples for node in nodes}
 
     def leave_out(node: NodeId, why: str) -> None:
         report.rejected.append(Rejection(node, f"statistics: {why}"))

@@ -147,7 +147,7 @@ class SecureSums:
     def _weights(self, member: TrainAssignment) -> Weights:
         """What a member's difference weighs, by what is known before it trains."""
         least, most = self._context.settings.guard.examples
-        examples = min(max(float(member.node.hello.examples), least), most)
+        examples = min(max(float(member.node.examples), least), most)
         known = ClientUpdate(metrics={"num-examples": examples})
         numerator, denominator = self._method.weigh(self._context, member, known)
         return numerator * member.weight, denominator * member.weight

@@ -18,10 +18,12 @@ from benchmarks.bench.memory import memory
 from benchmarks.bench.meshgrid import meshgrid_average
 from benchmarks.bench.pfl import pfl
 from benchmarks.bench.ranks import ranks
+from benchmarks.bench.rounds import rounds, taken_out
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.selection import selection
 from benchmarks.bench.shapes import TINY, fleet
 from benchmarks.bench.training import training
+from benchmarks.document import ROOT
 from benchmarks.images import images
 from data.files import Files
 from data.published import Published
@@ -61,6 +63,15 @@ def test_clients() -> None:
     assert (time.limit, space.limit) == (1.2, 1.0)
     assert time.ratio > 0
     assert space.passed
+
+
+def test_rounds(tmp_path: Path) -> None:
+    cpu, wall = rounds(silent, count=2, turns=1, earlier=ROOT)
+    assert (cpu.limit, wall.limit) == (0.4, None)
+    assert 0.1 < cpu.ratio < 10  # of the same build
+    assert taken_out("HEAD", tmp_path / "head").joinpath("pyproject.toml").is_file()
+    with pytest.raises(RuntimeError, match="is not in this repository"):
+        taken_out("0" * 40, tmp_path / "none")
 
 
 def test_codecs() -> None:

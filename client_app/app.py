@@ -17,6 +17,7 @@ from protocol import (
     HelloRequest,
     LossRequest,
     PartRequest,
+    StatisticsRequest,
     TrainRequest,
     keep_large_buffers,
     read_request,
@@ -46,7 +47,7 @@ def summarise_data(message: Message, context: Context) -> Message:
 @app.query("statistics")
 def gather_statistics(message: Message, context: Context) -> Message:
     """Estimate normalisation statistics of the part on this device's training examples."""
-    request, state = read_request(PartRequest, message.content)
+    request, state = read_request(StatisticsRequest, message.content)
     return Message(content=answer_statistics(request, state, context).to_record(MOMENTS), reply_to=message)
 
 

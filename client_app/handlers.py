@@ -30,7 +30,7 @@ from models.errors import SettingError
 from models.norms.dual_norm import noise_share
 from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
-from protocol import LossRequest, PartRequest, Reply, Scalar, TrainRequest, WireError, encode
+from protocol import LossRequest, PartRequest, Reply, Scalar, StatisticsRequest, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
 from protocol.training_way import why_loop
 
@@ -103,13 +103,15 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     return Reply(request.nonce, encoded, metrics | measured)
 
 
-def answer_statistics(request: PartRequest, state: Array, context: Context) -> Reply:
-    """Reply with the moments of every static batch norm of the part, over this device's training examples."""
+def answer_statistics(request: StatisticsRequest, state: Array, context: Context) -> Reply:
+    """Reply with the moments of every static batch norm of the parts, over this device's training examples."""
     examples = data_of(context, request.facts).train
+    moments = []
     with threads(request.work.threads):
-        model, _ = _load(request, state, examples, context)
-        moments = moments_of(model.module, examples, request, context)
-    return Reply(request.nonce, encode(moments), {"num-examples": float(len(examples))})
+        for part in request.each():
+            model, _ = _load(part, state, examples, context)
+            moments.append(moments_of(model.module, examples, part, context))
+    return Reply(request.nonce, encode(torch.cat(moments)), {"num-examples": float(len(examples))})
 
 
 def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply:

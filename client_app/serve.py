@@ -26,6 +26,7 @@ from protocol import (
     HelloRequest,
     LossRequest,
     PartRequest,
+    StatisticsRequest,
     TrainRequest,
     read_request,
 )
@@ -75,7 +76,7 @@ def serve(
         return Message(content=device.train(train, request, state, context).to_record(), reply_to=message)
 
     def statistics(message: Message, context: Context) -> Message:
-        request, state = read_request(PartRequest, message.content)
+        request, state = read_request(StatisticsRequest, message.content)
         return Message(content=device.statistics(request, state, context).to_record(MOMENTS), reply_to=message)
 
     def losses(message: Message, context: Context) -> Message:

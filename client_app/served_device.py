@@ -37,6 +37,7 @@ from protocol import (
     PartRequest,
     Reply,
     Scalar,
+    StatisticsRequest,
     TrainRequest,
     WireError,
     encode,
@@ -231,12 +232,15 @@ class ServedDevice:
             parameter.grad = None
         return said, max(1, steps[0])
 
-    def statistics(self, request: PartRequest, state: Array, context: Context) -> Reply:
+    def statistics(self, request: StatisticsRequest, state: Array, context: Context) -> Reply:
         """Moments of static batch norm over the training examples."""
         examples = self.examples(context)
         with threads(request.work.threads):
-            moments = moments_of(self._loaded(request, state, context)[0].module, examples, request, context)
-        return Reply(request.nonce, encode(moments), {"num-examples": float(len(examples))})
+            moments = [
+                moments_of(self._loaded(part, state, context)[0].module, examples, part, context)
+                for part in request.each()
+            ]
+        return Reply(request.nonce, encode(torch.cat(moments)), {"num-examples": float(len(examples))})
 
     def losses(self, request: LossRequest, state: Array, context: Context) -> Reply:
         """Mean loss of the part as it came, on the training examples or on as many as are asked for."""

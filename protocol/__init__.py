@@ -30,6 +30,7 @@ from protocol.requests import (
     Work,
     read_request,
 )
+from protocol.statistics_request import StatisticsRequest
 from protocol.text import MOST_OF_A_REASON, escaped, quoted
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "PartRequest",
     "Reply",
     "Scalar",
+    "StatisticsRequest",
     "TrainRequest",
     "WireError",
     "Work",

@@ -8,9 +8,11 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from models.algebra.plans import Plan
 from models.randomness import generator
 from models.statistics import channels_of_part, check_moments, moments_length
-from protocol import MOMENTS, STATISTICS, NodeId, bytes_of, decode
+from protocol import MOMENTS, NodeId, bytes_of, decode
+from protocol.statistics_request import MOST_PARTS
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
@@ -18,7 +20,7 @@ from strategies.exchange.update import Rejection, content_of, why_unusable
 from strategies.method import Method
 from strategies.nodes.patience import Patience
 from strategies.robustness.moments import MomentPool
-from strategies.round.requests import StateCache, part_request
+from strategies.round.requests import StateCache, statistics_request
 from strategies.tiers.tier import Tier
 
 
@@ -36,8 +38,8 @@ def ask_statistics(
 ) -> dict[str, Tensor]:
     """Pool the moments of static batch norm in the part that each tier keeps.
 
-    A node is asked only about the tier it is in. Wider nodes stand in for a tier that has none of its own, because they
-    can hold its part. Of more nodes than `statistics-nodes` so many are drawn.
+    A node is asked once, about the tier it is in. Wider nodes stand in for tiers that have none of their own, because
+    they can hold their parts. Of more nodes than `statistics-nodes` so many are drawn.
 
     Args:
         grid: where the nodes are.
@@ -54,16 +56,23 @@ def ask_statistics(
         tier name → pooled moments (float64); tiers that nobody answered for are absent.
     """
     nodes = _some(nodes, context)
-    asked: list[tuple[str, NodeId, str, Message]] = []
     channels = {}
+    plans: dict[str, Plan] = {}
+    wanted_of: dict[NodeId, list[str]] = {}  # the tiers that each node is asked about
     for tier in wanted:
-        plan = method.kept_plan(context, tier)
+        plan = plans[tier.name] = method.kept_plan(context, tier)
         channels[tier.name] = channels_of_part(context.network, plan)
         able = [node for node in nodes if node.id in tiers and method.can_hold(context, tiers[node.id], tier)]
         own = [node for node in able if method.kept_plan(context, tiers[node.id]) == plan]
-        asked += [
-            (tier.name, node.id, *part_request(context, STATISTICS, node, plan, states=states)) for node in own or able
-        ]
+        for node in own or able:
+            wanted_of.setdefault(node.id, []).append(tier.name)
+    together = 1 if context.settings.slice_at == "server" else MOST_PARTS
+    asked: list[tuple[NodeId, list[str], str, Message]] = []
+    for node in nodes:
+        names = wanted_of.get(node.id, [])
+        for some in (names[at : at + together] for at in range(0, len(names), together)):
+            request = statistics_request(context, node, [plans[name] for name in some], states=states)
+            asked.append((node.id, some, *request))
     examples = {node.id: node.examples for node in nodes}
 
     def leave_out(node: NodeId, why: str) -> None:
@@ -72,17 +81,20 @@ def ask_statistics(
     pool = MomentPool(channels, guard=context.settings.guard.guard, left_out=leave_out)
 
     def take(i: int, message: Message | None) -> None:
-        name, node, nonce, _ = asked[i]
+        node, names, nonce, _ = asked[i]
+        lengths = [moments_length(list(channels[name].values())) for name in names]
         try:
             array = content_of(message, nonce, MOMENTS).array
             assert array is not None  # content_of asked for one
-            moments = decode(array, moments_length(list(channels[name].values())), "float64")
-            check_moments(moments, channels[name])
+            parts = dict(zip(names, decode(array, sum(lengths), "float64").split(lengths), strict=True))
+            for name, moments in parts.items():
+                check_moments(moments, channels[name])
             report.survey_bytes["up"] += len(array.data)
         except Exception as error:  # the others' will do
             leave_out(node, why_unusable(error))
         else:
-            pool.add(name, node, moments, examples[node])
+            for name, moments in parts.items():
+                pool.add(name, node, moments, examples[node])
 
     messages = [message for *_, message in asked]
     report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
@@ -90,7 +102,7 @@ def ask_statistics(
         grid,
         messages,
         take,
-        whom=[node for _, node, *_ in asked],
+        whom=[node for node, *_ in asked],
         number=context.round_number,
         seconds=context.settings.wait,
     )

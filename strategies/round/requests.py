@@ -7,6 +7,7 @@ the state is the expensive part and the same for many nodes, so it is done once,
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
@@ -18,6 +19,7 @@ from models.variants.cluster_states import pack_states, shared_names
 from protocol import (
     EVALUATE,
     STATE,
+    STATISTICS,
     TRAIN,
     ClusterStates,
     CompressedState,
@@ -26,6 +28,7 @@ from protocol import (
     NodeId,
     Objective,
     PartRequest,
+    StatisticsRequest,
     TrainRequest,
     encode,
 )
@@ -156,7 +159,7 @@ def part_request(
 
     Args:
         context: of the round.
-        kind: of the request, such as `STATISTICS`.
+        kind: of the request, such as `EVALUATE`.
         node: whom to ask.
         plan: which part.
         states: what the message carries.
@@ -170,6 +173,23 @@ def part_request(
     metric = context.settings.metric if kind == EVALUATE else ""
     request = PartRequest(**_common(context, plan, states.told(clusters, path=bool(path))), metric=metric)
     return request.nonce, _message(context, request, states.arrays(plan, clusters), kind, node)
+
+
+def statistics_request(
+    context: RoundContext, node: Node, plans: Sequence[Plan], *, states: StateCache
+) -> tuple[str, Message]:
+    """Ask a node about static batch norm in parts of the state: the nonce and the message.
+
+    Args:
+        context: of the round.
+        node: whom to ask.
+        plans: which parts; where states are sliced here, one.
+        states: what the message carries.
+    """
+    first, *also = plans
+    clusters = states.clusters_for(node.id)
+    request = StatisticsRequest(**_common(context, first, states.told(clusters)), also=tuple(also))
+    return request.nonce, _message(context, request, states.arrays(first, clusters), STATISTICS, node)
 
 
 def loss_request(

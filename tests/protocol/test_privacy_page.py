@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from protocol import DataReply, Hello, HelloRequest, LossRequest, PartRequest, TrainRequest
+from protocol import DataReply, Hello, HelloRequest, LossRequest, PartRequest, StatisticsRequest, TrainRequest
 from protocol.profile import ProfileRequest
 from protocol.secure.messages import (
     KeysReply,
@@ -28,7 +28,9 @@ DOWN, UP = PAGE.split("## From the server to a device")[1].split("## From a devi
 STAGES = [KeysRequest, SharesRequest, SecureSum, UnmaskRequest]
 
 
-@pytest.mark.parametrize("message", [HelloRequest, ProfileRequest, PartRequest, TrainRequest, LossRequest, *STAGES])
+@pytest.mark.parametrize(
+    "message", [HelloRequest, ProfileRequest, PartRequest, StatisticsRequest, TrainRequest, LossRequest, *STAGES]
+)
 def test_every_field_of_a_request_is_on_the_page(message: type) -> None:
     named = set(re.findall(r"`([\w-]+)`", DOWN))
     assert {field.name for field in fields(message)} - named <= set()

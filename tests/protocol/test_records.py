@@ -30,6 +30,7 @@ from protocol import (
     Objective,
     Optimiser,
     PartRequest,
+    StatisticsRequest,
     TrainRequest,
     WireError,
     Work,
@@ -105,6 +106,7 @@ trainings = st.builds(
 messages = st.one_of(
     trainings,
     st.builds(PartRequest, **common),
+    st.builds(StatisticsRequest, **common, also=st.lists(plans, max_size=3).map(tuple)),
     st.builds(LossRequest, **common, objective=texts, batch=whole),
     st.builds(HelloRequest, labels=st.booleans(), profile=texts),
     st.builds(

@@ -109,7 +109,8 @@ def train_sizes(settings: DataSettings) -> NDArray[np.int64]:
     sizes, fraction = shards(settings).sizes, settings.local_test_fraction
     if fraction <= 0:
         return sizes
-    return sizes - (sizes > 0) * np.minimum(sizes - 1, np.maximum(1, np.rint(sizes * fraction).astype(np.int64)))
+    tested = np.minimum(sizes - 1, np.maximum(1, np.rint(sizes * fraction).astype(np.int64)))
+    return np.where(sizes > 0, sizes - tested, sizes)
 
 
 def labels_of(settings: DataSettings, partition_id: int, facts: InputFacts | None = None) -> tuple[int, ...]:

@@ -56,5 +56,5 @@ def partition(
     dealt = scheme(labels[order].astype(np.int64, copy=False), settings, int(draw.integers(2**31)))
     # Some schemes go by the partition id (a client's first class is its id modulo the classes). Tiers may go by the id
     # as well, and a tier must not be a set of classes.
-    parts = dealt if isinstance(dealt, Dealt) else Dealt.of(dealt)
-    return parts.through(order, draw.permutation(len(parts)))
+    shares = dealt if isinstance(dealt, Dealt) else Dealt.of(dealt)
+    return shares.through(order, draw.permutation(len(shares)))

@@ -7,7 +7,7 @@ partition is made and not before.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -182,7 +182,7 @@ def natural(owners: Rows, settings: Division, seed: int) -> list[Rows]:
     return np.split(rows[order], np.searchsorted(clients[order], np.arange(1, len(groups))))
 
 
-def drawn(labels: Rows, settings: Division, seed: int) -> Shares:
+def drawn(labels: Sized, settings: Division, seed: int) -> Shares:
     """Let everybody draw as many of all examples as `examples_per_client` says; shares overlap.
 
     Raises:

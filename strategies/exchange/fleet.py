@@ -154,7 +154,7 @@ class TierTable(Mapping[NodeId, Tier]):
         at = self._fleet.find(node)
         if at is None:
             raise KeyError(node)
-        return self.tiers[self.positions[at]]
+        return self.tiers[int(self.positions[at])]
 
     def __iter__(self) -> Iterator[NodeId]:
         return iter(self._fleet.ids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
@@ -86,7 +87,7 @@ def ask_statistics(
         try:
             array = content_of(message, nonce, MOMENTS).array
             assert array is not None  # content_of asked for one
-            parts = dict(zip(names, decode(array, sum(lengths), "float64").split(lengths), strict=True))
+            parts = dict(zip(names, torch.split(decode(array, sum(lengths), "float64"), lengths), strict=True))
             for name, moments in parts.items():
                 check_moments(moments, channels[name])
             report.survey_bytes["up"] += len(array.data)

@@ -197,7 +197,8 @@ class Assignment:
         if self._kind not in ("fixed", "dynamic"):
             return None
         if self._kind == "fixed" and len(nodes) and nodes[0] >= 0 and nodes[-1] < len(self._fixed):
-            return self._fixed[np.asarray(nodes)].astype(np.intp)
+            found: NDArray[np.intp] = self._fixed[np.asarray(nodes)].astype(np.intp)
+            return found
         return np.array([self._position(node, round_number) for node in nodes], dtype=np.intp)
 
     def _position(self, node: NodeId, round_number: int) -> int:

@@ -22,7 +22,18 @@ from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from models.statistics import collect, set_statistics
-from protocol import Objective, Optimiser, Reply, Scalar, TrainRequest, WireError, Work, decode, encode
+from protocol import (
+    Objective,
+    Optimiser,
+    Reply,
+    Scalar,
+    StatisticsRequest,
+    TrainRequest,
+    WireError,
+    Work,
+    decode,
+    encode,
+)
 from protocol.codecs import codec_from
 from tests.protocol.cases import Kept
 from tests.support import TINY, address_of
@@ -245,7 +256,8 @@ def test_moments_of_devices_pool_by_adding() -> None:
     """Two devices' vectors together are the vector of their examples together, as far as the first layer goes."""
     spec = SPECS["mlp"]
     flat = encode(flatten(state_of(spec)))
-    replies = [answer_statistics(request(spec), flat, device(node)) for node in (0, 1)]
+    asked = StatisticsRequest(round_number=1, nonce="nonce", seed=1, network=spec, plan=HALF, work=WORK)
+    replies = [answer_statistics(asked, flat, device(node)) for node in (0, 1)]
     arrays = [reply.array for reply in replies if reply.array is not None]
     first, second = (decode(array, array.shape[0], "float64") for array in arrays)
     both = torch.cat([data_of(device(node)).train.inputs for node in (0, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ def _settings(clients: int, seed: int = 1) -> DataSettings:
     return DataSettings(dataset="har", partition="natural", num_clients=clients, seed=seed)
 
 
-def _divide(owners: NDArray[np.int64], clients: int, seed: int = 1) -> list[NDArray[np.int64]]:
+def _divide(owners: NDArray[np.int64], clients: int, seed: int = 1) -> Sequence[NDArray[np.int64]]:
     return partition(np.zeros(len(owners), dtype=np.int64), _settings(clients, seed), owners)
 
 

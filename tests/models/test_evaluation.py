@@ -41,7 +41,7 @@ def test_one_pass_gives_scores_and_outputs(network: Counting) -> None:
     assert network.seen == COUNT
     outputs = torch.cat(list(answers(network, X)))
     assert torch.equal(torch.cat(kept), outputs)
-    assert scores.own == evaluate(network, X, Y) == score_of(outputs.split(BATCH), Y)
+    assert scores.own == evaluate(network, X, Y) == score_of(torch.split(outputs, BATCH), Y)
     assert len(scores.each) == (2 if isinstance(network, Exits) else 0)
 
 

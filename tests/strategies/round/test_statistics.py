@@ -8,6 +8,8 @@ from unittest.mock import patch
 import pytest
 from flwr.app import Message
 
+from models.algebra.plans import Plan
+from models.networks.spec import NetworkSpec
 from protocol import STATISTICS, StatisticsRequest
 from protocol.statistics_request import MOST_PARTS
 from tests.support import Outcome, Player
@@ -62,12 +64,6 @@ def test_statistics_of_some_nodes(play: Player) -> None:
 
 
 def test_no_device_is_asked_for_more_parts_than_a_reply_holds() -> None:
+    spec, plan = NetworkSpec("mlp", (1, 8, 8), 10), Plan()
     with pytest.raises(ValueError, match="also: 4 parts: allowed are 3"):
-        StatisticsRequest(
-            round_number=1,
-            nonce="n",
-            seed=1,
-            network=None,
-            plan=None,
-            also=(None,) * 4,  # type: ignore[arg-type]
-        )
+        StatisticsRequest(round_number=1, nonce="n", seed=1, network=spec, plan=plan, also=(plan,) * 4)

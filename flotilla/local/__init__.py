@@ -45,7 +45,7 @@ def run_local(
     if processes == 0:
         Run(config, LocalGrid(app, LazyContexts(config.flat, nodes), directory=directory)).execute()
         return 0
-    with PoolGrid(config.flat, nodes, processes, packages, directory) as grid:
+    with PoolGrid(config.flat, nodes, processes, packages, directory=directory) as grid:
         Run(config, grid).execute()
     return 0
 

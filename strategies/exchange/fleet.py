@@ -178,3 +178,10 @@ def mean_examples(nodes: Sequence[Node]) -> float:
     if isinstance(nodes, Fleet):
         return int(nodes.examples.sum()) / len(nodes) if len(nodes) else 0.0
     return fmean(node.examples for node in nodes) if nodes else 0.0
+
+
+def in_tiers(wanted: Collection[Tier], nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Sequence[Node]:
+    """The nodes that are in one of some tiers."""
+    if isinstance(nodes, Fleet) and isinstance(tiers, TierTable):
+        return nodes.some(tiers.of(wanted))
+    return [node for node in nodes if node.id in tiers and tiers[node.id] in wanted]

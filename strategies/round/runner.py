@@ -21,7 +21,7 @@ from models.networks.spec import NetworkSpec
 from protocol import NodeId, bytes_of
 from strategies.aggregation.global_state import GlobalState
 from strategies.context import RoundContext
-from strategies.exchange.fleet import Fleet, TierTable, mean_examples
+from strategies.exchange.fleet import in_tiers, mean_examples
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
@@ -243,11 +243,8 @@ class Runner:
     def _eligible(self, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Sequence[Node]:
         """The nodes whose tier takes part; the same list as long as nothing changes."""
         able = [tier for tier in self.settings.tiers if self.method.eligible(context, tier)]
-        if len(tiers) == len(nodes) and len(able) == len(self.settings.tiers):
-            return nodes
-        if isinstance(nodes, Fleet) and isinstance(tiers, TierTable):
-            return nodes.some(tiers.of(able))
-        return [node for node in nodes if node.id in tiers and self.method.eligible(context, tiers[node.id])]
+        same = len(tiers) == len(nodes) and len(able) == len(self.settings.tiers)
+        return nodes if same else in_tiers(able, nodes, tiers)
 
     def _identities(
         self, grid: Grid, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]

@@ -243,8 +243,7 @@ class Runner:
     def _eligible(self, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Sequence[Node]:
         """The nodes whose tier takes part; the same list as long as nothing changes."""
         able = [tier for tier in self.settings.tiers if self.method.eligible(context, tier)]
-        same = len(tiers) == len(nodes) and len(able) == len(self.settings.tiers)
-        return nodes if same else in_tiers(able, nodes, tiers)
+        return in_tiers(able, nodes, tiers, every=len(self.settings.tiers))
 
     def _identities(
         self, grid: Grid, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]

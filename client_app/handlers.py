@@ -19,12 +19,15 @@ from client_app.fused_training import Learner, train_fused
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, check_size, local_model
-from client_app.objectives import ObjectiveContext, objective
+from client_app.objectives import ObjectiveContext, Settles, objective
 from client_app.objectives.cross_entropy import absent_for
+from client_app.own_factors import own_factors
 from client_app.secure.masked import joined, masked
 from client_app.statistics import moments_of
 from client_app.training import train
 from data import AUGMENTATIONS, Split
+from models.adapters.cores import fold_scales
+from models.adapters.dropout import dropping
 from models.device import device_named, threads
 from models.errors import SettingError
 from models.norms.dual_norm import noise_share
@@ -53,6 +56,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     with threads(request.work.threads):
         model, measured = _load(request, state, examples, context)
         about = _objective_context(request, model, data.labels, kept, request.objective.settings)
+        own = own_factors(model, request.network, request.plan, kept)
         order, noise = torch_generator(seed, number, node, "batches"), generator(seed, number, node, "codec")
         if training is not None:
             about = replace(about, adversarial=training.weight, attack=attack_of(training, request, context))
@@ -70,19 +74,27 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
                 model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
             )
         else:
-            trained = train(
-                model.module,
-                examples,
-                objective(request.objective.name, about),
-                request.optimiser,
-                request.work,
-                draws=order,
-                augmentation=augmentation,
-                adjust=None if regulariser is None else regulariser.add_gradients,
-                task=request.network.task,
-            )
+            loss = objective(request.objective.name, about)
+            with dropping(model.module, torch_generator(seed, number, node, "adapter dropout")):
+                trained = train(
+                    model.module,
+                    examples,
+                    loss,
+                    request.optimiser,
+                    request.work,
+                    draws=order,
+                    augmentation=augmentation,
+                    adjust=None if regulariser is None else regulariser.add_gradients,
+                    task=request.network.task,
+                )
+            fold_scales(model.module)
+            if isinstance(loss, Settles):
+                measured |= loss.settle()
         if regulariser is not None:
             regulariser.keep()
+        if own is not None:
+            own.keep()
+            measured["began-anew"] = max(measured.get("began-anew", 0.0), float(own.began_anew))
         if trained.loss_square is not None:
             measured["loss-square"] = trained.loss_square
         difference = model.difference()
@@ -127,9 +139,9 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
         examples = examples.select(rows)
     with threads(request.work.threads):
         model, chosen = _load(request, state, examples, context)
-        about = _objective_context(
-            request, model, data.labels, ClientState(context, node, request.round_number, checkpoint=0), {}
-        )
+        kept = ClientState(context, node, request.round_number, checkpoint=0)
+        own_factors(model, request.network, request.plan, kept)
+        about = _objective_context(request, model, data.labels, kept, {})
         loss = initial_loss(request.objective, about, examples, model.device)
     return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss} | chosen)
 
@@ -140,9 +152,9 @@ def answer_gradients(request: LossRequest, state: Array, context: Context) -> Re
     examples = data.train
     with threads(request.work.threads):
         model, _ = _load(request, state, examples, context)
-        about = _objective_context(
-            request, model, data.labels, ClientState(context, node, request.round_number, checkpoint=0), {}
-        )
+        kept = ClientState(context, node, request.round_number, checkpoint=0)
+        own_factors(model, request.network, request.plan, kept)
+        about = _objective_context(request, model, data.labels, kept, {})
         gradient = initial_gradient(request.objective, about, examples, model.device)
     return Reply(request.nonce, encode(gradient), {"num-examples": float(len(examples))})
 
@@ -159,6 +171,9 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
         return Reply(request.nonce, None, nothing)
     with threads(request.work.threads):
         model, measured = _load(request, state, examples.train, context)
+        # A part is scored after the round that trained it.
+        kept = ClientState(context, node_id(context), request.round_number + 1, checkpoint=0)
+        own_factors(model, request.network, request.plan, kept)
         if needs_statistics(model.module):
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))
         with noise_share(model.module, 0.0 if training is None else training.noise_share):

@@ -15,6 +15,7 @@ from flwr.app import Array
 from torch import Tensor, nn
 
 from models.adapters.frozen import written_tensors
+from models.adapters.own import begin_own, own_tensors
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten, shapes_of, split
 from models.fused.buffers import places_of
@@ -67,6 +68,7 @@ class LocalModel:
         for name, view in split(self.flat, expected).items():
             _point_at(self.module, name, view)
         self._norms = list(static_norms(self.module).values())
+        self._has_own = bool(own_tensors(self.module))
         self._begun = {name: tensor.clone() for name, tensor in written_tensors(self.module).items()}
 
     @cached_property
@@ -116,7 +118,9 @@ class LocalModel:
 
     @torch.no_grad()
     def _restore(self) -> None:
-        """Give frozen tensors that layers write to, such as a base's running statistics, their first values again."""
+        """Give what is trained beside the state, and what layers write to of a base, its first values again."""
+        if self._has_own:
+            begin_own(self.module)
         if self._begun:
             for name, tensor in written_tensors(self.module).items():
                 tensor.copy_(self._begun[name])

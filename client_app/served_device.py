@@ -20,13 +20,15 @@ from client_app.feddyn import FedDynRegulariser
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, check_size, full_shapes, local_model
-from client_app.objectives import ObjectiveContext, objective
+from client_app.objectives import ObjectiveContext, Settles, objective
 from client_app.secure.masked import joined, masked
 from client_app.statistics import moments_of
 from data import Split
+from models.adapters.dropout import dropping
 from models.device import device_named, threads
 from models.errors import SettingError
-from models.randomness import generator
+from models.networks.build import own_layout
+from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
 from protocol import (
     ClusterStates,
@@ -167,7 +169,9 @@ class ServedDevice:
             regulariser = None
             if request.dynamic_regulariser is not None:
                 regulariser = FedDynRegulariser(model, request.network, request.dynamic_regulariser.alpha, memory)
-            loss, steps = self._run(function, request, model, setting, regulariser, context)
+            with dropping(model.module, torch_generator(request.seed, request.round_number, node, "adapter dropout")):
+                loss, steps, settled = self._run(function, request, model, setting, regulariser, context)
+            measured |= settled
             if regulariser is not None:
                 regulariser.keep()
                 measured["began-anew"] = float(regulariser.began_anew)
@@ -193,8 +197,8 @@ class ServedDevice:
         setting: ObjectiveContext,
         regulariser: FedDynRegulariser | None,
         context: Context,
-    ) -> tuple[float, int]:
-        """Call the user's function; mean loss, and how many optimiser steps it took."""
+    ) -> tuple[float, int, Mapping[str, float]]:
+        """Call the user's function; mean loss, how many optimiser steps it took, what the objective has to say."""
         optimise, rule, work = objective(request.objective.name, setting), request.optimiser, request.work
         used, steps = [False], [0]
 
@@ -230,7 +234,7 @@ class ServedDevice:
         model.collect()
         for parameter in model.module.parameters():
             parameter.grad = None
-        return said, max(1, steps[0])
+        return said, max(1, steps[0]), optimise.settle() if isinstance(optimise, Settles) else {}
 
     def statistics(self, request: StatisticsRequest, state: Array, context: Context) -> Reply:
         """Moments of static batch norm over the training examples."""
@@ -285,6 +289,10 @@ class ServedDevice:
             raise WireError(f"this client: {error}") from None
         if request.network.adapter is not None:
             require_base(request.network, request.seed, context)
+        if own_layout(request.network).tensors:
+            raise WireError(
+                "this device trains what a state has, and the request's network has factors of its own beside"
+            )
         model = local_model(request.network, request.plan, device_named(request.work.device))
         clusters = request.clusters or ClusterStates()
         states = received_states(request, clusters, state)[-1 if clusters.path else 0 :]

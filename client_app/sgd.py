@@ -23,7 +23,7 @@ class SGD:
         settings: learning rate, momentum, weight decay, clipping, proximal term.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], settings: Optimiser) -> None:
+    def __init__(self, parameters: Iterable[Tensor], settings: Optimiser) -> None:
         self._parameters: list[Tensor] = [parameter for parameter in parameters if parameter.requires_grad]
         self._settings = settings
         self._velocity: dict[Tensor, Tensor] = {}

@@ -13,6 +13,7 @@ from torch import nn
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from data import Augmentation, Split, batches
+from models.adapters.own import own_tensors
 from models.losses import CLASSIFICATION, loss_of, right
 from models.variants.base_nets import independent
 from protocol import Optimiser, Work
@@ -65,7 +66,8 @@ def train(
     device = next(module.parameters()).device
     inputs, labels = examples.held.to(device), examples.labels.to(device)
     module.train()
-    optimisers = [SGD(net.parameters(), optimiser) for net in independent(module)]  # clipped each by itself
+    # Each is clipped by itself.
+    optimisers = [SGD([*net.parameters(), *own_tensors(net).values()], optimiser) for net in independent(module)]
     precision: AbstractContextManager[object] = (
         torch.autocast(device.type, dtype=torch.bfloat16) if work.mixed_precision else nullcontext()
     )

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from models.adapters.frozen import frozen_tensors
+from models.adapters.own import own_tensors
 from models.algebra.plans import Plan
 from models.networks.build import build_part, layout, submodel
 from models.networks.complete import examples
@@ -86,7 +87,7 @@ def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
             predictions(network, two)
         else:
             network(two)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = sum(one.numel() for one in (*network.parameters(), *own_tensors(network).values()))
     if plan.keep < 1:
         competing = sum(submodel(spec, plan)[name].numel for name in competing_tensors(layout(spec)))
         parameters -= competing - ceil(plan.keep * competing)
@@ -97,9 +98,10 @@ def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
 def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: bool = False) -> int:
     """Estimate the memory that training a part takes, beside the process itself.
 
-    Five vectors of the length of what is trained (received, weights, gradients, momentum, difference), the tensors that
-    are held and not trained once, what one batch keeps for its backward pass (counted: nothing before the first layer
-    that is trained), and as much again as its largest layer keeps, for the gradients under way.
+    Five vectors of the length of what is trained (received, weights, gradients, momentum, difference), four of what is
+    trained and not sent, the tensors that are held and not trained once, what one batch keeps for its backward pass
+    (counted: nothing before the first layer that is trained), and as much again as its largest layer keeps, for the
+    gradients under way.
 
     Args:
         spec: the full network.
@@ -114,7 +116,7 @@ def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: boo
         network = build_part(spec, plan)
         inputs = examples(spec, max(2, batch_size))  # a batch of one has no statistics
     kept: dict[int, int] = {}
-    frozen = frozen_tensors(network)
+    frozen, beside = frozen_tensors(network), own_tensors(network)
     own = {tensor.untyped_storage()._cdata for tensor in (*network.state_dict().values(), *frozen.values())}
 
     def note(tensor: Tensor) -> Tensor:
@@ -129,5 +131,5 @@ def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: boo
     del outputs
     numel = submodel(spec, plan).numel
     state = layout(spec).parameters if whole else 0
-    state += sum(tensor.numel() for tensor in frozen.values())
+    state += sum(tensor.numel() for tensor in frozen.values()) + 4 * sum(one.numel() for one in beside.values())
     return _BYTES * (5 * numel + state) + sum(kept.values()) + max(kept.values(), default=0)

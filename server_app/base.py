@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from models import base_store
+from models.adapters.low_rank import beside_base
 from models.algebra.axes import heads
 from models.errors import SettingError
 from models.networks.bases import BASE, base_in, drawn_base, trained_in
@@ -56,8 +57,8 @@ def adapted_start(place: str, spec: NetworkSpec, *, new_heads: bool) -> AdaptedS
     except ValueError as error:
         raise SettingError("start", place, f"a file or folder with the base of this network ({error})") from None
     declared = layout(spec)
-    pairs = {name for pair in declared.pairs for name in (pair.a, pair.b)}
-    missing = [name for name in declared.tensors if name not in pairs and name not in trained]
+    beside = beside_base(declared)
+    missing = [name for name in declared.tensors if name not in beside and name not in trained]
     if lost := [name for name in missing if name not in heads(declared)]:
         raise SettingError("start", place, f"a file or folder with {lost[0]!r} of the right shape")
     if missing and not new_heads:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from math import prod
 
+from models.adapters.low_rank import beside_base
 from models.algebra.axes import Kind
 from models.algebra.rates import groups_in
 from models.cost import cost_of
 from models.foreign.axes import Found
 from models.foreign.check import Proof
-from models.networks.build import layout, submodel
+from models.networks.build import layout, own_layout, submodel
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from server_app.tier_records import GLOBAL, kept_plans
@@ -73,7 +74,10 @@ def _adapter_fact(spec: NetworkSpec, strategy: FlowerStrategy) -> str:
     held = ", ".join(
         f"{tier.name} {_BYTES * submodel(spec, plans[tier.name]).numel:,}" for tier in strategy.settings.tiers
     )
-    pairs = f"{len(declared.pairs)} pairs and the head" if declared.pairs else "the head"
+    trained = [f"{len(declared.pairs)} pairs"] if declared.pairs else []
+    if not trained and (others := beside_base(declared)):
+        trained = [f"{len(others)} factors A, B on the devices" if own_layout(spec).tensors else f"{len(others)} cores"]
+    told = " and ".join([*trained, "the head"])
     merged = sum(prod(declared.tensors[name].shape) for name in declared.beside.values())
-    pairs += f", into weights of {_BYTES * merged:,} bytes that are sent down" if merged else ""
-    return f"trained: {pairs}; bytes by tier: {held}; base: {frozen:,} bytes, {spec.base[:12]}, never sent"
+    told += f", into weights of {_BYTES * merged:,} bytes that are sent down" if merged else ""
+    return f"trained: {told}; bytes by tier: {held}; base: {frozen:,} bytes, {spec.base[:12]}, never sent"

@@ -21,10 +21,13 @@ from strategies.methods.heterofl import HeteroFL
 from strategies.methods.inclusivefl import InclusiveFL
 from strategies.methods.nefl import NeFL
 from strategies.methods.ranks.frozen_a import FFALoRA
+from strategies.methods.ranks.heads import Ravan
 from strategies.methods.ranks.het_lora import HetLoRA
+from strategies.methods.ranks.own_b import FedSALoRA
 from strategies.methods.ranks.prefix_average import NestedRanks, PrefixAverage
 from strategies.methods.ranks.products import FlexLoRA, FLoRIST, HLoRA, RaFLoRA
 from strategies.methods.ranks.random_ranks import RandomRanks
+from strategies.methods.ranks.square_core import FedSB
 from strategies.methods.ranks.stacking import FLoRA
 from strategies.methods.ranks.zero_padding import ZeroPadding
 from strategies.methods.scalefl import ScaleFL
@@ -59,6 +62,9 @@ _BUILT_IN: dict[str, type[FlowerStrategy]] = {
     "hetlora": HetLoRA,
     "fslora": RandomRanks,
     "ffa-lora": FFALoRA,
+    "fedsa-lora": FedSALoRA,
+    "fed-sb": FedSB,
+    "ravan": Ravan,
     "flexlora": FlexLoRA,
     "hlora": HLoRA,
     "raflora": RaFLoRA,
@@ -96,6 +102,8 @@ __all__ = [
     "FedEcover",
     "FedProx",
     "FedRolex",
+    "FedSALoRA",
+    "FedSB",
     "FederatedDropout",
     "Fjord",
     "FlexLoRA",
@@ -112,6 +120,7 @@ __all__ = [
     "PrefixAverage",
     "RaFLoRA",
     "RandomRanks",
+    "Ravan",
     "ScaleFL",
     "Schedule",
     "Settings",

@@ -1,8 +1,8 @@
 """What a method says: which part a node gets, what it optimises there, how its reply weighs, what becomes of the mean.
 
 A method is hooks and options, nothing else: every hook is a pure function of a `RoundContext` and its arguments. What a
-method remembers between rounds is a value that goes in and comes out: JSON of the run (`plan_round`), tensors of each
-global state (`refine`). The round itself is in `strategies.round.runner`; a runner has a method.
+method remembers between rounds is a value that goes in and comes out: JSON of the run (`plan_round`, `learnt`), tensors
+of each global state (`refine`). The round itself is in `strategies.round.runner`; a runner has a method.
 """
 
 from __future__ import annotations
@@ -171,6 +171,17 @@ class Method:
         now = context.round_number
         told = [context if one.round_number == now else context.at(one.round_number) for one in participants]
         return [self.plan(then, one.node, one.tier) for then, one in zip(told, participants, strict=True)], values
+
+    def learnt(self, context: RoundContext, values: Values, counted: Sequence[AcceptedUpdate]) -> Values:
+        """What the method remembers of a run after a round. Default: what it did before.
+
+        Args:
+            context: of the round.
+            values: as `plan_round` left them; must not be changed.
+            counted: the replies that counted, whose numbers are the nodes' own word; none of an abandoned round.
+        """
+        del context, counted
+        return values
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """Which part a node gets in a round. Default: everything."""

@@ -6,12 +6,13 @@ from functools import partial
 from typing import cast
 
 from client_app.objectives.adversarial import adversarial
-from client_app.objectives.base import LocalObjective, ObjectiveContext, ObjectiveFactory
+from client_app.objectives.base import LocalObjective, ObjectiveContext, ObjectiveFactory, Settles
 from client_app.objectives.cross_entropy import batch_masked_cross_entropy, cross_entropy, masked_cross_entropy, task_of
 from client_app.objectives.exits import deep_supervision
 from client_app.objectives.importance import importance_masked
 from client_app.objectives.nets import every_net
 from client_app.objectives.ordered_dropout import OrderedDropout
+from client_app.objectives.self_pruning import SelfPruning
 from models.errors import SettingError
 from models.registry import Registry
 from models.variants.base_nets import BaseNets
@@ -34,6 +35,7 @@ OBJECTIVES: Registry[ObjectiveFactory] = Registry(
         "ordered-dropout": OrderedDropout,
         "deep-supervision": deep_supervision,
         "importance-masked": importance_masked,
+        "self-pruning": SelfPruning,
     },
 )
 
@@ -55,4 +57,4 @@ def objective(name: str, about: ObjectiveContext) -> LocalObjective:
     return adversarial(factory(about), task_of(name)(about), about)
 
 
-__all__ = ["OBJECTIVES", "LocalObjective", "ObjectiveContext", "ObjectiveFactory", "objective"]
+__all__ = ["OBJECTIVES", "LocalObjective", "ObjectiveContext", "ObjectiveFactory", "Settles", "objective"]

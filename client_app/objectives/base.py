@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -45,3 +46,12 @@ class ObjectiveContext:
 # (inputs (N, C, H, W), labels (N,)) → (scalar loss to differentiate, logits (N, classes) to report)
 LocalObjective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 ObjectiveFactory = Callable[[ObjectiveContext], LocalObjective]
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """An objective that has something to do after the last step."""
+
+    def settle(self) -> Mapping[str, float]:
+        """Change the network, and say what the reply has to say of it."""
+        ...

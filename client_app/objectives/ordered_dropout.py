@@ -17,6 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from client_app.objectives.base import ObjectiveContext
+from models.adapters.dropout import draws_of, dropping
 from models.adapters.frozen import frozen_tensors
 from models.algebra.axes import layout_of
 from models.algebra.plans import Plan
@@ -86,7 +87,7 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Rate) -> Ca
 
     def forward(inputs: Tensor) -> Tensor:
         skeleton.train(module.training)
-        with noise_share(skeleton, noise_share_of(module)):
+        with noise_share(skeleton, noise_share_of(module)), dropping(skeleton, draws_of(module)):
             return functional_call(skeleton, part.gather(tensors) | held, (inputs,), strict=True)  # type: ignore[no-any-return]
 
     return forward

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flotilla.serving.formats.runtime import CannotExport, write_whole
 from flotilla.serving.load import CannotLoad, FinishedRun, following_only, open_run
+from models.adapters.adapter import PAIR
 from models.algebra.plans import Plan
 from models.networks.bases import BASE
 from models.networks.build import layout, submodel
@@ -63,6 +64,10 @@ def export_peft(run: Path, tier: str, out: Path | None = None, *, allow: Iterabl
             raise CannotExport('--to peft: for a run with a low-rank adapter, such as adapter = "lora:16"')
         if spec.adapter.merges:
             raise CannotExport("--to peft: of this run the products are in the weights; any other form has them")
+        if spec.adapter.form != PAIR:
+            raise CannotExport(
+                "--to peft: for pairs of factors, which this run has not trained; --to onnx has products"
+            )
         names = opened.tiers if tier == "all" else [tier]
         folder = run / "export" if out is None else out
         return [_written(opened, spec, name, folder / f"peft-{name}") for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 
 from models.algebra.axes import Dim, axes_along
@@ -13,6 +13,8 @@ LINEAR, ATTENTION = "linear", "attention"
 HEAD = "head"
 LORA = "lora"  # Hu et al., LoRA (ICLR 2022)
 MOST = 1024  # of a rank
+PAIR, CORE, HEADS, SHARED_A = "pair", "core", "heads", "shared-a"
+FORMS = (PAIR, CORE, HEADS, SHARED_A)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,12 @@ class Adapter:
             on average over draws, as all of them; then leading parts do not nest.
         merges: whether the weights that pairs stand beside are part of the state, held and sent, because products are
             added to them from time to time; else they are the base's.
+        form: what of B·A is trained: "pair" is both factors, "core" a square matrix between two that nobody trains,
+            "heads" the blocks on its diagonal (`models.adapters.cores`); with "shared-a" both factors are, and B is
+            each device's own (`models.adapters.own`).
+        seed: of the run, from which such factors are drawn.
+        heads: number of such blocks; a divisor of R.
+        dropout: probability that an input of A is left out while a device trains.
     """
 
     rank: int
@@ -39,12 +47,40 @@ class Adapter:
     targets: tuple[str, ...] = (LINEAR,)
     sketched: bool = False
     merges: bool = False
+    form: str = PAIR
+    seed: int = 0
+    heads: int = 0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank <= MOST:
             raise ValueError(f"rank = {self.rank}: allowed is 0 to {MOST}")
         if not 0 < self.alpha < float("inf"):
             raise ValueError(f"alpha = {self.alpha}: allowed is more than 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout = {self.dropout}: allowed is 0 to less than 1")
+        if type(self.seed) is not int:
+            raise ValueError(f"seed = {str(self.seed)[:40]!r}: allowed are whole numbers")
+        if self.form not in FORMS:
+            raise ValueError(f"form = {str(self.form)[:40]!r}: allowed is {', '.join(FORMS)}")
+        if type(self.heads) is not int or (self.form == HEADS) != (1 <= self.heads <= self.rank):
+            raise ValueError(f"heads = {str(self.heads)[:40]!r}: allowed is 1 to {self.rank} of the form {HEADS}")
+        if self.heads and self.rank % self.heads:
+            raise ValueError(f"heads = {self.heads}: allowed are divisors of {self.rank}")
+
+    def fields(self) -> dict[str, object]:
+        """As JSON has it; what only some adapters have is absent where it is not used."""
+        fields = asdict(self)
+        for name in ("merges", "dropout"):
+            if not fields[name]:
+                del fields[name]
+        if self.form == PAIR:
+            del fields["form"]
+        if self.form in (PAIR, SHARED_A):
+            del fields["seed"]
+        if self.form != HEADS:
+            del fields["heads"]
+        return fields
 
     @property
     def factor(self) -> float:
@@ -69,12 +105,14 @@ class Adapter:
         )
 
 
-def read_adapter(text: str, alpha: float, targets: str) -> Adapter | None:
+def read_adapter(text: str, alpha: float, targets: str, dropout: float = 0.0) -> Adapter | None:
     """Read "lora:16" or "head"; "" is None.
 
     Raises:
-        SettingError: (keys adapter, adapter-targets) anything else.
+        SettingError: (keys adapter, adapter-targets, adapter-dropout) anything else.
     """
+    if dropout and text in ("", HEAD):
+        raise SettingError("adapter-dropout", dropout, '0 without pairs of factors, such as adapter = "lora:16"')
     if not text:
         return None
     kind, _, number = text.partition(":")
@@ -84,4 +122,4 @@ def read_adapter(text: str, alpha: float, targets: str) -> Adapter | None:
     wanted = tuple(part.strip() for part in targets.split(",") if part.strip())
     if not wanted:
         raise SettingError("adapter-targets", targets, 'linear, attention, or names of axes, such as "hidden*"')
-    return Adapter(rank=rank, alpha=alpha, targets=wanted)
+    return Adapter(rank=rank, alpha=alpha, targets=wanted, dropout=dropout)

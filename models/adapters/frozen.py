@@ -42,10 +42,15 @@ def freeze(
             if found.shape != held.shape:
                 raise ValueError(f"the base's {name!r} has shape {tuple(found.shape)}, not {tuple(held.shape)}")
             held = (found if parameter else found.clone()).to(held.device)
-        owner.register_buffer(leaf, held, persistent=False)
-        vars(owner).setdefault(_MARK, set()).add(leaf)
+        hold(owner, leaf, held)
         if not parameter:
             vars(owner).setdefault(_WRITTEN, set()).add(leaf)
+
+
+def hold(owner: nn.Module, leaf: str, tensor: Tensor) -> None:
+    """Give a module a tensor that is no part of its state."""
+    owner.register_buffer(leaf, tensor, persistent=False)
+    vars(owner).setdefault(_MARK, set()).add(leaf)
 
 
 def frozen_tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,8 @@
-"""A pair of factors beside a linear layer: y = W·x + b + (α/R)·B·(A·x); see `models.algebra.pairs`."""
+"""A pair of factors beside a linear layer: y = W·x + b + (α/R)·B·(A·x); see `models.algebra.pairs`.
+
+In other forms of an adapter the factors are held, and what stands between them is trained (`models.adapters.cores`), or
+B is a device's own.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.adapters.adapter import Adapter
-from models.algebra.axes import Axis, Dim, Kind, Place, declare, declared_dims
+from models.adapters.adapter import CORE as WITH_CORE
+from models.adapters.adapter import HEADS as WITH_HEADS
+from models.adapters.adapter import SHARED_A, Adapter
+from models.adapters.cores import CORE, HEADS, add_core, add_heads, between, hold_factors
+from models.adapters.dropout import DROPOUT, Dropout
+from models.adapters.own import own
+from models.algebra.axes import Axis, Dim, Kind, Layout, Place, declare, declared_dims, heads
 
 A, B = "lora_A", "lora_B"
 ATTENDS = "ATTENDS"  # of modules whose linear layers are an attention's
@@ -31,8 +40,8 @@ def add_pair(
     adapter: Adapter,
     sizes: Mapping[str, int],
     place: Place | None = None,
-) -> tuple[str, str]:
-    """Give a module that has the weight (m, n) of a linear layer a pair of factors, zero.
+) -> None:
+    """Give a module that has the weight (m, n) of a linear layer a pair of factors, zero, or a core between two.
 
     Args:
         module: the layer, or what stands for it.
@@ -40,20 +49,28 @@ def add_pair(
         dims: what the weight's dimensions run along.
         adapter: rank and factor.
         sizes: kept ranks by axis; an axis that is absent is full.
-        place: where in depth the factors stand; None: where the module does.
-
-    Returns:
-        Names of A and B.
+        place: where in depth they stand; None: where the module does.
     """
     weight, axis = module.weight, rank_axis(path)
     assert isinstance(weight, Tensor)
     rank = sizes.get(axis, adapter.rank)
+    setattr(module, FACTOR, adapter.factor_of(rank))
+    if adapter.dropout:
+        module.add_module(DROPOUT, Dropout(adapter.dropout))
+    if adapter.form in (WITH_CORE, WITH_HEADS):
+        hold_factors(module, (A, B), path, adapter=adapter, rank=rank)
+        if adapter.form == WITH_CORE:
+            add_core(module, axis, rank=rank, place=place)
+        else:
+            add_heads(module, adapter=adapter, place=place)
+        return
     module.register_parameter(A, nn.Parameter(torch.zeros(rank, weight.shape[1])))
-    module.register_parameter(B, nn.Parameter(torch.zeros(weight.shape[0], rank)))
+    if adapter.form == SHARED_A:
+        own(module, B, torch.zeros(weight.shape[0], rank))
+    else:
+        module.register_parameter(B, nn.Parameter(torch.zeros(weight.shape[0], rank)))
     places = None if place is None else {A: place, B: place}
     declare(module, {A: (axis, dims[1]), B: (dims[0], axis)}, places=places)
-    setattr(module, FACTOR, adapter.factor_of(rank))
-    return f"{path}.{A}", f"{path}.{B}"
 
 
 def add_pairs(network: nn.Module, adapter: Adapter, sizes: Mapping[str, int], *, but: Callable[[str], bool]) -> None:
@@ -82,8 +99,19 @@ def paths_of_pairs(network: nn.Module) -> list[str]:
 
 
 def names_of_pairs(network: nn.Module) -> frozenset[str]:
-    """Names of all factors."""
-    return frozenset(f"{path}.{leaf}" for path in paths_of_pairs(network) for leaf in (A, B))
+    """Names of all that is trained beside a weight: of both factors, or of what stands between them."""
+    return frozenset(
+        f"{path}.{name}"
+        for path in paths_of_pairs(network)
+        for name, _ in network.get_submodule(path).named_parameters()
+        if name.partition(".")[0] in (A, B, CORE, HEADS)
+    )
+
+
+def beside_base(layout: Layout) -> list[str]:
+    """Of the layout of a network with an adapter, names of what is trained other than the head."""
+    others = heads(layout) | set(layout.beside.values())
+    return [name for name in layout.tensors if name not in others]
 
 
 def weights_beside(network: nn.Module) -> dict[str, str]:
@@ -98,20 +126,21 @@ def first_a(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def product(module: nn.Module) -> Tensor:
-    """(α/R)·B·A of a layer's pair, (m, n), which adds to its weight."""
-    a, b, factor = getattr(module, A), getattr(module, B), getattr(module, FACTOR)
-    found: Tensor = factor * (b @ a)
+    """(α/R)·B·A or (α/R)·B·C·A beside a layer's weight, (m, n), which adds to it."""
+    a, b, core = getattr(module, A), getattr(module, B), between(module)
+    found: Tensor = getattr(module, FACTOR) * (b @ (a if core is None else core @ a))
     return found
 
 
 def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapter) -> dict[str, Axis]:
-    """The axes of a network with pairs: those of its base are not cut, those of the pairs' ranks are."""
+    """The axes of a network with pairs: those of its base are not cut, the pairs' ranks are, unless they are heads'."""
     fixed = {name: Axis(name, one.size, Kind.FIXED if one.kind.cut else one.kind) for name, one in axes.items()}
-    names = [rank_axis(path) for path in paths_of_pairs(network)]
+    names = [rank_axis(path) for path in paths_of_pairs(network)] if not adapter.heads else []
     return fixed | {name: Axis(name, adapter.rank, Kind.RANK) for name in names}
 
 
 def _add_product(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    a, b, factor = getattr(module, A), getattr(module, B), getattr(module, FACTOR)
-    added: Tensor = factor * F.linear(F.linear(inputs[0], a), b)
+    a, b, factor, core = getattr(module, A), getattr(module, B), getattr(module, FACTOR), between(module)
+    inner = F.linear(module.get_submodule(DROPOUT)(inputs[0]) if hasattr(module, DROPOUT) else inputs[0], a)
+    added: Tensor = factor * F.linear(inner if core is None else F.linear(inner, core), b)
     return output + added

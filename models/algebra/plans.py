@@ -35,6 +35,7 @@ class Plan:
             after them; a plan's submodel is what is trained, and `holding` says what is held.
         fixed: whether of pairs of low-rank factors A is held and not trained, or in its place the weights beside them
             where these are part of the state (`Pair.weight`).
+        untrained: blocks that are held and not trained, ascending.
     """
 
     rate: Rate = FULL
@@ -49,6 +50,7 @@ class Plan:
     keep: Fraction = FULL
     frozen: int = 0
     fixed: bool = False
+    untrained: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, share in (("rate", self.rate), ("keep", self.keep)):
@@ -64,12 +66,12 @@ class Plan:
     @property
     def holding(self) -> Plan:
         """The plan of everything that is held, trained or not."""
-        return replace(self, frozen=0, fixed=False) if self.holds_more else self
+        return replace(self, frozen=0, fixed=False, untrained=()) if self.holds_more else self
 
     @property
     def holds_more(self) -> bool:
         """Whether something is held that is not trained, beside a base."""
-        return bool(self.frozen) or self.fixed
+        return bool(self.frozen or self.fixed or self.untrained)
 
     def to_json(self) -> str:
         """Serialise; fields at their default are left out."""
@@ -96,6 +98,8 @@ class Plan:
             fields["frozen"] = self.frozen
         if self.fixed:
             fields["fixed"] = True
+        if self.untrained:
+            fields["untrained"] = list(self.untrained)
         return json.dumps(fields)
 
     @staticmethod
@@ -116,7 +120,7 @@ class Plan:
             own_exit, dropped = bool(fields.get("own_exit", False)), tuple(map(int, fields.get("dropped", ())))
             bases = None if fields.get("bases") is None else tuple(map(int, fields["bases"]))
             keep, frozen = Fraction(fields.get("keep", "1")), int(fields.get("frozen", 0))
-            fixed = bool(fields.get("fixed", False))
+            fixed, untrained = bool(fields.get("fixed", False)), tuple(map(int, fields.get("untrained", ())))
         except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(f"not a plan: {text[:80]!r} ({error!r})") from None
         return Plan(
@@ -131,6 +135,7 @@ class Plan:
             keep=keep,
             frozen=frozen,
             fixed=fixed,
+            untrained=untrained,
         )
 
 
@@ -187,7 +192,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
         raise ValueError(f"the plan has rates for {sorted(strange)}: allowed is {list(layout.groups)}")
     if plan.depth is not None and plan.depth not in layout.exits:
         raise ValueError(f"depth = {plan.depth}: allowed is one of {sorted(layout.exits)}")
-    if wrong := set(plan.dropped) - layout.blocks:
+    if wrong := {*plan.dropped, *plan.untrained} - layout.blocks:
         raise ValueError(f"blocks {sorted(wrong)} cannot be left out: allowed is {sorted(layout.blocks)}")
     runs = {name: kept_runs(axis, plan, units) for name, axis in layout.axes.items()}
     fixed = {pair.weight or pair.a for pair in layout.pairs} if plan.fixed else set()
@@ -219,6 +224,8 @@ def _held(tensor: TensorLayout, plan: Plan, layout: Layout) -> bool:
 
 def _frozen(tensor: TensorLayout, plan: Plan) -> bool:
     """Whether a tensor that is held is not trained; an exit that every depth uses is."""
+    if tensor.block in plan.untrained:
+        return True
     return bool(plan.frozen) and (tensor.exit or tensor.stage) in range(plan.frozen + 1)
 
 

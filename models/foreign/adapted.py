@@ -8,6 +8,8 @@ import torch
 from torch import fx, nn
 
 from models.adapters.adapter import Adapter
+from models.adapters.cores import CORE, HEADS
+from models.adapters.dropout import DROPOUT
 from models.adapters.low_rank import FACTOR, A, B, add_pair
 from models.algebra.axes import Dim, Place
 
@@ -50,20 +52,40 @@ def add_pairs_to_graphs(
                 module = part.get_submodule(path)
                 add_pair(module, path, dims[name], adapter=adapter, sizes=sizes, place=places[name])
                 done.add(name)
-            _add_product(graph, node, path, getattr(part.get_submodule(path), FACTOR))
+            _add_product(graph, node, path, part.get_submodule(path))
 
 
-def _add_product(graph: fx.Graph, node: fx.Node, path: str, factor: float) -> None:
+def _add_product(graph: fx.Graph, node: fx.Node, path: str, layer: nn.Module) -> None:
     linear, uses = torch.ops.aten.linear.default, list(node.users)
     with graph.inserting_after(node):
         total = graph.call_function(torch.ops.aten.add.Tensor, (node, node))
     with graph.inserting_before(total):
-        inner = graph.call_function(linear, (node.args[0], graph.get_attr(f"{path}.{A}")))
+        x = node.args[0]
+        if hasattr(layer, DROPOUT):
+            x = graph.call_module(f"{path}.{DROPOUT}", (x,))
+        inner = graph.call_function(linear, (x, graph.get_attr(f"{path}.{A}")))
+        if hasattr(layer, CORE):
+            inner = graph.call_function(linear, (inner, graph.get_attr(f"{path}.{CORE}")))
+        if hasattr(layer, HEADS):
+            inner = graph.call_function(
+                linear, (inner, _diagonal(graph, f"{path}.{HEADS}", len(getattr(layer, HEADS))))
+            )
         outer = graph.call_function(linear, (inner, graph.get_attr(f"{path}.{B}")))
-        scaled = graph.call_function(torch.ops.aten.mul.Tensor, (outer, factor))
+        scaled = graph.call_function(torch.ops.aten.mul.Tensor, (outer, getattr(layer, FACTOR)))
     total.args = (node, scaled)
     for use in uses:
         use.replace_input_with(node, total)
+
+
+def _diagonal(graph: fx.Graph, path: str, count: int) -> fx.Node:
+    """The matrix with all heads on its diagonal, each with its scale."""
+    heads = tuple(
+        graph.call_function(
+            torch.ops.aten.mul.Tensor, tuple(graph.get_attr(f"{path}.{i}.{leaf}") for leaf in ("scale", "core"))
+        )
+        for i in range(count)
+    )
+    return graph.call_function(torch.block_diag, heads)
 
 
 def _weight(node: fx.Node) -> str:

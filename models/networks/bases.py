@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from models.adapters.adapter import PAIR
 from models.algebra.axes import TensorLayout
 from models.networks.build import initial_state, layout, without_adapter
 from models.networks.peft_form import is_peft, outer, read_config, state_in_peft
@@ -77,6 +78,8 @@ def trained_in(place: Path, spec: NetworkSpec) -> dict[str, Tensor]:
         weights = {name: declared.tensors[name] for name in declared.beside.values()}
         return state_in_peft(place, spec) | _tensors_in(base_file(place), weights, outer(alone.tensors))
     if place.is_dir() and (place / BASE).is_file():
+        if spec.adapter is not None and spec.adapter.form != PAIR:
+            raise ValueError(f"{place} is of another adapter: between factors that are drawn from another seed")
         found = _tensors_in(place / MODEL, declared.tensors, "")
         if len(found) < len(declared.tensors):
             raise ValueError(f"{place / MODEL} is of another adapter")

@@ -10,10 +10,10 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from models.adapters.adapter import Adapter
+from models.adapters.adapter import PAIR, SHARED_A, Adapter
 from models.adapters.frozen import freeze, frozen_tensors
 from models.adapters.low_rank import add_pairs, axes_with_ranks, first_a, names_of_pairs, weights_beside
-from models.algebra.axes import Layout, heads, layout_of
+from models.algebra.axes import Along, Kind, Layout, heads, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
 from models.algebra.submodel import Submodel
@@ -101,6 +101,15 @@ def layout(spec: NetworkSpec) -> Layout:
     return layout_with_copies(network, spec.private, _variants(spec))
 
 
+@lru_cache(maxsize=64)
+def own_layout(spec: NetworkSpec) -> Layout:
+    """Collect the declaration of what every device keeps to itself of a completed spec's network."""
+    if spec.adapter is None or spec.adapter.form != SHARED_A:
+        return Layout({}, {})
+    whole = layout(replace(spec, adapter=replace(spec.adapter, form=PAIR)))
+    return Layout(whole.axes, {pair.b: whole.tensors[pair.b] for pair in whole.pairs})
+
+
 def _adapted_layout(spec: NetworkSpec, adapter: Adapter) -> Layout:
     alone = layout(without_adapter(spec))
     with torch.device("meta"):
@@ -138,7 +147,8 @@ def shape_of(spec: NetworkSpec, plan: Plan) -> Hashable:
     """What `build_part` depends on: plans of the same shape give the same network, whichever units they keep."""
     bases = None if plan.bases is None else len(plan.bases)
     sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
-    return spec, plan.rate, plan.depth, plan.own_exit, plan.dropped, plan.frozen, plan.fixed, bases, sizes
+    held = plan.frozen, plan.fixed, plan.untrained
+    return spec, plan.rate, plan.depth, plan.own_exit, plan.dropped, held, bases, sizes
 
 
 def build_part(spec: NetworkSpec, plan: Plan) -> nn.Module:
@@ -193,7 +203,8 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
     Tensors of two or more dimensions are drawn from U(-b, b), b = 1/sqrt(fan_in); biases of those layers likewise
     (fan_in of their weight); embeddings from N(0, 0.02²) unless the network says otherwise; norms start at weight 1,
     bias 0, statistics at mean 0 and variance 1. A network that is an ordinary module starts as its own code says. Of a
-    pair of low-rank factors A is drawn as a linear layer's weight is, and B is zero (Hu et al., ICLR 2022, §4.1).
+    pair of low-rank factors A is drawn as a linear layer's weight is, and B is zero (Hu et al., ICLR 2022, §4.1); what
+    stands between two frozen factors is zero.
     """
     if spec.adapter is not None:
         return _with_pairs(initial_state(without_adapter(spec), generator), layout(spec), generator)
@@ -210,11 +221,16 @@ def initial_state(spec: NetworkSpec, generator: torch.Generator) -> dict[str, Te
 
 def _with_pairs(state: Mapping[str, Tensor], adapted: Layout, generator: torch.Generator) -> dict[str, Tensor]:
     """The first state of a network with pairs, from that of the network without."""
-    drawn = {}
-    for pair in adapted.pairs:
-        drawn[pair.a] = first_a(adapted.tensors[pair.a].shape, generator)
-        drawn[pair.b] = torch.zeros(adapted.tensors[pair.b].shape)
-    return {name: drawn[name] if name in drawn else state[name] for name in adapted.tensors}
+    found = {}
+    for name, tensor in adapted.tensors.items():
+        rows, columns = (*tensor.dims, None, None)[:2]
+        if name in state:
+            found[name] = state[name]
+        elif isinstance(rows, Along) and rows != columns and adapted.axes[rows.axis].kind is Kind.RANK:  # it is an A
+            found[name] = first_a(tensor.shape, generator)
+        else:
+            found[name] = torch.zeros(tensor.shape)
+    return found
 
 
 @torch.no_grad()

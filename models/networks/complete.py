@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.adapters.adapter import HEAD, Adapter
+from models.adapters.low_rank import beside_base
 from models.algebra.axes import heads
 from models.errors import SettingError
 from models.networks.build import blank, layout
@@ -88,13 +89,14 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
     declared = layout(spec)
     if not heads(declared):
         raise SettingError("adapter", told, f'"": {spec.name!r} has no layer that counts classes')
-    if adapter.rank and not declared.pairs:
+    beside = beside_base(declared)
+    if adapter.rank and not beside:
         wanted = ", ".join(adapter.targets)
         raise SettingError("adapter-targets", wanted, f"some linear layers of {spec.name!r} other than its head")
     network = blank(spec).train()
     network(examples(spec, 2)).sum().backward()
     state = network.state_dict(keep_vars=True)
-    if unused := [pair.b for pair in declared.pairs if state[pair.b].grad is None]:
+    if unused := [name for name in beside if state[name].grad is None]:
         raise SettingError(
             "adapter", told, f'"": {spec.name!r} uses weights of {unused[0]!r} without calling the layer'
         )

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from models.adapters.adapter import PAIR
 from models.adapters.low_rank import paths_of_pairs
 from models.algebra.axes import heads
 from models.networks.build import blank, layout, without_adapter
@@ -65,7 +66,7 @@ def peft_config(spec: NetworkSpec, rank: int, base: str) -> dict[str, Any]:
         "base_model_name_or_path": base,
         "r": rank,
         "lora_alpha": spec.adapter.factor_of(rank) * rank,
-        "lora_dropout": 0.0,
+        "lora_dropout": spec.adapter.dropout,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -124,6 +125,8 @@ def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
             the network has not; one line.
     """
     assert spec.adapter is not None
+    if spec.adapter.form != PAIR:
+        raise ValueError(f"{folder} has pairs of factors, of which this run trains none")
     config = read_config(folder)
     for key in ("use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
         if config.get(key):

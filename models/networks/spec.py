@@ -108,6 +108,8 @@ class NetworkSpec:
             del fields["ends"]
         if self.adapter is None:
             del fields["adapter"], fields["base"]
+        else:
+            fields["adapter"] = self.adapter.fields()
         return json.dumps(fields)
 
     @staticmethod

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
-from models.settings import ELSEWHERE, Names, Range, Text, at_least, check, more_than, setting
+from models.settings import ELSEWHERE, Names, Range, Text, at_least, between, check, more_than, setting
 from protocol.training_way import WAYS
 from server_app.folder.tracking import TRACKERS
 from server_app.metrics import AUTO, METRICS
@@ -118,6 +118,9 @@ class Adapters(Checked):
         "which linear layers have a pair: `linear` all but the head, `attention` those of attention, or names of axes"
         ' as `flotilla inspect` prints them, such as `"hidden*"`',
         Text('linear, attention, or names of axes, such as "hidden*"'),
+    )
+    adapter_dropout: float = setting(
+        0.0, "probability that an input of the factor A is left out while a device trains", between(0, 0.99)
     )
 
 

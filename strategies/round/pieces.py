@@ -42,12 +42,22 @@ NO_GUARD = GuardOptions(guard=False, guard_norm="off", guard_rollbacks=0)
 class MethodMemory(Stateful):
     """What the method remembers of the run.
 
+    Args:
+        method: what is trained by.
+        context: of the first round.
+
     Attributes:
-        values: as `Method.plan_round` gave them.
+        values: as `Method.plan_round` and `Method.learnt` gave them.
     """
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, context: RoundContext) -> None:
+        self._method, self._context = method, context
         self.values: Values = method.initial_values()
+
+    def learn(self, outcome: RoundOutcome) -> None:
+        """Take in what nodes said."""
+        context = self._context.at(outcome.report.number)
+        self.values = self._method.learnt(context, self.values, outcome.counted)
 
     def checkpoint(self) -> Saved:
         """The values, which are JSON."""
@@ -99,7 +109,7 @@ class Pieces:
             patience=self.patience,
             clock=self.clock,
         )
-        self.memory = MethodMemory(method)
+        self.memory = MethodMemory(method, context)
         self.work_of: Callable[[Tier], Work] = lru_cache(maxsize=64)(settings.work_of)
         every: dict[str, Stateful | None] = {
             "clusters": self.clusters,

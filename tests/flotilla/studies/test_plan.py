@@ -41,7 +41,7 @@ def test_the_example_is_the_one_in_the_document() -> None:
 
 def test_every_run_of_the_example_of_ranks_can_be() -> None:
     cells = read_plan(Path(__file__).parents[3] / "examples/ranks.toml")
-    assert len(cells) == 12 * 2 * 3
+    assert len(cells) == 15 * 2 * 3
     first = [cell for cell in cells if cell.seed == 1]
     assert {resolve({}, overrides=dict(cell.keys)).network.adapter is not None for cell in first} == {True}
 

@@ -11,6 +11,8 @@ import torch
 
 from models import base_store
 from models.adapters.adapter import Adapter
+from models.adapters.low_rank import paths_of_pairs, product
+from models.adapters.own import own_tensors
 from models.algebra.axes import heads
 from models.algebra.plans import Plan
 from models.networks.bases import drawn_base, first_state
@@ -52,3 +54,37 @@ def test_ranks_of_an_ordinary_module_nest_and_merge() -> None:
     assert not torch.allclose(part(x), untrained(x), atol=1e-2)
     ordinary, everything, tensors = merged(spec, plan, submodel(spec, plan).gather(state))
     assert torch.allclose(part_of(ordinary, everything, tensors).eval()(x), part(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        Adapter(rank=4, alpha=8.0, form="core", seed=1),
+        Adapter(rank=4, alpha=8.0, form="heads", seed=1, heads=2),
+        Adapter(rank=4, alpha=8.0, form="shared-a"),
+    ],
+    ids=lambda one: one.form,
+)
+def test_other_forms_of_an_adapter_compute_what_they_add_to_the_weights(adapter: Adapter) -> None:
+    spec = completed(replace(SPEC, adapter=adapter))
+    spec = replace(spec, base=base_store.hold(drawn_base(spec, seed=3)))
+    draws = torch_generator(1, 0, "server", "test")
+    state = {name: torch.randn(one.shape, generator=draws) for name, one in layout(spec).tensors.items()}
+    x = torch.randn(6, 1, 8, 8, generator=draws)
+    network = part_of(spec, Plan(), state)
+    paths = paths_of_pairs(network)
+    assert len(paths) == 4
+    with torch.no_grad():
+        for tensor in own_tensors(network).values():
+            tensor.add_(torch.randn(tensor.shape, generator=draws))
+    alone, plan, tensors = merged(spec, Plan(), state)
+    for path in paths:  # with what a device has of its own
+        tensors[f"{path}.weight"] = network.get_buffer(f"{path}.weight") + product(network.get_submodule(path))
+    expected = part_of(alone, plan, tensors)
+    for training in (True, False):
+        found, wanted = network.train(training)(x), expected.train(training)(x)
+        assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    if adapter.heads:
+        some = part_of(spec, Plan(untrained=(2,)), state)
+        assert set(some.state_dict()) < set(network.state_dict())
+        assert torch.equal(some.eval()(x), part_of(spec, Plan(), state).eval()(x))

@@ -1,0 +1,76 @@
+"""RAVAN (Raje et al., NeurIPS 2025, arXiv 2506.05568): heads between frozen factors, some of which a device trains.
+
+ΔW = (α/R)·Σ_i s_i·B_i·H_i·A_i over h heads of R/h ranks each. All B_i and A_i are the same for everybody, frozen, and
+orthogonal to each other (Gram-Schmidt); H_i begins at zero, s_i at 1. A device *holds* all heads and trains H_i
+and s_i of so many of them as it can; it sends s_i·H_i, and begins the next round at s_i = 1. The server averages each
+head over those who trained it, so the average of what travels *is* that of the products, head by head. A head has
+(R/h)² numbers: with as many numbers as a pair of factors has, R is many times the pair's rank.
+
+A device of rank r trains ⌈h·r/R⌉ heads, drawn each round anew; all devices compute the whole network, so tiers differ
+in what they train and send, and in nothing of what they are scored on. Not in here: the choice of heads by the size of
+their weights or gradients, and factors of other distributions, which the paper compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from models.adapters.adapter import HEADS, PAIR
+from models.algebra.plans import Plan, kept_units
+from models.algebra.rates import single
+from models.errors import SettingError
+from models.networks.spec import NetworkSpec
+from models.randomness import generator
+from models.settings import Setting, between
+from protocol import Scalar
+from strategies.context import RoundContext
+from strategies.exchange.node import Node
+from strategies.methods.ranks.base import RankMethod
+from strategies.settings import Settings
+from strategies.tiers.tier import Tier
+
+
+class Ravan(RankMethod):
+    """Random heads, averaged over those who trained them.
+
+    Options: `heads` (4): h, a divisor of R.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Setting]] = {
+        "heads": Setting(
+            4, "number of heads, a divisor of the adapter's rank; a device trains its share", between(1, 64)
+        ),
+    }
+    WIDTHS = False
+
+    @classmethod
+    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+        """With heads in place of pairs.
+
+        Raises:
+            SettingError: there are no pairs, heads are no divisor of the rank, or those that a device does not train
+                would not come to it.
+        """
+        if settings.codec_down.name != "float32":
+            raise SettingError("codec-down", settings.codec_down.name, f"float32 for {cls.__name__}")
+        if network.adapter is not None and network.adapter.form != PAIR:
+            return network
+        adapter, heads = super().adapted(network, settings, options).adapter, int(options["heads"])
+        assert adapter is not None  # there are pairs
+        if adapter.rank % heads:
+            raise SettingError("ravan-heads", heads, f"a divisor of {adapter.rank}, the adapter's rank")
+        return replace(network, adapter=replace(adapter, form=HEADS, heads=heads, seed=settings.seed))
+
+    def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
+        """Everything, of which some heads are trained."""
+        heads = int(self.options["heads"])
+        draws = generator(context.settings.seed, context.round_number, node.id, "heads")
+        trained = draws.permutation(heads)[: kept_units(heads, single(tier.rate))]
+        return Plan(untrained=tuple(sorted(set(range(1, heads + 1)) - {int(one) + 1 for one in trained})))
+
+    def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
+        """Everything, for every tier."""
+        del context, tier
+        return Plan()

@@ -35,6 +35,7 @@ from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, Scalar, StatisticsRequest, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
+from protocol.memory_format import channels_last
 from protocol.training_way import why_loop
 
 
@@ -86,6 +87,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
                     augmentation=augmentation,
                     adjust=None if regulariser is None else regulariser.add_gradients,
                     task=request.network.task,
+                    memory_format=_memory_format(request, model),
                 )
             fold_scales(model.module)
             if isinstance(loss, Settles):
@@ -226,6 +228,12 @@ def _is_fused(request: TrainRequest, model: LocalModel) -> bool:
     regularised = request.dynamic_regulariser is not None
     why = why_loop(request.network, request.plan, request.work, request.objective.name, regularised=regularised)
     return model.device.type == "cpu" and not why
+
+
+def _memory_format(request: TrainRequest, model: LocalModel) -> torch.memory_format:
+    """How the loop has a batch of inputs in memory; on other devices than CPUs nothing was measured."""
+    last = model.device.type == "cpu" and channels_last(request.network, request.plan, request.work)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _objective_context(

@@ -49,6 +49,7 @@ def train(
     augmentation: Augmentation | None,
     adjust: Callable[[], None] | None = None,
     task: str = CLASSIFICATION,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Trained:
     """Train a network in place.
 
@@ -62,6 +63,7 @@ def train(
         augmentation: what happens to the images of a batch; None is nothing.
         adjust: changes the gradients before every step, if given.
         task: see `models.losses`.
+        memory_format: of a batch of inputs, which decides that of the features.
     """
     device = next(module.parameters()).device
     inputs, labels = examples.held.to(device), examples.labels.to(device)
@@ -86,6 +88,7 @@ def train(
         y = labels.index_select(0, rows)
         if augmentation is not None:
             x = augmentation(x, draws)
+        x = x.contiguous(memory_format=memory_format)
         began = perf_counter()
         with precision:
             loss, logits = objective(x, y)

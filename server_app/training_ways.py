@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.memory_format import channels_last
 from protocol.training_way import why_loop
 from strategies import FlowerStrategy
 
@@ -9,19 +10,21 @@ FUSED = "fused"
 
 
 def training_ways(strategy: FlowerStrategy) -> dict[str, str]:
-    """By tier "fused", or "loop" and why; on devices without CUDA.
+    """By tier "fused", or "loop", why, and whether with channels innermost; on devices without CUDA.
 
     Args:
         strategy: of the run.
     """
     context, settings, found = strategy.context(1), strategy.settings, {}
     for tier in settings.tiers:
+        plan = strategy.kept_plan(context, tier)
         why = why_loop(
             strategy.network,
-            strategy.kept_plan(context, tier),
+            plan,
             settings.work,
             strategy.objective(context, tier).name,
             regularised=bool(settings.dynamic_alpha),
         )
-        found[tier.name] = f"loop: {why}" if why else FUSED
+        last = "; channels last" if channels_last(strategy.network, plan, settings.work) else ""
+        found[tier.name] = f"loop: {why}{last}" if why else FUSED
     return found

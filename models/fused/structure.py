@@ -182,5 +182,8 @@ def _rearranged(layers: list[Layer]) -> tuple[Layer, ...]:
         if isinstance(layer, MaxPool) and isinstance(before, Relu):
             layer = replace(layer, rectified=True)
             done.pop()
+        if isinstance(layer, Relu) and isinstance(before, MaxPool):
+            layer = replace(before, rectified=True)
+            done.pop()
         done.append(layer)
     return tuple(done)

@@ -6,6 +6,8 @@
   what trainers on devices can differentiate (docs/models-out.md).
 - `cnn-flat`: two 3x3 convolutions without padding, one pool, a hidden layer on the flattened channels; 32-64-128 units.
   With norm "none" on 32x32x3 inputs it is the CIFAR-10 network of pfl-research's benchmark (1,626,442 weights).
+
+Pools stand before ReLUs: the same numbers and gradients, bit for bit, with fewer of them to rectify.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class CNN(Staged):
             inputs, halves = streams[i - 1] if i else IMAGE, i < last - 1  # exits pool what is left
             conv = builder.conv(inputs, streams[i], 3, stride=2 if halves and strided else 1, padding=1, bias=True)
             pool = nn.MaxPool2d(2) if halves and not strided else nn.Identity()
-            return nn.Sequential(conv, builder.norm(streams[i]), nn.ReLU(), pool)
+            return nn.Sequential(conv, builder.norm(streams[i]), pool, nn.ReLU())
 
         super().__init__(builder, [partial(stage, i) for i in range(last)], streams, spatial=True)
 
@@ -69,7 +71,7 @@ class FlatCNN(Staged):
 
         def second() -> nn.Module:
             conv = builder.conv("conv1", "conv2", 3, bias=True)
-            return nn.Sequential(conv, builder.norm("conv2"), nn.ReLU(), nn.MaxPool2d(2))
+            return nn.Sequential(conv, builder.norm("conv2"), nn.MaxPool2d(2), nn.ReLU())
 
         def third() -> nn.Module:
             hidden = builder.linear(Along("conv2", inner=pixels), "hidden")

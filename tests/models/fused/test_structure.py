@@ -43,6 +43,13 @@ def test_the_scaler_goes_into_epsilon() -> None:
     assert all(layer.bias is not None for layer in alone if isinstance(layer, Convolution))
 
 
+@pytest.mark.parametrize("layers", [(nn.ReLU(), nn.MaxPool2d(2)), (nn.MaxPool2d(2), nn.ReLU())])
+def test_a_pool_rectifies_on_either_side(layers: tuple[nn.Module, nn.Module]) -> None:
+    (found,) = layers_of(nn.Sequential(*layers))
+    assert isinstance(found, MaxPool)
+    assert found.rectified
+
+
 class _Own(nn.Linear):
     pass
 

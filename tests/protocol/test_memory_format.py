@@ -1,0 +1,94 @@
+"""Channels innermost: chosen by what is declared, and the same training but for the order of float32 sums."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.adapters.adapter import Adapter
+from models.algebra.plans import Plan
+from models.errors import SettingError
+from models.networks.build import build_part, initial_state, part_of
+from models.networks.complete import completed
+from models.networks.registry import NETWORKS
+from models.networks.spec import EXITS, NetworkSpec
+from models.norms.layers import CHANNEL_NORMS
+from models.randomness import torch_generator
+from protocol import Work, memory_format
+from protocol.memory_format import channels_last
+
+SIDE, CLASSES, BATCH = 16, 5, 4
+RESNET = completed(NetworkSpec("resnet", (3, SIDE, SIDE), CLASSES, widths=(64, 256), blocks=(1, 1)))
+OF_IMAGES = [name for name, network in NETWORKS.items() if network.prove is None and 3 in network.dimensions]
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "last"),
+    [
+        (RESNET, {}, False),  # 256 channels
+        (RESNET, {"plan": Plan(Fraction(1, 2))}, True),
+        (RESNET, {"plan": Plan(Fraction(1, 2)), "work": Work(train_as="loop")}, False),
+        (replace(RESNET, adapter=Adapter(rank=2)), {"plan": Plan(Fraction(1, 2))}, False),
+        (completed(NetworkSpec("cnn-flat", (3, SIDE, SIDE), CLASSES)), {}, True),
+        (completed(NetworkSpec("mlp", (3, SIDE, SIDE), CLASSES)), {}, False),  # no convolution
+        (completed(NetworkSpec("cnn1d", (9, 128), CLASSES)), {}, False),  # no images
+    ],
+)
+def test_which_parts(network: NetworkSpec, changes: dict[str, Any], last: bool) -> None:
+    asked: dict[str, Any] = {"plan": Plan(), "work": Work()} | changes
+    assert channels_last(network, asked["plan"], asked["work"]) is last
+
+
+def test_plans_of_one_shape_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    monkeypatch.setattr(memory_format, "_known", {})
+
+    def counted(spec: NetworkSpec, plan: Plan) -> nn.Module:
+        built.append(plan)
+        return build_part(spec, plan)
+
+    monkeypatch.setattr(memory_format, "build_part", counted)
+    for shift in range(5):
+        assert channels_last(RESNET, Plan(Fraction(1, 2), shift=shift), Work())
+    assert len(built) == 1
+
+
+@pytest.mark.parametrize("norm", CHANNEL_NORMS)
+@pytest.mark.parametrize("exits", EXITS)
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_gradients_are_those_of_the_usual_order(name: str, exits: str, norm: str) -> None:
+    """Whatever a declared network does between its layers, also where it flattens, gates or concatenates features."""
+    widths = (8,) * len(NETWORKS[name].widths)
+    rates = (Fraction(1, 2), Fraction(1)) if norm == "batch-per-width" else ()
+    try:
+        spec = completed(
+            NetworkSpec(name, (3, SIDE, SIDE), CLASSES, widths=widths, norm=norm, exits=exits, rates=rates)
+        )
+        network = part_of(spec, Plan(), initial_state(spec, torch_generator(1, 0, "server", "initial state")))
+    except SettingError:
+        pytest.skip("no such network")
+    network = network.train().double()
+    inputs = torch.randn(BATCH, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    usual = _gradients(network, inputs)
+    seen: list[bool] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda _module, given, _out: seen.append(given[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    found = _gradients(network, inputs.contiguous(memory_format=torch.channels_last))
+    assert not seen or any(seen)  # it does something
+    for own, other in zip(usual, found, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-10)
+
+
+def _gradients(network: nn.Module, inputs: Tensor) -> list[Tensor]:
+    network.zero_grad()
+    F.cross_entropy(network(inputs), torch.arange(len(inputs)) % CLASSES).backward()
+    return [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]

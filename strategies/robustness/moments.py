@@ -6,8 +6,10 @@ example has there, and their root mean square, since layers below are normalised
 medians of either is left out. What is left is added in the order in which it came, so honest devices pool to the same
 bits.
 
-In a tier of fewer than three devices those of the other tiers say what is usual, within a wider bound, since the length
-of what a layer is given depends on how many units feed it. Where there are not three at all, nobody can.
+Two devices of a tier that are alike say what is usual there, as one that lies finds nobody alike. In other tiers of fewer
+than three devices those of all tiers say it, within a wider bound, since the length of what a layer is given depends on
+how many units feed it; layers that are as good as dead there say nothing (with FIARSE's masks whole layers may be). Where
+there are not three at all, nobody can.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from strategies.robustness.last_said import LEAST
 
 MOST_ACTIVATIONS, MOST_LENGTH = 2.0, 3.0  # so many times what is usual
 MOST_LENGTH_ELSEWHERE = 30.0  # likewise, of what is usual in other tiers
+DEAD = 1e-3  # root mean square below which a batch norm's epsilon, 1e-5, counts ten times as much
 _FIRST = 64  # answers of a tier that wait for each other; those after them are judged by these
 
 LeftOut = Callable[[NodeId, str], None]
@@ -109,10 +112,12 @@ class MomentPool:
         """
         if len(tier.facts) >= LEAST:
             return torch.stack(tier.facts).quantile(0.5, dim=0)
+        if len(tier.facts) == 2 and _alike(*tier.facts):
+            return None
         said: dict[str, list[Tensor]] = {layer: [] for layer in tier.layers}
         for one in self._tiers.values():
             for layer, facts in zip(one.layers, torch.stack(one.facts).unbind(2) if one.facts else (), strict=False):
-                said.get(layer, []).extend(facts)
+                said.get(layer, []).extend(found for found in facts if found[1] >= DEAD)
         if all(len(found) < LEAST for found in said.values()):
             return None
         unknown = torch.full((2,), torch.nan, dtype=torch.float64)
@@ -120,6 +125,12 @@ class MomentPool:
             torch.stack(found).quantile(0.5, dim=0) if len(found) >= LEAST else unknown for found in said.values()
         ]
         return torch.stack(medians, dim=1)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether neither of two devices' facts is beyond a multiple of the other's."""
+    times = torch.maximum(one / other, other / one).nan_to_num(nan=1.0).amax(1)
+    return bool(times[0] <= MOST_ACTIVATIONS) and bool(times[1] <= MOST_LENGTH)
 
 
 def _facts(moments: Tensor, channels: Sequence[int], examples: float) -> Tensor:

@@ -45,6 +45,16 @@ def test_what_is_dead_elsewhere_says_nothing() -> None:
     assert left_out(*[("b", 0.0)] * 3, ("b", 1.0)) == [3]
 
 
+def test_nor_what_is_as_good_as_dead() -> None:
+    """As in the parts that FIARSE's masks leave of a deep network, where every weight of a layer is among the smallest."""
+    assert left_out(*[("b", 1e-10)] * 3, ("a", 1.0), ("a", 1.1)) == []
+
+
+def test_two_that_are_alike_are_usual_in_their_tier() -> None:
+    assert left_out(*[("b", 1.0)] * 3, ("a", 100.0), ("a", 150.0)) == []
+    assert left_out(*[("b", 1.0)] * 3, ("a", 1.0), ("a", 1000.0)) == [4]
+
+
 def test_of_two_nobody_can_say_who_is_odd() -> None:
     assert left_out(("a", 1.0), ("b", 1e15)) == []
 

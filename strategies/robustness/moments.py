@@ -6,10 +6,10 @@ example has there, and their root mean square, since layers below are normalised
 medians of either is left out. What is left is added in the order in which it came, so honest devices pool to the same
 bits.
 
-Two devices of a tier that are alike say what is usual there, as one that lies finds nobody alike. In other tiers of fewer
-than three devices those of all tiers say it, within a wider bound, since the length of what a layer is given depends on
-how many units feed it; layers that are as good as dead there say nothing (with FIARSE's masks whole layers may be). Where
-there are not three at all, nobody can.
+Two devices of a tier that are alike say what is usual there, as one that lies finds nobody alike. In other tiers of
+fewer than three devices those of all tiers say it, within a wider bound, since the length of what a layer is given
+depends on how many units feed it; layers that are as good as dead there say nothing (with FIARSE's masks whole layers
+may be). Where there are not three at all, nobody can.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def test_what_is_dead_elsewhere_says_nothing() -> None:
 
 
 def test_nor_what_is_as_good_as_dead() -> None:
-    """As in the parts that FIARSE's masks leave of a deep network, where every weight of a layer is among the smallest."""
+    """As where FIARSE's masks take every weight of a layer of a deep network."""
     assert left_out(*[("b", 1e-10)] * 3, ("a", 1.0), ("a", 1.1)) == []
 
 

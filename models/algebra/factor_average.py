@@ -49,7 +49,7 @@ class FactorAverage(PartialAverage):
         self._replies: list[_Kept] = []
         self._places: dict[int, tuple[Submodel, Mapping[str, tuple[int, Block]]]] = {}
         self._known: dict[object, Who] = {}
-        self._of: dict[Pair, Who | None] = {}
+        self._of: dict[str, Who | None] = {}
         self._room: dict[tuple[int, str], Tensor] = {}
         self._scale, self._bytes, self._in_memory = 1.0, 0, in_memory
 
@@ -118,10 +118,10 @@ class FactorAverage(PartialAverage):
         Raises:
             ValueError: a device held only some rows of B or columns of A.
         """
-        if pair not in self._of:
+        if pair.axis not in self._of:
             held = self._held(pair)
-            self._of[pair] = self._who(held, [(reply.places[pair.b][1], reply.places[pair.a][1]) for reply in held])
-        return self._of[pair]
+            self._of[pair.axis] = self._who(held, [(r.places[pair.b][1], r.places[pair.a][1]) for r in held])
+        return self._of[pair.axis]
 
     def stack(self, pair: Pair, before: Mapping[str, Tensor], place: int = 0) -> Stack | None:
         """What the devices that held some of a pair made of it, in the order in which they were added; None if nobody.
@@ -134,9 +134,9 @@ class FactorAverage(PartialAverage):
         Raises:
             ValueError: as `who`.
         """
-        held, who = self._held(pair), self.who(pair)
-        if who is None:
+        if (who := self.who(pair)) is None:
             return None
+        held = self._held(pair)
         lefts, rights = list[Tensor](), list[Tensor]()
         for reply in held:
             (i, block), (j, _) = reply.places[pair.b], reply.places[pair.a]

@@ -13,6 +13,7 @@ is taken. Both are deterministic, signs included.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,11 +42,13 @@ class Factored:
         left: U, (m, R), orthonormal columns; those of directions that cannot be are zero.
         values: singular values, (R,).
         right: Vᵀ, (R, n), orthonormal rows; those of directions that cannot be are zero.
+        beyond: the largest singular value that is left out, or nearly so where directions were sought.
     """
 
     left: Tensor
     values: Tensor
     right: Tensor
+    beyond: float
 
     def pair(self, split: Split = "balanced") -> tuple[Tensor, Tensor]:
         """B of (m, R) and A of (R, n) whose product this is.
@@ -122,12 +125,13 @@ def _by_core(stack: Stack, rank: int, weights: Tensor) -> Factored:
     q, c = torch.linalg.qr(left * roots)
     p, d = torch.linalg.qr((right * roots[:, None]).T)
     u, values, vh = torch.linalg.svd(c @ d.T, full_matrices=False)
+    beyond = float(values[rank]) if len(values) > rank else 0.0
     missing = rank - len(values)  # fewer ranks than asked for were stacked, or can be
     if missing > 0:
         u, values = torch.cat([u, u.new_zeros(len(u), missing)], 1), torch.cat([values, values.new_zeros(missing)])
         vh = torch.cat([vh, vh.new_zeros(missing, vh.shape[1])])
     left, right = _signed((q @ u[:, :rank]).T, vh[:rank] @ p.T)
-    return Factored(left=left.T, values=values[:rank], right=right)
+    return Factored(left=left.T, values=values[:rank], right=right, beyond=beyond)
 
 
 def _iterated(
@@ -158,12 +162,13 @@ def _iterated(
         turned = u / values.clamp_min(tiny)[..., None]
         settled = _settled(bases, lower @ turned[:, :rank].mT, shares, rank)
         lefts, rights = _signed(u[:, :rank].to(dtype) @ q, turned[:, :rank].to(dtype) @ sums)
+        beyond = values[:, rank].tolist() if values.shape[1] > rank else [math.inf] * len(ahead)
         values = values[:, :rank].to(dtype)
-        for i, done, left, value, right in zip(ahead, settled, lefts, values, rights, strict=True):
-            found[i] = Factored(left=left.T, values=value, right=right) if done else None
-        if not (rest := [place for place, done in enumerate(settled) if not done]):
+        for i, done, left, value, right, rest in zip(ahead, settled, lefts, values, rights, beyond, strict=True):
+            found[i] = Factored(left=left.T, values=value, right=right, beyond=rest) if done else None
+        if not (on := [place for place, done in enumerate(settled) if not done]):
             break
-        ahead, bases = [ahead[place] for place in rest], (turned[rest] @ wide[rest]).to(dtype)
+        ahead, bases = [ahead[place] for place in on], (turned[on] @ wide[on]).to(dtype)
         images = outputs([stacks[i] for i in ahead], bases, weights)
     return found
 

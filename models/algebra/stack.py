@@ -2,14 +2,14 @@
 
 Device k has B_k = B[:, ranks_k] + s_k·ΔB_k and A_k likewise, with the pair (B, A) that all of them began with. That
 and what they changed stands in two tall matrices, L = [B, ΔB_1 … ΔB_K] and R = [A; ΔA_1; …; ΔA_K], and the sum is L·M·R
-with a small sparse matrix M that says who counts how much (`Who.mixed`). A product with the sum, or with its transpose,
+with a small matrix M that says who counts how much (`Who.mix`). A product with the sum, or with its transpose,
 is two products with these, and no device's factors are ever written down either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -53,24 +53,21 @@ class Who:
     weights: Sequence[float]
     lengths: Sequence[int]
 
-    def mixed(self, products: Tensor, weights: Tensor) -> Tensor:
-        """Products with L or R, times M = [E; S]·W·[Eᵀ, S], of (…, R + s).
+    _mixes: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def mix(self, weights: Tensor) -> Tensor:
+        """M = [E; S]·W·[Eᵀ, S], (R + s, R + s); found once for one `weights`, which is kept with it.
 
         E (R x s) has a 1 where a stacked rank is that rank of the full pair; W and S are diagonal: weights and steps.
 
         Args:
-            products: (…, R + s).
             weights: w, one per stacked rank, (s,).
         """
-        steps = self.steps[:, 0]
-        inner = products[..., : self.rank] @ self.places
-        inner.addcmul_(products[..., self.rank :], steps).mul_(weights.to(inner.dtype))
-        return torch.cat([inner @ self.places.T, inner.mul_(steps)], -1)
-
-    @cached_property
-    def places(self) -> Tensor:
-        """E, (R, s)."""
-        return torch.nn.functional.one_hot(self.ranks, self.rank).T.to(self.steps.dtype)
+        if id(weights) not in self._mixes:
+            places = torch.nn.functional.one_hot(self.ranks, self.rank).T.double()
+            both = torch.cat([places, torch.diag(self.steps[:, 0].double())])
+            self._mixes[id(weights)] = (weights, (both * weights.double() @ both.T).to(self.steps.dtype))
+        return self._mixes[id(weights)][1]
 
     @cached_property
     def shares(self) -> Tensor:
@@ -198,13 +195,13 @@ def outputs(stacks: Sequence[Stack], x: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (stacks, q, m).
     """
-    inner = stacks[0].who.mixed(_each(x, [stack.right.T for stack in stacks]), weights)
+    inner = _each(x, [stack.right.T for stack in stacks]) @ stacks[0].who.mix(weights)
     return _each(inner, [stack.left.T for stack in stacks])
 
 
 def inputs(stacks: Sequence[Stack], y: Tensor, weights: Tensor) -> Tensor:
     """What the sums' transposes make of vectors, y·(Σ w·B_k·A_k) of (stacks, q, n), for y of (stacks, q, m)."""
-    inner = stacks[0].who.mixed(_each(y, [stack.left for stack in stacks]), weights)
+    inner = _each(y, [stack.left for stack in stacks]) @ stacks[0].who.mix(weights)
     return _each(inner, [stack.right for stack in stacks])
 
 

@@ -30,9 +30,10 @@ from tests.e2e.test_identity import rows
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES, ROUNDS, ODD = 4, 2, 2  # the odd one has another base
+TIERS = ("a", "b", "a", "c")
 CONFIG = (
     'model="mlp" widths="24, 12" norm="none" adapter="lora:4" tiers="a:4, b:2, c:1" method="{method}" local-epochs=1 '
-    f'evaluate-every=2 num-clients={NODES} start="{{start}}"'
+    f'learning-rate-schedule="constant" evaluate-every=2 num-clients={NODES} start="{{start}}"'
 )
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -66,7 +67,7 @@ def main(folder: Path, method: str) -> int:
     make_keys(folder / "keys", NODES)
 
     def make(*arguments: Any) -> OnBases:
-        made = OnBases(*arguments, tiers=("a", "b", "c", "a"), keys=folder / "keys")
+        made = OnBases(*arguments, tiers=TIERS, keys=folder / "keys")
         made.bases = folder
         return made
 
@@ -83,7 +84,7 @@ def simulated(folder: Path, method: str) -> Path:
     settings = settings_of(folder, method, ROUNDS, folder / "simulated", None)
     config = resolve({}, overrides=dict(settings.config))
     nodes = contexts({**config.flat, "client-state": str(folder / "clients")}, NODES)
-    for node, (context, tier) in enumerate(zip(nodes.values(), ("a", "b", "c", "a"), strict=True)):
+    for node, (context, tier) in enumerate(zip(nodes.values(), TIERS, strict=True)):
         context.node_config |= {"base": str(base_of(folder, node)), "tier": tier}
 
     def client(message: Message, context: Context) -> Message:

@@ -245,6 +245,23 @@ def test_florist_keeps_the_directions_with_the_energy(energy: float, tells: bool
     assert bool(fewer) is tells
 
 
+@pytest.mark.parametrize("spread", [0.05, 0.3, 1.0, 3.0])
+@pytest.mark.parametrize("energy", [0.3, 0.6, 0.9, 0.99])
+def test_florist_keeps_as_many_of_many_devices(spread: float, energy: float) -> None:
+    """Directions are sought there, and the energy is reckoned only where what they leave out could tell."""
+    draws = torch.Generator().manual_seed(11)
+    begun = torch.randn(40, RANK, generator=draws), torch.randn(RANK, 30, generator=draws)
+    lefts = [spread * torch.randn(40, RANK, generator=draws) for _ in range(12)]
+    rights = [spread * torch.randn(RANK, 30, generator=draws) for _ in range(12)]
+    stack = Stack.of(lefts, rights, [1.0 + i for i in range(12)], begun)
+    rule = METHODS["florist"](SPEC, SETTINGS, energy=energy)
+    assert isinstance(rule, Refactored)
+    left, right = stack.whole()
+    kept = share_of_energy(torch.linalg.svdvals(left.double() * stack.who.shares @ right.double()), energy)
+    b, _ = rule.joined(stack, begun)
+    assert int(b.any(0).sum()) == kept
+
+
 PRODUCTS = ["flexlora", "hlora", "raflora", "florist"]
 
 

@@ -111,4 +111,10 @@ class FLoRIST(HLoRA):
         there, energy = super().kept(factored, stack), float(self.options["energy"])
         if energy == 1:  # whatever rounding says
             return there
-        return min(there, factored.least_rank(energy, stack.energy(self.weights(stack.who))))
+        # All that is left out is no more than so many of the largest of it; twice, as that is only nearly known.
+        leading, count = float(factored.values.double().square().sum()), len(factored.values)
+        rest = (min(len(stack.left), stack.right.shape[1], len(stack.who.ranks)) - count) * (2 * factored.beyond) ** 2
+        least, most = (factored.least_rank(energy, total) for total in (leading, leading + max(0.0, rest)))
+        if least != most:
+            least = factored.least_rank(energy, stack.energy(self.weights(stack.who)))
+        return min(there, least)

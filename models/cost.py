@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -95,7 +95,9 @@ def cost_of(spec: NetworkSpec, plan: Plan, *, every_exit: bool = False) -> Cost:
 
 
 @lru_cache(maxsize=64)
-def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: bool = False) -> int:
+def training_bytes(
+    spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: bool = False, reckoned: bool = False
+) -> int:
     """Estimate the memory that training a part takes, beside the process itself.
 
     Five vectors of the length of what is trained (received, weights, gradients, momentum, difference), four of what is
@@ -108,28 +110,41 @@ def training_bytes(spec: NetworkSpec, plan: Plan, batch_size: int, *, whole: boo
         plan: the part.
         batch_size: examples a step.
         whole: whether the whole state is received and sliced by the device, which holds it meanwhile.
+        reckoned: whether what a batch keeps is reckoned from what two and three inputs of zeros keep, of which it is a
+            linear function. The meta device needs no memory for it, but imports torch._dynamo, which takes seconds.
 
     Returns:
         Bytes.
     """
-    with torch.device("meta"):
-        network = build_part(spec, plan)
-        inputs = examples(spec, max(2, batch_size))  # a batch of one has no statistics
-    kept: dict[int, int] = {}
-    frozen, beside = frozen_tensors(network), own_tensors(network)
-    own = {tensor.untyped_storage()._cdata for tensor in (*network.state_dict().values(), *frozen.values())}
+    count = max(2, batch_size)  # a batch of one has no statistics
+    device = torch.device("cpu" if reckoned else "meta")
+    with device:
+        network = build_part(replace(spec, base=""), plan)
+        if reckoned:
+            two, three = _kept(network, examples(spec, 2)), _kept(network, examples(spec, 3))
+            kept = [least + (count - 2) * (more - least) for least, more in zip(two, three, strict=True)]
+        else:
+            kept = _kept(network, examples(spec, count))
+    numel = submodel(spec, plan).numel
+    state = layout(spec).parameters if whole else 0
+    beside = own_tensors(network).values()
+    state += sum(tensor.numel() for tensor in frozen_tensors(network).values()) + 4 * sum(one.numel() for one in beside)
+    return _BYTES * (5 * numel + state) + sum(kept) + max(kept, default=0)
+
+
+def _kept(network: nn.Module, inputs: Tensor) -> list[int]:
+    """Bytes of every tensor that a forward pass keeps for the backward pass, beside the network's own."""
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no storage's number is given twice
+    held = (*network.state_dict().values(), *frozen_tensors(network).values())
+    own = {tensor.untyped_storage()._cdata for tensor in held}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
+            kept[storage._cdata] = storage
         return tensor
 
     network.train()
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        outputs = predictions(network, inputs)  # held, so that no storage's number is given twice
-    del outputs
-    numel = submodel(spec, plan).numel
-    state = layout(spec).parameters if whole else 0
-    state += sum(tensor.numel() for tensor in frozen.values()) + 4 * sum(one.numel() for one in beside.values())
-    return _BYTES * (5 * numel + state) + sum(kept.values()) + max(kept.values(), default=0)
+    with saved_tensors_hooks(note, lambda tensor: tensor), sdpa_kernel(SDPBackend.MATH), seeded_for_others(0):
+        predictions(network, inputs)
+    return [storage.nbytes() for storage in kept.values()]

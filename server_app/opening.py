@@ -1,8 +1,8 @@
 """The folder of a run that begins or goes on, with what is known before its first round.
 
-`holdings.json` says who holds what: of every layer its size and the share of it that each tier keeps, and, where
-clients divide one data set among themselves, how many examples of which class each of them has. Where devices own their
-data nobody asks them for that, so it is not there.
+`holdings.json` says who holds what: of every layer its size and the share of it that each tier keeps; the network's
+axes and what every tier's part costs; and, where clients divide one data set among themselves, how many examples of
+which class each of them has. Where devices own their data nobody asks them for that, so it is not there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from models.networks.build import submodel
 from server_app.config.resolve import RunConfig
 from server_app.folder.files import replace_text
 from server_app.folder.run_folder import HOLDINGS, RunFolder
+from server_app.inspection import Part, inspected
 from server_app.tier_records import GLOBAL, kept_plans
 from server_app.training_ways import training_ways
 from strategies import FlowerStrategy
 
+_MOST_LINES = 200  # axes, stages and reasons; the command `inspect` lists all
 _MOST_CLIENTS = 200  # whose labels are counted; a page shows fewer
 
 
@@ -40,7 +42,8 @@ def opened(config: RunConfig, strategy: FlowerStrategy, facts: InputFacts) -> Ru
         folder = RunFolder.create(config.folder)
         folder.write_config(config.flat, trained)
     config.keep_inputs(folder.path)
-    _save_holdings(folder.path, {**_layers(strategy), **_labels(config.data, facts)})
+    known = {**_layers(strategy), "network": _network(strategy), **_labels(config.data, facts)}
+    _save_holdings(folder.path, known)
     return folder
 
 
@@ -68,6 +71,19 @@ def _layers(strategy: FlowerStrategy) -> dict[str, Any]:
             layers[name]["held"][tier] = float(plan.keep) * count / max(layers[name]["size"], 1)
     by_importance = any(plan.keep < 1 for plan in plans.values())
     return {"layers": layers, **({"by_importance": True} if by_importance else {})}
+
+
+def _network(strategy: FlowerStrategy) -> dict[str, Any]:
+    """The network's axes, and what the part costs that each tier keeps at first."""
+    plans, settings = kept_plans(strategy, strategy.context(1)), strategy.settings
+    parts = {
+        tier.name: Part(
+            rate=str(tier).partition(":")[2], plan=plans[tier.name], batch_size=settings.work_of(tier).batch_size
+        )
+        for tier in settings.tiers
+    }
+    whole = Part(rate="1", plan=plans[GLOBAL], batch_size=settings.work.batch_size)
+    return inspected(strategy.network, parts, whole, _MOST_LINES)
 
 
 def _labels(data: DataSettings, facts: InputFacts) -> dict[str, Any]:

@@ -32,8 +32,9 @@ def inspect(
     Example:  flotilla inspect my.nets:make --with ./my --input 3,224,224
     """
     from flotilla.networks.inspection import inspect as inspected
-    from flotilla.networks.picture import svg
+    from flotilla.networks.inspection import text
     from models.networks.spec import NetworkSpec
+    from server_app.report.network_picture import standalone
     from strategies.tiers.tier import parse_tiers
 
     try:
@@ -43,9 +44,9 @@ def inspect(
     except (UserCodeError, ValueError) as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    print(found.text())
+    print(text(found))
     if picture is not None:
-        picture.write_text(svg(found), encoding="utf-8")
+        picture.write_text(standalone(found), encoding="utf-8")
         print(f"\n{picture}")
 
 

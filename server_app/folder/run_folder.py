@@ -3,7 +3,7 @@
 ::
 
     runs/<name>/config.json      the run's id, settings as resolved, versions, threads, platform, commit of the code
-                holdings.json    which share of each layer each tier keeps, and who has which labels
+                holdings.json    which share of each layer each tier keeps, the network's axes, who has which labels
                 metrics.jsonl    one JSON object a round
                 checkpoints/     state at the end of some rounds
                 model.safetensors  the global state at the newest checkpoint

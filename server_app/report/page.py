@@ -18,6 +18,7 @@ from server_app.metrics import value_of
 from server_app.report.clients import clusters, fairness, rejected
 from server_app.report.drawing import finite
 from server_app.report.holders import holders
+from server_app.report.network import network
 from server_app.report.rounds import by_round, costs_by_round
 from server_app.report.settings import settings
 from server_app.report.size import against_size
@@ -61,12 +62,14 @@ def write_report(folder: Path, baselines: Sequence[Path] = ()) -> Path:
 
 def figures(run: Told, baselines: Mapping[str, Told]) -> list[str]:
     """What is drawn of every run."""
+    parts = section("The network and its parts", network(run))
     if not run.rows:
-        return ["<p>No round has ended yet.</p>"]
+        return ["<p>No round has ended yet.</p>", parts]
     picture, sizes = against_size(run, baselines), _tier_table(run)
     both = f'<div class="pair">{picture}<div>{sizes}</div></div>' if picture else sizes
     return [
         section("Accuracy against size" if run.share else "Score against size", both),
+        parts,
         section("By round", by_round(run)),
         section("Who holds what", holders(run)),
         section("Traffic and time", costs_by_round(run)),

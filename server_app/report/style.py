@@ -49,6 +49,7 @@ h3{{font-size:.95rem;font-weight:600;margin:0 0 .3rem}}
 th,td{{text-align:left;vertical-align:top;padding:.28rem 1.3rem .28rem 0;border-bottom:1px solid var(--line)}}
 th{{font-weight:500;color:var(--muted)}} .numbers :is(th,td):not(:first-child){{text-align:right}}
 .numbers td:not(:first-child){{white-space:nowrap}} .numbers th{{vertical-align:bottom}}
+.numbers.words :is(th,td):last-child{{text-align:left;white-space:normal;padding-left:1.3rem;overflow-wrap:anywhere}}
 .pairs td:first-child{{color:var(--muted)}} .pairs td{{overflow-wrap:anywhere}}
 .pairs thead{{display:none}} :is(th,td):last-child{{padding-right:0}}
 details{{margin-top:.9rem}} summary{{cursor:pointer;color:var(--muted)}}
@@ -90,6 +91,7 @@ p.key{{margin:.2rem 0 1rem}}
  .numbers td,.numbers td:not(:first-child){{display:flex;justify-content:space-between;gap:.6rem;border:0;
   padding:.06rem 0}}
  .numbers td:first-child{{grid-column:1/-1;font-weight:600}} .numbers td:empty{{display:none}}
+ .numbers.words td:last-child{{padding-left:0}}
  .numbers td:not(:first-child)::before{{content:attr(data-head);color:var(--muted);text-align:left;font-size:.86rem;
   white-space:normal}}
  .heat{{font-size:.76rem}} .heat :is(td,th){{padding:.1rem .12rem}}}}

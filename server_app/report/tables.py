@@ -12,7 +12,14 @@ from server_app.report.drawing import finite
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]], kind: str = "") -> str:
-    """Cells of text; of kind "numbers" the first column has names and the others numbers, "numbers long" long ones."""
+    """Cells of text.
+
+    Args:
+        heads: of the columns.
+        lines: one cell a column.
+        kind: "numbers": the first column has names and the others numbers; "numbers long": long ones; "numbers long
+            words": the last column has words.
+    """
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     named = [f' data-head="{escape(text)}"' if kind.startswith("numbers") and text else "" for text in heads]
     cells = [

@@ -11,7 +11,7 @@ import torch
 
 from client_app import hardware, profile
 from models import NetworkSpec, Plan, completed
-from models.cost import training_bytes
+from models.cost import cost_of, training_bytes
 from protocol import Objective, WireError, Work
 from protocol.profile import CORES, GUESSED, MEMORY_AVAILABLE, MEMORY_TOTAL, NEEDED, STEP, ProfileRequest, TierWork
 from tests.support import context_of
@@ -136,3 +136,16 @@ def test_cores_of_control_groups(tmp_path: Path) -> None:
 def test_rates_are_positive() -> None:
     assert hardware.matmul_rate(CPU, 64) > 1e6
     assert hardware.convolution_rate(CPU, 4, 8, 2) > 1e5
+
+
+def test_of_an_ordinary_module_the_real_part_counts() -> None:
+    """Its memory, and its multiply-accumulates where a step is scaled: neither follows the square of the rate."""
+    edge = completed(NetworkSpec("tests.models.foreign.nets:Edge", (1, 8, 8), 10))
+    plans = {"a": Plan(), "b": Plan(Fraction(1, 4))}
+    works = {name: TierWork(plan, work=WORK) for name, plan in plans.items()}
+    found = profile.measure(ProfileRequest(network=edge, tiers=works, whole=False, seconds=0.0))
+    macs = {name: cost_of(edge, plan).macs for name, plan in plans.items()}
+    assert found[STEP + "a"] / found[STEP + "b"] == pytest.approx(macs["a"] / macs["b"])
+    assert 4 < macs["a"] / macs["b"] < 12
+    for name, plan in plans.items():
+        assert found[NEEDED + name] == training_bytes(edge, plan, WORK.batch_size)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from data import load, shards
 from models.cost import cost_of
-from server_app.tier_records import kept_plans
-from tests.support import configured, run_of
+from server_app.tier_records import costs_of, kept_plans
+from tests.support import OF_ALL, configured, run_of
 
 
 @pytest.mark.parametrize("method", ["heterofl", "fiarse", "splitmix"])
@@ -26,6 +27,20 @@ def test_shares_of_layers_add_up_to_what_tiers_hold(tmp_path: Path, method: str)
         exact = cost_of(run.strategy.network, plans[tier.name]).parameters
         assert held == pytest.approx(exact, abs=1 if method == "fiarse" else 1e-6)
     assert ("by_importance" in told) == (method == "fiarse")
+
+
+@pytest.mark.parametrize("method", sorted(OF_ALL))
+def test_every_method_says_what_its_tiers_keep_of_the_network(tmp_path: Path, method: str) -> None:
+    keys: dict[str, Any] = {"model": "resnet", "widths": "8, 16", "blocks": "1, 1", "num_clients": 4}
+    run = run_of(tmp_path / "run", method=method, **keys)
+    run.folder.close()
+    told = json.loads((tmp_path / "run" / "holdings.json").read_text())["network"]
+    assert list(told["tiers"]) == [tier.name for tier in run.strategy.settings.tiers]
+    costs = costs_of(run.strategy, {})
+    for name, one in told["tiers"].items():
+        assert (one["parameters"], one["macs"]) == (costs[name]["parameters"], costs[name]["macs"])
+        assert len(one["units"]) == len(told["axes"])
+        assert 0 < one["memory"] <= told["full"]["memory"]
 
 
 def test_labels_are_those_of_the_division(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from client_app.device import data_reply, hello
 from client_app.errors import without_details
 from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
 from client_app.mods import refuse_idle
+from client_app.secure.masked import or_refusal
 from client_app.secure.stages import add_stages
 from protocol import (
     GRADIENT,
@@ -72,7 +73,8 @@ add_stages(app)
 def train_part(message: Message, context: Context) -> Message:
     """Train the part and reply with the difference."""
     request, state = read_request(TrainRequest, message.content)
-    return Message(content=answer_train(request, state, context).to_record(), reply_to=message)
+    content = or_refusal(request.nonce, lambda: answer_train(request, state, context))
+    return Message(content=content, reply_to=message)
 
 
 @app.evaluate("part")

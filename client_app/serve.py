@@ -18,6 +18,7 @@ from flwr.clientapp import ClientApp
 from client_app.allowed import only_allowed
 from client_app.errors import without_details
 from client_app.mods import refuse_idle
+from client_app.secure.masked import or_refusal
 from client_app.secure.stages import add_stages
 from client_app.served_device import Data, ServedDevice, TrainFunction, TrainTask
 from protocol import (
@@ -73,7 +74,8 @@ def serve(
 
     def train_part(message: Message, context: Context) -> Message:
         request, state = read_request(TrainRequest, message.content)
-        return Message(content=device.train(train, request, state, context).to_record(), reply_to=message)
+        content = or_refusal(request.nonce, lambda: device.train(train, request, state, context))
+        return Message(content=content, reply_to=message)
 
     def statistics(message: Message, context: Context) -> Message:
         request, state = read_request(StatisticsRequest, message.content)

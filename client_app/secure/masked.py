@@ -7,21 +7,42 @@ modulo 2^32. In the sum over all senders the masks of pairs cancel; what survivo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from cryptography.fernet import InvalidToken
-from flwr.app import Array, Context
+from flwr.app import Array, Context, RecordDict
 from torch import Tensor
 
 from client_app.secure.session import MASKED, SHARED, Session, session_at
-from protocol import WireError, encode
+from protocol import Reply, WireError, encode
 from protocol.secure.fixed_point import NUMBERS, quantised
 from protocol.secure.flwr_blocks import decrypt, share_keys_plaintext_separate
 from protocol.secure.keys import mask_key, private_key, public_key, sealing_key
 from protocol.secure.masks import Masked, mask
-from protocol.secure.messages import CANNOT_READ, SecureSum
+from protocol.secure.messages import SecureSum, SumRefusal
+
+
+class Unreadable(WireError):
+    """Some senders' shares cannot be read.
+
+    Attributes:
+        senders: their positions, ascending.
+    """
+
+    def __init__(self, senders: tuple[int, ...]) -> None:
+        super().__init__(f"secure aggregation: what senders {list(senders)} encrypted cannot be read")
+        self.senders = senders
+
+
+def or_refusal(nonce: str, answer: Callable[[], Reply]) -> RecordDict:
+    """What a device answers to a request to train: a reply, or whose shares are in the way of masking it."""
+    try:
+        return answer().to_record()
+    except Unreadable as error:
+        return SumRefusal(nonce=nonce, unreadable=error.senders).to_record()
 
 
 def masked(
@@ -69,13 +90,14 @@ def joined(request: SecureSum, context: Context) -> Session:
     """The session with the shares that others made for this device, before it trains for it.
 
     Raises:
-        WireError: no such session, or too few senders, or shares that are not theirs.
+        Unreadable: shares that cannot be read, or are not those of their sender for this device.
+        WireError: no such session, or too few senders.
     """
     held = session_at(context, request.session, SHARED)
     if held.position not in request.senders or len(request.senders) < held.threshold:
         raise WireError(f"secure aggregation: {len(request.senders)} senders, expected {held.threshold} or more")
     seal = private_key(held.seal_secret.encode("ascii"), held.seal_public)
-    seeds, keys = [], []
+    seeds, keys, unreadable = list[str](), list[str](), list[int]()
     for sender, envelope in zip(request.senders, request.envelopes, strict=True):
         if sender == held.position:
             seeds.append(held.seed_share)
@@ -85,13 +107,17 @@ def joined(request: SecureSum, context: Context) -> Session:
             raise WireError(f"secure aggregation: {len(held.seal_keys)} members, and no sender {sender}")
         try:
             text = decrypt(sealing_key(seal, public_key(held.seal_keys[sender])), envelope.encode("ascii"))
+            source, target, seed, key = share_keys_plaintext_separate(text)
         except (InvalidToken, ValueError):
-            raise WireError(f"secure aggregation: {CANNOT_READ.format(sender)}") from None
-        source, target, seed, key = share_keys_plaintext_separate(text)
+            unreadable.append(sender)
+            continue
         if (source, target) != (sender, held.position):
-            raise WireError(f"secure aggregation: {CANNOT_READ.format(sender)}, it is not for this device")
+            unreadable.append(sender)
+            continue
         seeds.append(seed.hex())
         keys.append(key.hex())
+    if unreadable:
+        raise Unreadable(tuple(unreadable))
     return replace(held, senders=request.senders, seed_shares=tuple(seeds), secret_shares=tuple(keys))
 
 

@@ -2,7 +2,8 @@
 
     keys      a member makes two key pairs and says the public ones
     shares    it is told those of its group, and answers with shares of its secrets, encrypted for each of the others
-    (train)   it is told the shares that the others made for it, trains, and replies with its difference under masks
+    (train)   it is told the shares that the others made for it, trains, and replies with its difference under masks,
+              or says whose shares it cannot read
     unmask    it is told whose masked reply came, and answers with its shares of what has to be taken off the sum
 
 Everything is text and whole numbers: PEM keys, Fernet tokens, shares in hexadecimal digits. All of it is bounded here.
@@ -24,9 +25,6 @@ from protocol.text import quoted
 
 KEYS, SHARES, UNMASK = "query.secure_keys", "query.secure_shares", "query.secure_unmask"
 RECORD = "secure"
-# What a device says of a member whose shares it cannot read; when most say it of one, the server believes it.
-CANNOT_READ = "what sender {} encrypted cannot be read"
-UNREADABLE = re.compile(CANNOT_READ.format(r"(\d{1,4})"))
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
 T = TypeVar("T", bound="StageMessage")
 
@@ -144,6 +142,23 @@ class SecureSum:
             raise ValueError(f"{len(self.envelopes)} envelopes of {len(self.senders)} senders")
         if not (0 < self.weight <= 1 and 0 < self.share <= 1 and self.clip > 0):
             raise ValueError("weight and share must be in (0, 1], and clip positive")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumRefusal(StageMessage):
+    """What a member says in place of a masked difference.
+
+    Attributes:
+        unreadable: positions, ascending, of the senders whose shares for it cannot be read, one at least. When most of
+            the others say it of one, the server believes it.
+    """
+
+    unreadable: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _ascending("unreadable", self.unreadable)
+        if not self.unreadable:
+            raise ValueError("unreadable must name somebody")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

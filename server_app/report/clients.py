@@ -128,7 +128,30 @@ def clusters(told: Told) -> str:
 
 
 def rejected(told: Told) -> str:
-    """Why and how often replies did not count, when, and then which."""
+    """Why and how often replies did not count, when, and then which; of secure sums, whom they were opened without."""
+    return _left_out(told) + _opened_without(told)
+
+
+def _opened_without(told: Told) -> str:
+    """Whose reply is in a sum that others opened, and why: nothing was lost with it."""
+    found = [
+        [str(row["round"]), str(one.get("node")), str(one.get("reason"))]
+        for row in told.rows
+        for group in row.get("secure") or ()
+        for one in group.get("opened_without") or ()
+    ]
+    if not found:
+        return ""
+    more = f"<p>and {len(found) - _MOST_REJECTED} more in metrics.jsonl</p>" if len(found) > _MOST_REJECTED else ""
+    note = "Secure sums that were opened without somebody whose own reply is in them, and counts."
+    return (
+        f'<h3 style="margin-top:1.4rem">Opened without</h3><p class=note>{note}</p>'
+        + table(["round", "node", "reason"], found[:_MOST_REJECTED], "numbers")
+        + more
+    )
+
+
+def _left_out(told: Told) -> str:
     found = [(row["round"], reply) for row in told.rows for reply in row.get("rejected") or ()]
     reasons = Counter(str(reply.get("reason")) for _, reply in found)
     total = table(["reason", "replies"], [[reason, str(n)] for reason, n in reasons.most_common()], "numbers")

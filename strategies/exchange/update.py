@@ -34,6 +34,18 @@ class Rejected(Exception):
     """A reply that is not used, and why."""
 
 
+class Blamed(Rejected):
+    """The node says that others are in the way of its reply.
+
+    Attributes:
+        positions: theirs in its group of secure aggregation.
+    """
+
+    def __init__(self, positions: tuple[int, ...]) -> None:
+        super().__init__(f"secure aggregation: it cannot read what senders {list(positions)} encrypted")
+        self.positions = positions
+
+
 @dataclass(frozen=True, slots=True)
 class Rejection:
     """What the metrics say of a rejected reply.
@@ -41,10 +53,12 @@ class Rejection:
     Attributes:
         node: stable id of the node; None if the message belongs to nobody.
         reason: one line, bounded and without anything but print, whatever it is made with.
+        blames: whom the node cannot read, by their positions in its group of secure aggregation; not in the metrics.
     """
 
     node: NodeId | None
     reason: str
+    blames: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Every rejection comes through here, so nothing that a peer said gets further than this unescaped."""

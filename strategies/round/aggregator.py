@@ -17,7 +17,7 @@ from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.messaging import WINDOW
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
-from strategies.exchange.update import AcceptedUpdate, ClientUpdate, Rejected, Rejection, why_unusable
+from strategies.exchange.update import AcceptedUpdate, Blamed, ClientUpdate, Rejected, Rejection, why_unusable
 from strategies.robustness.last_said import LEAST
 from strategies.round.held_replies import MOST, HeldReplies
 from strategies.round.stages import Stage, authenticate
@@ -155,8 +155,9 @@ class RoundAggregator:
         try:
             yield
         except Exception as error:
-            self._report.rejected.append(Rejection(assignment.node.id, why_unusable(error)))
-            if missed or isinstance(error, Late):
+            blames = error.positions if isinstance(error, Blamed) else ()
+            self._report.rejected.append(Rejection(assignment.node.id, why_unusable(error), blames))
+            if missed or isinstance(error, Late | Blamed):
                 self.missed.append(assignment)
 
     def _read(self, i: int, message: Message | None) -> ClientUpdate:

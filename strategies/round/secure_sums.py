@@ -18,13 +18,13 @@ import torch
 from flwr.serverapp import Grid
 
 from models.algebra.plans import Plan
+from protocol import NodeId
 from protocol.secure.bounds import MOST_MEMBERS
 from protocol.secure.keys import public_key
 from protocol.secure.messages import (
     KEYS,
     SHARES,
     UNMASK,
-    UNREADABLE,
     KeysReply,
     KeysRequest,
     SharesReply,
@@ -224,16 +224,22 @@ class SecureSums:
         self._patience.missed(node, self._report.number)
 
     def _distrust_sealers(self) -> None:
-        """Distrust those of whose envelopes most of the others say that they cannot be read."""
-        said = {rejection.node: rejection.reason for rejection in self._report.rejected}
+        """Distrust those of whose envelopes most of the others say that they cannot be read; name whom each means."""
+        rejected = self._report.rejected
+        blamers: dict[NodeId, int] = {
+            one.node: place for place, one in enumerate(rejected) if one.node is not None and one.blames
+        }
         for group in self._groups:
-            blamed = Counter(
-                int(found[1])
-                for one in group.members
-                if (found := UNREADABLE.search(said.get(one.node.id, ""))) is not None
-            )
+            blamed = Counter[int]()
+            for position, member in enumerate(group.members):
+                if (place := blamers.get(member.node.id)) is not None:
+                    named = [one for one in rejected[place].blames if one in group.senders and one != position]
+                    blamed.update(named)
+                    nodes = ", ".join(str(group.members[one].node.id) for one in named) or "nobody in its group"
+                    said = f"secure aggregation: it cannot read what was encrypted by {nodes}"
+                    rejected[place] = replace(rejected[place], reason=said)
             for position, count in blamed.items():
-                if position in group.senders and 2 * count > len(group.senders) - 1:
+                if 2 * count > len(group.senders) - 1:
                     self._distrust(group.members[position], "what it encrypts cannot be read")
 
     # ---- who does not count ------------------------------------------------------------------------------------------

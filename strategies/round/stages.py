@@ -15,9 +15,10 @@ from flwr.app import Message
 from models.algebra.average import norm_of
 from protocol import DIFFERENCE, NodeId
 from strategies.clustering.base import Clustering
+from protocol.secure.messages import RECORD, SumRefusal
 from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
-from strategies.exchange.update import MOST_EXAMPLES, ClientUpdate, Rejected, content_of
+from strategies.exchange.update import MOST_EXAMPLES, Blamed, ClientUpdate, Rejected, answer_of, content_of
 from strategies.method import Method
 from strategies.transport.uplink import UplinkDecoder
 from strategies.virtual.clock import VirtualClock
@@ -31,7 +32,10 @@ def authenticate(assignment: TrainAssignment, message: Message | None, bytes_dow
     Raises:
         Rejected: it did not come, is an error, answers something else, or has no usable number of examples.
     """
+        Blamed: it says that other members of its group cannot be read.
     reply = content_of(message, assignment.nonce, DIFFERENCE)
+    if assignment.secure is not None and message is not None and not message.has_error() and RECORD in message.content:
+        raise Blamed(answer_of(message, assignment.nonce, SumRefusal.from_record).unreadable)
     assert reply.array is not None  # content_of asked for one
     examples = reply.metrics.get("num-examples")
     if examples is None or not 0 < examples <= MOST_EXAMPLES:

@@ -55,6 +55,7 @@ from protocol.secure.messages import (
     SharesReply,
     SharesRequest,
     StageMessage,
+    SumRefusal,
     UnmaskReply,
     UnmaskRequest,
 )
@@ -198,6 +199,7 @@ def _stages() -> list[StageMessage]:
 def text(r: random.Random) -> str:
     """A text of any characters."""
     way = r.randrange(12)
+        SumRefusal(**nonce, unreadable=(0, 2)),
     if way < 4:  # any code points, surrogates too
         return "".join(chr(r.randrange(0x110000)) for _ in range(r.choice((1, 2, 8, 40))))
     if way == 4:

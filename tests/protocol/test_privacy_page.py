@@ -16,6 +16,7 @@ from protocol.secure.messages import (
     SecureSum,
     SharesReply,
     SharesRequest,
+    SumRefusal,
     UnmaskReply,
     UnmaskRequest,
 )
@@ -36,7 +37,7 @@ def test_every_field_of_a_request_is_on_the_page(message: type) -> None:
     assert {field.name for field in fields(message)} - named <= set()
 
 
-@pytest.mark.parametrize("message", [DataReply, Hello, KeysReply, SharesReply, UnmaskReply])
+@pytest.mark.parametrize("message", [DataReply, Hello, KeysReply, SharesReply, SumRefusal, UnmaskReply])
 def test_every_field_of_what_a_device_says_of_itself_is_on_the_page(message: type) -> None:
     assert {field.name for field in fields(message)} - {"nonce"} <= set(re.findall(r"`([\w-]+)`", UP))
 

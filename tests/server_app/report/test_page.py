@@ -311,6 +311,19 @@ def test_layers_that_are_held_alike_are_one_line(tmp_path: Path) -> None:
     assert "last: a weight is held by 25.0% of those who were asked, on average" in text
 
 
+@pytest.mark.parametrize("left_out", [0, 2])
+def test_whom_secure_sums_were_opened_without(tmp_path: Path, left_out: int) -> None:
+    rows = [metrics_row(n) | {"rejected": [{"node": 3, "reason": "too long"}] * left_out} for n in (1, 2)]
+    without = [{"node": 7, "reason": "secure aggregation, unmask: <late>"}]
+    rows[1]["secure"] = [{"tier": "a", "summed": 3, "opened_without": without}, {"tier": "b", "left_out": "gone"}]
+    text, _ = page_of(write_run(tmp_path / "run", rows))
+    section = text[text.index("<h2>Rejected replies</h2>") :]
+    assert ("too long" in section) == bool(left_out)
+    line = re.search(r"Opened without.*?<td[^>]*>2</td><td[^>]*>7</td><td[^>]*>([^<]*)</td>", section, flags=re.DOTALL)
+    assert line is not None
+    assert line[1] == "secure aggregation, unmask: &lt;late&gt;"
+
+
 def test_clusters_and_whose_replies_did_not_count(tmp_path: Path) -> None:
     rows = [metrics_row(n) for n in (1, 2, 3)]
     for n, row in enumerate(rows):

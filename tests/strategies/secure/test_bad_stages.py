@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor
 
 from client_app.app import app
@@ -17,7 +17,7 @@ from client_app.secure.masked import joined, masked
 from flotilla.local.grid import Faults, LocalGrid, contexts
 from models import layout
 from models.randomness import generator
-from protocol import WireError
+from protocol import REQUEST, VERSION, WireError
 from protocol.secure.fixed_point import step
 from protocol.secure.messages import KEYS, RECORD, SHARES, UNMASK
 from strategies.context import RoundContext
@@ -31,7 +31,7 @@ from strategies.secure.options import SecureOptions
 from strategies.settings import Settings
 from tests.strategies.secure.devices import CLIP, SPEC, assigned, vectors
 from tests.strategies.secure.keys import of_type
-from tests.support import Player, Time, address_of
+from tests.support import Player, Time, address_of, trains
 
 LONG = "x" * 5000
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
@@ -53,6 +53,7 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "shares of another nonce": (UNMASK, {"nonce": "0" * 32}),
 }
 VICTIM = 2
+DISTRUSTED = "secure aggregation: what it encrypts cannot be read"
 
 
 @dataclass
@@ -188,7 +189,7 @@ def test_an_envelope_that_nobody_can_read_costs_those_who_get_it() -> None:
             record["envelopes"] = ["gAAAAA" if one else "" for one in record["envelopes"]]  # type: ignore[union-attr]
         return [reply]
 
-    with pytest.raises(WireError, match="what sender 2 encrypted cannot be read"):
+    with pytest.raises(WireError, match=r"what senders \[2\] encrypted cannot be read"):
         Round(faults).run()
 
 
@@ -222,5 +223,41 @@ def test_who_encrypts_nothing_ends_no_run(play: Player) -> None:
     out = play(faults, num_clients=4, tiers="a:1", num_server_rounds=4, **keys)
     assert [row["accepted"] for row in out.rows] == [0, 0, 3, 0]
     assert [VICTIM in row["selected"] for row in out.rows] == [True, True, False, True]
-    said = "secure aggregation: what it encrypts cannot be read"
-    assert [one["node"] for one in out.rejected if one["reason"] == said] == [VICTIM] * 3
+    assert [one["node"] for one in out.rejected if one["reason"] == DISTRUSTED] == [VICTIM] * 3
+    others = [one["reason"] for one in out.rejected if one["node"] != VICTIM]
+    assert set(others) == {f"secure aggregation: it cannot read what was encrypted by {VICTIM}"}
+
+
+REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
+    "nobody": ({"unreadable": []}, "unreadable must name somebody"),
+    "twice": ({"unreadable": [0, 0]}, "unreadable must be positions, ascending"),
+    "below": ({"unreadable": [-1]}, "unreadable must be positions, ascending"),
+    "beyond any group": ({"unreadable": [32]}, "unreadable must be positions, ascending"),
+    "too many": ({"unreadable": list(range(33))}, "33 members: allowed are 32"),
+    "a text": ({"unreadable": ["0"]}, "unreadable: expected a whole number"),
+    "another nonce": ({"unreadable": [0], "nonce": "0" * 32}, "which is not what the node was asked"),
+    "a field more": ({"unreadable": [0], "shares": [""]}, "unknown field 'shares'"),
+    "all of them, and nobody else does": ({"unreadable": [0, 1, 2, 3]}, "it cannot read what was encrypted by "),
+    "beyond this group": ({"unreadable": [9]}, "it cannot read what was encrypted by nobody in its group"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_who_blames_others_alone_is_left_out_alone(play: Player, case: str) -> None:
+    fields, why = REFUSALS[case]
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if not trains(request, VICTIM):
+            return [reply]
+        asked = request.content[REQUEST]
+        assert isinstance(asked, ConfigRecord)
+        said = ConfigRecord()
+        said._data.update({"version": VERSION, "nonce": asked["nonce"]} | fields)  # type: ignore[attr-defined]
+        return [Message(content=RecordDict({RECORD: said}), reply_to=request)]
+
+    keys: dict[str, Any] = {"secure_aggregation": True, "secure_threshold": 3, "min_cover": 3, "method": "fedavg"}
+    out = play(faults, num_clients=4, tiers="a:1", num_server_rounds=1, **keys)
+    [left_out] = out.rejected
+    assert left_out["node"] == VICTIM
+    assert why in left_out["reason"]
+    assert out.rows[0]["accepted"] == 3

@@ -228,7 +228,7 @@ def test_what_another_encrypted_for_somebody_else() -> None:
     devices = Devices(3)
     rows = devices.group._envelopes
     rows[1] = (rows[1][2], "", rows[1][0])
-    with pytest.raises(WireError, match="sender 1 encrypted cannot be read"):
+    with pytest.raises(WireError, match=r"what senders \[1\] encrypted cannot be read"):
         devices.masked(0, vectors(1)[0])
 
 

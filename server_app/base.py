@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +10,12 @@ from torch import Tensor
 
 from models import base_store
 from models.adapters.low_rank import beside_base
-from models.algebra.axes import heads
+from models.algebra.axes import Layout, heads
 from models.errors import SettingError
 from models.networks.bases import BASE, base_in, drawn_base, trained_in
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
+from server_app.folder.class_names import Rows, reordered
 from server_app.folder.files import sync_folder
 from server_app.folder.tensor_file import serialised, write_hashed
 
@@ -39,21 +40,22 @@ class AdaptedStart:
         return f"starting from {self.place}: the base and {len(self.trained)} tensors to train, {drawn} drawn"
 
 
-def adapted_start(place: str, spec: NetworkSpec, *, new_heads: bool) -> AdaptedStart:
+def adapted_start(place: str, spec: NetworkSpec, *, new_heads: bool, classes: Sequence[str] = ()) -> AdaptedStart:
     """Hold what a run starts from against its adapted network.
 
     Args:
         place: a .safetensors file or a folder, see `models.networks.bases`.
         spec: of the network.
-        new_heads: whether heads are drawn anew where there are none of the right shape.
+        new_heads: whether heads are drawn anew where there are none of the right shape and the same classes.
+        classes: names of the network's, as far as they are known.
 
     Raises:
-        SettingError: (key start) it cannot be read, or is of another network or adapter.
+        SettingError: (key start) it cannot be read, or is of another network or adapter, or of other classes.
     """
     path = Path(place).expanduser()
     try:
         base_in(path, spec)
-        trained = trained_in(path, spec)
+        trained = _by_name(path, trained_in(path, spec), layout(spec), classes, new_heads=new_heads)
     except ValueError as error:
         raise SettingError("start", place, f"a file or folder with the base of this network ({error})") from None
     declared = layout(spec)
@@ -65,6 +67,24 @@ def adapted_start(place: str, spec: NetworkSpec, *, new_heads: bool) -> AdaptedS
         allowed = f"one with {missing[0]!r} of the right shape; start-new-heads = true draws it anew"
         raise SettingError("start", place, allowed)
     return AdaptedStart(place=place, trained=trained)
+
+
+def _by_name(
+    place: Path, trained: Mapping[str, Tensor], declared: Layout, classes: Sequence[str], *, new_heads: bool
+) -> dict[str, Tensor]:
+    """The tensors, with the rows of heads in the order of this run's classes; without heads of others, if `new_heads`.
+
+    Raises:
+        ValueError: its classes are others.
+    """
+    rows, counting = Rows.of(classes, place), heads(declared)
+    if rows.others and not new_heads and counting & set(trained):
+        raise ValueError(f"{rows.difference()}; start-new-heads = true draws its head anew")
+    return {
+        name: reordered(tensor, declared.tensors[name], declared.axes, rows.order) if name in counting else tensor
+        for name, tensor in trained.items()
+        if name not in counting or not rows.others
+    }
 
 
 def based(network: NetworkSpec, *, seed: int, start: str, resume: Path | None) -> NetworkSpec:

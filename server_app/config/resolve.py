@@ -121,13 +121,14 @@ class RunConfig:
         """The file that a new run begins from, held against its network; None where it is drawn.
 
         Raises:
-            SettingError: (key start) no such file, or of another network.
+            SettingError: (key start) no such file, or of another network or other classes.
         """
         if not self.start:
             return None
+        classes = () if self.facts is None else self.facts.classes
         if self.network.adapter is not None:
-            return adapted_start(self.start, self.network, new_heads=self.start_new_heads)
-        return found_start(self.start, layout, new_heads=self.start_new_heads)
+            return adapted_start(self.start, self.network, new_heads=self.start_new_heads, classes=classes)
+        return found_start(self.start, layout, new_heads=self.start_new_heads, classes=classes)
 
     def on_base(self) -> RunConfig:
         """The same, with the base of its network found and held by this process.

@@ -289,7 +289,7 @@ class RunSettings(Checked):
     )
     start_new_heads: bool = setting(
         False,
-        "whether tensors that count classes are drawn where `start` has another number of classes, or none",
+        "whether tensors that count classes are drawn where `start` has other classes, or none",
         read_by="start",
     )
     client_state: str = setting(

@@ -16,6 +16,8 @@ from server_app.config.document import current
 from strategies import METHODS, FedRolex, HeteroFL, NetworkSpec, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("models", "protocol", "data", "strategies", "client_app", "server_app", "flotilla", "benchmarks")
+IN_WHEELS = {"flotilla/app_folder/"}  # made while one is built
 
 
 @pytest.mark.parametrize(("path", "text"), current(ROOT).items(), ids=lambda part: getattr(part, "name", ""))
@@ -60,6 +62,33 @@ def test_links_and_named_files_exist(document: Path) -> None:
     text = document.read_text()
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
-    # Files of ours that are named in running text, such as `strategies/exchange/messaging.py`.
-    named = re.findall(r"`((?:models|protocol|data|strategies|client_app|server_app|flotilla|tests)/[\w/]+\.py)`", text)
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    # Files and folders of ours that are named in running text, such as `strategies/exchange/messaging.py`.
+    named = re.findall(rf"`((?:{'|'.join((*ROOMS, 'tests'))})/(?:[\w/]+\.py|[\w/]*/))`", text)
+    assert [name for name in named if not (ROOT / name).exists() and name not in IN_WHEELS] == []
+
+
+def test_the_rooms_of_the_architecture_are_there() -> None:
+    """Every file and folder of the plan stands somewhere in its package, and every folder of a package in the plan."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    plan = text.split("## Rooms\n")[1].split("\nWho may import whom")[0]
+    parts = re.split(rf"^    ({'|'.join(ROOMS)})/ ", plan, flags=re.M)
+    assert tuple(parts[1::2]) == ROOMS
+    for package, told in zip(parts[1::2], parts[2::2], strict=True):
+        home = ROOT / package
+        files = {path.name for path in home.rglob("*.py")}
+        folders = {path.name for path in home.rglob("*") if path.is_dir() and path.name != "__pycache__"}
+        assert set(re.findall(r"\b(\w+\.py)\b", told)) - files == set(), package
+        named = set(re.findall(r"\b(\w+)/", told))
+        assert named - folders == set(), package
+        rooms = {path.name for path in home.iterdir() if (path / "__init__.py").exists()}
+        assert rooms - named == set(), package
+
+
+def test_the_architectures_table_has_every_method() -> None:
+    """By name, whatever its spelling; those that the table describes together stand in one line."""
+    table = (ROOT / "docs/architecture.md").read_text().split("| method |")[1].split("\n\n")[0]
+    named = re.sub(r"[^a-z,|]", "", " ".join(line.split("|")[1] + "," for line in table.splitlines()[2:]).lower())
+    others = {"dropout": "federateddropout"}
+    known = set(named.split(",")) | {"depthflexclusive" if "depthfl,exclusive" in named else ""}
+    missing = [name for name in METHODS if others.get(name, name.replace("-", "")) not in known]
+    assert missing == []

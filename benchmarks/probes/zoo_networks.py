@@ -9,6 +9,18 @@ from torch import Tensor, nn
 from models.networks.named import library
 from models.vision_library import torchvision_part
 
+# Sizes of small models of transformers: an encoder of four heads; a decoder of eight, with four of keys and values.
+ENCODER: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 70}
+DECODER: dict[str, Any] = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "intermediate_size": 62,
+    "max_position_embeddings": 20,
+    "use_cache": False,
+}
+
 # ---- torchvision -----------------------------------------------------------------------------------------------------
 
 
@@ -109,14 +121,8 @@ def llama(vocabulary: int) -> nn.Module:
         "LlamaConfig",
         "LlamaForCausalLM",
         vocab_size=vocabulary,
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=8,
-        num_key_value_heads=4,
         head_dim=6,
-        intermediate_size=62,
-        max_position_embeddings=20,
-        use_cache=False,
+        **DECODER,
     )
     return Logits(made, last=True)
 
@@ -127,12 +133,9 @@ def bert(vocabulary: int, classes: int) -> nn.Module:
         "BertConfig",
         "BertForSequenceClassification",
         vocab_size=vocabulary,
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=70,
         max_position_embeddings=20,
         num_labels=classes,
+        **ENCODER,
     )
     return Logits(made)
 
@@ -159,14 +162,8 @@ def phi3(vocabulary: int) -> nn.Module:
         "Phi3Config",
         "Phi3ForCausalLM",
         vocab_size=vocabulary,
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        intermediate_size=62,
-        max_position_embeddings=20,
-        use_cache=False,
         pad_token_id=0,
+        **DECODER,
     )
     return Logits(made, last=True)
 
@@ -179,11 +176,8 @@ def hf_vit(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         image_size=input_shape[1],
         patch_size=8,
         num_channels=input_shape[0],
-        hidden_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=70,
         num_labels=classes,
+        **ENCODER,
     )
     return Logits(made)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
+from benchmarks.probes.zoo_networks import DECODER
 from models.errors import SettingError
 from strategies import METHODS
 from tests.corpora import write_sst2
@@ -45,18 +46,8 @@ class Llama(nn.Module):
     def __init__(self, vocabulary: int, classes: int) -> None:
         super().__init__()
         transformers = pytest.importorskip("transformers", reason="the extra `networks`")
-        config = transformers.LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=8,
-            num_key_value_heads=4,
-            head_dim=6,
-            intermediate_size=62,
-            max_position_embeddings=20,
-            use_cache=False,
-        )
-        self.body, self.head = transformers.LlamaModel(config), nn.Linear(48, classes)
+        config = transformers.LlamaConfig(vocab_size=vocabulary, head_dim=6, **DECODER)
+        self.body, self.head = transformers.LlamaModel(config), nn.Linear(config.hidden_size, classes)
 
     def forward(self, tokens: Tensor) -> Any:
         return self.head(self.body(tokens).last_hidden_state.mean(1))

@@ -103,6 +103,7 @@ def hello(context: Context, request: HelloRequest) -> Hello:
         node=node_id(context),
         examples=len(examples.train),
         labels=examples.labels if request.labels else (),
+        tokens=examples.train.tokens if request.tokens else (),
         tier=tier,
         figures=found,
         codecs=known_codecs(context),

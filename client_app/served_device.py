@@ -133,7 +133,7 @@ class ServedDevice:
         """Say who this device is; the tier is what its node config says.
 
         Raises:
-            WireError: labels are asked for, and it does not tell them.
+            WireError: labels or tokens are asked for, and it does not tell them.
             SettingError: the run's codec is an import path that this device does not follow.
         """
         if request.labels and not self.labels(context):
@@ -142,6 +142,7 @@ class ServedDevice:
             node=node_of(context),
             examples=self.size(context),
             labels=self.labels(context) if request.labels else (),
+            tokens=self.examples(context).tokens if request.tokens else (),
             tier=str(context.node_config.get("tier", "")),
             codecs=known_codecs(context),
             base="" if request.base is None else digest_of_base(request.base.network, request.base.seed, context),

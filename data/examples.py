@@ -19,6 +19,8 @@ from data.channel_sums import ChannelSums, channel_sums, chunk_of, moments
 from data.input_facts import InputFacts
 from data.stored import Scale, Stored, inputs_of
 
+_AT_ONCE = 4096  # texts whose tokens are listed
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -65,6 +67,20 @@ class Split:
     def nbytes(self) -> int:
         """Bytes of inputs, as they are held, and labels."""
         return self.held.nbytes + self.labels.nbytes
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens that occur in texts, ascending.
+
+        Raises:
+            ValueError: the inputs are no texts.
+        """
+        found: set[int] = set()
+        for inputs, _ in self.batches(_AT_ONCE):
+            if inputs.is_floating_point():
+                raise ValueError("these inputs are no texts, and have no tokens")
+            found.update(np.unique(inputs.numpy()).tolist())
+        return tuple(sorted(found))
 
     def to(self, device: torch.device) -> Split:
         """The same for another device."""

@@ -21,7 +21,7 @@ DIFFERENCE, MOMENTS, GRADIENT = "difference", "moments", "gradient"
 
 NodeId = int | str
 
-_MOST_LABELS, _MOST_FIGURES, _MOST_CODECS = 2**20, 2**12, 2**8  # that a hello may name
+_MOST_LABELS, _MOST_FIGURES, _MOST_CODECS = 2**20, 2**12, 2**8  # labels or tokens, … that a hello may name
 
 
 def id_of_address(address: int) -> int:
@@ -41,6 +41,7 @@ class Hello:
             number, so that no two ids look alike.
         examples: number of training examples, at least 1.
         labels: labels that occur among them, ascending, each once.
+        tokens: likewise the tokens of texts; () where it was not asked.
         tier: the tier it was told by its node config; "" leaves it to the server, "auto" to what it measured.
         figures: what it measured of itself, by the names in `protocol.profile`; {} if it was not to.
         codecs: names of those that it knows; () does not say, and is taken for all.
@@ -50,6 +51,7 @@ class Hello:
     node: NodeId
     examples: int
     labels: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
     tier: str = ""
     figures: Mapping[str, float] = field(default_factory=dict)
     codecs: tuple[str, ...] = ()
@@ -59,10 +61,12 @@ class Hello:
         _check_id(self.node)
         if self.examples < 1:
             raise ValueError(f"node {quoted(self.node)} has {self.examples} examples")
-        if list(self.labels) != sorted(set(self.labels)) or (self.labels and self.labels[0] < 0):
-            raise ValueError(f"labels {quoted(self.labels)}: expected whole numbers from 0, ascending, each once")
+        for what, numbers in (("labels", self.labels), ("tokens", self.tokens)):
+            if list(numbers) != sorted(set(numbers)) or (numbers and numbers[0] < 0):
+                raise ValueError(f"{what} {quoted(numbers)}: expected whole numbers from 0, ascending, each once")
         for what, count, most in (
             ("labels", len(self.labels), _MOST_LABELS),
+            ("tokens", len(self.tokens), _MOST_LABELS),
             ("figures", len(self.figures), _MOST_FIGURES),
             ("codecs", len(self.codecs), _MOST_CODECS),
         ):

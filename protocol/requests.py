@@ -268,12 +268,14 @@ class HelloRequest:
 
     Attributes:
         labels: whether to tell which labels occur.
+        tokens: whether to tell which tokens occur.
         profile: what to measure, a `protocol.profile.ProfileRequest` as text; "" is nothing.
         facts: as in `PartRequest`.
         base: of which network the device is to say its base; None of none.
     """
 
     labels: bool = False
+    tokens: bool = False
     profile: str = ""
     facts: str = ""
     base: BaseQuestion | None = None

@@ -229,6 +229,10 @@ class Method:
         """Whether nodes have to say which labels they have."""
         return False
 
+    def needs_tokens(self) -> bool:
+        """Whether nodes have to say which tokens occur in their texts."""
+        return False
+
     # ---- what its reply counts ---------------------------------------------------------------------------------------
 
     def weigh(self, context: RoundContext, assignment: TrainAssignment, update: ClientUpdate) -> tuple[float, float]:
@@ -248,6 +252,11 @@ class Method:
 
     def rows(self, assignment: TrainAssignment) -> tuple[int, ...] | None:
         """Class rows that a reply may change; None for all."""
+        del assignment
+        return None
+
+    def token_rows(self, assignment: TrainAssignment) -> tuple[int, ...] | None:
+        """Tokens whose rows a reply may change; None for all."""
         del assignment
         return None
 

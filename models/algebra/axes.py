@@ -2,8 +2,8 @@
 
 A network declares this where it builds its layers; nothing is ever inferred from a tensor's name. A *width axis* may be
 cut, and so may a *rank axis*, which a pair of low-rank factors shares (`models.algebra.pairs`); a *class axis* lists
-labels; a *fixed axis* (image channels, vocabulary) never changes. A tensor's dimension runs along an axis, possibly
-with an inner unit (a channel that was flattened into h·w inputs) or an outer one (every head of an attention layer).
+labels, a *token axis* a vocabulary; a *fixed axis* (channels, positions) never changes. A dimension runs along an axis,
+possibly with an inner unit (a channel that was flattened into h·w inputs) or an outer one (every head of a layer).
 Depth is declared likewise: the stage that owns a tensor and, for the tensors of an exit, the stage that it follows.
 """
 
@@ -35,6 +35,7 @@ class Kind(Enum):
 
     WIDTH = "width"
     CLASS = "class"
+    TOKEN = "token"
     FIXED = "fixed"
     RANK = "rank"
 
@@ -267,13 +268,11 @@ def layout_of(network: nn.Module, axes: Mapping[str, Axis]) -> Layout:
     state = network.state_dict()
     for name, tensor in state.items():
         path, _, leaf = name.rpartition(".")
-        tensors[name] = _layout_of_tensor(network, path, leaf, tensor, axes)
+        tensors[name] = _layout_of(network, path, leaf, tensor, axes)
     return Layout(dict(axes), tensors)
 
 
-def _layout_of_tensor(
-    network: nn.Module, path: str, leaf: str, tensor: Tensor, axes: Mapping[str, Axis]
-) -> TensorLayout:
+def _layout_of(network: nn.Module, path: str, leaf: str, tensor: Tensor, axes: Mapping[str, Axis]) -> TensorLayout:
     name = f"{path}.{leaf}" if path else leaf
     declaration: _Declaration | None = vars(network.get_submodule(path)).get(_DECLARATION)
     if declaration is None or leaf not in declaration.dims:

@@ -96,7 +96,7 @@ def _layers(spec: NetworkSpec) -> list[str]:
 
 def _axes(spec: NetworkSpec) -> dict[str, Axis]:
     names = [_EMBEDDING, *_layers(spec)]
-    vocabulary = {_VOCABULARY: Axis(_VOCABULARY, spec.vocabulary, Kind.FIXED)} if spec.vocabulary else {}
+    vocabulary = {_VOCABULARY: Axis(_VOCABULARY, spec.vocabulary, Kind.TOKEN)} if spec.vocabulary else {}
     widths = zip(names, spec.widths, strict=True)
     return ends(spec) | vocabulary | {name: Axis(name, width, group=FEATURES) for name, width in widths}
 

@@ -97,7 +97,7 @@ class Encoder(Staged):
 
 
 def _text_axes(spec: NetworkSpec) -> dict[str, Axis]:
-    fixed = [Axis(VOCABULARY, spec.vocabulary, Kind.FIXED), Axis(POSITION, spec.input_shape[0], Kind.FIXED)]
+    fixed = [Axis(VOCABULARY, spec.vocabulary, Kind.TOKEN), Axis(POSITION, spec.input_shape[0], Kind.FIXED)]
     named = {axis.name: axis for axis in [*fixed, Axis(STREAM, spec.widths[0], group=groups.STREAM)]}
     return {CLASSES: ends(spec)[CLASSES]} | named | width_axes(spec)
 

@@ -84,6 +84,7 @@ class ClientUpdate:
         part: what the node held of that state; None is what the assignment says.
         numerator, denominator: a and b of the average.
         rows: class rows that it may change; None for all.
+        counted: what of the part it may change, and where that is in the difference; None for all.
     """
 
     metrics: Mapping[str, float]
@@ -101,6 +102,7 @@ class ClientUpdate:
     numerator: float = 1.0
     denominator: float = 1.0
     rows: tuple[int, ...] | None = None
+    counted: tuple[Submodel, Tensor] | None = None
 
     def with_metrics(self, metrics: Mapping[str, float]) -> ClientUpdate:
         """The same reply with other numbers in place of some of its own."""

@@ -18,7 +18,8 @@ from strategies.tiers.tier import Tier
 class FedRolex(HeteroFL):
     """Rolling windows.
 
-    Options: `step` (-1): units by which the window moves each round; `label-rows` as in HeteroFL.
+    Options: `step` (-1): units by which the window moves each round; `label-rows` and `token-rows` as in
+    HeteroFL.
     """
 
     OPTIONS = {

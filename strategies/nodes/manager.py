@@ -53,7 +53,7 @@ class NodeManager:
     Attributes:
         most: ids that there may be.
         seconds: how long a hello may take after the last one that came.
-        labels: whether nodes are asked which labels they have; a node that is not asked does not tell.
+        labels, tokens: whether nodes are asked which of them they have; a node that is not asked does not tell.
         profile: what nodes are asked to measure of themselves, a `protocol.profile.ProfileRequest` as text; "" is
             nothing.
         facts: of the task, as requests carry them.
@@ -65,6 +65,7 @@ class NodeManager:
     most: int = sys.maxsize
     seconds: float = 60.0
     labels: bool = False
+    tokens: bool = False
     profile: str = ""
     facts: str = ""
     base: BaseQuestion | None = None
@@ -150,9 +151,9 @@ class NodeManager:
         return self._present, rejections
 
     def _known(self, grid: Grid, directory: Directory) -> Fleet | None:
-        """The nodes as the engine knows them; None if what they measure of themselves counts, or one disagrees."""
+        """The nodes as the engine knows them; None if what they measure or read counts, or one disagrees."""
         addresses, hellos = directory.addresses, list[Hello]()
-        if self.profile or not 0 < len(addresses) <= self.most:
+        if self.profile or self.tokens or not 0 < len(addresses) <= self.most:
             return None
 
         def take(_: int, reply: Message | None) -> None:
@@ -170,7 +171,9 @@ class NodeManager:
         return fleet if fleet[0].hello == told else None
 
     def _question(self) -> RecordDict:
-        return HelloRequest(labels=self.labels, profile=self.profile, facts=self.facts, base=self.base).to_record()
+        return HelloRequest(
+            labels=self.labels, tokens=self.tokens, profile=self.profile, facts=self.facts, base=self.base
+        ).to_record()
 
     def _leave(self, online: Mapping[int, Registration]) -> None:
         """Note who is online now: of those who have left only owners of ids are remembered, and greeted when back."""

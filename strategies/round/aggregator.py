@@ -180,10 +180,13 @@ class RoundAggregator:
     def _note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
         """Add a reply, and let everybody who wants something of it have that; what could fail comes first."""
         average, part = None, assignment.part if update.part is None else update.part
-        weights = update.numerator, update.denominator
+        weights, difference = (update.numerator, update.denominator), update.difference
+        if update.counted is not None:
+            part, places = update.counted
+            difference = difference[places]
         if update.cluster is not None:
             average = self._states[update.cluster].average
-            average.check(part.numel, update.difference, weights, update.rows, update.norm)
+            average.check(part.numel, difference, weights, update.rows, update.norm)
         accepted = AcceptedUpdate(
             assignment=assignment,
             metrics=update.metrics,
@@ -194,7 +197,7 @@ class RoundAggregator:
         for listen in self._listeners:
             listen(assignment, update)
         if average is not None:
-            average.add(part, update.difference, *weights, labels=update.rows, norm=update.norm)
+            average.add(part, difference, *weights, labels=update.rows, norm=update.norm)
         self.accepted.append(accepted)
 
     def add_sum(

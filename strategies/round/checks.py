@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 
 from models.errors import SettingError
@@ -29,7 +30,8 @@ def check(method: Method, context: RoundContext) -> None:
         ValueError: a tier whose part leaves a layer empty.
     """
     settings, norm = context.settings, context.network.norm
-    check_privacy(settings, by_examples=method.BY_EXAMPLES, label_rows=method.needs_labels(), norm=norm)
+    rows = ["label-rows"] * method.needs_labels() + ["token-rows"] * method.needs_tokens()
+    check_privacy(settings, by_examples=method.BY_EXAMPLES, rows=rows, norm=norm)
     if norm == "batch-per-width" and not method.PER_WIDTH:
         allowed = f"a norm without statistics per width: the units of a width change in {type(method).__name__}"
         raise SettingError("norm", norm, allowed)
@@ -70,13 +72,13 @@ def check_factors(method: Method, context: RoundContext) -> None:
             raise SettingError(key, value, allowed)
 
 
-def check_privacy(settings: Settings, *, by_examples: bool, label_rows: bool, norm: str) -> None:
+def check_privacy(settings: Settings, *, by_examples: bool, rows: Sequence[str], norm: str) -> None:
     """Refuse what the guarantee would not hold for.
 
     Args:
         settings: of the run; nothing is refused without noise.
         by_examples: whether the method weighs replies by examples.
-        label_rows: whether it leaves the class rows alone of labels that a device does not have.
+        rows: options by which it leaves rows alone of labels or tokens that a device does not have.
         norm: of the network.
 
     Raises:
@@ -92,8 +94,8 @@ def check_privacy(settings: Settings, *, by_examples: bool, label_rows: bool, no
     if not isinstance(rule, ByMethod | Unweighted) or (by_examples and not isinstance(rule, Unweighted)):
         named = next((name for name, kind in AGGREGATIONS.items() if type(rule) is kind), type(rule).__name__)
         raise SettingError("aggregation", named, f"uniform {WHY}")
-    if label_rows:
-        raise SettingError("label-rows", True, f"false {WHY}")
+    if rows:
+        raise SettingError(rows[0], True, f"false {WHY}")
     if not isinstance(settings.selector, Uniform):
         raise SettingError("selection", type(settings.selector).__name__, f"uniform {WHY}")
     if settings.tier_assignment == "measured":

@@ -100,7 +100,7 @@ class Pieces:
         single = not settings.secure.secure_aggregation  # of a sum nobody sees how long its terms were
         self.norm_bounds = NormBounds(settings.guard if single else NO_GUARD, settings.aggregation)
         self.privacy = Privacy(settings.guard, settings.nodes) if settings.guard.dp_noise else None
-        self.manager = _manager(settings, context.network, labels=method.needs_labels())
+        self.manager = _manager(settings, context.network, method)
         self.clock, self.patience = _clock(context), Patience(settings)
         self.nodes = Availability(
             settings,
@@ -165,11 +165,12 @@ def requirements(method: Method, context: RoundContext) -> TierRequirements:
     )
 
 
-def _manager(settings: Settings, network: NetworkSpec, *, labels: bool) -> NodeManager:
+def _manager(settings: Settings, network: NetworkSpec, method: Method) -> NodeManager:
     """Who says hello to nodes, and takes no more of them than the run has."""
     most = settings.nodes if settings.closed else sys.maxsize
     base = BaseQuestion(network=network, seed=settings.seed) if network.base else None
-    return NodeManager(most=most, labels=labels, facts=settings.facts, base=base)
+    labels, tokens = method.needs_labels(), method.needs_tokens()
+    return NodeManager(most=most, labels=labels, tokens=tokens, facts=settings.facts, base=base)
 
 
 def _basis(method: Method, context: RoundContext) -> Basis:

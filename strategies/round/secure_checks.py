@@ -36,6 +36,9 @@ def check_secure(method: Method, context: RoundContext) -> None:
     if method.needs_labels():
         why = "which rows a device trains would show which labels it has, and rows have other holders than their tensor"
         raise SettingError("label-rows", True, f"false {_ON}: {why}")
+    if method.needs_tokens():
+        why = "which rows a device trains would show which tokens it has, and rows have other holders than their tensor"
+        raise SettingError("token-rows", True, f"false {_ON}: {why}")
     if method.PER_COORDINATE:
         raise SettingError("method", name, f"one whose parts have no element masks {_ON}, which sums whole parts")
     for tier in settings.tiers:

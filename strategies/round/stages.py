@@ -13,9 +13,10 @@ from math import isfinite
 from flwr.app import Message
 
 from models.algebra.average import norm_of
+from models.algebra.token_rows import rows_of
 from protocol import DIFFERENCE, NodeId
-from strategies.clustering.base import Clustering
 from protocol.secure.messages import RECORD, SumRefusal
+from strategies.clustering.base import Clustering
 from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.update import MOST_EXAMPLES, Blamed, ClientUpdate, Rejected, answer_of, content_of
@@ -31,11 +32,11 @@ def authenticate(assignment: TrainAssignment, message: Message | None, bytes_dow
 
     Raises:
         Rejected: it did not come, is an error, answers something else, or has no usable number of examples.
-    """
         Blamed: it says that other members of its group cannot be read.
-    reply = content_of(message, assignment.nonce, DIFFERENCE)
+    """
     if assignment.secure is not None and message is not None and not message.has_error() and RECORD in message.content:
         raise Blamed(answer_of(message, assignment.nonce, SumRefusal.from_record).unreadable)
+    reply = content_of(message, assignment.nonce, DIFFERENCE)
     assert reply.array is not None  # content_of asked for one
     examples = reply.metrics.get("num-examples")
     if examples is None or not 0 < examples <= MOST_EXAMPLES:
@@ -100,15 +101,17 @@ def choose_cluster(context: RoundContext, method: Method, clusters: Clustering) 
 
 
 def weigh(context: RoundContext, method: Method) -> Stage:
-    """Say how much the reply counts: by the method, the aggregation rule and the selection."""
+    """Say how much the reply counts, and what of it: by the method, the aggregation rule and the selection."""
 
     def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
         numerator, denominator = method.weigh(context, assignment, update)
+        tokens, part = method.token_rows(assignment), assignment.part if update.part is None else update.part
         return replace(
             update,
             numerator=numerator * assignment.weight,
             denominator=denominator * assignment.weight,
             rows=method.rows(assignment),
+            counted=None if tokens is None else rows_of(part, context.layout, tokens),
         )
 
     return stage

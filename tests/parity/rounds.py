@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models import NetworkSpec, Plan, Submodel, completed, initial_state, submodel, torch_generator
 from models.algebra.average import norm_of
+from models.algebra.token_rows import rows_of
 from protocol import Hello
 from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
@@ -26,8 +27,9 @@ def state_of(spec: NetworkSpec) -> dict[str, Tensor]:
     return initial_state(spec, torch_generator(5, 0, "server", "initial"))
 
 
-def node(identity: int, examples: int = 10, labels: Sequence[int] = range(CLASSES)) -> Node:
-    return Node(1000 + identity, Hello(node=identity, examples=examples, labels=tuple(labels)))
+def node(identity: int, examples: int = 10, labels: Sequence[int] = range(CLASSES), tokens: Sequence[int] = ()) -> Node:
+    hello = Hello(node=identity, examples=examples, labels=tuple(labels), tokens=tuple(tokens))
+    return Node(1000 + identity, hello)
 
 
 class Planner:
@@ -76,6 +78,10 @@ class Round:
         metrics = {"num-examples": float(who.hello.examples)}
         update = ClientUpdate(difference=difference, metrics=metrics, norm=norm_of(difference))
         numerator, denominator = self.strategy.weigh(self.strategy.context(self.number), assignment, update)
+        tokens = self.strategy.token_rows(assignment)
+        if tokens is not None:
+            part, places = rows_of(part, self.strategy.runner.layout, tokens)
+            difference = difference[places]
         self.average.add(part, difference, numerator, denominator, labels=self.strategy.rows(assignment))
 
     def finish(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -162,9 +162,17 @@ def kinds() -> list[Kind]:
         dynamic_regulariser=FedDyn(alpha=0.1),
         secure=SecureSum(session="s", senders=(0, 2), envelopes=("", "gA=="), weight=0.5, share=1.0, clip=8.0),
     )
-    hello = Hello(node="kitchen", examples=10, labels=(0, 3), tier="a", figures={"step:a": 0.1}, codecs=("float32",))
+    hello = Hello(
+        node="kitchen",
+        examples=10,
+        labels=(0, 3),
+        tokens=(1, 2),
+        tier="a",
+        figures={"step:a": 0.1},
+        codecs=("float32",),
+    )
     facts = DataReply(node=3, summary='{"examples":10}')
-    asked = HelloRequest(labels=True, profile="{}", facts="{}")
+    asked = HelloRequest(labels=True, tokens=True, profile="{}", facts="{}")
     return [
         _flat("hello's request", asked, asked.to_record()),
         _profile(),
@@ -191,6 +199,7 @@ def _stages() -> list[StageMessage]:
         KeysReply(**nonce, mask_key=keys[0], seal_key="d"),
         SharesRequest(**said, position=1, threshold=2, mask_keys=keys, seal_keys=("d", "e", "f")),
         SharesReply(**nonce, envelopes=("gA==", "", "gB==")),
+        SumRefusal(**nonce, unreadable=(0, 2)),
         UnmaskRequest(**said, survivors=(0, 2)),
         UnmaskReply(**nonce, shares=("00ff", "", "1234")),
     ]
@@ -199,7 +208,6 @@ def _stages() -> list[StageMessage]:
 def text(r: random.Random) -> str:
     """A text of any characters."""
     way = r.randrange(12)
-        SumRefusal(**nonce, unreadable=(0, 2)),
     if way < 4:  # any code points, surrogates too
         return "".join(chr(r.randrange(0x110000)) for _ in range(r.choice((1, 2, 8, 40))))
     if way == 4:

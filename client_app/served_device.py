@@ -152,10 +152,8 @@ class ServedDevice:
         """Train the part by the user's function and reply with the difference."""
         if request.work.adversarial is not None and request.work.adversarial.weight:
             raise WireError("this ClientApp trains on clean inputs only: adversarial = 0")
-        began, node = perf_counter(), node_of(context)
-        memory = ClientState(
-            context, node, round_number=request.round_number, checkpoint=request.checkpoint, counted=request.counted
-        )
+        began, node, number = perf_counter(), node_of(context), request.round_number
+        memory = ClientState(context, node, number, checkpoint=request.checkpoint, counted=request.counted)
         codec, work = codec_from(request.codec), request.work
         session = None if request.secure is None else joined(request.secure, context)
         if request.compressed is not None:

@@ -19,7 +19,7 @@ from models.adapters.adapter import Adapter
 from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.bases import drawn_base
-from models.networks.build import layout, part_of
+from models.networks.build import layout, part_of, submodel
 from models.randomness import generator
 from protocol import AdversarialTraining, WireError, Work
 from server_app.folder import checkpoint
@@ -132,6 +132,28 @@ def test_a_device_gets_no_more_than_it_has_left() -> None:
     assert asked(strategy, values) == Plan(Fraction(5, 8))
     assert asked(strategy, values, tier=1) == Plan(Fraction(4, 8))  # its tier has fewer
     assert asked(strategy, heard(strategy, values, 5, 3.0)) == Plan(Fraction(3, 8))
+
+
+def test_a_rank_that_all_its_holders_gave_up_stays_as_it_was() -> None:
+    """With zeros on both sides it would never learn again."""
+    strategy = strategy_of(pruning=0.1, share=0.7)
+    layout_of_all, state = strategy.runner.layout, strategy.runner.main
+    state.flat.copy_(torch.randn(state.flat.shape, generator=torch.Generator().manual_seed(1)))
+    before = {name: tensor.clone() for name, tensor in state.tensors.items()}
+    for rank, kept in ((8, 5), (4, 4)):
+        part = submodel(strategy.network, Plan(Fraction(rank, RANK)))
+        left = {name: tensor.clone() for name, tensor in part.gather(before).items()}
+        for pair in layout_of_all.pairs:
+            left[pair.b][:, kept:] = 0.0
+            left[pair.a][kept:] = 0.0
+        difference = torch.cat([(left[name] - tensor).flatten() for name, tensor in part.gather(before).items()])
+        state.average.add(part, difference, 1.0, 1.0)
+    state.average.finish(state.tensors, out=state.tensors)
+    strategy.refine(strategy.context(1), before, state.tensors, state.average, {})
+    for pair in layout_of_all.pairs:
+        assert torch.equal(state.tensors[pair.a][5:], before[pair.a][5:])
+        assert torch.equal(state.tensors[pair.b][:, 5:], before[pair.b][:, 5:])
+        assert state.tensors[pair.a][4].norm() < 0.9 * before[pair.a][4].norm()  # one of two holds it, by its weight
 
 
 @pytest.mark.parametrize("said", [None, 8.0, 7.0, 4.9, 1.0, 0.0, -1.0, 1e300])

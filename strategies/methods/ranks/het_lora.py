@@ -10,8 +10,8 @@ have fallen after a round it gives them up, sends zeros there, and says its new 
 server remembers the rank of every node that said one, and plans no more for it; it believes a device nothing but that
 its rank is now the next smaller one. What is evaluated of a tier stays as it was.
 
-The paper's γ is close to 1 and its ranks are large; with ⌊γ·r⌋ a device of few ranks gives up one at a time. No code of
-the authors is known; what others release under the name is zero padding with equal weights or by examples.
+With ⌊γ·r⌋ a device of few ranks gives up one at a time. No code of the authors is known; what others release under the
+name is zero padding with equal weights or by examples.
 """
 
 from __future__ import annotations

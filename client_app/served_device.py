@@ -289,9 +289,7 @@ class ServedDevice:
         if request.network.adapter is not None:
             require_base(request.network, request.seed, context)
         if own_layout(request.network).tensors:
-            raise WireError(
-                "this device trains what a state has, and the request's network has factors of its own beside"
-            )
+            raise WireError("devices keep factors of this network to themselves, and this device keeps none")
         model = local_model(request.network, request.plan, device_named(request.work.device))
         clusters = request.clusters or ClusterStates()
         states = received_states(request, clusters, state)[-1 if clusters.path else 0 :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,26 @@ from flotilla.local import run_other
 from flotilla.local.grid import LocalGrid, contexts
 from flotilla.local.stopped import code_of
 from flotilla.user_code import make_importable, packages_of
-from models import initial_state
+from models import base_store, initial_state
+from models.adapters.adapter import Adapter
+from models.networks.bases import drawn_base
 from models.randomness import torch_generator
 from protocol import Scalar
 from protocol.codecs import CodecSettings
-from strategies import DepthFL, FedDyn, Fjord, FlowerStrategy, HeteroFL, NetworkSpec, Settings, parse_tiers
+from strategies import (
+    DepthFL,
+    FedDyn,
+    FedSALoRA,
+    Fjord,
+    FlowerStrategy,
+    HeteroFL,
+    HetLoRA,
+    NetworkSpec,
+    Ravan,
+    Settings,
+    parse_ranks,
+    parse_tiers,
+)
 from strategies.flower_adapter import NothingLearnt
 from strategies.nodes.manager import NobodyAnswered
 from strategies.robustness.options import GuardOptions
@@ -252,3 +268,24 @@ def test_the_page_runs_through_flower(their_app: Path, tmp_path: Path) -> None:
     done = flotilla("run", str(their_app), "--verbose", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "HeteroFL on mlp" in done.stdout + done.stderr
+
+
+def with_pairs(kind: type[FlowerStrategy], **options: Scalar) -> FlowerStrategy:
+    """A rule for pairs of factors, on a base that this process holds."""
+    spec = NetworkSpec("mlp", (1, 8, 8), 10, widths=(16, 8), norm="none", adapter=Adapter(rank=4))
+    spec = replace(spec, base=base_store.hold(drawn_base(spec, 0)))
+    return kind(spec, Settings(tiers=parse_ranks("a:4, b:2", 4), nodes=4, node_wait=0.0), **options)
+
+
+def test_own_train_functions_take_part_in_rules_for_ranks_as_far_as_they_can() -> None:
+    names = page("my_app/client_app.py")
+    pruned = with_pairs(HetLoRA, pruning=1.0, share=0.6)
+    started(pruned, names["app"])
+    ranks = pruned.runner.pieces.memory.values["ranks"]
+    assert ranks
+    assert set(ranks.values()) <= {1, 2}
+    started(with_pairs(Ravan), names["app"])
+    refused = with_pairs(FedSALoRA)
+    with pytest.raises(NothingLearnt):
+        started(refused, names["app"])
+    assert all("this device keeps none" in one.reason for one in refused.report.rejected)

@@ -45,8 +45,8 @@ def test_every_field_of_what_a_device_says_of_itself_is_on_the_page(message: typ
 def test_every_number_that_a_device_says_is_on_the_page() -> None:
     """By the literals in the handlers: what a reply's metrics are called."""
     said: set[str] = set()
-    for file in ("handlers.py", "cluster_choice.py"):
+    for file in ("handlers.py", "cluster_choice.py", "objectives/self_pruning.py"):
         code = (ROOT / "client_app" / file).read_text(encoding="utf-8")
         said |= set(re.findall(r'measured\["([\w-]+)"\]', code)) | set(re.findall(r'"([a-z-]+)": [a-z]', code))
-    assert {"num-examples", "loss", "steps", "norm", "cluster", "began-anew", "loss-square"} <= said
+    assert {"num-examples", "loss", "steps", "norm", "cluster", "began-anew", "loss-square", "rank"} <= said
     assert said <= set(re.findall(r"`([\w-]+)`", UP)), said - set(re.findall(r"`([\w-]+)`", UP))

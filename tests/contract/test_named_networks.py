@@ -14,7 +14,7 @@ from benchmarks.probes.zoo_networks import DECODER
 from models.errors import SettingError
 from strategies import METHODS
 from tests.corpora import write_sst2
-from tests.support import Player
+from tests.support import OF_RANKS, Player
 
 ZOO = "benchmarks.probes.zoo_networks"
 PICTURES = {
@@ -27,6 +27,7 @@ PICTURES = {
 }
 TEXTS = {"lstm": "benchmarks.probes.zoo_modules:lstm", "bert": f"{ZOO}:bert", "llama": f"{__name__}:Llama"}
 WITHOUT_BLOCKS = {"depthwise, squeeze and excitation", "lstm"}  # fewer than two that sums go around
+WITHOUT_LINEAR = {"resnet-18", "efficientnet-b0", "lstm"}  # but for the head
 WITH_A_WIDTH = {"mobilenet-v3-small"}
 IN_DEPTH = {name for name in METHODS if "last" not in METHODS[name].PREFERENCES.exits}
 RUN: dict[str, Any] = {
@@ -76,6 +77,12 @@ def test_every_method_trains_it_or_says_what_it_needs(play: Player, root: Path, 
     if network in TEXTS:
         data = {"dataset": "sst2", "data_root": str(root), "vocabulary_size": 12, "sequence_length": 10}
     keys = RUN | data | {"model": (PICTURES | TEXTS)[network], "method": method}
+    if method in OF_RANKS:
+        keys |= {"tiers": "a:4, b:2"}
+        if network in WITHOUT_LINEAR:
+            with pytest.raises(SettingError, match=r"allowed is some linear layers of .* other than its head"):
+                play(**keys)
+            return
     refused = (method in IN_DEPTH and network in WITHOUT_BLOCKS) or (
         method == "splitmix" and network not in WITH_A_WIDTH
     )

@@ -2,7 +2,8 @@
 
 A network of 12 layers, 768 wide, with pairs beside query, key, value and output: 48 pairs of 768 x 768. 20 clients hold
 4, 8, 12 or 16 of 16 ranks, equal shares. Measured is a round of replies, from the first one added to the new state, in
-turns with the plain average of the same bytes; both with one thread, as a run folds. What devices make of the factors
+turns with the plain average of the same bytes; both with one thread, as a run folds, in seconds of the processor, as
+neither waits for anything but memory, and what else the machine does counts less so. What devices make of the factors
 is what training makes of them: much in common, and a change of their own, a tenth as long.
 
 Memory is that of a process of its own: how far its resident peak exceeds what it held before the first reply was added,
@@ -20,7 +21,7 @@ import torch
 
 from benchmarks.bench.resident import held, in_a_process, peak
 from benchmarks.bench.rows import Row, row_of_turns
-from benchmarks.clock import seconds
+from benchmarks.clock import cpu_seconds
 from benchmarks.document import Say
 from models.adapters.adapter import Adapter
 from models.algebra.average import PartialAverage
@@ -44,7 +45,7 @@ def ranks(
     width: int = 768,
     layers: int = 12,
     clients: int = 20,
-    turns: int = 5,
+    turns: int = 9,
     rules: tuple[str, ...] = RULES,
 ) -> list[Row]:
     """Measure a server's round.
@@ -64,7 +65,7 @@ def ranks(
         for name in rules:
             say(f"ranks: {name} in turns with the plain average")
             other = case.round(name)
-            pairs = [(seconds(other), seconds(plain)) for _ in range(turns)]
+            pairs = [(cpu_seconds(other), cpu_seconds(plain)) for _ in range(turns)]
             what = f"{name}: a round of {clients} clients, {4 * layers} pairs, ranks 4 to 16 / plain average"
             note = f"{case.bytes / 1e6:.0f} MB of factors; q, k, v, o"
             rows.append(row_of_turns(NAME, what, pairs, unit="ms", scale=1e3, limit=3.0, note=note))

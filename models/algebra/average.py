@@ -44,6 +44,7 @@ class PartialAverage:
     Args:
         layout: declaration of the full network.
         per_coordinate: keep one denominator per coordinate, which element masks need.
+        apart: tensors of which only who held them is counted: they stay as they were.
 
     Clients of one submodel (one object) are summed in one flat buffer and scattered once, as long as these buffers are
     few and together stay below one state; the full network needs none. Nothing of a round outlives `reset` but the
@@ -51,8 +52,8 @@ class PartialAverage:
     and the denominators, whatever the number of clients.
     """
 
-    def __init__(self, layout: Layout, *, per_coordinate: bool = False) -> None:
-        self.per_coordinate = per_coordinate
+    def __init__(self, layout: Layout, *, per_coordinate: bool = False, apart: Collection[str] = ()) -> None:
+        self.per_coordinate, self._apart = per_coordinate, frozenset(apart)
         self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
         self._units = {
             name: UnitView.of(tensor, layout, per_coordinate=per_coordinate) for name, tensor in layout.tensors.items()
@@ -242,7 +243,8 @@ class PartialAverage:
         elif len(self._parts) < _MOST_SUMS and self._used + submodel.numel <= self._sums.numel():
             sums = self._sums[self._used : self._used + submodel.numel]
             self._used += submodel.numel
-        part = SubmodelSum(submodel, placements, sums, whole=whole, written=whole and not self._stale)
+        written = whole and not self._stale
+        part = SubmodelSum(submodel, placements, sums, whole=whole, written=written, apart=self._apart)
         self._freshen(overwritten=whole)
         if sums is not None:  # without sums of its own a part has nothing to remember
             self._parts[key] = part

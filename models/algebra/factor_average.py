@@ -1,8 +1,9 @@
-"""An average that also keeps, of every reply, what it says of pairs of low-rank factors: A and B of each device.
+"""An average that keeps, of every reply, what it says of pairs of low-rank factors: A and B of each device.
 
 The product of averages is not the average of products, so rules that average products B·A need the factors of every
-device by themselves. Kept are the differences as they came, nothing of the product's size; beyond 256 MiB they are in
-files that have no name, so that memory is bounded whatever the number of clients.
+device by themselves, and nothing else: pairs stay as they were here, and everything beside them is averaged. Kept are
+the differences as they came, nothing of the product's size; beyond 256 MiB they are in files that have no name, so that
+memory is bounded whatever the number of clients.
 
 As of a robust mean, each reply counts as the step that it would make alone, a·Δ/b, and with weight b.
 """
@@ -36,7 +37,7 @@ class _Kept:
 
 
 class FactorAverage(PartialAverage):
-    """A `PartialAverage` that can be asked what every device has made of a pair since the last reset.
+    """A `PartialAverage` of all but pairs, which can be asked what every device has made of one since the last reset.
 
     Args:
         layout: declaration of the full network.
@@ -44,8 +45,8 @@ class FactorAverage(PartialAverage):
     """
 
     def __init__(self, layout: Layout, *, in_memory: int = _IN_MEMORY) -> None:
-        super().__init__(layout)
         self._paired = frozenset(name for pair in layout.pairs for name in (pair.a, pair.b))
+        super().__init__(layout, apart=self._paired)
         self._replies: list[_Kept] = []
         self._places: dict[int, tuple[Submodel, Mapping[str, tuple[int, Block]]]] = {}
         self._known: dict[object, Who] = {}

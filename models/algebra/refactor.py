@@ -6,9 +6,9 @@ singular values of a core of at most s x s give its best approximation (Eckart a
     B̂ = Q·C,  Âᵀ = P·D   →   B̂·Â = Q·(C·Dᵀ)·Pᵀ,   C·Dᵀ = U·S·Vᵀ   →   (Q·U)·S·(P·V)ᵀ
 
 Of a stack many times as tall as R only the leading R directions are wanted. Subspace iteration finds them with products
-by the stacks (Halko, Martinsson, Tropp, 2011, algorithm 4.4), from what the clients' A have in common: after training
-that is nearly all of it, so one step is usually enough. Where it has not settled after a few (a flat spectrum) the core
-is taken. Both are deterministic, signs included.
+by the stacks (Halko, Martinsson, Tropp, 2011, algorithm 4.4), from what the clients' A begin with: where the leading
+values stand out one step is enough. Where it has not settled after a few (a flat spectrum) the core is taken. Both are
+deterministic, signs included.
 """
 
 from __future__ import annotations
@@ -94,29 +94,30 @@ def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tens
 
 
 def refactored(
-    given: Iterable[tuple[Stack, Tensor | None]], rank: int, weights: Callable[[Who], Tensor]
+    given: Iterable[tuple[Stack, Tensor | None]], rank: int | None, weights: Callable[[Who], Tensor]
 ) -> list[Factored]:
     """`refactor` of several stacks of one shape and the same devices, whose small matrices are worked on together.
 
     Args:
         given: every stack with its start; best made as they are asked for, as each is used at once while in cache.
-        rank: of all of them.
+        rank: of all of them; None: as of the pair.
         weights: as of `refactor`, by who stacked; the same for all of them.
     """
-    if rank < 1:
+    if rank is not None and rank < 1:
         raise ValueError(f"rank = {rank}: allowed is at least 1")
-    stacks, bases, images = list[Stack](), list[Tensor](), list[Tensor]()
+    stacks, bases, images, wanted = list[Stack](), list[Tensor](), list[Tensor](), rank or 0
     for stack, start in given:
         stacks.append(stack)
+        wanted = rank or stack.who.rank
         most, each = min(len(stack.left), stack.right.shape[1]), weights(stack.who)
-        if len(each) >= _TALL * (rank + SPARE) and most >= rank + SPARE:
-            bases.append(inputs([stack], _signs(stack, rank)[None], each)[0] if start is None else start)
+        if len(each) >= _TALL * (wanted + SPARE) and most >= wanted + SPARE:
+            bases.append(inputs([stack], _signs(stack, wanted)[None], each)[0] if start is None else start)
             images.append(outputs([stack], bases[-1][None], each)[0])
     found: list[Factored | None] = [None] * len(stacks)
     if bases:
-        found = _iterated(stacks, rank, each, torch.stack(bases), torch.stack(images))
+        found = _iterated(stacks, wanted, each, torch.stack(bases), torch.stack(images))
     pairs = zip(stacks, found, strict=True)
-    return [_by_core(stack, rank, weights(stack.who)) if one is None else one for stack, one in pairs]
+    return [_by_core(stack, wanted, weights(stack.who)) if one is None else one for stack, one in pairs]
 
 
 def _by_core(stack: Stack, rank: int, weights: Tensor) -> Factored:

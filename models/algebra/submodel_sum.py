@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
@@ -15,17 +15,34 @@ class SubmodelSum:
     """All clients of a round that hold one submodel: their sum in one flat buffer (if there is one), and its places.
 
     Tensors with class rows go to their places client by client, because their rows differ.
+
+    Args:
+        submodel: what they hold.
+        placements: where its tensors belong.
+        sums: the buffer.
+        whole: whether the submodel is the full network, whose buffer is the numerators themselves.
+        written: whether something is in the buffer already.
+        apart: tensors of which only who held them is counted.
     """
 
     def __init__(
-        self, submodel: Submodel, placements: list[BlockScatter], sums: Tensor | None, *, whole: bool, written: bool
+        self,
+        submodel: Submodel,
+        placements: list[BlockScatter],
+        sums: Tensor | None,
+        *,
+        whole: bool,
+        written: bool,
+        apart: Collection[str] = (),
     ) -> None:
         self._submodel = submodel  # kept so that its id is not given to another one
         self._placements, self._sums, self._whole = placements, sums, whole
         self._sizes = [block.numel for block in submodel.values()]
         ends = [sum(self._sizes[: i + 1]) for i in range(len(placements))]
         self._summed = [sums is not None and not placement.has_classes for placement in placements]
-        stretches = [(end - n, n) for end, n, summed in zip(ends, self._sizes, self._summed, strict=True) if summed]
+        self._apart = [block.source in apart for block in submodel.values()]
+        added = [summed and not left for summed, left in zip(self._summed, self._apart, strict=True)]
+        stretches = [(end - n, n) for end, n, own in zip(ends, self._sizes, added, strict=True) if own]
         self._stretches = merged(tuple(stretches))
         self._weight, self._count, self._written = 0.0, 0, written
 
@@ -40,9 +57,9 @@ class SubmodelSum:
         """Add what one client sent, or the sum of what `count` did; see `PartialAverage.add`."""
         if not all(self._summed):
             weights = torch.tensor([denominator, float(count)])
-            for placement, piece, summed in zip(self._placements, self._pieces(difference), self._summed, strict=True):
+            for placement, piece, summed, left in self._each(difference):
                 if not summed:
-                    placement.add(piece, numerator, weights, labels)
+                    placement.add(None if left else piece, numerator, weights, labels)
         if self._sums is None:
             return
         for start, length in self._stretches:
@@ -60,10 +77,11 @@ class SubmodelSum:
         if self._sums is None or not self._count:
             return
         weights = torch.tensor([self._weight, self._count], dtype=torch.float32)
-        for placement, piece, summed in zip(self._placements, self._pieces(self._sums), self._summed, strict=True):
+        for placement, piece, summed, left in self._each(self._sums):
             if summed:
-                placement.add(None if self._whole else piece, 1.0, weights)
+                placement.add(None if self._whole or left else piece, 1.0, weights)
         self._weight, self._count, self._written = 0.0, 0, self._whole
 
-    def _pieces(self, flat: Tensor) -> tuple[Tensor, ...]:
-        return flat.split(self._sizes)  # type: ignore[no-any-return, no-untyped-call]
+    def _each(self, flat: Tensor) -> Iterator[tuple[BlockScatter, Tensor, bool, bool]]:
+        pieces = flat.split(self._sizes)  # type: ignore[no-untyped-call]
+        return zip(self._placements, pieces, self._summed, self._apart, strict=True)

@@ -258,7 +258,7 @@ def test_florist_keeps_as_many_of_many_devices(spread: float, energy: float) -> 
     assert isinstance(rule, Refactored)
     left, right = stack.whole()
     kept = share_of_energy(torch.linalg.svdvals(left.double() * stack.who.shares @ right.double()), energy)
-    b, _ = rule.joined(stack, begun)
+    b, _ = rule.joined(stack)
     assert int(b.any(0).sum()) == kept
 
 
@@ -270,7 +270,7 @@ def test_where_the_sum_is_zero_every_rank_can_still_learn(method: str) -> None:
     rule = METHODS[method](SPEC, SETTINGS)
     assert isinstance(rule, Refactored)
     stack = Stack.of([torch.zeros(6, 3)], [torch.zeros(3, 5)], [1.0], (torch.zeros(6, 3), torch.randn(3, 5)))
-    b, a = rule.joined(stack, (stack.b, stack.a))
+    b, a = rule.joined(stack)
     assert not b.any()
     assert torch.equal(a, stack.a)
 
@@ -283,7 +283,7 @@ def test_a_rank_beyond_a_layers_smaller_side_keeps_a(method: str) -> None:
     left, right, a = (torch.randn(size, generator=draws) for size in sizes)
     stack = Stack.of([left], [right], [1.0], (torch.zeros(9, 8), a))
     left, right = stack.whole()
-    b, a = rule.joined(stack, (stack.b, stack.a))
+    b, a = rule.joined(stack)
     assert not b[:, 7].any()
     assert torch.equal(a[7], stack.a[7])
     if method != "florist":

@@ -77,30 +77,25 @@ class ProductMethod(RankMethod):
         for pairs in _alike(context.layout, average):
             made = (average.stack(pair, before, place) for place, pair in enumerate(pairs))
             stacks = (stack for stack in made if stack is not None)
-            means = [(after[pair.b], after[pair.a]) for pair in pairs]
-            for pair, (b, a) in zip(pairs, self.joined_together(stacks, means), strict=True):
+            for pair, (b, a) in zip(pairs, self.joined_together(stacks), strict=True):
                 after[pair.b].copy_(b)
                 after[pair.a].copy_(a)
         return remembered
 
-    def joined_together(
-        self, stacks: Iterable[Stack], means: Sequence[tuple[Tensor, Tensor]]
-    ) -> list[tuple[Tensor, Tensor]]:
+    def joined_together(self, stacks: Iterable[Stack]) -> list[tuple[Tensor, Tensor]]:
         """What `joined` says of each.
 
         Args:
             stacks: of one shape and the same devices, a few; made as they are asked for.
-            means: as of `joined`.
         """
-        return [self.joined(stack, mean) for stack, mean in zip(stacks, means, strict=True)]
+        return [self.joined(stack) for stack in stacks]
 
     @abstractmethod
-    def joined(self, stack: Stack, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def joined(self, stack: Stack) -> tuple[Tensor, Tensor]:
         """The new B of (m, R) and A of (R, n).
 
         Args:
             stack: what the devices began with, and what they made of it.
-            mean: of B and of A over those who held a rank.
         """
 
 

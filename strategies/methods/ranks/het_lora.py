@@ -103,9 +103,8 @@ class HetLoRA(ProductMethod):
                 ranks[str(one.assignment.node.id)] = fewer
         return {"ranks": ranks}
 
-    def joined(self, stack: Stack, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def joined(self, stack: Stack) -> tuple[Tensor, Tensor]:
         """The weighted sums, rank by rank."""
-        del mean
         found = list(stack.factors())
         norms = torch.stack([norm_of_product(one.b, one.a) for one in found])
         if not norms.sum() > 0:  # nobody's product is anything: all B are zero

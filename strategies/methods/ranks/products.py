@@ -19,10 +19,9 @@ start that a truncation can give.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from models.algebra.refactor import SPARE, Factored, Split, refactored
@@ -38,22 +37,20 @@ class Refactored(ProductMethod):
 
     SPLIT: ClassVar[Split] = "balanced"
 
-    def joined(self, stack: Stack, mean: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def joined(self, stack: Stack) -> tuple[Tensor, Tensor]:
         """Refactor the weighted sum of products."""
-        return self.joined_together([stack], [mean])[0]
+        return self.joined_together([stack])[0]
 
-    def joined_together(
-        self, stacks: Iterable[Stack], means: Sequence[tuple[Tensor, Tensor]]
-    ) -> list[tuple[Tensor, Tensor]]:
+    def joined_together(self, stacks: Iterable[Stack]) -> list[tuple[Tensor, Tensor]]:
         """Refactor weighted sums of products side by side."""
-        own, rank = list[Stack](), means[0][1].shape[0]
+        own = list[Stack]()
 
         def begun() -> Iterator[tuple[Stack, Tensor]]:
-            for stack, (_, mean) in zip(stacks, means, strict=True):
+            for stack in stacks:
                 own.append(stack)
-                yield stack, torch.cat([mean, (mean - stack.a)[:SPARE]])  # what devices have in common, and some beside
+                yield stack, stack.right[: stack.who.rank + SPARE]  # what devices began with, and some of the changes
 
-        return [self._learning(*one) for one in zip(refactored(begun(), rank, self.weights), own, strict=True)]
+        return [self._learning(*one) for one in zip(refactored(begun(), None, self.weights), own, strict=True)]
 
     def _learning(self, factored: Factored, stack: Stack) -> tuple[Tensor, Tensor]:
         b, a = factored.pair(self.SPLIT)

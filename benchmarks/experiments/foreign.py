@@ -3,6 +3,11 @@
 By `flotilla run`, on CIFAR-10 or a part of it. It is no study of accuracy: it shows that every tier learns, and that
 what a device holds, computes and sends is what was said beforehand. A tier has learnt when its network is right more
 often than guessing by more than three standard deviations of what guessing gives on so many test pictures.
+
+Norms take the statistics of the data (`static-batch`) with every method: torchvision's MobileNetV3 asks for running
+ones that move by 0.01 a step, so after some hundred steps they are still what they began with. The smallest tier has a
+quarter: with FIARSE's masks no less of these networks can learn, as factories draw the classifiers' weights, two fifths
+of all, so small that the masks of such tiers leave none of them.
 """
 
 from __future__ import annotations
@@ -39,8 +44,8 @@ DEVIATIONS = 3  # above chance
 _BYTES = 4  # of a float32
 DEVICES = "five of ten devices in five tiers, 20 steps of 32 pictures each"
 SETTINGS = (
-    'num-clients=10 fraction-train=0.5 local-steps=20 batch-size=32 learning-rate=0.05 tiers="a:1, b:1/2, c:1/4, d:1/8,'
-    ' e:1/16" evaluate-every={rounds} num-server-rounds={rounds} device="cpu"'
+    'num-clients=10 fraction-train=0.5 local-steps=20 batch-size=32 learning-rate=0.15 norm="static-batch" tiers="a:1,'
+    ' b:3/4, c:1/2, d:3/8, e:1/4" evaluate-every={rounds} num-server-rounds={rounds} device="cpu"'
 )
 
 
@@ -186,4 +191,4 @@ def _run(options: Options) -> int:
     return 0 if passed else 1
 
 
-TASK = Command(_run, defaults={"methods": (), "only": (), "rounds": 16, "data_root": "", "write": False})
+TASK = Command(_run, defaults={"methods": (), "only": (), "rounds": 24, "data_root": "", "write": False})

@@ -10,7 +10,7 @@ from server_app.folder.progress import count
 from server_app.report.drawing import in_page, key_of
 from server_app.report.network_picture import picture, tier_marks
 from server_app.report.rounds import tier_colours
-from server_app.report.tables import folded, table
+from server_app.report.tables import folded, megabytes, table
 from server_app.report.told import Told
 
 
@@ -54,7 +54,7 @@ def named(line: Mapping[str, Any]) -> str:
 
 
 def _tiers(told: Mapping[str, Any]) -> str:
-    heads = ["tier", "rate", "parameters", "of all", "MACs", "MB one way", "MB to train"]
+    heads = ["tier", "rate", "parameters", "of all", "MACs", "one way", "to train"]
     lines = [
         [
             name,
@@ -62,8 +62,8 @@ def _tiers(told: Mapping[str, Any]) -> str:
             f"{one['parameters']:,}",
             f"{100 * one['parameters'] / max(told['full']['parameters'], 1):.1f} %",
             count(one["macs"]),
-            f"{one['bytes'] / 1e6:,.3f}",
-            f"{one['memory'] / 1e6:,.1f}",
+            megabytes(one["bytes"]),
+            megabytes(one["memory"]),
         ]
         for name, one in told["tiers"].items()
     ]

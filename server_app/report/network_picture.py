@@ -51,7 +51,7 @@ def standalone(told: Mapping[str, Any]) -> str:
     width, height = max(_WIDTH + 16, int(x)), bars + 52
     size = f'viewBox="0 0 {width} {height}" width="{2 * width}" height="{2 * height}"'
     body = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size}>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         _text(8, 16, f"{told['name']}: what every tier holds", INK),
         *key,
@@ -118,7 +118,7 @@ def _rect(x: float, y: float, width: float, colour: str) -> str:
 
 def _text(x: float, y: float, words: str, colour: str, anchor: str = "start") -> str:
     look = f'style="font-size: 10.5px; fill: {colour}" text-anchor="{anchor}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" font-family="sans-serif" {look}>{escape(words)}</text>' if words else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" {look}>{escape(words)}</text>' if words else ""
 
 
 def _short(name: str) -> str:

@@ -68,7 +68,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A report with everything that one can have, one of clusters, and a comparison of two methods and two seeds."""
+    """A report with everything that one can have, of clusters, and of an ordinary module; a comparison of four runs."""
     folder = tmp_path_factory.mktemp("runs")
     small: dict[str, Any] = {
         "model": "mlp",
@@ -89,18 +89,21 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for seed in (1, 2)
     }
     clustered = play(folder / "clusters", clustering="ifca", **{**small, "partition": "labels"}).path
+    module: dict[str, Any] = {"model": "tests.models.foreign.nets:Edge", "widths": "", "num-server-rounds": 2}
+    ordinary = play(folder / "module", **{**small, **module}, tiers="a:1, b:1/2, c:1/4, d:1/8, e:1/16").path
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert CliRunner().invoke(app, ["compare", *runs]).exit_code == 0
     return {
         "report": write_report(runs["heterofl-1"], [runs["fedrolex-1"]]),
         "clusters": write_report(clustered),
+        "module": write_report(ordinary),
         "comparison": folder / "comparison" / "comparison.html",
     }
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["report", "clusters", "comparison"])
+@pytest.mark.parametrize("name", ["report", "clusters", "module", "comparison"])
 def test_a_page_is_whole_at_any_width(browser: Any, pages: dict[str, Path], name: str, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="light")
     page, asked, said = context.new_page(), [], []
@@ -116,7 +119,7 @@ def test_a_page_is_whole_at_any_width(browser: Any, pages: dict[str, Path], name
     assert said == []
     picture = page.screenshot(full_page=True)
     context.close()
-    if os.environ.get("FLOTILLA_SCREENSHOTS") and name != "clusters":
+    if os.environ.get("FLOTILLA_SCREENSHOTS") and name in ("report", "comparison"):
         _write(PICTURES / f"{name}-{width}.png", picture)
 
 

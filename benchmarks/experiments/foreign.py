@@ -7,8 +7,8 @@ often than guessing by more than three standard deviations of what guessing give
 Norms take the statistics of the data (`static-batch`) with every method: torchvision's MobileNetV3 asks for running
 ones that move by 0.01 a step, so after some hundred steps they are still what they began with. The smallest tier has a
 quarter: with FIARSE's masks no less of these networks can learn, as factories draw the classifiers' weights, two fifths
-of all, so small that the masks of such tiers leave none of them. FedRolex has a constant learning rate: its windows move on in
-every round, and by one that falls to 0 those that come last are not trained any more.
+of all, so small that the masks of such tiers leave none of them. FedRolex has a constant learning rate: its windows
+move on in every round, and by one that falls to 0 those that come last are not trained any more.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ DEVIATIONS = 3  # above chance
 _BYTES = 4  # of a float32
 DEVICES = "five of ten devices in five tiers, 20 steps of 32 pictures each"
 SETTINGS = (
-    'num-clients=10 fraction-train=0.5 local-steps=20 batch-size=32 norm="static-batch" tiers="a:1, b:3/4, c:1/2, d:3/8,'
-    ' e:1/4" evaluate-every={rounds} num-server-rounds={rounds} device="cpu"'
+    'num-clients=10 fraction-train=0.5 local-steps=20 batch-size=32 norm="static-batch" tiers="a:1, b:3/4, c:1/2,'
+    ' d:3/8, e:1/4" evaluate-every={rounds} num-server-rounds={rounds} device="cpu"'
 )
 RATES = {"fedrolex": 'learning-rate=0.1 learning-rate-schedule="constant"'}
 RATE = "learning-rate=0.15"

@@ -60,7 +60,7 @@ def test_a_state_is_pairs_and_head_and_the_base_is_the_rest(name: str) -> None:
     assert declared.pairs
     assert set(state) == set(declared.tensors) == factors | heads(alone)
     assert set(declared.frozen) == set(alone.tensors) - heads(alone)
-    assert {axis.kind for axis in declared.axes.values()} <= {Kind.RANK, Kind.FIXED, Kind.CLASS}
+    assert {axis.kind for axis in declared.axes.values()} <= {Kind.RANK, Kind.FIXED, Kind.CLASS, Kind.TOKEN}
     network = part_of(spec, Plan(), state)
     assert set(network.state_dict()) == set(state)
     assert {n for n, p in network.named_parameters() if p.requires_grad} == set(state)

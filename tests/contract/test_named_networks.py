@@ -27,7 +27,7 @@ PICTURES = {
 }
 TEXTS = {"lstm": "benchmarks.probes.zoo_modules:lstm", "bert": f"{ZOO}:bert", "llama": f"{__name__}:Llama"}
 WITHOUT_BLOCKS = {"depthwise, squeeze and excitation", "lstm"}  # fewer than two that sums go around
-WITHOUT_LINEAR = {"resnet-18", "efficientnet-b0", "lstm"}  # but for the head
+WITHOUT_LINEAR = {"resnet-18", "efficientnet-b0", "mobilenet-v4-small", "lstm"}  # but for the head
 WITH_A_WIDTH = {"mobilenet-v3-small"}
 IN_DEPTH = {name for name in METHODS if "last" not in METHODS[name].PREFERENCES.exits}
 RUN: dict[str, Any] = {

@@ -83,7 +83,8 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Rate) -> Ca
         skeleton = blank(spec, sizes, Plan(rate))
     leading = tuple((name, tuple(range(size))) for name, size in sizes.items())
     part = cut(local_layout, Plan(rate, units=leading))
-    tensors, held = dict(module.state_dict(keep_vars=True)), frozen_tensors(module)
+    tensors = dict(module.state_dict(keep_vars=True))
+    held = _constants(skeleton, lambda: blank(spec, sizes, Plan(rate))) | frozen_tensors(module)
 
     def forward(inputs: Tensor) -> Tensor:
         skeleton.train(module.training)
@@ -91,3 +92,9 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Rate) -> Ca
             return functional_call(skeleton, part.gather(tensors) | held, (inputs,), strict=True)  # type: ignore[no-any-return]
 
     return forward
+
+
+def _constants(skeleton: nn.Module, build: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """What a part computes with that is in no state, such as the positions that an ordinary module made for itself."""
+    names = dict(skeleton.named_buffers()).keys() - skeleton.state_dict().keys()
+    return {name: tensor for name, tensor in build().named_buffers() if name in names} if names else {}

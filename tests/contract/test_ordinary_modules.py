@@ -49,6 +49,12 @@ def test_every_method_of_width_trains_it(play: Player, method: str) -> None:
         assert last["a"]["macs"] > last["b"]["macs"] > last["c"]["macs"]
 
 
+def test_ordered_dropout_narrows_a_module_with_constants(play: Player) -> None:
+    """They are in no state, and a narrower pass needs its own."""
+    out = play(**RUN | {"model": "tests.models.foreign.nets:Shifted"}, method="fjord")
+    assert out.rejected == []
+
+
 def _in_depth() -> list[Any]:
     marks = {name: [] if name in ("depthfl", "nefl") else [pytest.mark.slow] for name in OF_ALL}
     return [pytest.param(name, marks=marks[name]) for name in OF_ALL]

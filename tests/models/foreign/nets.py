@@ -31,6 +31,19 @@ class Edge(nn.Module):
         return self.last(F.relu(self.hidden(x.flatten(1))))
 
 
+class Shifted(Edge):
+    """Adds a constant that is in no state: pixels' places, as positions of words are in a transformer."""
+
+    places: Tensor
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__(classes)
+        self.register_buffer("places", torch.linspace(-1, 1, 8), persistent=False)
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x + self.places)
+
+
 class Attention(nn.Module):
     """Fused queries, keys and values, a class token, positions, a gate that is half of a layer."""
 

@@ -28,25 +28,28 @@ class Ran:
     peak_kb: int
 
 
-def flotilla_run(run_dir: Path, config: str = "", *options: str, env: Mapping[str, str] | None = None) -> Ran:
-    """Run the app of this checkout.
+def flotilla_run(
+    run_dir: Path, config: str = "", *options: str, env: Mapping[str, str] | None = None, root: Path = ROOT
+) -> Ran:
+    """Run the app of a checkout by its own code.
 
     Args:
         run_dir: folder of the run.
         config: settings; "" is the default job.
         options: others of the command.
         env: variables beside those of this process.
+        root: the checkout.
 
     Raises:
         RuntimeError: the run failed; with the end of what it printed.
     """
-    command = [sys.executable, "-m", "flotilla", "run", str(ROOT), "--run-dir", str(run_dir), *options]
+    command = [sys.executable, "-m", "flotilla", "run", str(root), "--run-dir", str(run_dir), *options]
     command += ["--run-config", config] if config else []
     began = perf_counter()
     started = subprocess.Popen(
         command,
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
+        cwd=root,
+        env={**os.environ, **(env or {}), "PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

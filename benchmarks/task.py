@@ -23,7 +23,7 @@ class Options:
         only: rows whose name has one of these.
         data_root: folder of published data sets; "" where there is none.
         root: a checkout.
-        json, rows, against: files to write, to read instead of measuring, to compare with.
+        json, rows, against: files to write, to read instead of measuring, to compare with, which may be a checkout.
         default_job: whether the default job is run, too.
         walk: whether every step is printed.
         write: whether docs/ gets what was found.
@@ -62,7 +62,11 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "root": {"type": Path, "metavar": "DIR", "help": "a checkout; this one unless given"},
     "json": {"type": Path, "metavar": "FILE", "help": "write what was found as JSON"},
     "rows": {"type": Path, "metavar": "FILE", "help": "take the rows from such a file instead of measuring"},
-    "against": {"type": Path, "metavar": "FILE", "help": "compare with what another checkout printed"},
+    "against": {
+        "type": Path,
+        "metavar": "PLACE",
+        "help": "what another checkout printed; bench startup: that checkout",
+    },
     "default_job": {"action": "store_true", "help": "run the default job, too"},
     "walk": {"action": "store_true", "help": "print every step"},
     "write": {"action": "store_true", "help": "put what was found into docs/"},

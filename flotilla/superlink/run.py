@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -31,12 +32,17 @@ class Stopped(BaseException):
 
 
 def run_flower(
-    settings: Settings, *, processes: int | None = None, gpus_per_client: float | None = None, verbose: bool = False
+    check: Callable[[], Settings],
+    *,
+    processes: int | None = None,
+    gpus_per_client: float | None = None,
+    verbose: bool = False,
 ) -> int:
     """Run a Flower app through a private SuperLink and Flower's simulation.
 
     Args:
-        settings: from `flotilla.settings.prepare`.
+        check: says what to run, from `flotilla.settings.prepare`, while SuperLink and simulation are starting; what it
+            raises goes through, and nothing is left of them.
         processes: clients that train at the same time; None is one per CPU core.
         gpus_per_client: share of a GPU per client; None is 0.25 where there is a GPU.
         verbose: show also what Flower and Ray say.
@@ -44,8 +50,12 @@ def run_flower(
     Returns:
         0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
     """
-    cluster = federation(settings.nodes, processes, gpus_per_client)
-    return run_on(SuperLink, settings, cluster, verbose=verbose)
+
+    def checked() -> tuple[Settings, Mapping[str, object]]:
+        settings = check()
+        return settings, federation(settings.nodes, processes, gpus_per_client)
+
+    return _run(partial(SuperLink, cpus=processes), checked, verbose=verbose)
 
 
 def run_on(
@@ -66,6 +76,15 @@ def run_on(
     Returns:
         As `run_flower`.
     """
+    return _run(make, lambda: (settings, federation), verbose=verbose)
+
+
+def _run(
+    make: Callable[[Path, Mapping[str, str], Callable[[int], None]], SuperLink],
+    check: Callable[[], tuple[Settings, Mapping[str, object]]],
+    *,
+    verbose: bool,
+) -> int:
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_short_tempdir()))
     env = environment(home)
     log = home / "run.log"
@@ -75,6 +94,7 @@ def run_on(
         guard = Guard(home)
         try:
             superlink = make(home, env, guard.watch)
+            settings, federation = check()
             superlink.submit(settings.app_dir, settings.overrides, federation, settings.code)
             with log.open("w", encoding="utf-8") as kept:
                 _pass_on(superlink.app, kept, verbose=verbose)

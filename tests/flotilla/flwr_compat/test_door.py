@@ -20,7 +20,9 @@ def test_private_modules_of_flwr_come_through_the_door(file: Path) -> None:
         assert list(private_imports(file.read_text(encoding="utf-8"))) == []
 
 
-@pytest.mark.parametrize("program", ["app_process", "executor"])
+@pytest.mark.parametrize(
+    "program", ["app_process", "bundle_code", "executor", "quick_simulation", "ray_ahead", "ray_worker"]
+)
 def test_programs_import_nothing_of_ours(program: str) -> None:
     source = (ROOT / "flotilla" / "flwr_compat" / f"{program}.py").read_text(encoding="utf-8")
     for package in (*PACKAGES, "tests"):

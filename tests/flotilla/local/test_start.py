@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from flotilla.local.start import prepare_workers
+from flotilla.local.start import patient_threads, prepare_workers
 
 # Each takes between half a second and four, and the default job trains without any.
 HEAVY = (
@@ -41,6 +41,35 @@ print(*sorted(set(HEAVY) & set(sys.modules)))
 """
 
 
+# What begins a run, process by process: what it imports, and what it does without. PyTorch and Flower themselves take
+# two seconds of CPU in each process, so that the command line answers before either is there.
+PROCESSES = {
+    "the command": ("flotilla.cli", {*HEAVY, "flwr", "grpc", "httpx", "numpy", "torch"}),
+    "what the command starts Flower with": (
+        "flotilla.superlink.run",
+        {*HEAVY, "flwr", "grpc", "httpx", "numpy", "torch"},
+    ),
+    "the check of settings": ("server_app.config.resolve", {*HEAVY, "client_app", "fastapi", "sqlalchemy"}),
+    "the server's half, in process": ("server_app.run", {*HEAVY, "client_app", "fastapi", "sqlalchemy"}),
+    "the server's half, as Flower loads it": ("server_app.app", {*HEAVY, "client_app"}),
+    "the clients' half": ("client_app.app", {*HEAVY, "fastapi", "server_app", "sqlalchemy", "strategies"}),
+    "the process that workers are forked from": (
+        "flotilla.local.preloaded",
+        {*HEAVY, "fastapi", "server_app", "sqlalchemy", "strategies"},
+    ),
+}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_starts_without(process: str, pytestconfig: pytest.Config) -> None:
+    module, without = PROCESSES[process]
+    program = f"import sys, {module}; print(*sorted({without!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
 def test_a_round_imports_nothing_heavy(pytestconfig: pytest.Config) -> None:
     program = PROGRAM.replace("HEAVY", repr(HEAVY))
     done = subprocess.run(
@@ -59,6 +88,28 @@ def test_workers_are_forked_from_a_process_that_has_imported_what_they_need() ->
     process.join()
     assert loaded
     assert parent != os.getpid()  # but the fork server
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned elsewhere")
+def test_the_fork_server_takes_nothing_apart_when_it_ends() -> None:
+    program = """
+from flotilla.local.start import prepare_workers
+context = prepare_workers()
+process = context.Process(target=print, args=("done",), daemon=True)
+process.start()
+process.join()
+print(__import__("multiprocessing.forkserver").forkserver._forkserver._forkserver_pid)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600)
+    assert done.stdout.split()[0] == "done"
+    assert not os.path.exists(f"/proc/{done.stdout.split()[1]}")  # it shares this output, which has ended
+
+
+def test_threads_are_as_patient_as_the_user_says() -> None:
+    ours, theirs = dict[str, str](), {"OMP_WAIT_POLICY": "active"}
+    patient_threads(ours)
+    patient_threads(theirs)
+    assert (ours, theirs) == ({"OMP_WAIT_POLICY": "passive"}, {"OMP_WAIT_POLICY": "active"})
 
 
 def _tell(pipe: Connection) -> None:

@@ -6,7 +6,6 @@ that `flotilla --help` and a wrong setting answer at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -130,9 +129,8 @@ def run(
 
     if engine is Engine.local:
         if processes != 0:
-            from flotilla.local.start import patient_threads, prepare_workers
+            from flotilla.local.start import prepare_workers
 
-            patient_threads(os.environ)
             prepare_workers()
         code = _run_local(checked(), processes)
     else:

@@ -15,7 +15,7 @@ from multiprocessing import forkserver
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator
     from multiprocessing.context import ForkServerContext, SpawnContext
 
 
@@ -35,15 +35,6 @@ def prepare_workers(*modules: str) -> ForkServerContext | SpawnContext:
     with _deaf_to_interrupts():
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")
-
-
-def patient_threads(environment: MutableMapping[str, str]) -> None:
-    """Let OpenMP's threads sleep while they wait for each other, unless the user has said otherwise.
-
-    They would spin, on cores that the workers want: a third of what the server's process computes in a first round.
-    Before PyTorch is imported; results are the same.
-    """
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @contextmanager

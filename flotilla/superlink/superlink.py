@@ -46,8 +46,6 @@ def environment(home: Path) -> dict[str, str]:
         # copying itself (docs/flower.md has the measurement).
         "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-        # OpenMP's threads spin while they wait for each other, on cores that the clients want.
-        "OMP_WAIT_POLICY": "passive",
         **os.environ,
         "FLWR_HOME": str(home / "flwr"),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

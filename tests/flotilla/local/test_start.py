@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from flotilla.local.start import patient_threads, prepare_workers
+from flotilla.local.start import prepare_workers
 
 # Each takes between half a second and four, and the default job trains without any.
 HEAVY = (
@@ -103,13 +103,6 @@ print(__import__("multiprocessing.forkserver").forkserver._forkserver._forkserve
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600)
     assert done.stdout.split()[0] == "done"
     assert not os.path.exists(f"/proc/{done.stdout.split()[1]}")  # it shares this output, which has ended
-
-
-def test_threads_are_as_patient_as_the_user_says() -> None:
-    ours, theirs = dict[str, str](), {"OMP_WAIT_POLICY": "active"}
-    patient_threads(ours)
-    patient_threads(theirs)
-    assert (ours, theirs) == ({"OMP_WAIT_POLICY": "passive"}, {"OMP_WAIT_POLICY": "active"})
 
 
 def _tell(pipe: Connection) -> None:

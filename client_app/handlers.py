@@ -57,7 +57,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     with threads(request.work.threads):
         model, measured = _load(request, state, examples, context)
         about = _objective_context(request, model, data.labels, kept, request.objective.settings)
-        own = own_factors(model, request.network, request.plan, kept)
+        own = None if request.network.adapter is None else own_factors(model, request.network, request.plan, kept)
         order, noise = torch_generator(seed, number, node, "batches"), generator(seed, number, node, "codec")
         if training is not None:
             about = replace(about, adversarial=training.weight, attack=attack_of(training, request, context))

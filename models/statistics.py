@@ -21,9 +21,9 @@ from models.networks.spec import NetworkSpec
 from models.norms.dual_norm import dual_norms, noise_share
 from models.norms.layers import Moments, StaticBatchNorm
 from models.predictions import predictions
+from models.recent import Recent
 
-_KEPT = 64
-_channels: dict[Hashable, Mapping[str, int]] = {}
+_channels = Recent[Hashable, Mapping[str, int]](64)
 
 
 def static_norms(network: nn.Module) -> dict[str, StaticBatchNorm]:
@@ -97,13 +97,12 @@ def channels_of(network: nn.Module) -> dict[str, int]:
 
 def channels_of_part(spec: NetworkSpec, plan: Plan) -> Mapping[str, int]:
     """The same of the network of a part, which is not made again for parts of its shape."""
-    key = spec, shape_of(spec, plan)
-    if key not in _channels:
-        if len(_channels) >= _KEPT:
-            _channels.clear()
-        with torch.device("meta"):
-            _channels[key] = channels_of(build_part(spec, plan))
-    return _channels[key]
+    return _channels((spec, shape_of(spec, plan)), lambda: _channels_of_part(spec, plan))
+
+
+def _channels_of_part(spec: NetworkSpec, plan: Plan) -> Mapping[str, int]:
+    with torch.device("meta"):
+        return channels_of(build_part(spec, plan))
 
 
 def estimate_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:

@@ -15,14 +15,14 @@ from models.algebra.plans import Plan
 from models.networks.build import build_part, shape_of
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
+from models.recent import Recent
 from protocol.requests import Work
 from protocol.training_way import AUTO
 
 # Channels of the widest convolution up to which a step is faster with them innermost, with batches of 10, by 5 to 20 %
 # on CPUs with AVX-512; beyond it is slower by as much. A constant, as whoever decides must not depend on a machine.
 MOST_CHANNELS = 128
-_KEPT = 128
-_known: dict[Hashable, bool] = {}
+_known = Recent[Hashable, bool](128)
 
 
 def channels_last(network: NetworkSpec, plan: Plan, work: Work) -> bool:
@@ -37,11 +37,10 @@ def channels_last(network: NetworkSpec, plan: Plan, work: Work) -> bool:
         return False
     if network.adapter is not None or plan.holds_more or NETWORKS[network.name].prove is not None:
         return False
-    shape = shape_of(network, plan)
-    if shape not in _known:
-        while len(_known) >= _KEPT:
-            _known.pop(next(iter(_known)))
-        with torch.device("meta"):  # its numbers are of no interest
-            found = [one for one in build_part(network, plan).modules() if isinstance(one, nn.Conv2d)]
-        _known[shape] = bool(found) and max(one.out_channels for one in found) <= MOST_CHANNELS
-    return _known[shape]
+    return _known(shape_of(network, plan), lambda: _has_narrow_convolutions(network, plan))
+
+
+def _has_narrow_convolutions(network: NetworkSpec, plan: Plan) -> bool:
+    with torch.device("meta"):  # its numbers are of no interest
+        found = [one for one in build_part(network, plan).modules() if isinstance(one, nn.Conv2d)]
+    return bool(found) and max(one.out_channels for one in found) <= MOST_CHANNELS

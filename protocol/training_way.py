@@ -18,6 +18,7 @@ from models.losses import CLASSIFICATION
 from models.networks.build import build_part, shape_of
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
+from models.recent import Recent
 from protocol.requests import Work
 
 AUTO, LOOP = WAYS = ("auto", "loop")
@@ -29,8 +30,7 @@ MOST_MACS = 1 << 27
 # Weights of a linear layer beyond which nothing is gained at batches of 32 and more, and much is lost at 10: examples
 # stand in the innermost dimension here, where few of them fill no vector. Measured on the same CPUs.
 MOST_LINEAR = 1 << 18
-_KEPT = 128
-_known: dict[Hashable, str] = {}
+_known = Recent[Hashable, str](128)
 
 
 def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, regularised: bool) -> str:
@@ -61,12 +61,9 @@ def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, re
         return "a network that is frozen in part"
     if NETWORKS[network.name].prove is not None:
         return "a network whose axes were found, not declared"
+    # Plans differ in which units they keep, by device and round; it is the shape that counts.
     shape = shape_of(network, plan), work.batch_size
-    if shape not in _known:  # plans differ in which units they keep, by device and round; it is the shape that counts
-        while len(_known) >= _KEPT:
-            _known.pop(next(iter(_known)))
-        _known[shape] = _why_not_covered(network, plan, work.batch_size)
-    return _known[shape]
+    return _known(shape, lambda: _why_not_covered(network, plan, work.batch_size))
 
 
 def _why_not_covered(network: NetworkSpec, plan: Plan, batch_size: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
@@ -53,6 +53,7 @@ class TrainAssignment:
         weight: what numerator and denominator of the reply are multiplied by, on behalf of the selection.
         dynamic_alpha: strength of FedDyn's regulariser on this device; 0 is none.
         secure: how its reply is to be masked; None sends it as it is.
+        planned: optimiser steps that it is asked to make.
     """
 
     node: Node
@@ -71,3 +72,23 @@ class TrainAssignment:
     weight: float = 1.0
     dynamic_alpha: float = 0.0
     secure: SecureSum | None = None
+    planned: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "planned", planned_steps(self.work, self.node.examples))
+
+
+def planned_steps(work: Work, examples: int) -> int:
+    """Optimiser steps that a device of so many examples makes (see `data.batches`).
+
+    Args:
+        work: epochs or steps, and the batch size.
+        examples: at least 1.
+    """
+    if work.local_steps:
+        return work.local_steps
+    size = work.batch_size
+    batches = -(-examples // size)
+    if batches > 1 and size > 1 and examples % size == 1:
+        batches -= 1  # a last batch of one example joins the one before it
+    return work.local_epochs * batches

@@ -42,23 +42,18 @@ _KEPT = 4096  # nodes that were looked at
 class _Known(Node):
     """A node of a fleet; what it would say is put together when somebody wants to know."""
 
-    __slots__ = ("_examples", "_said", "_say")
+    __slots__ = ("_said", "_say")
 
     def __init__(self, address: int, node: int, examples: int, say: Callable[[int, int], Hello]) -> None:
-        self.address, self.id = address, node
-        self._examples, self._say, self._said = examples, say, list[Hello]()
-
-    @property
-    def examples(self) -> int:
-        """Training examples, as they are believed."""
-        return self._examples
+        self.address, self.id, self.examples = address, node, examples
+        self._say, self._said = say, list[Hello]()
 
     @property
     def hello(self) -> Hello:  # type: ignore[override]
         """What it would say."""
         if not self._said:
             assert isinstance(self.id, int)  # a partition id
-            self._said.append(self._say(self.id, self._examples))
+            self._said.append(self._say(self.id, self.examples))
         return self._said[0]
 
 

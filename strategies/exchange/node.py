@@ -15,19 +15,16 @@ class Node:
         address: flwr's node id, which is drawn anew in every run.
         hello: what it said.
         id: stable id, the one that it said.
+        examples: training examples that it said.
     """
 
     address: int
     hello: Hello
     id: NodeId = field(init=False)
+    examples: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.id = self.hello.node
-
-    @property
-    def examples(self) -> int:
-        """Training examples that it said."""
-        return self.hello.examples
+        self.id, self.examples = self.hello.node, self.hello.examples
 
 
 def in_order(node: NodeId) -> tuple[bool, int, str]:

@@ -38,7 +38,6 @@ from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import ClientUpdate, Rejected
 from strategies.robustness.last_said import LEAST, LastSaid, Numbers
 from strategies.robustness.options import GuardOptions
-from strategies.robustness.planned import steps_of
 
 CLIP_RATE = 0.2
 _SMALLEST, _LARGEST = 1e-12, 1e12  # where estimates stay: nodes that do not learn send nothing, again and again
@@ -139,8 +138,7 @@ class NormBounds(Stateful):
 
     def _lengths(self, assignment: TrainAssignment, update: ClientUpdate) -> Lengths:
         """How long a difference counts as, how long for every effective step, and for the root of its coordinates."""
-        planned = steps_of(assignment)
-        norm = update.norm
+        planned, norm = assignment.planned, update.norm
         if self._rule.COUNTS_STEPS:  # then a difference of few steps counts as if it had been of all
             norm *= planned / max(1.0, min(update.metrics.get("steps", planned), planned))
         steps = effective_steps(planned, assignment.optimiser.momentum)
@@ -153,7 +151,7 @@ class NormBounds(Stateful):
 
     def _most(self, assignment: TrainAssignment, update: ClientUpdate, usual: Numbers, *, own: bool) -> float:
         multiple = self._options.guard_zero_multiple * (1.0 if own else ELSEWHERE)
-        steps = effective_steps(steps_of(assignment), assignment.optimiser.momentum)
+        steps = effective_steps(assignment.planned, assignment.optimiser.momentum)
         wide = 0.0 if assignment.optimiser.clip_norm else usual[2] * sqrt(update.difference.numel())
         return multiple * max(usual[0], usual[1] * steps, wide)
 

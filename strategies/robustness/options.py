@@ -34,6 +34,9 @@ class GuardOptions:
         min_cover: coordinates with fewer holders keep their value.
         dp_noise, dp_clip, dp_delta, dp_epsilon: see `strategies.robustness.privacy`; a noise of 0 is off.
         examples: `guard_examples` as numbers.
+        zeroes: whether very long differences are rejected.
+        clips: whether long differences are shortened.
+        range_of_examples: whether replies weigh within a range that is set.
 
     Raises:
         SettingError: names the key, the value and what is allowed.
@@ -113,33 +116,23 @@ class GuardOptions:
         1.0, "its value before anything is known", more_than(0), advanced=True, read_by=_CLIP
     )
     examples: tuple[float, float] = field(init=False, repr=False, compare=False)
+    zeroes: bool = field(init=False, repr=False, compare=False)
+    clips: bool = field(init=False, repr=False, compare=False)
+    range_of_examples: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check ranges and closed sets."""
         check(self)
+        zeroes = self.guard and not self.dp_noise if self.guard_norm == "auto" else self.guard_norm in ("zero", "both")
         object.__setattr__(self, "examples", _range(self.guard_examples))
-
-    @property
-    def zeroes(self) -> bool:
-        """Whether very long differences are rejected."""
-        if self.guard_norm == "auto":
-            return self.guard and not self.dp_noise
-        return self.guard_norm in ("zero", "both")
-
-    @property
-    def clips(self) -> bool:
-        """Whether long differences are shortened."""
-        return self.guard_norm in ("clip", "both")
+        object.__setattr__(self, "zeroes", zeroes)
+        object.__setattr__(self, "clips", self.guard_norm in ("clip", "both"))
+        object.__setattr__(self, "range_of_examples", self.guard_examples.strip() not in ("", "auto"))
 
     @property
     def guards_examples(self) -> bool:
         """Whether nobody may have many more examples than the others."""
         return self.guard and self.guard_examples == "auto"
-
-    @property
-    def range_of_examples(self) -> bool:
-        """Whether replies weigh within a range that is set."""
-        return self.guard_examples.strip() not in ("", "auto")
 
     def average(self, layout: Layout, *, per_coordinate: bool) -> PartialAverage:
         """What replies are added to."""

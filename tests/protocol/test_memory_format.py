@@ -20,6 +20,7 @@ from models.networks.registry import NETWORKS
 from models.networks.spec import EXITS, NetworkSpec
 from models.norms.layers import CHANNEL_NORMS
 from models.randomness import torch_generator
+from models.recent import Recent
 from protocol import Work, memory_format
 from protocol.memory_format import channels_last
 
@@ -47,7 +48,7 @@ def test_which_parts(network: NetworkSpec, changes: dict[str, Any], last: bool) 
 
 def test_plans_of_one_shape_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
-    monkeypatch.setattr(memory_format, "_known", {})
+    monkeypatch.setattr(memory_format, "_known", Recent(8))
 
     def counted(spec: NetworkSpec, plan: Plan) -> nn.Module:
         built.append(plan)

@@ -13,6 +13,7 @@ from models.algebra.plans import Plan
 from models.networks.build import build_part
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
+from models.recent import Recent
 from protocol import AdversarialTraining, Work, training_way
 from protocol.training_way import why_loop
 
@@ -56,7 +57,7 @@ def test_the_way_and_the_reason(network: NetworkSpec, changes: dict[str, Any], w
 def test_plans_of_one_shape_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that moves, or drawn units, are another plan for every device and round."""
     built = []
-    monkeypatch.setattr(training_way, "_known", {})
+    monkeypatch.setattr(training_way, "_known", Recent(8))
 
     def counted(spec: NetworkSpec, plan: Plan) -> nn.Module:
         built.append(plan)

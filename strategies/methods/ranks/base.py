@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from typing import ClassVar
 
 from torch import Tensor
 
+from models.adapters.adapter import PAIR, Adapter
 from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
 from models.algebra.block_scatter import unit_pairs
@@ -43,19 +46,34 @@ class RankMethod(FlowerStrategy):
     PREFERENCES = Preferences(norm="group")
     BY_EXAMPLES = True
     PER_WIDTH = True
+    EXACT_DOWN: ClassVar[bool] = False  # whether devices hold something of the state that they do not send back
 
     @classmethod
     def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
-        """The network as it is.
+        """With the rule's form of adapter.
 
         Raises:
-            SettingError: it has no pairs.
+            SettingError: it has no pairs, or what is held and not trained would not come to the devices as it is.
         """
-        del settings, options
+        if cls.EXACT_DOWN and settings.codec_down.name != "float32":
+            raise SettingError("codec-down", settings.codec_down.name, f"float32 for {cls.__name__}")
+        if network.adapter is not None and network.adapter.form != PAIR:
+            return network
         if not layout(completed(network)).pairs:
             allowed = f'a rank, such as "lora:16": {cls.__name__} is a rule for pairs of low-rank factors'
             raise SettingError("adapter", "", allowed)
-        return network
+        assert network.adapter is not None  # there are pairs
+        return replace(network, adapter=cls.form(network.adapter, settings, options))
+
+    @classmethod
+    def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:
+        """What the rule makes of an adapter of pairs.
+
+        Raises:
+            SettingError: its rank does not fit the rule.
+        """
+        del settings, options
+        return adapter
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The tier's first ranks."""

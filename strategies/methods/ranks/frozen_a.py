@@ -9,33 +9,19 @@ A is part of the state and sent with it, as a device that comes in later has to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from models.algebra.plans import Plan
-from models.errors import SettingError
-from models.networks.spec import NetworkSpec
-from protocol import Scalar
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.methods.ranks.base import RankMethod
-from strategies.settings import Settings
 from strategies.tiers.tier import Tier
 
 
 class FFALoRA(RankMethod):
     """The first ranks of B; A is as it was drawn."""
 
-    @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
-        """The network as it is.
-
-        Raises:
-            SettingError: it has no pairs, or A would not come to the devices.
-        """
-        if settings.codec_down.name != "float32":
-            raise SettingError("codec-down", settings.codec_down.name, f"float32 for {cls.__name__}")
-        return super().adapted(network, settings, options)
+    EXACT_DOWN = True
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The tier's first ranks, on a fixed A."""

@@ -17,11 +17,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from models.adapters.adapter import HEADS, PAIR
+from models.adapters.adapter import HEADS, Adapter
 from models.algebra.plans import Plan, kept_units
 from models.algebra.rates import single
 from models.errors import SettingError
-from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from models.settings import Setting, between
 from protocol import Scalar
@@ -44,24 +43,19 @@ class Ravan(RankMethod):
         ),
     }
     WIDTHS = False
+    EXACT_DOWN = True
 
     @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+    def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:
         """With heads in place of pairs.
 
         Raises:
-            SettingError: there are no pairs, heads are no divisor of the rank, or those that a device does not train
-                would not come to it.
+            SettingError: heads are no divisor of the rank.
         """
-        if settings.codec_down.name != "float32":
-            raise SettingError("codec-down", settings.codec_down.name, f"float32 for {cls.__name__}")
-        if network.adapter is not None and network.adapter.form != PAIR:
-            return network
-        adapter, heads = super().adapted(network, settings, options).adapter, int(options["heads"])
-        assert adapter is not None  # there are pairs
+        heads = int(options["heads"])
         if adapter.rank % heads:
             raise SettingError("ravan-heads", heads, f"a divisor of {adapter.rank}, the adapter's rank")
-        return replace(network, adapter=replace(adapter, form=HEADS, heads=heads, seed=settings.seed))
+        return replace(adapter, form=HEADS, heads=heads, seed=settings.seed)
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """Everything, of which some heads are trained."""

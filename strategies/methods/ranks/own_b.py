@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from models.adapters.adapter import PAIR, SHARED_A
+from models.adapters.adapter import SHARED_A, Adapter
 from models.errors import SettingError
-from models.networks.spec import NetworkSpec
 from protocol import Scalar
 from strategies.context import RoundContext
 from strategies.methods.ranks.base import RankMethod
@@ -26,13 +25,10 @@ class FedSALoRA(RankMethod):
     """The first ranks of A, averaged over those who held them; B is the device's own."""
 
     @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+    def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:
         """With A alone in the state."""
-        if network.adapter is not None and network.adapter.form != PAIR:
-            return network
-        adapter = super().adapted(network, settings, options).adapter
-        assert adapter is not None  # there are pairs
-        return replace(network, adapter=replace(adapter, form=SHARED_A))
+        del settings, options
+        return replace(adapter, form=SHARED_A)
 
     def check(self, context: RoundContext) -> None:
         """Find what needs a network that nobody but a device has.

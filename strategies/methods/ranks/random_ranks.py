@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from models.adapters.adapter import Adapter
 from models.algebra.average import PartialAverage
-from models.networks.spec import NetworkSpec
 from protocol import Scalar
 from strategies.context import RoundContext
 from strategies.method import Tensors
@@ -32,11 +32,10 @@ class RandomRanks(FederatedDropout, RankMethod):
     REFINES = True
 
     @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+    def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:
         """With α/r in front of a part of rank r, which is (R/r)·α/R."""
-        adapter = super().adapted(network, settings, options).adapter
-        assert adapter is not None  # there are pairs
-        return replace(network, adapter=replace(adapter, sketched=True))
+        del settings, options
+        return replace(adapter, sketched=True)
 
     def refine(
         self, context: RoundContext, before: Tensors, after: Tensors, average: PartialAverage, remembered: Tensors

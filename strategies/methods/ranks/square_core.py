@@ -17,8 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from models.adapters.adapter import CORE, PAIR
-from models.networks.spec import NetworkSpec
+from models.adapters.adapter import CORE, Adapter
 from protocol import Scalar
 from strategies.methods.ranks.base import RankMethod
 from strategies.settings import Settings
@@ -28,10 +27,7 @@ class FedSB(RankMethod):
     """The leading block of a core, averaged over those who held it."""
 
     @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
+    def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:
         """With cores in place of pairs."""
-        if network.adapter is not None and network.adapter.form != PAIR:
-            return network
-        adapter = super().adapted(network, settings, options).adapter
-        assert adapter is not None  # there are pairs
-        return replace(network, adapter=replace(adapter, form=CORE, seed=settings.seed))
+        del options
+        return replace(adapter, form=CORE, seed=settings.seed)

@@ -21,12 +21,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from models.adapters.adapter import Adapter
 from models.adapters.low_rank import first_a
 from models.algebra.average import PartialAverage
 from models.algebra.factor_average import FactorAverage
 from models.algebra.plans import Plan
-from models.errors import SettingError
-from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from protocol import Scalar
 from strategies.context import RoundContext
@@ -42,19 +41,13 @@ class FLoRA(RankMethod):
 
     REFINES = True
     KEEPS_FACTORS = True
+    EXACT_DOWN = True
 
     @classmethod
-    def adapted(cls, network: NetworkSpec, settings: Settings, options: Mapping[str, Scalar]) -> NetworkSpec:
-        """With the weights beside pairs in the state.
-
-        Raises:
-            SettingError: it has no pairs, or the weights would not come to the devices.
-        """
-        if settings.codec_down.name != "float32":
-            raise SettingError("codec-down", settings.codec_down.name, f"float32 for {cls.__name__}")
-        adapter = super().adapted(network, settings, options).adapter
-        assert adapter is not None  # there are pairs
-        return replace(network, adapter=replace(adapter, merges=True))
+    def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:
+        """With the weights beside pairs in the state."""
+        del settings, options
+        return replace(adapter, merges=True)
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The tier's first ranks, beside fixed weights."""

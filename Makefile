@@ -5,8 +5,8 @@ BIN := .venv/bin
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
-.PHONY: help install wheel run federation compose test test-slow screenshots test-wheel test-compose test-edge trials audit fuzz lint
-.PHONY: format keys lock bench results clean
+.PHONY: help install wheel run federation compose test test-slow screenshots docs test-wheel test-compose test-edge trials audit fuzz
+.PHONY: lint format keys lock bench results clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,18 @@ test-slow: install ## Run the tests that take longer; published data sets from F
 screenshots: install ## Look at report and comparison in Chromium (Debian: chromium), as wide as a desktop and a phone; docs/screenshots/.
 	@$(BIN)/python -c "import playwright" 2>/dev/null || $(BIN)/python -m pip install --quiet "playwright>=1.49,<2"
 	@FLOTILLA_SCREENSHOTS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/pages $(ARGS)
+
+# MkDocs has an environment of its own: nothing that trains needs it, and it needs nothing that trains.
+docs: install .venv-docs/.installed ## Build the documents as a site, dist/site/index.html; a page for every method, warnings are errors.
+	@$(BIN)/python -m handbook dist/handbook
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict -f dist/handbook/mkdocs.yml
+	@OMP_NUM_THREADS=1 FLOTILLA_SITE=dist/site $(BIN)/python -m pytest -q -p no:cacheprovider tests/handbook/test_site.py
+	@echo "dist/site/index.html"
+
+.venv-docs/.installed: locks/docs.txt
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --no-deps --require-hashes -r locks/docs.txt
+	@touch $@
 
 test-wheel: install ## Build a wheel, install it in an environment that has nothing else, use it from another directory.
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m "wheel and not slow" tests/wheel
@@ -93,6 +105,8 @@ lock: install ## Write locks/ from pyproject.toml; what is locked stays where it
 	@$(LOCK) pyproject.toml --extra dev -o locks/develop.txt
 	@sed 's/flwr\[simulation\]/flwr/' pyproject.toml > .venv/pyproject.toml
 	@$(LOCK) .venv/pyproject.toml -c locks/develop.txt -o locks/device.txt
+	@sed '/^dependencies = \[/,/^\]/d' pyproject.toml > .venv/pyproject.toml
+	@$(LOCK) .venv/pyproject.toml --extra docs -o locks/docs.txt
 
 bench: install ## Measure speed and memory, as ratios within one run: make bench ARGS="averaging pfl"; the rest: python -m benchmarks.
 	@$(BIN)/python -m benchmarks bench $(ARGS)
@@ -101,5 +115,5 @@ results: install ## Make a table of docs/results.md (hours; Fashion-MNIST under 
 	@$(BIN)/python -m benchmarks experiments $(or $(ARGS),width --write)
 
 clean: ## Remove .venv and caches; runs/ stays.
-	@rm -rf .venv .venv-audit .venv-wheel .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info
+	@rm -rf .venv .venv-audit .venv-docs .venv-wheel .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,7 +16,7 @@ from server_app.config.document import current
 from strategies import METHODS, FedRolex, HeteroFL, NetworkSpec, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("models", "protocol", "data", "strategies", "client_app", "server_app", "flotilla", "benchmarks")
+ROOMS = ("models", "protocol", "data", "strategies", "client_app", "server_app", "flotilla", "benchmarks", "handbook")
 IN_WHEELS = {"flotilla/app_folder/"}  # made while one is built
 
 

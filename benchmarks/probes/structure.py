@@ -11,7 +11,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ANY_NUMBER = frozenset({"Sequential"})  # takes a sequence as its arguments
-PACKAGES = ("models", "protocol", "data", "strategies", "client_app", "server_app", "flotilla", "benchmarks")
+PACKAGES = (
+    "models",
+    "protocol",
+    "data",
+    "strategies",
+    "client_app",
+    "server_app",
+    "flotilla",
+    "benchmarks",
+    "handbook",
+)
 
 
 def modules(*roots: str, folder: Path = ROOT) -> dict[str, Path]:

@@ -17,7 +17,7 @@ import torch
 from flwr.app import Context
 
 from models import base_store
-from models.networks.bases import base_file, base_in, drawn_base
+from models.networks.bases import BaseFile, base_file, drawn_base
 from models.networks.build import layout, without_adapter
 from models.networks.spec import NetworkSpec
 from protocol import WireError
@@ -43,10 +43,10 @@ def digest_of_base(network: NetworkSpec, seed: int, context: Context) -> str:
     key = place, _stamp(place), unnamed, seed
     if key not in _read or not base_store.holds(_read[key]):
         try:
-            found = base_in(Path(place).expanduser(), unnamed) if place else drawn_base(unnamed, seed)
+            found = BaseFile(Path(place).expanduser(), unnamed) if place else drawn_base(unnamed, seed)
+            _read[key] = base_store.hold(found)
         except ValueError:
             return NONE
-        _read[key] = base_store.hold(found)
         while len(_read) > _KEPT:
             _read.popitem(last=False)
     _read.move_to_end(key)

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import flop_registry
 
 from models.adapters.frozen import frozen_tensors
 from models.adapters.own import own_tensors
+from models.adapters.precision import lower_weights
 from models.algebra.plans import Plan
 from models.networks.build import build_part, layout, submodel
 from models.networks.complete import examples
@@ -101,9 +102,9 @@ def training_bytes(
     """Estimate the memory that training a part takes, beside the process itself.
 
     Five vectors of the length of what is trained (received, weights, gradients, momentum, difference), four of what is
-    trained and not sent, the tensors that are held and not trained once, what one batch keeps for its backward pass
-    (counted: nothing before the first layer that is trained), and as much again as its largest layer keeps, for the
-    gradients under way.
+    trained and not sent, the tensors that are held and not trained once, in as many bits as they are held in, and of
+    those in fewer bits the largest as float32, what one batch keeps for its backward pass (counted: nothing before the
+    first layer that is trained), and as much again as its largest layer keeps, for the gradients under way.
 
     Args:
         spec: the full network.
@@ -128,8 +129,17 @@ def training_bytes(
     numel = submodel(spec, plan).numel
     state = layout(spec).parameters if whole else 0
     beside = own_tensors(network).values()
-    state += sum(tensor.numel() for tensor in frozen_tensors(network).values()) + 4 * sum(one.numel() for one in beside)
-    return _BYTES * (5 * numel + state) + sum(kept) + max(kept, default=0)
+    state += 4 * sum(one.numel() for one in beside)
+    base = sum(tensor.nbytes for tensor in frozen_tensors(network).values())
+    base += _BYTES * max((one.codes.numel() for one in lower_weights(network).values()), default=0)
+    return _BYTES * (5 * numel + state) + base + sum(kept) + max(kept, default=0)
+
+
+@lru_cache(maxsize=64)
+def base_bytes(spec: NetworkSpec, plan: Plan) -> int:
+    """Bytes of what a part's device holds of a base, in as many bits as it holds it in."""
+    network = build_part(replace(spec, base=""), plan)
+    return sum(tensor.nbytes for tensor in frozen_tensors(network).values())
 
 
 def _kept(network: nn.Module, inputs: Tensor) -> list[int]:

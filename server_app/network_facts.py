@@ -11,7 +11,7 @@ from math import prod
 from models.adapters.low_rank import beside_base
 from models.algebra.axes import Kind
 from models.algebra.rates import groups_in
-from models.cost import cost_of
+from models.cost import base_bytes, cost_of
 from models.foreign.axes import Found
 from models.foreign.check import Proof
 from models.networks.build import layout, own_layout, submodel
@@ -80,4 +80,7 @@ def _adapter_fact(spec: NetworkSpec, strategy: FlowerStrategy) -> str:
     told = " and ".join([*trained, "the head"])
     merged = sum(prod(declared.tensors[name].shape) for name in declared.beside.values())
     told += f", into weights of {_BYTES * merged:,} bytes that are sent down" if merged else ""
-    return f"trained: {told}; bytes by tier: {held}; base: {frozen:,} bytes, {spec.base[:12]}, never sent"
+    bases = {tier.name: base_bytes(spec, plans[tier.name]) for tier in strategy.settings.tiers}
+    smaller = ", ".join(f"{name} {size:,}" for name, size in bases.items() if size < frozen)
+    smaller = f", of which tiers hold: {smaller}" if smaller else ""
+    return f"trained: {told}; bytes by tier: {held}; base: {frozen:,} bytes{smaller}, {spec.base[:12]}, never sent"

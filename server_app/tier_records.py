@@ -16,6 +16,7 @@ from models.cost import cost_of
 from server_app.folder.tiers_file import MOMENTS, TierRecords
 from strategies import FlowerStrategy, Tier
 from strategies.context import RoundContext
+from strategies.round.parts import kept_part
 
 GLOBAL = "global"  # the network that the method trains altogether, in tables of tiers
 
@@ -27,7 +28,7 @@ def evaluated_tiers(strategy: FlowerStrategy, context: RoundContext) -> list[Tie
 
 def kept_plans(strategy: FlowerStrategy, context: RoundContext) -> dict[str, Plan]:
     """Which part of the state after a round each tier keeps, by its name."""
-    return {tier.name: strategy.kept_plan(context, tier) for tier in evaluated_tiers(strategy, context)}
+    return {tier.name: kept_part(strategy, context, tier) for tier in evaluated_tiers(strategy, context)}
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def costs_of(strategy: FlowerStrategy, traffic: Mapping[str, Mapping[str, int]])
     """
     costs: dict[str, dict[str, int | None]] = {}
     for tier in strategy.settings.tiers:
-        plan = strategy.kept_plan(strategy.context(1), tier)
+        plan = kept_part(strategy, strategy.context(1), tier)
         size, moved = cost_of(strategy.network, plan), traffic.get(tier.name, {})
         costs[tier.name] = {
             "parameters": size.parameters,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from protocol.memory_format import channels_last
 from protocol.training_way import why_loop
 from strategies import FlowerStrategy
+from strategies.round.parts import kept_part
 
 FUSED = "fused"
 
@@ -17,7 +18,7 @@ def training_ways(strategy: FlowerStrategy) -> dict[str, str]:
     """
     context, settings, found = strategy.context(1), strategy.settings, {}
     for tier in settings.tiers:
-        plan = strategy.kept_plan(context, tier)
+        plan = kept_part(strategy, context, tier)
         why = why_loop(
             strategy.network,
             plan,

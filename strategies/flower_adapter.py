@@ -96,7 +96,7 @@ class FlowerStrategy(Method, Strategy):
     def summary(self) -> None:
         """Log one line, and one for every doubt about the settings."""
         context = self.context(1)
-        tiers = ", ".join(f"{tier.name}={tier.rate}" for tier in self.settings.tiers)
+        tiers = ", ".join(f"{tier.name}={tier.rate} {tier.precision}".rstrip() for tier in self.settings.tiers)
         size = f"{context.layout.parameters:,}"
         log(INFO, "%s on %s (%s parameters), tiers %s", type(self).__name__, self.network.name, size, tiers)
         for line in [*self.settings.doubts(), *self.doubts(context)]:

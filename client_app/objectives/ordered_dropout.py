@@ -76,15 +76,16 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Rate) -> Ca
     """
     if rate == plan.rate:
         return module
-    sizes, own = submodel(spec, Plan(rate)).sizes, submodel(spec, plan).sizes
+    narrow = Plan(rate, precision=plan.precision)
+    sizes, own = submodel(spec, narrow).sizes, submodel(spec, plan).sizes
     axes = {name: replace(axis, size=own[name]) if axis.kind.cut else axis for name, axis in layout(spec).axes.items()}
     with torch.device("meta"):  # a shape to run, never weights of its own
         local_layout = layout_of(blank(spec, own, plan), axes)
-        skeleton = blank(spec, sizes, Plan(rate))
+        skeleton = blank(spec, sizes, narrow)
     leading = tuple((name, tuple(range(size))) for name, size in sizes.items())
     part = cut(local_layout, Plan(rate, units=leading))
     tensors = dict(module.state_dict(keep_vars=True))
-    held = _constants(skeleton, lambda: blank(spec, sizes, Plan(rate))) | frozen_tensors(module)
+    held = _constants(skeleton, lambda: blank(spec, sizes, narrow)) | frozen_tensors(module)
 
     def forward(inputs: Tensor) -> Tensor:
         skeleton.train(module.training)

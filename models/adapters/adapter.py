@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 
 from models.algebra.axes import Dim, axes_along
+from models.algebra.precisions import FLOAT32, PRECISIONS
 from models.errors import SettingError
 
 LINEAR, ATTENTION = "linear", "attention"
@@ -40,6 +41,7 @@ class Adapter:
         seed: of the run, from which such factors are drawn.
         heads: number of such blocks; a divisor of R.
         dropout: probability that an input of A is left out while a device trains.
+        precision: in which the base's linear layers are held, unless a plan says otherwise.
     """
 
     rank: int
@@ -51,6 +53,7 @@ class Adapter:
     seed: int = 0
     heads: int = 0
     dropout: float = 0.0
+    precision: str = FLOAT32
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank <= MOST:
@@ -61,6 +64,8 @@ class Adapter:
             raise ValueError(f"dropout = {self.dropout}: allowed is 0 to less than 1")
         if type(self.seed) is not int:
             raise ValueError(f"seed = {str(self.seed)[:40]!r}: allowed are whole numbers")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision = {str(self.precision)[:40]!r}: allowed is {', '.join(PRECISIONS)}")
         if self.form not in FORMS:
             raise ValueError(f"form = {str(self.form)[:40]!r}: allowed is {', '.join(FORMS)}")
         if type(self.heads) is not int or (self.form == HEADS) != (1 <= self.heads <= self.rank):
@@ -74,6 +79,8 @@ class Adapter:
         for name in ("merges", "dropout"):
             if not fields[name]:
                 del fields[name]
+        if self.precision == FLOAT32:
+            del fields["precision"]
         if self.form == PAIR:
             del fields["form"]
         if self.form in (PAIR, SHARED_A):
@@ -105,12 +112,16 @@ class Adapter:
         )
 
 
-def read_adapter(text: str, alpha: float, targets: str, dropout: float = 0.0) -> Adapter | None:
+def read_adapter(
+    text: str, alpha: float, targets: str, dropout: float = 0.0, *, precision: str = FLOAT32
+) -> Adapter | None:
     """Read "lora:16" or "head"; "" is None.
 
     Raises:
-        SettingError: (keys adapter, adapter-targets, adapter-dropout) anything else.
+        SettingError: (keys adapter, adapter-targets, adapter-dropout, base-precision) anything else.
     """
+    if not text and precision != FLOAT32:
+        raise SettingError("base-precision", precision, f'{FLOAT32} without an adapter, such as adapter = "lora:16"')
     if dropout and text in ("", HEAD):
         raise SettingError("adapter-dropout", dropout, '0 without pairs of factors, such as adapter = "lora:16"')
     if not text:
@@ -122,4 +133,4 @@ def read_adapter(text: str, alpha: float, targets: str, dropout: float = 0.0) ->
     wanted = tuple(part.strip() for part in targets.split(",") if part.strip())
     if not wanted:
         raise SettingError("adapter-targets", targets, 'linear, attention, or names of axes, such as "hidden*"')
-    return Adapter(rank=rank, alpha=alpha, targets=wanted, dropout=dropout)
+    return Adapter(rank=rank, alpha=alpha, targets=wanted, dropout=dropout, precision=precision)

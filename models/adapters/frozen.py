@@ -6,7 +6,7 @@ the module and comes from a base, which every process holds once (`models.base_s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +17,22 @@ _WRITTEN = "_flotilla_written"  # of a module: those of them that it may write t
 
 @torch.no_grad()
 def freeze(
-    network: nn.Module, trained: Callable[[str], bool], base: Callable[[], Mapping[str, Tensor]] | None = None
+    network: nn.Module,
+    trained: Callable[[str], bool],
+    base: Mapping[str, Tensor] | None = None,
+    *,
+    but: Collection[str] = (),
 ) -> None:
     """Take everything that is not trained out of a network's state.
 
     Args:
         network: every tensor of its state that is not trained becomes a buffer beside the state.
         trained: name → whether it is.
-        base: gives the frozen tensors' values by name; weights are not copied, what a layer may write to is. Not
-            called where the network is on the meta device. None leaves values as they are.
+        base: the frozen tensors' values by name; weights are not copied, what a layer may write to is. None leaves
+            values as they are.
+        but: names of those that stay as they are in any case.
     """
-    state = network.state_dict(keep_vars=True)
-    values = base() if base is not None and not any(tensor.is_meta for tensor in state.values()) else None
-    for name, tensor in state.items():
+    for name, tensor in network.state_dict(keep_vars=True).items():
         if trained(name):
             continue
         path, _, leaf = name.rpartition(".")
@@ -37,8 +40,8 @@ def freeze(
         parameter = owner._parameters.pop(leaf, None) is not None
         owner._buffers.pop(leaf, None)
         held = tensor.detach()
-        if values is not None:
-            found = values[name]
+        if base is not None and name not in but:
+            found = base[name]
             if found.shape != held.shape:
                 raise ValueError(f"the base's {name!r} has shape {tuple(found.shape)}, not {tuple(held.shape)}")
             held = (found if parameter else found.clone()).to(held.device)

@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
 
 from models.algebra.axes import Along, Axis, Beside, Dim, Layout, Runs, TensorLayout, length_of, stretches_of
+from models.algebra.precisions import PRECISIONS
 from models.algebra.rates import FULL, Rate, groups_in, rate_of, read_rate
 from models.algebra.submodel import Block, Submodel, merged
 
@@ -36,6 +37,7 @@ class Plan:
         fixed: whether of pairs of low-rank factors A is held and not trained, or in its place the weights beside them
             where these are part of the state (`Pair.weight`).
         untrained: blocks that are held and not trained, ascending.
+        precision: in which a base's linear layers are held; "" as the network says.
     """
 
     rate: Rate = FULL
@@ -51,6 +53,7 @@ class Plan:
     frozen: int = 0
     fixed: bool = False
     untrained: tuple[int, ...] = ()
+    precision: str = ""
 
     def __post_init__(self) -> None:
         for name, share in (("rate", self.rate), ("keep", self.keep)):
@@ -60,6 +63,8 @@ class Plan:
             raise ValueError(f"bases = {self.bases}: allowed is at least one, each once")
         if self.depth is not None and self.depth < 1:
             raise ValueError(f"depth = {self.depth}: allowed is 1 or more")
+        if self.precision and self.precision not in PRECISIONS:
+            raise ValueError(f"precision = {self.precision[:40]!r}: allowed is {', '.join(PRECISIONS)}")
         if self.frozen < 0 or (self.depth is not None and self.frozen >= self.depth):
             raise ValueError(f"frozen = {self.frozen}: allowed is 0 or more, and less than the depth")
 
@@ -100,6 +105,8 @@ class Plan:
             fields["fixed"] = True
         if self.untrained:
             fields["untrained"] = list(self.untrained)
+        if self.precision:
+            fields["precision"] = self.precision
         return json.dumps(fields)
 
     @staticmethod
@@ -136,6 +143,7 @@ class Plan:
             frozen=frozen,
             fixed=fixed,
             untrained=untrained,
+            precision=str(fields.get("precision", "")),
         )
 
 

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from models.adapters.adapter import Adapter
+from models.adapters.low_rank import names_of_pairs, weights_beside
 from models.algebra.axes import declare
+from models.algebra.precisions import FLOAT32
 from models.foreign.adapted import add_pairs_to_graphs
 from models.foreign.atoms import atoms_of, size_of
 from models.foreign.axes import Found
 from models.foreign.batch_norms import MakeNorm, replace_norm
+from models.foreign.lower import lower_in_graphs
 from models.foreign.rules import Counts
 from models.foreign.shorten import EXITS, STEPS, Length, MakeExit, MakeStep, deepest, shorten, steps_of, whole
 from models.foreign.sizes import Sizes
@@ -123,6 +126,9 @@ def build_part(
             places=places,
             but=found.heads.__contains__,
         )
+        if adapter.precision != FLOAT32:
+            trained = found.heads | names_of_pairs(part) | set(weights_beside(part).values() if adapter.merges else ())
+            lower_in_graphs(part, [graph for graph, _ in graphs.values()], trained=trained.__contains__)
     part.add({training: graph for training, (graph, _) in graphs.items()})
     return part
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -49,20 +49,48 @@ def base_file(place: Path) -> Path:
     return known[0] if known else place / MODEL
 
 
-def base_in(place: Path, spec: NetworkSpec) -> dict[str, Tensor]:
-    """Read the base of an adapted network; what else is in the file is passed over.
+class BaseFile(Mapping[str, Tensor]):
+    """The base of an adapted network in a file: a tensor is read, as float32, whenever it is asked for.
 
-    A file that lacks what all names of the network begin with, such as "classifier.", will do.
+    A file that lacks what all names of the network begin with, such as "classifier.", will do; what else is in it is
+    passed over.
+
+    Args:
+        place: as `base_file` takes it.
+        spec: of the network.
 
     Raises:
-        ValueError: the file cannot be read, or lacks a tensor, or has one of another shape or of values that are not
-            finite; one line.
+        ValueError: the file cannot be read, or lacks a tensor of the right shape, or, when a tensor is read, has
+            changed since, or has values that are not finite; one line.
     """
-    file, wanted = base_file(place), layout(spec).frozen
-    found = _tensors_in(file, wanted, outer(layout(without_adapter(spec)).tensors))
-    if missing := [name for name in wanted if name not in found]:
-        raise ValueError(f"{file} lacks {missing[0]!r} of the right shape")
-    return found
+
+    def __init__(self, place: Path, spec: NetworkSpec) -> None:
+        wanted = layout(spec).frozen
+        self._file = base_file(place)
+        self._names = _names_in(self._file, wanted, outer(layout(without_adapter(spec)).tensors))
+        self._stamp = _stamp(self._file)
+        if missing := [name for name in wanted if name not in self._names]:
+            raise ValueError(f"{self._file} lacks {missing[0]!r} of the right shape")
+
+    def __getitem__(self, name: str) -> Tensor:
+        if _stamp(self._file) != self._stamp:
+            raise ValueError(f"{self._file} has changed while it was in use")
+        return _read(self._file, {name: self._names[name]})[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def base_in(place: Path, spec: NetworkSpec) -> dict[str, Tensor]:
+    """Read the base of an adapted network.
+
+    Raises:
+        ValueError: as `BaseFile`.
+    """
+    return dict(BaseFile(place, spec))
 
 
 def trained_in(place: Path, spec: NetworkSpec) -> dict[str, Tensor]:
@@ -90,14 +118,30 @@ def trained_in(place: Path, spec: NetworkSpec) -> dict[str, Tensor]:
 
 def _tensors_in(file: Path, wanted: Mapping[str, TensorLayout], start: str) -> dict[str, Tensor]:
     """Tensors of a file, as float32, that have the names, with or without their start, and the shapes."""
+    return _read(file, _names_in(file, wanted, start))
+
+
+def _names_in(file: Path, wanted: Mapping[str, TensorLayout], start: str) -> dict[str, str]:
+    """What tensors are called in a file that has them, with or without the start of their names, of these shapes."""
     found = {}
     try:
         with safe_open(file, framework="pt") as opened:
             there = set(opened.keys())
             for name, tensor in wanted.items():
-                saved = next((one for one in _spellings(name, start) if one in there), None)
-                if saved is None or tuple(opened.get_slice(saved).get_shape()) != tensor.shape:
-                    continue
+                saved = next((one for one in (name, name.removeprefix(start)) if one in there), None)
+                if saved is not None and tuple(opened.get_slice(saved).get_shape()) == tensor.shape:
+                    found[name] = saved
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from None
+    return found
+
+
+def _read(file: Path, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Tensors of a file, as float32, by what they are called in it."""
+    found = {}
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for name, saved in names.items():
                 value = opened.get_tensor(saved).to(torch.float32).contiguous()
                 if not bool(torch.isfinite(value).all()):
                     raise ValueError(f"{file}: {saved!r} has values that are not finite")
@@ -107,5 +151,10 @@ def _tensors_in(file: Path, wanted: Mapping[str, TensorLayout], start: str) -> d
     return found
 
 
-def _spellings(name: str, start: str) -> Iterable[str]:
-    return (name, name.removeprefix(start))
+def _stamp(file: Path) -> tuple[int, int]:
+    """When a file was written last, and its bytes."""
+    try:
+        found = file.stat()
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}") from None
+    return found.st_mtime_ns, found.st_size

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from models.adapters.adapter import PAIR, SHARED_A, Adapter
 from models.adapters.frozen import freeze, frozen_tensors
 from models.adapters.low_rank import add_pairs, axes_with_ranks, first_a, names_of_pairs, weights_beside
+from models.adapters.precision import can_be_lower, hold_lower, lowered
 from models.algebra.axes import Along, Kind, Layout, heads, layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
+from models.algebra.precisions import FLOAT32
 from models.algebra.submodel import Submodel
 from models.base_store import base
 from models.networks.builder import Builder, Embedding
@@ -78,14 +80,21 @@ def _adapted(spec: NetworkSpec, adapter: Adapter, sizes: Mapping[str, int], plan
     """A network on its base, which is whole in width: what plans cut is the ranks."""
     alone, whole, registered = without_adapter(spec), Plan(depth=plan.depth), NETWORKS[spec.name]
     whole = replace(whole, own_exit=plan.own_exit, dropped=plan.dropped)
+    adapter = replace(adapter, precision=plan.precision or adapter.precision)
     head = heads(layout(alone))
     if registered.prove is None:
         network = registered.build(Builder(alone, registered.axes(alone), {}, whole))
         add_pairs(network, adapter, sizes, but=head.__contains__)
     else:  # it is a graph, which is changed before it can run
-        network = registered.build(Builder(spec, registered.axes(alone), sizes, whole))
+        network = registered.build(Builder(replace(spec, adapter=adapter), registered.axes(alone), sizes, whole))
     trained = head | names_of_pairs(network) | set(weights_beside(network).values() if adapter.merges else ())
-    freeze(network, trained.__contains__, partial(base, spec.base) if spec.base else None)
+    lower = can_be_lower(network, trained.__contains__) if adapter.precision != FLOAT32 else []
+    held = base(spec.base) if spec.base and not any(one.is_meta for one in network.parameters()) else None
+    freeze(network, trained.__contains__, held, but={f"{path}.weight" for path in lower})
+    for path in lower:
+        name, make = f"{path}.weight", partial(lowered, precision=adapter.precision)
+        weight = make(network.get_buffer(name)) if held is None else held.made(name, adapter.precision, make)
+        hold_lower(network.get_submodule(path), weight)
     return network
 
 
@@ -147,7 +156,7 @@ def shape_of(spec: NetworkSpec, plan: Plan) -> Hashable:
     """What `build_part` depends on: plans of the same shape give the same network, whichever units they keep."""
     bases = None if plan.bases is None else len(plan.bases)
     sizes = tuple(sorted(submodel(spec, plan).sizes.items()))
-    held = plan.frozen, plan.fixed, plan.untrained
+    held = plan.frozen, plan.fixed, plan.untrained, plan.precision
     return spec, plan.rate, plan.depth, plan.own_exit, plan.dropped, held, bases, sizes
 
 

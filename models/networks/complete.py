@@ -10,7 +10,10 @@ from torch import Tensor
 
 from models.adapters.adapter import HEAD, Adapter
 from models.adapters.low_rank import beside_base
+from models.adapters.precision import lower_weights
 from models.algebra.axes import heads
+from models.algebra.plans import Plan
+from models.algebra.precisions import FLOAT32
 from models.errors import SettingError
 from models.networks.build import blank, layout
 from models.networks.network import ROWS
@@ -93,6 +96,7 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
     if adapter.rank and not beside:
         wanted = ", ".join(adapter.targets)
         raise SettingError("adapter-targets", wanted, f"some linear layers of {spec.name!r} other than its head")
+    check_precision(spec, adapter.precision)
     network = blank(spec).train()
     network(examples(spec, 2)).sum().backward()
     state = network.state_dict(keep_vars=True)
@@ -100,6 +104,29 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
         raise SettingError(
             "adapter", told, f'"": {spec.name!r} uses weights of {unused[0]!r} without calling the layer'
         )
+
+
+def check_precision(spec: NetworkSpec, precision: str) -> None:
+    """See that a network can compute on a base that is held in this precision.
+
+    Raises:
+        SettingError: it has no base, or nothing in it that is held in fewer bits, or uses a weight without calling its
+            layer.
+    """
+    if precision in ("", FLOAT32):
+        return
+    if spec.adapter is None:
+        raise SettingError("base-precision", precision, f"{FLOAT32} without an adapter")
+    network = blank(spec, plan=Plan(precision=precision)).train()
+    if not lower_weights(network):
+        allowed = f"{FLOAT32} for {spec.name!r}, which has no linear layers that are frozen"
+        raise SettingError("base-precision", precision, allowed)
+    try:
+        with torch.no_grad():
+            network(examples(spec, 2))
+    except RuntimeError:
+        allowed = f"{FLOAT32} for {spec.name!r}, which uses weights of linear layers without calling them"
+        raise SettingError("base-precision", precision, allowed) from None
 
 
 def examples(spec: NetworkSpec, count: int) -> Tensor:

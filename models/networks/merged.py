@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from models.adapters.frozen import frozen_tensors
 from models.adapters.low_rank import paths_of_pairs, product
+from models.adapters.precision import frozen_values
 from models.algebra.plans import Plan
 from models.networks.build import build_part, submodel, without_adapter
 from models.networks.spec import NetworkSpec
@@ -24,12 +24,13 @@ def merged(spec: NetworkSpec, plan: Plan, state: Mapping[str, Tensor]) -> tuple[
         state: the part's tensors.
 
     Returns:
-        Spec, plan and tensors of the network that has the same outputs, up to rounding.
+        Spec, plan and tensors of the network that has the same outputs, up to rounding: weights that are held in fewer
+        bits are what they are computed with.
     """
     network = build_part(spec, plan)
     network.load_state_dict(dict(state))
     alone, whole = without_adapter(spec), Plan(depth=plan.depth, own_exit=plan.own_exit, dropped=plan.dropped)
-    held = {**frozen_tensors(network), **network.state_dict()}
+    held = {**frozen_values(network), **network.state_dict()}
     tensors = {name: held[name].clone() for name in submodel(alone, whole)}
     for path in paths_of_pairs(network):
         tensors[f"{path}.weight"] += product(network.get_submodule(path))

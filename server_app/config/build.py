@@ -81,7 +81,13 @@ def adapter_in(values: Mapping[str, Scalar]) -> Adapter | None:
         SettingError: names the key.
     """
     told = read(Adapters, values)
-    return read_adapter(told.adapter, told.adapter_alpha, told.adapter_targets, told.adapter_dropout)
+    return read_adapter(
+        told.adapter,
+        told.adapter_alpha,
+        told.adapter_targets,
+        told.adapter_dropout,
+        precision=told.base_precision,
+    )
 
 
 def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -> Settings:

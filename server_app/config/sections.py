@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.algebra.precisions import FLOAT32, PRECISIONS
 from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
 from models.settings import ELSEWHERE, Names, Range, Text, at_least, between, check, more_than, setting
@@ -122,6 +123,12 @@ class Adapters(Checked):
     adapter_dropout: float = setting(
         0.0, "probability that an input of the factor A is left out while a device trains", between(0, 0.99)
     )
+    base_precision: str = setting(
+        FLOAT32,
+        "in which the frozen network's linear layers are held: `float32`, `bfloat16` or `int8`; a tier can say another"
+        ' (`"a:16, b:8 int8"`)',
+        Names(PRECISIONS),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +139,8 @@ class Tiers(Checked, TierRules):
         "a:1, b:1/2, c:1/4, d:1/8, e:1/16",
         'names and rates (fractions in (0, 1]); `"a:1@4, b:1/2@3"` says how many stages a tier carries (not more than'
         " the network has), else the depths of the network are spread evenly over the tiers; with `adapter` ranks"
-        ' (`"a:16, b:8"`); `"a:1, b:mlp=1/4,heads=1/2"` has rates for groups of axes and keeps the rest whole'
-        " ([networks.md](networks.md))",
+        ' (`"a:16, b:8"`), and how the base is held (`"b:8 int8"`); `"a:1, b:mlp=1/4,heads=1/2"` has rates for groups'
+        " of axes and keeps the rest whole ([networks.md](networks.md))",
         Text(ALLOWED_TIERS),
     )
     tier_proportions: str = setting(

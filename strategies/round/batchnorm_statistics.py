@@ -21,6 +21,7 @@ from strategies.exchange.update import Rejection, content_of, why_unusable
 from strategies.method import Method
 from strategies.nodes.patience import Patience
 from strategies.robustness.moments import MomentPool
+from strategies.round.parts import kept_part
 from strategies.round.requests import StateCache, statistics_request
 from strategies.tiers.tier import Tier
 
@@ -61,10 +62,10 @@ def ask_statistics(
     plans: dict[str, Plan] = {}
     wanted_of: dict[NodeId, list[str]] = {}  # the tiers that each node is asked about
     for tier in wanted:
-        plan = plans[tier.name] = method.kept_plan(context, tier)
+        plan = plans[tier.name] = kept_part(method, context, tier)
         channels[tier.name] = channels_of_part(context.network, plan)
         able = [node for node in nodes if node.id in tiers and method.can_hold(context, tiers[node.id], tier)]
-        own = [node for node in able if method.kept_plan(context, tiers[node.id]) == plan]
+        own = [node for node in able if kept_part(method, context, tiers[node.id]) == plan]
         for node in own or able:
             wanted_of.setdefault(node.id, []).append(tier.name)
     together = 1 if context.settings.slice_at == "server" else MOST_PARTS

@@ -7,10 +7,12 @@ from importlib.util import find_spec
 
 from models.errors import SettingError
 from models.networks.build import submodel
+from models.networks.complete import check_precision
 from strategies.aggregation import AGGREGATIONS, ByMethod, Unweighted
 from strategies.context import RoundContext
 from strategies.method import Method
 from strategies.robustness.privacy import WHY_TOLD, affordable, epsilon
+from strategies.round.parts import kept_part
 from strategies.round.secure_checks import check_secure
 from strategies.selection import Uniform
 from strategies.settings import Settings
@@ -42,7 +44,8 @@ def check(method: Method, context: RoundContext) -> None:
         tiers = ", ".join(f"{tier.name}:{tier.rate}" for tier in settings.tiers)
         raise SettingError("tiers", tiers, "a tier that may take part")
     for tier in settings.tiers:
-        submodel(context.network, method.kept_plan(context, tier))
+        check_precision(context.network, tier.precision)
+        submodel(context.network, kept_part(method, context, tier))
     if method.KEEPS_FACTORS:
         check_factors(method, context)
     method.check(context)

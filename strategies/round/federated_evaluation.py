@@ -20,6 +20,7 @@ from strategies.nodes.patience import Patience
 from strategies.robustness.examples import most_examples
 from strategies.robustness.last_said import LEAST
 from strategies.robustness.options import GuardOptions
+from strategies.round.parts import kept_part
 from strategies.round.requests import StateCache, part_request
 from strategies.selection.comparable import believed
 from strategies.tiers.tier import Tier, share_of
@@ -68,7 +69,7 @@ def score_requests(
         return []
     draws = generator(settings.seed, context.round_number, "server", "evaluate")
     count = share_of(settings.fraction_evaluate, len(able))
-    kept = {tier.name: method.kept_plan(context, tier) for tier in settings.tiers}
+    kept = {tier.name: kept_part(method, context, tier) for tier in settings.tiers}
     asked = []
     for i in sorted(draws.choice(len(able), count, replace=False)):
         node, tier = able[i], tiers[able[i].id].name

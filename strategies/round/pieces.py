@@ -29,6 +29,7 @@ from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.norm_bounds import NormBounds
 from strategies.robustness.options import GuardOptions
 from strategies.robustness.privacy import Privacy
+from strategies.round.parts import kept_part
 from strategies.round.selection import SelectionRunner
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier
@@ -160,7 +161,7 @@ def requirements(method: Method, context: RoundContext) -> TierRequirements:
     return TierRequirements(
         first.network,
         first.settings,
-        kept_plan=partial(method.kept_plan, first),
+        kept_plan=partial(kept_part, method, first),
         objective=partial(method.objective, first),
     )
 

@@ -26,7 +26,7 @@ from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.robustness.planned import within_plan
-from strategies.round import stages
+from strategies.round import parts, stages
 from strategies.round.aggregator import RoundAggregator
 from strategies.round.assignments import Round, assign
 from strategies.round.batchnorm_statistics import ask_statistics
@@ -170,7 +170,7 @@ class Runner:
         )
         selected = perf_counter()
         asked = pieces.clusters.participants(chosen, tiers, number)
-        plans, pieces.memory.values = self.method.plan_round(context, pieces.memory.values, asked)
+        plans, pieces.memory.values = parts.parts_of_round(self.method, context, pieces.memory.values, asked)
         told = partial(assign, method=self.method, states=states, pieces=pieces, mean_examples=mean_examples(nodes))
         self.round.assignments = [told(context, one, plan) for one, plan in zip(asked, plans, strict=True)]
         if pieces.clusters.WATCHES:
@@ -250,7 +250,7 @@ class Runner:
     ) -> list[tuple[int, float]]:
         """Ask nodes, before round 1, which initial state suits them; what is planned for it is not given out."""
         asked = self.pieces.clusters.participants([(node, 1.0) for node in nodes], tiers, context.round_number)
-        plans, _ = self.method.plan_round(context, self.pieces.memory.values, asked)
+        plans, _ = parts.parts_of_round(self.method, context, self.pieces.memory.values, asked)
         states, clusters = self.states(context), len(self.pieces.clusters.states)
         return ask_identities(
             grid,

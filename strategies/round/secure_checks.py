@@ -11,6 +11,7 @@ from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import ClientUpdate
 from strategies.method import Method
+from strategies.round.parts import kept_part, parts_of_round
 from strategies.selection import BySize, BySizeWithReplacement, Uniform
 from strategies.tiers.tier import Tier, apportion
 
@@ -87,7 +88,7 @@ def same_part(method: Method, context: RoundContext, tier: Tier) -> bool:
 def weighs_before(method: Method, context: RoundContext, tier: Tier) -> bool:
     """Whether a method can say what a difference weighs, more than nothing, by the node's examples alone."""
     node = Node(0, Hello(node=0, examples=1))
-    plan = method.kept_plan(context, tier)
+    plan = kept_part(method, context, tier)
     asked = TrainAssignment(node=node, tier=tier.name, plan=plan, part=Submodel({}), nonce="")
     try:
         numerator, _ = method.weigh(context, asked, ClientUpdate(metrics={"num-examples": 1.0}))
@@ -106,5 +107,5 @@ def _plans(method: Method, context: RoundContext, tiers: list[Tier]) -> list[obj
         Participant(node=Node(i, Hello(node=i, examples=1)), tier=tier, round_number=context.round_number)
         for i, tier in enumerate(tiers)
     ]
-    plans, _ = method.plan_round(context, method.initial_values(), nodes)
+    plans, _ = parts_of_round(method, context, method.initial_values(), nodes)
     return list(plans)

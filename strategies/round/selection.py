@@ -27,6 +27,7 @@ from strategies.nodes.candidate_index import CandidateIndex
 from strategies.nodes.history import NodeHistory
 from strategies.nodes.patience import Patience
 from strategies.round.known_candidates import KnownCandidates
+from strategies.round.parts import kept_part
 from strategies.round.probe import GridProbe
 from strategies.round.requests import StateCache
 from strategies.selection import Candidates
@@ -113,8 +114,8 @@ class SelectionRunner(Stateful):
             context=context,
             states=states,
             nodes=nodes,
-            plan=lambda i: method.kept_plan(context, tiers[nodes[i].id]),
-            common=lambda: method.kept_plan(context, common_tier(self._settings.tiers)),
+            plan=lambda i: kept_part(method, context, tiers[nodes[i].id]),
+            common=lambda: kept_part(method, context, common_tier(self._settings.tiers)),
             objective=lambda i: method.objective(context, tiers[nodes[i].id]),
             patience=patience,
             seconds=self._seconds,

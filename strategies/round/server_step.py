@@ -19,6 +19,7 @@ from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.method import Method, Tensors
 from strategies.nodes.availability import Availability
 from strategies.robustness.privacy import Privacy
+from strategies.round.parts import kept_part
 from strategies.tiers.tier import Tier
 
 
@@ -68,7 +69,7 @@ class ServerStep:
         plans: Counter[Plan] = Counter()
         each = tiers.counts().items() if isinstance(tiers, TierTable) else ((tier, 1) for tier in _of(nodes, tiers))
         for tier, count in each:
-            plans[self._method.kept_plan(present, tier)] += count
+            plans[kept_part(self._method, present, tier)] += count
         return [(self._method.part(present, plan, state), count) for plan, count in plans.items()]
 
 

@@ -10,6 +10,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from models.algebra.precisions import PRECISIONS
 from models.algebra.rates import Rate, groups_in, met, read_rate, single
 from models.errors import SettingError
 from models.randomness import generator
@@ -28,25 +29,29 @@ class Tier:
         name: what node configs and tables call it.
         rate: share of the units of every width axis that it can carry, in (0, 1], or one for every group of axes.
         depth: number of stages that it can carry; None leaves that to the method.
+        precision: in which it holds the linear layers of an adapted network's base; "" as the run says.
     """
 
     name: str
     rate: Rate
     depth: int | None = None
+    precision: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.rate}" + ("" if self.depth is None else f"@{self.depth}")
+        depth = "" if self.depth is None else f"@{self.depth}"
+        return f"{self.name}:{self.rate}{depth} {self.precision}".rstrip()
 
 
 HALVING = tuple(Tier(name, Fraction(1, 2**i)) for i, name in enumerate("abcde"))
 
 
-def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
+def parse_tiers(text: str, key: str = "tiers", *, based: bool = False) -> tuple[Tier, ...]:
     """Read "a:1, b:1/2, c:1/4" (or "1, 1/2, 1/4": names are then a, b, c). The widest comes first in the result.
 
     "b:1/2@3" says that tier b carries three stages as well; without it the method spreads the depths over the tiers.
     "c:mlp=1/4,heads=1/2" has rates for groups of axes and keeps the rest whole, "c:1/2 mlp=1/4" half of the rest. Which
-    of such tiers is wider only the network can tell: where there are some, the order stays.
+    of such tiers is wider only the network can tell: where there are some, the order stays. "c:1/2 int8" holds its base
+    in that precision, where the network has one (`based`).
 
     Raises:
         SettingError: unreadable, a rate that is not in (0, 1], a depth below 1, or a name twice.
@@ -54,7 +59,8 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
     tiers = []
     for position, item in enumerate(items_of(text)):
         name, _, size = item.rpartition(":")
-        rate_text, _, depth_text = size.partition("@")
+        precision = next((one for one in PRECISIONS if based and size.split()[-1:] == [one]), "")
+        rate_text, _, depth_text = size.rstrip().removesuffix(precision).partition("@")
         try:
             if "=" in rate_text and not name:
                 raise ValueError
@@ -69,7 +75,7 @@ def parse_tiers(text: str, key: str = "tiers") -> tuple[Tier, ...]:
         if not 0 < rate <= 1:
             allowed = f"rates above 0 and at most 1 ({item!r} is not); ranks are for runs with an adapter"
             raise SettingError(key, text, allowed)
-        tiers.append(Tier(name.strip() or chr(ord("a") + position), rate, depth))
+        tiers.append(Tier(name.strip() or chr(ord("a") + position), rate, depth, precision))
     # Words that results use for the whole network, and that node configs use for a tier that is to be measured.
     names = ["global", AUTO, *(tier.name for tier in tiers)]
     if len(set(names)) != len(names):
@@ -96,7 +102,7 @@ def common_tier(tiers: Sequence[Tier]) -> Tier:
 
 
 def parse_ranks(text: str, full: int, key: str = "tiers") -> tuple[Tier, ...]:
-    """Read "a:16, b:8, c:4" (or "16, 8, 4"): the ranks that tiers carry of an adapter's, as shares of it.
+    """Read "a:16, b:8, c:4 int8" (or "16, 8, 4 int8"): the ranks that tiers carry of an adapter's, as shares of it.
 
     Args:
         text: as `parse_tiers` reads it, with ranks in place of rates.
@@ -107,16 +113,18 @@ def parse_ranks(text: str, full: int, key: str = "tiers") -> tuple[Tier, ...]:
         SettingError: as `parse_tiers`, or a number that is no whole one of 1 to R.
     """
     if not full:
-        return parse_tiers(text, key)
+        return parse_tiers(text, key, based=True)
     parts = []
     for item in text.split(","):
         name, colon, size = item.rpartition(":")
-        rank, at, depth = (part.strip() for part in size.partition("@"))
+        words = size.split()
+        precision = words.pop() if words and words[-1] in PRECISIONS else ""
+        rank, at, depth = (part.strip() for part in " ".join(words).partition("@"))
         if not (rank.isascii() and rank.isdigit() and len(rank) < 6 and 1 <= int(rank) <= full):
             allowed = f'ranks of 1 to {full}, such as "a:{full}, b:{-(-full // 2)}", where there is an adapter'
             raise SettingError(key, text, f"{allowed} ({item.strip()!r} is none)")
-        parts.append(f"{name}{colon}{Fraction(int(rank), full)}{at}{depth}")
-    return parse_tiers(",".join(parts), key)
+        parts.append(f"{name}{colon}{Fraction(int(rank), full)}{at}{depth} {precision}")
+    return parse_tiers(",".join(parts), key, based=True)
 
 
 def parse_proportions(text: str, tiers: Sequence[Tier], key: str = "tier-proportions") -> tuple[Fraction, ...]:

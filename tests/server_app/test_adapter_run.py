@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from flwr.app import ArrayRecord, Context, Message
 from safetensors.torch import load_file, save_file
 
 from client_app.app import app
+from data.sets import evaluated_on
 from flotilla import load
 from flotilla.local.grid import contexts
 from flotilla.serving.peft_folder import export_peft
@@ -97,6 +99,39 @@ def test_what_is_loaded_is_an_ordinary_network(run: Outcome) -> None:
         assert set(model.network.state_dict()) == set(layout(without_adapter(configured(**KEYS).network)).tensors)
 
 
+LOWER = KEYS | {"tiers": "a:4, b:2 int8, c:1 int8", "evaluate_every": 1}
+
+
+def test_tiers_whose_base_is_int8_are_scored_and_loaded_as_they_compute(run: Outcome, tmp_path: Path) -> None:
+    out = play(tmp_path / "run", **LOWER)
+    assert out.rejected == []
+    assert out.hash != run.hash
+    (fact,) = [line for line in out.lines if "of which tiers hold" in line]
+    base = sum(4 * tensor.numel() for tensor in load_file(out.path / "base.safetensors").values())
+    said = re.findall(r"(\w) ([\d,]+)(?=,)", fact.partition("hold:")[2])
+    held = {name: int(size.replace(",", "")) for name, size in said}
+    assert held.keys() == {"b", "c"}
+    assert all(size < base / 3 for size in held.values())
+    for tier in ("global", "b", "c"):
+        model = load(out.path, tier)
+        test = evaluated_on(configured(**LOWER).data, model.card.inputs)
+        predicted = model(test.inputs).argmax(1)
+        assert float((predicted == test.labels).double().mean()) == pytest.approx(model.card.accuracy)
+
+
+def test_on_an_int8_base_a_run_is_resumed_to_the_last_bit(tmp_path: Path) -> None:
+    """On another machine, whose devices find the base in a file and hold it in no other form."""
+    save_file(first_state(without_adapter(configured(**KEYS).network), 7), tmp_path / "start.safetensors")
+    keys = KEYS | {"start": str(tmp_path / "start.safetensors"), "base_precision": "int8"}
+    whole_run = play(tmp_path / "whole", **keys)
+    play(tmp_path / "run", **keys | {"num_server_rounds": 1})
+    base_store._known.clear()
+    assert play(tmp_path / "run", resume=str(tmp_path / "run"), **keys).hash == whole_run.hash
+    assert play(tmp_path / "plain", **keys | {"base_precision": "float32"}).hash != whole_run.hash
+    with pytest.raises(SettingError, match="base-precision"):
+        play(tmp_path / "run", resume=str(tmp_path / "run"), **keys | {"base_precision": "bfloat16"})
+
+
 def test_what_peft_loads_is_a_start(run: Outcome, tmp_path: Path) -> None:
     """Every tier's folder, at the rank that the tier has; without learning, a run leaves what it started from."""
     written = export_peft(run.path, "all", tmp_path)
@@ -139,6 +174,14 @@ def test_one_rank_and_one_node_is_plain_training(tmp_path: Path) -> None:
     assert all(torch.allclose(states[0][name], states[1][name], atol=1e-7) for name in states[0])
 
 
+VIT: dict[str, Any] = {
+    "model": "vit",
+    "widths": "8, 12",
+    "blocks": "2",
+    "heads": 2,
+    "norm": "auto",
+    "adapter_targets": "attention",
+}
 WITH: list[dict[str, Any]] = [
     *({"codec": name} for name in ("float16", "qsgd", "topk", "ef21")),
     {"codec_down": "qsgd"},
@@ -153,7 +196,10 @@ WITH: list[dict[str, Any]] = [
     *({"method": name} for name in ("fedavg", "fedrolex", "dropout", "fedecover", "fjord", "fiarse")),
     *({"method": name, "tiers": "a:4@2, b:2@1"} for name in ("depthfl", "scalefl")),
     {"adapter": "head", "method": "fedavg", "tiers": "a:1"},
-    {"model": "vit", "widths": "8, 12", "blocks": "2", "heads": 2, "norm": "auto", "adapter_targets": "attention"},
+    {"method": "fjord", "tiers": "a:4 int8, b:2 int8"},
+    {**VIT, "method": "flora", "tiers": "a:4 bfloat16, b:2"},
+    {"tiers": "a:4, b:4 int8", "selection": "oort", "fraction_train": 0.5},
+    VIT,
 ]
 
 
@@ -174,6 +220,9 @@ def test_refusals() -> None:
         ({"adapter": "lora"}, "adapter"),
         ({"adapter_targets": "nothing"}, "adapter-targets"),
         ({"method": "nefl", "model": "vit", "widths": "", "norm": "auto"}, "adapter"),
+        ({"base_precision": "int4"}, "base-precision"),
+        ({"base_precision": "int8", "adapter": "", "tiers": "a:1"}, "base-precision"),
+        ({"model": "cnn", "widths": "", "adapter": "head", "tiers": "a:1, b:1 int8"}, "base-precision"),
         ({"start": "nowhere.safetensors"}, "start"),
         ({"adapter": "", "tiers": "a:4, b:2"}, "tiers"),
     ):

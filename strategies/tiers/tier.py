@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
 from math import ceil
 
@@ -35,6 +35,7 @@ class Tier:
     name: str
     rate: Rate
     depth: int | None = None
+    _: KW_ONLY
     precision: str = ""
 
     def __str__(self) -> str:
@@ -75,7 +76,7 @@ def parse_tiers(text: str, key: str = "tiers", *, based: bool = False) -> tuple[
         if not 0 < rate <= 1:
             allowed = f"rates above 0 and at most 1 ({item!r} is not); ranks are for runs with an adapter"
             raise SettingError(key, text, allowed)
-        tiers.append(Tier(name.strip() or chr(ord("a") + position), rate, depth, precision))
+        tiers.append(Tier(name.strip() or chr(ord("a") + position), rate, depth, precision=precision))
     # Words that results use for the whole network, and that node configs use for a tier that is to be measured.
     names = ["global", AUTO, *(tier.name for tier in tiers)]
     if len(set(names)) != len(names):

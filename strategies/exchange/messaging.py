@@ -127,6 +127,7 @@ def exchange(
     window: int = WINDOW,
     enough: Callable[[], bool] | None = None,
     patient: bool = False,
+    taken: Callable[[], None] = lambda: None,
     clock: Clock = _WALL,
 ) -> WaitTimes:
     """Push messages and hand every reply to `take`.
@@ -143,6 +144,7 @@ def exchange(
         enough: if given, replies are taken as they come, until it says so; `take` hears nothing of the others then.
         patient: with `enough`: `seconds` begin anew with every reply, for questions to so many nodes that nobody knows
             how long all of them take.
+        taken: called after every `take`, when its reply is no longer in memory.
         clock: where time comes from.
     """
     life = _LONGEST_LIFE if patient else min(seconds + _GRACE, _LONGEST_LIFE)
@@ -157,6 +159,7 @@ def exchange(
         addresses=[message.metadata.dst_node_id for message in messages],
         pushed=pushed,
         take=take,
+        taken=taken,
         limit=limit,
         odd=odd,
         window=window,
@@ -183,13 +186,15 @@ class _Exchange:
         addresses: list[int],
         pushed: set[str],
         take: Taker,
+        taken: Callable[[], None],
         limit: Limit | None,
         odd: Odd | None,
         window: int,
         clock: Clock,
         waited: WaitTimes,
     ) -> None:
-        self._grid, self._ids, self._take, self._odd, self._window = grid, ids, take, odd, window
+        self._grid, self._ids, self._odd, self._window = grid, ids, odd, window
+        self._take, self._taken = take, taken
         self._clock, self.waited = clock, waited
         self._addresses, self._limit = addresses, limit
         self._position = {message_id: i for i, message_id in enumerate(ids)}
@@ -304,6 +309,7 @@ class _Exchange:
             )
         self._done[i] = True
         self._take(i, self._in_hand.pop(i, None))
+        self._taken()
 
     def _sleep(self, *, something: bool, until: float) -> None:
         """Sleep, longer and longer while nothing comes, but not beyond a point in time."""

@@ -85,6 +85,7 @@ class RoundAggregator:
         self._seconds = [0.0, 0.0]
         self._taken: set[int] = set()
         self._first: HeldReplies | None = HeldReplies()  # None: they have been enough
+        self._settled = False  # whether they are
         self._doubted = HeldReplies()
         self.missed: list[TrainAssignment] = []
         self.accepted: list[AcceptedUpdate] = []
@@ -94,6 +95,7 @@ class RoundAggregator:
 
     def take(self, i: int, message: Message | None) -> None:
         """Take the reply to request `i` (None: it did not come)."""
+        self.settle()
         began = perf_counter()
         self.waited_in_vain |= message is None
         with self._named(i, missed=message is None or message.has_error()):
@@ -111,13 +113,17 @@ class RoundAggregator:
         if first is not None and (len(first) or not heard):  # in the order in which they come
             self._taken.add(i)
             first.hold(i, update)
-            if len(first) >= MOST or self._heard_enough():
-                self._release_first()
+            self._settled = len(first) >= MOST or self._heard_enough()
         elif len(self._doubted) < MOST and self._doubts(self._assignments[i], update):
             self._taken.add(i)
             self._doubted.hold(i, update)
         else:
             self._accept(i, update)
+
+    def settle(self) -> None:
+        """Go on with the first replies where they need wait no longer: best when no other reply is in memory."""
+        if self._settled:
+            self._release_first()
 
     def release(self) -> None:
         """Take the replies that wait for something: no more are coming."""
@@ -127,7 +133,7 @@ class RoundAggregator:
 
     def _release_first(self) -> None:
         """Take the replies that wait for each other: there are enough of them."""
-        first, self._first = self._first, None
+        first, self._first, self._settled = self._first, None, False
         if first is not None:
             self._accept_held(first)
 
@@ -137,6 +143,7 @@ class RoundAggregator:
             self._taken.discard(i)
             with self._named(i):
                 self._accept(i, update)
+            del update  # before the next one is read
         self._took(began)
 
     @property

@@ -64,7 +64,9 @@ class HeldReplies:
                 self._file.seek(where)
                 self._file.readinto(numbers.data)
                 update = replace(update, difference=torch.from_numpy(numbers))
+                del numbers
             yield i, update
+            del update  # one difference at a time
         if self._file is not None:
             self._file.close()
         self._file, self._bytes = None, 0

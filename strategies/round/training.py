@@ -47,6 +47,7 @@ def ask_training(
         number=report.number,
         seconds=seconds,
         odd=aggregator.odd,
+        taken=aggregator.settle,
     )
     enough = (lambda: aggregator.usable >= report.wanted) if settings.over_selection > 1 else None
     # Simulated clients have the other cores, and threads that wait for each other on busy cores take longer than

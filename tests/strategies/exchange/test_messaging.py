@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -143,3 +144,22 @@ def test_what_was_not_delivered_is_not_waited_for() -> None:
 def test_few_messages(count: int) -> None:
     grid = FakeGrid(lambda grid, asked: [grid.reply(message_id) for message_id in asked])
     assert run(grid, count) == (in_place(count), [])
+
+
+@pytest.mark.parametrize("options", [{}, {"enough": lambda: False}])
+def test_a_reply_is_gone_when_its_taking_is_told(options: dict[str, Any]) -> None:
+    """Who goes on with replies that lay in a file then has no other one in memory."""
+    made: list[weakref.ref[Message]] = []
+    alive: list[int] = []
+
+    def arrivals(grid: FakeGrid, asked: list[str]) -> list[Message]:
+        reply = grid.reply(asked[0])
+        made.append(weakref.ref(reply))
+        return [reply]
+
+    def told() -> None:
+        alive.append(sum(one() is not None for one in made))
+
+    taken, _ = run(FakeGrid(arrivals), 5, taken=told, **options)
+    assert taken == in_place(5)
+    assert alive == [0] * 5

@@ -14,9 +14,10 @@ from flwr.serverapp import Grid
 
 from protocol import HELLO, BaseQuestion, Hello, HelloRequest, WireError, quoted
 from strategies.exchange.fleet import Directory, Fleet
-from strategies.exchange.messaging import WaitTimes, exchange
+from strategies.exchange.messaging import exchange
 from strategies.exchange.node import Node, in_order
 from strategies.exchange.update import Rejection, said_error, why_unusable
+from strategies.exchange.wait_times import WaitTimes
 from strategies.nodes.back_off import BackOff
 from strategies.nodes.claims import Claims
 from strategies.nodes.registration import Registration, Registrations

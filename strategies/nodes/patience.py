@@ -20,8 +20,9 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from protocol import NodeId
-from strategies.exchange.messaging import WINDOW, Limit, Odd, Taker, WaitTimes, exchange
+from strategies.exchange.messaging import WINDOW, Limit, Odd, Taker, exchange
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
+from strategies.exchange.wait_times import WaitTimes
 from strategies.nodes.back_off import BackOff
 from strategies.settings import Settings
 

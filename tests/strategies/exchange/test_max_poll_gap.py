@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flotilla.flwr_compat.identity import assume_identity
-from strategies.exchange.messaging import WINDOW, Clock, WaitTimes, exchange
+from strategies.exchange.messaging import WINDOW, Clock, exchange
+from strategies.exchange.wait_times import WaitTimes
 from tests.support import Player
 
 PULL = 0.02  # seconds that a look takes

@@ -16,7 +16,8 @@ from flotilla.flwr_compat.identity import assume_identity
 from flotilla.local.grid import LocalGrid, contexts
 from models.errors import SettingError
 from protocol import TRAIN, HelloRequest, record_of
-from strategies.exchange.messaging import LONGEST_PAUSE, Clock, WaitTimes, exchange
+from strategies.exchange.messaging import LONGEST_PAUSE, Clock, exchange
+from strategies.exchange.wait_times import WaitTimes
 from tests.support import Player, Time, address_of, configured, failed, trains
 
 FOUR: dict[str, Any] = {"num_clients": 4}

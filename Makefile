@@ -51,7 +51,7 @@ screenshots: install ## Look at report and comparison in Chromium (Debian: chrom
 
 # MkDocs has an environment of its own: nothing that trains needs it, and it needs nothing that trains.
 docs: install .venv-docs/.installed ## Build the documents as a site, dist/site/index.html; a page for every method, warnings are errors.
-	@$(BIN)/python -m handbook dist/handbook
+	@OMP_NUM_THREADS=1 $(BIN)/python -m handbook dist/handbook
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict -f dist/handbook/mkdocs.yml
 	@OMP_NUM_THREADS=1 FLOTILLA_SITE=dist/site $(BIN)/python -m pytest -q -p no:cacheprovider tests/handbook/test_site.py
 	@echo "dist/site/index.html"

@@ -52,8 +52,8 @@ def part(method: type[FlowerStrategy], name: str) -> Said:
 
 def _parts(doc: str) -> dict[str, str]:
     cut = [*_SECTION.finditer(doc)]
-    ends = [*(found.start() for found in cut[1:]), len(doc)]
-    return {found[1]: doc[found.end() : end].strip() for found, end in zip(cut, ends, strict=True)}
+    ends = [*(found.start() for found in cut), len(doc)]
+    return {found[1]: doc[found.end() : end].strip() for found, end in zip(cut, ends[1:], strict=True)}
 
 
 def hooks(method: type[FlowerStrategy]) -> list[tuple[str, str, str]]:

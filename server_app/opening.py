@@ -42,7 +42,7 @@ def opened(config: RunConfig, strategy: FlowerStrategy, facts: InputFacts) -> Ru
         folder = RunFolder.create(config.folder)
         folder.write_config(config.flat, trained)
     config.keep_inputs(folder.path)
-    known = {**_layers(strategy), "network": _network(strategy), **_labels(config.data, facts)}
+    known = {**_layers(strategy), "network": network_of(strategy), **_labels(config.data, facts)}
     _save_holdings(folder.path, known)
     return folder
 
@@ -73,8 +73,12 @@ def _layers(strategy: FlowerStrategy) -> dict[str, Any]:
     return {"layers": layers, **({"by_importance": True} if by_importance else {})}
 
 
-def _network(strategy: FlowerStrategy) -> dict[str, Any]:
-    """The network's axes, and what the part costs that each tier keeps at first."""
+def network_of(strategy: FlowerStrategy) -> dict[str, Any]:
+    """The network's axes, and what the part costs that each tier keeps at first.
+
+    Returns:
+        As `server_app.inspection.inspected` gives it.
+    """
     plans, settings = kept_plans(strategy, strategy.context(1)), strategy.settings
     parts = {
         tier.name: Part(

@@ -35,6 +35,12 @@ class Blockwise(FlowerStrategy):
     """The stage of the round, on those before it.
 
     Options: `rounds` (0): rounds of every stage; 0 divides the run's evenly.
+
+    Equation: in stage t of the run devices minimise CE(exitₜ ∘ fₜ ∘ … ∘ f₁) over fₜ and exitₜ, with f₁ … fₜ₋₁
+    frozen; both become the mean by examples.
+
+    Traps: tiers do not differ, and a stage has its share of the rounds once: what an early stage has learnt badly
+    stays.
     """
 
     OPTIONS: ClassVar[Mapping[str, Setting]] = {

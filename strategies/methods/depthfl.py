@@ -32,6 +32,12 @@ class DepthFL(FlowerStrategy):
     """The stages and exits up to a tier's depth; exits teach each other.
 
     Options: `distillation` (True), `distillation-rounds` (300): T above.
+
+    Equation: a device of depth d minimises Σᵢ CE(zᵢ) + w(t)/(d - 1)·Σᵢ Σⱼ KL(zⱼ ‖ zᵢ) over exits i and j ≠ i up to
+    d; a tensor becomes the plain mean over those who sent it, then FedDyn's correction.
+
+    Traps: the paper's headline is the mean of the logits of all exits; tiers are scored by their deepest exit here,
+    and by that mean as `ensemble`. A depth is no width: the same letter is another cost than in a row of HeteroFL.
     """
 
     OPTIONS: ClassVar[Mapping[str, Setting]] = {
@@ -75,6 +81,10 @@ class ExclusiveDepth(DepthFL):
     """One depth for everybody who can carry it.
 
     Options: `depth` (0: the deepest that a tier carries), and DepthFL's.
+
+    Equation: DepthFL's, over the devices whose depth is at least d, all at depth d.
+
+    Traps: who cannot carry the depth takes no part; the least depth lets everybody in and may beat the largest.
     """
 
     OPTIONS = {
@@ -107,7 +117,13 @@ class ExclusiveDepth(DepthFL):
 
 
 class FedDyn(FedAvg):
-    """Everything for everyone, unweighted, corrected for drift. Its strength is `dynamic-alpha`."""
+    """Everything for everyone, unweighted, corrected for drift. Its strength is `dynamic-alpha`.
+
+    Equation: a device minimises F(w) - ⟨gₖ, w⟩ + α/2·‖w - w_t‖² and then gₖ ← gₖ - α·Δₖ; the server h ← h - α/N·Σ
+    Δₖ and w ← mean θₖ - h/α.
+
+    Traps: every device keeps gₖ between rounds (`client-state`). α times the learning rate above 1 diverges.
+    """
 
     BY_EXAMPLES = False
     PREFERENCES = Preferences(dynamic_alpha=0.01)

@@ -32,7 +32,14 @@ from strategies.tiers.tier import Tier
 
 
 class FederatedDropout(FlowerStrategy):
-    """Independent random units; the mean over holders."""
+    """Independent random units; the mean over holders.
+
+    Equation: θⱼ ← Σ θₖⱼ / |Hⱼ| over the devices k in Hⱼ, whose ⌈rₖ·n⌉ random units of every width axis have
+    coordinate j.
+
+    Traps: no small network is trained as such, so what a small tier keeps may score no better than a guess. Draws
+    that are not shared through shortcuts, as in public code, make it a worse method.
+    """
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """Random units of every width axis; everything for a full tier."""
@@ -50,6 +57,12 @@ class FedEcover(FederatedDropout):
     """Units without replacement from a shared pool.
 
     Options: `server-learning-rate` (1.0), `decay` (0.9), `decay-every` (10), `decay-until` (200); 0 rounds is no decay.
+
+    Equation: θⱼ ← θⱼ + η(t)·Σ Δₖⱼ / |Hⱼ| over the devices k in Hⱼ, who have drawn coordinate j, with η(t) =
+    η·decay^⌊min(t - 1, until) / every⌋ in round t.
+
+    Traps: the schedule of η was made for runs of hundreds of rounds. The authors' network has no norms; with one
+    the Scaler's factor is taken out again.
     """
 
     PREFERENCES = Preferences(scaler=True)

@@ -17,7 +17,13 @@ from strategies.tiers.tier import Tier
 
 
 class FedAvg(FlowerStrategy):
-    """Everything for everyone, weighted by examples."""
+    """Everything for everyone, weighted by examples.
+
+    Equation: w ← w + Σ nₖ·Δₖ / Σ nₖ, with Δₖ what device k changed and nₖ its examples.
+
+    Traps: it asks devices for what they cannot hold, so it is a ceiling and no competitor; of a smaller tier a
+    leading part is scored that nobody trained as such.
+    """
 
     BY_EXAMPLES = True
 
@@ -28,7 +34,12 @@ class FedAvg(FlowerStrategy):
 
 
 class Smallest(FedAvg):
-    """The smallest tier's part for everyone."""
+    """The smallest tier's part for everyone.
+
+    Equation: FedAvg's, of the network whose rate is the least of all tiers'.
+
+    Traps: tables without this baseline hide that a method's small tiers may be worse than it.
+    """
 
     PER_WIDTH = True
 
@@ -48,7 +59,13 @@ class Smallest(FedAvg):
 
 
 class Exclusive(FedAvg):
-    """The full network, by those who can hold it."""
+    """The full network, by those who can hold it.
+
+    Equation: FedAvg's, over the devices of rate 1.
+
+    Traps: `fraction-train` is a share of those who may take part, so a round has fewer devices than one of another
+    method.
+    """
 
     def eligible(self, context: RoundContext, tier: Tier) -> bool:
         """Whether the tier can hold the full network."""

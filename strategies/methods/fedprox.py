@@ -17,7 +17,12 @@ from strategies.tiers.tier import Tier
 
 
 class FedProx(FedAvg):
-    """Everything for everyone, near the global state. Option: `mu` (0.01): μ."""
+    """Everything for everyone, near the global state. Option: `mu` (0.01): μ.
+
+    Equation: a device minimises F(w) + μ/2·‖w - w_t‖²; the server does as FedAvg does.
+
+    Traps: the term's gradient comes after clipping, so `clip-norm` does not bound it.
+    """
 
     OPTIONS = {"mu": Setting(0.01, "μ of the proximal term μ/2·‖w − w_t‖²; 0 is FedAvg", between(0, 1e3))}
 

@@ -20,6 +20,12 @@ class FedRolex(HeteroFL):
 
     Options: `step` (-1): units by which the window moves each round; `label-rows` and `token-rows` as in
     HeteroFL.
+
+    Equation: HeteroFL's mean, over windows: in round t a device of rate r holds of an axis of n units those at
+    (s·(t - 1) + i) mod n for i = 0 … ⌈r·n⌉ - 1, s = `step`.
+
+    Traps: no small network is ever trained as such, so what a small tier keeps may score no better than a guess. A
+    window goes once round an axis of n units in n rounds, more than a short run has.
     """
 
     OPTIONS = {

@@ -32,6 +32,11 @@ class FIARSE(FlowerStrategy):
 
     Options: `gradient` ("paper"): with the term for the mask's dependence on the weight, or "code": without it, as the
     released code trains.
+
+    Equation: a device of rate r computes with w·[|w| ≥ θ], θ such that a share r of all weights is kept, and its
+    gradient is multiplied by 1 + 2·|w|·θ/(|w| + θ)²; wⱼ ← wⱼ + Σ Δₖⱼ / |Hⱼ| over those whose mask has it.
+
+    Traps: a mask saves neither bytes nor arithmetic. Rates are shares of weights, not of units.
     """
 
     OPTIONS = {

@@ -23,6 +23,13 @@ class Fjord(FlowerStrategy):
     """Nested widths, redrawn every batch.
 
     Options: `distillation` (False), `alpha` (1.0) and `temperature` (1.0) of the distillation.
+
+    Equation: θⱼ ← Σ nₖ·θₖⱼ / Σ nₖ over the devices whose widest part has coordinate j (eq. 2). Every batch a device
+    draws p evenly from the widths up to its own and minimises CE(f_p); with distillation CE(f_pmax) + (1 -
+    α)·CE(f_p) + α·T²·KL(f_pmax ‖ f_p).
+
+    Traps: a device computes up to its widest part and sends all of it, whatever it draws. A tier's width is trained
+    in a share of the steps only, so short runs favour methods that train one width.
     """
 
     OPTIONS = {

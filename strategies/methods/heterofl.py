@@ -26,6 +26,12 @@ class HeteroFL(FlowerStrategy):
 
     Options: `label-rows` (True): mask absent labels in the loss and leave their classifier rows alone; `token-rows`
     (False): leave the embedding's rows of absent tokens alone.
+
+    Equation: θⱼ ← Σ θₖⱼ / |Hⱼ| over the devices k in Hⱼ, who hold coordinate j: those whose leading ⌈rₖ·n⌉ units of
+    every width axis have it, and of a classifier's row only those that have its class.
+
+    Traps: a rate counts units, so a tier of 1/2 has about a quarter of the parameters. Without masked loss, static
+    batch norm and Scaler, as others have often implemented it, it is another method.
     """
 
     OPTIONS = {
@@ -63,7 +69,7 @@ class HeteroFL(FlowerStrategy):
         return bool(self.options["label-rows"])
 
     def needs_tokens(self) -> bool:
-        """Likewise."""
+        """The server has to know these as well."""
         return bool(self.options["token-rows"])
 
     def check(self, context: RoundContext) -> None:

@@ -37,6 +37,12 @@ class InclusiveFL(FlowerStrategy):
 
     Options: `momentum` ("auto"): β, which is 0.2 where the last layer of some smaller size has a layer of its shape
     above it, else 0; `private-classifier` (True), `private-last-layer` (True).
+
+    Equation: a layer becomes Σ nₖ·θₖ / Σ nₖ over the sizes that hold it; of a smaller size's last layer Δ ← (1 -
+    β)·Δ + β·mean of the largest size's Δ in the layers above it.
+
+    Traps: only layers of one shape can teach: in networks that get wider β is 0, and `auto` says so. Depths need
+    `tiers` such as "a:1@4, b:1@2".
     """
 
     OPTIONS: ClassVar[Mapping[str, Setting]] = {

@@ -41,6 +41,11 @@ class NeFL(FlowerStrategy):
     trains, each
     round anew, the submodel of a tier at most so many tiers from its own, larger ones too (the authors' code has 2);
     `step-sizes` (True): whether blocks have them.
+
+    Equation: a residual block is x + s·F(x). θⱼ ← Σ θₖⱼ / |Hⱼ| over its holders; norms and step sizes s of a
+    submodel are averaged over those alone who trained that submodel.
+
+    Traps: rates are shares of *parameters*, those of HeteroFL of units: 1/2 there is about 1/4 here.
     """
 
     OPTIONS: ClassVar[Mapping[str, Setting]] = {

@@ -33,6 +33,12 @@ class ScaleFL(FlowerStrategy):
     Options: `distillation` (0.05): γ, 0 is off; `temperature` (3.0); `distillation-after` (0.25): the share of
     the run's rounds (`Schedule.rounds`) that goes by without it first, in the paper a quarter; `variant` ("code"): in
     whose scale γ is.
+
+    Equation: a device of d exits minimises Σᵢ i·(CE(zᵢ) + γ·T²·KL(z_d ‖ zᵢ)) / Σᵢ i, the last exit without the
+    second term; θⱼ becomes the plain mean over those who trained it.
+
+    Traps: the same γ is as many times stronger in the `paper` variant as there are classes. The paper's rates are
+    0.7 to 1: rates as small as HeteroFL's leave little of a shallow tier.
     """
 
     OPTIONS = {

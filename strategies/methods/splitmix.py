@@ -48,6 +48,12 @@ class SplitMix(FlowerStrategy):
     Options: `atom` ("auto"): width of one net as a share of the whole, one divided by a whole number, such as "1/8";
     "auto" is the widest that divides every layer and that the smallest tier can carry, with which the paper's tiers of
     1 to 1/8 have its 1/8. `loss` ("plain"): "masked" sets the logits of classes to 0 that are absent from the batch.
+
+    Equation: net b becomes Σ nₖ·θₖ / Σ nₖ over the devices that trained it; a device of rate r trains ⌊r·K⌋ of the
+    K nets and predicts with (1/m)·Σ f_b(x) over the first m = ⌊r·K⌋.
+
+    Traps: K nets have about 1/K of the parameters of one K times as wide, and take as many forward passes as there
+    are nets.
     """
 
     OPTIONS = {

@@ -19,7 +19,12 @@ from strategies.tiers.tier import Tier
 
 
 class FFALoRA(RankMethod):
-    """The first ranks of B; A is as it was drawn."""
+    """The first ranks of B; A is as it was drawn.
+
+    Equation: column j of B becomes Σ nₖ·Bₖ[:, j] / Σ nₖ over the devices of rank above j; A stays.
+
+    Traps: half of the numbers are trained: compare at equal trained numbers, not at equal rank.
+    """
 
     EXACT_DOWN = True
 

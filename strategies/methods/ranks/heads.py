@@ -35,6 +35,11 @@ class Ravan(RankMethod):
     """Random heads, averaged over those who trained them.
 
     Options: `heads` (4): h, a divisor of R.
+
+    Equation: ΔW = (α/R)·Σᵢ sᵢ·Bᵢ·Hᵢ·Aᵢ with Bᵢ and Aᵢ fixed; sᵢ·Hᵢ becomes its mean, by examples, over the devices
+    that trained head i.
+
+    Traps: every device computes and holds all heads: tiers differ in what they train and send only.
     """
 
     OPTIONS: ClassVar[Mapping[str, Setting]] = {

@@ -43,6 +43,11 @@ class HetLoRA(ProductMethod):
     """The first ranks, filled up with zeros and weighted by the norm of the product.
 
     Options: `pruning` (0): λ; 0 is none. `share` (0.9): γ. `least` (1): the rank that a device keeps in any case.
+
+    Equation: A ← Σ wₖ·pad(Aₖ) and B likewise, with wₖ = ‖BₖAₖ‖ / Σ ‖BⱼAⱼ‖.
+
+    Traps: the weights of a rank's holders do not sum to 1, so it still shrinks. The server sees every device's
+    factors.
     """
 
     OPTIONS: ClassVar[Mapping[str, Setting]] = {

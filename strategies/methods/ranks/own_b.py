@@ -22,7 +22,13 @@ from strategies.settings import Settings
 
 
 class FedSALoRA(RankMethod):
-    """The first ranks of A, averaged over those who held them; B is the device's own."""
+    """The first ranks of A, averaged over those who held them; B is the device's own.
+
+    Equation: A[j] ← Σ nₖ·Aₖ[j] / Σ nₖ over the devices of rank above j; Bₖ stays on device k.
+
+    Traps: the server has no device's network: what it scores has B = 0. Devices score their own with
+    `fraction-evaluate`.
+    """
 
     @classmethod
     def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:

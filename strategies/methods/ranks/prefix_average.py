@@ -18,13 +18,23 @@ from strategies.methods.ranks.base import RankMethod
 
 
 class PrefixAverage(RankMethod):
-    """The first ranks, averaged over those who held them."""
+    """The first ranks, averaged over those who held them.
+
+    Equation: A[j] ← Σ nₖ·Aₖ[j] / Σ nₖ over the devices of rank above j, and column j of B likewise.
+
+    Traps: the mean of factors is not the factor of the mean product: B̄·Ā has cross terms between devices.
+    """
 
 
 class NestedRanks(Fjord, RankMethod):
     """Nested ranks, redrawn every step.
 
     Options: FjORD's.
+
+    Equation: `PrefixAverage`'s, of devices that draw a rank ρ evenly from the tiers' up to their own in every step
+    and train the first ρ.
+
+    Traps: as with FjORD a rank is trained in a share of the steps only.
     """
 
     PREFERENCES = RankMethod.PREFERENCES

@@ -72,19 +72,36 @@ class Refactored(ProductMethod):
 
 
 class FlexLoRA(Refactored):
-    """The mean product, by its singular values, which B carries."""
+    """The mean product, by its singular values, which B carries.
+
+    Equation: U·Σ·Vᵀ is the best approximation of rank R of Σ pₖ·Bₖ·Aₖ, pₖ by examples; B = U·Σ, A = Vᵀ.
+
+    Traps: the server needs every device's factors, so nothing that hides or clips them goes with it
+    (docs/ranks.md).
+    """
 
     SPLIT = "left"
 
 
 class HLoRA(Refactored):
-    """The mean product, by its singular values, which A carries."""
+    """The mean product, by its singular values, which A carries.
+
+    Equation: FlexLoRA's with B = U and A = Σ·Vᵀ.
+
+    Traps: the server needs every device's factors, as with FlexLoRA.
+    """
 
     SPLIT = "right"
 
 
 class RaFLoRA(Refactored):
-    """Every ring of ranks by itself over those who hold it."""
+    """Every ring of ranks by itself over those who hold it.
+
+    Equation: the best pair of rank R, values in equal parts on either side, for Σ over rings of ranks of Σ nₖ·Bₖ·Aₖ
+    / Σ nₖ over the devices that hold the ring.
+
+    Traps: the server needs every device's factors. A ring that one device holds is that device's alone.
+    """
 
     def weights(self, who: Who) -> Tensor:
         """The device's share of those who hold the rank."""
@@ -95,6 +112,11 @@ class FLoRIST(HLoRA):
     """As many leading directions as have a share of the energy.
 
     Options: `energy` (0.9): that share.
+
+    Equation: HLoRA's, of which as many leading directions stay as have a share e of Σ σ².
+
+    Traps: the server needs every device's factors. Directions beyond them begin anew, so e near 1 is HLoRA and a small
+    e forgets.
     """
 
     OPTIONS = {

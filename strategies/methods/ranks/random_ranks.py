@@ -25,7 +25,13 @@ from strategies.settings import Settings
 
 
 class RandomRanks(FederatedDropout, RankMethod):
-    """Independent random ranks; the mean over everybody."""
+    """Independent random ranks; the mean over everybody.
+
+    Equation: A ← A + Σ ΔAₖ / K over *all* K devices of the round, and B likewise; a device computes with B·S·A, S =
+    (R/r)·diag(drawn).
+
+    Traps: a rank that few drew moves by little, so it learns slowly where most devices are small.
+    """
 
     BY_EXAMPLES = False
     PER_WIDTH = False

@@ -24,7 +24,14 @@ from strategies.settings import Settings
 
 
 class FedSB(RankMethod):
-    """The leading block of a core, averaged over those who held it."""
+    """The leading block of a core, averaged over those who held it.
+
+    Equation: ΔW = (α/R)·B·C·A with B and A fixed; C[i, j] becomes Σ nₖ·Cₖ[i, j] / Σ nₖ over the devices of rank
+    above max(i, j).
+
+    Traps: B and A are drawn here, which holds less of an update than the paper's singular vectors: it takes a
+    larger R.
+    """
 
     @classmethod
     def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:

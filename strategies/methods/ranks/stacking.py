@@ -37,7 +37,12 @@ from strategies.tiers.tier import Tier
 
 
 class FLoRA(RankMethod):
-    """The first ranks of fresh pairs; their products go into the weights."""
+    """The first ranks of fresh pairs; their products go into the weights.
+
+    Equation: W ← W + (α/R)·Σ pₖ·Bₖ·Aₖ; then A is drawn anew and B is 0.
+
+    Traps: W is sent down every round, so it is no small message; up go pairs only.
+    """
 
     REFINES = True
     KEEPS_FACTORS = True

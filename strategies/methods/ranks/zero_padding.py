@@ -24,6 +24,10 @@ class ZeroPadding(RankMethod):
     """The first ranks, averaged over everybody.
 
     Options: `padded` ("values"): what is filled up with zeros, "values" or "differences".
+
+    Equation: A ← Σ pₖ·pad(Aₖ) and B likewise, with pₖ the share of device k in *everybody's* examples.
+
+    Traps: ranks that few hold shrink every round, even if nobody trains: it is a baseline to beat.
     """
 
     OPTIONS = {

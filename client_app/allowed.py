@@ -12,13 +12,14 @@ a bundle is code, and which bundles a SuperNode runs is Flower's to decide (`--t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from flwr.app import Context, Message
 
 from data import SOURCES
 from models.networks.registry import NETWORKS
 from models.registry import FOLLOWED, is_path
+from protocol import Scalar
 from protocol.codecs import CODECS
 
 KEY = "allow"  # in the node config
@@ -41,15 +42,15 @@ def only_allowed(message: Message, context: Context, call_next: Callable[[Messag
         FOLLOWED.reset(before)
 
 
-def check_names(context: Context) -> None:
+def check_names(config: Mapping[str, Scalar]) -> None:
     """See that this device knows and may load what the run's configuration names.
 
     Raises:
         SettingError: it does not, or must not; says where it looked or what is allowed.
     """
     for key, registry in (("model", NETWORKS), ("dataset", SOURCES), ("codec", CODECS), ("codec-down", CODECS)):
-        if key in context.run_config:
-            registry[str(context.run_config[key])]
+        if key in config:
+            registry[str(config[key])]
 
 
 def known_codecs(context: Context) -> tuple[str, ...]:

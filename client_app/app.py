@@ -33,7 +33,7 @@ app = refuse_idle(ClientApp(mods=[without_details, only_allowed]))
 def say_hello(message: Message, context: Context) -> Message:
     """Say who this device is."""
     request = HelloRequest.from_record(message.content)
-    check_names(context)
+    check_names(context.run_config)
     return Message(content=hello(context, request).to_record(), reply_to=message)
 
 
@@ -41,7 +41,7 @@ def say_hello(message: Message, context: Context) -> Message:
 def summarise_data(message: Message, context: Context) -> Message:
     """Say sums over this device's training examples, from which the facts of the task are decided."""
     HelloRequest.from_record(message.content)
-    check_names(context)
+    check_names(context.run_config)
     return Message(content=data_reply(context).to_record(), reply_to=message)
 
 

@@ -23,6 +23,7 @@ from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.serving import commands as serving_commands
 from flotilla.settings import Settings, SettingsError, prepare
 from flotilla.studies import commands as study_commands
+from flotilla.superlink.cluster import CLUSTER, CLUSTER_ENV, ClusterError, cluster_of
 
 app = typer.Typer(
     name="flotilla",
@@ -113,6 +114,8 @@ def run(
         float | None,
         typer.Option("--gpus-per-client", min=0.0, help="GPU share per client; default 0.25 if there is a GPU."),
     ] = None,
+    cluster: Annotated[str | None, CLUSTER] = None,
+    cluster_env: Annotated[list[str] | None, CLUSTER_ENV] = None,
     own_code: Annotated[list[Path] | None, WITH] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything Flower and Ray say.")] = False,
 ) -> None:
@@ -120,13 +123,24 @@ def run(
 
     Ctrl-C stops it and prints the command that goes on with it. No process and no temporary file is left behind.
     """
+    try:
+        on = None if cluster is None and not cluster_env else cluster_of(cluster, cluster_env or (), engine=engine)
+    except ClusterError as error:
+        print(f"flotilla: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
     if engine is Engine.local and processes != 0:
         from flotilla.local.start import prepare_workers
 
         prepare_workers()
     try:
         settings = prepare(
-            chosen_app(app_dir), run_config or [], run_dir=run_dir, resume=resume, nodes=nodes, code=own_code or ()
+            chosen_app(app_dir),
+            run_config or [],
+            run_dir=run_dir,
+            resume=resume,
+            nodes=nodes,
+            code=own_code or (),
+            one_machine=on is None,
         )
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
@@ -142,9 +156,12 @@ def run(
     else:
         from flotilla.superlink.run import run_flower
 
-        code = run_flower(settings, processes=processes or None, gpus_per_client=gpus_per_client, verbose=verbose)
+        code = run_flower(
+            settings, processes=processes or None, gpus_per_client=gpus_per_client, cluster=on, verbose=verbose
+        )
     again = ["flotilla", "run", *([str(app_dir)] if app_dir else []), *_given("--engine", engine, Engine.flower)]
     again += [word for path in own_code or () for word in ("--with", str(path))]
+    again += [*_given("--cluster", cluster), *(word for one in cluster_env or () for word in ("--cluster-env", one))]
     aftermath(settings.folder, code, [*again, *_given("--processes", processes), *_given("--nodes", nodes)])
     raise typer.Exit(code)
 

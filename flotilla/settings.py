@@ -70,6 +70,7 @@ def prepare(
     now: datetime | None = None,
     preferred: Mapping[str, Value] | None = None,
     code: Sequence[Path] = (),
+    one_machine: bool = True,
 ) -> Settings:
     """Resolve and check everything that can be checked without starting a process.
 
@@ -82,6 +83,8 @@ def prepare(
         now: time that an unnamed run folder is named after.
         preferred: what settings are where nobody says anything else, instead of the app's defaults.
         code: packages of the user's own that go with the run; see `flotilla.user_code`.
+        one_machine: all devices are simulated here, so that what they keep can be in a folder of the run; where they
+            are not it goes with their messages, unless `client-state` names a folder that they share.
 
     Raises:
         SettingsError: one line saying what is wrong and what is allowed.
@@ -108,7 +111,7 @@ def prepare(
         config["simulated-devices"] = str(Path(str(devices)).expanduser().absolute())
 
     place = config.get("resume") or config.get("run-dir")
-    if config.get("client-state") == "" and place:  # so that a resumed run finds what its devices knew
+    if config.get("client-state") == "" and place and one_machine:  # so that a resumed run finds what its devices knew
         config["client-state"] = str(Path(str(place)) / "clients")
 
     clients, resolved = _resolve(app_dir, config)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 from typing import Any
 
 # What Flower calls a task → module and name of its command, module and name by which that runs the ServerApp, and the
@@ -36,9 +39,7 @@ def main() -> None:
     (place, name), (runner, run_name), flusher = _COMMANDS[task]
     command: Callable[[], None] = getattr(importlib.import_module(place), name)
     if task == "flwr-simulation":
-        from flwr.server.superlink.fleet.vce.backend import raybackend
-
-        del raybackend  # only to have ray imported
+        _beside("ray_backend").survive()
     with contextlib.suppress(ImportError):
         import torch
 
@@ -62,6 +63,16 @@ def main() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _beside(name: str) -> Any:
+    """A module of this folder, under another name: the package that it belongs to must come from the bundle."""
+    package = "_flotilla_programs"
+    if package not in sys.modules:
+        spec = ModuleSpec(package, None, is_package=True)
+        spec.submodule_search_locations = [str(Path(__file__).parent)]
+        sys.modules[package] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f"{package}.{name}")
 
 
 def _failing(run_serverapp: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,6 +27,11 @@ _NOISE = re.compile(
             r"\[repeated \d+x across cluster\]",
             r"Failed to establish connection to the metrics exporter agent",
             r"^(DEBUG|INFO|WARNING)\s*:\s*$",
+            # Of a node that is gone; which worker was lost is said in a line of ours.
+            r"^\(raylet\) (Raylet is terminated|The node with node id)",
+            r"^\s+\(2\) raylet has lagging heartbeats",
+            r"^\s+\[state-dump\]",
+            r"^\s+\[[-\d:, ]+ \w \d+ \d+\] \(raylet\)",
         )
     )
 )

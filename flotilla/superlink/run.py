@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TextIO
 
 from flotilla.settings import Settings
+from flotilla.superlink.cluster import Cluster
 from flotilla.superlink.output import is_noise, last_error, plain
 from flotilla.superlink.processes import Guard
 from flotilla.superlink.superlink import SuperLink, SuperLinkError, environment
@@ -31,7 +32,12 @@ class Stopped(BaseException):
 
 
 def run_flower(
-    settings: Settings, *, processes: int | None = None, gpus_per_client: float | None = None, verbose: bool = False
+    settings: Settings,
+    *,
+    processes: int | None = None,
+    gpus_per_client: float | None = None,
+    cluster: Cluster | None = None,
+    verbose: bool = False,
 ) -> int:
     """Run a Flower app through a private SuperLink and Flower's simulation.
 
@@ -39,13 +45,20 @@ def run_flower(
         settings: from `flotilla.settings.prepare`.
         processes: clients that train at the same time; None is one per CPU core.
         gpus_per_client: share of a GPU per client; None is 0.25 where there is a GPU.
+        cluster: Ray cluster that runs the clients; None: this machine.
         verbose: show also what Flower and Ray say.
 
     Returns:
         0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
     """
-    cluster = federation(settings.nodes, processes, gpus_per_client)
-    return run_on(SuperLink, settings, cluster, verbose=verbose)
+    if cluster is None:
+        return run_on(SuperLink, settings, federation(settings.nodes, processes, gpus_per_client), verbose=verbose)
+
+    def of_a_cluster(home: Path, env: Mapping[str, str], started: Callable[[int], None]) -> SuperLink:
+        told = cluster.environment(env, processes=processes, gpus_per_client=gpus_per_client)
+        return SuperLink(home, told, started)
+
+    return run_on(of_a_cluster, settings, federation(settings.nodes, None, 0.0), verbose=verbose)
 
 
 def run_on(

@@ -48,6 +48,7 @@ _SECURE = "flwr.common.secure_aggregation"
 PARAMETERS = {
     "flwr.cli.build:build_fab_from_files": ["files"],
     "flwr.cli.config_utils:load_and_validate": ["path"],
+    "flwr.common.config:get_fused_config_from_dir": ["project_dir", "override_config"],
     "flwr.cli.utils:collect_files": ["root"],
     f"{_SECURE}.crypto.shamir:combine_shares": ["share_list"],
     f"{_SECURE}.crypto.shamir:create_shares": ["secret", "threshold", "num"],
@@ -58,6 +59,18 @@ PARAMETERS = {
     f"{_SECURE}.quantization:quantize": ["parameters", "clipping_range", "target_range"],
     f"{_SECURE}.secaggplus_utils:share_keys_plaintext_concat": ["src_node_id", "dst_node_id", "b_share", "sk_share"],
     f"{_SECURE}.secaggplus_utils:share_keys_plaintext_separate": ["plaintext"],
+    "flwr.server.superlink.fleet.vce.backend.raybackend:RayBackend.build": ["self", "app_fn"],
+    "flwr.server.superlink.fleet.vce.backend.raybackend:RayBackend.init_ray": ["self", "backend_config"],
+    "flwr.server.superlink.fleet.vce.backend.raybackend:RayBackend.process_message": ["self", "message", "context"],
+    "flwr.server.superlink.fleet.vce.backend.raybackend:RayBackend.terminate": ["self"],
+    "flwr.simulation.ray_transport.ray_actor:VirtualClientEngineActor.run": [
+        "self",
+        "client_app_fn",
+        "message",
+        "cid",
+        "context",
+    ],
+    "flwr.simulation.ray_transport.ray_actor:pool_size_from_resources": ["client_resources"],
     "flwr.supercore.auth:load_superexec_auth_secret": ["secret_file"],
     "flwr.supercore.control:ControlHttpClient.from_server_address": [
         "server_address",
@@ -178,6 +191,37 @@ def test_the_simulations_grid_and_store_are_what_is_patched() -> None:
     assert "self.state = " in inspect.getsource(InMemoryGrid.__init__)
     assert list(inspect.signature(InMemoryLinkState.get_message_ins).parameters)[:2] == ["self", "node_id"]
     assert list(inspect.signature(InMemoryLinkState.store_message_ins).parameters) == ["self", "message"]
+
+
+def test_the_simulations_backend_is_what_is_replaced() -> None:
+    """`flotilla.flwr_compat.ray_backend` puts another pool into it."""
+    from flwr.server.superlink.fleet.vce import vce_api
+    from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+    from flwr.simulation import run_simulation
+
+    calls = inspect.getsource(importlib.import_module(run_simulation.__module__)._main_loop)
+    assert "vce.start_vce(" in calls  # looked up when it is called, and by keywords
+    assert all(f"{name}=" in calls for name in ("client_app_attr", "app_dir", "run"))
+    assert "from .backend.raybackend import RayBackend" in inspect.getsource(vce_api.start_vce)
+    run_api = inspect.getsource(vce_api.run_api)
+    assert "with ThreadPoolExecutor() as executor" in run_api  # as many threads as this machine allows
+    assert "range(backend.num_workers)" in run_api
+    assert run_api.index("backend.build(app_fn)") < run_api.index(
+        "add_messages_to_queue"
+    )  # nodes prove themselves first
+    made = inspect.getsource(RayBackend.__init__)
+    assert made.index("self.init_ray(") < made.index("self.client_resources = ")
+    assert isinstance(RayBackend.num_workers, property)
+
+
+def test_an_actor_calls_what_it_is_given_as_a_client_app() -> None:
+    """`flotilla.flwr_compat.readiness` has it prove itself by that."""
+    from flwr.simulation.ray_transport.ray_actor import VirtualClientEngineActor
+
+    run = inspect.getsource(VirtualClientEngineActor.run)
+    assert "client_app_fn()" in run
+    assert "app(message=message, context=context)" in run
+    assert "return cid, out_message, context" in run
 
 
 def test_a_superlink_has_the_address_that_objects_are_pushed_to() -> None:

@@ -1,0 +1,104 @@
+"""What `--cluster` says: an existing Ray cluster, and what its nodes are told.
+
+A driver's environment stays on the driver. What of it is sent along is what makes workers be as they are here, and what
+the user names: `--cluster-env NAME` as it is here, `--cluster-env NAME=VALUE` as it is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import typer
+
+CLUSTER = typer.Option(
+    "--cluster",
+    metavar="HOST:PORT|auto",
+    help="Run the clients on a Ray cluster that this machine belongs to (docs/scale.md).",
+)
+CLUSTER_ENV = typer.Option(
+    "--cluster-env",
+    metavar="NAME[=VALUE]",
+    help="Environment variable that the cluster's nodes are to have; repeatable.",
+)
+ANNOUNCED = "FLOTILLA_CLUSTER"  # read by flotilla/flwr_compat/ray_cluster.py
+_ADDRESS = re.compile(r"[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+# Sent if they are set. What keeps runs on one machine apart (FLWR_HOME, RAY_*) has no meaning elsewhere.
+_ALONG = ("FLOTILLA_DATA", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY")
+_ALSO = ("FLWR_DISABLE_UPDATE_CHECK", "FLWR_TELEMETRY_ENABLED")
+_PATIENCE = 300.0  # seconds for a node to fetch the bundle, import PyTorch and read the data
+
+
+class ClusterError(ValueError):
+    """An address or a variable that cannot be used; one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Ray cluster that runs the clients.
+
+    Attributes:
+        address: HOST:PORT of its head, or "auto": where RAY_ADDRESS says, else the one that this machine belongs to.
+        variables: what the nodes' environment has beside what is sent anyway.
+    """
+
+    address: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def environment(
+        self, env: Mapping[str, str], *, processes: int | None, gpus_per_client: float | None
+    ) -> dict[str, str]:
+        """What the processes of a run are started with.
+
+        Args:
+            env: from `flotilla.superlink.superlink.environment`.
+            processes: clients at once in the whole cluster, at most; None: as many as there are CPUs.
+            gpus_per_client: on every node; None: a quarter where a node has a GPU.
+        """
+        sent = {name: env[name] for name in (*_ALONG, *_ALSO) if name in env} | dict(self.variables)
+        address = os.environ.get("RAY_ADDRESS", self.address) if self.address == "auto" else self.address
+        asked = {
+            "address": address,
+            "variables": sent,
+            "processes": processes or 0,
+            "gpus": -1.0 if gpus_per_client is None else gpus_per_client,
+            "patience": _PATIENCE,
+        }
+        # Where Ray's files are is the cluster's to say, and "auto" looks for the cluster there.
+        kept = {name: value for name, value in env.items() if name != "RAY_TMPDIR"}
+        if "RAY_TMPDIR" in os.environ:
+            kept["RAY_TMPDIR"] = os.environ["RAY_TMPDIR"]
+        return kept | {ANNOUNCED: json.dumps(asked)}
+
+
+def cluster_of(address: str | None, variables: Sequence[str] = (), *, engine: str = "flower") -> Cluster:
+    """Read what the command line says of a cluster.
+
+    Args:
+        address: HOST:PORT or "auto".
+        variables: each NAME or NAME=VALUE.
+        engine: what carries the messages.
+
+    Raises:
+        ClusterError: says what is allowed.
+    """
+    if address is None:
+        raise ClusterError("cluster-env: allowed is with --cluster")
+    if engine != "flower":
+        raise ClusterError(f"cluster = {address!r}: allowed is with --engine flower, whose clients Ray runs")
+    if address != "auto" and not _ADDRESS.fullmatch(address):
+        allowed = "HOST:PORT of the cluster's head, as `ray start --head` says it, or auto"
+        raise ClusterError(f"cluster = {address!r}: allowed is {allowed}; ray:// is another protocol")
+    found: dict[str, str] = {}
+    for text in variables:
+        name, told, value = text.partition("=")
+        if not _NAME.fullmatch(name):
+            raise ClusterError(f"cluster-env = {text!r}: allowed is NAME or NAME=VALUE")
+        if not told and name not in os.environ:
+            raise ClusterError(f"cluster-env = {text!r}: it is not set here; allowed is NAME=VALUE")
+        found[name] = value if told else os.environ[name]
+    return Cluster(address, found)

@@ -1,0 +1,72 @@
+"""What `--cluster` and `--cluster-env` say, and what of it the nodes are told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from flotilla.flwr_compat.ray_cluster import ANNOUNCED, Asked
+from flotilla.superlink import cluster
+from flotilla.superlink.cluster import ClusterError, cluster_of
+
+HERE = {"FLOTILLA_DATA": "/data", "FLWR_HOME": "/tmp/home", "RAY_TMPDIR": "/tmp/home", "SECRET": "x", "HOME": "/me"}
+
+
+def asked(env: dict[str, str]) -> Asked:
+    found = Asked.read(env[ANNOUNCED])
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379", "head.local:6379", "[fd00::2]:6379"])
+def test_addresses(address: str) -> None:
+    assert cluster_of(address).address == address
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.1", "ray://10.0.0.1:10001", "local", "a b:1"])
+def test_other_addresses_are_refused(address: str) -> None:
+    with pytest.raises(ClusterError, match=r"allowed is HOST:PORT .* or auto"):
+        cluster_of(address)
+
+
+def test_chosen_variables_reach_the_nodes_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "abc")
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    chosen = cluster_of("h:1", ["MY_TOKEN", "FLOTILLA_DATA=/there", "EMPTY="])
+    env = chosen.environment(HERE, processes=3, gpus_per_client=None)
+    found = asked(env)
+    assert found.variables == {"FLOTILLA_DATA": "/there", "MY_TOKEN": "abc", "EMPTY": ""}
+    assert (found.address, found.processes, found.gpus) == ("h:1", 3, -1.0)
+    assert "RAY_TMPDIR" not in env  # where the cluster's files are is the cluster's to say
+    assert env["FLOTILLA_DATA"] == "/data"  # here nothing changes
+    found = asked(chosen.environment(HERE, processes=None, gpus_per_client=0.5))
+    assert (found.processes, found.gpus) == (0, 0.5)
+
+
+def test_auto_is_where_rays_own_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert asked(cluster_of("auto").environment({}, processes=None, gpus_per_client=None)).address == "head:6379"
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert asked(cluster_of("auto").environment({}, processes=None, gpus_per_client=None)).address == "auto"
+
+
+@pytest.mark.parametrize("text", ["NOT_SET_ANYWHERE", "A-B=1", "=1"])
+def test_variables_that_cannot_be_sent(text: str) -> None:
+    with pytest.raises(ClusterError, match="allowed is NAME"):
+        cluster_of("auto", [text])
+
+
+def test_only_rays_clients_go_to_a_cluster() -> None:
+    with pytest.raises(ClusterError, match="--engine flower"):
+        cluster_of("auto", engine="local")
+    with pytest.raises(ClusterError, match="with --cluster"):
+        cluster_of(None, ["A=1"])
+
+
+def test_both_halves_use_one_name() -> None:
+    assert cluster.ANNOUNCED == ANNOUNCED
+    assert Asked.read("") is None
+    one = Asked(address="auto", variables={}, processes=0, gpus=-1.0, patience=5.0)
+    assert Asked.read(json.dumps(asdict(one))) == one

@@ -42,7 +42,7 @@ class Cluster:
     """A Ray cluster that runs the clients.
 
     Attributes:
-        address: HOST:PORT of its head, or "auto": where RAY_ADDRESS says, else the one that this machine belongs to.
+        address: HOST:PORT of its head, or "auto": the one that this machine belongs to.
         variables: what the nodes' environment has beside what is sent anyway.
     """
 
@@ -60,9 +60,8 @@ class Cluster:
             gpus_per_client: on every node; None: a quarter where a node has a GPU.
         """
         sent = {name: env[name] for name in (*_ALONG, *_ALSO) if name in env} | dict(self.variables)
-        address = os.environ.get("RAY_ADDRESS", self.address) if self.address == "auto" else self.address
         asked = {
-            "address": address,
+            "address": self.address,
             "variables": sent,
             "processes": processes or 0,
             "gpus": -1.0 if gpus_per_client is None else gpus_per_client,
@@ -79,7 +78,7 @@ def cluster_of(address: str | None, variables: Sequence[str] = (), *, engine: st
     """Read what the command line says of a cluster.
 
     Args:
-        address: HOST:PORT or "auto".
+        address: HOST:PORT, or "auto": where RAY_ADDRESS says, else the one that this machine belongs to.
         variables: each NAME or NAME=VALUE.
         engine: what carries the messages.
 
@@ -90,9 +89,11 @@ def cluster_of(address: str | None, variables: Sequence[str] = (), *, engine: st
         raise ClusterError("cluster-env: allowed is with --cluster")
     if engine != "flower":
         raise ClusterError(f"cluster = {address!r}: allowed is with --engine flower, whose clients Ray runs")
-    if address != "auto" and not _ADDRESS.fullmatch(address):
+    meant = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if meant != "auto" and not _ADDRESS.fullmatch(meant):
         allowed = "HOST:PORT of the cluster's head, as `ray start --head` says it, or auto"
-        raise ClusterError(f"cluster = {address!r}: allowed is {allowed}; ray:// is another protocol")
+        said = f"{address!r}" + (f" (RAY_ADDRESS is {meant!r})" if meant != address else "")
+        raise ClusterError(f"cluster = {said}: allowed is {allowed}; ray:// is another protocol")
     found: dict[str, str] = {}
     for text in variables:
         name, told, value = text.partition("=")
@@ -101,4 +102,4 @@ def cluster_of(address: str | None, variables: Sequence[str] = (), *, engine: st
         if not told and name not in os.environ:
             raise ClusterError(f"cluster-env = {text!r}: it is not set here; allowed is NAME=VALUE")
         found[name] = value if told else os.environ[name]
-    return Cluster(address, found)
+    return Cluster(meant, found)

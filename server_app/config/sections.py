@@ -303,5 +303,5 @@ class RunSettings(Checked):
         "",
         "folder in which every device keeps what it needs from round to round (FedDyn, error feedback); empty: in"
         " memory, lost when the device restarts. `flotilla run` sets `clients/` in the run folder, so that a resumed"
-        " simulation finds it; a device names its own in its node config",
+        " simulation finds it, but not with `--cluster`; a device names its own in its node config",
     )

@@ -21,7 +21,8 @@ def asked(env: dict[str, str]) -> Asked:
 
 
 @pytest.mark.parametrize("address", ["auto", "10.0.0.1:6379", "head.local:6379", "[fd00::2]:6379"])
-def test_addresses(address: str) -> None:
+def test_addresses(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert cluster_of(address).address == address
 
 
@@ -33,7 +34,8 @@ def test_other_addresses_are_refused(address: str) -> None:
 
 def test_chosen_variables_reach_the_nodes_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "abc")
-    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    for name in ("RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
     chosen = cluster_of("h:1", ["MY_TOKEN", "FLOTILLA_DATA=/there", "EMPTY="])
     env = chosen.environment(HERE, processes=3, gpus_per_client=None)
     found = asked(env)
@@ -47,20 +49,22 @@ def test_chosen_variables_reach_the_nodes_and_no_others(monkeypatch: pytest.Monk
 
 def test_auto_is_where_rays_own_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert asked(cluster_of("auto").environment({}, processes=None, gpus_per_client=None)).address == "head:6379"
-    monkeypatch.delenv("RAY_ADDRESS")
-    assert asked(cluster_of("auto").environment({}, processes=None, gpus_per_client=None)).address == "auto"
+    assert cluster_of("auto").address == "head:6379"
+    assert cluster_of("other:1").address == "other:1"
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(ClusterError, match="RAY_ADDRESS is 'ray://head:10001'"):
+        cluster_of("auto")
 
 
 @pytest.mark.parametrize("text", ["NOT_SET_ANYWHERE", "A-B=1", "=1"])
 def test_variables_that_cannot_be_sent(text: str) -> None:
     with pytest.raises(ClusterError, match="allowed is NAME"):
-        cluster_of("auto", [text])
+        cluster_of("h:1", [text])
 
 
 def test_only_rays_clients_go_to_a_cluster() -> None:
     with pytest.raises(ClusterError, match="--engine flower"):
-        cluster_of("auto", engine="local")
+        cluster_of("h:1", engine="local")
     with pytest.raises(ClusterError, match="with --cluster"):
         cluster_of(None, ["A=1"])
 

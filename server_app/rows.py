@@ -48,6 +48,8 @@ def row_of(report: RoundReport, figure: ClientFigure) -> Row:
         row["clusters"] = dict(report.clusters)
     if report.virtual:
         row["virtual_seconds"], row["virtual_elapsed"] = report.virtual["round"], report.virtual["elapsed"]
+    if report.buffer:
+        row["buffer"] = dict(report.buffer)
     if report.guard:
         row["guard"] = dict(report.guard)
     if report.secure:

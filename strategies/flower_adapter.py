@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
+from models.errors import SettingError
 from models.networks.spec import NetworkSpec
 from protocol import Scalar, record_of, state_of
 from strategies.context import RoundContext
@@ -181,7 +182,15 @@ class FlowerStrategy(Method, Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Requests of a round."""
+        """Requests of a round.
+
+        Raises:
+            SettingError: rounds are buffered, and Flower's loop waits for every reply.
+        """
+        if self.settings.buffered:
+            raise SettingError(
+                "aggregation-mode", "buffered", "rounds in Flower's own loop, which waits for every reply"
+            )
         self.load(arrays)
         self.runner.begin(grid, server_round)
         return _with_config(self.runner.round.messages, config)

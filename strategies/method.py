@@ -79,6 +79,7 @@ class Method:
     PER_COORDINATE: ClassVar[bool] = False  # whether parts have element masks, so that every coordinate has holders
     REFINES: ClassVar[bool] = False  # whether it has a `refine` of its own, for which the state before is kept
     KEEPS_FACTORS: ClassVar[bool] = False  # whether `refine` wants every device's pairs, from a `FactorAverage`
+    ONE_AGE: ClassVar[str] = ""  # why replies that began with unlike states cannot be averaged; "" where they can
     SLOTS: ClassVar[Sequence[str]] = ()  # what a server optimiser (`step`) remembers of every parameter, by name
 
     def __init__(self, options: Mapping[str, Scalar]) -> None:

@@ -21,6 +21,8 @@ from strategies.virtual.devices import VirtualFleet
 
 SCHEDULES = ("constant", "step", "cosine", "exponential")
 SLICING = ("client", "server")
+MODES = ("rounds", "buffered")
+_BUFFERED = "aggregation-mode = buffered"
 _MEASURED = "tier-assignment = measured, node"
 _LONGEST_WAIT = 3600.0  # seconds
 _LONG_LAG = 5.0  # rounds
@@ -120,6 +122,20 @@ class RoundRules:
         " clock, so such a run cannot be repeated bit for bit. Not with simulated devices",
         between(1, 10),
     )
+    aggregation_mode: str = setting(
+        "rounds",
+        "`rounds`: the nodes of a round are waited for; `buffered`: `fraction-train` says how many nodes train at a"
+        " time, a node that has replied makes room for another one, and a round is `buffer-size` replies, whatever the"
+        " state that each began with. Of simulated devices only. See [fleet.md](fleet.md)",
+        Names(MODES),
+    )
+    buffer_size: int = setting(10, "replies that make a round", at_least(1), read_by=_BUFFERED)
+    staleness_exponent: float = setting(
+        0.5,
+        "a: a reply whose state is τ rounds old counts (1 + τ)^-a times; 0.5 is FedBuff's, 0 counts all alike",
+        at_least(0),
+        read_by=_BUFFERED,
+    )
     quorum: float = setting(
         0.5,
         "share of the nodes that must reply, without those asked beyond need, else the round is abandoned",
@@ -176,6 +192,7 @@ class Settings(TierRules, RoundRules, AggregationRules):
         fraction_train, fraction_evaluate: share of the nodes that train and that evaluate on their own data.
         statistics_nodes: how many nodes are asked for moments of static batch norm at most.
         quorum: share of the selected nodes whose replies a round needs; below it the round is abandoned.
+        aggregation_mode, buffer_size, staleness_exponent: see `strategies.round.buffer`.
         deadline, deadline_factor: how long a round waits for replies, see `strategies.nodes.patience`.
         selector: who takes part.
         schedule: the clients' optimiser by round.
@@ -274,8 +291,18 @@ class Settings(TierRules, RoundRules, AggregationRules):
 
     @property
     def trained_at_most(self) -> int:
-        """How many nodes train in a round, without those asked beyond need."""
+        """How many nodes train in a round, without those asked beyond need; of buffered ones, at a time."""
         return max(1, share_of(self.fraction_train, self.nodes))
+
+    @property
+    def buffered(self) -> bool:
+        """Whether rounds do not wait."""
+        return self.aggregation_mode == "buffered"
+
+    @property
+    def replies(self) -> int:
+        """How many replies a round can have, without those asked beyond need."""
+        return self.buffer_size if self.buffered else self.trained_at_most
 
     @property
     def wait(self) -> float:

@@ -184,6 +184,16 @@ class PartialAverage:
             result[name] = target
         return result
 
+    def shrink(self, shares: Mapping[str, Tensor]) -> None:
+        """Let every coordinate take only a share of its step: divide by more. After the last `add`.
+
+        Args:
+            shares: by tensor, in the shapes of `denominators`, each more than 0; 1 changes nothing, bit for bit.
+        """
+        self._scatter()
+        for name, share in shares.items():
+            self._denominators[name].div_(share)
+
     def coverage(self) -> dict[str, Tensor]:
         """Per tensor, how many of the added submodels held each unit.
 

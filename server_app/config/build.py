@@ -60,13 +60,13 @@ def _least_nodes(told: int, clients: int) -> int:
 
 def _check_cover(settings: Settings) -> None:
     """Refuse guards that would keep every coordinate as it is, in every round."""
-    guard, asked = settings.guard, settings.trained_at_most
+    guard, asked = settings.guard, settings.replies
     wanted = 2 * guard.guard_faulty + 1
     if guard.guard_mean != "mean" and wanted > asked:
-        allowed = f"mean where {asked} nodes train in a round: others need 2 guard-faulty + 1 = {wanted} of them"
+        allowed = f"mean where {asked} replies make a round: others need 2 guard-faulty + 1 = {wanted} of them"
         raise SettingError("guard-mean", guard.guard_mean, allowed)
     if guard.min_cover > asked:
-        raise SettingError("min-cover", guard.min_cover, f"1 to {asked}, the number of nodes that train in a round")
+        raise SettingError("min-cover", guard.min_cover, f"1 to {asked}, the number of replies that make a round")
 
 
 def _taken(base: type, section: object) -> dict[str, Any]:

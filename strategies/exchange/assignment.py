@@ -53,6 +53,7 @@ class TrainAssignment:
         weight: what numerator and denominator of the reply are multiplied by, on behalf of the selection.
         dynamic_alpha: strength of FedDyn's regulariser on this device; 0 is none.
         secure: how its reply is to be masked; None sends it as it is.
+        asked_in: the round whose state it is sent; 0: the round of its reply.
         planned: optimiser steps that it is asked to make.
     """
 
@@ -72,6 +73,7 @@ class TrainAssignment:
     weight: float = 1.0
     dynamic_alpha: float = 0.0
     secure: SecureSum | None = None
+    asked_in: int = 0
     planned: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -59,6 +59,7 @@ class RoundReport:
         withdrawn: nodes whose reply was not waited for, because there were enough.
         resting: nodes that were there and not asked, because they have not answered for some rounds.
         waiting: phase → where the seconds of asking went (see `strategies.exchange.messaging.Waited`).
+        buffer: of buffered rounds, how old the states were that replies began with, and how many train on; else {}.
         secure: of secure aggregation, what became of each group; [] without it.
         guard: bounds, what was clipped, what was spent of a privacy budget; {} if all of that is off.
     """
@@ -85,6 +86,7 @@ class RoundReport:
     clusters: dict[str, Any] = field(default_factory=dict)
     virtual: dict[str, float] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
+    buffer: dict[str, float] = field(default_factory=dict)
     secure: list[dict[str, Any]] = field(default_factory=list)
     wanted: int = 0
     withdrawn: list[NodeId] = field(default_factory=list)

@@ -51,6 +51,7 @@ class FIARSE(FlowerStrategy):
     WIDTHS = False
     ONE_RATE = "are shares of all parameters"
     PER_COORDINATE = True
+    ONE_AGE = "what a device held depends on the state that it began with, which is gone"
 
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The tier's share."""

@@ -35,7 +35,7 @@ class RoundAggregator:
     Args:
         report: of this round; filled in.
         assignments: what was asked, in the round's order.
-        messages: the requests, in the same order.
+        messages: the requests, in the same order; those of an earlier round, whose assignments come last, are gone.
         bytes_down: encoded bytes of their arrays.
         first_stages, stages: what a reply goes through, see `strategies.round.stages`.
         hear: told of every reply between the two; says whether it can be judged by what is known. Where it cannot, the
@@ -99,12 +99,21 @@ class RoundAggregator:
         began = perf_counter()
         self.waited_in_vain |= message is None
         with self._named(i, missed=message is None or message.has_error()):
-            update = self._read(i, message)
+            update = self._looked_at(i, self._read(i, message))
             if self._summed is None:
                 self._take_single(i, update)
             else:
                 self._summed(self._assignments[i], update)
                 self._taken.add(i)
+        self._took(began)
+
+    def take_read(self, i: int, update: ClientUpdate | Rejected, missed: bool) -> None:
+        """Take what came of request `i` when it had its turn, and was read before: a reply, or why there is none."""
+        began = perf_counter()
+        with self._named(i, missed=missed):
+            if isinstance(update, Rejected):
+                raise update
+            self._take_single(i, self._looked_at(i, update))
         self._took(began)
 
     def _take_single(self, i: int, update: ClientUpdate) -> None:
@@ -168,10 +177,13 @@ class RoundAggregator:
                 self.missed.append(assignment)
 
     def _read(self, i: int, message: Message | None) -> ClientUpdate:
-        """Bring a reply to where it can be looked at."""
+        """Read a reply."""
         if i in self._taken:
             raise Rejected("duplicate")
-        update = authenticate(self._assignments[i], message, self._bytes_down[i])
+        return authenticate(self._assignments[i], message, self._bytes_down[i])
+
+    def _looked_at(self, i: int, update: ClientUpdate) -> ClientUpdate:
+        """Bring it to where it can be judged."""
         for stage in self._first_stages:
             update = stage(self._assignments[i], update)
         return update
@@ -230,7 +242,7 @@ class RoundAggregator:
     def odd(self, message: Message, reason: str) -> None:
         """Count a message that answers no open request."""
         answered = message.metadata.reply_to_message_id
-        pairs = zip(self._assignments, self._messages, strict=True)
+        pairs = zip(self._assignments, self._messages, strict=False)  # some were asked in an earlier round
         node = next((one.node.id for one, request in pairs if request.metadata.message_id == answered), None)
         self._report.rejected.append(Rejection(node, reason))
 

@@ -76,6 +76,7 @@ def assign(
         last_counted=pieces.selection.history.last_counted(node.id),
         weight=participant.weight,
         dynamic_alpha=_dynamic_alpha(context, participant, mean_examples) if participant.trains else 0.0,
+        asked_in=context.round_number,
     )
 
 

@@ -12,6 +12,7 @@ from strategies.aggregation import AGGREGATIONS, ByMethod, Unweighted
 from strategies.context import RoundContext
 from strategies.method import Method
 from strategies.robustness.privacy import WHY_TOLD, affordable, epsilon
+from strategies.round.buffer_checks import check_buffer
 from strategies.round.parts import kept_part
 from strategies.round.secure_checks import check_secure
 from strategies.selection import Uniform
@@ -50,6 +51,7 @@ def check(method: Method, context: RoundContext) -> None:
         check_factors(method, context)
     method.check(context)
     check_secure(method, context)
+    check_buffer(method, context)
 
 
 def check_factors(method: Method, context: RoundContext) -> None:

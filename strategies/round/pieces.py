@@ -29,6 +29,7 @@ from strategies.nodes.requirements import TierRequirements
 from strategies.robustness.norm_bounds import NormBounds
 from strategies.robustness.options import GuardOptions
 from strategies.robustness.privacy import Privacy
+from strategies.round.buffer import Buffer
 from strategies.round.parts import kept_part
 from strategies.round.selection import SelectionRunner
 from strategies.settings import Settings
@@ -88,6 +89,7 @@ class Pieces:
         patience: how long they are waited for.
         clock: of virtual devices, if there are some.
         memory: what the method remembers.
+        buffer: who trains while rounds pass, if rounds do not wait.
         work_of: how the nodes of a tier train; found once for each.
         by_name: those of them that the next rounds depend on.
     """
@@ -112,6 +114,9 @@ class Pieces:
         )
         self.memory = MethodMemory(method, context)
         self.work_of: Callable[[Tier], Work] = lru_cache(maxsize=64)(settings.work_of)
+        self.buffer: Buffer | None = None
+        if settings.buffered and self.clock is not None:
+            self.buffer = Buffer(method, context, uplink=self.uplink, clock=self.clock, work_of=self.work_of)
         every: dict[str, Stateful | None] = {
             "clusters": self.clusters,
             "selection": self.selection,
@@ -123,6 +128,7 @@ class Pieces:
             "patience": self.patience,
             "clock": self.clock,
             "method": self.memory,
+            "buffer": self.buffer,
         }
         self.by_name: dict[str, Stateful] = {name: piece for name, piece in every.items() if piece is not None}
 

@@ -81,7 +81,7 @@ class Runner:
         self.pieces = Pieces(method, self.context(1))
         check(method, self.context(1))
         self.round = Round(context=self.context(1), report=RoundReport(number=0))
-        self._step = ServerStep(method, self.context(1), privacy=self.pieces.privacy, nodes=self.pieces.nodes)
+        self._step = ServerStep(method, self.context(1), self.pieces)
 
     def context(self, round_number: int) -> RoundContext:
         """What hooks are told of a round."""
@@ -121,7 +121,6 @@ class Runner:
         self.begin(grid, number)
         report, aggregator = self.round.report, self.aggregator()
         seconds = self._seconds if seconds is None else seconds
-        began = perf_counter()
         ask_training(
             grid,
             amend(self.round.messages),
@@ -131,7 +130,6 @@ class Runner:
             settings=self.settings,
             seconds=seconds,
         )
-        report.seconds["train"] = perf_counter() - began - report.seconds.get("fold", 0.0)
         self.finish(aggregator)
         began = perf_counter()
         ask_scores(
@@ -163,10 +161,11 @@ class Runner:
             context,
             method=self.method,
             states=states,
-            nodes=able,
+            nodes=able if pieces.buffer is None else pieces.buffer.free(able),
             tiers=tiers,
             patience=pieces.patience,
             report=report,
+            count=None if pieces.buffer is None else pieces.buffer.room,
         )
         selected = perf_counter()
         asked = pieces.clusters.participants(chosen, tiers, number)
@@ -191,9 +190,10 @@ class Runner:
         bounded = [pieces.norm_bounds.limited] if pieces.norm_bounds.on else []
         noted = [pieces.norm_bounds.accepted] if pieces.norm_bounds.on else []
         watched = [pieces.clusters.note] if pieces.clusters.WATCHES else []
+        stale, aged, flying = pieces.buffer.hooks(context.round_number) if pieces.buffer is not None else ([], [], [])
         return RoundAggregator(
             report=self.round.report,
-            assignments=self.round.assignments,
+            assignments=[*self.round.assignments, *flying],
             messages=self.round.messages,
             bytes_down=self.round.bytes_down,
             first_stages=[
@@ -203,13 +203,13 @@ class Runner:
                 *timed,
                 stages.choose_cluster(context, self.method, pieces.clusters),
             ],
-            stages=[*bounded, stages.weigh(context, self.method)],
+            stages=[*bounded, stages.weigh(context, self.method), *stale],
             hear=pieces.norm_bounds.hear,
             heard_enough=partial(pieces.norm_bounds.heard_enough, self.round.assignments),
             doubts=pieces.norm_bounds.doubts,
             states=pieces.clusters.states,
             vector=pieces.selection.vector if pieces.selection.of_differences else None,
-            listeners=[*noted, *watched],
+            listeners=[*noted, *watched, *aged],
             sums=None if secure is None else secure.take,
             guard=self.settings.guard.guard,
         )

@@ -85,6 +85,7 @@ class SelectionRunner(Stateful):
         tiers: Mapping[NodeId, Tier],
         patience: Patience,
         report: RoundReport,
+        count: int | None = None,
     ) -> list[tuple[Node, float]]:
         """Choose the nodes of a round.
 
@@ -97,6 +98,7 @@ class SelectionRunner(Stateful):
             tiers: tier by node.
             patience: asks what the selector wants to know.
             report: told who was chosen, and what asking cost.
+            count: how many to choose at most, where it is not the settings that say so.
 
         Returns:
             Nodes, in the order in which their replies are added, and what numerator and denominator are multiplied by.
@@ -108,7 +110,7 @@ class SelectionRunner(Stateful):
         if index is None or index.nodes is not nodes or index.tiers is not tiers:
             index = self._index = CandidateIndex.of(nodes, tiers, self._positions)
             self._wanted = self._count(len(nodes)), self._asked(len(nodes))
-        wanted, asked = self._wanted
+        wanted, asked = self._wanted if count is None else (min(count, len(nodes)),) * 2
         probe = GridProbe(
             grid=grid,
             context=context,
@@ -154,7 +156,7 @@ class SelectionRunner(Stateful):
         """Note what the accepted replies of a round that counts said of their nodes."""
         for one in outcome.counted:
             node, tier = one.assignment.node.id, self._positions[one.assignment.tier]
-            self.history.learn(node, outcome.report.number, tier, one.metrics)
+            self.history.learn(node, one.assignment.asked_in or outcome.report.number, tier, one.metrics)
             if one.vector is not None:
                 self.history.vectors[self.history.row(node)] = one.vector
 

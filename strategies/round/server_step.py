@@ -17,9 +17,8 @@ from strategies.exchange.fleet import TierTable
 from strategies.exchange.node import Node
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate
 from strategies.method import Method, Tensors
-from strategies.nodes.availability import Availability
-from strategies.robustness.privacy import Privacy
 from strategies.round.parts import kept_part
+from strategies.round.pieces import Pieces
 from strategies.tiers.tier import Tier
 
 
@@ -29,12 +28,12 @@ class ServerStep:
     Args:
         method: says what the mean is multiplied by, and refines it.
         context: of any round.
-        privacy: adds noise, if it is on.
-        nodes: who is there, which FedDyn's scaling by holders asks about.
+        pieces: of the run. They add noise, know who is there, which FedDyn's scaling by holders asks about, and let
+            stale replies count less, where that is on.
     """
 
-    def __init__(self, method: Method, context: RoundContext, *, privacy: Privacy | None, nodes: Availability) -> None:
-        self._method, self._privacy, self._nodes = method, privacy, nodes
+    def __init__(self, method: Method, context: RoundContext, pieces: Pieces) -> None:
+        self._method, self._privacy, self._nodes, self._buffer = method, pieces.privacy, pieces.nodes, pieces.buffer
         keeps = bool(context.settings.dynamic_alpha) or method.refines
         self._before = torch.empty(context.layout.parameters) if keeps else None
 
@@ -49,6 +48,8 @@ class ServerStep:
         method, average, tensors = self._method, state.average, state.tensors
         if self._before is not None:
             self._before.copy_(state.flat)
+        if self._buffer is not None:
+            self._buffer.discount(average)
         scale, least = method.scale(context, accepted), context.settings.guard.min_cover
         average.finish(tensors, out=tensors, scale=scale, least=least)
         if self._privacy is not None:

@@ -59,7 +59,8 @@ def decode(uplink: UplinkDecoder) -> Stage:
     """Decode the difference as the part and the codec imply."""
 
     def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
-        assert update.array is not None  # which is what there is to decode
+        if update.array is None:
+            return update  # it has been, when it arrived
         decoded = uplink.decode(assignment.node.id, assignment.part, update.array)
         norm = norm_of(decoded.flat)
         return replace(
@@ -80,7 +81,7 @@ def virtual_time(clock: VirtualClock, round_number: int) -> Stage:
     """Say what the reply took a virtual device; refuse what would have come too late."""
 
     def stage(assignment: TrainAssignment, update: ClientUpdate) -> ClientUpdate:
-        return clock.timed(assignment, round_number, update)
+        return clock.timed(assignment, assignment.asked_in or round_number, update)
 
     return stage
 

@@ -72,6 +72,7 @@ class VirtualClock(Stateful):
         whole: whether devices get the whole state, which takes memory too.
 
     Attributes:
+        deadline: see above.
         elapsed: virtual seconds since the run began.
         seconds: of the round under way, so far.
     """
@@ -90,7 +91,7 @@ class VirtualClock(Stateful):
         whole: bool,
     ) -> None:
         self._fleet, self._network, self._seed = fleet, network, seed
-        self._deadline, self._batch, self._whole = deadline, batch_size, whole
+        self.deadline, self._batch, self._whole = deadline, batch_size, whole
         self.elapsed = self.seconds = 0.0
         self._shares = fleet.shares(nodes)
         counts = apportion(self._shares, nodes)
@@ -143,7 +144,7 @@ class VirtualClock(Stateful):
         self._until(took.seconds)
         if took.lost:
             raise Late(took.lost)
-        if took.seconds > self._deadline:
+        if took.seconds > self.deadline:
             raise Late(f"late: {took.seconds:.3g} virtual seconds")
         virtual = {"seconds": took.seconds, "seconds-computing": took.computing}
         return replace(update, metrics={**update.metrics, **virtual})
@@ -161,12 +162,23 @@ class VirtualClock(Stateful):
         assert reply.array is not None  # or it would be no reply
         steps = reply.metrics.get("steps", 0.0)
         took = self._took(assignment, round_number, steps, bytes_down, len(reply.array.data))
-        return inf if took.lost or took.seconds > self._deadline else took.seconds
+        return inf if took.lost or took.seconds > self.deadline else took.seconds
+
+    def until_known(self, assignment: TrainAssignment, update: ClientUpdate | None, bytes_down: int) -> float:
+        """Virtual seconds until it is known what became of a request: a reply, an error, or nothing by the deadline.
+
+        Args:
+            assignment: what was asked, and in which round.
+            update: the reply; None if there is none that can be read.
+            bytes_down: encoded bytes of the request's arrays.
+        """
+        steps, up = (0.0, 0) if update is None else (update.metrics.get("steps", 0.0), update.bytes_up)
+        return min(self._took(assignment, assignment.asked_in, steps, bytes_down, up).seconds, self.deadline)
 
     def learn(self, outcome: RoundOutcome) -> None:
         """End the round: its virtual seconds, and those since the run began."""
         if outcome.waited_in_vain:
-            self._until(self._deadline)
+            self._until(self.deadline)
         self.elapsed += self.seconds
         outcome.report.virtual = {"round": self.seconds, "elapsed": self.elapsed}
 
@@ -199,7 +211,7 @@ class VirtualClock(Stateful):
         return _Took(2 * latency + received + computing + 8e-6 * up / device.up_mbit, computing)
 
     def _until(self, seconds: float) -> None:
-        self.seconds = max(self.seconds, min(seconds, self._deadline))
+        self.seconds = max(self.seconds, min(seconds, self.deadline))
 
     def _happens(self, chance: float, number: int, node: NodeId, purpose: str) -> bool:
         if chance in (0.0, 1.0):

@@ -86,6 +86,7 @@ class ProductMethod(RankMethod):
 
     REFINES = True
     KEEPS_FACTORS = True
+    ONE_AGE = "products are averaged of factors beside one and the same pair"
 
     def refine(
         self, context: RoundContext, before: Tensors, after: Tensors, average: PartialAverage, remembered: Tensors

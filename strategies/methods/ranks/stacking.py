@@ -47,6 +47,7 @@ class FLoRA(RankMethod):
     REFINES = True
     KEEPS_FACTORS = True
     EXACT_DOWN = True
+    ONE_AGE = "products are averaged of factors beside one and the same pair"
 
     @classmethod
     def form(cls, adapter: Adapter, settings: Settings, options: Mapping[str, Scalar]) -> Adapter:

@@ -45,6 +45,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "pretrain",
             "a small base, trained on half of a data set and adapted to the other (docs/adapters.md)",
         ),
+        "memory-limit": ("memory_limit", "block-wise training beside DepthFL in half of the memory (docs/adapters.md)"),
         "flower-runs": ("flower_runs", "everything that can be configured, once, through Flower itself (docs/runs.md)"),
     },
     "probes": {

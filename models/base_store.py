@@ -8,9 +8,9 @@ that is only wanted in fewer bits is here in those alone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from hashlib import sha256
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class Base(Mapping[str, Tensor]):
     def __init__(self, source: Mapping[str, Tensor]) -> None:
         self._source = source
         self._held: dict[str, Tensor] = {}
-        self._made: dict[tuple[str, str], object] = {}
+        self._made: dict[tuple[str, Hashable], object] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._held:
@@ -46,8 +46,8 @@ class Base(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._source)
 
-    def made(self, name: str, form: str, make: Callable[[Tensor], T]) -> T:
-        """What is made of a tensor, once; the tensor itself is not kept for it."""
+    def made(self, name: str, form: Hashable, make: Callable[[Tensor], T]) -> T:
+        """What is made of a tensor, once for every form; the tensor itself is not kept for it."""
         key = name, form
         if key not in self._made:
             self._made[key] = make(self._held[name] if name in self._held else self._read(name))
@@ -60,6 +60,48 @@ class Base(Mapping[str, Tensor]):
             for known in [known for known, held in _known.items() if held is self]:
                 del _known[known]
             raise
+
+
+class Block(Protocol):
+    """What a part holds of a tensor."""
+
+    @property
+    def runs(self) -> Hashable:
+        """Which coordinates."""
+
+    def gather(self, source: Tensor) -> Tensor:
+        """Cut it out."""
+
+
+class Part(Mapping[str, Tensor]):
+    """What a part holds of a base, each tensor once for all parts that hold the same of it.
+
+    Args:
+        whole: the base.
+        blocks: what is held of its tensors; those that are not named are whole.
+    """
+
+    def __init__(self, whole: Base, blocks: Mapping[str, Block]) -> None:
+        self._whole, self._blocks = whole, blocks
+
+    def __getitem__(self, name: str) -> Tensor:
+        block = self._blocks.get(name)
+        if block is None:
+            return self._whole[name]
+        return self._whole.made(name, block.runs, lambda tensor: block.gather(tensor).contiguous())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._whole)
+
+    def __len__(self) -> int:
+        return len(self._whole)
+
+    def made(self, name: str, form: str, make: Callable[[Tensor], T]) -> T:
+        """What is made of a tensor as it is held; see `Base.made`."""
+        block = self._blocks.get(name)
+        if block is None:
+            return self._whole.made(name, form, make)
+        return self._whole.made(name, (block.runs, form), lambda tensor: make(block.gather(tensor).contiguous()))
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -55,7 +55,7 @@ def inspected(spec: NetworkSpec, tiers: Mapping[str, Part], whole: Part, most: i
     """
     alone = replace(spec, private=(), variants=(), bases=0)  # of copies, and of nets side by side, one
     declared = layout(alone)
-    cut = [axis for axis in declared.axes.values() if axis.kind.cut]
+    cut = [axis for axis in declared.axes.values() if axis.kind.shrinks]
     along = _along(declared)
     axes = [{"name": one.name, "size": one.size, "group": one.group, **_some(along[one.name])} for one in cut]
     told: dict[str, Any] = {

@@ -97,16 +97,16 @@ def bound() -> float:
     return chance + DEVIATIONS * sqrt(chance * (1 - chance) / TEST)
 
 
-def part(folder: Path, root: str) -> Path:
-    """Write a part of CIFAR-10 as arrays, the same always.
+def part(folder: Path, root: str, dataset: str = "cifar10") -> Path:
+    """Write a part of a data set as arrays, the same always.
 
     Raises:
-        SettingError: CIFAR-10 is not below the root.
+        SettingError: the data set is not below the root.
     """
     draws = np.random.default_rng(1)
     train, test = (
         examples.select(torch.from_numpy(draws.permutation(len(examples))[:count]))
-        for examples, count in zip(SOURCES["cifar10"].read(Files(root=Path(root))), (TRAIN, TEST), strict=True)
+        for examples, count in zip(SOURCES[dataset].read(Files(root=Path(root))), (TRAIN, TEST), strict=True)
     )
     np.savez(
         folder / "part.npz",

@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from client_app.objectives.base import ObjectiveContext
 from models.adapters.dropout import draws_of, dropping
 from models.adapters.frozen import frozen_tensors
-from models.algebra.axes import layout_of
+from models.algebra.axes import Kind, Layout, layout_of
+from models.algebra.groups import RANK
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
-from models.algebra.rates import Rate, ascending, read_rate
+from models.algebra.rates import Rate, ascending, rate_of, read_rate, with_group
 from models.losses import loss_of
 from models.networks.build import blank, layout, submodel
 from models.networks.spec import NetworkSpec
@@ -47,6 +48,8 @@ class OrderedDropout:
             self._temperature = float(setting.settings.get("temperature", 1.0))
         except (KeyError, ValueError) as error:
             raise WireError(f"ordered dropout settings {dict(setting.settings)}: {error!r}") from None
+        if setting.spec.adapter is not None and setting.spec.adapter.cut:  # of a cut base ranks are drawn on one's own
+            rates = ascending(with_group(setting.plan.rate, RANK, rate_of(rate, RANK)) for rate in rates)
         self._rates = [rate for rate in rates if rate <= setting.plan.rate]
         if not self._rates or self._rates[-1] != setting.plan.rate:
             raise WireError(f"the part's rate {setting.plan.rate} is not among the widths {rates}")
@@ -78,12 +81,12 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Rate) -> Ca
         return module
     narrow = Plan(rate, precision=plan.precision)
     sizes, own = submodel(spec, narrow).sizes, submodel(spec, plan).sizes
-    axes = {name: replace(axis, size=own[name]) if axis.kind.cut else axis for name, axis in layout(spec).axes.items()}
+    axes = {name: replace(axis, size=own.get(name, axis.size)) for name, axis in layout(spec).axes.items()}
     with torch.device("meta"):  # a shape to run, never weights of its own
         local_layout = layout_of(blank(spec, own, plan), axes)
         skeleton = blank(spec, sizes, narrow)
-    leading = tuple((name, tuple(range(size))) for name, size in sizes.items())
-    part = cut(local_layout, Plan(rate, units=leading))
+    leading = tuple((name, tuple(range(size))) for name, size in sizes.items() if axes[name].kind.cut)
+    part = cut(_on_own_base(local_layout), Plan(rate, units=leading))
     tensors = dict(module.state_dict(keep_vars=True))
     held = _constants(skeleton, lambda: blank(spec, sizes, narrow)) | frozen_tensors(module)
 
@@ -93,6 +96,14 @@ def narrower(module: nn.Module, spec: NetworkSpec, plan: Plan, rate: Rate) -> Ca
             return functional_call(skeleton, part.gather(tensors) | held, (inputs,), strict=True)  # type: ignore[no-any-return]
 
     return forward
+
+
+def _on_own_base(local: Layout) -> Layout:
+    """A local network's layout whose base is not cut any further."""
+    axes = {
+        name: replace(axis, kind=Kind.FIXED) if axis.kind is Kind.BASE else axis for name, axis in local.axes.items()
+    }
+    return replace(local, axes=axes)
 
 
 def _constants(skeleton: nn.Module, build: Callable[[], nn.Module]) -> dict[str, Tensor]:

@@ -13,7 +13,9 @@ from torch import Tensor
 from flotilla.serving.formats.runtime import CannotExport, write_whole
 from flotilla.serving.load import CannotLoad, FinishedRun, following_only, open_run
 from models.adapters.adapter import PAIR
+from models.algebra.groups import RANK
 from models.algebra.plans import Plan
+from models.algebra.rates import without_group
 from models.networks.bases import BASE
 from models.networks.build import layout, submodel
 from models.networks.peft_form import CONFIG, WEIGHTS, names_in_peft, peft_config
@@ -80,6 +82,8 @@ def _written(run: FinishedRun, spec: NetworkSpec, tier: str, folder: Path) -> Pe
     part, pairs = submodel(spec, plan), layout(spec).pairs
     if len(part) < len(layout(spec).tensors):
         raise CannotExport(f"--to peft: tier {tier!r} is cut in depth, which peft's form does not say")
+    if spec.adapter is not None and spec.adapter.cut and without_group(plan.rate, RANK) != 1:
+        raise CannotExport(f"--to peft: tier {tier!r} holds a part of the base, which peft's form does not say")
     state = part.gather(load_file(run.path / MODEL))
     size = write_peft(folder, spec, state, str((run.path / BASE).resolve()))
     return PeftFolder(tier=tier, folder=folder, rank=part[pairs[0].a].local_shape[0], bytes=size)

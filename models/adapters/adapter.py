@@ -42,6 +42,7 @@ class Adapter:
         heads: number of such blocks; a divisor of R.
         dropout: probability that an input of A is left out while a device trains.
         precision: in which the base's linear layers are held, unless a plan says otherwise.
+        cut: whether parts have fewer units of the base's widths; ranks are then a group of axes of their own.
     """
 
     rank: int
@@ -54,6 +55,7 @@ class Adapter:
     heads: int = 0
     dropout: float = 0.0
     precision: str = FLOAT32
+    cut: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank <= MOST:
@@ -76,7 +78,7 @@ class Adapter:
     def fields(self) -> dict[str, object]:
         """As JSON has it; what only some adapters have is absent where it is not used."""
         fields = asdict(self)
-        for name in ("merges", "dropout"):
+        for name in ("merges", "dropout", "cut"):
             if not fields[name]:
                 del fields[name]
         if self.precision == FLOAT32:
@@ -113,7 +115,7 @@ class Adapter:
 
 
 def read_adapter(
-    text: str, alpha: float, targets: str, dropout: float = 0.0, *, precision: str = FLOAT32
+    text: str, alpha: float, targets: str, dropout: float = 0.0, *, precision: str = FLOAT32, cut: bool = False
 ) -> Adapter | None:
     """Read "lora:16" or "head"; "" is None.
 
@@ -133,4 +135,4 @@ def read_adapter(
     wanted = tuple(part.strip() for part in targets.split(",") if part.strip())
     if not wanted:
         raise SettingError("adapter-targets", targets, 'linear, attention, or names of axes, such as "hidden*"')
-    return Adapter(rank=rank, alpha=alpha, targets=wanted, dropout=dropout, precision=precision)
+    return Adapter(rank=rank, alpha=alpha, targets=wanted, dropout=dropout, precision=precision, cut=cut)

@@ -21,6 +21,7 @@ from models.adapters.cores import CORE, HEADS, add_core, add_heads, between, hol
 from models.adapters.dropout import DROPOUT, Dropout
 from models.adapters.own import own
 from models.algebra.axes import Axis, Dim, Kind, Layout, Place, declare, declared_dims, heads
+from models.algebra.groups import RANK
 
 A, B = "lora_A", "lora_B"
 ATTENDS = "ATTENDS"  # of modules whose linear layers are an attention's
@@ -133,10 +134,14 @@ def product(module: nn.Module) -> Tensor:
 
 
 def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapter) -> dict[str, Axis]:
-    """The axes of a network with pairs: those of its base are not cut, the pairs' ranks are, unless they are heads'."""
-    fixed = {name: Axis(name, one.size, Kind.FIXED if one.kind.cut else one.kind) for name, one in axes.items()}
+    """The axes of a network with pairs: ranks are cut, unless they are heads'; its base's where the adapter says so."""
+    kind, group = (Kind.BASE, RANK) if adapter.cut else (Kind.FIXED, "")
+    base = {
+        name: Axis(name, one.size, kind if one.kind.cut else one.kind, group=one.group if adapter.cut else "")
+        for name, one in axes.items()
+    }
     names = [rank_axis(path) for path in paths_of_pairs(network)] if not adapter.heads else []
-    return fixed | {name: Axis(name, adapter.rank, Kind.RANK) for name in names}
+    return base | {name: Axis(name, adapter.rank, Kind.RANK, group=group) for name in names}
 
 
 def _add_product(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:

@@ -38,11 +38,17 @@ class Kind(Enum):
     TOKEN = "token"
     FIXED = "fixed"
     RANK = "rank"
+    BASE = "base"
 
     @property
     def cut(self) -> bool:
-        """Whether plans keep some of an axis' units."""
+        """Whether plans keep some of an axis' units, which may be any."""
         return self in (Kind.WIDTH, Kind.RANK)
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether parts have fewer units: of a base's widths always the first."""
+        return self.cut or self is Kind.BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ class Layout:
     @cached_property
     def groups(self) -> tuple[str, ...]:
         """Groups of axes that are cut for which tiers may have rates of their own, by name."""
-        return tuple(sorted({axis.group for axis in self.axes.values() if axis.kind.cut and axis.group}))
+        return tuple(sorted({axis.group for axis in self.axes.values() if axis.kind.shrinks and axis.group}))
 
     @cached_property
     def depth(self) -> int:
@@ -264,16 +270,13 @@ def layout_of(network: nn.Module, axes: Mapping[str, Axis]) -> Layout:
         ValueError: a tensor without a declaration, of the wrong rank, with an unknown axis, of a size other than its
             axes say, or of an integer type (which cannot be averaged: register it as non-persistent).
     """
-    tensors: dict[str, TensorLayout] = {}
-    state = network.state_dict()
-    for name, tensor in state.items():
-        path, _, leaf = name.rpartition(".")
-        tensors[name] = _layout_of(network, path, leaf, tensor, axes)
-    return Layout(dict(axes), tensors)
+    return Layout(
+        dict(axes), {name: _layout_of(network, name, tensor, axes) for name, tensor in network.state_dict().items()}
+    )
 
 
-def _layout_of(network: nn.Module, path: str, leaf: str, tensor: Tensor, axes: Mapping[str, Axis]) -> TensorLayout:
-    name = f"{path}.{leaf}" if path else leaf
+def _layout_of(network: nn.Module, name: str, tensor: Tensor, axes: Mapping[str, Axis]) -> TensorLayout:
+    path, _, leaf = name.rpartition(".")
     declaration: _Declaration | None = vars(network.get_submodule(path)).get(_DECLARATION)
     if declaration is None or leaf not in declaration.dims:
         raise ValueError(f"tensor {name!r} has no declared axes; declare them where the layer is built")
@@ -291,17 +294,15 @@ def _layout_of(network: nn.Module, path: str, leaf: str, tensor: Tensor, axes: M
             raise ValueError(f"tensor {name!r} dimension {position} is {actual}, its axes say {expected}")
     above = _position(network, path)
     place = declaration.places.get(leaf, Place(stage=above.stage or 0, exit=above.exit or 0, block=above.block or 0))
-    rate = declaration.rates.get(leaf, Fraction(0))
-    buffer = leaf not in network.get_submodule(path)._parameters
     return TensorLayout(
         shape=tuple(tensor.shape),
         dims=dims,
         stage=place.stage,
         exit=place.exit,
-        rate=rate,
+        rate=declaration.rates.get(leaf, Fraction(0)),
         block=place.block,
         role=above.role or "",
-        buffer=buffer,
+        buffer=leaf not in network.get_submodule(path)._parameters,
     )
 
 

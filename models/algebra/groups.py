@@ -9,3 +9,4 @@ MLP = "mlp"  # inside a residual block, between linear layers
 INNER = "inner"  # inside a residual block, between convolutions
 CHANNELS = "channels"  # other outputs of convolutions
 FEATURES = "features"  # other outputs of linear and recurrent layers
+RANK = "rank"  # of pairs of low-rank factors, where the widths of their base are cut as well

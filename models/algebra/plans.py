@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
 
-from models.algebra.axes import Along, Axis, Beside, Dim, Layout, Runs, TensorLayout, length_of, stretches_of
+from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Runs, TensorLayout, length_of, stretches_of
 from models.algebra.precisions import PRECISIONS
 from models.algebra.rates import FULL, Rate, groups_in, rate_of, read_rate
 from models.algebra.submodel import Block, Submodel, merged
@@ -168,8 +168,10 @@ def kept_runs(axis: Axis, plan: Plan, units: Mapping[str, tuple[int, ...]]) -> R
     Raises:
         ValueError: the plan leaves nothing, or names units that the axis does not have.
     """
-    if not axis.kind.cut:
+    if not axis.kind.shrinks:
         return ((0, axis.size),)
+    if axis.kind is Kind.BASE:
+        return ((0, kept_units(axis.size, rate_of(plan.rate, axis.group))),)
     if axis.name in units:
         kept = sorted(set(units[axis.name]))
         if not kept or kept[0] < 0 or kept[-1] >= axis.size:
@@ -215,7 +217,7 @@ def submodel(layout: Layout, plan: Plan) -> Submodel:
         for name, tensor in layout.tensors.items()
         if _held(tensor, plan, layout) and not _frozen(tensor, plan) and name not in fixed
     }
-    sizes = {name: sum(length for _, length in runs[name]) for name, axis in layout.axes.items() if axis.kind.cut}
+    sizes = {name: sum(length for _, length in runs[name]) for name, axis in layout.axes.items() if axis.kind.shrinks}
     return Submodel(blocks, sizes)
 
 

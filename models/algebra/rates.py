@@ -104,6 +104,17 @@ def read_rate(text: str) -> Rate:
     return rates_of(rest, groups)
 
 
+def without_group(rate: Rate, group: str) -> Rate:
+    """The same rate, of a network that has no such group."""
+    return rate if isinstance(rate, Fraction) else rates_of(rate.rest, {n: s for n, s in rate.groups if n != group})
+
+
+def with_group(rate: Rate, group: str, share: Fraction) -> Rate:
+    """The same rate with another share of one group."""
+    rest, groups = (rate, {}) if isinstance(rate, Fraction) else (rate.rest, dict(rate.groups))
+    return rates_of(rest, groups | {group: share})
+
+
 def ascending(rates: Iterable[Rate]) -> list[Rate]:
     """Different rates in an order in which none stands before one that it is at least as large as."""
     different = set(rates)

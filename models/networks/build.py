@@ -19,7 +19,7 @@ from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
 from models.algebra.precisions import FLOAT32
 from models.algebra.submodel import Submodel
-from models.base_store import base
+from models.base_store import Part, base
 from models.networks.builder import Builder, Embedding
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
@@ -83,19 +83,28 @@ def _adapted(spec: NetworkSpec, adapter: Adapter, sizes: Mapping[str, int], plan
     adapter = replace(adapter, precision=plan.precision or adapter.precision)
     head = heads(layout(alone))
     if registered.prove is None:
-        network = registered.build(Builder(alone, registered.axes(alone), {}, whole))
+        network = registered.build(Builder(alone, registered.axes(alone), sizes, whole))
         add_pairs(network, adapter, sizes, but=head.__contains__)
     else:  # it is a graph, which is changed before it can run
         network = registered.build(Builder(replace(spec, adapter=adapter), registered.axes(alone), sizes, whole))
     trained = head | names_of_pairs(network) | set(weights_beside(network).values() if adapter.merges else ())
     lower = can_be_lower(network, trained.__contains__) if adapter.precision != FLOAT32 else []
-    held = base(spec.base) if spec.base and not any(one.is_meta for one in network.parameters()) else None
+    held = None
+    if spec.base and not any(one.is_meta for one in network.parameters()):
+        held = Part(base(spec.base), _of_base(spec, sizes, whole) if adapter.cut else {})
     freeze(network, trained.__contains__, held, but={f"{path}.weight" for path in lower})
     for path in lower:
         name, make = f"{path}.weight", partial(lowered, precision=adapter.precision)
         weight = make(network.get_buffer(name)) if held is None else held.made(name, adapter.precision, make)
         hold_lower(network.get_submodule(path), weight)
     return network
+
+
+def _of_base(spec: NetworkSpec, sizes: Mapping[str, int], plan: Plan) -> Submodel:
+    """The blocks of a base whose widths have these sizes: always the first units."""
+    alone = layout(without_adapter(spec))
+    cut_axes = [name for name, axis in alone.axes.items() if axis.kind.cut and sizes.get(name, axis.size) < axis.size]
+    return cut(alone, replace(plan, units=tuple((name, tuple(range(sizes[name]))) for name in cut_axes)))
 
 
 @lru_cache(maxsize=64)

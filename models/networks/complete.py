@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from models.adapters.adapter import HEAD, Adapter
+from models.adapters.adapter import HEAD, PAIR, Adapter
 from models.adapters.low_rank import beside_base
 from models.adapters.precision import lower_weights
 from models.algebra.axes import heads
@@ -89,6 +89,9 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
     own = [name for name in ("private", "bases", "dual", "step_sizes") if getattr(spec, name)]
     if own:
         raise SettingError("adapter", told, f'"" where a method or another key changes the network ({", ".join(own)})')
+    if adapter.cut and (adapter.form != PAIR or adapter.merges or spec.norm == "batch-per-width"):
+        allowed = "tiers with the whole base: no part of it with this method or norm (batch-per-width)"
+        raise SettingError("tiers", "a part of the base", allowed)
     declared = layout(spec)
     if not heads(declared):
         raise SettingError("adapter", told, f'"": {spec.name!r} has no layer that counts classes')

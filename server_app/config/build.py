@@ -25,6 +25,7 @@ from strategies.robustness.options import GuardOptions
 from strategies.secure.options import SecureOptions
 from strategies.selection import selector
 from strategies.settings import AggregationRules, RoundRules, TierRules
+from strategies.tiers.tier import cuts_base
 from strategies.virtual.devices import read_fleet
 
 
@@ -87,6 +88,7 @@ def adapter_in(values: Mapping[str, Scalar]) -> Adapter | None:
         told.adapter_targets,
         told.adapter_dropout,
         precision=told.base_precision,
+        cut=cuts_base(read(Tiers, values).tiers),
     )
 
 

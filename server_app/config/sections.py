@@ -139,8 +139,9 @@ class Tiers(Checked, TierRules):
         "a:1, b:1/2, c:1/4, d:1/8, e:1/16",
         'names and rates (fractions in (0, 1]); `"a:1@4, b:1/2@3"` says how many stages a tier carries (not more than'
         " the network has), else the depths of the network are spread evenly over the tiers; with `adapter` ranks"
-        ' (`"a:16, b:8"`), and how the base is held (`"b:8 int8"`); `"a:1, b:mlp=1/4,heads=1/2"` has rates for groups'
-        " of axes and keeps the rest whole ([networks.md](networks.md))",
+        ' (`"a:16, b:8"`), and how much of the base is held, in how many bits (`"b:8 base=1/2 int8"`,'
+        ' [adapters.md](adapters.md)); `"a:1, b:mlp=1/4,heads=1/2"` has rates for groups of axes and keeps the rest'
+        " whole ([networks.md](networks.md))",
         Text(ALLOWED_TIERS),
     )
     tier_proportions: str = setting(

@@ -44,6 +44,9 @@ def check(method: Method, context: RoundContext) -> None:
     ):
         tiers = ", ".join(f"{tier.name}:{tier.rate}" for tier in settings.tiers)
         raise SettingError("tiers", tiers, "a tier that may take part")
+    adapter, tiers = context.network.adapter, ", ".join(map(str, settings.tiers))
+    if adapter is not None and adapter.cut and (method.ONE_RATE or method.KEEPS_FACTORS or not method.WIDTHS):
+        raise SettingError("tiers", tiers, f"tiers with the whole base for {type(method).__name__}: no base=1/2")
     for tier in settings.tiers:
         check_precision(context.network, tier.precision)
         submodel(context.network, kept_part(method, context, tier))

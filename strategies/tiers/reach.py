@@ -23,7 +23,7 @@ def check_reach(layout: Layout, tiers: Sequence[Tier]) -> None:
     Raises:
         SettingError: one does not; says what the next narrower part is, or that there is none.
     """
-    axes = [axis for axis in layout.axes.values() if axis.kind.cut]
+    axes = [axis for axis in layout.axes.values() if axis.kind.shrinks]
 
     def kept_in(tier: Tier) -> list[int]:
         return [kept_units(axis.size, rate_of(tier.rate, axis.group)) for axis in axes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
@@ -10,6 +11,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from models.algebra.groups import RANK
 from models.algebra.precisions import PRECISIONS
 from models.algebra.rates import Rate, groups_in, met, read_rate, single
 from models.errors import SettingError
@@ -18,6 +20,7 @@ from protocol import NodeId
 from protocol.profile import AUTO
 
 ALLOWED_TIERS = 'a list such as "a:1, b:1/2, c:1/4", "a:1@4, b:1@2" or "a:1, b:mlp=1/4,heads=1/2"'
+BASE = "base"  # all groups of an adapted network's base that a tier has no share of its own for
 ASSIGNMENTS = ("fixed", "dynamic", "node", "measured")
 
 
@@ -105,6 +108,9 @@ def common_tier(tiers: Sequence[Tier]) -> Tier:
 def parse_ranks(text: str, full: int, key: str = "tiers") -> tuple[Tier, ...]:
     """Read "a:16, b:8, c:4 int8" (or "16, 8, 4 int8"): the ranks that tiers carry of an adapter's, as shares of it.
 
+    "d:2 base=1/2" holds the first half of every width of the base, "d:2 mlp=1/2" of those of that group. Rates are then
+    by group, and ranks are one.
+
     Args:
         text: as `parse_tiers` reads it, with ranks in place of rates.
         full: R of the adapter; 0 if it has no ranks, and then there is nothing that tiers could carry less of.
@@ -115,17 +121,35 @@ def parse_ranks(text: str, full: int, key: str = "tiers") -> tuple[Tier, ...]:
     """
     if not full:
         return parse_tiers(text, key, based=True)
-    parts = []
-    for item in text.split(","):
+    parts, cuts = [], cuts_base(text)
+    for item in items_of(text):
         name, colon, size = item.rpartition(":")
-        words = size.split()
+        words = re.sub(r"\s*=\s*", "=", size).split()
         precision = words.pop() if words and words[-1] in PRECISIONS else ""
-        rank, at, depth = (part.strip() for part in " ".join(words).partition("@"))
+        shares = [word for word in words if "=" in word]
+        rank, at, depth = (part.strip() for part in " ".join(word for word in words if "=" not in word).partition("@"))
         if not (rank.isascii() and rank.isdigit() and len(rank) < 6 and 1 <= int(rank) <= full):
             allowed = f'ranks of 1 to {full}, such as "a:{full}, b:{-(-full // 2)}", where there is an adapter'
             raise SettingError(key, text, f"{allowed} ({item.strip()!r} is none)")
-        parts.append(f"{name}{colon}{Fraction(int(rank), full)}{at}{depth} {precision}")
+        share = str(Fraction(int(rank), full))
+        if cuts:
+            share = _on_base(shares, share, key, text)
+        parts.append(f"{name}{colon}{share}{at}{depth} {precision}")
     return parse_tiers(",".join(parts), key, based=True)
+
+
+def cuts_base(text: str) -> bool:
+    """Whether some tier has a part of an adapted network's base: "d:2 base=1/2"."""
+    return "=" in text
+
+
+def _on_base(shares: Sequence[str], rank: str, key: str, text: str) -> str:
+    """A rate that keeps shares of the base's groups of axes, such as "base=1/2" of all others, and a share of ranks."""
+    named = dict(share.partition("=")[::2] for share in shares)
+    if len(named) < len(shares) or RANK in named:
+        raise SettingError(key, text, 'every group of the base\'s axes once, such as "a:16, b:4 base=1/2"')
+    rest = named.pop(BASE, "1")
+    return " ".join([rest, f"{RANK}={rank}", *(f"{group}={share}" for group, share in named.items())])
 
 
 def parse_proportions(text: str, tiers: Sequence[Tier], key: str = "tier-proportions") -> tuple[Fraction, ...]:

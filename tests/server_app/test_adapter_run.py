@@ -16,6 +16,7 @@ from client_app.app import app
 from data.sets import evaluated_on
 from flotilla import load
 from flotilla.local.grid import contexts
+from flotilla.serving.formats.runtime import CannotExport
 from flotilla.serving.peft_folder import export_peft
 from models import base_store
 from models.errors import SettingError
@@ -119,6 +120,39 @@ def test_tiers_whose_base_is_int8_are_scored_and_loaded_as_they_compute(run: Out
         assert float((predicted == test.labels).double().mean()) == pytest.approx(model.card.accuracy)
 
 
+CUT = KEYS | {
+    "tiers": "a:4, b:2 base=1/2, c:1 base=1/4 int8",
+    "evaluate_every": 1,
+    "model": "vit",
+    "widths": "8, 12",
+    "blocks": "2",
+    "heads": 2,
+    "norm": "auto",
+}
+
+
+def test_tiers_with_a_part_of_the_base_are_what_they_say(tmp_path: Path) -> None:
+    """Resumed to the last bit, scored as they are loaded; what only the largest holds moves as it says alone."""
+    out = play(tmp_path / "whole", **CUT)
+    assert out.rejected == []
+    play(tmp_path / "run", **CUT | {"num_server_rounds": 1})
+    base_store._known.clear()
+    assert play(tmp_path / "run", resume=str(tmp_path / "run"), **CUT).hash == out.hash
+    (fact,) = [line for line in out.lines if "of which tiers hold" in line]
+    assert re.search(r"hold: b [\d,]+, c [\d,]+, \w{12}, never sent", fact)
+    sizes = []
+    for tier in ("global", "a", "b", "c"):
+        model = load(out.path, tier)
+        test = evaluated_on(configured(**CUT).data, model.card.inputs)
+        predicted = model(test.inputs).argmax(1)
+        assert float((predicted == test.labels).double().mean()) == pytest.approx(model.card.accuracy)
+        sizes.append(sum(parameter.numel() for parameter in model.parameters()))
+    assert sizes[0] == sizes[1] > 2 * sizes[2] > 2 * sizes[3]
+    with pytest.raises(CannotExport, match="part of the base"):
+        export_peft(out.path, "b", tmp_path)
+    assert export_peft(out.path, "a", tmp_path)
+
+
 def test_on_an_int8_base_a_run_is_resumed_to_the_last_bit(tmp_path: Path) -> None:
     """On another machine, whose devices find the base in a file and hold it in no other form."""
     save_file(first_state(without_adapter(configured(**KEYS).network), 7), tmp_path / "start.safetensors")
@@ -200,6 +234,23 @@ WITH: list[dict[str, Any]] = [
     {**VIT, "method": "flora", "tiers": "a:4 bfloat16, b:2"},
     {"tiers": "a:4, b:4 int8", "selection": "oort", "fraction_train": 0.5},
     VIT,
+    *(
+        {"method": name, "tiers": "a:4, b:2 base=1/2, c:1 base=1/4"}
+        for name in (
+            "fedrolex",
+            "dropout",
+            "fedecover",
+            "fjord",
+            "rbla",
+            "prelort",
+            "zero-padding",
+            "fslora",
+            "ffa-lora",
+        )
+    ),
+    {"method": "heterofl", "tiers": "a:4, b:2 base=1/2", "codec": "ef21", "slice_at": "server"},
+    {"method": "scalefl", "tiers": "a:4@2, b:2@1 base=1/2"},
+    VIT | {"tiers": "a:4, b:4 mlp=1/2, c:2 mlp=1/4 heads=1/2"},
 ]
 
 
@@ -223,6 +274,8 @@ def test_refusals() -> None:
         ({"base_precision": "int4"}, "base-precision"),
         ({"base_precision": "int8", "adapter": "", "tiers": "a:1"}, "base-precision"),
         ({"model": "cnn", "widths": "", "adapter": "head", "tiers": "a:1, b:1 int8"}, "base-precision"),
+        ({"tiers": "a:4, b:2 base=1/2", "method": "flexlora"}, "tiers"),
+        ({"tiers": "a:4, b:2 mlp=1/2"}, "tiers"),
         ({"start": "nowhere.safetensors"}, "start"),
         ({"adapter": "", "tiers": "a:4, b:2"}, "tiers"),
     ):

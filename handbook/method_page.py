@@ -132,7 +132,7 @@ def _published(name: str, published: Sequence[Recipe]) -> str:
     if not own:
         return f"None is confirmed: `{FOLDER}/` has no setting of its paper."
     return "\n\n".join(
-        f"**{one.title}** (`{FOLDER}/{one.file}`)\n\n"
+        f"**{one.title}** ([{one.file}](../../{FOLDER}/{one.file}))\n\n"
         + "\n".join(f"- {part}: {one.said[part]}" for part in ("Expected", "Source", "Differs") if part in one.said)
         for one in own
     )

@@ -14,19 +14,24 @@ PAGES: Sequence[Entry] = (
     (
         "Tutorials",
         (
-            ("Your own network", "docs/networks.md"),
+            ("A first run", "docs/tutorials/first-run.md"),
+            ("Your own network", "docs/tutorials/own-network.md"),
             ("Your own data", "docs/data.md"),
             ("Your own method in an hour", "examples/add_a_method.md"),
-            ("Compare", "docs/compare.md"),
-            ("Deploy", "docs/deploy.md"),
-            ("Ship", "docs/models-out.md"),
+            ("Compare", "docs/tutorials/compare.md"),
+            ("Deploy", "docs/tutorials/deploy.md"),
+            ("Ship", "docs/tutorials/ship.md"),
         ),
     ),
     ("Methods", ()),
     (
         "Guides",
         (
+            ("Any network", "docs/networks.md"),
             ("The report of a run", "docs/report.md"),
+            ("Many runs", "docs/compare.md"),
+            ("What a run leaves", "docs/models-out.md"),
+            ("Deploying a federation", "docs/deploy.md"),
             ("Low-rank adapters", "docs/adapters.md"),
             ("Devices of unlike ranks", "docs/ranks.md"),
             ("Clusters of clients", "docs/clusters.md"),
@@ -56,6 +61,7 @@ PAGES: Sequence[Entry] = (
         (
             ("Every method", "docs/results.md"),
             ("Everything once, through Flower", "docs/runs.md"),
+            ("Settings of papers", "recipes/README.md"),
             ("Claims of papers", "docs/claims.md"),
             ("Is the loss of large clients worth more?", "docs/study.md"),
         ),

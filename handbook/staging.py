@@ -48,6 +48,8 @@ def stage(root: Path, folder: Path, methods: Mapping[str, Mapping[str, str]], *,
     for place, some in methods.items():
         for name, text in some.items():
             _write(pages / place / name, text)
+            for target in links(text) if name.endswith(".md") else ():
+                _bring(root, pages, f"{place}/{name}", target, made)
     told = json.dumps(configuration(navigation(listed)), indent=1, ensure_ascii=False)
     _write(folder / CONFIGURATION, told + "\n")  # JSON is YAML
 

@@ -17,6 +17,7 @@ def test_every_document_has_a_place() -> None:
     placed = list(files(PAGES))
     assert len(placed) == len(set(placed))
     written = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")]
+    written += ROOT.glob("recipes/*.md")
     assert {str(file.relative_to(ROOT)) for file in written} == set(placed)
 
 

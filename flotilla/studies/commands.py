@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,11 +15,12 @@ from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.settings import SettingsError
 
 if TYPE_CHECKING:
-    from flotilla.studies.sweep import Progress
+    from flotilla.studies.search_plan import SearchPlan
+    from flotilla.studies.sweep import Folder, Progress
 
 
 def _sweep(
-    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="[settings], [grid] and [rows.NAME].")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="[settings], [grid] and [rows.NAME], or [search].")],
     app_dir: Annotated[Path | None, APP_DIR] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where the sweep is; default runs/sweeps/<name of the file>.")
@@ -36,17 +38,22 @@ def _sweep(
     """Run every combination of a grid of settings, several side by side.
 
     The same command goes on where a sweep was stopped, by Ctrl-C or a kill: finished runs stay, others go on from their
-    last checkpoint. `flotilla compare FOLDER` holds them against each other.
+    last checkpoint. `flotilla compare FOLDER` holds them against each other. A file with [search] looks for settings,
+    by what devices keep out of their training and never by the test set.
 
     Exit codes: 0 all finished; 1 some failed or were stopped; 2 a wrong setting, nothing was started; 130 stopped.
     """
     from flotilla.studies.plan import read_plan
     from flotilla.studies.screen import Screen
+    from flotilla.studies.search_plan import read_search
     from flotilla.studies.sweep import Folder, run_sweep
 
     try:
-        cells = read_plan(file)
         place = Folder(path=(folder or Path("runs/sweeps") / file.stem).absolute())
+        if (wanted := read_search(file)) is not None:
+            told = {"jobs": jobs or os.cpu_count() or 1, "processes": processes, "retry": retry, "code": own_code or ()}
+            raise typer.Exit(_searched(wanted, place, chosen_app(app_dir), list_only, told))
+        cells = read_plan(file)
         if list_only:
             for cell in cells:
                 why = place.failed(cell)
@@ -76,6 +83,30 @@ def _sweep(
         print(f"flotilla: {progress.failed} failed: --list says why, --retry tries them again", file=sys.stderr)
     if progress.finished < progress.cells:
         raise typer.Exit(1)
+
+
+def _searched(plan: SearchPlan, place: Folder, app_dir: Path, list_only: bool, told: Mapping[str, Any]) -> int:
+    """Search, or say how far it is; the exit code."""
+    from flotilla.studies.screen import Screen
+    from flotilla.studies.search import BEST, best, check_corners, search, tried
+    from flotilla.studies.sweep import run_sweep
+
+    if list_only:
+        trials = tried(plan, place)
+    else:
+        check_corners(plan, app_dir, told["code"])
+        with Screen(plan.trials * len(plan.seeds)) as screen:
+            trials = search(plan, place, lambda cells: run_sweep(place, cells, app_dir, report=screen.show, **told))
+    found, shown = best(trials), _seen_from_here(place.path)
+    for trial in trials:
+        score = "failed or to do" if trial.score is None else f"{trial.score:.4f}"
+        print(f"trial {trial.number}  {score}  {', '.join(f'{key}={value}' for key, value in trial.values.items())}")
+    if found is not None:
+        print(f"best: trial {found.number}, {found.score:.4f} on what devices kept out of training; {shown / BEST}")
+    failed = sum(trial.score is None for trial in trials)
+    if failed and not list_only:
+        print(f"flotilla: {failed} trials have no score: {shown}/logs say why", file=sys.stderr)
+    return 1 if failed and not list_only else 0
 
 
 def _compare(

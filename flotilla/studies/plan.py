@@ -30,7 +30,7 @@ from flotilla.settings import SettingsError, Value, flatten
 
 SEED = "seed"
 _PARTS = ("settings", "grid", "rows")
-_OURS = ("run-dir", "resume", "client-state")  # what a sweep says of its runs itself
+OURS = ("run-dir", "resume", "client-state")  # what a sweep says of its runs itself
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # each is itself
@@ -115,7 +115,7 @@ def _once(
         *((f'rows."{name}"', keys) for name, keys in rows.items()),
     ):
         for key in keys:
-            if key in _OURS:
+            if key in OURS:
                 raise SettingsError(f"{file}: [{place}] {key}: a sweep chooses it for every run")
             if place != "grid" and key in grid:
                 raise SettingsError(f"{file}: {key} stands in [grid] and in [{place}]: allowed is one of them")

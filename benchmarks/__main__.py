@@ -62,6 +62,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         ),
         "phases": ("phases", "where the seconds of a deployed round go (docs/deploy.md)"),
         "secure": ("secure", "what secure aggregation costs in bytes and seconds (docs/deploy.md)"),
+        "superlink": ("superlink", "what one SuperLink bears, by number of deployed nodes (docs/scale.md)"),
         "stragglers": ("stragglers", "what late and silent nodes cost, and what over-selection saves (docs/deploy.md)"),
     },
 }

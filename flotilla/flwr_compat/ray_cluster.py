@@ -135,7 +135,9 @@ class Cluster:
         Raises:
             RuntimeError: nobody answers there, or this machine is no node of it.
         """
-        environment = {"working_dir": str(self._folder), "env_vars": dict(self._asked.variables)}
+        # Bytecode comes and goes while the ServerApp imports its modules, and Ray reads the folder meanwhile.
+        code = {"working_dir": str(self._folder), "excludes": ["__pycache__"]}
+        environment = {**code, "env_vars": dict(self._asked.variables)}
         try:
             ray.init(address=self._asked.address, runtime_env=environment, logging_level=logging.WARNING)
         except Exception as error:

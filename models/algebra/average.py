@@ -179,6 +179,9 @@ class PartialAverage:
         result = {}
         for name, numerators in self._numerators.items():
             target = torch.empty(self._shapes[name]) if out is None else out[name]
+            if name in self._apart:
+                result[name] = target.copy_(previous[name])
+                continue
             view, before = target.view(numerators.shape), previous[name].view(numerators.shape)
             torch.addcdiv(before, numerators, self._divisors[name], value=scale, out=view)
             result[name] = target
@@ -250,15 +253,23 @@ class PartialAverage:
         sums = None
         if whole:
             sums = self._flat
-        elif len(self._parts) < _MOST_SUMS and self._used + submodel.numel <= self._sums.numel():
+        elif (
+            sum(part.has_sums for part in self._parts.values()) < _MOST_SUMS
+            and self._used + submodel.numel <= self._sums.numel()
+        ):
             sums = self._sums[self._used : self._used + submodel.numel]
             self._used += submodel.numel
         written = whole and not self._stale
         part = SubmodelSum(submodel, placements, sums, whole=whole, written=written, apart=self._apart)
         self._freshen(overwritten=whole)
-        if sums is not None:  # without sums of its own a part has nothing to remember
+        if sums is not None or self._apart:  # else it has nothing to remember
             self._parts[key] = part
         return part
+
+    def _room_for(self, count: int) -> bool:
+        """Whether one more submodel of so many coordinates may have a sum of its own."""
+        summed = sum(part.has_sums for part in self._parts.values())
+        return summed < _MOST_SUMS and self._used + count <= self._sums.numel()
 
     def _placed(self, submodel: Submodel) -> list[BlockScatter]:
         """Find the submodel's placements, once; the submodel is kept with them so that its id stays its own."""

@@ -11,9 +11,11 @@ As of a robust mean, each reply counts as the step that it would make alone, a·
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
 
 import numpy as np
 import torch
@@ -29,9 +31,25 @@ _IN_MEMORY = 256 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """Where a paired tensor's part of a flat difference is.
+
+    Attributes:
+        block: which part it is.
+        start: place of its first number.
+        shape, strides: of the part.
+    """
+
+    block: Block
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Kept:
-    places: Mapping[str, tuple[int, Block]]  # paired tensor → which piece is its part of the difference, and its block
-    pieces: Sequence[Tensor]  # flat
+    parts: Mapping[str, _Part]  # by paired tensor; one object for all who held the same submodel
+    difference: Tensor  # flat
     step: float
     weight: float
 
@@ -48,10 +66,10 @@ class FactorAverage(PartialAverage):
         self._paired = frozenset(name for pair in layout.pairs for name in (pair.a, pair.b))
         super().__init__(layout, apart=self._paired)
         self._replies: list[_Kept] = []
-        self._places: dict[int, tuple[Submodel, Mapping[str, tuple[int, Block]]]] = {}
+        self._places: dict[int, tuple[Submodel, Mapping[str, _Part]]] = {}
         self._known: dict[object, Who] = {}
         self._of: dict[str, Who | None] = {}
-        self._room: dict[tuple[int, str], Tensor] = {}
+        self._room: dict[str, Tensor] = {}
         self._scale, self._bytes, self._in_memory = 1.0, 0, in_memory
 
     def reset(self) -> None:
@@ -78,15 +96,19 @@ class FactorAverage(PartialAverage):
         norm = super().add(submodel, difference, numerator, denominator, labels, norm=norm)
         self._bytes += 4 * difference.numel()
         self._of.clear()
-        pieces, places = torch.split(own, submodel.lengths), self._paired_in(submodel)
-        self._replies.append(_Kept(places=places, pieces=pieces, step=numerator / denominator, weight=denominator))
+        parts, step = self._paired_in(submodel), numerator / denominator
+        self._replies.append(_Kept(parts=parts, difference=own.contiguous(), step=step, weight=denominator))
         return norm
 
-    def _paired_in(self, submodel: Submodel) -> Mapping[str, tuple[int, Block]]:
+    def _paired_in(self, submodel: Submodel) -> Mapping[str, _Part]:
         """Where a submodel has the tensors of pairs; found once for all who hold this object, which is kept with it."""
         if id(submodel) not in self._places:
-            blocks = enumerate(submodel.values())
-            found = {block.source: (i, block) for i, block in blocks if block.source in self._paired}
+            starts = accumulate(submodel.lengths, initial=0)
+            found = {
+                block.source: _Part(block=block, start=start, shape=(shape := block.local_shape), strides=(shape[1], 1))
+                for start, block in zip(starts, submodel.values(), strict=False)
+                if block.source in self._paired
+            }
             self._places[id(submodel)] = (submodel, found)
         return self._places[id(submodel)][1]
 
@@ -121,59 +143,64 @@ class FactorAverage(PartialAverage):
         """
         if pair.axis not in self._of:
             held = self._held(pair)
-            self._of[pair.axis] = self._who(held, [(r.places[pair.b][1], r.places[pair.a][1]) for r in held])
+            self._of[pair.axis] = self._who(held, pair)
         return self._of[pair.axis]
 
-    def stack(self, pair: Pair, before: Mapping[str, Tensor], place: int = 0) -> Stack | None:
-        """What the devices that held some of a pair made of it, in the order in which they were added; None if nobody.
+    def stack(self, pair: Pair, before: Mapping[str, Tensor]) -> Stack | None:
+        """What the devices that held some of a pair made of it; see `stacks`. None if nobody did."""
+        return None if self.who(pair) is None else self.stacks([pair], before)[0]
+
+    def stacks(self, pairs: Sequence[Pair], before: Mapping[str, Tensor]) -> list[Stack]:
+        """What devices made of pairs, in the order in which they were added; good until the next call.
 
         Args:
-            pair: one of the layout's.
+            pairs: of the layout, of one shape, that the same devices held alike (`who`).
             before: the state that the differences refer to.
-            place: where it stands: until the next one that is asked for there.
 
         Raises:
-            ValueError: as `who`.
+            ValueError: as `who`; nobody held them, or some others than the first.
         """
-        if (who := self.who(pair)) is None:
-            return None
-        held = self._held(pair)
-        lefts, rights = list[Tensor](), list[Tensor]()
-        for reply in held:
-            (i, block), (j, _) = reply.places[pair.b], reply.places[pair.a]
-            lefts.append(reply.pieces[i].view(block.local_shape))
-            rights.append(reply.pieces[j])
-        b, a = before[pair.b], before[pair.a]
+        who = self.who(pairs[0])
+        if who is None or any(self.who(pair) is not who for pair in pairs):
+            raise ValueError("expected pairs that the same devices held alike")
+        b, a = before[pairs[0].b], before[pairs[0].a]
         count = len(a) + len(who.ranks)
-        left, right = self._scratch((place, "b"), len(b), count), self._scratch((place, "a"), count, a.shape[1])
-        torch.cat([b, *lefts], 1, out=left)
-        torch.cat([a.flatten(), *rights], out=right.view(-1))
-        return Stack(left=left, right=right, who=who)
+        lefts = self._scratch("b", (len(pairs), len(b), count))
+        rights = self._scratch("a", (len(pairs), count, a.shape[1]))
+        held = self._held(pairs[0])
+        for pair, left, right in zip(pairs, lefts, rights, strict=True):
+            b, a = before[pair.b], before[pair.a]
+            torch.cat([b, *_matrices(held, pair.b)], 1, out=left)
+            torch.cat([a, *_matrices(held, pair.a)], out=right)
+        return [Stack(left=left, right=right, who=who) for left, right in zip(lefts, rights, strict=True)]
 
     def _held(self, pair: Pair) -> list[_Kept]:
-        return [reply for reply in self._replies if pair.a in reply.places and pair.b in reply.places]
+        return [reply for reply in self._replies if pair.a in reply.parts and pair.b in reply.parts]
 
-    def _scratch(self, place: tuple[int, str], rows: int, columns: int) -> Tensor:
-        """Room for one side of a stack, used again and again: new memory takes longer than filling it."""
-        found = self._room.get(place)
-        if found is None or found.numel() < rows * columns:
-            found = self._room[place] = torch.empty(rows * columns)
-        return found[: rows * columns].view(rows, columns)
+    def _scratch(self, side: str, shape: tuple[int, int, int]) -> Tensor:
+        """Room for one side of some stacks, used again and again: new memory takes longer than filling it."""
+        found = self._room.get(side)
+        if found is None or found.numel() < prod(shape):
+            found = self._room[side] = torch.empty(prod(shape))
+        return found[: prod(shape)].view(shape)
 
-    def _who(self, held: Sequence[_Kept], blocks: Sequence[tuple[Block, Block]]) -> Who | None:
+    def _who(self, held: Sequence[_Kept], pair: Pair) -> Who | None:
         if not held:
             return None
-        key = tuple((id(reply), b.runs, a.runs) for reply, (b, a) in zip(held, blocks, strict=True))
+        every = {id(reply.parts): reply.parts for reply in held}
+        parts = {key: (one[pair.b].block, one[pair.a].block) for key, one in every.items()}
+        key = tuple(map(id, held)), tuple((b.runs, a.runs) for b, a in parts.values())
         if key not in self._known:
-            for b, a in blocks:
+            for b, a in parts.values():
                 if b.local_shape[0] != b.shape[0] or a.local_shape[1] != a.shape[1]:
                     raise ValueError(f"a device held {b.local_shape} of {b.source!r}, {a.local_shape} of {a.source!r}")
-            every = [torch.arange(a.shape[0]) if a.indices[0] is None else a.indices[0] for _, a in blocks]
-            lengths = [len(ranks) for ranks in every]
+            blocks = [parts[id(reply.parts)] for reply in held]
+            ranks = [torch.arange(a.shape[0]) if a.indices[0] is None else a.indices[0] for _, a in blocks]
+            lengths = [len(one) for one in ranks]
             steps = torch.tensor([self._scale * reply.step for reply in held])
             self._known[key] = Who(
                 rank=blocks[0][1].shape[0],
-                ranks=torch.cat(every),
+                ranks=torch.cat(ranks),
                 steps=steps.repeat_interleave(torch.tensor(lengths))[:, None],
                 weights=[reply.weight for reply in held],
                 lengths=lengths,
@@ -195,3 +222,10 @@ class FactorAverage(PartialAverage):
                 rest = rest[written:]
             return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="c", shape=difference.shape))
         return difference  # no room there; there may be some in memory
+
+
+def _matrices(held: Iterable[_Kept], name: str) -> Iterator[Tensor]:
+    """Every device's part of a paired tensor, as it lies in what the device sent."""
+    for reply in held:
+        part, flat = reply.parts[name], reply.difference
+        yield flat.as_strided(part.shape, part.strides, flat.storage_offset() + part.start)

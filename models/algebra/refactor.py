@@ -14,7 +14,7 @@ deterministic, signs included.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -94,30 +94,33 @@ def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tens
 
 
 def refactored(
-    given: Iterable[tuple[Stack, Tensor | None]], rank: int | None, weights: Callable[[Who], Tensor]
+    given: Sequence[tuple[Stack, Tensor | None]], rank: int | None, weights: Callable[[Who], Tensor]
 ) -> list[Factored]:
     """`refactor` of several stacks of one shape and the same devices, whose small matrices are worked on together.
 
     Args:
-        given: every stack with its start; best made as they are asked for, as each is used at once while in cache.
+        given: every stack with its start.
         rank: of all of them; None: as of the pair.
         weights: as of `refactor`, by who stacked; the same for all of them.
     """
     if rank is not None and rank < 1:
         raise ValueError(f"rank = {rank}: allowed is at least 1")
-    stacks, bases, images, wanted = list[Stack](), list[Tensor](), list[Tensor](), rank or 0
-    for stack, start in given:
-        stacks.append(stack)
-        wanted = rank or stack.who.rank
-        most, each = min(len(stack.left), stack.right.shape[1]), weights(stack.who)
-        if len(each) >= _TALL * (wanted + SPARE) and most >= wanted + SPARE:
-            bases.append(inputs([stack], _signs(stack, wanted)[None], each)[0] if start is None else start)
-            images.append(outputs([stack], bases[-1][None], each)[0])
+    if not given:
+        return []
+    stacks = [stack for stack, _ in given]
+    first = stacks[0]
+    wanted, each = rank or first.who.rank, weights(first.who)
     found: list[Factored | None] = [None] * len(stacks)
-    if bases:
-        found = _iterated(stacks, wanted, each, torch.stack(bases), torch.stack(images))
+    if len(each) >= _TALL * (wanted + SPARE) and min(len(first.left), first.right.shape[1]) >= wanted + SPARE:
+        starts = [_begun(stack, wanted, each) if start is None else start for stack, start in given]
+        bases = torch.stack(starts)
+        found = _iterated(stacks, wanted, each, bases, outputs(stacks, bases, each))
     pairs = zip(stacks, found, strict=True)
-    return [_by_core(stack, wanted, weights(stack.who)) if one is None else one for stack, one in pairs]
+    return [_by_core(stack, wanted, each) if one is None else one for stack, one in pairs]
+
+
+def _begun(stack: Stack, rank: int, weights: Tensor) -> Tensor:
+    return inputs([stack], _signs(stack, rank)[None], weights)[0]
 
 
 def _by_core(stack: Stack, rank: int, weights: Tensor) -> Factored:

@@ -2,7 +2,7 @@
 
 Device k has B_k = B[:, ranks_k] + s_k·ΔB_k and A_k likewise, with the pair (B, A) that all of them began with. That
 and what they changed stands in two tall matrices, L = [B, ΔB_1 … ΔB_K] and R = [A; ΔA_1; …; ΔA_K], and the sum is L·M·R
-with a small matrix M that says who counts how much (`Who.mix`). A product with the sum, or with its transpose,
+with a small matrix M that says who counts how much (`Who.mixed`). A product with the sum, or with its transpose,
 is two products with these, and no device's factors are ever written down either.
 """
 
@@ -53,21 +53,26 @@ class Who:
     weights: Sequence[float]
     lengths: Sequence[int]
 
-    _mixes: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _counted: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
-    def mix(self, weights: Tensor) -> Tensor:
-        """M = [E; S]·W·[Eᵀ, S], (R + s, R + s); found once for one `weights`, which is kept with it.
+    @cached_property
+    def _places(self) -> Tensor:
+        """E: a 1 where a stacked rank is that rank of the full pair, (R, s)."""
+        return torch.nn.functional.one_hot(self.ranks, self.rank).T.to(self.steps.dtype)
 
-        E (R x s) has a 1 where a stacked rank is that rank of the full pair; W and S are diagonal: weights and steps.
+    def mixed(self, vectors: Tensor, weights: Tensor) -> Tensor:
+        """vectors·M, (…, R + s), with M = [E; S]·W·[Eᵀ, S]; S and W are diagonal: steps and weights.
 
         Args:
-            weights: w, one per stacked rank, (s,).
+            vectors: rows of R + s, (…, R + s).
+            weights: w, one per stacked rank, (s,); kept, so that one tensor is converted once.
         """
-        if id(weights) not in self._mixes:
-            places = torch.nn.functional.one_hot(self.ranks, self.rank).T.double()
-            both = torch.cat([places, torch.diag(self.steps[:, 0].double())])
-            self._mixes[id(weights)] = (weights, (both * weights.double() @ both.T).to(self.steps.dtype))
-        return self._mixes[id(weights)][1]
+        if id(weights) not in self._counted:
+            self._counted[id(weights)] = (weights, weights.to(self.steps.dtype))
+        counted, steps = self._counted[id(weights)][1], self.steps[:, 0]
+        devices = torch.addcmul(vectors[..., : self.rank] @ self._places, vectors[..., self.rank :], steps)
+        devices *= counted
+        return torch.cat([devices @ self._places.T, devices * steps], -1)
 
     @cached_property
     def shares(self) -> Tensor:
@@ -195,18 +200,34 @@ def outputs(stacks: Sequence[Stack], x: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (stacks, q, m).
     """
-    inner = _each(x, [stack.right.T for stack in stacks]) @ stacks[0].who.mix(weights)
+    inner = stacks[0].who.mixed(_each(x, [stack.right.T for stack in stacks]), weights)
     return _each(inner, [stack.left.T for stack in stacks])
 
 
 def inputs(stacks: Sequence[Stack], y: Tensor, weights: Tensor) -> Tensor:
     """What the sums' transposes make of vectors, y·(Σ w·B_k·A_k) of (stacks, q, n), for y of (stacks, q, m)."""
-    inner = _each(y, [stack.left for stack in stacks]) @ stacks[0].who.mix(weights)
+    inner = stacks[0].who.mixed(_each(y, [stack.left for stack in stacks]), weights)
     return _each(inner, [stack.right for stack in stacks])
 
 
 def _each(vectors: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Each one's vectors times its matrix: in one call where the matrices stand one behind the other in memory."""
+    if (together := _together(matrices)) is not None:
+        return torch.bmm(vectors, together)
     found = vectors.new_empty(*vectors.shape[:2], matrices[0].shape[1])
     for own, matrix, out in zip(vectors, matrices, found, strict=True):
         torch.mm(own, matrix, out=out)
     return found
+
+
+def _together(matrices: Sequence[Tensor]) -> Tensor | None:
+    """Matrices of one shape as one tensor, (number, rows, columns), without a copy; None if they stand elsewhere."""
+    first = matrices[0]
+    places = [matrix.data_ptr() for matrix in matrices]
+    size = first.element_size() * first.numel()
+    alike = all(matrix.shape == first.shape and matrix.stride() == first.stride() for matrix in matrices)
+    shared = all(matrix.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() for matrix in matrices)
+    if not alike or not shared or places != [places[0] + i * size for i in range(len(places))]:
+        return None
+    shape, strides = (len(matrices), *first.shape), (first.numel(), *first.stride())
+    return first.as_strided(shape, strides, first.storage_offset())

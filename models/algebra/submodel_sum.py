@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -39,8 +39,12 @@ class SubmodelSum:
         self._placements, self._sums, self._whole = placements, sums, whole
         self._sizes = [block.numel for block in submodel.values()]
         ends = [sum(self._sizes[: i + 1]) for i in range(len(placements))]
-        self._summed = [sums is not None and not placement.has_classes for placement in placements]
         self._apart = [block.source in apart for block in submodel.values()]
+        # Of what is only counted nothing is added up, so that it needs no buffer to be put in its place once.
+        self._summed = [
+            (left or sums is not None) and not placement.has_classes
+            for placement, left in zip(placements, self._apart, strict=True)
+        ]
         added = [summed and not left for summed, left in zip(self._summed, self._apart, strict=True)]
         stretches = [(end - n, n) for end, n, own in zip(ends, self._sizes, added, strict=True) if own]
         self._stretches = merged(tuple(stretches))
@@ -60,9 +64,8 @@ class SubmodelSum:
             for placement, piece, summed, left in self._each(difference):
                 if not summed:
                     placement.add(None if left else piece, numerator, weights, labels)
-        if self._sums is None:
-            return
         for start, length in self._stretches:
+            assert self._sums is not None  # or there are none
             source, target = difference[start : start + length], self._sums[start : start + length]
             if self._written:
                 target.add_(source, alpha=numerator)
@@ -72,14 +75,22 @@ class SubmodelSum:
         self._weight += denominator
         self._count += count
 
+    @property
+    def has_sums(self) -> bool:
+        """Whether it has a buffer."""
+        return self._sums is not None
+
     def scatter(self) -> None:
         """Put the sum in its place, after the last client."""
-        if self._sums is None or not self._count:
+        if not self._count or not any(self._summed):
             return
         weights = torch.tensor([self._weight, self._count], dtype=torch.float32)
-        for placement, piece, summed, left in self._each(self._sums):
+        pieces: Sequence[Tensor | None] = [None] * len(self._sizes)
+        if self._sums is not None and not self._whole:
+            pieces = self._sums.split(self._sizes)  # type: ignore[no-untyped-call]
+        for placement, piece, summed, left in zip(self._placements, pieces, self._summed, self._apart, strict=True):
             if summed:
-                placement.add(None if self._whole or left else piece, 1.0, weights)
+                placement.add(None if left else piece, 1.0, weights)
         self._weight, self._count, self._written = 0.0, 0, self._whole
 
     def _each(self, flat: Tensor) -> Iterator[tuple[BlockScatter, Tensor, bool, bool]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import ClassVar
 
 from torch import Tensor
@@ -37,7 +36,9 @@ from strategies.method import Preferences, Tensors
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier
 
-_TOGETHER = 8  # pairs that are worked on side by side
+# Bytes of the stacks that are worked on side by side, unless one is larger: of more the calls are fewer, and less stays
+# in cache.
+_TOGETHER = 24 << 20
 
 
 class RankMethod(FlowerStrategy):
@@ -94,18 +95,17 @@ class ProductMethod(RankMethod):
         """The rule's pair in place of the average; all other tensors are as averaged."""
         assert isinstance(average, FactorAverage)
         for pairs in _alike(context.layout, average):
-            made = (average.stack(pair, before, place) for place, pair in enumerate(pairs))
-            stacks = (stack for stack in made if stack is not None)
+            stacks = average.stacks(pairs, before)
             for pair, (b, a) in zip(pairs, self.joined_together(stacks), strict=True):
                 after[pair.b].copy_(b)
                 after[pair.a].copy_(a)
         return remembered
 
-    def joined_together(self, stacks: Iterable[Stack]) -> list[tuple[Tensor, Tensor]]:
+    def joined_together(self, stacks: Sequence[Stack]) -> list[tuple[Tensor, Tensor]]:
         """What `joined` says of each.
 
         Args:
-            stacks: of one shape and the same devices, a few; made as they are asked for.
+            stacks: of one shape and the same devices, a few.
         """
         return [self.joined(stack) for stack in stacks]
 
@@ -119,14 +119,15 @@ class ProductMethod(RankMethod):
 
 
 def _alike(layout: Layout, average: FactorAverage) -> Iterator[Sequence[Pair]]:
-    """The pairs that somebody held, a few of one shape and the same devices at a time."""
-
-    def kind(pair: Pair) -> object:
-        return layout.tensors[pair.b].shape, layout.tensors[pair.a].shape, id(average.who(pair))
-
-    for _, found in groupby(filter(average.who, layout.pairs), kind):
-        pairs = list(found)
-        yield from (pairs[i : i + _TOGETHER] for i in range(0, len(pairs), _TOGETHER))
+    """The pairs that somebody held, several of one shape and the same devices at a time."""
+    kinds: dict[tuple[int, int, int, int], list[Pair]] = {}
+    for pair in layout.pairs:
+        if (who := average.who(pair)) is not None:
+            (rows, _), (_, columns) = (layout.tensors[name].shape for name in (pair.b, pair.a))
+            size = 4 * (rows + columns) * (who.rank + len(who.ranks))
+            kinds.setdefault((rows, columns, id(who), max(1, _TOGETHER // size)), []).append(pair)
+    for (*_, count), pairs in kinds.items():
+        yield from (pairs[i : i + count] for i in range(0, len(pairs), count))
 
 
 def shares_of_holders(average: PartialAverage, layout: Layout) -> dict[str, Tensor]:

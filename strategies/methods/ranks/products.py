@@ -19,7 +19,7 @@ start that a truncation can give.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -41,16 +41,11 @@ class Refactored(ProductMethod):
         """Refactor the weighted sum of products."""
         return self.joined_together([stack])[0]
 
-    def joined_together(self, stacks: Iterable[Stack]) -> list[tuple[Tensor, Tensor]]:
+    def joined_together(self, stacks: Sequence[Stack]) -> list[tuple[Tensor, Tensor]]:
         """Refactor weighted sums of products side by side."""
-        own = list[Stack]()
-
-        def begun() -> Iterator[tuple[Stack, Tensor]]:
-            for stack in stacks:
-                own.append(stack)
-                yield stack, stack.right[: stack.who.rank + SPARE]  # what devices began with, and some of the changes
-
-        return [self._learning(*one) for one in zip(refactored(begun(), None, self.weights), own, strict=True)]
+        # What devices began with, and some of the changes.
+        begun = [(stack, stack.right[: stack.who.rank + SPARE]) for stack in stacks]
+        return [self._learning(*one) for one in zip(refactored(begun, None, self.weights), stacks, strict=True)]
 
     def _learning(self, factored: Factored, stack: Stack) -> tuple[Tensor, Tensor]:
         b, a = factored.pair(self.SPLIT)

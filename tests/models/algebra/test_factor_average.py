@@ -84,6 +84,23 @@ def test_factors_are_what_the_device_had_and_its_difference(in_memory: int) -> N
     ]
 
 
+def test_stacks_side_by_side_are_those_of_single_pairs() -> None:
+    layout = pairs_layout()
+    average, before = FactorAverage(layout), drawn(layout, 9)
+    fold(average, [submodel(layout, plan) for plan in PLANS[:3]], [(1.0, 1.0), (2.0, 2.0), (1.0, 2.0)])
+    average.finish(before)
+    together = [(stack.left.clone(), stack.right.clone()) for stack in average.stacks(layout.pairs, before)]
+    for pair, (left, right) in zip(layout.pairs, together, strict=True):
+        alone = average.stack(pair, before)
+        assert alone is not None
+        assert torch.equal(alone.left, left)
+        assert torch.equal(alone.right, right)
+    fold(average, [submodel(layout, plan) for plan in PLANS], [(1.0, 1.0)] * 4)
+    average.finish(before)
+    with pytest.raises(ValueError, match="held alike"):  # the last device has other ranks of the second
+        list(average.stacks(layout.pairs, before))
+
+
 class Disk:
     """A file that takes so many bytes a call, and so many in all; then it says so or, as some do, takes none."""
 

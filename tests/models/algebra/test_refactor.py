@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.algebra.refactor import SPARE, SPLITS, Factored, Split, refactor, refactored
-from models.algebra.stack import Stack, Who, inputs
+from models.algebra.stack import Stack, Who, inputs, outputs
 
 few = settings(max_examples=25, deadline=None)
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -192,6 +192,21 @@ def test_side_by_side_each_is_what_it_is_alone() -> None:
         assert close(b @ a, (alone[0] @ alone[1]).double(), 1e-5)
         error, least = (b @ a - product).norm(), torch.linalg.svdvals(product)[4:].square().sum().sqrt()
         assert error <= (1 + 1e-4) * least + 1e-5 * product.norm()
+
+
+@pytest.mark.parametrize("rows", [96, 64])
+def test_stacks_that_stand_side_by_side_are_multiplied_alike(rows: int) -> None:
+    """One call for all of them, where each has its place in one tensor, in order."""
+    stacks = [stack_of(12, 4, spread, rows) for spread in (0.1, 0.2, 0.5)]
+    lefts, rights = (torch.stack([getattr(stack, side) for stack in stacks]) for side in ("left", "right"))
+    beside = [
+        Stack(left=left, right=right, who=stack.who) for left, right, stack in zip(lefts, rights, stacks, strict=True)
+    ]
+    each, y, x = stacks[0].who.shares, torch.randn(3, 6, rows), torch.randn(3, 6, 80)
+    for chosen in ([0, 1, 2], [2, 1], [0, 2]):  # also those that do not stand one behind the other
+        some, others = [beside[i] for i in chosen], [stacks[i] for i in chosen]
+        assert torch.allclose(inputs(some, y[chosen], each), inputs(others, y[chosen], each), atol=1e-4)
+        assert torch.allclose(outputs(some, x[chosen], each), outputs(others, x[chosen], each), atol=1e-4)
 
 
 def test_alike_starts_are_told_apart_by_householder() -> None:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Mapping
 from multiprocessing.connection import wait
 from pathlib import Path
+from time import process_time
 
 import torch
 
@@ -23,6 +24,8 @@ from flotilla.settings import Value
 from flotilla.user_code import make_importable
 from models.errors import SettingError
 from server_app import run as _run  # noqa: F401 (so that a forked process has it)
+
+PROCESSOR = "{} seconds of the processor"  # of this process: last line of a run that finished
 
 
 def run_one(config: Mapping[str, Value], nodes: int, processes: int, log: Path, packages: Mapping[str, Path]) -> None:
@@ -52,6 +55,8 @@ def run_one(config: Mapping[str, Value], nodes: int, processes: int, log: Path, 
             said = str(error) if isinstance(error, SettingError) else f"{type(error).__name__}: {error}"
             print(" ".join(said.split()), file=sys.stderr)
             code = 1
+        if not code:  # the last line of one that failed says why
+            print(PROCESSOR.format(f"{process_time():.2f}"))
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)

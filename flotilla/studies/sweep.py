@@ -31,6 +31,13 @@ from server_app.metrics import value_of
 
 SWEEP, RUNS, LOGS, FAILED = "sweep.json", "runs", "logs", "failed"
 STOPPED = 128 + signal.SIGTERM  # exit code of a run that was told to stop
+# What a run needs late, for its folder: two seconds of the processor, once in place of once a run.
+_LATE = (
+    "tensorboard.compat.proto.event_pb2",
+    "tensorboard.summary.writer.record_writer",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
+)
 _LOOK = 1.0  # seconds between two looks at how far the runs are
 _END = 30.0  # seconds that runs get to stop in, after which they are killed
 
@@ -210,7 +217,7 @@ def _run_sweep(
 ) -> Progress:
     from flotilla.local.start import prepare_workers
 
-    context = prepare_workers("flotilla.studies.one_run")
+    context = prepare_workers("flotilla.studies.one_run", *_LATE)
     todo = [cell for cell in cells if not folder.finished(cell) and (retry or folder.failed(cell) is None)]
     ready = {cell: settings_of(folder, cell, app_dir, code) for cell in todo}
     folder.write(cells)

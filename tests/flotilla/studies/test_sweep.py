@@ -117,6 +117,7 @@ def test_a_sweep_that_was_killed_and_stopped_comes_to_the_same(tmp_path: Path) -
     found = hashes(swept)
     assert len(found) == 9
     name = next(name for name in found if name.startswith("fedrolex-seed-2"))
+    assert "seconds of the processor" in (swept / "logs" / f"{name}.log").read_text(encoding="utf-8")
     settings = [line for line in SWEEP.splitlines() if " = " in line and not line.startswith(("method", "seed"))]
     keys = " ".join(line.replace(" = ", "=") for line in [*settings, 'method = "fedrolex"', "seed = 2"])
     command = [sys.executable, "-m", "flotilla", "run", "--engine", "local", "--run-dir", "alone", "-c", keys]

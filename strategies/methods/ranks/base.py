@@ -10,7 +10,7 @@ tier's rate is r/R, and the start of a round is a truncation. Two kinds of rules
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 

@@ -125,19 +125,27 @@ def _run(options: Options) -> int:
     except SettingsError as error:
         print(f"ranks: {error}", file=sys.stderr)
         return 2
-    runs = [
-        Place(part=part, method=method, seed=int(str(cell.seed)), run=place.run(cell), log=place.log(cell))
-        for cell in wanted
-        for part in parts
-        for method in methods
-        if cell.row == row_of(part, method) and place.finished(cell)
-    ]
-    shown = tables(runs)
-    print(shown)
+    runs = finished(place, wanted, parts, methods)
+    print(tables(runs))
     if options.write:
-        replace_part(DOCUMENT, "ranks", shown)
-        NUMBERS.write_text(as_csv(runs), encoding="utf-8")
+        write(runs)
     return 0
+
+
+def finished(place: Folder, wanted: Sequence[Cell], parts: Sequence[str], methods: Sequence[str]) -> list[Place]:
+    """Those of the wanted runs that are finished."""
+    rows = {row_of(part, method): (part, method) for part in parts for method in methods}
+    told = [(*rows[cell.row], cell) for cell in wanted if place.finished(cell)]
+    return [
+        Place(part=part, method=method, seed=int(str(cell.seed)), run=place.run(cell), log=place.log(cell))
+        for part, method, cell in told
+    ]
+
+
+def write(runs: Sequence[Place]) -> None:
+    """Put tables and numbers into docs/."""
+    replace_part(DOCUMENT, "ranks", tables(runs))
+    NUMBERS.write_text(as_csv(runs), encoding="utf-8")
 
 
 TASK = Command(

@@ -38,6 +38,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "claims": ("claims", "what papers say of selection, fairness and compression, tried (docs/claims.md)"),
         "clusters": ("clusters", "do clusters find planted groups? (docs/clusters.md)"),
         "fleet": ("fleet", "measured tiers against fixed proportions (docs/fleet.md)"),
+        "waiting": ("waiting", "rounds that wait, ask more than they need, or are buffered (docs/fleet.md)"),
         "study": ("study.study", "which exponents of the utility rule pay, and a regression (docs/study.md)"),
         "lies": ("lies", "one node of ten that lies in each number it says (docs/lies.md)"),
         "foreign": ("foreign", "other people's networks, trained by four methods (docs/networks.md)"),

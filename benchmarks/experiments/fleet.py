@@ -108,10 +108,10 @@ def compare(seeds: Sequence[int], rounds: int) -> dict[str, list[Course]]:
     return found
 
 
-def text(found: Mapping[str, Sequence[Course]]) -> str:
-    """The table, with what it is about."""
+def rows_of(found: Mapping[str, Sequence[Course]], first: str = "tiers, deadline") -> str:
+    """The table; `first` is above its first column."""
     heads = [
-        "tiers, deadline",
+        first,
         *(f"{100 * target:.0f} % after" for target in TARGETS),
         "seconds a round",
         "replies that count",
@@ -131,11 +131,16 @@ def text(found: Mapping[str, Sequence[Course]]) -> str:
                 _spread([100 * c.smallest[-1] for c in courses]),
             ]
         )
+    return table(heads, rows, markdown=True)
+
+
+def text(found: Mapping[str, Sequence[Course]]) -> str:
+    """The table, with what it is about."""
     seeds, rounds = len(found[MEASURED]), len(found[MEASURED][0].seconds)
     return (
         f"{seeds} seeds, {rounds} rounds each; virtual seconds (mean, least to most over the seeds) until the global "
         f"network's test accuracy is first reached; accuracies in % after the last round.\n\n"
-        + table(heads, rows, markdown=True)
+        + rows_of(found)
         + f"\n\n![accuracy over virtual time]({PICTURE.name})"
     )
 
@@ -152,7 +157,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def draw(found: Mapping[str, Sequence[Course]], file: Path = PICTURE) -> None:
+def draw(found: Mapping[str, Sequence[Course]], file: Path = PICTURE, colours: Mapping[str, str] = _COLOURS) -> None:
     """Draw accuracy over virtual time: a line a seed."""
     with picture(file, (7.2, 3.4)) as axes:
         for name, courses in found.items():
@@ -160,7 +165,7 @@ def draw(found: Mapping[str, Sequence[Course]], file: Path = PICTURE) -> None:
                 axes.plot(
                     course.seconds,
                     [100 * one for one in course.accuracy],
-                    color=_COLOURS[name],
+                    color=colours[name],
                     linewidth=1.2,
                     label=name if i == 0 else None,
                 )

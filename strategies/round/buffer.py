@@ -65,6 +65,7 @@ class Buffer(Stateful):
 
     Attributes:
         flights: who trains, in the order in which they were asked.
+        whole: Σ n of the round so far.
     """
 
     begins = True
@@ -94,7 +95,7 @@ class Buffer(Stateful):
         """Begin a round."""
         del state
         self._now = round_number
-        self._counted = self._whole = 0.0  # Σ s n and Σ n
+        self._counted = self.whole = 0.0  # Σ s n and Σ n
 
     # ---- who trains --------------------------------------------------------------------------------------------------
 
@@ -188,11 +189,11 @@ class Buffer(Stateful):
     def _note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
         """Hear of a reply that is added."""
         self._counted += update.denominator
-        self._whole += update.denominator / self._share(self._now - assignment.asked_in)
+        self.whole += update.denominator / self._share(self._now - assignment.asked_in)
 
     def discount(self, average: PartialAverage) -> None:
         """Let stale replies move what everybody holds less; see the formula above."""
-        counted = self._counted / self._whole
+        counted = self._counted / self.whole
         self._rounds += 1
         pace = max(_MEMORY, 1 / self._rounds)
         for name, held in average.denominators().items():
@@ -209,7 +210,7 @@ class Buffer(Stateful):
         outcome.report.buffer = {"training": len(self.flights)}
         if ages:
             outcome.report.buffer |= {"staleness_mean": sum(ages) / len(ages), "staleness_max": max(ages)}
-            outcome.report.buffer |= {"counted": self._counted / self._whole}
+            outcome.report.buffer |= {"counted": self._counted / self.whole}
 
     def checkpoint(self) -> Saved:
         """Who trains, what they will reply and when, and who held what in the recent rounds."""

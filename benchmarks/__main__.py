@@ -46,6 +46,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "pretrain",
             "a small base, trained on half of a data set and adapted to the other (docs/adapters.md)",
         ),
+        "bases": ("bases", "a base in fewer bits, or a part of it: bytes, memory, accuracy (docs/adapters.md)"),
         "memory-limit": ("memory_limit", "block-wise training beside DepthFL in half of the memory (docs/adapters.md)"),
         "ranks": ("ranks", "like for like: rules for adapters of unlike ranks, from one base (docs/ranks.md)"),
         "flower-runs": ("flower_runs", "everything that can be configured, once, through Flower itself (docs/runs.md)"),

@@ -5,14 +5,15 @@ trains every stage, one after the other, on frozen ones before it; DepthFL train
 devices hold the widest leading part that fits, in tenths; and the whole network without a limit stands beside them as
 the ceiling. Same pictures, devices, rounds and steps for all; a constant learning rate, since one that falls over the
 run would leave little of it to the stage that comes last. DepthFL's exits are plain: behind its bottlenecks not even
-one stage fits.
+one stage fits. Runs are in runs/memory-limit/ and not repeated once they have ended.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,7 +32,7 @@ from models.networks.spec import NetworkSpec
 
 DOCUMENT = DOCS / "adapters.md"
 WIDTHS, BLOCKS, BATCH = (8, 16, 32, 64), (1, 2, 2, 2), 32
-ROUNDS, STEPS, CLIENTS = 20, 40, 4
+ROUNDS, STEPS, CLIENTS = 12, 40, 4
 DATASET, INPUT = "fashion-mnist", (1, 28, 28)
 LIMIT = Fraction(1, 2)
 SETTINGS = (
@@ -100,10 +101,16 @@ def accuracies(folder: Path) -> tuple[float, float]:
     return found[-1], max(found)
 
 
-HEADS = ["trained", "largest step, MiB", "of all", "last round", "by seed", "best round", "seconds a run"]
+def finished(folder: Path) -> bool:
+    """Whether a run has ended; one that was stopped is in the way of a new one, which says so."""
+    summary = folder / "summary.json"
+    return summary.is_file() and json.loads(summary.read_text(encoding="utf-8"))["status"] == "finished"
 
 
-def cells(way: Way, full: int, found: Sequence[tuple[float, float]], seconds: Sequence[float]) -> list[str]:
+HEADS = ["trained", "largest step, MiB", "of all", "last round", "by seed", "best round"]
+
+
+def cells(way: Way, full: int, found: Sequence[tuple[float, float]]) -> list[str]:
     """A line of the table; accuracies in percent."""
     last, best = [one[0] for one in found], [one[1] for one in found]
     return [
@@ -113,36 +120,30 @@ def cells(way: Way, full: int, found: Sequence[tuple[float, float]], seconds: Se
         f"{100 * fmean(last):.1f} %",
         ", ".join(f"{100 * one:.1f}" for one in last),
         f"{100 * fmean(best):.1f} %",
-        f"{fmean(seconds):.0f}",
     ]
 
 
 def _run(options: Options) -> int:
-    """Run every way with every seed, and print the table."""
-    rounds = options.rounds or ROUNDS
-    lines: list[Sequence[str]] = []
-    compared = ways()
+    """Run every way with every seed, some side by side, and print the table; finished runs are not repeated."""
+    rounds, compared = options.rounds or ROUNDS, ways()
     with tempfile.TemporaryDirectory(prefix="memory-limit-") as folder:
         file = part(Path(folder), options.data_root or DataSettings(dataset=DATASET).data_root, DATASET)
         data = f'dataset="npz:{file.name}" data-root="{file.parent}"'
-        for number, way in enumerate(compared):
-            found, seconds = [], []
-            for seed in options.seeds:
-                run = Path(folder) / f"{number}-{seed}"
-                keys: Mapping[str, int] = {
-                    "clients": CLIENTS,
-                    "steps": STEPS,
-                    "batch": BATCH,
-                    "rounds": rounds,
-                    "seed": seed,
-                }
-                ran = flotilla_run(
-                    run, f"{data} {way.keys} {SETTINGS.format(**keys)}", "--engine", "local", "--processes", "0"
-                )
-                seconds.append(ran.seconds)
-                found.append(accuracies(run))
-            lines.append(cells(way, compared[0].memory, found, seconds))
-            print("  ".join(lines[-1]), flush=True)
+
+        def trained(way: Way, seed: int) -> tuple[float, float]:
+            run = options.root.absolute() / "runs" / "memory-limit" / f"{compared.index(way)}-{rounds}-{seed}"
+            keys = SETTINGS.format(clients=CLIENTS, steps=STEPS, batch=BATCH, rounds=rounds, seed=seed)
+            if not finished(run):
+                flotilla_run(run, f"{data} {way.keys} {keys}", "--engine", "local", "--processes", "0")
+            found = accuracies(run)
+            print(f"{way.name}, seed {seed}: {found[0]:.1%}, at best {found[1]:.1%}", flush=True)
+            return found
+
+        jobs = [(way, seed) for seed in options.seeds for way in compared]
+        with ThreadPoolExecutor(options.processes or 1) as pool:
+            found = dict(zip(jobs, pool.map(lambda job: trained(*job), jobs), strict=True))
+    full = compared[0].memory
+    lines = [cells(way, full, [found[way, seed] for seed in options.seeds]) for way in compared]
     said = (
         f"{rounds} rounds of {CLIENTS // 2} of {CLIENTS} devices, {STEPS} steps of {BATCH} pictures each; {TRAIN:,}"
         f" pictures of Fashion-MNIST, {TEST:,} to test; means of seeds {', '.join(map(str, options.seeds))}."
@@ -153,4 +154,6 @@ def _run(options: Options) -> int:
     return 0
 
 
-TASK = Command(_run, defaults={"seeds": (1, 2, 3), "rounds": 0, "data_root": "", "write": False})
+TASK = Command(
+    _run, defaults={"seeds": (1, 2, 3), "rounds": 0, "processes": 1, "data_root": "", "root": Path(), "write": False}
+)

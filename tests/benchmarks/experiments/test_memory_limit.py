@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.experiments.memory_limit import LIMIT, accuracies, cells, ways
+from benchmarks.experiments.memory_limit import LIMIT, accuracies, cells, finished, ways
 
 
 def test_everything_but_the_ceiling_fits() -> None:
@@ -23,10 +23,16 @@ def test_last_and_best_round_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     assert accuracies(tmp_path) == (0.6, 0.7)
     way = ways()[1]
-    assert cells(way, 2 * way.memory, [(0.6, 0.7), (0.5, 0.5)], [10.0, 20.0])[2:] == [
+    assert cells(way, 2 * way.memory, [(0.6, 0.7), (0.5, 0.5)])[2:] == [
         "0.50",
         "55.0 %",
         "60.0, 50.0",
         "60.0 %",
-        "15",
     ]
+
+
+def test_only_a_run_that_has_ended_is_not_repeated(tmp_path: Path) -> None:
+    assert not finished(tmp_path)
+    for status in ("stopped", "finished"):
+        (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
+        assert finished(tmp_path) == (status == "finished")

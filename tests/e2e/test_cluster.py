@@ -133,8 +133,10 @@ def test_a_worker_of_one_machine_that_is_killed_is_replaced(undisturbed: Path, t
 
 
 def _is_actor_of(process: psutil.Process, flotilla: int) -> bool:
-    """Whether a process is a worker of the run of a `flotilla` process; its title has taken its environment's place."""
+    """Whether a process is a worker of the run of a `flotilla` process: it has Ray's title, or is forked twice."""
     try:
-        return "ClientAppActor" in "".join(process.cmdline()) and f"/flotilla-{flotilla}-" in process.cwd()
+        here = f"/flotilla-{flotilla}-" in process.cwd()
+        forked = all("app_process" in "".join(one.cmdline()) for one in [process, *process.parents()[:2]])
+        return here and (forked or "ClientAppActor" in "".join(process.cmdline()))
     except psutil.Error:
         return False

@@ -30,7 +30,7 @@ _PYTHON: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     **{name: getattr(torch, name) for name in ("sym_max", "sym_min", "sym_int", "sym_not", "_check")},
 }
-_CHECKS = ("sym_size", "_assert_tensor_metadata", "_assert_scalar")  # operations that need no rule
+_CHECKS = ("sym_size", "sym_numel", "_assert_tensor_metadata", "_assert_scalar")  # operations that need no rule
 _NAMED = {  # kinds of arguments that have a name in torch
     "dtype": torch.dtype,
     "layout": torch.layout,

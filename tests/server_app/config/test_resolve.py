@@ -310,7 +310,7 @@ def test_more_nodes_than_there_are_cannot_be_needed() -> None:
 def test_a_mean_that_no_coordinate_could_have(mean: str) -> None:
     assert refusal(guard_mean=mean, num_clients=2).key == "guard-mean"
     error = refusal(guard_mean=mean, fraction_train=0.34, guard_faulty=2)  # 3 of 6
-    assert "3 nodes train in a round" in error.allowed
+    assert "3 replies make a round" in error.allowed
     assert "= 5 of them" in error.allowed
     assert configured(guard_mean=mean, fraction_train=0.34).settings.trained_at_most == 3
 

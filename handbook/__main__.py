@@ -21,7 +21,7 @@ def main() -> int:
     names = METHODS.names()
     try:
         stage(ROOT, folder, method_pages(ROOT, names), listed=names)
-    except LinkError as error:
+    except (LinkError, FileExistsError) as error:
         print(f"handbook: {error}", file=sys.stderr)
         return 1
     print(f"{folder}: pages of {len(names)} methods, and those of docs/")

@@ -36,8 +36,13 @@ def stage(root: Path, folder: Path, methods: Mapping[str, Mapping[str, str]], *,
 
     Raises:
         LinkError: a link that goes nowhere.
+        FileExistsError: the folder has something in it and was not made here.
     """
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIGURATION).is_file():
+        raise FileExistsError(f"{folder} is no staged site: allowed is a new folder, or one that this has made")
     shutil.rmtree(folder, ignore_errors=True)
+    told = json.dumps(configuration(navigation(listed)), indent=1, ensure_ascii=False)
+    _write(folder / CONFIGURATION, told + "\n")  # JSON is YAML
     pages = folder / PAGES_FOLDER
     made = {f"{place}/{name}" for place, some in methods.items() for name in some}
     for page in files(PAGES):
@@ -50,8 +55,6 @@ def stage(root: Path, folder: Path, methods: Mapping[str, Mapping[str, str]], *,
             _write(pages / place / name, text)
             for target in links(text) if name.endswith(".md") else ():
                 _bring(root, pages, f"{place}/{name}", target, made)
-    told = json.dumps(configuration(navigation(listed)), indent=1, ensure_ascii=False)
-    _write(folder / CONFIGURATION, told + "\n")  # JSON is YAML
 
 
 def _bring(root: Path, pages: Path, page: str, target: str, made: set[str]) -> None:

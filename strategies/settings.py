@@ -133,7 +133,7 @@ class RoundRules:
     staleness_exponent: float = setting(
         0.5,
         "a: a reply whose state is τ rounds old counts (1 + τ)^-a times; 0.5 is FedBuff's, 0 counts all alike",
-        at_least(0),
+        between(0, 4),
         read_by=_BUFFERED,
     )
     quorum: float = setting(

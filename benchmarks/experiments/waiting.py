@@ -6,10 +6,10 @@ as have the replies of 500 requests, so buffered runs of five replies a round ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from time import process_time
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -44,14 +44,24 @@ def of_one_network() -> Iterator[None]:
         yield
 
 
-# What it is called in the table → settings, replies a round, and the colour of its lines.
-RUNS: Mapping[str, tuple[Keys, int, str]] = {
-    f"all of 20, {LONG:g} s": ({"deadline": LONG}, REPLIES, "#b0b0b0"),
-    f"all of 20, {SHORT:g} s": ({"deadline": SHORT}, REPLIES, "#6baed6"),
-    f"the first 20 of 30, {LONG:g} s": ({"deadline": LONG, "over-selection": _MORE}, REPLIES, "#f0a030"),
-    "buffered, 5 by FedBuff's rule": (buffered(5), 5, "#9467bd"),
-    "buffered, 10": (buffered(10), 10, "#2ca02c"),
-    "buffered, 5": (buffered(5), 5, "#08306b"),
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A run: its settings, the replies of a round, the colour of its lines, and the rule of the average if not ours."""
+
+    keys: Keys
+    replies: int = REPLIES
+    colour: str
+    rule: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+# By what it is called in the table.
+RUNS: Mapping[str, Row] = {
+    f"all of 20, {LONG:g} s": Row(keys={"deadline": LONG}, colour="#b0b0b0"),
+    f"all of 20, {SHORT:g} s": Row(keys={"deadline": SHORT}, colour="#6baed6"),
+    f"the first 20 of 30, {LONG:g} s": Row(keys={"deadline": LONG, "over-selection": _MORE}, colour="#f0a030"),
+    "buffered, 5 by FedBuff's rule": Row(keys=buffered(5), replies=5, colour="#9467bd", rule=of_one_network),
+    "buffered, 10": Row(keys=buffered(10), replies=10, colour="#2ca02c"),
+    "buffered, 5": Row(keys=buffered(5), replies=5, colour="#08306b"),
 }
 
 
@@ -60,10 +70,10 @@ def compare(seeds: Sequence[int], rounds: int) -> dict[str, list[Course]]:
     found: dict[str, list[Course]] = {name: [] for name in RUNS}
     for seed in seeds:
         began = process_time()
-        for name, (keys, replies, _) in RUNS.items():
-            rule: Any = of_one_network() if "rule" in name else nullcontext()
-            with rule:
-                found[name].append(run({**keys, "seed": seed, "num-server-rounds": rounds * REPLIES // replies}))
+        for name, row in RUNS.items():
+            with row.rule():
+                length = rounds * REPLIES // row.replies
+                found[name].append(run({**row.keys, "seed": seed, "num-server-rounds": length}))
         print(f"seed {seed}: {process_time() - began:.0f} CPU s", flush=True)
     return found
 
@@ -87,7 +97,7 @@ def _run(options: Options) -> int:
     print(text(found))
     if options.write:
         replace_part(DOCUMENT, "waiting", text(found))
-        draw(found, PICTURE, {name: colour for name, (_, _, colour) in RUNS.items()})
+        draw(found, PICTURE, {name: row.colour for name, row in RUNS.items()})
     return 0
 
 

@@ -253,10 +253,7 @@ class PartialAverage:
         sums = None
         if whole:
             sums = self._flat
-        elif (
-            sum(part.has_sums for part in self._parts.values()) < _MOST_SUMS
-            and self._used + submodel.numel <= self._sums.numel()
-        ):
+        elif self._room_for(submodel.numel):
             sums = self._sums[self._used : self._used + submodel.numel]
             self._used += submodel.numel
         written = whole and not self._stale

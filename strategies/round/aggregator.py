@@ -109,6 +109,7 @@ class RoundAggregator:
 
     def take_read(self, i: int, update: ClientUpdate | Rejected, missed: bool) -> None:
         """Take what came of request `i` when it had its turn, and was read before: a reply, or why there is none."""
+        self.settle()
         began = perf_counter()
         with self._named(i, missed=missed):
             if isinstance(update, Rejected):

@@ -47,6 +47,13 @@ def test_pages_and_what_they_link_to_are_at_their_places(tmp_path: Path) -> None
     assert not (pages / "stale.md").exists()
 
 
+def test_a_folder_with_something_else_in_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("of years")
+    with pytest.raises(FileExistsError, match="allowed is a new folder"):
+        stage(ROOT, tmp_path, {}, listed=[])
+    assert (tmp_path / "mine.txt").read_text() == "of years"
+
+
 def _pairs(nav: list[dict[str, object]]) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     for entry in nav:

@@ -18,18 +18,19 @@ def test_every_run_has_a_row_and_a_line(tmp_path: Path) -> None:
     rows = [line for line in text(found).splitlines() if line.startswith("|")]
     assert len(rows) == 2 + len(RUNS)
     assert all("4 (4 to 4)" in row and "never" in row for row in rows[2:])
-    draw(found, tmp_path / "waiting.svg", {name: colour for name, (_, _, colour) in RUNS.items()})
+    draw(found, tmp_path / "waiting.svg", {name: row.colour for name, row in RUNS.items()})
     assert "<svg" in (tmp_path / "waiting.svg").read_text()
 
 
 def test_every_run_can_be_run() -> None:
-    for keys, replies, _ in RUNS.values():
-        settings = resolve({}, overrides={**COMMON, **keys}).settings
-        assert settings.replies == replies
+    for row in RUNS.values():
+        settings = resolve({}, overrides={**COMMON, **row.keys}).settings
+        assert settings.replies == row.replies
 
 
 def test_the_control_is_for_its_runs_only() -> None:
     usual = Buffer.discount
+    assert [name for name, row in RUNS.items() if row.rule is of_one_network] == ["buffered, 5 by FedBuff's rule"]
     with of_one_network():
         assert Buffer.discount is not usual
     assert Buffer.discount is usual

@@ -305,7 +305,8 @@ def test_every_selector(play: Player, fleets: dict[str, str], selection: str) ->
         ("dynamic-alpha", {"dynamic_alpha": "0.1"}, "FedDyn"),
         ("min-cover", {"min_cover": 3}, "1 to 2"),
         ("buffer-size", {"buffer_size": 0}, "at least 1"),
-        ("staleness-exponent", {"staleness_exponent": -1.0}, "at least 0"),
+        ("staleness-exponent", {"staleness_exponent": -1.0}, "0 to 4"),
+        ("staleness-exponent", {"staleness_exponent": 40.0}, "0 to 4"),
         ("aggregation-mode", {"aggregation_mode": "eventually"}, "rounds, buffered"),
     ],
 )

@@ -18,12 +18,13 @@ class Options:
         seeds: of the runs.
         more_seeds: seeds 1 to this for the part of a study that needs more.
         rounds, nodes: of a run; 0 is what the part usually has.
+        turns: with what is compared; 0 is what the part usually has.
         processes: workers; None is one per core, 0 none.
         methods, partitions: rows and divisions of a table; () is all.
         only: rows whose name has one of these.
         data_root: folder of published data sets; "" where there is none.
         root: a checkout.
-        json, rows, against: files to write, to read instead of measuring, to compare with.
+        json, rows, against: files to write, to read instead of measuring, to compare with, which may be a checkout.
         default_job: whether the default job is run, too.
         walk: whether every step is printed.
         write: whether docs/ gets what was found.
@@ -35,6 +36,7 @@ class Options:
     more_seeds: int = 0
     rounds: int = 0
     nodes: int = 0
+    turns: int = 0
     processes: int | None = None
     methods: Sequence[str] = ()
     partitions: Sequence[str] = ()
@@ -54,6 +56,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "more_seeds": {"type": int, "metavar": "N", "help": "seeds 1 to N for the regression"},
     "rounds": {"type": int, "metavar": "N", "help": "rounds of a run"},
     "nodes": {"type": int, "metavar": "N", "help": "nodes of a run"},
+    "turns": {"type": int, "metavar": "N", "help": "bench startup: turns with the other checkout"},
     "processes": {"type": int, "metavar": "N", "help": "workers; one per core unless given, 0: none"},
     "methods": {"nargs": "+", "metavar": "NAME", "help": "rows of the table"},
     "partitions": {"nargs": "+", "metavar": "NAME", "help": "divisions of the data"},
@@ -62,7 +65,11 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "root": {"type": Path, "metavar": "DIR", "help": "a checkout; this one unless given"},
     "json": {"type": Path, "metavar": "FILE", "help": "write what was found as JSON"},
     "rows": {"type": Path, "metavar": "FILE", "help": "take the rows from such a file instead of measuring"},
-    "against": {"type": Path, "metavar": "FILE", "help": "compare with what another checkout printed"},
+    "against": {
+        "type": Path,
+        "metavar": "PLACE",
+        "help": "what another checkout printed; bench startup: that checkout",
+    },
     "default_job": {"action": "store_true", "help": "run the default job, too"},
     "walk": {"action": "store_true", "help": "print every step"},
     "write": {"action": "store_true", "help": "put what was found into docs/"},

@@ -18,6 +18,7 @@ from flotilla import about
 from flotilla.aftermath import aftermath
 from flotilla.argument_help import with_argument_help
 from flotilla.deploy import commands as deploy_commands
+from flotilla.ending import ends_at_once
 from flotilla.networks import commands as network_commands
 from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.serving import commands as serving_commands
@@ -80,7 +81,7 @@ flotilla run --resume runs/latest
 
 [bold]Settings[/bold]: flotilla keys \\[WORD], flotilla explain KEY, docs/configuration.md
 
-[bold]Exit codes[/bold]: 0 finished; 1 failed; 2 a wrong setting, nothing was started; 129, 130, 143 stopped by SIGHUP,
+[bold]Exit codes[/bold]: 0 finished; 1 failed; 2 a wrong setting, nothing has run; 129, 130, 143 stopped by SIGHUP,
 Ctrl-C, SIGTERM
 """
 
@@ -128,10 +129,57 @@ def run(
     except ClusterError as error:
         print(f"flotilla: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
-    if engine is Engine.local and processes != 0:
-        from flotilla.local.start import prepare_workers
+    found: list[Settings] = []
 
-        prepare_workers()
+    def checked() -> Settings:
+        settings = _checked(
+            app_dir,
+            run_config,
+            run_dir=run_dir,
+            resume=resume,
+            nodes=nodes,
+            own_code=own_code,
+            one_machine=on is None,
+        )
+        found.append(settings)
+        return settings
+
+    if engine is Engine.local:
+        if processes != 0:
+            from flotilla.local.start import prepare_workers
+
+            prepare_workers()
+        code = _run_local(checked(), processes)
+    else:
+        from flotilla.superlink.run import run_flower
+
+        code = run_flower(
+            checked,
+            processes=processes or None,
+            gpus_per_client=gpus_per_client,
+            cluster=on,
+            verbose=verbose,
+        )
+    again = ["flotilla", "run", *([str(app_dir)] if app_dir else []), *_given("--engine", engine, Engine.flower)]
+    again += [word for path in own_code or () for word in ("--with", str(path))]
+    again += [*_given("--cluster", cluster), *(word for one in cluster_env or () for word in ("--cluster-env", one))]
+    aftermath(
+        found[0].folder if found else None, code, [*again, *_given("--processes", processes), *_given("--nodes", nodes)]
+    )
+    raise typer.Exit(code)
+
+
+def _checked(
+    app_dir: Path | None,
+    run_config: list[str] | None,
+    *,
+    run_dir: Path | None,
+    resume: Path | None,
+    nodes: int | None,
+    own_code: list[Path] | None,
+    one_machine: bool,
+) -> Settings:
+    """The settings of a run; what is wrong with them is said, and ends the command with 2."""
     try:
         settings = prepare(
             chosen_app(app_dir),
@@ -140,7 +188,7 @@ def run(
             resume=resume,
             nodes=nodes,
             code=own_code or (),
-            one_machine=on is None,
+            one_machine=one_machine,
         )
     except SettingsError as error:
         print(f"flotilla: {error}", file=sys.stderr)
@@ -151,19 +199,7 @@ def run(
         raise typer.Exit(2)
     if warning := settings.code.warning():
         print(f"flotilla: {warning}", file=sys.stderr)
-    if engine is Engine.local:
-        code = _run_local(settings, processes)
-    else:
-        from flotilla.superlink.run import run_flower
-
-        code = run_flower(
-            settings, processes=processes or None, gpus_per_client=gpus_per_client, cluster=on, verbose=verbose
-        )
-    again = ["flotilla", "run", *([str(app_dir)] if app_dir else []), *_given("--engine", engine, Engine.flower)]
-    again += [word for path in own_code or () for word in ("--with", str(path))]
-    again += [*_given("--cluster", cluster), *(word for one in cluster_env or () for word in ("--cluster-env", one))]
-    aftermath(settings.folder, code, [*again, *_given("--processes", processes), *_given("--nodes", nodes)])
-    raise typer.Exit(code)
+    return settings
 
 
 def _given(option: str, value: object, default: object = None) -> Sequence[str]:
@@ -268,7 +304,8 @@ def _run_local(settings: Settings, processes: int | None) -> int:
 
 def main() -> None:
     """Entry point of the console script."""
-    with_argument_help(app)(prog_name="flotilla")  # also as python -m flotilla: completion goes by the name
+    with ends_at_once():
+        with_argument_help(app)(prog_name="flotilla")  # also as python -m flotilla: completion goes by the name
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a command line to the settings of one run, checked before anything starts.
+"""From a command line to the settings of one run, checked before it begins.
 
 The app's pyproject.toml names every setting and its default (`[tool.flwr.app.config]`). `--run-config` changes some,
 the command line's own options change a few more, paths become absolute (neither half of a Flower app has the user's

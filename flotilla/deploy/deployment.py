@@ -81,6 +81,9 @@ class Deployment(SuperLink):
             return ["--insecure", *options]
         return [*options, *_certificate(self._keys, self._keys / "superlink"), "--enable-supernode-auth"]
 
+    def _app_options(self) -> list[str]:
+        return []
+
     def submit(
         self,
         app_dir: Path,

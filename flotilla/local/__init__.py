@@ -31,11 +31,8 @@ def run_local(
     Raises:
         SettingError: a setting that cannot be used.
     """
-    from client_app.app import app
     from flotilla.local.directory import directory_of
-    from flotilla.local.grid import LazyContexts, LocalGrid
     from flotilla.local.output import no_colours_into_pipes
-    from flotilla.local.pool import PoolGrid
     from server_app.config.resolve import resolve
     from server_app.run import Run
 
@@ -43,8 +40,13 @@ def run_local(
     config = resolve(run_config)
     directory = directory_of(config.data, nodes)
     if processes == 0:
+        from client_app.app import app
+        from flotilla.local.grid import LazyContexts, LocalGrid
+
         Run(config, LocalGrid(app, LazyContexts(config.flat, nodes), directory=directory)).execute()
         return 0
+    from flotilla.local.pool import PoolGrid
+
     with PoolGrid(config.flat, nodes, processes, packages, directory=directory) as grid:
         Run(config, grid).execute()
     return 0

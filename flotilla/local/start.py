@@ -31,7 +31,7 @@ def prepare_workers(*modules: str) -> ForkServerContext | SpawnContext:
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
-    forkserver.set_forkserver_preload([f"{__package__}.preloaded", *modules])
+    forkserver.set_forkserver_preload([f"{__package__}.unceremonious", f"{__package__}.preloaded", *modules])
     with _deaf_to_interrupts():
         forkserver.ensure_running()
     return multiprocessing.get_context("forkserver")

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -32,7 +33,7 @@ class Stopped(BaseException):
 
 
 def run_flower(
-    settings: Settings,
+    check: Callable[[], Settings],
     *,
     processes: int | None = None,
     gpus_per_client: float | None = None,
@@ -42,7 +43,8 @@ def run_flower(
     """Run a Flower app through a private SuperLink and Flower's simulation.
 
     Args:
-        settings: from `flotilla.settings.prepare`.
+        check: says what to run, from `flotilla.settings.prepare`, while SuperLink and simulation are starting; what it
+            raises goes through, and nothing is left of them.
         processes: clients that train at the same time; None is one per CPU core.
         gpus_per_client: share of a GPU per client; None is 0.25 where there is a GPU.
         cluster: Ray cluster that runs the clients; None: this machine.
@@ -51,14 +53,19 @@ def run_flower(
     Returns:
         0 when the run finished, 1 when it failed, 128 + the signal's number when it was stopped.
     """
-    if cluster is None:
-        return run_on(SuperLink, settings, federation(settings.nodes, processes, gpus_per_client), verbose=verbose)
 
     def of_a_cluster(home: Path, env: Mapping[str, str], started: Callable[[int], None]) -> SuperLink:
+        assert cluster is not None
         told = cluster.environment(env, processes=processes, gpus_per_client=gpus_per_client)
         return SuperLink(home, told, started)
 
-    return run_on(of_a_cluster, settings, federation(settings.nodes, None, 0.0), verbose=verbose)
+    def checked() -> tuple[Settings, Mapping[str, object]]:
+        settings = check()
+        if cluster is not None:
+            return settings, federation(settings.nodes, None, 0.0)
+        return settings, federation(settings.nodes, processes, gpus_per_client)
+
+    return _run(of_a_cluster if cluster else partial(SuperLink, cpus=processes), checked, verbose=verbose)
 
 
 def run_on(
@@ -79,6 +86,15 @@ def run_on(
     Returns:
         As `run_flower`.
     """
+    return _run(make, lambda: (settings, federation), verbose=verbose)
+
+
+def _run(
+    make: Callable[[Path, Mapping[str, str], Callable[[int], None]], SuperLink],
+    check: Callable[[], tuple[Settings, Mapping[str, object]]],
+    *,
+    verbose: bool,
+) -> int:
     home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_short_tempdir()))
     env = environment(home)
     log = home / "run.log"
@@ -88,6 +104,7 @@ def run_on(
         guard = Guard(home)
         try:
             superlink = make(home, env, guard.watch)
+            settings, federation = check()
             superlink.submit(settings.app_dir, settings.overrides, federation, settings.code)
             with log.open("w", encoding="utf-8") as kept:
                 _pass_on(superlink.app, kept, verbose=verbose)

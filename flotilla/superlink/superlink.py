@@ -9,6 +9,7 @@ so the run's output comes straight through a pipe and its end is seen at once.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import ssl
@@ -16,14 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
 from flotilla.flwr_compat.bundle import BundleError, build_bundle
 from flotilla.flwr_compat.control import Control, open_control
 from flotilla.flwr_compat.runtime import claim_task
-from flotilla.own_app import code_beside
+from flotilla.own_app import code_beside, components, runs_ours
 from flotilla.user_code import UserCode
 
 PROGRAMS = Path(__file__).parents[1] / "flwr_compat"  # which are started by path and never imported
@@ -45,8 +46,6 @@ def environment(home: Path) -> dict[str, str]:
         # copying itself (docs/flower.md has the measurement).
         "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-        # Workers that Ray starts ahead have another environment than the clients' and are never used.
-        "RAY_prestart_worker_first_driver": "0",
         **os.environ,
         "FLWR_HOME": str(home / "flwr"),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -75,6 +74,7 @@ class SuperLink:
             that directory before the app's bundle on their path.
         env: from `environment`.
         started: told the process id of every process started; each leads a session of its own.
+        cpus: how many CPUs Ray is to believe in; None: as many as there are.
 
     Attributes:
         process: the SuperLink.
@@ -85,12 +85,14 @@ class SuperLink:
     root: Path | None = None
     task = "flwr-simulation"  # in Flower's words; flotilla/flwr_compat/app_process.py knows them too
 
-    def __init__(self, home: Path, env: Mapping[str, str], started: Callable[[int], None]) -> None:
-        self._home, self._env, self._started = home, dict(env), started
+    def __init__(
+        self, home: Path, env: Mapping[str, str], started: Callable[[int], None], *, cpus: int | None = None
+    ) -> None:
+        self._home, self._env, self._started, self._cpus = home, dict(env), started, cpus
         self._cwd = home / "cwd"
         self._cwd.mkdir()
         (home / "flwr").mkdir()
-        self.log = home / "superlink.log"
+        self.log, self._ready = home / "superlink.log", home / "ready"
         self.port = free_port()
         self._env["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(self.port)
         self._run_id: int | None = None
@@ -106,6 +108,10 @@ class SuperLink:
         """What the SuperLink is told beside where it listens."""
         return ["--insecure", "--simulation"]
 
+    def _app_options(self) -> list[str]:
+        """What `app_process` is told before it is told of a run."""
+        return [str(self._cpus or 0)]
+
     def _start_superlink(self) -> subprocess.Popen[bytes]:
         command = [script("flower-superlink"), *self._options(), "--isolation", "process"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--disable-runtime-dependency-installation"]
@@ -114,7 +120,8 @@ class SuperLink:
 
     def _start_app(self) -> subprocess.Popen[bytes]:
         program = str(PROGRAMS / "app_process.py")
-        command = [sys.executable, "-P", program, self.task, "--runtime-api-address", self.address]
+        command = [sys.executable, "-P", program, self.task, *self._app_options()]
+        command += ["--runtime-api-address", self.address]
         command += ["--root-certificates", str(self.root)] if self.root else ["--insecure"]
         command += ["--parent-pid", str(os.getpid())]
         return self._spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -172,21 +179,47 @@ class SuperLink:
             bundle = build_bundle(app_dir, {**code_beside(app_dir), **code.files()}, code.added_to)
         except BundleError as error:
             raise SuperLinkError(str(error)) from error
+        self._tell(json.dumps(self._code(bundle, app_dir, code)))
         self.wait_ready()
         with self.control() as control:
             self._run_id = control.start_run(bundle, overrides, federation)
         if self._run_id is None:
             raise SuperLinkError("Flower refused the run")
+        self._wait_for_app()  # a claimed task that nobody works on for half a minute is taken back
         token = claim_task(self.address, self.root, self.task)
         if not token:
             raise SuperLinkError("Flower started the run but has no task for it")
-        assert self.app.stdin is not None
-        try:
-            self.app.stdin.write(token.encode() + b"\n")
-            self.app.stdin.close()
-        except BrokenPipeError:  # it has died; its output says why
-            pass
+        self._tell(token)
         return self._run_id
+
+    def _wait_for_app(self) -> None:
+        """Wait until the app process can begin, or has ended, of which its output says why."""
+        deadline = time.monotonic() + _START_LIMIT
+        while not self._ready.exists() and self.app.poll() is None:
+            if time.monotonic() > deadline:
+                raise SuperLinkError(f"the app process was not ready within {_START_LIMIT:.0f} s")
+            time.sleep(0.01)
+
+    def _tell(self, line: str) -> None:
+        """Write a line to the app process."""
+        assert self.app.stdin is not None
+        with suppress(BrokenPipeError):  # it has died; its output says why
+            self.app.stdin.write(f"{line}\n".encode())
+            self.app.stdin.flush()
+
+    def _code(self, bundle: bytes, app_dir: Path, code: UserCode) -> dict[str, str | list[str]]:
+        """What `app_process` is told of the run's code."""
+        file = self._home / "app.fab"
+        file.write_bytes(bundle)
+        originals = dict.fromkeys([app_dir, PROGRAMS.parents[1], *(path.parent for path in code.packages.values())])
+        server, client = components(app_dir) if runs_ours(app_dir) else ("", "")
+        return {
+            "bundle": str(file),
+            "ready": str(self._ready),
+            "originals": [str(folder) for folder in originals],
+            "clients": [client.partition(":")[0]] if client and self.task == SuperLink.task else [],
+            "server": [server.partition(":")[0]] if server else [],
+        }
 
     def status(self) -> str:
         """Ask for the run's status as `flwr ls` shows it, `finished:completed` being the good one."""

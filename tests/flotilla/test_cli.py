@@ -193,6 +193,7 @@ def test_failure_is_1_and_names_the_error(tiny: Path, tmp_path: Path, mode: str,
     [
         (signal.SIGINT, 130),
         pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
         pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
     ],
 )
@@ -210,6 +211,32 @@ def test_a_signal_ends_everything(tiny: Path, tmp_path: Path, signum: signal.Sig
         if line.startswith("replies:"):
             break
     assert len(_left_behind(tmp_path, process.pid)) > 5
+    _ends_with_everything(process, signum, code, tmp_path)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize("there", [4, 7])  # its folder, itself, the guard, the SuperLink; and what starts ahead
+def test_a_signal_ends_what_has_just_begun(
+    tiny: Path, tmp_path: Path, signum: signal.Signals, code: int, there: int
+) -> None:
+    process = subprocess.Popen(
+        _command(tiny, "--run-config", 'mode="hang"'),
+        env=_environment(tmp_path),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    while len(_left_behind(tmp_path, process.pid)) < there:
+        assert process.poll() is None
+        time.sleep(0.01)
+    _ends_with_everything(process, signum, code, tmp_path)
+
+
+def _ends_with_everything(process: subprocess.Popen[str], signum: signal.Signals, code: int, tmp_path: Path) -> None:
+    assert process.stdout is not None
     process.send_signal(signum)
     assert process.wait(240) == code
     process.stdout.close()

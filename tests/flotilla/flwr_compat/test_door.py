@@ -21,7 +21,10 @@ def test_private_modules_of_flwr_come_through_the_door(file: Path) -> None:
         assert list(private_imports(file.read_text(encoding="utf-8"))) == []
 
 
-PROGRAMS = ["actor_pool", "app_process", "cluster_nodes", "executor", "ray_backend", "ray_cluster", "readiness"]
+PROGRAMS = [
+    *("actor_pool", "app_process", "bundle_code", "cluster_nodes", "executor", "quick_simulation"),
+    *("ray_ahead", "ray_backend", "ray_cluster", "ray_worker", "readiness"),
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

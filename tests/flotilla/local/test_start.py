@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,53 @@ print(*sorted(set(HEAVY) & set(sys.modules)))
 """
 
 
+# What begins a run, process by process: what it imports, and what it does without. PyTorch and Flower themselves take
+# two seconds of CPU in each process, so that the command line answers before either is there.
+PROCESSES = {
+    "the command": ("flotilla.cli", {*HEAVY, "flwr", "grpc", "httpx", "numpy", "torch"}),
+    "what the command starts Flower with": (
+        "flotilla.superlink.run",
+        {*HEAVY, "flwr", "grpc", "httpx", "numpy", "torch"},
+    ),
+    "the check of settings": ("server_app.config.resolve", {*HEAVY, "client_app", "fastapi", "sqlalchemy"}),
+    "the server's half, in process": ("server_app.run", {*HEAVY, "client_app", "fastapi", "sqlalchemy"}),
+    "the server's half, as Flower loads it": ("server_app.app", {*HEAVY, "client_app"}),
+    "the clients' half": ("client_app.app", {*HEAVY, "fastapi", "server_app", "sqlalchemy", "strategies"}),
+    "the process that workers are forked from": (
+        "flotilla.local.preloaded",
+        {*HEAVY, "fastapi", "server_app", "sqlalchemy", "strategies"},
+    ),
+}
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_starts_without(process: str, pytestconfig: pytest.Config) -> None:
+    module, without = PROCESSES[process]
+    program = f"import sys, {module}; print(*sorted({without!r} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=pytestconfig.rootpath, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("module", ["flotilla.cli", "flotilla.superlink.run"])
+def test_the_command_imports_hardly_anything_of_others(module: str, pytestconfig: pytest.Config) -> None:
+    """Whatever else comes in between command and answer has to be put on the list here."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", f"import {module}"],
+        cwd=pytestconfig.rootpath,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    ours = names[names.index("site") + 1 :]  # before that an environment's own, by .pth files
+    # Python's own pickle tries Jython's `org`, in vain.
+    packages = {name.partition(".")[0] for name in ours} - sys.stdlib_module_names - {"org"}
+    assert "flotilla" in packages
+    assert packages <= {"click", "flotilla", "psutil", "shellingham", "typer"}
+
+
 def test_a_round_imports_nothing_heavy(pytestconfig: pytest.Config) -> None:
     program = PROGRAM.replace("HEAVY", repr(HEAVY))
     done = subprocess.run(
@@ -59,6 +107,33 @@ def test_workers_are_forked_from_a_process_that_has_imported_what_they_need() ->
     process.join()
     assert loaded
     assert parent != os.getpid()  # but the fork server
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned elsewhere")
+def test_the_fork_server_takes_nothing_apart_when_it_ends(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    # A module that says so when it is taken apart: at the latest when Python ends, unless it does not come to that.
+    (tmp_path / "kept.py").write_text(
+        """
+class Kept:
+    def __del__(self):
+        print("taken apart", flush=True)
+
+kept = Kept()
+kept.itself = kept
+"""
+    )
+    program = """
+from flotilla.local.start import prepare_workers
+context = prepare_workers("kept")
+process = context.Process(target=print, args=("done",), daemon=True)
+process.start()
+process.join()
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{pytestconfig.rootpath}"}
+    done = subprocess.run(  # whose output is at its end when the fork server has closed it, too
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=600
+    )
+    assert done.stdout.split("\n") == ["done", ""]
 
 
 def _tell(pipe: Connection) -> None:

@@ -157,9 +157,11 @@ def _be_worker(asked: dict[str, Any], pipes: list[int]) -> NoReturn:
         for number, pipe in enumerate(pipes, 1):
             os.dup2(pipe, number)
             os.close(pipe)
-        path = os.environ["PYTHONPATH"]
-        os.environ.clear()
-        os.environ.update(asked["environment"], PYTHONPATH=path)
+        wanted = {**asked["environment"], "PYTHONPATH": os.environ["PYTHONPATH"]}
+        # Only what differs: Ray finds where a process's title stands by the environment that it was started with.
+        for name in os.environ.keys() - wanted.keys():
+            del os.environ[name]
+        os.environ.update({name: value for name, value in wanted.items() if os.environ.get(name) != value})
         os.chdir(asked["cwd"])
         if "OMP_NUM_THREADS" not in os.environ and "torch" in sys.modules:
             # Ray sets this to 1 for a task of one CPU, but OpenMP has read it already.

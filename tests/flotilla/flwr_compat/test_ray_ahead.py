@@ -86,7 +86,6 @@ def test_workers_come_from_a_copy_of_the_process_and_nothing_stays(home: Path, k
         assert threads == (1, 1)
         assert values == (5, 5)
         assert variables == ("7", "7")
-        assert all(Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::") for pid in pids)  # as `ps` shows them
         if killed:
             process.kill()
         else:

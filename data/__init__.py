@@ -12,7 +12,7 @@ from data.data_error import DataError
 from data.examples import DataSet, Examples, Split, Task
 from data.files import Files
 from data.input_facts import InputFacts, SourceFacts
-from data.node import NodeData, labels_of, node_data, shards, train_sizes
+from data.node import NodeData, labels_of, node_data, shards, share, train_sizes
 from data.partition import partition
 from data.preprocess import Preprocess, UnusableInput
 from data.schemes import SCHEMES
@@ -53,6 +53,7 @@ __all__ = [
     "node_data",
     "partition",
     "shards",
+    "share",
     "summarise",
     "train_sizes",
 ]

@@ -54,6 +54,24 @@ def node_data(settings: DataSettings, partition_id: int, facts: InputFacts | Non
     Raises:
         SettingError: no such partition, no data, other data than those that are divided, or as `load` and `partition`.
     """
+    _check(settings, partition_id)
+    return _nodes.get((settings, partition_id, facts), lambda: _make(settings, partition_id, facts))
+
+
+def share(settings: DataSettings, partition_id: int) -> NDArray[np.int64]:
+    """Rows of the train split that are one client's, its local test part among them, ascending; no input is read.
+
+    Raises:
+        SettingError: as `node_data`.
+    """
+    _check(settings, partition_id)
+    data = load(settings)
+    if settings.own:
+        _check_own(settings, data)
+    return _rows(settings, partition_id, data)
+
+
+def _check(settings: DataSettings, partition_id: int) -> None:
     if settings.own:
         if not settings.known:
             allowed = 'the folder of this device\'s own data, in its node config: data-root="/…"'
@@ -62,14 +80,21 @@ def node_data(settings: DataSettings, partition_id: int, facts: InputFacts | Non
         raise SettingError(
             "partition-id", partition_id, f"0 to {settings.num_clients - 1} with num-clients = {settings.num_clients}"
         )
-    return _nodes.get((settings, partition_id, facts), lambda: _make(settings, partition_id, facts))
+
+
+def _rows(settings: DataSettings, partition_id: int, data: DataSet) -> NDArray[np.int64]:
+    return np.arange(len(data.train_examples)) if settings.own else np.sort(shards(settings).rows(partition_id))
+
+
+def _check_own(settings: DataSettings, data: DataSet) -> None:
+    if not len(data.train_examples):
+        raise DataError(settings.data_root, "a folder with at least one training example", "it has no examples")
 
 
 def _make(settings: DataSettings, partition_id: int, facts: InputFacts | None) -> NodeData:
     data = load(settings, facts)
     if settings.own:
-        if not len(data.train_examples):
-            raise DataError(settings.data_root, "a folder with at least one training example", "it has no examples")
+        _check_own(settings, data)
         if len(data.test_examples):
             return NodeData(data.train, data.test, _present(data.train.labels))
     elif facts is not None and facts.examples not in (0, len(data.train_examples)):
@@ -88,8 +113,8 @@ def _make(settings: DataSettings, partition_id: int, facts: InputFacts | None) -
 
 def _divided(settings: DataSettings, partition_id: int, data: DataSet) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows that a client is tested on, and those that it trains on."""
-    rows = np.arange(len(data.train_examples)) if settings.own else shards(settings).rows(partition_id)
-    shuffled = torch.from_numpy(generator(settings.seed, 0, partition_id, "local-split").permutation(np.sort(rows)))
+    rows = _rows(settings, partition_id, data)
+    shuffled = torch.from_numpy(generator(settings.seed, 0, partition_id, "local-split").permutation(rows))
     tested = _test_size(len(rows), settings.local_test_fraction)
     return shuffled[:tested], shuffled[tested:]
 

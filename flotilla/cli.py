@@ -24,7 +24,7 @@ from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.serving import commands as serving_commands
 from flotilla.settings import Settings, SettingsError, prepare
 from flotilla.studies import commands as study_commands
-from flotilla.superlink.cluster import CLUSTER, CLUSTER_ENV, ClusterError, cluster_of
+from flotilla.superlink.cluster import CLUSTER, CLUSTER_ENV, ClusterError, cluster_of, said_again
 
 app = typer.Typer(
     name="flotilla",
@@ -162,7 +162,7 @@ def run(
         )
     again = ["flotilla", "run", *([str(app_dir)] if app_dir else []), *_given("--engine", engine, Engine.flower)]
     again += [word for path in own_code or () for word in ("--with", str(path))]
-    again += [*_given("--cluster", cluster), *(word for one in cluster_env or () for word in ("--cluster-env", one))]
+    again += [*_given("--cluster", cluster), *said_again(cluster_env or ())]
     aftermath(
         found[0].folder if found else None, code, [*again, *_given("--processes", processes), *_given("--nodes", nodes)]
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
@@ -98,12 +98,13 @@ class _Nodes:
     Args:
         address: of the SuperLink.
         count: how many.
+        lost: called when one cannot go on, so that nobody waits for its replies.
     """
 
-    def __init__(self, address: str, count: int) -> None:
-        self._end = Event()
+    def __init__(self, address: str, count: int, lost: Callable[[], None]) -> None:
+        self._end, self._lost, self._failed = Event(), lost, list[Exception]()
         with ThreadPoolExecutor(_THREADS) as threads:
-            self._nodes = list(threads.map(FleetNode, [address] * count))
+            self._nodes = list(threads.map(FleetNode, [address] * count, [self._end] * count))
         self._threads = [Thread(target=self._serve, args=(self._nodes[turn::_THREADS],)) for turn in range(_THREADS)]
 
     def start(self) -> None:
@@ -121,6 +122,15 @@ class _Nodes:
         """How many of them the SuperLink could not answer."""
         return sum(node.failures for node in self._nodes)
 
+    def check(self) -> None:
+        """See that all of them still look for messages.
+
+        Raises:
+            RuntimeError: one cannot go on; says why.
+        """
+        if self._failed:
+            raise RuntimeError(f"a node cannot go on: {self._failed[0]}") from self._failed[0]
+
     def close(self) -> None:
         """End."""
         self._end.set()
@@ -130,11 +140,16 @@ class _Nodes:
 
     def _serve(self, nodes: Sequence[FleetNode]) -> None:
         content = RecordDict({"metrics": MetricRecord({"loss": 1.0})})
-        while not self._end.is_set():
-            began = monotonic()
-            for node in nodes:
-                node.answer(content)
-            self._end.wait(max(0.0, _POLL - (monotonic() - began)))
+        try:
+            while not self._end.is_set():
+                began = monotonic()
+                for node in nodes:
+                    node.answer(content)
+                self._end.wait(max(0.0, _POLL - (monotonic() - began)))
+        except Exception as error:
+            if not self._end.is_set():
+                self._failed.append(error)
+                self._lost()
 
 
 def measured(count: int, rounds: int) -> list[str]:
@@ -152,12 +167,13 @@ def measured(count: int, rounds: int) -> list[str]:
             superlink.wait_ready()
             process = psutil.Process(superlink.process.pid)
             before = _cpu(process)
-            nodes = _Nodes(superlink.address, count)
+            nodes = _Nodes(superlink.address, count, superlink.app.kill)
             hello = (_cpu(process) - before) / count
             nodes.start()
             idle = _idle(process, nodes)
             superlink.submit(app_dir, {"nodes": count, "rounds": rounds + 1}, {})
             marks = [(seconds, _cpu(process), nodes.requests) for seconds in _rounds(superlink.app, count)]
+            nodes.check()
             memory, failures = process.memory_info().rss / 2**20, nodes.failures
             if len(marks) != rounds + 1:
                 raise RuntimeError(f"{len(marks)} rounds; SuperLink: {superlink.log.read_text()[-2000:]}")
@@ -193,6 +209,7 @@ def _idle(process: psutil.Process, nodes: _Nodes) -> float:
     rest, began, used = Event(), monotonic(), _cpu(process)
     asked = nodes.requests
     while nodes.requests - asked < 2 * len(nodes._nodes):
+        nodes.check()
         rest.wait(0.5)
     return (_cpu(process) - used) / (monotonic() - began)
 

@@ -35,7 +35,7 @@ class Workshop(Protocol[Actor, PlaceIn]):
     lost: tuple[type[Exception], ...]
 
     def start(self, place: PlaceIn) -> Actor:
-        """Start a worker and wait until it can work; raises one of `lost`, or TimeoutError."""
+        """Start a worker and wait until it can work; after one of `lost`, or TimeoutError, it is tried again."""
 
     def stop(self, actor: Actor) -> None:
         """See that a worker is gone."""
@@ -127,12 +127,15 @@ class ActorPool(Generic[Actor, Place]):
             self._workshop.stop(slot.actor)
         again: tuple[type[Exception], ...] = (*self._workshop.lost, TimeoutError)
         for _ in range(_STARTS):
-            if not self._workshop.exists(slot.place):
-                break
             try:
+                if not self._workshop.exists(slot.place):
+                    break
                 slot.actor = self._workshop.start(slot.place)
             except again as error:
                 loss = error
+            except Exception as error:  # such as that nobody can say what there is: the place is given up
+                loss = error
+                break
             else:
                 self._say(f"a worker was lost ({self._workshop.reason(loss)}); there is another in its place")
                 self._give_back(slot)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import sleep
+from threading import Event
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -28,6 +29,12 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 _STAYS = 1800.0  # seconds, twice which the SuperLink believes that the node is there; the most that it takes
 _PAUSE = 1.0  # seconds before a request is made again that had no answer
 _REST = 0.02  # seconds before an object is asked for again that the SuperLink does not have yet
+_TRIES = 60  # of a request
+_PATIENCE = 300.0  # seconds for an object to come
+
+
+class NoAnswer(RuntimeError):
+    """The SuperLink does not answer, or the node was told to end while it did not."""
 
 
 class FleetNode:
@@ -35,13 +42,15 @@ class FleetNode:
 
     Args:
         address: of a SuperLink without TLS that lets nodes register themselves.
+        end: set, it ends the wait for a SuperLink that does not answer.
 
     Attributes:
         requests: how many it has made.
         failures: how many of them the SuperLink could not answer (HTTP 5xx, a connection closed); they were made again.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, end: Event | None = None) -> None:
+        self._end = end or Event()
         private, public = generate_key_pairs()
         proofs: list[Any] = [
             RuntimeVersionHttpInterceptor(component_name="SuperNode"),
@@ -55,7 +64,12 @@ class FleetNode:
         self.requests, self.failures = 2, 0
 
     def answer(self, content: RecordDict) -> bool:
-        """Fetch a message with all its objects and reply with some content; False where there is none."""
+        """Fetch a message with all its objects and reply with some content; False where there is none.
+
+        Raises:
+            NoAnswer: the SuperLink does not answer, however often it is asked, or the node was told to end.
+            httpx.HTTPStatusError: it refuses a request (HTTP 4xx).
+        """
         found = self._asked(self._client.PullMessages, PullMessagesRequest(node=self._node))
         if not found.messages_list:
             return False
@@ -73,8 +87,11 @@ class FleetNode:
 
     def _pull(self, run: int, name: str) -> None:
         request = PullObjectRequest(node=self._node, run_id=run, object_id=name)
+        until = monotonic() + _PATIENCE
         while not self._asked(self._client.PullObject, request).object_available:
-            sleep(_REST)
+            if monotonic() > until:
+                raise NoAnswer(f"an object of a message did not come within {_PATIENCE:g} s")
+            self._rest(_REST)
 
     def _push(self, run: int, reply: Message) -> None:
         reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -98,8 +115,8 @@ class FleetNode:
             self._asked(self._client.PushObject, request)
 
     def _asked(self, call: Callable[[Any], Any], request: Any) -> Any:
-        """Make a request until there is an answer."""
-        while True:
+        """Make a request until there is an answer, `_TRIES` times at most."""
+        for _ in range(_TRIES):
             self.requests += 1
             try:
                 return call(request)
@@ -107,4 +124,10 @@ class FleetNode:
                 if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
                     raise
                 self.failures += 1
-                sleep(_PAUSE)
+                reason = f"{type(error).__name__}: {error}"
+            self._rest(_PAUSE)
+        raise NoAnswer(f"no answer to {_TRIES} requests; the last: {reason}")
+
+    def _rest(self, seconds: float) -> None:
+        if self._end.wait(seconds):
+            raise NoAnswer("the node was told to end")

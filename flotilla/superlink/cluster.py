@@ -1,7 +1,8 @@
 """What `--cluster` says: an existing Ray cluster, and what its nodes are told.
 
 A driver's environment stays on the driver. What of it is sent along is what makes workers be as they are here, and what
-the user names: `--cluster-env NAME` as it is here, `--cluster-env NAME=VALUE` as it is there.
+the user names: `--cluster-env NAME` as it is here, `--cluster-env NAME=VALUE` as it is there. A value may be a secret:
+none is ever printed.
 """
 
 from __future__ import annotations
@@ -74,6 +75,11 @@ class Cluster:
         return kept | {ANNOUNCED: json.dumps(asked)}
 
 
+def said_again(variables: Sequence[str]) -> list[str]:
+    """The words that name `--cluster-env`'s variables once more, without their values."""
+    return [word for text in variables for word in ("--cluster-env", text.partition("=")[0])]
+
+
 def cluster_of(address: str | None, variables: Sequence[str] = (), *, engine: str = "flower") -> Cluster:
     """Read what the command line says of a cluster.
 
@@ -98,8 +104,8 @@ def cluster_of(address: str | None, variables: Sequence[str] = (), *, engine: st
     for text in variables:
         name, told, value = text.partition("=")
         if not _NAME.fullmatch(name):
-            raise ClusterError(f"cluster-env = {text!r}: allowed is NAME or NAME=VALUE")
+            raise ClusterError(f"cluster-env = {name!r}: allowed is NAME or NAME=VALUE")
         if not told and name not in os.environ:
-            raise ClusterError(f"cluster-env = {text!r}: it is not set here; allowed is NAME=VALUE")
+            raise ClusterError(f"cluster-env = {name!r}: it is not set here; allowed is NAME=VALUE")
         found[name] = value if told else os.environ[name]
     return Cluster(meant, found)

@@ -25,6 +25,7 @@ from flotilla.flwr_compat.bundle import BundleError, build_bundle
 from flotilla.flwr_compat.control import Control, open_control
 from flotilla.flwr_compat.runtime import claim_task
 from flotilla.own_app import code_beside, components, runs_ours
+from flotilla.superlink.cluster import ANNOUNCED
 from flotilla.user_code import UserCode
 
 PROGRAMS = Path(__file__).parents[1] / "flwr_compat"  # which are started by path and never imported
@@ -55,7 +56,8 @@ def environment(home: Path) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_TMPDIR": str(home),
     }
-    env.pop("RAY_ADDRESS", None)  # a cluster of someone else's would run our clients
+    for name in ("RAY_ADDRESS", ANNOUNCED):
+        env.pop(name, None)  # a cluster of someone else's would run our clients
     return env
 
 

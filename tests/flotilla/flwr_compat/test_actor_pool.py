@@ -22,11 +22,14 @@ class Fakes:
 
     def __init__(self) -> None:
         self.closed, self.broken = set[str](), set[str]()
+        self.silent = set[str]()  # what is asked here has no answer: "exists", "start"
         self.begun: list[str] = []
         self.stopped: list[int] = []
 
     def start(self, place: str) -> int:
         self.begun.append(place)
+        if "start" in self.silent:
+            raise RuntimeError("the head does not answer")
         if place in self.broken:
             raise TimeoutError("does not answer")
         return 100 + len(self.begun)
@@ -35,6 +38,8 @@ class Fakes:
         self.stopped.append(actor)
 
     def exists(self, place: str) -> bool:
+        if "exists" in self.silent:
+            raise RuntimeError("the head does not answer")
         return place not in self.closed
 
     def reason(self, loss: BaseException) -> str:
@@ -123,6 +128,17 @@ def test_without_any_worker_nobody_waits() -> None:
         for waiting in (first, second):
             with pytest.raises(NobodyLeft):
                 waiting.result(30)
+
+
+@pytest.mark.parametrize("question", ["exists", "start"])
+def test_where_the_cluster_does_not_answer_nobody_waits(question: str) -> None:
+    fakes, pool, said = pool_of("a")
+    fakes.silent.add(question)
+    for _ in range(2):
+        with pytest.raises(NobodyLeft):
+            pool.run(losing(0))
+    assert (len(fakes.begun), pool.num_actors) == (int(question == "start"), 0)
+    assert said == ["a worker was lost (the head does not answer); workers left: 0"]
 
 
 def test_more_threads_than_workers_take_turns() -> None:

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from client_app.ready import ready
+from data.on_demand import OnDemand
 from flotilla.flwr_compat.cluster_nodes import Node, nodes_of, shared_out, unlike
 from flotilla.flwr_compat.readiness import one_line, proof_of, reason_of
 from models.errors import SettingError
@@ -84,6 +88,36 @@ def test_data_that_differ_are_told_apart() -> None:
     assert ready(config) != ready(config | {"seed": 7})
     with pytest.raises(SettingError):
         ready(config | {"codec": "nobody:codec"})
+
+
+def test_inputs_that_differ_are_told_apart(tmp_path: Path) -> None:
+    config = dict(resolve({}, overrides=TINY).flat) | {"dataset": "npz:a.npz"}
+    labels, found = np.arange(40) % 2, list[str]()
+    for place, factor in enumerate((1.0, 1.0, 2.0)):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        np.savez(folder / "a.npz", x=factor * np.arange(80, dtype=np.float32).reshape(40, 2), y=labels)
+        found.append(ready(config | {"data-root": str(folder)}))
+    assert found[0] == found[1] != found[2]
+
+
+def test_no_more_pictures_than_some_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOTILLA_DATA", str(tmp_path / "cache"))
+    for number in range(200):
+        file = tmp_path / "pictures" / "train" / "ab"[number % 2] / f"{number:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2), number).save(file)
+    asked = list[int]()
+
+    def counted(self: OnDemand, rows: torch.Tensor) -> Any:
+        asked.append(len(rows))
+        return held(self, rows)
+
+    held = OnDemand.held
+    monkeypatch.setattr(OnDemand, "held", counted)
+    config = dict(resolve({}, overrides=TINY).flat) | {"dataset": "image-folder", "num-clients": 1}
+    ready(config | {"data-root": str(tmp_path / "pictures")})
+    assert 1 < sum(asked) <= 64
 
 
 def test_a_proof_reaches_a_process_that_has_nothing_of_ours(tmp_path: Path) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner
 
+from flotilla import cli
 from flotilla.flwr_compat.ray_cluster import ANNOUNCED, Asked
 from flotilla.superlink import cluster
-from flotilla.superlink.cluster import ClusterError, cluster_of
+from flotilla.superlink.cluster import Cluster, ClusterError, cluster_of
+from flotilla.superlink.superlink import environment
 
 HERE = {"FLOTILLA_DATA": "/data", "FLWR_HOME": "/tmp/home", "RAY_TMPDIR": "/tmp/home", "SECRET": "x", "HOME": "/me"}
 
@@ -60,6 +66,38 @@ def test_auto_is_where_rays_own_variable_says(monkeypatch: pytest.MonkeyPatch) -
 def test_variables_that_cannot_be_sent(text: str) -> None:
     with pytest.raises(ClusterError, match="allowed is NAME"):
         cluster_of("h:1", [text])
+
+
+@pytest.mark.parametrize("text", ["A-B=hush", "=hush", "9=hush"])
+def test_no_error_tells_a_value(text: str) -> None:
+    with pytest.raises(ClusterError) as error:
+        cluster_of("h:1", [text])
+    assert "hush" not in str(error.value)
+
+
+def test_the_command_that_goes_on_tells_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[str]()
+
+    def kept(folder: Path | None, code: int, command: Sequence[str]) -> None:
+        told.extend(command)
+
+    settings = SimpleNamespace(config={}, code=SimpleNamespace(warning=lambda: ""), folder=None)
+    monkeypatch.setattr(cli, "prepare", lambda *_, **__: settings)
+    monkeypatch.setattr(cli, "aftermath", kept)
+    monkeypatch.setattr("flotilla.superlink.run.run_flower", lambda *_, **__: 1)
+    words = ["--cluster", "h:1", "--cluster-env", "TOKEN=hush=hush", "--cluster-env", "PATH"]
+    result = CliRunner().invoke(cli.app, ["run", *words])
+    assert result.exit_code == 1
+    assert told[2:] == ["--cluster", "h:1", "--cluster-env", "TOKEN", "--cluster-env", "PATH"]
+    assert "hush" not in result.output
+
+
+def test_a_cluster_of_the_environment_is_not_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inherited = Cluster("theirs:1").environment({}, processes=None, gpus_per_client=None)
+    monkeypatch.setenv(ANNOUNCED, inherited[ANNOUNCED])
+    here = environment(tmp_path)
+    assert Asked.read(here.get(ANNOUNCED, "")) is None
+    assert asked(Cluster("ours:1").environment(here, processes=None, gpus_per_client=None)).address == "ours:1"
 
 
 def test_only_rays_clients_go_to_a_cluster() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from flotilla.own_app import APP_DIR, WITH, chosen_app
 from flotilla.settings import SettingsError
 
 if TYPE_CHECKING:
+    from flotilla.studies.plan import Cell
     from flotilla.studies.search_plan import SearchPlan
     from flotilla.studies.sweep import Folder, Progress
 
@@ -88,25 +90,41 @@ def _sweep(
 def _searched(plan: SearchPlan, place: Folder, app_dir: Path, list_only: bool, told: Mapping[str, Any]) -> int:
     """Search, or say how far it is; the exit code."""
     from flotilla.studies.screen import Screen
-    from flotilla.studies.search import BEST, best, check_corners, search, tried
+    from flotilla.studies.search import BEST, best, check_corners, refusal, search, tried
+    from flotilla.studies.search_journal import FAILED, REFUSED, SCORED, TO_DO
     from flotilla.studies.sweep import run_sweep
+
+    def refused(keys: Mapping[str, Any]) -> str | None:
+        return refusal(keys, app_dir, told["code"])
 
     if list_only:
         trials = tried(plan, place)
     else:
-        check_corners(plan, app_dir, told["code"])
+        check_corners(plan, refused)
         with Screen(plan.trials * len(plan.seeds)) as screen:
-            trials = search(plan, place, lambda cells: run_sweep(place, cells, app_dir, report=screen.show, **told))
+
+            def run(cells: Sequence[Cell], some: Sequence[Cell]) -> Progress:
+                return run_sweep(place, cells, app_dir, only=some, report=screen.show, **told)
+
+            trials = search(plan, place, run, refused=refused, retry=told["retry"])
     found, shown = best(trials), _seen_from_here(place.path)
     for trial in trials:
-        score = "failed or to do" if trial.score is None else f"{trial.score:.4f}"
-        print(f"trial {trial.number}  {score}  {', '.join(f'{key}={value}' for key, value in trial.values.items())}")
+        said = trial.state if trial.score is None else f"{trial.score:.4f}"
+        values = ", ".join(f"{key}={value}" for key, value in trial.values.items())
+        print(f"trial {trial.number}  {said}  {values}{': ' * bool(trial.why)}{trial.why}")
     if found is not None:
         print(f"best: trial {found.number}, {found.score:.4f} on what devices kept out of training; {shown / BEST}")
-    failed = sum(trial.score is None for trial in trials)
-    if failed and not list_only:
-        print(f"flotilla: {failed} trials have no score: {shown}/logs say why", file=sys.stderr)
-    return 1 if failed and not list_only else 0
+    if list_only:
+        return 0
+    counts = Counter(trial.state for trial in trials)
+    for state, why in (
+        (REFUSED, "their values cannot be run together"),
+        (FAILED, f"{shown}/logs say why, --retry tries them again"),
+        (TO_DO, "the same command goes on with them"),
+    ):
+        if counts[state]:
+            print(f"flotilla: {counts[state]} trials {state}: {why}", file=sys.stderr)
+    return 1 if counts[FAILED] or counts[TO_DO] or not counts[SCORED] else 0
 
 
 def _compare(

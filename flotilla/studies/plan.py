@@ -73,7 +73,7 @@ def read_plan(file: Path) -> list[Cell]:
         raise SettingsError(f"cannot read {file}: {error}") from None
     if unknown := [name for name in told if name not in _PARTS or not isinstance(told[name], dict)]:
         raise SettingsError(f"{file}: {unknown[0]}: allowed are the tables [settings], [grid] and [rows.NAME]")
-    common, grid = flatten(told.get("settings", {})), _grid(file, told.get("grid", {}))
+    common, grid = flatten(told.get("settings", {})), grid_of(file, told.get("grid", {}))
     rows = {}
     for name, keys in told.get("rows", {}).items():
         if not isinstance(keys, dict):
@@ -92,10 +92,15 @@ def read_plan(file: Path) -> list[Cell]:
     return cells
 
 
-def _grid(file: Path, told: Mapping[str, Any]) -> dict[str, list[Value]]:
+def grid_of(file: Path, told: Mapping[str, Any]) -> dict[str, list[Value]]:
+    """The lists of a file's table [grid]; that of seeds is last.
+
+    Raises:
+        SettingsError: one is no list of values, or has one of them twice.
+    """
     grid = {}
     for key, values in told.items():
-        if not isinstance(values, list) or not values:
+        if not isinstance(values, list) or not values or any(isinstance(value, dict) for value in values):
             raise SettingsError(f"{file}: [grid] {key} = {values!r}: allowed is a list of values, such as [1, 2, 3]")
         grid[key] = [flatten({key: value})[key] for value in values]
         if len({json.dumps(value) for value in values}) < len(values):

@@ -8,6 +8,9 @@ All that was drawn and scored is in `search.log` of the sweep's folder, Optuna's
 sweep. So a search that was stopped goes on: trials that were drawn and not scored are run first, from their last
 checkpoint. What is drawn depends on the sampler's seed, the trial's number and the trials scored before it, and on no
 clock: a search that was stopped ends as one that was not.
+
+Each value alone may be allowed and two of them together not. So every trial that was drawn is checked; one that is
+refused is not run, and the search goes on without its score.
 """
 
 from __future__ import annotations
@@ -18,39 +21,20 @@ from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from flotilla.settings import SettingsError, Value, prepare
 from flotilla.studies.plan import Cell
-from flotilla.studies.search_plan import Range, SearchPlan
+from flotilla.studies.search_journal import FAILED, JOURNAL, REFUSED, TO_DO, Journal, Trial
+from flotilla.studies.search_plan import SearchPlan
 from flotilla.studies.sweep import Folder, Progress
-from models.randomness import generator
 from server_app.folder.files import replace_text
 from server_app.folder.run_folder import read_metrics
 from server_app.metrics import METRICS
 
-JOURNAL, BEST = "search.log", "best.toml"
-_NAME = "search"
-_PLAN, _HIGHER = "plan", "higher"  # what the journal says the search is, and whether more is better
+BEST = "best.toml"
 
-Sweep = Callable[[Sequence[Cell]], Progress]  # runs what is not finished of some cells
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One set of values.
-
-    Attributes:
-        number: from 0 on.
-        values: by setting.
-        score: mean over devices and seeds; None where a run failed or nobody scored.
-        rank: more is better, whatever the metric.
-    """
-
-    number: int
-    values: Mapping[str, Value]
-    score: float | None
-    rank: float
+Sweep = Callable[[Sequence[Cell], Sequence[Cell]], Progress]  # of all cells there are, runs some
+Check = Callable[[Mapping[str, Value]], str | None]  # why settings cannot be run; None if they can
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +45,39 @@ class Score:
     higher: bool
 
 
-def check_corners(plan: SearchPlan, app_dir: Path, code: Sequence[Path] = ()) -> None:
-    """Find out whether the ends of ranges can be run.
+def refusal(keys: Mapping[str, Value], app_dir: Path, code: Sequence[Path] = ()) -> str | None:
+    """Why settings cannot be run; None if they can."""
+    try:
+        prepare(app_dir, [f"{key}={json.dumps(value)}" for key, value in keys.items()], code=code)
+    except SettingsError as error:
+        return str(error)
+    return None
+
+
+def check_corners(plan: SearchPlan, refused: Check) -> None:
+    """Find out whether the ends of ranges and the seeds can be run.
 
     Raises:
         SettingsError: names the values and what is allowed.
     """
     for values in plan.corners():
-        pairs = [f"{key}={json.dumps(value)}" for key, value in {**plan.settings, **values}.items()]
-        try:
-            prepare(app_dir, pairs, code=code)
-        except SettingsError as error:
-            shown = ", ".join(f"{key}={value}" for key, value in values.items())
-            raise SettingsError(f"{shown}: {error}") from None
+        if (why := refused({**plan.settings, **values})) is not None:
+            raise SettingsError(f"{', '.join(f'{key}={value}' for key, value in values.items())}: {why}")
 
 
-def search(plan: SearchPlan, folder: Folder, sweep: Sweep) -> list[Trial]:
+def search(
+    plan: SearchPlan, folder: Folder, sweep: Sweep, *, refused: Check = lambda keys: None, retry: bool = False
+) -> list[Trial]:
     """Run the trials that are not scored yet; the journal and `best.toml` are kept as it goes.
+
+    It ends before its last trial where a run was stopped: what is drawn next depends on that trial's score.
 
     Args:
         plan: of the search.
         folder: of the sweep.
         sweep: runs cells.
+        refused: which trials cannot be run.
+        retry: whether trials with runs that failed, or that were refused, are tried again.
 
     Returns:
         All trials, by number.
@@ -90,27 +85,34 @@ def search(plan: SearchPlan, folder: Folder, sweep: Sweep) -> list[Trial]:
     Raises:
         SettingsError: Optuna is not installed, or the folder has another search.
     """
-    optuna = _optuna()
-    study = _study(optuna, plan, folder)
+    journal = Journal(plan, folder)
+    if retry:
+        _try_again(journal, plan, folder, refused)
     while True:
         # Those that are drawn together are drawn before any of them is scored, also where that was interrupted.
-        drawn = len(study.get_trials(deepcopy=False))
-        while drawn < plan.trials and (drawn % plan.together or not _open(study)):
-            _draw(optuna, study, plan, drawn)
+        drawn = len(journal.trials())
+        while drawn < plan.trials and (drawn % plan.together or not _waiting(journal)):
+            journal.draw(drawn)
             drawn += 1
-        waiting = _open(study)
-        if not waiting:
-            return _trials(study)
-        sweep([cell for trial in study.get_trials() for cell in plan.cells(trial.number, trial.params)])
+        if not _waiting(journal):
+            return journal.trials()
+        for trial in _waiting(journal):
+            if (why := _refused(plan, trial, refused)) is not None:
+                journal.give_up(trial, REFUSED, why)
+        trials = [trial for trial in journal.trials() if trial.state != REFUSED]
+        cells = {trial.number: plan.cells(trial.number, trial.values) for trial in trials}
+        waiting = [trial for trial in trials if trial.state == TO_DO]
+        if waiting:
+            sweep(
+                [cell for own in cells.values() for cell in own],
+                [cell for trial in waiting for cell in cells[trial.number]],
+            )
         for trial in waiting:
-            score = _score(folder, plan.cells(trial.number, trial.params))
-            if score is None:
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            else:
-                study.set_user_attr(_HIGHER, score.higher)
-                study.tell(trial.number, score.mean if score.higher else -score.mean)
-        if (found := best(_trials(study))) is not None:
+            _judge(journal, folder, trial, cells[trial.number])
+        if (found := best(journal.trials())) is not None:
             _write_best(plan, folder, found)
+        if _waiting(journal):
+            return journal.trials()
 
 
 def tried(plan: SearchPlan, folder: Folder) -> list[Trial]:
@@ -119,7 +121,7 @@ def tried(plan: SearchPlan, folder: Folder) -> list[Trial]:
     Raises:
         SettingsError: as of `search`.
     """
-    return _trials(_study(_optuna(), plan, folder)) if (folder.path / JOURNAL).exists() else []
+    return Journal(plan, folder).trials() if (folder.path / JOURNAL).exists() else []
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
@@ -128,71 +130,44 @@ def best(trials: Sequence[Trial]) -> Trial | None:
     return max(scored, key=lambda one: one.rank, default=None)
 
 
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise SettingsError("[search] needs Optuna: pip install 'flotilla[search]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
+def _waiting(journal: Journal) -> list[Trial]:
+    return [trial for trial in journal.trials() if trial.state == TO_DO]
 
 
-def _study(optuna: Any, plan: SearchPlan, folder: Folder) -> Any:
-    """The search of a folder: a new one, or the one that goes on.
-
-    Raises:
-        SettingsError: it is another one.
-    """
-    folder.path.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder.path / JOURNAL))
-    storage = optuna.storages.JournalStorage(backend)
-    study = optuna.create_study(storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True)
-    told = json.dumps([dict(plan.settings), {key: repr(one) for key, one in plan.space.items()}, list(plan.seeds)])
-    told = f"{told}, {plan.together} together, seed {plan.seed}"
-    if study.user_attrs.setdefault(_PLAN, told) != told:
-        raise SettingsError(f"{folder.path} has another search: allowed is more trials, or another --folder")
-    study.set_user_attr(_PLAN, told)
-    return study
+def _refused(plan: SearchPlan, trial: Trial, refused: Check) -> str | None:
+    """Why one of a trial's runs cannot be."""
+    reasons = (refused(cell.keys) for cell in plan.cells(trial.number, trial.values))
+    return next((why for why in reasons if why is not None), None)
 
 
-def _draw(optuna: Any, study: Any, plan: SearchPlan, number: int) -> None:
-    """Draw the values of a trial, from those that are scored and a seed of its own."""
-    seed = int(generator(plan.seed, number, "search", "sampler").integers(2**31))
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
-    study.ask(fixed_distributions={key: _distribution(optuna, one) for key, one in plan.space.items()})
+def _try_again(journal: Journal, plan: SearchPlan, folder: Folder, refused: Check) -> None:
+    """Open the trials that may end otherwise now: one whose runs all finished would not, nor one still refused."""
+    for trial in journal.trials():
+        cells = plan.cells(trial.number, trial.values)
+        ended = trial.state not in (FAILED, REFUSED) or all(folder.finished(cell) for cell in cells)
+        if not ended and _refused(plan, trial, refused) is None:
+            journal.again(trial)
 
 
-def _distribution(optuna: Any, one: Range | Sequence[Value]) -> Any:
-    kinds = optuna.distributions
-    if not isinstance(one, Range):
-        return kinds.CategoricalDistribution(list(one))
-    if one.whole:
-        return kinds.IntDistribution(int(one.low), int(one.high), log=one.log, step=int(one.step or 1))
-    return kinds.FloatDistribution(one.low, one.high, log=one.log, step=one.step)
-
-
-def _open(study: Any) -> list[Any]:
-    return [trial for trial in study.get_trials() if not trial.state.is_finished()]
-
-
-def _trials(study: Any) -> list[Trial]:
-    sign = 1.0 if study.user_attrs.get(_HIGHER, True) else -1.0
-    return [
-        Trial(
-            number=trial.number,
-            values=trial.params,
-            score=None if trial.value is None else sign * trial.value,
-            rank=-float("inf") if trial.value is None else trial.value,
-        )
-        for trial in study.get_trials()
-    ]
+def _judge(journal: Journal, folder: Folder, trial: Trial, cells: Sequence[Cell]) -> None:
+    """Tell how a trial ended; it stays open while a run of it neither finished nor failed, such as one stopped."""
+    unfinished = [cell for cell in cells if not folder.finished(cell)]
+    reasons = [why for cell in unfinished if (why := folder.failed(cell)) is not None]
+    if len(reasons) < len(unfinished):
+        return
+    if reasons:
+        journal.give_up(trial, FAILED, reasons[0])
+    elif (score := _score(folder, cells)) is None:
+        journal.give_up(trial, FAILED, "no device scored its last round, or not with a finite number")
+    else:
+        journal.tell(trial, score.mean, higher=score.higher)
 
 
 def _score(folder: Folder, cells: Sequence[Cell]) -> Score | None:
     """The mean over a trial's runs of what their devices said in the last round; None if one has nothing to say."""
     found = []
     for cell in cells:
-        rows = read_metrics(folder.run(cell)) if folder.finished(cell) else []
+        rows = read_metrics(folder.run(cell))
         fairness = rows[-1].get("fairness") if rows else None
         if not fairness or not isfinite(fairness["mean"]):
             return None

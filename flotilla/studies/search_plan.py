@@ -24,13 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from flotilla.settings import SettingsError, Value, flatten
-from flotilla.studies.plan import OURS, SEED, Cell
+from flotilla.studies.plan import OURS, SEED, Cell, grid_of
 
 SEARCH = "search"
 _WORDS = {"trials": 20, "together": 1, "seed": 1}
 _ALLOWED = "a list of values, or { low = 0.01, high = 1.0 }, with log = true or a step, such as step = 0.01"
-# What would choose by the server's test set, and what nobody could be scored without.
-_BY_TEST: Mapping[str, Value] = {"patience": 0, "target": ""}
+# What acts on the scores of the server's test set while a run goes on, and where it doesn't: two end the run, and one
+# takes it back to an earlier round.
+_BY_TEST: Mapping[str, Value] = {"patience": 0, "target": "", "guard-rollbacks": 0}
+# Without these nobody scores.
+_BY_DEVICES = ("fraction-evaluate", "local-test-fraction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ class SearchPlan:
     """What a search's file says.
 
     Attributes:
-        settings: of every run.
+        settings: of every run; with those that would act on the test set's scores, off.
         space: what is looked for: a range, or what it can be.
         seeds: over which a trial is scored; one that is None is the run's own.
         trials: sets of values that are tried.
@@ -83,13 +86,15 @@ class SearchPlan:
             for seed in self.seeds
         ]
 
-    def corners(self) -> Iterator[Mapping[str, Value]]:
-        """The ends of ranges and every value of a list, each once: what is checked before anything starts."""
+    def corners(self) -> Iterator[dict[str, Value]]:
+        """Ends of ranges, values of lists and seeds, each once: what is checked before anything starts."""
         first = {key: one.low if isinstance(one, Range) else one[0] for key, one in self.space.items()}
-        yield first
+        seeds: list[dict[str, Value]] = [{} if seed is None else {SEED: seed} for seed in self.seeds]
+        for seed in seeds:
+            yield {**first, **seed}
         for key, one in self.space.items():
             for value in [one.high] if isinstance(one, Range) else one[1:]:
-                yield {**first, key: value}
+                yield {**first, **seeds[0], key: value}
 
 
 def read_search(file: Path) -> SearchPlan | None:
@@ -108,33 +113,44 @@ def read_search(file: Path) -> SearchPlan | None:
         name for name in told if name not in ("settings", "grid", SEARCH) or not isinstance(told[name], dict)
     ]:
         raise SettingsError(f"{file}: {unknown[0]}: allowed beside [search] are [settings], and [grid] with seed alone")
-    grid = told.get("grid", {SEED: [None]})
-    if set(grid) != {SEED} or not isinstance(grid[SEED], list) or not grid[SEED]:
+    grid = told.get("grid")
+    if grid is not None and set(grid) != {SEED}:
         raise SettingsError(f"{file}: [grid]: allowed beside [search] is seed alone, a list such as [1, 2]")
+    seeds: Sequence[Value | None] = [None] if grid is None else grid_of(file, grid)[SEED]
     words = {name: _count(file, name, told[SEARCH].get(name, usual)) for name, usual in _WORDS.items()}
     space = {key: _space(file, key, one) for key, one in told[SEARCH].items() if key not in _WORDS}
     if not space:
         raise SettingsError(f"{file}: [search]: allowed is at least one setting, {_ALLOWED}")
-    settings = _scored_by_devices(file, flatten(told.get("settings", {})))
+    given = flatten(told.get("settings", {}))
+    if grid is not None and SEED in given:
+        raise SettingsError(f"{file}: {SEED} stands in [grid] and in [settings]: allowed is one of them")
+    settings = _scored_by_devices(file, given, space)
     for key in (*settings, *space):
         if key in OURS or (key in settings and key in space):
             raise SettingsError(
                 f"{file}: {key}: allowed is one of [settings] and [search], and nothing that it sets itself"
             )
-    return SearchPlan(settings=settings, space=space, seeds=grid[SEED], **words)
+    return SearchPlan(settings=settings, space=space, seeds=seeds, **words)
 
 
-def _scored_by_devices(file: Path, settings: dict[str, Value]) -> dict[str, Value]:
-    """With every device scoring on what it kept out of its training; nothing stops a run by the server's test set."""
-    for key, usual in _BY_TEST.items():
-        if settings.get(key, usual) != usual:
-            raise SettingsError(f"{file}: {key} = {settings[key]!r}: a search looks at no test set, and this one does")
-    for key in ("fraction-evaluate", "local-test-fraction"):
-        if settings.get(key) == 0:
+def _scored_by_devices(
+    file: Path, settings: Mapping[str, Value], space: Mapping[str, Range | Sequence[Value]]
+) -> dict[str, Value]:
+    """With every device scoring on what it kept out of its training; nothing acts on the server's test set."""
+    for key, off in _BY_TEST.items():
+        if key in space:
+            raise SettingsError(f"{file}: [search] {key}: a search looks at no test set, and this does")
+        if settings.get(key, off) != off:
+            raise SettingsError(
+                f"{file}: {key} = {settings[key]!r}: allowed is {off!r}: a search looks at no test set, and this does"
+            )
+    for key in _BY_DEVICES:
+        one = space.get(key, [settings.get(key, 1.0)])
+        if 0 in ((one.low,) if isinstance(one, Range) else one):
             raise SettingsError(
                 f"{file}: {key} = 0: allowed is more than 0: trials are scored by devices' own examples"
             )
-    return {"fraction-evaluate": 1.0, **settings}
+    return {"fraction-evaluate": 1.0, **settings, **_BY_TEST}  # said, because a default, or an app's own, may be on
 
 
 def _count(file: Path, name: str, value: object) -> int:
@@ -146,6 +162,8 @@ def _count(file: Path, name: str, value: object) -> int:
 def _space(file: Path, key: str, told: Any) -> Range | Sequence[Value]:
     wrong = SettingsError(f"{file}: [search] {key} = {told!r}: allowed is {_ALLOWED}")
     if isinstance(told, list):
+        if any(isinstance(value, dict) for value in told):
+            raise wrong
         values = [flatten({key: value})[key] for value in told]
         if not values or len(set(map(repr, values))) < len(values):
             raise wrong

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -180,6 +180,7 @@ def run_sweep(
     *,
     jobs: int,
     processes: int,
+    only: Collection[Cell] | None = None,
     retry: bool = False,
     code: Sequence[Path] = (),
     report: Report = lambda line, progress: None,
@@ -189,6 +190,7 @@ def run_sweep(
     Args:
         folder: of the sweep.
         cells: its runs.
+        only: those that may be run, the same objects; None is all.
         app_dir: the Flower app.
         jobs: runs side by side.
         processes: of each run, clients that train at once; 0 is in the run's own process.
@@ -200,13 +202,15 @@ def run_sweep(
         SettingsError: a run that cannot be, or another sweep in the folder; nothing was started.
         KeyboardInterrupt: as it came; the runs have stopped, and can go on.
     """
+    chosen = cells if only is None else [cell for cell in cells if cell in only]
     with _alone(folder):
-        return _run_sweep(folder, cells, app_dir, jobs, processes, retry=retry, code=code, report=report)
+        return _run_sweep(folder, cells, chosen, app_dir, jobs, processes, retry=retry, code=code, report=report)
 
 
 def _run_sweep(
     folder: Folder,
     cells: Sequence[Cell],
+    chosen: Sequence[Cell],
     app_dir: Path,
     jobs: int,
     processes: int,
@@ -218,13 +222,13 @@ def _run_sweep(
     from flotilla.local.start import prepare_workers
 
     context = prepare_workers("flotilla.studies.one_run", *_LATE)
-    todo = [cell for cell in cells if not folder.finished(cell) and (retry or folder.failed(cell) is None)]
+    todo = [cell for cell in chosen if not folder.finished(cell) and (retry or folder.failed(cell) is None)]
     ready = {cell: settings_of(folder, cell, app_dir, code) for cell in todo}
     folder.write(cells)
     progress = Progress(
         cells=len(cells),
         finished=sum(folder.finished(cell) for cell in cells),
-        failed=len(cells) - len(todo) - sum(folder.finished(cell) for cell in cells),
+        failed=sum(cell not in ready and not folder.finished(cell) and bool(folder.failed(cell)) for cell in cells),
         rounds=sum(int(settings.config["num-server-rounds"]) for settings in ready.values()),
     )
     progress.before = progress.done = sum(_rounds_done(folder.run(cell)) for cell in todo)

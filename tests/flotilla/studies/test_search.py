@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,6 +17,9 @@ from flotilla.settings import SettingsError
 from flotilla.studies.plan import Cell
 from flotilla.studies.search_plan import Range, SearchPlan, read_search
 from flotilla.studies.sweep import Folder, Progress
+
+if TYPE_CHECKING:
+    from flotilla.studies.search_journal import Trial
 
 FILE = """
 [settings]
@@ -52,19 +56,41 @@ class Played:
     Args:
         stop: after so many runs it is interrupted.
         lower: whether what devices say is a loss.
+        failing: names of runs that fail.
+        stopped: names of runs that are told to stop.
+        retry: whether runs that failed are tried again.
     """
 
-    def __init__(self, folder: Folder, stop: float = math.inf, *, lower: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        stop: float = math.inf,
+        *,
+        lower: bool = False,
+        failing: Collection[str] = (),
+        stopped: Collection[str] = (),
+        retry: bool = False,
+    ) -> None:
         self.folder, self.stop, self.lower = folder, stop, lower
+        self.failing, self.stopped, self.retry = failing, stopped, retry
         self.ran: list[str] = []
+        self.listed: list[str] = []
 
-    def __call__(self, cells: Sequence[Cell]) -> Progress:
-        for cell in cells:
-            if self.folder.finished(cell):
+    def __call__(self, cells: Sequence[Cell], some: Sequence[Cell]) -> Progress:
+        assert {*some} <= {*cells}
+        self.listed = [cell.name for cell in cells]
+        for cell in some:
+            if self.folder.finished(cell) or (self.folder.failed(cell) is not None and not self.retry):
                 continue
             if len(self.ran) >= self.stop:
                 raise KeyboardInterrupt
             self.ran.append(cell.name)
+            self.folder.failure(cell).unlink(missing_ok=True)
+            if cell.name in self.failing:
+                self.folder.failure(cell).parent.mkdir(exist_ok=True)
+                self.folder.failure(cell).write_text(json.dumps({"why": "no memory left", "code": 1}))
+            if {cell.name} & {*self.failing, *self.stopped}:
+                continue
             run = self.folder.run(cell)
             run.mkdir(parents=True)
             far = (
@@ -83,11 +109,14 @@ def test_what_the_file_says(tmp_path: Path) -> None:
     assert plan.space["learning-rate"] == Range(low=0.01, high=1.0, log=True)
     assert plan.space["batch-size"] == Range(low=8, high=64, step=8)
     assert plan.settings["fraction-evaluate"] == 1.0
+    # Neither a default nor an app's own setting lets the test set act on a trial.
+    assert [plan.settings[key] for key in ("patience", "target", "guard-rollbacks")] == [0, "", 0]
     first, second = plan.cells(3, {"learning-rate": 0.5})
     assert (first.row, first.seed, second.seed) == ("trial 3, learning-rate=0.5", 1, 2)
     assert (second.keys["seed"], second.keys["learning-rate"], second.keys["model"]) == (2, 0.5, "mlp")
     corners = list(plan.corners())
-    assert len(corners) == 4
+    assert len(corners) == 5
+    assert [corner["seed"] for corner in corners] == [1, 2, 1, 1, 1]
     assert {corner["batch-size"] for corner in corners} == {8, 64}
     alone = plan_of(tmp_path, "[search]\nlearning-rate = [0.1, 0.2]\n")
     assert [cell.seed for cell in alone.cells(0, {"learning-rate": 0.1})] == [None]
@@ -118,6 +147,19 @@ def test_a_sweep_is_no_search(tmp_path: Path) -> None:
         ("[search]\nrun-dir = ['a']\n", "one of"),
         ("[settings]\npatience = 3\n[search]\nbatch-size = [8]\n", "no test set"),
         ("[settings]\ntarget = '0.9'\n[search]\nbatch-size = [8]\n", "no test set"),
+        ("[settings]\nguard-rollbacks = 3\n[search]\nbatch-size = [8]\n", "allowed is 0: .* no test set"),
+        ("[search]\npatience = [0, 3]\n", "no test set"),
+        ("[search]\ntarget = ['', '0.9']\n", "no test set"),
+        ("[search]\nguard-rollbacks = { low = 0, high = 3 }\n", "no test set"),
+        ("[search]\nbatch-size = [8]\n[grid]\npatience = [0, 3]\n", "seed alone"),
+        ("[search]\nbatch-size = [8]\n[grid]\nseed = [1]\npatience = [0, 3]\n", "seed alone"),
+        ("[search]\nbatch-size = [8]\n[grid]\nseed = [1, 1]\n", "every value once"),
+        ("[search]\nbatch-size = [8]\n[grid]\nseed = 1\n", "list of values"),
+        ("[search]\nbatch-size = [8]\n[grid]\nseed = [{ a = 1 }]\n", "list of values"),
+        ("[search]\nbatch-size = [{ a = 1 }]\n", "a list of values"),
+        ("[settings]\nseed = 3\n[search]\nbatch-size = [8]\n[grid]\nseed = [1]\n", "one of them"),
+        ("[search]\nlocal-test-fraction = [0.0, 0.2]\n", "devices' own"),
+        ("[search]\nlocal-test-fraction = { low = 0.0, high = 0.2 }\n", "devices' own"),
         ("[settings]\nfraction-evaluate = 0.0\n[search]\nbatch-size = [8]\n", "devices' own"),
         ("[settings]\nlocal-test-fraction = 0.0\n[search]\nbatch-size = [8]\n", "devices' own"),
     ],
@@ -127,11 +169,22 @@ def test_what_the_file_must_not_say(tmp_path: Path, text: str, why: str) -> None
         plan_of(tmp_path, text)
 
 
-def test_ends_of_ranges_are_checked_before_anything_starts(tmp_path: Path) -> None:
-    (tmp_path / "search.toml").write_text(FILE.replace("[0.0, 0.9]", "[0.0, 1.9]"))
+@pytest.mark.parametrize(
+    ("told", "instead", "why"),
+    [
+        ("[0.0, 0.9]", "[0.0, 1.9]", "momentum = 1.9"),
+        ("seed = [1, 2]", "seed = ['x']", "seed = 'x'"),
+        ("seed = [1, 2]", "seed = [1, 1.5]", "seed = 1.5"),
+        ("seed = [1, 2]", "seed = [1, -1]", "seed = -1"),
+    ],
+)
+def test_ends_of_ranges_and_seeds_are_checked_before_anything_starts(
+    tmp_path: Path, told: str, instead: str, why: str
+) -> None:
+    (tmp_path / "search.toml").write_text(FILE.replace(told, instead))
     out = CliRunner().invoke(app, ["sweep", str(tmp_path / "search.toml"), "--folder", str(tmp_path / "searched")])
     assert out.exit_code == 2
-    assert "momentum = 1.9" in out.stderr
+    assert why in out.stderr
     assert not (tmp_path / "searched").exists()
 
 
@@ -140,16 +193,16 @@ def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SettingsError, match=r"flotilla\[search\]"):
-        search(plan_of(tmp_path), Folder(path=tmp_path / "searched"), lambda cells: Progress())
+        search(plan_of(tmp_path), Folder(path=tmp_path / "searched"), lambda cells, some: Progress())
     assert not (tmp_path / "searched").exists()
 
 
-def searched(folder: Path, **options: bool) -> list[tuple[dict[str, object], float | None]]:
+def searched(folder: Path) -> list[tuple[dict[str, object], float | None]]:
     """Values and scores of all trials, of a search that nothing stops."""
     from flotilla.studies.search import search
 
     place = Folder(path=folder / "searched")
-    return [(dict(one.values), one.score) for one in search(plan_of(folder), place, Played(place, **options))]
+    return [(dict(one.values), one.score) for one in search(plan_of(folder), place, Played(place))]
 
 
 @pytest.fixture
@@ -223,19 +276,175 @@ def test_more_trials_go_on_and_another_search_is_refused(new: Callable[[], Path]
             search(plan_of(folder, other), place, Played(place))
 
 
+def runs_of(plan: SearchPlan, trials: Sequence[Trial]) -> list[list[str]]:
+    """Names of the runs of each trial."""
+    return [[cell.name for cell in plan.cells(one.number, one.values)] for one in trials]
+
+
 def test_a_trial_whose_run_failed_has_no_score(new: Callable[[], Path]) -> None:
     from flotilla.studies.search import best, search
 
     folder = new()
     place, plan = Folder(path=folder / "searched"), plan_of(folder)
-
-    def failing(cells: Sequence[Cell]) -> Progress:
-        return Played(place)([cell for cell in cells if cell.seed == 1])
-
-    trials = search(plan, place, failing)
-    assert [one.score for one in trials] == [None] * 6
+    runs = runs_of(plan, search(plan, Folder(path=folder / "other"), Played(Folder(path=folder / "other"))))
+    all_fail = Played(place, failing=[second for _, second in runs[:2]])
+    trials = search(plan_of(folder, FILE.replace("trials = 6", "trials = 2")), place, all_fail)
+    assert [(one.score, one.state, one.why) for one in trials] == [(None, "failed", "no memory left")] * 2
     assert best(trials) is None
     assert not (place.path / "best.toml").exists()
+
+
+def test_failed_trials_are_tried_again_when_asked_and_only_these(new: Callable[[], Path]) -> None:
+    from flotilla.studies.search import search
+
+    folder = new()
+    place, plan = Folder(path=folder / "searched"), plan_of(folder)
+    drawn = search(plan_of(folder, FILE.replace("trials = 6", "trials = 2")), place, Played(place))
+    runs = runs_of(plan, drawn)
+    place = Folder(path=folder / "another")
+    first = search(plan, place, Played(place, failing=[runs[1][0]]))
+    assert [one.state for one in first] == ["scored", "failed", *["scored"] * 4]
+
+    unasked = Played(place)
+    assert search(plan, place, unasked) == first
+    assert unasked.ran == []
+
+    # It fails again, while the search goes on with more trials: those of later batches don't run it once more.
+    longer = plan_of(folder, FILE.replace("trials = 6", "trials = 10"))
+    failing = Played(place, failing=[runs[1][0]], retry=True)
+    more = search(longer, place, failing, retry=True)
+    assert failing.ran.count(runs[1][0]) == 1
+    assert len(failing.ran) == 1 + 4 * 2
+    assert [one.values for one in more[:6]] == [one.values for one in first]
+    assert [one.state for one in more] == ["scored", "failed", *["scored"] * 8]
+
+    again = Played(place, retry=True)
+    whole = search(longer, place, again, retry=True)
+    assert again.ran == [runs[1][0]]
+    assert len(again.listed) == len({*again.listed}) == 20  # all that there are, for `flotilla compare`
+    assert [one.number for one in whole] == list(range(10))
+    assert whole[1].values == first[1].values
+    assert whole[1].score == drawn[1].score
+    assert [one for one in whole if one.number != 1] == [one for one in more if one.number != 1]
+    nothing = Played(place, retry=True)
+    assert search(longer, place, nothing, retry=True) == whole
+    assert nothing.ran == []
+
+
+def test_a_trial_whose_run_was_stopped_stays_open(new: Callable[[], Path]) -> None:
+    from flotilla.studies.search import search
+
+    whole, folder = searched(new()), new()
+    place, plan = Folder(path=folder / "searched"), plan_of(folder)
+    two = search(plan_of(folder, FILE.replace("trials = 6", "trials = 2")), place, Played(place))
+    stopped = runs_of(plan, two)[1][1]
+    place = Folder(path=folder / "another")
+    first = Played(place, stopped=[stopped])
+    trials = search(plan, place, first)
+    # What would be drawn next depends on its score.
+    assert [one.state for one in trials] == ["scored", "to do"]
+    then = Played(place)
+    assert [(dict(one.values), one.score) for one in search(plan, place, then)] == whole
+    assert then.ran[0] == stopped
+    assert len(first.ran) + len(then.ran) == 13
+
+
+def test_a_trial_that_nobody_scored_is_not_tried_again(new: Callable[[], Path]) -> None:
+    from flotilla.studies.search import search
+
+    folder = new()
+    place, plan = Folder(path=folder / "searched"), plan_of(folder, FILE.replace("trials = 6", "trials = 2"))
+
+    def unscored(cells: Sequence[Cell], some: Sequence[Cell]) -> Progress:
+        Played(place)(cells, some)
+        for cell in some:
+            (place.run(cell) / "metrics.jsonl").write_text('{"round": 2, "accuracy": 0.5}\n')
+        return Progress()
+
+    trials = search(plan, place, unscored)
+    assert [(one.state, "no device" in one.why) for one in trials] == [("failed", True)] * 2
+    again = Played(place, retry=True)
+    assert search(plan, place, again, retry=True) == trials
+    assert again.ran == []
+    assert '"again"' not in (place.path / "search.log").read_text()  # not even an entry
+
+
+def test_a_trial_that_was_half_drawn_is_drawn_anew(new: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import optuna
+
+    from flotilla.studies.search import search
+
+    whole, folder = searched(new()), new()
+    place, plan = Folder(path=folder / "searched"), plan_of(folder)
+    independent = optuna.samplers.TPESampler.sample_independent
+
+    def killed(self: Any, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+        if trial.number == 1 and name == "batch-size":
+            raise KeyboardInterrupt
+        return independent(self, study, trial, name, distribution)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.samplers.TPESampler, "sample_independent", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search(plan, place, Played(place))
+    assert [(dict(one.values), one.score) for one in search(plan, place, Played(place))] == whole
+
+
+PAIRS = """
+[settings]
+dataset = "digits"
+model = "mlp"
+num-clients = 10
+num-server-rounds = 2
+aggregation-mode = "buffered"
+simulated-devices = "mixed"
+device = "cpu"
+
+[search]
+trials = 8
+together = 2
+learning-rate = { low = 0.01, high = 1.0, log = true }
+buffer-size = [2, 8]
+fraction-train = [1.0, 0.2]
+"""
+
+
+def test_values_that_cannot_be_together_are_refused_and_the_search_goes_on(
+    new: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flotilla.studies.sweep import settings_of
+
+    folder = new()
+    (folder / "search.toml").write_text(PAIRS)
+    ran: list[Cell] = []
+
+    def played(
+        place: Folder, cells: Sequence[Cell], app_dir: Path, *, only: Sequence[Cell], **options: object
+    ) -> Progress:
+        for cell in cells:
+            settings_of(place, cell, app_dir, ())  # which a sweep refuses to start with
+        ran.extend(only)
+        return Played(place)(cells, only)
+
+    monkeypatch.setattr("flotilla.studies.sweep.run_sweep", played)
+    words = ["sweep", str(folder / "search.toml"), "--folder", str(folder / "searched")]
+    out = CliRunner().invoke(app, words)
+    assert out.exit_code == 0, out.output
+    refused = [line for line in out.output.splitlines() if line.startswith("trial ") and "  refused  " in line]
+    assert 0 < len(refused) < 8
+    assert all("buffer-size=8, fraction-train=0.2: buffer-size = 8: allowed is" in line for line in refused)
+    assert f"{len(refused)} trials refused" in out.stderr
+    assert len(ran) == 8 - len(refused)
+    assert not any((cell.keys["buffer-size"], cell.keys["fraction-train"]) == (8, 0.2) for cell in ran)
+    best = [line for line in out.output.splitlines() if line.startswith("best: ")]
+    listed = CliRunner().invoke(app, [*words, "--list"])
+    assert listed.exit_code == 0
+    for again in (CliRunner().invoke(app, words), CliRunner().invoke(app, [*words, "--retry"]), listed):
+        assert [
+            line for line in again.output.splitlines() if line.startswith("trial ") and "refused" in line
+        ] == refused
+        assert [line for line in again.output.splitlines() if line.startswith("best: ")] == best
+    assert len(ran) == 8 - len(refused)
 
 
 @pytest.mark.slow  # four runs, in processes of their own

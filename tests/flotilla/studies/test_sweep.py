@@ -17,6 +17,9 @@ import pytest
 from typer.testing import CliRunner
 
 from flotilla.cli import app
+from flotilla.own_app import own_app
+from flotilla.studies.plan import read_plan
+from flotilla.studies.sweep import Folder, run_sweep
 from server_app.folder.lock import RunLock
 
 SWEEP = """
@@ -89,6 +92,17 @@ def test_one_sweep_at_a_time(tmp_path: Path) -> None:
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_all_runs_are_listed_though_only_some_may_be_run(tmp_path: Path) -> None:
+    (tmp_path / "three.toml").write_text(SWEEP)
+    cells, folder = read_plan(tmp_path / "three.toml"), Folder(path=tmp_path / "swept")
+    folder.write(cells)
+    folder.failure(cells[0]).write_text(json.dumps({"why": "no memory left", "code": 1}))
+    progress = run_sweep(folder, cells, own_app(), jobs=1, processes=0, only=[], retry=True)
+    assert (progress.cells, progress.failed, progress.rounds) == (9, 1, 0)
+    assert len(json.loads((folder.path / "sweep.json").read_text())["runs"]) == 9
+    assert list(folder.path.glob("runs/*")) == []
 
 
 def test_what_there_is_to_do_is_listed(tmp_path: Path) -> None:

@@ -88,19 +88,22 @@ def between(module: nn.Module) -> Tensor | None:
     return core
 
 
-def hold_factors(module: nn.Module, names: tuple[str, str], path: str, *, adapter: Adapter, rank: int) -> None:
-    """Give a module with the weight (m, n) of a linear layer two factors that are held and not trained.
+def hold_factors(
+    module: nn.Module, names: tuple[str, str], path: str, *, shape: tuple[int, int], adapter: Adapter, rank: int
+) -> None:
+    """Give a module with the weight of a linear layer two factors that are held and not trained.
 
     Args:
         module: the layer, or what stands for it.
         names: of A and of B.
+        shape: (m, n), outputs and inputs.
         path: its name in the network.
         adapter: full rank and seed.
         rank: of the part, whose factors are the leading ones.
     """
     weight = module.weight
     assert isinstance(weight, Tensor)
-    rows, columns = weight.shape
+    rows, columns = shape
     if weight.is_meta:
         a, b = torch.zeros(rank, columns), torch.zeros(rows, rank)
     else:

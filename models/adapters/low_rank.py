@@ -26,6 +26,7 @@ from models.algebra.groups import RANK
 A, B = "lora_A", "lora_B"
 ATTENDS = "ATTENDS"  # of modules whose linear layers are an attention's
 FACTOR = "_flotilla_factor"
+_TRANSPOSED = "_flotilla_transposed"
 
 
 def rank_axis(path: str) -> str:
@@ -41,6 +42,7 @@ def add_pair(
     adapter: Adapter,
     sizes: Mapping[str, int],
     place: Place | None = None,
+    transposed: bool = False,
 ) -> None:
     """Give a module that has the weight (m, n) of a linear layer a pair of factors, zero, or a core between two.
 
@@ -51,27 +53,30 @@ def add_pair(
         adapter: rank and factor.
         sizes: kept ranks by axis; an axis that is absent is full.
         place: where in depth they stand; None: where the module does.
+        transposed: whether the weight is stored as (n, m), as GPT-2's are.
     """
     weight, axis = module.weight, rank_axis(path)
     assert isinstance(weight, Tensor)
+    (rows, columns), (outputs, inputs) = (weight.shape, dims) if not transposed else (weight.shape[::-1], dims[::-1])
+    setattr(module, _TRANSPOSED, transposed)
     rank = sizes.get(axis, adapter.rank)
     setattr(module, FACTOR, adapter.factor_of(rank))
     if adapter.dropout:
         module.add_module(DROPOUT, Dropout(adapter.dropout))
     if adapter.form in (WITH_CORE, WITH_HEADS):
-        hold_factors(module, (A, B), path, adapter=adapter, rank=rank)
+        hold_factors(module, (A, B), path, shape=(rows, columns), adapter=adapter, rank=rank)
         if adapter.form == WITH_CORE:
             add_core(module, axis, rank=rank, place=place)
         else:
             add_heads(module, adapter=adapter, place=place)
         return
-    module.register_parameter(A, nn.Parameter(torch.zeros(rank, weight.shape[1])))
+    module.register_parameter(A, nn.Parameter(torch.zeros(rank, columns)))
     if adapter.form == SHARED_A:
-        own(module, B, torch.zeros(weight.shape[0], rank))
+        own(module, B, torch.zeros(rows, rank))
     else:
-        module.register_parameter(B, nn.Parameter(torch.zeros(weight.shape[0], rank)))
+        module.register_parameter(B, nn.Parameter(torch.zeros(rows, rank)))
     places = None if place is None else {A: place, B: place}
-    declare(module, {A: (axis, dims[1]), B: (dims[0], axis)}, places=places)
+    declare(module, {A: (axis, inputs), B: (outputs, axis)}, places=places)
 
 
 def add_pairs(network: nn.Module, adapter: Adapter, sizes: Mapping[str, int], *, but: Callable[[str], bool]) -> None:
@@ -97,6 +102,11 @@ def add_pairs(network: nn.Module, adapter: Adapter, sizes: Mapping[str, int], *,
 def paths_of_pairs(network: nn.Module) -> list[str]:
     """The layers that have a pair, by name, in the network's order."""
     return [path for path, module in network.named_modules() if hasattr(module, FACTOR)]
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a layer has a pair and its weight is stored as (inputs, outputs)."""
+    return bool(getattr(module, _TRANSPOSED, False))
 
 
 def names_of_pairs(network: nn.Module) -> frozenset[str]:
@@ -127,10 +137,10 @@ def first_a(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def product(module: nn.Module) -> Tensor:
-    """(α/R)·B·A or (α/R)·B·C·A beside a layer's weight, (m, n), which adds to it."""
+    """(α/R)·B·A or (α/R)·B·C·A beside a layer's weight, which adds to it: (m, n), or transposed as the weight is."""
     a, b, core = getattr(module, A), getattr(module, B), between(module)
     found: Tensor = getattr(module, FACTOR) * (b @ (a if core is None else core @ a))
-    return found
+    return found.T if is_transposed(module) else found
 
 
 def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapter) -> dict[str, Axis]:

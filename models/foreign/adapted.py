@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import fx, nn
@@ -13,6 +13,8 @@ from models.adapters.dropout import DROPOUT
 from models.adapters.low_rank import FACTOR, A, B, add_pair
 from models.algebra.axes import Dim, Place
 
+# Where a linear layer's operation has its inputs and its weight, which an `addmm` (GPT-2) has as (inputs, outputs).
+_LAYERS = {torch.ops.aten.linear.default: (0, 1), torch.ops.aten.addmm.default: (1, 2)}
 _MIXES = "scaled_dot_product_attention"
 
 
@@ -28,6 +30,8 @@ def add_pairs_to_graphs(
 ) -> None:
     """Give every linear layer that is meant a pair, and add the product in every graph that uses the layer.
 
+    A weight that something else reads too has none, such as an embedding that is the head: the product is the layer's.
+
     Args:
         part: holds the tensors that the graphs read.
         graphs: of training and of evaluation.
@@ -39,9 +43,10 @@ def add_pairs_to_graphs(
     """
     if not adapter.rank:
         return
-    done = set[str]()
+    graphs, done = list(graphs), set[str]()
+    shared = {name for graph in graphs for name in _read_elsewhere(graph)}
     for graph in graphs:
-        layers = [node for node in graph.nodes if _is(node, "linear") and _weight(node) in dims]
+        layers = [node for node in graph.nodes if _weight(node) in dims and _weight(node) not in shared]
         attention = _of_attention(graph)
         for node in layers:
             name = _weight(node)
@@ -50,7 +55,15 @@ def add_pairs_to_graphs(
                 continue
             if name not in done:
                 module = part.get_submodule(path)
-                add_pair(module, path, dims[name], adapter=adapter, sizes=sizes, place=places[name])
+                add_pair(
+                    module,
+                    path,
+                    dims[name],
+                    adapter=adapter,
+                    sizes=sizes,
+                    place=places[name],
+                    transposed=_is(node, "addmm"),
+                )
                 done.add(name)
             _add_product(graph, node, path, part.get_submodule(path))
 
@@ -60,7 +73,7 @@ def _add_product(graph: fx.Graph, node: fx.Node, path: str, layer: nn.Module) ->
     with graph.inserting_after(node):
         total = graph.call_function(torch.ops.aten.add.Tensor, (node, node))
     with graph.inserting_before(total):
-        x = node.args[0]
+        x = node.args[_LAYERS[node.target][0]]  # type: ignore[index]
         if hasattr(layer, DROPOUT):
             x = graph.call_module(f"{path}.{DROPOUT}", (x,))
         inner = graph.call_function(linear, (x, graph.get_attr(f"{path}.{A}")))
@@ -89,8 +102,18 @@ def _diagonal(graph: fx.Graph, path: str, count: int) -> fx.Node:
 
 
 def _weight(node: fx.Node) -> str:
-    weight = node.args[1]
+    """Name of what a linear layer multiplies with; "" where it is none, or that is no tensor of the module."""
+    if node.target not in _LAYERS:
+        return ""
+    weight = node.args[_LAYERS[node.target][1]]
     return str(weight.target) if isinstance(weight, fx.Node) and weight.op == "get_attr" else ""
+
+
+def _read_elsewhere(graph: fx.Graph) -> Iterator[str]:
+    """Tensors that something reads which is no linear layer with this weight."""
+    for node in graph.nodes:
+        if node.op == "get_attr" and any(_weight(use) != node.target for use in node.users):
+            yield str(node.target)
 
 
 def _of_attention(graph: fx.Graph) -> set[fx.Node]:
@@ -109,7 +132,7 @@ def _nearest(start: fx.Node, step: Callable[[fx.Node], list[fx.Node]]) -> set[fx
         if node in seen:
             continue
         seen.add(node)
-        if _is(node, "linear"):
+        if node.target in _LAYERS:
             found.add(node)
         else:
             ahead += step(node)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
+from torch import fx
+
 from models.algebra.axes import Along, Axis, Beside, Dim, Kind, axes_along
 from models.foreign.atoms import Atom, Extent, atoms_of, factors_of, freeze, size_of
 from models.foreign.groups import find_groups
 from models.foreign.stages import Stages, find_stages
-from models.foreign.trace import Traced
+from models.foreign.trace import Traced, operation
 
 CLASSES = "classes"
 
@@ -90,7 +92,8 @@ def find_axes(traced: Traced, named: Sequence[str] = ()) -> Found:
     axes: dict[str, Axis] = {}
     ends = factors_of(traced.classes)
     if len(ends) == 1 and not ends[0].parts:
-        names[ends[0]] = CLASSES
+        if ends[0] not in _rows_of_embeddings(traced):  # such a head is the embedding, and stays with its tokens
+            names[ends[0]] = CLASSES
         axes[CLASSES] = Axis(CLASSES, ends[0].size, Kind.CLASS)
     for layers in (True, False):  # an axis is called as the layer that makes it, else as what else runs along it
         for tensor, dims in tensors.items():
@@ -107,6 +110,12 @@ def find_axes(traced: Traced, named: Sequence[str] = ()) -> Found:
         dims={name: tuple(_dim(dim, names) for dim in dims) for name, dims in tensors.items()},
         stages=find_stages(traced, names, named),
     )
+
+
+def _rows_of_embeddings(traced: Traced) -> set[Atom]:
+    nodes = (node for graph in traced.graphs.values() for node in graph.nodes if operation(node) == "embedding")
+    tables = {str(table.target) for node in nodes if isinstance(table := node.args[0], fx.Node)}
+    return {atom for name in tables & set(traced.tensors) for atom in factors_of(traced.tensors[name].dims[0])}
 
 
 def _choose(dim: Extent) -> bool:

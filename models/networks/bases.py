@@ -122,13 +122,15 @@ def _tensors_in(file: Path, wanted: Mapping[str, TensorLayout], start: str) -> d
 
 
 def _names_in(file: Path, wanted: Mapping[str, TensorLayout], start: str) -> dict[str, str]:
-    """What tensors are called in a file that has them, with or without the start of their names, of these shapes."""
+    """What tensors are called in a file that has them, of these shapes, with or without steps of the start."""
+    steps = start.split(".")[:-1]
+    starts = ["".join(f"{step}." for step in steps[:count]) for count in range(len(steps) + 1)]
     found = {}
     try:
         with safe_open(file, framework="pt") as opened:
             there = set(opened.keys())
             for name, tensor in wanted.items():
-                saved = next((one for one in (name, name.removeprefix(start)) if one in there), None)
+                saved = next((one for one in map(name.removeprefix, starts) if one in there), None)
                 if saved is not None and tuple(opened.get_slice(saved).get_shape()) == tensor.shape:
                     found[name] = saved
     except (SafetensorError, OSError) as error:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.adapters.adapter import HEAD, PAIR, Adapter
-from models.adapters.low_rank import beside_base
+from models.adapters.low_rank import beside_base, is_transposed
 from models.adapters.precision import lower_weights
 from models.algebra.axes import heads
 from models.algebra.plans import Plan
@@ -67,6 +67,8 @@ def completed(spec: NetworkSpec) -> NetworkSpec:
         allowed = f"a network for {sides} inputs; {spec.name!r} needs {network.smallest}"
         raise SettingError("model", spec.name, allowed)
     full = replace(spec, widths=widths, blocks=blocks, norm=usual_norm)
+    if network.written_out is not None:
+        full = replace(full, options=tuple(network.written_out(dict(spec.options)).items()))
     if spec.adapter is not None:
         _check_adapter(full, spec.adapter)
     try:
@@ -83,7 +85,8 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
     """See that there is something to train beside a base, and that the network uses it.
 
     Raises:
-        SettingError: it has no head; no layer has a pair; a layer's product would be added to nothing.
+        SettingError: there is no head and no pair, or no layer has the pair that is meant; a layer's product would be
+            added to nothing, or to a weight that is stored as its transpose.
     """
     told = f"lora:{adapter.rank}" if adapter.rank else HEAD
     own = [name for name in ("private", "bases", "dual", "step_sizes") if getattr(spec, name)]
@@ -93,7 +96,7 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
         allowed = "tiers with the whole base: no part of it with this method or norm (batch-per-width)"
         raise SettingError("tiers", "a part of the base", allowed)
     declared = layout(spec)
-    if not heads(declared):
+    if not heads(declared) and not adapter.rank:
         raise SettingError("adapter", told, f'"": {spec.name!r} has no layer that counts classes')
     beside = beside_base(declared)
     if adapter.rank and not beside:
@@ -102,6 +105,9 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
     check_precision(spec, adapter.precision)
     network = blank(spec).train()
     network(examples(spec, 2)).sum().backward()
+    if adapter.merges and any(is_transposed(module) for module in network.modules()):
+        allowed = f'"" with this method: {spec.name!r} has linear layers whose weights are stored as transposes'
+        raise SettingError("adapter", told, allowed)
     state = network.state_dict(keep_vars=True)
     if unused := [name for name in beside if state[name].grad is None]:
         raise SettingError(

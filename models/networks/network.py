@@ -14,7 +14,7 @@ from models.foreign.check import Proof
 from models.networks.builder import Builder
 from models.networks.spec import NetworkSpec
 from models.norms.layers import CHANNEL_NORMS
-from models.settings import Setting
+from models.settings import Scalar, Setting
 
 ROWS = 0  # dimensions of an input that is a row of a table: features, in no order
 
@@ -39,6 +39,8 @@ class Network:
         prove: spec → its axes and their proof, where they were found and not declared.
         narrower: spec, number → the spec of a network whose layers have one of so many parts of the units, where a
             factory can be asked for it; None if it cannot.
+        written_out: its options → the same without names of files of this machine, whose contents stand there; None
+            where they name none. Whoever configures a run calls it; a device has what came out.
         norms: which of `models.norms.layers.NORMS` it can use; the first is its usual one.
     """
 
@@ -54,4 +56,5 @@ class Network:
     initial: Callable[[NetworkSpec, torch.Generator], dict[str, Tensor]] | None = None
     prove: Callable[[NetworkSpec], tuple[Found, Proof]] | None = None
     narrower: Callable[[NetworkSpec, int], NetworkSpec | None] | None = None
+    written_out: Callable[[Mapping[str, Scalar]], Mapping[str, Scalar]] | None = None
     OPTIONS: Mapping[str, Setting] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.adapters.adapter import PAIR
-from models.adapters.low_rank import paths_of_pairs
+from models.adapters.low_rank import is_transposed, paths_of_pairs
 from models.algebra.axes import heads
 from models.networks.build import blank, layout, without_adapter
 from models.networks.spec import NetworkSpec
@@ -38,10 +38,16 @@ def outer(names: Iterable[str]) -> str:
     return "".join(f"{parts[0]}." for parts in alike)
 
 
+def wrapper(names: Iterable[str]) -> str:
+    """The first of these modules: what a module of transformers was put in to give logits."""
+    first, dot, _ = outer(names).partition(".")
+    return first + dot
+
+
 def names_in_peft(spec: NetworkSpec) -> dict[str, str]:
     """Name in the state of an adapted network → name in peft's file."""
     alone, adapted = layout(without_adapter(spec)), layout(spec)
-    skipped = len(outer(alone.tensors))
+    skipped = len(wrapper(alone.tensors))
     found = {name: f"{_START}{name[skipped:]}" for name in heads(alone)}
     found |= {name: f"{_START}{name[skipped:]}.weight" for pair in adapted.pairs for name in (pair.a, pair.b)}
     return {name: found[name] for name in adapted.tensors if name in found}
@@ -57,9 +63,8 @@ def peft_config(spec: NetworkSpec, rank: int, base: str) -> dict[str, Any]:
     """
     assert spec.adapter is not None
     alone = layout(without_adapter(spec))
-    skipped = len(outer(alone.tensors))
-    with torch.device("meta"):
-        paths = paths_of_pairs(blank(spec))
+    skipped = len(wrapper(alone.tensors))
+    paths, transposed = _layers(spec)
     return {
         "peft_type": "LORA",
         "task_type": None,
@@ -68,11 +73,19 @@ def peft_config(spec: NetworkSpec, rank: int, base: str) -> dict[str, Any]:
         "lora_alpha": spec.adapter.factor_of(rank) * rank,
         "lora_dropout": spec.adapter.dropout,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": transposed,
         "inference_mode": True,
         "target_modules": [path[skipped:] for path in paths],
         "modules_to_save": sorted({name[skipped:].rpartition(".")[0] for name in heads(alone)}),
     }
+
+
+def _layers(spec: NetworkSpec) -> tuple[list[str], bool]:
+    """The layers that have a pair, and whether the weights of some are stored as (inputs, outputs)."""
+    with torch.device("meta"):
+        network = blank(spec)
+    paths = paths_of_pairs(network)
+    return paths, any(is_transposed(network.get_submodule(path)) for path in paths)
 
 
 def is_peft(folder: Path) -> bool:
@@ -129,7 +142,7 @@ def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
         raise ValueError(f"{folder} has pairs of factors, of which this run trains none")
     config = read_config(folder)
     for key in ("use_dora", "use_rslora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"):
-        if config.get(key):
+        if config.get(key) and not (key == "fan_in_fan_out" and _layers(spec)[1]):
             raise ValueError(f"{folder / CONFIG}: {key} is not supported")
     factor = _factor_in(folder, config) / (spec.adapter.factor if spec.adapter.rank else 1.0)
     names, found, declared = names_in_peft(spec), {}, layout(spec)

@@ -50,6 +50,7 @@ LIBRARIES = {
     "mobilenet-v4-small": "models.networks.named:mobilenet_v4_small",
     "vit-tiny": "models.networks.named:vit_tiny",
     "bert-tiny": "models.networks.named:bert_tiny",
+    "causal-lm": "models.networks.causal:CAUSAL_LM",
 }
 
 NETWORKS: Registry[Network] = Registry(

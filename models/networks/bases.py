@@ -104,7 +104,8 @@ def trained_in(place: Path, spec: NetworkSpec) -> dict[str, Tensor]:
     alone, declared = layout(without_adapter(spec)), layout(spec)
     if is_peft(place):
         weights = {name: declared.tensors[name] for name in declared.beside.values()}
-        return state_in_peft(place, spec) | _tensors_in(base_file(place), weights, outer(alone.tensors))
+        beside = _tensors_in(base_file(place), weights, outer(alone.tensors)) if weights else {}
+        return state_in_peft(place, spec) | beside
     if place.is_dir() and (place / BASE).is_file():
         if spec.adapter is not None and spec.adapter.form != PAIR:
             raise ValueError(f"{place} is of another adapter: between factors that are drawn from another seed")

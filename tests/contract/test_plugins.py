@@ -156,6 +156,7 @@ def test_options_are_keys() -> None:
         "perceptron-hidden",
         "stripes-noise",
         "in-turn-stride",
+        "causal-lm-config",  # of a network that only transformers can make
     }
     assert listed["stripes-noise"].words.startswith("standard deviation")
 

@@ -101,7 +101,7 @@ def _picture_of(name: str) -> str:
 def _own_keys(name: str) -> list[Key]:
     known = option_keys().get(name)
     if known is None:
-        return foreign({"method": name})
+        return [key for key in foreign({"method": name}) if key.read_by == f"method = {name}"]
     return [key for key in keys() if key.name in known.values()]
 
 

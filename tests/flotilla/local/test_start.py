@@ -138,3 +138,12 @@ process.join()
 
 def _tell(pipe: Connection) -> None:
     pipe.send(("client_app.app" in sys.modules, os.getppid()))
+
+
+def test_only_a_fork_server_ends_without_ceremony(pytestconfig: pytest.Config) -> None:
+    """Anybody else who imports that module, such as a tool that imports all, still says what it has to say."""
+    program = "import sys, flotilla.local.unceremonious; print('said'); sys.exit(3)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=pytestconfig.rootpath, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("said\n", 3)

@@ -44,6 +44,7 @@ def be_quick() -> bool:
     ) -> None:
         if not isinstance(state, InMemoryLinkState):
             theirs(state, queue, nodes_mapping, f_stop)
+            return
         while not f_stop.is_set():
             try:
                 node_id = addressed.get(timeout=_END)

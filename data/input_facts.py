@@ -15,13 +15,13 @@ from typing import Any
 
 from models.losses import TASKS
 
-UNITS = ("", "words", "characters", "subwords")
+UNITS = ("", "words", "characters", "subwords", "tokens before")
 FITS = ("stretch", "pad", "crop")
 # Bounds of what a peer or a file may say.
 MOST_NAMES = 2**20  # classes, tokens
 MOST_CHARACTERS = 200  # of a name
 MOST_VALUES = 2**28  # of one input
-MOST_DETAILS = 2**23  # characters
+MOST_DETAILS = 2**24  # characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class SourceFacts:
         classes: names, in the order of the labels; () names them by their numbers.
         white: value of a white pixel in the files; pictures of 0 to 255 are scaled to it.
         units: what a text consists of, one of `UNITS`; "" is no text, "subwords" is what a tokenizer in
-            `details` makes of it.
+            `details` makes of it, "tokens before" the same of a text that goes on: each is one more, and the last stay.
         tokens: its units, in the order of their numbers, from 2 on; 0 is padding and 1 unknown.
         task, details: see `InputFacts`.
         fit: how a picture comes to its size, one of `FITS`: "stretch" whatever its sides are, "pad" with black, "crop"
@@ -155,6 +155,13 @@ class InputFacts:
         if self.units == "subwords":
             kept = f"keep the first {self.input_shape[0]}, fill up with 0 at the end: int64 [N, {self.input_shape[0]}]"
             return ["number the text's tokens by the tokenizer in `details` (JSON of the library tokenizers)", kept]
+        if self.units == "tokens before":
+            kept = f"keep the last {self.input_shape[0]}, fill up with 0 at the end: int64 [N, {self.input_shape[0]}]"
+            return [
+                "number the text's tokens by the tokenizer in `details` (JSON of the library tokenizers), and add 1",
+                kept,
+                "class i is the tokenizer's token i",
+            ]
         if self.vocabulary:
             kept = "first" if self.units == "words" else "last"
             size = f"{self.input_shape[0]} {self.units or 'tokens'}"

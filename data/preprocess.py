@@ -20,12 +20,13 @@ from data.input_facts import InputFacts
 from data.picture import errors, pixels, read_picture
 from data.table_file import SUFFIXES, BadTable, read_table
 from data.text import RESERVED, UNKNOWN
-from data.tokens import numbered
+from data.tokens import numbered, prompts
 from models.networks.spec import PADDING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_BY_TOKENIZER = {"subwords": numbered, "tokens before": prompts}  # units → tokens of texts
 _ARRAYS, _TABLES = frozenset({".npy"}), frozenset({".csv"})
 _LONGEST = 2**28  # bytes of a file of arrays, rows or text
 
@@ -126,10 +127,10 @@ class Preprocess:
         (length,) = self.facts.input_shape
         if not self.facts.units:
             raise UnusableInput(f"texts of {self.facts.dataset!r} are given as tokens, in an array")
-        if self.facts.units == "subwords":
+        if (tokens_of := _BY_TOKENIZER.get(self.facts.units)) is not None:
             if not all(text.strip() for text in texts):
                 raise UnusableInput("an empty text")
-            return torch.tensor(numbered(self.facts.details, texts, length))
+            return torch.tensor(tokens_of(self.facts.details, texts, length))
         rows = torch.full((len(texts), length), PADDING, dtype=torch.int64)
         for row, text in enumerate(texts):
             parts = text.split()[:length] if self.facts.units == "words" else list(text)[-length:]

@@ -75,6 +75,7 @@ class DataSettings:
         "`digits` (ships with scikit-learn), `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `image-folder`; texts:"
         " `sst2` (sentences of reviews), `shakespeare` (the next of 80 characters, by speaker); signals: `har` (UCI"
         " HAR, 9x128, by subject); LEAF's JSON, by user: `leaf`; files of one's own (see [data.md](data.md)): `texts`,"
+        " `next-token`,"
         " `csv:PLACE`, `parquet:PLACE`, `npz:PLACE`, `hf:PLACE` (what the library `datasets` saved);"
         " `torchvision:NAME`. See below",
         Names(SOURCES, ELSEWHERE),
@@ -140,9 +141,10 @@ class DataSettings:
     )
     sequence_length: int = setting(
         0,
-        "tokens of a text; 0 is its own: 56 words (`sst2`, cuts none), 80 characters (`shakespeare`), 64 (`texts`)",
+        "tokens of a text; 0 is its own: 56 words (`sst2`, cuts none), 80 characters (`shakespeare`), 64 (`texts`,"
+        " `next-token`)",
         between(0, 4096),
-        read_by="dataset = sst2, shakespeare, texts",
+        read_by="dataset = sst2, shakespeare, texts, next-token",
     )
     vocabulary_size: int = setting(
         8000,
@@ -153,15 +155,16 @@ class DataSettings:
     )
     text_columns: str = setting(
         "text, label",
-        "names of the columns (fields of `.jsonl`) of text, label and, if there is one, whose a text is",
-        read_by="dataset = texts",
+        "names of the columns (fields of `.jsonl`) of text, label (which `next-token` does not read) and, if there is"
+        " one, whose a text is",
+        read_by="dataset = texts, next-token",
     )
     tokenizer: str = setting(
         "words",
         "what divides texts into tokens: `words`, the most frequent of all training texts, whoever has them;"
         " `bpe`, pieces of them; or the file of a tokenizer (`tokenizer.json` of the library tokenizers), and no device"
-        " says which words it has",
-        read_by="dataset = texts",
+        " says which words it has. For `next-token` a file, or the folder of a pretrained model that has one",
+        read_by="dataset = texts, next-token",
     )
     task: str = setting(
         "classification",

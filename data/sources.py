@@ -13,6 +13,7 @@ from data.har import HAR
 from data.hugging_face import HuggingFace
 from data.image_folder import ImageFolder
 from data.leaf import Leaf
+from data.next_token import NextToken
 from data.published import Published
 from data.shakespeare import Shakespeare
 from data.sst2 import SST2
@@ -92,6 +93,7 @@ _BUILT_IN: dict[str, Source] = {
     "shakespeare": Shakespeare(),
     "har": HAR(),
     "texts": Texts(),
+    "next-token": NextToken(),
     "leaf": Leaf(),
 }
 

@@ -5,25 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
-from data.data_error import DataError
 from data.examples import Examples, Task
 from data.files import Files
 from data.input_facts import InputFacts, SourceFacts
-from data.labelled_texts import SUFFIXES, LabelledText, read_texts
-from data.listing import TEST, TRAIN, VALIDATION
+from data.labelled_texts import LabelledText, read_texts, text_files
 from data.pooled import CLASSES
 from data.summary import Summary
-from data.tokens import BPE, WORDS, checked, made, numbered, trained, word_counts
+from data.tokens import BPE, WORDS, checked, made, numbered, read_tokenizer, trained, word_counts
 from models.errors import SettingError
 
 _LENGTH = 64
 _WORD = "word"
 Rows = Callable[[Files], tuple[list[LabelledText], list[LabelledText]]]
-_LAYOUT = f"train.* and test.*, or one file, that end with {', '.join(SUFFIXES)}"
 
 
 class Texts:
@@ -128,14 +124,7 @@ def _given(files: Files) -> str | None:
         return files.facts.details
     if files.tokenizer in (WORDS, BPE):
         return None
-    file = Path(files.tokenizer).expanduser()
-    try:
-        return checked(file.read_text(encoding="utf-8"))
-    except SettingError:
-        raise
-    except (OSError, ValueError) as error:
-        allowed = f"words, bpe or a tokenizer.json of the library tokenizers ({' '.join(str(error).split())})"
-        raise SettingError("tokenizer", files.tokenizer, allowed) from None
+    return read_tokenizer(files.tokenizer, "words, bpe or ", checked)
 
 
 @lru_cache(maxsize=2)
@@ -147,20 +136,6 @@ def _tokenizer(rows: Rows, files: Files) -> str:
 
 @lru_cache(maxsize=4)
 def _rows(files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
-    root = files.root
-    try:
-        there = sorted(file for file in root.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-    except OSError as error:
-        raise DataError(root, f"a folder with {_LAYOUT} ({error.strerror})", "it has no folder of texts") from None
-    train, test, tuning = (
-        [file for file in there if file.stem.lower() in stems] for stems in (TRAIN, TEST, VALIDATION)
-    )
-    test = test or (tuning if train else [])
-    if not train and not test and len(there) == 1:
-        train = there
-    if len(train) > 1 or len(test) > 1 or not train + test:
-        few = ", ".join(file.name for file in there[:5]) or "none"
-        raise DataError(root, f"a folder with {_LAYOUT}; there are {few}", "its folder is not laid out as it must be")
     columns = [column.strip() for column in files.text_columns.split(",")]
-    found = [[row for file in part for row in read_texts(file, columns)] for part in (train, test)]
-    return found[0], found[1]
+    train, test = ([row for file in part for row in read_texts(file, columns)] for part in text_files(files.root))
+    return train, test

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 from models.errors import SettingError
@@ -15,6 +16,9 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"  # tokens 0 and 1, whatever the tokenizer
 WORDS, BPE = "words", "bpe"
 MOST_WORDS = 50_000  # the most frequent of a device
 LONGEST_WORD = 100  # characters
+SHIFT = 1  # what a tokenizer's tokens are moved by where all of them are classes: 0 is padding
+FILE = "tokenizer.json"
+MOST_BYTES = 2**26  # of it, with line breaks and all
 _REPEATS = 1000  # how often the commonest word is shown to a trainer
 
 
@@ -27,7 +31,8 @@ def library() -> Any:
     try:
         import tokenizers
     except ImportError:
-        raise SettingError("dataset", "texts", "one that is installed: pip install 'flotilla[text]'") from None
+        allowed = "others without the library tokenizers: pip install 'flotilla[text]'"
+        raise SettingError("dataset", "texts, next-token", allowed) from None
     return tokenizers
 
 
@@ -77,15 +82,42 @@ def checked(text: str) -> str:
     return text
 
 
+def read_tokenizer(place: str, others: str, check: Callable[[str], str]) -> str:
+    """A tokenizer's file, or that of a folder which transformers saved.
+
+    Args:
+        place: where it is.
+        others: what `tokenizer` may be beside a file, as an error says it.
+        check: returns the text, or raises ValueError with what is wrong with it.
+
+    Raises:
+        SettingError: (key tokenizer) it cannot be read, or is none.
+    """
+    file = Path(place).expanduser()
+    file = file / FILE if file.is_dir() else file
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise ValueError(f"at most {MOST_BYTES} bytes")
+        return check(file.read_text(encoding="utf-8"))
+    except SettingError:
+        raise
+    except (OSError, ValueError) as error:
+        allowed = f"{others}a {FILE} of the library tokenizers ({' '.join(str(error).split())})"
+        raise SettingError("tokenizer", place, allowed) from None
+
+
 @lru_cache(maxsize=4)
 def made(text: str) -> Any:
-    """The tokenizer of a JSON text.
+    """The tokenizer of a JSON text, which neither cuts texts off nor fills them up: whoever asks does.
 
     Raises:
         ValueError: it is none.
     """
     try:
-        return library().Tokenizer.from_str(text)
+        tokenizer = library().Tokenizer.from_str(text)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
     except SettingError:
         raise
     except Exception as error:  # the library raises Exception itself
@@ -98,6 +130,12 @@ def numbered(text: str, texts: Sequence[str], length: int) -> list[list[int]]:
     unknown = tokenizer.token_to_id(UNKNOWN)
     found = [encoded.ids[:length] for encoded in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     return [(ids or [1 if unknown is None else unknown]) + [PADDING] * (length - max(1, len(ids))) for ids in found]
+
+
+def prompts(text: str, texts: Sequence[str], length: int) -> list[list[int]]:
+    """The tokens of texts, each moved by `SHIFT`: the last so many of each, filled up with padding."""
+    found = [encoded.ids[-length:] for encoded in made(text).encode_batch(list(texts), add_special_tokens=False)]
+    return [[one + SHIFT for one in ids] + [PADDING] * (length - len(ids)) for ids in found]
 
 
 def _blank(kind: str, vocabulary: Mapping[str, int] | None = None) -> Any:

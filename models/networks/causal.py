@@ -4,7 +4,9 @@ Only the architecture is made here, from what transformers keeps as `config.json
 draws them. Trained weights are a base, or a start, like any network's. Nothing is fetched, and code in a folder is not
 run.
 
-Classes are the last tokens of the data: all, or all but padding and what is unknown.
+Classes are the last tokens of the data: all; all but padding and what is unknown; or all but padding, and then they
+are the model's tokens, each of which is one more in the data (`data.next_token`): a pretrained model's token 0 is
+seldom padding.
 """
 
 from __future__ import annotations
@@ -37,11 +39,12 @@ class NextToken(nn.Module):
     Args:
         model: of transformers, whose later positions see the earlier ones alone, so padding need not be masked.
         classes: which of its tokens are classes.
+        shift: what a token of the data is more than the model's; padding, which no answer depends on, is any.
     """
 
-    def __init__(self, model: Any, classes: range) -> None:
+    def __init__(self, model: Any, classes: range, shift: int = 0) -> None:
         super().__init__()
-        self.model, self._classes = model, classes
+        self.model, self._classes, self._shift = model, classes, shift
 
     def forward(self, tokens_NT: Tensor) -> Any:
         """Logits."""
@@ -56,7 +59,8 @@ class NextToken(nn.Module):
         # Before the head, which has as many outputs as there are tokens; what follows it is the model's own.
         hook = self.model.get_output_embeddings().register_forward_pre_hook(choose)
         try:
-            logits_N1V = self.model(tokens_NT, use_cache=False).logits
+            read_NT = (tokens_NT - self._shift).clamp(min=0) if self._shift else tokens_NT
+            logits_N1V = self.model(read_NT, use_cache=False).logits
         finally:
             hook.remove()
         return logits_N1V[:, 0, self._classes.start : self._classes.stop]
@@ -98,11 +102,12 @@ def causal_lm(input_shape: tuple[int, ...], classes: int, vocabulary: int, confi
     except Exception as error:  # whatever transformers raises at sizes that do not fit
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise _refused(f"one that transformers can make a model of; {said}") from error
-    if tokens < vocabulary:
-        raise _refused(f"of a model with all {vocabulary} tokens of the data; vocab_size is {tokens}")
+    shift = int(vocabulary - classes == 1)
+    if tokens < vocabulary - shift:
+        raise _refused(f"of a model with all {vocabulary - shift} tokens of the data; vocab_size is {tokens}")
     if isinstance(positions, int) and positions < input_shape[0]:
         raise _refused(f"of a model for texts of {input_shape[0]} tokens; it has {positions} positions")
-    return NextToken(model, range(vocabulary - classes, vocabulary))
+    return NextToken(model, range(vocabulary - classes - shift, vocabulary - shift), shift)
 
 
 def written_out(options: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -60,9 +60,12 @@ EMBEDDING = {"gpt2": "model.transformer.wte.weight", "llama, tied": "model.model
 PAIRS = {"gpt2": 8, "llama": 14, "llama, tied": 14}
 
 
-def _spec(model: str, classes: int = TOKENS - 2, *, adapter: Adapter | None = None, **more: Any) -> NetworkSpec:
+def _spec(
+    model: str, classes: int = TOKENS - 2, *, adapter: Adapter | None = None, vocabulary: int = TOKENS, **more: Any
+) -> NetworkSpec:
     options = (("config", json.dumps(MODELS[model] | more)),)
-    return completed(NetworkSpec("causal-lm", (LENGTH,), classes, vocabulary=TOKENS, options=options, adapter=adapter))
+    spec = NetworkSpec("causal-lm", (LENGTH,), classes, vocabulary=vocabulary, options=options, adapter=adapter)
+    return completed(spec)
 
 
 def _theirs(model: str, seed: int = 0) -> Any:
@@ -94,6 +97,21 @@ def test_the_logits_are_those_of_the_model_after_the_last_token(tmp_path: Path, 
             alone = text[: max(1, int(text.ne(0).sum()))]
             wanted = theirs(alone[None]).logits[0, -1, TOKENS - classes :]
             assert torch.allclose(logits, wanted, atol=1e-5)
+
+
+@needs_transformers
+@pytest.mark.parametrize("model", MODELS)
+def test_where_all_but_padding_are_classes_tokens_are_the_models_and_one_more(tmp_path: Path, model: str) -> None:
+    """As `next-token` numbers them: the model's own token 0 is a token, and a class."""
+    theirs, spec = _theirs(model), _spec(model, TOKENS, vocabulary=TOKENS + 1, adapter=Adapter(rank=2))
+    theirs.save_pretrained(tmp_path)
+    spec = replace(spec, base=base_store.hold(base_in(tmp_path, spec)))
+    state = initial_state(spec, torch_generator(1, 0, "server", "test")) | trained_in(tmp_path, spec)
+    ours, texts = part_of(spec, Plan(), state).eval(), [[0, 5, 0], [66, 0], [3] * LENGTH, [0]]
+    inputs = torch.tensor([[one + 1 for one in text] + [0] * (LENGTH - len(text)) for text in texts])
+    with torch.no_grad():
+        for text, logits in zip(texts, ours(inputs), strict=True):
+            assert torch.allclose(logits, theirs(torch.tensor([text])).logits[0, -1], atol=1e-5)
 
 
 @needs_transformers

@@ -10,6 +10,7 @@ from models.errors import SettingError
 from models.settings import Names, at_least, between, check, more_than, setting
 from protocol import Measurements, Optimiser, Work
 from protocol.codecs import CodecSettings
+from protocol.codecs.dead_zone import dead_zone
 from strategies.aggregation import Aggregation, ByMethod
 from strategies.aggregation.feddyn import SCALINGS
 from strategies.clustering.options import ClusterOptions
@@ -26,7 +27,7 @@ _BUFFERED = "aggregation-mode = buffered"
 _MEASURED = "tier-assignment = measured, node"
 _LONGEST_WAIT = 3600.0  # seconds
 _LONG_LAG = 5.0  # rounds
-DOWNLINK = ("float32", "float16", "bfloat16", "qsgd", "topk")
+DOWNLINK = ("float32", "float16", "bfloat16", "qsgd", "topk", "eden")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +279,10 @@ class Settings(TierRules, RoundRules, AggregationRules):
         if down.name == "qsgd" and (down.scale != "block" or omega > _LONG_LAG):
             lag = f"about {omega:.0f} rounds" if down.scale == "block" else "the more rounds the larger tensors are"
             found.append(f'codec-down = "qsgd": with so few levels for a norm, clients are behind the state by {lag}')
+        omega = dead_zone(down.bits).noise
+        if down.name == "eden" and omega > _LONG_LAG:
+            lag = f"about {omega:.0f} rounds"
+            found.append(f'codec-down = "eden": with so few bits, clients are behind the state by {lag}')
         return found
 
     def work_of(self, tier: Tier) -> Work:

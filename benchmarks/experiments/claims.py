@@ -97,6 +97,7 @@ CODECS: dict[str, Keys] = {
     **{f"s = {s}": {"codec": "qsgd", "codec-levels": s, "codec-entropy": "range"} for s in (127, 15, 7, 3, 1)},
     "top 1 %": {"codec": "topk"},
     "EF21, 1 %": {"codec": "ef21"},
+    **{f"EDEN, {bits} bits": {"codec": "eden", "codec-bits": bits} for bits in (0.52, 0.25)},
 }
 
 

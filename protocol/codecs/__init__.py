@@ -14,6 +14,7 @@ from typing import cast
 
 from protocol.arrays import WireError
 from protocol.codecs.base import NOTHING, Codec, Decoded, Remembering, checksum
+from protocol.codecs.eden import Eden
 from protocol.codecs.ef21 import EF21
 from protocol.codecs.memory import OfPart
 from protocol.codecs.plain import Half, Plain
@@ -41,6 +42,7 @@ _BUILT_IN: dict[str, type[Codec]] = {
     "qsgd": Quantised,
     "topk": TopK,
     "ef21": EF21,
+    "eden": Eden,
 }
 for _name, _class in _BUILT_IN.items():
     CODECS[_name] = _class

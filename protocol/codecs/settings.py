@@ -18,6 +18,7 @@ MOST_LEVELS_RANGE = 2**12  # range coding sends a count for each of the 2s + 1 s
 
 QUANTISER = ("levels", "norm", "scale", "block", "entropy", "small")
 SPARSE = ("share", "small")
+ROTATED = ("bits", "small")
 _QSGD = "codec = qsgd"
 _FOREIGN = 2**16 - 1  # kind in the frames of codecs that are not built in; what tells them apart is their settings
 
@@ -46,13 +47,15 @@ class CodecSettings:
     """How a difference is encoded. What a codec does not look at is checked all the same.
 
     Attributes:
-        name: "float32", "float16", "bfloat16", "qsgd", "topk", "ef21", or an entry point or import path (`CODECS`).
+        name: "float32", "float16", "bfloat16", "qsgd", "topk", "ef21", "eden", or an entry point or import path
+            (`CODECS`).
         levels: s of the quantiser: magnitudes are 0 to s times norm / s.
         norm: "l2" (QSGD, FedPAQ) or "max".
         scale: what shares one norm: "whole" (all quantised tensors), "tensor", or "block".
         block: coordinates of a block; the last one of a tensor is shorter.
         entropy: how levels become bits: "fixed" (ceil(log2(s + 1)) + 1 each), "elias" (Elias gamma), "range".
         share: of the coordinates that top-k keeps, in (0, 1].
+        bits: entropy of a coordinate's level under "eden".
         small: tensors of fewer coordinates than this cross the wire as float32.
 
     Raises:
@@ -63,7 +66,7 @@ class CodecSettings:
         "float32",
         "the difference on the wire: `float32`, `float16`, `bfloat16`, `qsgd` (FedPAQ's quantiser), `topk` (with"
         " error feedback), `ef21` (top-k against a copy that the server keeps of every client, also in every"
-        " checkpoint: at most 2 GiB together)",
+        " checkpoint: at most 2 GiB together), `eden` (rotated and quantised below a bit a coordinate, unbiased)",
         Names(CODECS, ELSEWHERE),
         key="codec",
     )
@@ -96,6 +99,13 @@ class CodecSettings:
         key="codec-share",
         read_by="codec = topk, ef21",
     )
+    bits: float = setting(
+        0.52,
+        "bits a coordinate of `eden`, for its levels; 0.52 has the error of `qsgd` at its defaults",
+        between(0.05, 1.5),
+        key="codec-bits",
+        read_by="codec = eden",
+    )
     norm: str = setting("l2", "of `qsgd`: `l2`, `max`", Names(NORMS), key="codec-norm", advanced=True, read_by=_QSGD)
     scale: str = setting(
         "block",
@@ -107,11 +117,11 @@ class CodecSettings:
     )
     small: int = setting(
         1000,
-        "tensors of fewer coordinates are sent as float32 by `qsgd`, `topk` and `ef21`",
+        "tensors of fewer coordinates are sent as float32 by `qsgd`, `topk`, `ef21` and `eden`",
         between(0, 2**62),
         key="codec-small",
         advanced=True,
-        read_by="codec = qsgd, topk, ef21",
+        read_by="codec = qsgd, topk, ef21, eden",
     )
 
     def __post_init__(self) -> None:

@@ -203,12 +203,12 @@ class Down(Checked):
 
     codec_down: str = setting(
         "float32",
-        "the state on its way to clients: `float32` sends it whole; `float16`, `bfloat16`, `qsgd`, `topk` send those"
-        " whose reply of the round before counted the encoded difference against the state they got then (with the"
-        " settings above), the others the whole. `qsgd` is divided by 1 + ω, ω = min(block/(4s²), √block/s), so that"
-        " what is left out does not grow: with few levels or one norm for much (`scale` of `CodecSettings`), clients"
-        " lag behind by about"
-        ' ω rounds. Not with `slice-at = "server"` or clusters',
+        "the state on its way to clients: `float32` sends it whole; `float16`, `bfloat16`, `qsgd`, `topk`,"
+        " `eden` send those whose reply of the round before counted the encoded difference against the state"
+        " they got then (with the settings above), the others the whole. `qsgd` is divided by 1 + ω, ω ="
+        " min(block/(4s²), √block/s), so that what is left out does not grow: with few levels or one norm for"
+        " much (`scale` of `CodecSettings`), clients lag behind by about ω rounds; `eden` is divided by its"
+        ' own 1 + ω. Not with `slice-at = "server"` or clusters',
         Names(DOWNLINK),
     )
 

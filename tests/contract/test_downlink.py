@@ -16,7 +16,7 @@ from tests.support import Outcome, Player, configured, trains, without
 
 VICTIM = 2
 COMMON: dict[str, Any] = {"codec_small": 0, "codec_share": 0.2, "codec_block": 64, "num_server_rounds": 4}
-each = pytest.mark.parametrize("codec", ["float16", "bfloat16", "qsgd", "topk"])
+each = pytest.mark.parametrize("codec", ["float16", "bfloat16", "qsgd", "topk", "eden"])
 
 
 def keys(down: str, **more: Any) -> dict[str, Any]:
@@ -73,6 +73,9 @@ def test_clients_that_will_be_far_behind_are_told_of() -> None:
         doubts = configured(codec_down="qsgd", **more).settings.doubts()
         assert [lag in line for line in doubts] == ([True] if lag else [])
         assert configured(codec_down="topk", **more).settings.doubts() == []
+    for bits, lag in ((0.52, ""), (0.05, "about 20 rounds")):
+        doubts = configured(codec_down="eden", codec_bits=bits).settings.doubts()
+        assert [lag in line for line in doubts] == ([True] if lag else [])
 
 
 def furthest(a: Outcome, b: Outcome) -> float:

@@ -33,6 +33,7 @@ EVERY: dict[str, dict[str, Any]] = {
     "qsgd-small": {"codec": "qsgd", "codec_small": 200},
     "topk": {"codec": "topk"},
     "ef21": {"codec": "ef21"},
+    "eden": {"codec": "eden"},
 }
 each = pytest.mark.parametrize("codec", EVERY)
 remembering = pytest.mark.parametrize("codec", ["topk", "ef21"])
@@ -107,7 +108,7 @@ def test_without_a_codec_every_byte_counts(play: Player) -> None:
         assert row["bytes_up"] == row["entropy_bytes_up"] + 128 * row["accepted"]  # the header of a .npy array
 
 
-@pytest.mark.parametrize("codec", ["qsgd", "topk", "ef21"])
+@pytest.mark.parametrize("codec", ["qsgd", "topk", "ef21", "eden"])
 def test_slicing_on_the_server_changes_nothing(play: Player, codec: str) -> None:
     assert play(**keys(codec, slice_at="server")).hash == play.once(**keys(codec)).hash
 
@@ -139,7 +140,7 @@ def test_a_device_that_lost_its_memory_begins_anew(play: Player, codec: str) -> 
     assert all(tensor.isfinite().all() for tensor in out.state.values())
 
 
-@pytest.mark.parametrize("codec", ["qsgd", "topk", "ef21"])
+@pytest.mark.parametrize("codec", ["qsgd", "topk", "ef21", "eden"])
 def test_a_reply_that_was_lost_was_never_given(play: Player, codec: str) -> None:
     """The device wrote to its memory, its reply did not count: as if it had not been asked."""
 
@@ -177,7 +178,7 @@ def flipped(message: Message) -> None:
     message.content["arrays"] = ArrayRecord({DIFFERENCE: Array(old.dtype, old.shape, old.stype, bytes(data))})
 
 
-@pytest.mark.parametrize("codec", ["bfloat16", "qsgd", "qsgd-range", "ef21"])
+@pytest.mark.parametrize("codec", ["bfloat16", "qsgd", "qsgd-range", "ef21", "eden"])
 def test_a_mutated_reply_is_no_reply_and_named(play: Player, codec: str) -> None:
     def faults(request: Message, reply: Message) -> list[Message]:
         if trains(request, VICTIM, [1]):
@@ -221,7 +222,7 @@ def furthest(a: Outcome, b: Outcome) -> float:
 
 
 def test_what_is_remembered_is_in_the_checkpoint_and_the_device(play: Player) -> None:
-    for codec, kept in (("qsgd", 0), ("topk", 0), ("ef21", 6)):
+    for codec, kept in (("qsgd", 0), ("topk", 0), ("ef21", 6), ("eden", 0)):
         out = play.once(**keys(codec))
         saved = checkpoint.newest(out.path / "checkpoints")
         assert saved is not None
@@ -230,4 +231,4 @@ def test_what_is_remembered_is_in_the_checkpoint_and_the_device(play: Player) ->
         assert all(len(vector) == sum(tensor.numel() for tensor in out.state.values()) for vector in vectors)
         folder = out.path / "clients"
         devices = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        assert devices == (set() if codec == "qsgd" else {str(node) for node in range(6)})
+        assert devices == (set() if codec in ("qsgd", "eden") else {str(node) for node in range(6)})

@@ -26,7 +26,7 @@ AXES: dict[str, Sequence[Mapping[str, Scalar]]] = {
         for name in ("uniform", "by-size", "by-size-replacement", "pow-d", "cpow-d", "rpow-d", "divfl")
     ]
     + [{"selection": name, "selection_lateness_exponent": 0.0} for name in ("oort", "utility")],
-    "codec": [{"codec": name} for name in ("float32", "float16", "bfloat16", "ef21", "topk")]
+    "codec": [{"codec": name} for name in ("float32", "float16", "bfloat16", "ef21", "topk", "eden")]
     + [{"codec": "qsgd", "codec_entropy": entropy} for entropy in ("fixed", "elias", "range")],
     "aggregation": [{"aggregation": name} for name in ("method", "examples", "uniform", "q-fedavg", "fednova")]
     + [{"aggregation": "q-fedsgd", "local_steps": 1, "momentum": 0.0, "clip_norm": 0.0, "weight_decay": 0.0}],

@@ -39,6 +39,9 @@ EVERY = [
     CodecSettings("topk", share=0.4, small=SMALL),
     CodecSettings("topk", share=1.0, small=SMALL),
     CodecSettings("ef21", share=0.05, small=SMALL),
+    CodecSettings("eden", small=SMALL),
+    CodecSettings("eden", bits=0.05, small=SMALL),
+    CodecSettings("eden", bits=1.5, small=SMALL),
 ]
 
 
@@ -46,6 +49,8 @@ def named(settings: CodecSettings) -> str:
     """Short id of a case."""
     if settings.name == "qsgd":
         return f"qsgd-{settings.levels}-{settings.norm}-{settings.scale}-{settings.entropy}"
+    if settings.name == "eden":
+        return f"eden-{settings.bits}"
     return f"{settings.name}-{settings.share}" if settings.name in ("topk", "ef21") else settings.name
 
 

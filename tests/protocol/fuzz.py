@@ -87,7 +87,7 @@ class Target:
         return "other numbers"
 
     def rewritten(self, payload: bytes) -> bytes:
-        """The payload, as it would be written again; range codes have endings that mean the same, so not these."""
+        """The payload, as it would be written again; not range codes and Deflate, which have several ways."""
         s, data = self.codec.settings, np.frombuffer(payload, np.uint8)
         layout = layout_of(SIZES, s.small, s.scale, s.block)
         if s.name == "qsgd" and s.entropy != "range":

@@ -217,7 +217,7 @@ VIT: dict[str, Any] = {
     "adapter_targets": "attention",
 }
 WITH: list[dict[str, Any]] = [
-    *({"codec": name} for name in ("float16", "qsgd", "topk", "ef21")),
+    *({"codec": name} for name in ("float16", "qsgd", "topk", "ef21", "eden")),
     {"codec_down": "qsgd"},
     {"slice_at": "server"},
     *({"selection": name, "fraction_train": 0.5} for name in ("oort", "divfl", "utility")),

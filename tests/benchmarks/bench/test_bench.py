@@ -76,7 +76,7 @@ def test_rounds(tmp_path: Path) -> None:
 
 def test_codecs() -> None:
     rows = codecs(silent, TINY, turns=1)
-    assert len(rows) == 2 * 6 + 1 + 5
+    assert len(rows) == 2 * 7 + 1 + 2 + 5
     assert all(row.ratio > 0 for row in rows)
     assert [row.limit for row in rows[:4]] == [1.0, 1.0, None, None]
     assert all(row.passed for row in rows[-5:])  # the variance bound

@@ -241,8 +241,15 @@ def test_what_a_client_says_of_its_norm_is_held_against_what_it_sent(play: Playe
 
 
 def test_only_lossy_codecs_ask_for_the_norm() -> None:
-    for codec, asked in (("float32", False), ("float16", False), ("qsgd", True), ("topk", True), ("ef21", True)):
-        for keys, wanted in (({"aggregation": "q-fedavg"}, asked), ({"clustering": "cfl"}, codec == "qsgd")):
+    for codec, asked in (
+        ("float32", False),
+        ("float16", False),
+        ("qsgd", True),
+        ("topk", True),
+        ("ef21", True),
+        ("eden", True),
+    ):
+        for keys, wanted in (({"aggregation": "q-fedavg"}, asked), ({"clustering": "cfl"}, codec in ("qsgd", "eden"))):
             given = configured(codec=codec, **keys).settings
             assert given.work_of(given.tiers[0]).measure.norm == wanted
         given = configured(codec=codec).settings

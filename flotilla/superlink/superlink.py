@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -265,6 +266,13 @@ def healthy(address: str, root: Path | None, seconds: float = 1.0) -> bool:
 
 
 def script(name: str) -> str:
-    """Find a console script of the very environment we run in, whatever PATH says."""
+    """Find a console script of the very environment we run in; where that has none, the first on PATH.
+
+    Raises:
+        SuperLinkError: there is none.
+    """
     beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.exists() else name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise SuperLinkError(f"{name} is neither beside {sys.executable} nor on PATH: install Flower there (flwr)")
+    return found

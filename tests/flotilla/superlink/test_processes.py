@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from flotilla.superlink.processes import Guard, in_sessions, marked, sweep
+from flotilla.superlink.superlink import SuperLinkError, script
 
 SLEEP = "import time; time.sleep(3600)"
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); {SLEEP}"
@@ -112,3 +113,16 @@ child.wait()
     finally:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
+
+
+def test_a_program_is_found_beside_this_python_or_on_the_path_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SuperLinkError, match="flower-none is neither beside .*python nor on PATH: install Flower"):
+        script("flower-none")
+    for folder in (tmp_path, tmp_path / "bin"):
+        folder.mkdir(exist_ok=True)
+        (folder / "flower-none").touch(mode=0o755)
+        assert script("flower-none") == str(folder / "flower-none")

@@ -6,7 +6,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install wheel run federation compose test test-slow screenshots docs test-wheel test-compose test-edge trials audit fuzz
-.PHONY: lint format keys lock bench results clean
+.PHONY: lint format keys lock bench results evidence clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -113,6 +113,9 @@ bench: install ## Measure speed and memory, as ratios within one run: make bench
 
 results: install ## Make a table of docs/results.md (hours; Fashion-MNIST under FLOTILLA_DATA): make results ARGS="depth --write".
 	@$(BIN)/python -m benchmarks experiments $(or $(ARGS),width --write)
+
+evidence: install ## Make the tables of docs/evidence.md (hours; data under FLOTILLA_DATA); stopped, the same command goes on.
+	@$(BIN)/python -m benchmarks experiments evidence $(or $(ARGS),--write)
 
 clean: ## Remove .venv and caches; runs/ stays.
 	@rm -rf .venv .venv-audit .venv-docs .venv-wheel .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info

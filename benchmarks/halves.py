@@ -71,7 +71,7 @@ class Half:
         task = SOURCES[self.whole].inspect(files)
         train, test = SOURCES[self.whole].read(files)
         if self.side:
-            train, test = (_pooled(examples, self.side) for examples in (train, test))
+            train, test = (pooled(examples, self.side) for examples in (train, test))
         if self.tuning:
             held = torch.arange(len(train)) % _HELD == 0
             train, test = _rows(train, ~held), _rows(train, held)
@@ -99,7 +99,8 @@ class Half:
         return _rows(examples, (examples.owners > middle) == self.second)
 
 
-def _pooled(examples: Examples, side: int) -> Examples:
+def pooled(examples: Examples, side: int) -> Examples:
+    """Pictures brought to a side, each pixel the mean of those that it covers."""
     values = torch.cat([F.adaptive_avg_pool2d(part.float(), side) for part in torch.split(examples.values, _AT_ONCE)])
     return replace(examples, values=values.round().to(examples.values.dtype))
 

@@ -60,6 +60,7 @@ PAGES: Sequence[Entry] = (
         "Results",
         (
             ("Every method", "docs/results.md"),
+            ("Three seeds, measured limits", "docs/evidence.md"),
             ("Everything once, through Flower", "docs/runs.md"),
             ("Settings of papers", "recipes/README.md"),
             ("Claims of papers", "docs/claims.md"),

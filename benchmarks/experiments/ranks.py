@@ -11,12 +11,11 @@ runs/ranks` holds all runs against each other.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.document import DOCS, ROOT, replace_part, table
+from benchmarks.document import DOCS, replace_part, table
 from benchmarks.experiments.rank_plan import (
     BASE,
     DATA,
@@ -29,11 +28,11 @@ from benchmarks.experiments.rank_plan import (
     tuning_cells,
 )
 from benchmarks.experiments.rank_tables import Place, as_csv, tables
+from benchmarks.experiments.sweeping import run, with_data_root
 from benchmarks.task import Command, Options
 from flotilla.settings import SettingsError, Value
 from flotilla.studies.plan import Cell
-from flotilla.studies.screen import Screen
-from flotilla.studies.sweep import Folder, run_sweep
+from flotilla.studies.sweep import Folder
 from server_app.folder.run_folder import SUMMARY
 
 DOCUMENT = DOCS / "ranks.md"
@@ -60,32 +59,15 @@ def bases(folder: Path, names: Sequence[str], options: Options) -> Mapping[str, 
     return {name: place.run(cell) for name, cell in told.items()}
 
 
-def run(place: Folder, wanted: Sequence[Cell], options: Options) -> None:
-    """Run what is not finished, and say how far it is.
-
-    Raises:
-        SettingsError: a run that cannot be, or one that failed.
-    """
-    jobs = os.cpu_count() or 1 if options.processes is None else max(1, options.processes)
-    with Screen(len(wanted)) as screen:
-        progress = run_sweep(place, wanted, ROOT, jobs=jobs, processes=0, retry=True, report=screen.show)
-    if progress.finished < progress.cells:
-        raise SettingsError(f"{progress.cells - progress.finished} of {progress.cells} runs failed or were stopped")
-
-
 def _data_root(options: Options) -> dict[str, Value]:
     return {"data-root": options.data_root} if options.data_root else {}
-
-
-def _with_root(cells: Sequence[Cell], options: Options) -> list[Cell]:
-    return [Cell(row=one.row, seed=one.seed, keys={**one.keys, **_data_root(options)}) for one in cells]
 
 
 def tune(folder: Path, options: Options) -> str:
     """Accuracy on held out training examples by row and learning rate, as Markdown; * is the highest of a row."""
     found = bases(folder, list(DATA), options)
     place, told = Folder(path=folder / TUNE), list(tuning_cells(found))
-    ready = _with_root([cell for *_, cell in told], options)
+    ready = with_data_root([cell for *_, cell in told], options)
     run(place, ready, options)
     lines = []
     scores = {
@@ -119,7 +101,7 @@ def _run(options: Options) -> int:
         if not parts:
             return 0
         found = bases(folder, list(dict.fromkeys(PARTS[part][0] for part in parts)), options)
-        wanted = _with_root(cells(parts, options.seeds, methods, found), options)
+        wanted = with_data_root(cells(parts, options.seeds, methods, found), options)
         place = Folder(path=folder)
         run(place, wanted, options)
     except SettingsError as error:

@@ -183,6 +183,7 @@ def run_sweep(
     only: Collection[Cell] | None = None,
     retry: bool = False,
     code: Sequence[Path] = (),
+    preload: Sequence[str] = (),
     report: Report = lambda line, progress: None,
 ) -> Progress:
     """Run what is not finished.
@@ -196,6 +197,7 @@ def run_sweep(
         processes: of each run, clients that train at once; 0 is in the run's own process.
         retry: whether runs that failed are tried again.
         code: packages of the user's own.
+        preload: modules that all runs need, imported once in place of once a run.
         report: told what happens.
 
     Raises:
@@ -204,7 +206,9 @@ def run_sweep(
     """
     chosen = cells if only is None else [cell for cell in cells if cell in only]
     with _alone(folder):
-        return _run_sweep(folder, cells, chosen, app_dir, jobs, processes, retry=retry, code=code, report=report)
+        return _run_sweep(
+            folder, cells, chosen, app_dir, jobs, processes, retry=retry, code=code, preload=preload, report=report
+        )
 
 
 def _run_sweep(
@@ -217,11 +221,12 @@ def _run_sweep(
     *,
     retry: bool,
     code: Sequence[Path],
+    preload: Sequence[str],
     report: Report,
 ) -> Progress:
     from flotilla.local.start import prepare_workers
 
-    context = prepare_workers("flotilla.studies.one_run", *_LATE)
+    context = prepare_workers("flotilla.studies.one_run", *_LATE, *preload)
     todo = [cell for cell in chosen if not folder.finished(cell) and (retry or folder.failed(cell) is None)]
     ready = {cell: settings_of(folder, cell, app_dir, code) for cell in todo}
     folder.write(cells)

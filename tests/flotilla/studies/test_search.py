@@ -1,11 +1,11 @@
-"""A search for settings: what its file may say, that devices alone score it, that it goes on where it was stopped."""
+"""A search for settings: devices alone score it, and it goes on where it was stopped."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,177 +15,12 @@ from typer.testing import CliRunner
 from flotilla.cli import app
 from flotilla.settings import SettingsError
 from flotilla.studies.plan import Cell
-from flotilla.studies.search_plan import Range, SearchPlan, read_search
+from flotilla.studies.search_plan import SearchPlan
 from flotilla.studies.sweep import Folder, Progress
+from tests.flotilla.studies.searches import FILE, Played, plan_of
 
 if TYPE_CHECKING:
     from flotilla.studies.search_journal import Trial
-
-FILE = """
-[settings]
-dataset = "digits"
-model = "mlp"
-widths = "16, 16"
-num-clients = 4
-num-server-rounds = 2
-tiers = "a:1, b:1/2"
-device = "cpu"
-
-[search]
-trials = 6
-together = 2
-learning-rate = { low = 0.01, high = 1.0, log = true }
-batch-size = { low = 8, high = 64, step = 8 }
-momentum = [0.0, 0.9]
-
-[grid]
-seed = [1, 2]
-"""
-
-
-def plan_of(folder: Path, text: str = FILE) -> SearchPlan:
-    (folder / "search.toml").write_text(text, encoding="utf-8")
-    found = read_search(folder / "search.toml")
-    assert found is not None
-    return found
-
-
-class Played:
-    """Stands in for the runs: devices score best at a learning rate of 0.1; the test set says the opposite.
-
-    Args:
-        stop: after so many runs it is interrupted.
-        lower: whether what devices say is a loss.
-        failing: names of runs that fail.
-        stopped: names of runs that are told to stop.
-        retry: whether runs that failed are tried again.
-    """
-
-    def __init__(
-        self,
-        folder: Folder,
-        stop: float = math.inf,
-        *,
-        lower: bool = False,
-        failing: Collection[str] = (),
-        stopped: Collection[str] = (),
-        retry: bool = False,
-    ) -> None:
-        self.folder, self.stop, self.lower = folder, stop, lower
-        self.failing, self.stopped, self.retry = failing, stopped, retry
-        self.ran: list[str] = []
-        self.listed: list[str] = []
-
-    def __call__(self, cells: Sequence[Cell], some: Sequence[Cell]) -> Progress:
-        assert {*some} <= {*cells}
-        self.listed = [cell.name for cell in cells]
-        for cell in some:
-            if self.folder.finished(cell) or (self.folder.failed(cell) is not None and not self.retry):
-                continue
-            if len(self.ran) >= self.stop:
-                raise KeyboardInterrupt
-            self.ran.append(cell.name)
-            self.folder.failure(cell).unlink(missing_ok=True)
-            if cell.name in self.failing:
-                self.folder.failure(cell).parent.mkdir(exist_ok=True)
-                self.folder.failure(cell).write_text(json.dumps({"why": "no memory left", "code": 1}))
-            if {cell.name} & {*self.failing, *self.stopped}:
-                continue
-            run = self.folder.run(cell)
-            run.mkdir(parents=True)
-            far = (
-                abs(math.log10(float(cell.keys["learning-rate"])) + 1) / 2 + float(str(cell.keys.get("seed", 0))) / 100
-            )
-            said = {"mean": far, "metric": "loss"} if self.lower else {"mean": 1 - far}
-            rows = [{"round": 1, "fairness": {"mean": 0.5}}, {"round": 2, "accuracy": far, "fairness": said}]
-            (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-            (run / "summary.json").write_text(json.dumps({"status": "finished", "last": {"accuracy": far}}))
-        return Progress()
-
-
-def test_what_the_file_says(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path)
-    assert (plan.trials, plan.together, plan.seed, plan.seeds) == (6, 2, 1, [1, 2])
-    assert plan.space["learning-rate"] == Range(low=0.01, high=1.0, log=True)
-    assert plan.space["batch-size"] == Range(low=8, high=64, step=8)
-    assert plan.settings["fraction-evaluate"] == 1.0
-    # Neither a default nor an app's own setting lets the test set act on a trial.
-    assert [plan.settings[key] for key in ("patience", "target", "guard-rollbacks")] == [0, "", 0]
-    first, second = plan.cells(3, {"learning-rate": 0.5})
-    assert (first.row, first.seed, second.seed) == ("trial 3, learning-rate=0.5", 1, 2)
-    assert (second.keys["seed"], second.keys["learning-rate"], second.keys["model"]) == (2, 0.5, "mlp")
-    corners = list(plan.corners())
-    assert len(corners) == 5
-    assert [corner["seed"] for corner in corners] == [1, 2, 1, 1, 1]
-    assert {corner["batch-size"] for corner in corners} == {8, 64}
-    alone = plan_of(tmp_path, "[search]\nlearning-rate = [0.1, 0.2]\n")
-    assert [cell.seed for cell in alone.cells(0, {"learning-rate": 0.1})] == [None]
-
-
-def test_a_sweep_is_no_search(tmp_path: Path) -> None:
-    (tmp_path / "sweep.toml").write_text("[grid]\nseed = [1, 2]\n")
-    assert read_search(tmp_path / "sweep.toml") is None
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("[search]\n", "at least one setting"),
-        ("[search]\nlearning-rate = 0.1\n", "a list of values"),
-        ("[search]\nlearning-rate = []\n", "a list of values"),
-        ("[search]\nlearning-rate = [0.1, 0.1]\n", "a list of values"),
-        ("[search]\nlearning-rate = { low = 1.0, high = 0.1 }\n", "a list of values"),
-        ("[search]\nlearning-rate = { low = 0, high = 1, log = true }\n", "a list of values"),
-        ("[search]\nlearning-rate = { low = 0.1, high = 1, log = true, step = 0.1 }\n", "a list of values"),
-        ("[search]\nbatch-size = { low = 1, high = 8, step = 0.5 }\n", "a list of values"),
-        ("[search]\nbatch-size = { low = 1, high = 8, steps = 1 }\n", "a list of values"),
-        ("[search]\nbatch-size = [8]\ntrials = 0\n", "whole number of at least 1"),
-        ("[search]\nbatch-size = [8]\ntogether = true\n", "whole number of at least 1"),
-        ("[search]\nbatch-size = [8]\n[grid]\nmethod = ['heterofl']\n", "seed alone"),
-        ("[search]\nbatch-size = [8]\n[rows.a]\nmomentum = 0.0\n", "allowed beside"),
-        ("[settings]\nbatch-size = 4\n[search]\nbatch-size = [8]\n", "one of"),
-        ("[search]\nrun-dir = ['a']\n", "one of"),
-        ("[settings]\npatience = 3\n[search]\nbatch-size = [8]\n", "no test set"),
-        ("[settings]\ntarget = '0.9'\n[search]\nbatch-size = [8]\n", "no test set"),
-        ("[settings]\nguard-rollbacks = 3\n[search]\nbatch-size = [8]\n", "allowed is 0: .* no test set"),
-        ("[search]\npatience = [0, 3]\n", "no test set"),
-        ("[search]\ntarget = ['', '0.9']\n", "no test set"),
-        ("[search]\nguard-rollbacks = { low = 0, high = 3 }\n", "no test set"),
-        ("[search]\nbatch-size = [8]\n[grid]\npatience = [0, 3]\n", "seed alone"),
-        ("[search]\nbatch-size = [8]\n[grid]\nseed = [1]\npatience = [0, 3]\n", "seed alone"),
-        ("[search]\nbatch-size = [8]\n[grid]\nseed = [1, 1]\n", "every value once"),
-        ("[search]\nbatch-size = [8]\n[grid]\nseed = 1\n", "list of values"),
-        ("[search]\nbatch-size = [8]\n[grid]\nseed = [{ a = 1 }]\n", "list of values"),
-        ("[search]\nbatch-size = [{ a = 1 }]\n", "a list of values"),
-        ("[settings]\nseed = 3\n[search]\nbatch-size = [8]\n[grid]\nseed = [1]\n", "one of them"),
-        ("[search]\nlocal-test-fraction = [0.0, 0.2]\n", "devices' own"),
-        ("[search]\nlocal-test-fraction = { low = 0.0, high = 0.2 }\n", "devices' own"),
-        ("[settings]\nfraction-evaluate = 0.0\n[search]\nbatch-size = [8]\n", "devices' own"),
-        ("[settings]\nlocal-test-fraction = 0.0\n[search]\nbatch-size = [8]\n", "devices' own"),
-    ],
-)
-def test_what_the_file_must_not_say(tmp_path: Path, text: str, why: str) -> None:
-    with pytest.raises(SettingsError, match=why):
-        plan_of(tmp_path, text)
-
-
-@pytest.mark.parametrize(
-    ("told", "instead", "why"),
-    [
-        ("[0.0, 0.9]", "[0.0, 1.9]", "momentum = 1.9"),
-        ("seed = [1, 2]", "seed = ['x']", "seed = 'x'"),
-        ("seed = [1, 2]", "seed = [1, 1.5]", "seed = 1.5"),
-        ("seed = [1, 2]", "seed = [1, -1]", "seed = -1"),
-    ],
-)
-def test_ends_of_ranges_and_seeds_are_checked_before_anything_starts(
-    tmp_path: Path, told: str, instead: str, why: str
-) -> None:
-    (tmp_path / "search.toml").write_text(FILE.replace(told, instead))
-    out = CliRunner().invoke(app, ["sweep", str(tmp_path / "search.toml"), "--folder", str(tmp_path / "searched")])
-    assert out.exit_code == 2
-    assert why in out.stderr
-    assert not (tmp_path / "searched").exists()
 
 
 def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from protocol.requests import (
     Scalar,
     TrainRequest,
     Work,
+    bytes_in,
     read_request,
 )
 from protocol.statistics_request import StatisticsRequest
@@ -68,6 +69,7 @@ __all__ = [
     "TrainRequest",
     "WireError",
     "Work",
+    "bytes_in",
     "bytes_of",
     "decode",
     "encode",

@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 
 from models.algebra.plans import Plan
 from models.networks.spec import NetworkSpec
-from protocol.arrays import WireError
+from protocol.arrays import WireError, bytes_of
 from protocol.records import from_config, record_in, to_config
 from protocol.secure.messages import SecureSum
 from protocol.text import quoted
@@ -311,3 +311,9 @@ def read_request(kind: type[_Request], content: RecordDict) -> tuple[_Request, A
     except WireError as error:
         raise WireError(f"unreadable request: {error}") from None
     return request, arrays[STATE]
+
+
+def bytes_in(content: RecordDict) -> int:
+    """Encoded bytes of the arrays of a request. Not through `content.array_records`: see `record_in`."""
+    arrays = content[ARRAYS]
+    return bytes_of(arrays) if isinstance(arrays, ArrayRecord) else 0

@@ -76,6 +76,7 @@ def exchange(
     window: int = WINDOW,
     enough: Callable[[], bool] | None = None,
     patient: bool = False,
+    sent: Callable[[], None] = lambda: None,
     taken: Callable[[], None] = lambda: None,
     clock: Clock = _WALL,
 ) -> WaitTimes:
@@ -93,19 +94,19 @@ def exchange(
         enough: if given, replies are taken as they come, until it says so; `take` hears nothing of the others then.
         patient: with `enough`: `seconds` begin anew with every reply, for questions to so many nodes that nobody knows
             how long all of them take.
+        sent: called when the grid has the messages and nothing here needs more of them than their ids: whoever made
+            them can let go of a state's megabytes before replies come.
         taken: called after every `take`, when its reply is no longer in memory.
         clock: where time comes from.
     """
     life = _LONGEST_LIFE if patient else min(seconds + _GRACE, _LONGEST_LIFE)
-    for message in messages:
-        message.metadata.ttl = life
     began = clock.now()
-    pushed = set(grid.push_messages(messages))
-    ids = [message.metadata.message_id for message in messages]
+    ids, addresses, pushed = _send(grid, messages, life)
+    sent()
     run = _Exchange(
         grid,
         ids,
-        addresses=[message.metadata.dst_node_id for message in messages],
+        addresses=addresses,
         pushed=pushed,
         take=take,
         taken=taken,
@@ -123,6 +124,15 @@ def exchange(
     if run.open and isinstance(grid, Withdrawing):
         grid.withdraw(run.open)
     return run.waited
+
+
+def _send(grid: Grid, messages: Sequence[Message], life: float) -> tuple[list[str], list[int], set[str]]:
+    """Push messages; their ids, addresses, and which were pushed. Keeps none of them, not even in a variable."""
+    for message in messages:
+        message.metadata.ttl = life
+    pushed = set(grid.push_messages(messages))
+    each = [message.metadata for message in messages]
+    return [one.message_id for one in each], [one.dst_node_id for one in each], pushed
 
 
 class _Exchange:

@@ -56,6 +56,7 @@ class Patience(Stateful):
         tiers: Collection[str] = (),
         odd: Odd | None = None,
         enough: Callable[[], bool] | None = None,
+        sent: Callable[[], None] = lambda: None,
         taken: Callable[[], None] = lambda: None,
     ) -> WaitTimes:
         """Exchange messages with nodes (see `exchange`) for as long as it makes sense.
@@ -68,10 +69,12 @@ class Patience(Stateful):
             number: of the round.
             seconds: the longest that is waited.
             tiers: of the nodes, where they are asked to train; else none.
-            odd, enough, taken: see `exchange`.
+            odd, enough, sent, taken: see `exchange`.
         """
         limit = self.limit(whom, tiers, seconds)
-        waited = exchange(grid, messages, take, seconds=seconds, limit=limit, odd=odd, enough=enough, taken=taken)
+        waited = exchange(
+            grid, messages, take, seconds=seconds, limit=limit, odd=odd, enough=enough, sent=sent, taken=taken
+        )
         self.note(number, whom, waited.arrived, waited.withdrawn)
         return waited
 

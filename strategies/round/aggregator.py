@@ -75,7 +75,8 @@ class RoundAggregator:
         sums: Listener | None = None,
         guard: bool = True,
     ) -> None:
-        self._report, self._assignments, self._messages = report, assignments, messages
+        self._report, self._assignments = report, assignments
+        self._requests = [one.metadata for one in messages]  # not the messages, which hold a state
         self._bytes_down, self._states = bytes_down, states
         self._first_stages, self._stages = first_stages, stages
         self._hear, self._heard_enough, self._doubts = hear, heard_enough, doubts
@@ -243,8 +244,8 @@ class RoundAggregator:
     def odd(self, message: Message, reason: str) -> None:
         """Count a message that answers no open request."""
         answered = message.metadata.reply_to_message_id
-        pairs = zip(self._assignments, self._messages, strict=False)  # some were asked in an earlier round
-        node = next((one.node.id for one, request in pairs if request.metadata.message_id == answered), None)
+        pairs = zip(self._assignments, self._requests, strict=False)  # some were asked in an earlier round
+        node = next((one.node.id for one, request in pairs if request.message_id == answered), None)
         self._report.rejected.append(Rejection(node, reason))
 
     def _count(self, update: ClientUpdate) -> None:

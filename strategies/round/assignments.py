@@ -24,7 +24,7 @@ class Round:
         context: what hooks are told.
         report: what happened, so far.
         assignments: what nodes are asked to train, in the order in which replies are added.
-        messages: the requests, in the same order.
+        messages: the requests, in the same order; none once they have been sent.
         bytes_down: encoded bytes of their arrays.
         secure: the groups whose sums are taken in place of replies; None takes each reply.
     """

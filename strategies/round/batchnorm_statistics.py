@@ -12,7 +12,7 @@ from torch import Tensor
 from models.algebra.plans import Plan
 from models.randomness import generator
 from models.statistics import channels_of_part, check_moments, moments_length
-from protocol import MOMENTS, NodeId, bytes_of, decode
+from protocol import MOMENTS, NodeId, bytes_in, decode
 from protocol.statistics_request import MOST_PARTS
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
@@ -99,7 +99,7 @@ def ask_statistics(
                 pool.add(name, node, moments, examples[node])
 
     messages = [message for *_, message in asked]
-    report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
+    report.survey_bytes["down"] += sum(bytes_in(message.content) for message in messages)
     waited = patience.ask(
         grid,
         messages,

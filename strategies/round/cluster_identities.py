@@ -8,7 +8,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from models.algebra.plans import Plan
-from protocol import LOSSES, Objective, bytes_of
+from protocol import LOSSES, Objective, bytes_in
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
@@ -52,7 +52,7 @@ def ask_identities(
         except Exception as error:
             report.rejected.append(Rejection(nodes[i].id, f"identity: {why_unusable(error)}"))
 
-    report.survey_bytes["down"] += sum(bytes_of(message.content.array_records["arrays"]) for message in messages)
+    report.survey_bytes["down"] += sum(bytes_in(message.content) for message in messages)
     whom, number = [node.id for node in nodes], context.round_number
     patience.ask(grid, messages, take, whom=whom, number=number, seconds=context.settings.wait)
     return found

@@ -10,7 +10,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from models.randomness import generator
-from protocol import EVALUATE, NodeId, bytes_of
+from protocol import EVALUATE, NodeId, bytes_in
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.exchange.report import LocalScore, RoundReport
@@ -102,7 +102,7 @@ def ask_scores(
     replies: list[Message | None] = [None] * len(requests)
     if requests:
         messages = amend([request.message for request in requests])
-        report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
+        report.survey_bytes["down"] += sum(bytes_in(m.content) for m in messages)
         whom, take = [request.node for request in requests], replies.__setitem__
         waited = patience.ask(grid, messages, take, whom=whom, number=report.number, seconds=seconds)
         report.waiting["local evaluation"] = waited.to_row()

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from models.algebra.plans import Plan
-from protocol import GRADIENT, GRADIENTS, LOSSES, Objective, Reply, bytes_of, decode
+from protocol import GRADIENT, GRADIENTS, LOSSES, Objective, Reply, bytes_in, decode
 from strategies.context import RoundContext
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
@@ -124,7 +124,7 @@ class GridProbe(Probe):
                 self.report.rejected.append(Rejection(self.nodes[whom[i]].id, f"probe: {why_unusable(error)}"))
 
         messages = [message for _, message in asked]
-        self.report.survey_bytes["down"] += sum(bytes_of(m.content.array_records["arrays"]) for m in messages)
+        self.report.survey_bytes["down"] += sum(bytes_in(m.content) for m in messages)
         waited = self.patience.ask(
             self.grid,
             messages,

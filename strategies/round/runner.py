@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
-from protocol import NodeId, bytes_of
+from protocol import NodeId, bytes_in
 from strategies.aggregation.global_state import GlobalState
 from strategies.context import RoundContext
 from strategies.exchange.fleet import in_tiers, mean_examples
@@ -121,9 +121,9 @@ class Runner:
         self.begin(grid, number)
         report, aggregator = self.round.report, self.aggregator()
         seconds = self._seconds if seconds is None else seconds
+        self.round.messages = amend(self.round.messages)
         ask_training(
             grid,
-            amend(self.round.messages),
             self.round,
             aggregator=aggregator,
             pieces=self.pieces,
@@ -178,7 +178,7 @@ class Runner:
             self.round.secure = SecureSums(grid, context, method=self.method, patience=pieces.patience, report=report)
             self.round.assignments = self.round.secure.prepare(self.round.assignments)
         self.round.messages = [train_request(context, one, states) for one in self.round.assignments]
-        self.round.bytes_down = [bytes_of(one.content.array_records["arrays"]) for one in self.round.messages]
+        self.round.bytes_down = [bytes_in(one.content) for one in self.round.messages]
         report.bytes_down = sum(self.round.bytes_down)
         planning = perf_counter() - selected - report.seconds.get("keys", 0.0)
         report.seconds |= {"hello": greeted - began, "select": selected - greeted, "plan": planning}

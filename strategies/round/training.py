@@ -19,7 +19,6 @@ from strategies.virtual.clock import VirtualClock
 
 def ask_training(
     grid: Grid,
-    messages: Sequence[Message],
     current: Round,
     *,
     aggregator: RoundAggregator,
@@ -31,14 +30,15 @@ def ask_training(
 
     Args:
         grid: where the nodes are.
-        messages: the requests, in the round's order.
-        current: what they ask.
+        current: requests, in the round's order, and what they ask. It has no requests any more when they are sent: the
+            state in them is not held beside the replies.
         aggregator: takes the replies.
         pieces: of the run.
         settings: of the run.
         seconds: the longest that is waited.
     """
     current.report.seconds["train"] = 0.0
+    messages = current.messages
     if not messages and pieces.buffer is None:
         return
     report, clock, asked, began = current.report, pieces.clock, current.assignments, perf_counter()
@@ -49,6 +49,7 @@ def ask_training(
         number=report.number,
         seconds=seconds,
         odd=aggregator.odd,
+        sent=messages.clear,
         taken=aggregator.settle,
     )
     enough = (

@@ -25,7 +25,7 @@ from models.algebra.submodel import Block, Submodel, split
 from models.algebra.submodel_sum import SubmodelSum
 
 # How many submodels' placements are remembered; per-client draws come once, tiers every round.
-_REMEMBERED = 32
+REMEMBERED = 32
 # How many submodels of a round may have a sum of their own: as many as there are tiers, not as there are draws.
 _MOST_SUMS = 16
 _WHOLE = 0  # where the full network stands among the submodels' ids
@@ -272,7 +272,7 @@ class PartialAverage:
         """Find the submodel's placements, once; the submodel is kept with them so that its id stays its own."""
         if id(submodel) not in self._placements:
             self._placements[id(submodel)] = (submodel, [self._placement(block) for block in submodel.values()])
-            if len(self._placements) > _REMEMBERED:
+            if len(self._placements) > REMEMBERED:
                 self._placements.popitem(last=False)
         self._placements.move_to_end(id(submodel))
         return self._placements[id(submodel)][1]

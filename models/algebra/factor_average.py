@@ -11,20 +11,21 @@ As of a robust mean, each reply counts as the step that it would make alone, a·
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
-from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.algebra.average import PartialAverage
-from models.algebra.axes import Layout
+from models.algebra.average import REMEMBERED, PartialAverage
+from models.algebra.axes import Layout, Runs
 from models.algebra.pairs import Pair
-from models.algebra.stack import Stack, Who
+from models.algebra.room import Room
+from models.algebra.stack import Stack, Stacks, Who
 from models.algebra.submodel import Block, Submodel
 
 _IN_MEMORY = 256 << 20  # bytes
@@ -37,13 +38,10 @@ class _Part:
     Attributes:
         block: which part it is.
         start: place of its first number.
-        shape, strides: of the part.
     """
 
     block: Block
     start: int
-    shape: tuple[int, ...]
-    strides: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +64,20 @@ class FactorAverage(PartialAverage):
         self._paired = frozenset(name for pair in layout.pairs for name in (pair.a, pair.b))
         super().__init__(layout, apart=self._paired)
         self._replies: list[_Kept] = []
-        self._places: dict[int, tuple[Submodel, Mapping[str, _Part]]] = {}
+        self._places: OrderedDict[int, tuple[Submodel, Mapping[str, _Part]]] = OrderedDict()
+        self._held_by: dict[int, Mapping[str, _Part]] = {}  # what `_Kept.parts` are, by id
         self._known: dict[object, Who] = {}
         self._of: dict[str, Who | None] = {}
-        self._room: dict[str, Tensor] = {}
+        self._room = Room()
         self._scale, self._bytes, self._in_memory = 1.0, 0, in_memory
 
     def reset(self) -> None:
         """Forget what was added."""
         super().reset()
         self._replies.clear()
-        self._places.clear()
+        self._held_by.clear()
+        while len(self._places) > REMEMBERED:
+            self._places.popitem(last=False)
         self._known.clear()
         self._of.clear()
         self._scale, self._bytes = 1.0, 0
@@ -97,19 +98,22 @@ class FactorAverage(PartialAverage):
         self._bytes += 4 * difference.numel()
         self._of.clear()
         parts, step = self._paired_in(submodel), numerator / denominator
+        self._held_by[id(parts)] = parts
         self._replies.append(_Kept(parts=parts, difference=own.contiguous(), step=step, weight=denominator))
         return norm
 
     def _paired_in(self, submodel: Submodel) -> Mapping[str, _Part]:
         """Where a submodel has the tensors of pairs; found once for all who hold this object, which is kept with it."""
+        # Longer than a round, as tiers are the same in each.
         if id(submodel) not in self._places:
             starts = accumulate(submodel.lengths, initial=0)
             found = {
-                block.source: _Part(block=block, start=start, shape=(shape := block.local_shape), strides=(shape[1], 1))
+                block.source: _Part(block=block, start=start)
                 for start, block in zip(starts, submodel.values(), strict=False)
                 if block.source in self._paired
             }
             self._places[id(submodel)] = (submodel, found)
+        self._places.move_to_end(id(submodel))
         return self._places[id(submodel)][1]
 
     def add_sum(self, submodel: Submodel, summed: Tensor, denominator: float, count: int) -> None:
@@ -142,15 +146,14 @@ class FactorAverage(PartialAverage):
             ValueError: a device held only some rows of B or columns of A.
         """
         if pair.axis not in self._of:
-            held = self._held(pair)
-            self._of[pair.axis] = self._who(held, pair)
+            self._of[pair.axis] = self._who(pair)
         return self._of[pair.axis]
 
     def stack(self, pair: Pair, before: Mapping[str, Tensor]) -> Stack | None:
         """What the devices that held some of a pair made of it; see `stacks`. None if nobody did."""
-        return None if self.who(pair) is None else self.stacks([pair], before)[0]
+        return None if self.who(pair) is None else next(iter(self.stacks([pair], before)))
 
-    def stacks(self, pairs: Sequence[Pair], before: Mapping[str, Tensor]) -> list[Stack]:
+    def stacks(self, pairs: Sequence[Pair], before: Mapping[str, Tensor]) -> Stacks:
         """What devices made of pairs, in the order in which they were added; good until the next call.
 
         Args:
@@ -163,49 +166,57 @@ class FactorAverage(PartialAverage):
         who = self.who(pairs[0])
         if who is None or any(self.who(pair) is not who for pair in pairs):
             raise ValueError("expected pairs that the same devices held alike")
-        b, a = before[pairs[0].b], before[pairs[0].a]
-        count = len(a) + len(who.ranks)
-        lefts = self._scratch("b", (len(pairs), len(b), count))
-        rights = self._scratch("a", (len(pairs), count, a.shape[1]))
-        held = self._held(pairs[0])
-        for pair, left, right in zip(pairs, lefts, rights, strict=True):
-            b, a = before[pair.b], before[pair.a]
-            torch.cat([b, *_matrices(held, pair.b)], 1, out=left)
-            torch.cat([a, *_matrices(held, pair.a)], out=right)
-        return [Stack(left=left, right=right, who=who) for left, right in zip(lefts, rights, strict=True)]
+        count, rank = len(who.ranks), who.rank
+        rows, columns = before[pairs[0].b].shape[0], before[pairs[0].a].shape[1]
+        b, a = self._room("b", (len(pairs), rows, rank)), self._room("a", (len(pairs), rank, columns))
+        torch.stack([before[pair.b] for pair in pairs], out=b)
+        torch.stack([before[pair.a] for pair in pairs], out=a)
+        changes, right = (
+            self._room("ΔB", (len(pairs), rows, count)),
+            self._room("A", (len(pairs), count, columns)),
+        )
+        names = [pair.b for pair in pairs], [pair.a for pair in pairs]
+        sides: dict[int, tuple[_Side, _Side]] = {}
+        columns_of: list[Sequence[Tensor]] = []
+        begin = 0
+        for reply, length in zip(self._held(pairs[0]), who.lengths, strict=True):
+            if (key := id(reply.parts)) not in sides:
+                sides[key] = _side(reply.parts, names[0]), _side(reply.parts, names[1])
+            of_b, of_a = sides[key]
+            columns_of.append([one for _, several in of_b.views(reply.difference) for one in several.unbind(0)])
+            runs, ranks = reply.parts[pairs[0].a].block.runs[0], who.ranks[begin : begin + length]
+            begun, into = _of_ranks(a, ranks, runs), right.narrow(1, begin, length)
+            for at, changed in of_a.views(reply.difference):
+                torch.add(begun[at], changed, alpha=self._scale * reply.step, out=into[at])
+            begin += length
+        for out, several in zip(changes.unbind(0), zip(*columns_of, strict=True), strict=True):
+            torch.cat(several, 1, out=out)
+        return Stacks(changes=changes, right=right, b=b, a=a, who=who, room=self._room)
 
     def _held(self, pair: Pair) -> list[_Kept]:
-        return [reply for reply in self._replies if pair.a in reply.parts and pair.b in reply.parts]
+        return [reply for reply in self._replies if _has(reply.parts, pair)]
 
-    def _scratch(self, side: str, shape: tuple[int, int, int]) -> Tensor:
-        """Room for one side of some stacks, used again and again: new memory takes longer than filling it."""
-        found = self._room.get(side)
-        if found is None or found.numel() < prod(shape):
-            found = self._room[side] = torch.empty(prod(shape))
-        return found[: prod(shape)].view(shape)
-
-    def _who(self, held: Sequence[_Kept], pair: Pair) -> Who | None:
-        if not held:
-            return None
-        every = {id(reply.parts): reply.parts for reply in held}
-        parts = {key: (one[pair.b].block, one[pair.a].block) for key, one in every.items()}
-        key = tuple(map(id, held)), tuple((b.runs, a.runs) for b, a in parts.values())
-        if key not in self._known:
-            for b, a in parts.values():
-                if b.local_shape[0] != b.shape[0] or a.local_shape[1] != a.shape[1]:
-                    raise ValueError(f"a device held {b.local_shape} of {b.source!r}, {a.local_shape} of {a.source!r}")
-            blocks = [parts[id(reply.parts)] for reply in held]
-            ranks = [torch.arange(a.shape[0]) if a.indices[0] is None else a.indices[0] for _, a in blocks]
-            lengths = [len(one) for one in ranks]
-            steps = torch.tensor([self._scale * reply.step for reply in held])
-            self._known[key] = Who(
-                rank=blocks[0][1].shape[0],
-                ranks=torch.cat(ranks),
-                steps=steps.repeat_interleave(torch.tensor(lengths))[:, None],
-                weights=[reply.weight for reply in held],
-                lengths=lengths,
-            )
-        return self._known[key]
+    def _who(self, pair: Pair) -> Who | None:
+        parts = {key: (one[pair.b].block, one[pair.a].block) for key, one in self._held_by.items() if _has(one, pair)}
+        # Of all submodels: where somebody did not hold the pair is part of it.
+        alike = tuple((parts[key][0].runs, parts[key][1].runs) if key in parts else None for key in self._held_by)
+        if not parts or alike in self._known:
+            return self._known[alike] if parts else None
+        for b, a in parts.values():
+            if b.local_shape[0] != b.shape[0] or a.local_shape[1] != a.shape[1]:
+                raise ValueError(f"a device held {b.local_shape} of {b.source!r}, {a.local_shape} of {a.source!r}")
+        held = self._held(pair)
+        blocks = [parts[id(reply.parts)][1] for reply in held]
+        ranks = [torch.arange(a.shape[0]) if a.indices[0] is None else a.indices[0] for a in blocks]
+        lengths = [len(one) for one in ranks]
+        self._known[alike] = Who(
+            rank=blocks[0].shape[0],
+            ranks=torch.cat(ranks),
+            steps=torch.tensor([self._scale * reply.step for reply in held]).repeat_interleave(torch.tensor(lengths)),
+            weights=[reply.weight for reply in held],
+            lengths=lengths,
+        )
+        return self._known[alike]
 
     def _kept(self, difference: Tensor) -> Tensor:
         """The difference itself, which nobody writes to, or what maps a file of its numbers."""
@@ -224,8 +235,45 @@ class FactorAverage(PartialAverage):
         return difference  # no room there; there may be some in memory
 
 
-def _matrices(held: Iterable[_Kept], name: str) -> Iterator[Tensor]:
-    """Every device's part of a paired tensor, as it lies in what the device sent."""
-    for reply in held:
-        part, flat = reply.parts[name], reply.difference
-        yield flat.as_strided(part.shape, part.strides, flat.storage_offset() + part.start)
+def _has(parts: Mapping[str, _Part], pair: Pair) -> bool:
+    return pair.a in parts and pair.b in parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """Where replies of one submodel have one side of some pairs.
+
+    Attributes:
+        shape: of each, (m, r) or (r, n).
+        runs: (pairs, place of the first one's first number, from there to the next one's): pairs whose parts of a reply
+            are equally far from one another are one tensor.
+    """
+
+    shape: tuple[int, ...]
+    runs: Sequence[tuple[slice, int, int]]
+
+    def views(self, difference: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Pairs, and what a reply says of them, (how many, *shape)."""
+        strides, offset = (self.shape[1], 1), difference.storage_offset()
+        for at, start, apart in self.runs:
+            yield at, difference.as_strided((at.stop - at.start, *self.shape), (apart, *strides), offset + start)
+
+
+def _side(parts: Mapping[str, _Part], names: Sequence[str]) -> _Side:
+    first = parts[names[0]].block
+    runs: list[tuple[slice, int, int]] = []
+    for place, name in enumerate(names):
+        start = parts[name].start
+        if runs:
+            at, before, apart = runs[-1]
+            count = place - at.start
+            if count == 1 or start - before == count * apart:
+                runs[-1] = slice(at.start, place + 1), before, (start - before if count == 1 else apart)
+                continue
+        runs.append((slice(place, place + 1), start, 0))
+    return _Side(shape=first.local_shape, runs=runs)
+
+
+def _of_ranks(a: Tensor, ranks: Tensor, runs: Runs) -> Tensor:
+    """Some ranks of what devices began with, (pairs, r, n): as it lies there, where they follow one another."""
+    return a.narrow(1, *runs[0]) if len(runs) == 1 else a.index_select(1, ranks)

@@ -14,65 +14,79 @@ deterministic, signs included.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from models.algebra.stack import Stack, Who, inputs, outputs
+from models.algebra.stack import Stack, Stacks
 
 Split = Literal["balanced", "left", "right"]
 SPLITS = ("balanced", "left", "right")
 
 SPARE = 2  # directions beyond R that the iteration carries along
 _TALL = 3  # a stack of so many times R + spare ranks is iterated on
+_FEW = 8  # pairs whose vectors are float64 at once: of more there would be new memory, and little of it in cache
 _STEPS = 5  # at most, before the core is taken
 _ALIKE = 1e-5  # sine of a vector's angle with those before it from which products tell them apart
 _NOTHING = 1e-7  # of the largest singular value
+_PARTS = ("left", "values", "right", "beyond")
 _SETTLED = 1e-4  # sine of the angle by which the leading directions may still be off, by their values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factored:
-    """U·diag(values)·Vᵀ, by falling values.
+    """U·diag(values)·Vᵀ, by falling values; of several pairs with the pairs in front.
 
     Attributes:
-        left: U, (m, R), orthonormal columns; those of directions that cannot be are zero.
-        values: singular values, (R,).
-        right: Vᵀ, (R, n), orthonormal rows; those of directions that cannot be are zero.
-        beyond: the largest singular value that is left out, or nearly so where directions were sought.
+        left: U, (…, m, R), orthonormal columns; those of directions that cannot be are zero.
+        values: singular values, (…, R).
+        right: Vᵀ, (…, R, n), orthonormal rows; those of directions that cannot be are zero.
+        beyond: the largest singular value that is left out, or nearly so where directions were sought; (…) float64.
     """
 
     left: Tensor
     values: Tensor
     right: Tensor
-    beyond: float
+    beyond: Tensor
+
+    def __getitem__(self, place: int) -> Factored:
+        """One pair's."""
+        return Factored(
+            left=self.left[place], values=self.values[place], right=self.right[place], beyond=self.beyond[place]
+        )
+
+    def clone(self) -> Factored:
+        """In memory of its own."""
+        return Factored(
+            left=self.left.clone(), values=self.values.clone(), right=self.right.clone(), beyond=self.beyond.clone()
+        )
 
     def pair(self, split: Split = "balanced") -> tuple[Tensor, Tensor]:
-        """B of (m, R) and A of (R, n) whose product this is.
+        """B of (…, m, R) and A of (…, R, n) whose product this is; a side without values is the one here.
 
         Args:
             split: who carries the values: "balanced" is B = U·√S, A = √S·Vᵀ; "left" B = U·S; "right" A = S·Vᵀ.
         """
         if split == "left":
-            return self.left * self.values, self.right.clone()
+            return self.left * self.values[..., None, :], self.right
         if split == "right":
-            return self.left.clone(), self.right * self.values[:, None]
+            return self.left, self.right * self.values[..., None]
         roots = self.values.sqrt()
-        return self.left * roots, self.right * roots[:, None]
+        return self.left * roots[..., None, :], self.right * roots[..., None]
 
-    def least_rank(self, energy: float, total: float | None = None) -> int:
-        """How many leading values have this share of the energy Σ σ², at least 1; all R where not all R have it.
+    def least_rank(self, energy: float, total: Tensor | None = None) -> Tensor:
+        """How many leading values have this share of the energy Σ σ², (…) int64: at least 1; all R where R have not.
 
         Args:
             energy: the share.
-            total: Σ σ² of the whole sum, `Stack.energy`; None: that of the R values here.
+            total: Σ σ² of the whole sum, `Stack.energy`, (…) float64; None: that of the R values here.
         """
-        squares = self.values.double().square().cumsum(0)
-        wanted = energy * (float(squares[-1]) if total is None else total)
-        return min(1 + int((squares < wanted).sum()), len(self.values))
+        squares = self.values.double().square().cumsum(-1)
+        wanted = energy * (squares[..., -1] if total is None else total)
+        return (1 + (squares < wanted[..., None]).sum(-1)).clamp_max(squares.shape[-1])
 
 
 def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tensor | None = None) -> Factored:
@@ -90,91 +104,92 @@ def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tens
     Raises:
         ValueError: a rank below 1.
     """
-    return refactored([(stack, start)], rank, lambda who: who.shares if weights is None else weights)[0]
+    each = stack.who.shares if weights is None else weights
+    return refactored(Stacks.of([stack]), rank, each, None if start is None else start[None])[0]
 
 
-def refactored(
-    given: Sequence[tuple[Stack, Tensor | None]], rank: int | None, weights: Callable[[Who], Tensor]
-) -> list[Factored]:
-    """`refactor` of several stacks of one shape and the same devices, whose small matrices are worked on together.
+def refactored(stacks: Stacks, rank: int, weights: Tensor, starts: Tensor | None = None) -> Factored:
+    """`refactor` of several pairs of one shape and the same devices, whose small matrices are worked on together.
 
     Args:
-        given: every stack with its start.
-        rank: of all of them; None: as of the pair.
-        weights: as of `refactor`, by who stacked; the same for all of them.
+        stacks: the pairs', at least one.
+        rank, weights: as of `refactor`, the same for all of them.
+        starts: as of `refactor`, of each, (pairs, any number, n).
+
+    Returns:
+        Tensors that are good until the stacks are asked for products again.
+
+    Raises:
+        ValueError: a rank below 1.
     """
-    if rank is not None and rank < 1:
+    if rank < 1:
         raise ValueError(f"rank = {rank}: allowed is at least 1")
-    if not given:
-        return []
-    stacks = [stack for stack, _ in given]
-    first = stacks[0]
-    wanted, each = rank or first.who.rank, weights(first.who)
-    found: list[Factored | None] = [None] * len(stacks)
-    if len(each) >= _TALL * (wanted + SPARE) and min(len(first.left), first.right.shape[1]) >= wanted + SPARE:
-        starts = [_begun(stack, wanted, each) if start is None else start for stack, start in given]
-        bases = torch.stack(starts)
-        found = _iterated(stacks, wanted, each, bases, outputs(stacks, bases, each))
-    pairs = zip(stacks, found, strict=True)
-    return [_by_core(stack, wanted, each) if one is None else one for stack, one in pairs]
+    (rows, ranks), columns = stacks.changes.shape[1:], stacks.right.shape[2]
+    if ranks < _TALL * (rank + SPARE) or min(rows, columns) < rank + SPARE:
+        return _by_core(stacks, rank, weights)
+    if starts is None:
+        starts = stacks.inputs(_signs(stacks, rank).expand(len(stacks), -1, -1), weights).clone()
+    return _iterated(stacks, rank, weights, starts)
 
 
-def _begun(stack: Stack, rank: int, weights: Tensor) -> Tensor:
-    return inputs([stack], _signs(stack, rank)[None], weights)[0]
+def _by_core(stacks: Stacks, rank: int, weights: Tensor) -> Factored:
+    roots = weights.to(stacks.b.dtype).sqrt()  # on either side, so that neither outweighs the other
+    q, c = torch.linalg.qr(torch.stack([stack.left for stack in stacks]) * roots)
+    p, d = torch.linalg.qr((stacks.right * roots[:, None]).mT)
+    u, values, vh = torch.linalg.svd(c @ d.mT, full_matrices=False)
+    found = values.shape[1]
+    beyond = values[:, rank] if found > rank else values.new_zeros(len(stacks))
+    if (missing := rank - found) > 0:  # fewer ranks than asked for were stacked, or can be
+        u, values, vh = F.pad(u, (0, missing)), F.pad(values, (0, missing)), F.pad(vh, (0, 0, 0, missing))
+    left, right = (q @ u[..., :rank]).mT, vh[:, :rank] @ p.mT
+    _sign(left, right)
+    return Factored(left=left.mT, values=values[:, :rank], right=right, beyond=beyond.double())
 
 
-def _by_core(stack: Stack, rank: int, weights: Tensor) -> Factored:
-    left, right = stack.whole()
-    roots = weights.to(left.dtype).sqrt()  # on either side, so that neither outweighs the other
-    q, c = torch.linalg.qr(left * roots)
-    p, d = torch.linalg.qr((right * roots[:, None]).T)
-    u, values, vh = torch.linalg.svd(c @ d.T, full_matrices=False)
-    beyond = float(values[rank]) if len(values) > rank else 0.0
-    missing = rank - len(values)  # fewer ranks than asked for were stacked, or can be
-    if missing > 0:
-        u, values = torch.cat([u, u.new_zeros(len(u), missing)], 1), torch.cat([values, values.new_zeros(missing)])
-        vh = torch.cat([vh, vh.new_zeros(missing, vh.shape[1])])
-    left, right = _signed((q @ u[:, :rank]).T, vh[:rank] @ p.T)
-    return Factored(left=left.T, values=values[:rank], right=right, beyond=beyond)
-
-
-def _iterated(
-    stacks: Sequence[Stack], rank: int, weights: Tensor, bases: Tensor, images: Tensor
-) -> list[Factored | None]:
-    """Subspace iteration with Rayleigh and Ritz's step; None where it does not settle.
+def _iterated(stacks: Stacks, rank: int, weights: Tensor, bases: Tensor) -> Factored:
+    """Subspace iteration with Rayleigh and Ritz's step; by the core where it does not settle.
 
     A step brings the leading directions nearer by (σ_{R+1}/σ_R)² at least, and by what angle the last one moved them is
     seen; the two tell how far off they may be. Vectors are rows; what is small is reckoned in float64.
 
     Args:
         stacks, rank, weights: see `refactored`.
-        bases: where to begin, (stacks, q, n).
-        images: what the sums make of these, (stacks, q, m).
+        bases: where to begin, (pairs, q, n).
     """
-    dtype, tiny = stacks[0].left.dtype, torch.finfo(torch.float64).tiny
-    found: list[Factored | None] = [None] * len(stacks)
-    ahead = list(range(len(stacks)))
+    room, dtype, tiny = stacks.room, stacks.b.dtype, torch.finfo(torch.float64).tiny
+    found: dict[int, Factored] = {}
+    ahead, left_over = list(range(len(stacks))), stacks
     for _ in range(_STEPS):
-        lower, wide = _orthonormal(images)
-        q = wide.to(dtype)
-        sums = inputs([stacks[i] for i in ahead], q, weights)  # U·Σ·Vᵀ
-        wide = sums.double()
-        squares, u = torch.linalg.eigh(wide @ wide.mT)
+        images = left_over.outputs(bases, weights)
+        lower, q = _orthonormal(images, room("q", images.shape, dtype))
+        sums = left_over.inputs(q, weights)  # U·Σ·Vᵀ
+        squares, u = torch.linalg.eigh(_products(sums))
         values, u = squares.clamp_min(0).sqrt().flip(-1), u.mT.flip(-2)
         shares = values / values[:, :1].clamp_min(tiny)
         u = u * (shares > _NOTHING)[..., None]  # of what is nothing, nothing
         turned = u / values.clamp_min(tiny)[..., None]
         settled = _settled(bases, lower @ turned[:, :rank].mT, shares, rank)
-        lefts, rights = _signed(u[:, :rank].to(dtype) @ q, turned[:, :rank].to(dtype) @ sums)
-        beyond = values[:, rank].tolist() if values.shape[1] > rank else [math.inf] * len(ahead)
-        values = values[:, :rank].to(dtype)
-        for i, done, left, value, right, rest in zip(ahead, settled, lefts, values, rights, beyond, strict=True):
-            found[i] = Factored(left=left.T, values=value, right=right, beyond=rest) if done else None
-        if not (on := [place for place, done in enumerate(settled) if not done]):
+        sides = (("U", u, q), ("V", turned, sums))
+        lefts, rights = (
+            torch.bmm(mixed[:, :rank].to(dtype), of, out=room(side, (len(of), rank, of.shape[2]), dtype))
+            for side, mixed, of in sides
+        )
+        _sign(lefts, rights)
+        beyond = values[:, rank] if values.shape[1] > rank else values.new_full((len(values),), math.inf)
+        reached = Factored(left=lefts.mT, values=values[:, :rank].to(dtype), right=rights, beyond=beyond)
+        if all(settled) and not found:
+            return reached
+        found |= {ahead[place]: reached[place].clone() for place, done in enumerate(settled) if done}
+        on = [place for place, done in enumerate(settled) if not done]
+        ahead, left_over, bases = [ahead[i] for i in on], left_over.at(on), (turned[on] @ sums[on].double()).to(dtype)
+        if not on:
             break
-        ahead, bases = [ahead[place] for place in on], (turned[on] @ wide[on]).to(dtype)
-        images = outputs([stacks[i] for i in ahead], bases, weights)
-    return found
+    else:
+        core = _by_core(left_over, rank, weights)
+        found |= {pair: core[place] for place, pair in enumerate(ahead)}
+    each = [found[pair] for pair in range(len(stacks))]
+    left, values, right, beyond = (torch.stack([getattr(one, part) for one in each]) for part in _PARTS)
+    return Factored(left=left, values=values, right=right, beyond=beyond)
 
 
 def _settled(bases: Tensor, products: Tensor, shares: Tensor, rank: int) -> list[bool]:
@@ -196,12 +211,21 @@ def _settled(bases: Tensor, products: Tensor, shares: Tensor, rank: int) -> list
     return (moved * nearer <= _SETTLED).tolist()
 
 
-def _orthonormal(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """L and Q with L·Q = these rows and orthonormal rows in Q, both in float64.
+def _products(vectors: Tensor) -> Tensor:
+    """Of each one's rows with one another, (pairs, q, q) float64."""
+    return torch.cat([(wide := few.double()) @ wide.mT for few in torch.split(vectors, _FEW)])
+
+
+def _orthonormal(vectors: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """L in float64 and Q, which is put into `out`, with L·Q = these rows and orthonormal rows in Q.
 
     By Cholesky of their products; where vectors are too alike for that, by Householder.
     """
-    wide = vectors.double()
+    found = [_of_few(few.double()) for few in torch.split(vectors, _FEW)]
+    return torch.cat([lower for lower, _ in found]), torch.cat([q.to(vectors.dtype) for _, q in found], out=out)
+
+
+def _of_few(wide: Tensor) -> tuple[Tensor, Tensor]:
     gram = wide @ wide.mT
     lower, failed = torch.linalg.cholesky_ex(gram)
     own = lower.diagonal(dim1=-2, dim2=-1).square() / gram.diagonal(dim1=-2, dim2=-1)  # sin² with those before it
@@ -219,8 +243,7 @@ def _outside(bases: Tensor, products: Tensor) -> Tensor:
         bases: rows, (stacks, q, n).
         products: of each with its vectors, (stacks, q, vectors), float64.
     """
-    wide = bases.double()
-    gram = wide @ wide.mT
+    gram = _products(bases)
     sides = gram.diagonal(dim1=-2, dim2=-1)
     sides.add_(1e-12 * sides.amax(-1, keepdim=True))  # a basis with too many vectors is one too
     lower, _ = torch.linalg.cholesky_ex(gram)
@@ -229,14 +252,15 @@ def _outside(bases: Tensor, products: Tensor) -> Tensor:
     return outside.clamp_min(0)
 
 
-def _signs(stack: Stack, rank: int) -> Tensor:
+def _signs(stacks: Stacks, rank: int) -> Tensor:
     """Signs of (R + spare, m) to mix rows with: the same ones every time."""
     generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (rank + SPARE, len(stack.left)), generator=generator)
-    return (2 * signs - 1).to(stack.left.dtype)
+    signs = torch.randint(0, 2, (rank + SPARE, stacks.b.shape[1]), generator=generator)
+    return (2 * signs - 1).to(stacks.b.dtype)
 
 
-def _signed(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Uᵀ and Vᵀ, with the largest entry of every row of Uᵀ positive."""
+def _sign(left: Tensor, right: Tensor) -> None:
+    """Let the largest entry of every row of Uᵀ be positive; Vᵀ follows."""
     signs = torch.where(left.amax(-1, keepdim=True) < -left.amin(-1, keepdim=True), -1.0, 1.0).to(left.dtype)
-    return left * signs, right * signs
+    for side in (left, right):
+        side.mul_(signs)

@@ -1,19 +1,22 @@
-"""Products of low-rank factors of many devices, side by side: their weighted sum without ever forming it.
+"""Low-rank factors of many devices, side by side: the weighted sum of their products without ever forming it.
 
-Device k has B_k = B[:, ranks_k] + s_k·ΔB_k and A_k likewise, with the pair (B, A) that all of them began with. That
-and what they changed stands in two tall matrices, L = [B, ΔB_1 … ΔB_K] and R = [A; ΔA_1; …; ΔA_K], and the sum is L·M·R
-with a small matrix M that says who counts how much (`Who.mixed`). A product with the sum, or with its transpose,
-is two products with these, and no device's factors are ever written down either.
+Device k has B_k = B[:, ranks_k] + s_k·ΔB_k and A_k likewise, with the pair (B, A) that all of them began with. In two
+tall matrices stand L = [ΔB_1 … ΔB_K] and R = [A_1; …; A_K]. With E[i, j] = 1 where the i-th stacked rank is the pair's
+rank j, and steps S and weights W on diagonals, the sum is (B·Eᵀ + L·S)·W·R, and a product with it, or with its
+transpose, is two products with these. Of B only the changes are stacked: rows of a few numbers are copied faster than
+they are added to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from models.algebra.room import Room
 
 _STRIP = 64  # columns of a sum at once
 
@@ -42,7 +45,7 @@ class Who:
     Attributes:
         rank: R, of the full pair.
         ranks: which of the full pair's ranks each is, (s,) int64.
-        steps: how much of the changes counts, (s, 1).
+        steps: how much of the changes counts, (s,).
         weights: what each device's reply counts.
         lengths: how many ranks each device has.
     """
@@ -53,26 +56,10 @@ class Who:
     weights: Sequence[float]
     lengths: Sequence[int]
 
-    _counted: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
-
     @cached_property
-    def _places(self) -> Tensor:
-        """E: a 1 where a stacked rank is that rank of the full pair, (R, s)."""
-        return torch.nn.functional.one_hot(self.ranks, self.rank).T.to(self.steps.dtype)
-
-    def mixed(self, vectors: Tensor, weights: Tensor) -> Tensor:
-        """vectors·M, (…, R + s), with M = [E; S]·W·[Eᵀ, S]; S and W are diagonal: steps and weights.
-
-        Args:
-            vectors: rows of R + s, (…, R + s).
-            weights: w, one per stacked rank, (s,); kept, so that one tensor is converted once.
-        """
-        if id(weights) not in self._counted:
-            self._counted[id(weights)] = (weights, weights.to(self.steps.dtype))
-        counted, steps = self._counted[id(weights)][1], self.steps[:, 0]
-        devices = torch.addcmul(vectors[..., : self.rank] @ self._places, vectors[..., self.rank :], steps)
-        devices *= counted
-        return torch.cat([devices @ self._places.T, devices * steps], -1)
+    def places(self) -> Tensor:
+        """E, (s, R)."""
+        return torch.nn.functional.one_hot(self.ranks, self.rank).to(self.steps.dtype)
 
     @cached_property
     def shares(self) -> Tensor:
@@ -93,13 +80,16 @@ class Stack:
     """What devices made of one pair of rank R.
 
     Attributes:
-        left: B, and what they changed of it, (m, R + s).
-        right: A, and what they changed of it, (R + s, n).
+        changes: [ΔB_1 … ΔB_K], (m, s).
+        right: [A_1; …; A_K], (s, n).
+        b, a: that they began with, (m, R) and (R, n).
         who: whose ranks these are.
     """
 
-    left: Tensor
+    changes: Tensor
     right: Tensor
+    b: Tensor
+    a: Tensor
     who: Who
 
     @staticmethod
@@ -115,7 +105,7 @@ class Stack:
             lefts: every device's B, or with `begun` what it changed of it.
             rights: every device's A likewise.
             weights: what each device counts.
-            begun: B of (m, R) and A of (R, n) that all of them began with.
+            begun: B of (m, R) and A of (R, n) that all of them began with; None: zeros, R the largest r_k.
 
         Raises:
             ValueError: none, or shapes that do not fit.
@@ -127,40 +117,27 @@ class Stack:
             if b.shape[0] != rows or a.shape[1] != columns or b.shape[1] != a.shape[0]:
                 raise ValueError(f"{tuple(b.shape)} and {tuple(a.shape)} are no pair of ({rows}, r) and (r, {columns})")
         lengths = [b.shape[1] for b in lefts]
-        ranks = torch.cat([torch.arange(length) for length in lengths])
         if begun is None:
             begun = lefts[0].new_zeros(rows, max(lengths)), lefts[0].new_zeros(max(lengths), columns)
+        ranks = torch.cat([torch.arange(length) for length in lengths])
         return Stack(
-            left=torch.cat([begun[0], *lefts], 1),
-            right=torch.cat([begun[1], *rights]),
+            changes=torch.cat(list(lefts), 1),
+            right=begun[1][ranks] + torch.cat(list(rights)),
+            b=begun[0],
+            a=begun[1],
             who=Who(
                 rank=len(begun[1]),
                 ranks=ranks,
-                steps=lefts[0].new_ones(len(ranks), 1),
+                steps=torch.ones(len(ranks), dtype=lefts[0].dtype),
                 weights=weights,
                 lengths=lengths,
             ),
         )
 
     @property
-    def b(self) -> Tensor:
-        """B that they began with, (m, R)."""
-        return self.left[:, : self.who.rank]
-
-    @property
-    def a(self) -> Tensor:
-        """A that they began with, (R, n)."""
-        return self.right[: self.who.rank]
-
-    def outputs(self, x: Tensor, weights: Tensor) -> Tensor:
-        """What the sum makes of vectors, x·(Σ w·B_k·A_k)ᵀ of (q, m), for rows x of (q, n) and weights of (s,)."""
-        return outputs([self], x[None], weights)[0]
-
-    def whole(self) -> tuple[Tensor, Tensor]:
-        """[B_1 … B_K] of (m, s) and [A_1; …; A_K] of (s, n)."""
-        steps, rank = self.who.steps, self.who.rank
-        changed = self.left[:, rank:] * steps.T, self.right[rank:] * steps
-        return self.b[:, self.who.ranks] + changed[0], self.a[self.who.ranks] + changed[1]
+    def left(self) -> Tensor:
+        """[B_1 … B_K], (m, s)."""
+        return torch.addcmul(self.b[:, self.who.ranks], self.changes, self.who.steps)
 
     def energy(self, weights: Tensor) -> float:
         """‖Σ w·B_k·A_k‖², Frobenius, which is the sum's Σ σ²: from products of (s, s), Σ (BᵀB)∘(AAᵀ).
@@ -170,64 +147,87 @@ class Stack:
         Args:
             weights: (s,), one per rank.
         """
-        rows, columns, ranks = len(self.left), self.right.shape[1], len(self.who.ranks)
+        rows, columns, ranks = len(self.b), self.right.shape[1], len(self.who.ranks)
         if ranks * (rows + columns) > rows * columns:
-            strips = torch.eye(columns, dtype=self.left.dtype)
-            found = [self.outputs(strip, weights).double().square().sum() for strip in torch.split(strips, _STRIP)]
+            strips = torch.eye(columns, dtype=self.b.dtype)
+            alone = Stacks.of([self])
+            found = [
+                alone.outputs(strip[None], weights).double().square().sum() for strip in torch.split(strips, _STRIP)
+            ]
             return float(torch.stack(found).sum())
-        left, right = (side.double() for side in self.whole())
-        left = left * weights.double()
+        left, right = self.left.double() * weights.double(), self.right.double()
         return float((left.T @ left).mul_(right @ right.T).sum().clamp_min(0))
 
     def factors(self) -> Iterator[Factors]:
         """Each device's, in the order in which they were stacked."""
-        left, right = self.whole()
-        begin = 0
+        begin, left = 0, self.left
         for weight, length in zip(self.who.weights, self.who.lengths, strict=True):
             at = slice(begin, begin + length)
-            yield Factors(b=left[:, at], a=right[at], ranks=self.who.ranks[at], weight=weight)
+            yield Factors(b=left[:, at], a=self.right[at], ranks=self.who.ranks[at], weight=weight)
             begin += length
 
 
-def outputs(stacks: Sequence[Stack], x: Tensor, weights: Tensor) -> Tensor:
-    """What sums make of vectors, each of its own: x·(Σ w·B_k·A_k)ᵀ. Vectors are rows: products with few are faster so.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stacks:
+    """Stacks of some pairs of one shape, of the same devices: what `Stack` has, with the pairs in front.
 
-    Args:
-        stacks: of one shape and the same devices.
-        x: (stacks, q, n).
-        weights: w, one per stacked rank, (s,).
-
-    Returns:
-        (stacks, q, m).
+    Vectors are rows: products with few are faster so. `room` is where products are put.
     """
-    inner = stacks[0].who.mixed(_each(x, [stack.right.T for stack in stacks]), weights)
-    return _each(inner, [stack.left.T for stack in stacks])
 
+    changes: Tensor
+    right: Tensor
+    b: Tensor
+    a: Tensor
+    who: Who
+    room: Room = field(default_factory=Room)
 
-def inputs(stacks: Sequence[Stack], y: Tensor, weights: Tensor) -> Tensor:
-    """What the sums' transposes make of vectors, y·(Σ w·B_k·A_k) of (stacks, q, n), for y of (stacks, q, m)."""
-    inner = stacks[0].who.mixed(_each(y, [stack.left for stack in stacks]), weights)
-    return _each(inner, [stack.right for stack in stacks])
+    @staticmethod
+    def of(stacks: Sequence[Stack]) -> Stacks:
+        """Of single ones."""
+        sides = ([getattr(one, side) for one in stacks] for side in ("changes", "right", "b", "a"))
+        changes, right, b, a = (each[0][None] if len(each) == 1 else torch.stack(each) for each in sides)
+        return Stacks(changes=changes, right=right, b=b, a=a, who=stacks[0].who)
 
+    def __len__(self) -> int:
+        """How many pairs."""
+        return len(self.b)
 
-def _each(vectors: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """Each one's vectors times its matrix: in one call where the matrices stand one behind the other in memory."""
-    if (together := _together(matrices)) is not None:
-        return torch.bmm(vectors, together)
-    found = vectors.new_empty(*vectors.shape[:2], matrices[0].shape[1])
-    for own, matrix, out in zip(vectors, matrices, found, strict=True):
-        torch.mm(own, matrix, out=out)
-    return found
+    def __iter__(self) -> Iterator[Stack]:
+        """Each pair's own."""
+        for changes, right, b, a in zip(self.changes, self.right, self.b, self.a, strict=True):
+            yield Stack(changes=changes, right=right, b=b, a=a, who=self.who)
 
+    def at(self, places: Sequence[int]) -> Stacks:
+        """Those of some pairs."""
+        if len(places) == len(self):
+            return self
+        changes, right, b, a = (side[list(places)] for side in (self.changes, self.right, self.b, self.a))
+        return replace(self, changes=changes, right=right, b=b, a=a)
 
-def _together(matrices: Sequence[Tensor]) -> Tensor | None:
-    """Matrices of one shape as one tensor, (number, rows, columns), without a copy; None if they stand elsewhere."""
-    first = matrices[0]
-    places = [matrix.data_ptr() for matrix in matrices]
-    size = first.element_size() * first.numel()
-    alike = all(matrix.shape == first.shape and matrix.stride() == first.stride() for matrix in matrices)
-    shared = all(matrix.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() for matrix in matrices)
-    if not alike or not shared or places != [places[0] + i * size for i in range(len(places))]:
-        return None
-    shape, strides = (len(matrices), *first.shape), (first.numel(), *first.stride())
-    return first.as_strided(shape, strides, first.storage_offset())
+    def outputs(self, x: Tensor, weights: Tensor) -> Tensor:
+        """What the sums make of vectors, each of its own: x·(Σ w·B_k·A_k)ᵀ; good until the next call.
+
+        Args:
+            x: (pairs, q, n).
+            weights: w, one per stacked rank, (s,).
+
+        Returns:
+            (pairs, q, m).
+        """
+        inner = torch.bmm(x, self.right.mT, out=self._put("inner", x, self.right.shape[1]))
+        inner.mul_(weights.to(x.dtype))
+        begun = torch.bmm(inner @ self.who.places, self.b.mT, out=self._put("outputs", x, self.b.shape[1]))
+        return begun.baddbmm_(inner.mul_(self.who.steps), self.changes.mT)
+
+    def inputs(self, y: Tensor, weights: Tensor) -> Tensor:
+        """What the sums' transposes make of vectors, y·(Σ w·B_k·A_k) of (pairs, q, n), for y of (pairs, q, m).
+
+        Good until the next call.
+        """
+        inner = torch.bmm(y, self.changes, out=self._put("inner", y, self.right.shape[1])).mul_(self.who.steps)
+        inner += (y @ self.b) @ self.who.places.T
+        inner.mul_(weights.to(y.dtype))
+        return torch.bmm(inner, self.right, out=self._put("inputs", y, self.right.shape[2]))
+
+    def _put(self, purpose: str, vectors: Tensor, length: int) -> Tensor:
+        return self.room(purpose, (*vectors.shape[:2], length), vectors.dtype)

@@ -18,7 +18,7 @@ from models.adapters.low_rank import FACTOR, paths_of_pairs
 from models.algebra.factor_average import FactorAverage
 from models.algebra.pairs import Pair
 from models.algebra.plans import Plan
-from models.algebra.stack import Stack
+from models.algebra.stack import Stack, Stacks
 from models.errors import SettingError
 from models.networks.build import build_part, submodel
 from strategies import METHODS, FlowerStrategy, Settings
@@ -256,10 +256,10 @@ def test_florist_keeps_as_many_of_many_devices(spread: float, energy: float) -> 
     stack = Stack.of(lefts, rights, [1.0 + i for i in range(12)], begun)
     rule = METHODS["florist"](SPEC, SETTINGS, energy=energy)
     assert isinstance(rule, Refactored)
-    left, right = stack.whole()
-    kept = share_of_energy(torch.linalg.svdvals(left.double() * stack.who.shares @ right.double()), energy)
-    b, _ = rule.joined(stack)
-    assert int(b.any(0).sum()) == kept
+    product = stack.left.double() * stack.who.shares @ stack.right.double()
+    kept = share_of_energy(torch.linalg.svdvals(product), energy)
+    b, _ = rule.joined(Stacks.of([stack]))
+    assert int(b[0].any(0).sum()) == kept
 
 
 PRODUCTS = ["flexlora", "hlora", "raflora", "florist"]
@@ -270,9 +270,9 @@ def test_where_the_sum_is_zero_every_rank_can_still_learn(method: str) -> None:
     rule = METHODS[method](SPEC, SETTINGS)
     assert isinstance(rule, Refactored)
     stack = Stack.of([torch.zeros(6, 3)], [torch.zeros(3, 5)], [1.0], (torch.zeros(6, 3), torch.randn(3, 5)))
-    b, a = rule.joined(stack)
+    b, a = rule.joined(Stacks.of([stack]))
     assert not b.any()
-    assert torch.equal(a, stack.a)
+    assert torch.equal(a[0], stack.a)
 
 
 @pytest.mark.parametrize("method", PRODUCTS)
@@ -282,12 +282,11 @@ def test_a_rank_beyond_a_layers_smaller_side_keeps_a(method: str) -> None:
     sizes = (9, 8), (8, 7), (8, 7)
     left, right, a = (torch.randn(size, generator=draws) for size in sizes)
     stack = Stack.of([left], [right], [1.0], (torch.zeros(9, 8), a))
-    left, right = stack.whole()
-    b, a = rule.joined(stack)
+    ((b,), (a,)) = rule.joined(Stacks.of([stack]))
     assert not b[:, 7].any()
     assert torch.equal(a[7], stack.a[7])
     if method != "florist":
-        assert near(b @ a, left @ right)
+        assert near(b @ a, stack.left @ stack.right)
 
 
 @pytest.mark.parametrize("method", ["zero-padding", "hetlora"])

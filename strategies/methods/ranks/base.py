@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from typing import ClassVar
 
 from torch import Tensor
@@ -23,7 +24,7 @@ from models.algebra.block_scatter import unit_pairs
 from models.algebra.factor_average import FactorAverage
 from models.algebra.pairs import Pair
 from models.algebra.plans import Plan
-from models.algebra.stack import Stack
+from models.algebra.stack import Stacks
 from models.errors import SettingError
 from models.networks.build import layout
 from models.networks.complete import completed
@@ -38,7 +39,7 @@ from strategies.tiers.tier import Tier
 
 # Bytes of the stacks that are worked on side by side, unless one is larger: of more the calls are fewer, and less stays
 # in cache.
-_TOGETHER = 24 << 20
+_TOGETHER = 72 << 20
 
 
 class RankMethod(FlowerStrategy):
@@ -95,38 +96,33 @@ class ProductMethod(RankMethod):
         """The rule's pair in place of the average; all other tensors are as averaged."""
         assert isinstance(average, FactorAverage)
         for pairs in _alike(context.layout, average):
-            stacks = average.stacks(pairs, before)
-            for pair, (b, a) in zip(pairs, self.joined_together(stacks), strict=True):
-                after[pair.b].copy_(b)
-                after[pair.a].copy_(a)
+            b, a = self.joined(average.stacks(pairs, before))
+            for place, pair in enumerate(pairs):
+                after[pair.b].copy_(b[place])
+                after[pair.a].copy_(a[place])
         return remembered
 
-    def joined_together(self, stacks: Sequence[Stack]) -> list[tuple[Tensor, Tensor]]:
-        """What `joined` says of each.
-
-        Args:
-            stacks: of one shape and the same devices, a few.
-        """
-        return [self.joined(stack) for stack in stacks]
-
     @abstractmethod
-    def joined(self, stack: Stack) -> tuple[Tensor, Tensor]:
-        """The new B of (m, R) and A of (R, n).
+    def joined(self, stacks: Stacks) -> tuple[Tensor, Tensor]:
+        """The new B of (pairs, m, R) and A of (pairs, R, n).
 
         Args:
-            stack: what the devices began with, and what they made of it.
+            stacks: what the devices began with, and what they made of it, of a few pairs.
         """
 
 
 def _alike(layout: Layout, average: FactorAverage) -> Iterator[Sequence[Pair]]:
     """The pairs that somebody held, several of one shape and the same devices at a time."""
-    kinds: dict[tuple[int, int, int, int], list[Pair]] = {}
+    kinds: dict[tuple[int, int, int], list[Pair]] = {}
+    most: dict[tuple[int, int, int], int] = {}
     for pair in layout.pairs:
         if (who := average.who(pair)) is not None:
             (rows, _), (_, columns) = (layout.tensors[name].shape for name in (pair.b, pair.a))
-            size = 4 * (rows + columns) * (who.rank + len(who.ranks))
-            kinds.setdefault((rows, columns, id(who), max(1, _TOGETHER // size)), []).append(pair)
-    for (*_, count), pairs in kinds.items():
+            kind = rows, columns, id(who)
+            kinds.setdefault(kind, []).append(pair)
+            most[kind] = max(1, _TOGETHER // (4 * (rows + columns) * (who.rank + len(who.ranks))))
+    for kind, pairs in kinds.items():
+        count = ceil(len(pairs) / ceil(len(pairs) / most[kind]))  # no group is much smaller than another
         yield from (pairs[i : i + count] for i in range(0, len(pairs), count))
 
 

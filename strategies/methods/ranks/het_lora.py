@@ -27,7 +27,7 @@ from torch import Tensor
 from models.adapters.adapter import MOST
 from models.algebra.plans import Plan, kept_units
 from models.algebra.rates import single
-from models.algebra.stack import Stack
+from models.algebra.stack import Stack, Stacks
 from models.errors import SettingError
 from models.settings import Setting, between
 from protocol import Objective
@@ -108,20 +108,10 @@ class HetLoRA(ProductMethod):
                 ranks[str(one.assignment.node.id)] = fewer
         return {"ranks": ranks}
 
-    def joined(self, stack: Stack) -> tuple[Tensor, Tensor]:
+    def joined(self, stacks: Stacks) -> tuple[Tensor, Tensor]:
         """The weighted sums, rank by rank."""
-        found = list(stack.factors())
-        norms = torch.stack([norm_of_product(one.b, one.a) for one in found])
-        if not norms.sum() > 0:  # nobody's product is anything: all B are zero
-            norms = torch.ones_like(norms)
-        b, a = torch.zeros_like(stack.b), torch.zeros_like(stack.a)
-        counted = torch.zeros(len(a), dtype=torch.bool)
-        for one, weight in zip(found, (norms / norms.sum()).tolist(), strict=True):
-            b[:, one.ranks] += weight * one.b
-            a[one.ranks] += weight * one.a
-            counted[one.ranks] |= (one.b != 0).any(0) | (one.a != 0).any(1) if weight > 0 else torch.tensor(False)
-        # With both sides zero a rank would never learn again.
-        return torch.where(counted, b, stack.b), torch.where(counted[:, None], a, stack.a)
+        pairs = [_weighted(stack) for stack in stacks]
+        return torch.stack([b for b, _ in pairs]), torch.stack([a for _, a in pairs])
 
 
 def _full_rank(context: RoundContext) -> int:
@@ -133,3 +123,18 @@ def norm_of_product(b: Tensor, a: Tensor) -> Tensor:
     """Frobenius norm of B·A from products of r x r: ‖B·A‖² = Σ (BᵀB)∘(AAᵀ), in float64."""
     left, right = b.double(), a.double()
     return (left.T @ left).mul(right @ right.T).sum().clamp_min(0).sqrt()
+
+
+def _weighted(stack: Stack) -> tuple[Tensor, Tensor]:
+    found = list(stack.factors())
+    norms = torch.stack([norm_of_product(one.b, one.a) for one in found])
+    if not norms.sum() > 0:  # nobody's product is anything: all B are zero
+        norms = torch.ones_like(norms)
+    b, a = torch.zeros_like(stack.b), torch.zeros_like(stack.a)
+    counted = torch.zeros(len(a), dtype=torch.bool)
+    for one, weight in zip(found, (norms / norms.sum()).tolist(), strict=True):
+        b[:, one.ranks] += weight * one.b
+        a[one.ranks] += weight * one.a
+        counted[one.ranks] |= (one.b != 0).any(0) | (one.a != 0).any(1) if weight > 0 else torch.tensor(False)
+    # With both sides zero a rank would never learn again.
+    return torch.where(counted, b, stack.b), torch.where(counted[:, None], a, stack.a)

@@ -19,13 +19,13 @@ start that a truncation can give.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from models.algebra.refactor import SPARE, Factored, Split, refactored
-from models.algebra.stack import Stack, Who
+from models.algebra.stack import Stacks, Who
 from models.settings import Setting, more_than
 from strategies.methods.ranks.base import ProductMethod
 
@@ -37,33 +37,34 @@ class Refactored(ProductMethod):
 
     SPLIT: ClassVar[Split] = "balanced"
 
-    def joined(self, stack: Stack) -> tuple[Tensor, Tensor]:
-        """Refactor the weighted sum of products."""
-        return self.joined_together([stack])[0]
-
-    def joined_together(self, stacks: Sequence[Stack]) -> list[tuple[Tensor, Tensor]]:
+    def joined(self, stacks: Stacks) -> tuple[Tensor, Tensor]:
         """Refactor weighted sums of products side by side."""
+        who, weights = stacks.who, self.weights(stacks.who)
         # What devices began with, and some of the changes.
-        begun = [(stack, stack.right[: stack.who.rank + SPARE]) for stack in stacks]
-        return [self._learning(*one) for one in zip(refactored(begun, None, self.weights), stacks, strict=True)]
-
-    def _learning(self, factored: Factored, stack: Stack) -> tuple[Tensor, Tensor]:
+        spare = who.ranks[:SPARE]
+        shape = len(stacks), who.rank + len(spare), stacks.a.shape[2]
+        starts = stacks.room("starts", shape, stacks.a.dtype)
+        torch.cat([stacks.a, stacks.right[:, : len(spare)] - stacks.a[:, spare]], 1, out=starts)
+        factored = refactored(stacks, who.rank, weights, starts)
+        counts = self.kept(factored, stacks)
         b, a = factored.pair(self.SPLIT)
-        # A direction that the sum does not have would be zero on both sides and never learn.
-        kept = self.kept(factored, stack)
-        b[:, kept:] = 0.0
-        a[kept:] = stack.a[kept:]
+        for place, kept in enumerate(counts):
+            # A direction that the sum does not have would be zero on both sides and never learn.
+            if kept < who.rank:
+                b[place, :, kept:] = 0.0
+                a[place, kept:] = stacks.a[place, kept:]
         return b, a
 
     def weights(self, who: Who) -> Tensor:
         """What each stacked rank counts: its device's share of all weights."""
         return who.shares
 
-    def kept(self, factored: Factored, stack: Stack) -> int:
-        """How many leading directions stay: as many as there are, none where the sum is zero."""
-        del stack
+    def kept(self, factored: Factored, stacks: Stacks) -> list[int]:
+        """How many leading directions of each stay: as many as there are, none where the sum is zero."""
+        del stacks
         values = factored.values
-        return int((values > _NOTHING * values.max()).sum())
+        there: list[int] = (values > _NOTHING * values.amax(1, keepdim=True)).sum(1).tolist()
+        return there
 
 
 class FlexLoRA(Refactored):
@@ -120,15 +121,18 @@ class FLoRIST(HLoRA):
         ),
     }
 
-    def kept(self, factored: Factored, stack: Stack) -> int:
+    def kept(self, factored: Factored, stacks: Stacks) -> list[int]:
         """No more than the threshold wants."""
-        there, energy = super().kept(factored, stack), float(self.options["energy"])
+        there, energy = super().kept(factored, stacks), float(self.options["energy"])
         if energy == 1:  # whatever rounding says
             return there
         # All that is left out is no more than so many of the largest of it; twice, as that is only nearly known.
-        leading, count = float(factored.values.double().square().sum()), len(factored.values)
-        rest = (min(len(stack.left), stack.right.shape[1], len(stack.who.ranks)) - count) * (2 * factored.beyond) ** 2
-        least, most = (factored.least_rank(energy, total) for total in (leading, leading + max(0.0, rest)))
-        if least != most:
-            least = factored.least_rank(energy, stack.energy(self.weights(stack.who)))
-        return min(there, least)
+        most = min(stacks.b.shape[1], stacks.a.shape[2], len(stacks.who.ranks)) - stacks.who.rank
+        leading, rest = factored.values.double().square().sum(1), (2 * factored.beyond).square()
+        totals = leading, leading + most * rest if most > 0 else leading
+        least, at_most = (factored.least_rank(energy, total).tolist() for total in totals)
+        for place, stack in enumerate(stacks):
+            if least[place] != at_most[place]:
+                total = torch.tensor(stack.energy(self.weights(stacks.who)), dtype=torch.float64)
+                least[place] = int(factored[place].least_rank(energy, total))
+        return list(map(min, there, least))

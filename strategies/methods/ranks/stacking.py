@@ -70,9 +70,10 @@ class FLoRA(RankMethod):
         for pair in context.layout.pairs:
             fresh = first_a(context.layout.tensors[pair.a].shape, draws)
             if stack := average.stack(pair, before):
-                left, right = stack.whole()
-                shares = stack.who.shares.to(left.dtype)
-                after[pair.weight].addmm_(left * shares, right, alpha=context.network.adapter.factor)
+                left, shares = stack.left, stack.who.shares
+                after[pair.weight].addmm_(
+                    left * shares.to(left.dtype), stack.right, alpha=context.network.adapter.factor
+                )
                 after[pair.a].copy_(fresh)
                 after[pair.b].zero_()
         return remembered

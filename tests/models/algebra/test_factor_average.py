@@ -22,15 +22,17 @@ from models.algebra.stack import Factors
 ROWS, COLUMNS, RANK = 6, 5, 4
 
 
-def pairs_layout() -> Layout:
-    """Two pairs and a head."""
+def pairs_layout(count: int = 2, between: Sequence[int] = ()) -> Layout:
+    """Two pairs and a head, or more of them, with something behind some."""
     axes = {"in": Axis("in", COLUMNS, Kind.FIXED), "out": Axis("out", ROWS, Kind.FIXED)}
-    axes |= {f"rank{i}": Axis(f"rank{i}", RANK, Kind.RANK) for i in range(2)}
+    axes |= {f"rank{i}": Axis(f"rank{i}", RANK, Kind.RANK) for i in range(count)}
     tensors = {"head": TensorLayout(shape=(3,), dims=(None,))}
-    for i in range(2):
+    for i in range(count):
         rank = Along(f"rank{i}")
         tensors[f"b{i}"] = TensorLayout(shape=(ROWS, RANK), dims=(Along("out"), rank))
         tensors[f"a{i}"] = TensorLayout(shape=(RANK, COLUMNS), dims=(rank, Along("in")))
+        if i in between:
+            tensors[f"other{i}"] = TensorLayout(shape=(2,), dims=(None,))
     return Layout(axes, tensors)
 
 
@@ -89,7 +91,7 @@ def test_stacks_side_by_side_are_those_of_single_pairs() -> None:
     average, before = FactorAverage(layout), drawn(layout, 9)
     fold(average, [submodel(layout, plan) for plan in PLANS[:3]], [(1.0, 1.0), (2.0, 2.0), (1.0, 2.0)])
     average.finish(before)
-    together = [(stack.left.clone(), stack.right.clone()) for stack in average.stacks(layout.pairs, before)]
+    together = [(stack.left, stack.right.clone()) for stack in average.stacks(layout.pairs, before)]
     for pair, (left, right) in zip(layout.pairs, together, strict=True):
         alone = average.stack(pair, before)
         assert alone is not None
@@ -99,6 +101,22 @@ def test_stacks_side_by_side_are_those_of_single_pairs() -> None:
     average.finish(before)
     with pytest.raises(ValueError, match="held alike"):  # the last device has other ranks of the second
         list(average.stacks(layout.pairs, before))
+
+
+@pytest.mark.parametrize("between", [(), (1,), (0, 2)], ids=["none", "one", "two"])
+def test_pairs_with_others_between_them_are_stacked_alike(between: Sequence[int]) -> None:
+    """Pairs that are equally far from one another are read in one go; others are not, and say the same."""
+    layout = pairs_layout(4, between)
+    average, before = FactorAverage(layout), drawn(layout, 9)
+    parts = [submodel(layout, plan) for plan in PLANS[:3]]
+    differences = fold(average, parts, [(1.0, 1.0), (2.0, 2.0), (1.0, 2.0)])
+    average.finish(before)
+    stacks = average.stacks(layout.pairs, before)
+    for pair, stack in zip(layout.pairs, stacks, strict=True):
+        for one, part, difference, step in zip(stack.factors(), parts, differences, (1.0, 1.0, 0.5), strict=True):
+            moved = part.split(difference)
+            assert torch.allclose(one.b, before[pair.b][:, one.ranks] + step * moved[pair.b])
+            assert torch.allclose(one.a, before[pair.a][one.ranks] + step * moved[pair.a])
 
 
 class Disk:

@@ -166,14 +166,13 @@ def _group(limit: int) -> Iterator[Path | None]:
 
 
 def _watch(executor: Popen[bytes], seen: Seen) -> None:
-    """Look at the ClientApps of an executor as long as it is there."""
-    children = Path(f"/proc/{executor.pid}/task/{executor.pid}/children")
+    """Look at the ClientApps of an executor as long as it is there: forked from its app's process, which counts too."""
     while executor.poll() is None:
         with suppress(OSError, ValueError, StopIteration):  # it ended meanwhile
-            found = [int(pid) for pid in children.read_text().split()]
-            if not found and not seen.processes:
+            apps = _children(executor.pid)
+            if not apps and not seen.processes:
                 seen.executor = max(seen.executor, _status(executor.pid, "VmRSS"))
-            for pid in found:
+            for pid in [*apps, *(client for app in apps for client in _children(app))]:
                 seen.processes.add(pid)
                 with suppress(OSError, StopIteration, KeyError):
                     seen.resident = max(seen.resident, _status(pid, "VmHWM"))
@@ -181,6 +180,10 @@ def _watch(executor: Popen[bytes], seen: Seen) -> None:
                     seen.own = max(seen.own, sum(private.values()))
                     seen.written = max(seen.written, private["Private_Dirty"])
         time.sleep(_LOOK)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _rollup(pid: int) -> dict[str, int]:

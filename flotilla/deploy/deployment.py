@@ -2,7 +2,7 @@
 
     flotilla ── flower-superlink            TLS, node authentication, state in a file
              ├─ app_process.py              flwr-serverapp; its output is our output
-             ├─ flower-supernode (each)     TLS on both sides
+             ├─ supernode.py (each)         flower-supernode with shorter rests; TLS on both sides
              └─ executor.py                 forks a ClientApp process for each message, for all nodes of this host
 
 What dies is started again, as systemd or Docker would. The SuperLink's state is in a file, and the ServerApp and the
@@ -41,7 +41,7 @@ class Deployment(SuperLink):
         tiers: tier of every node.
         keys: folder that `flotilla.deploy.tls_keys.make_keys` filled; None: no TLS and no node authentication.
         seconds: how long the nodes may take to come.
-        superexec: Flower's own SuperExec beside each node in place of our executor, as it comes: to compare with.
+        superexec: Flower's own SuperNode and SuperExec in place of ours, as they come: to compare with.
         allow: import paths that every node follows where a run names them, as a node config says it.
         data: folder with one for each node, by its number: the data that it owns; None: none.
 
@@ -133,8 +133,9 @@ class Deployment(SuperLink):
                 control.register(keys[node], f"node-{node}")
 
     def _start_node(self, node: int) -> subprocess.Popen[bytes]:
-        command = [script("flower-supernode"), "--superlink", self.address, "--port", str(self._ports[node])]
-        command += ["--isolation", "process"]
+        quick = [sys.executable, "-P", str(PROGRAMS / "supernode.py")]
+        command = [script("flower-supernode")] if self._superexec else quick
+        command += ["--superlink", self.address, "--port", str(self._ports[node]), "--isolation", "process"]
         config = f'partition-id={node} num-partitions={len(self._tiers)} tier="{self._tiers[node]}"'
         config += f' allow="{self._allow}"' if self._allow else ""
         config += f' data-root="{self._data / str(node)}"' if self._data else ""

@@ -1,45 +1,56 @@
-"""A SuperExec that keeps flwr and torch loaded: each message's ClientApp process is forked from it.
+"""A SuperExec that keeps flwr, torch and the app loaded: each message's ClientApp process is forked.
 
-Flower starts a new Python for every message, which imports flwr and torch before it does anything: seconds of CPU on a
-server, tens of seconds on a small board. Here the imports are done once, and a fork takes milliseconds. The isolation
-is the same: one process for each message, with the app's code from the bundle alone. What is loaded is shared between
-this process and its children, so a device's peak of memory is lower, and its idle share higher, than with Flower's.
+Flower starts a new Python for every message, which imports flwr and torch before it does anything, then unpacks the
+bundle and imports the app: seconds of CPU on a server, tens of seconds on a small board. Here the imports are done
+once, the app is loaded once for each bundle (`warm_app.py`), and a fork takes milliseconds. The isolation is the same:
+one process for each message, with the app's code from the bundle alone. What is loaded is shared between these
+processes, so a device's peak of memory is lower, and its idle share higher, than with Flower's.
+
+This process talks to the SuperNode, over connections that stay; the ClientApp gets its request through a socket. One
+that is killed says nothing, and flwr's SuperNode would wait a minute for it and begin nothing else: here its socket
+closes, and an error goes out in its place at once. The SuperNode hears of a reply when all of it is here.
 
 Started as a script (`python executor.py --runtime-api-address HOST:PORT …`) beside `flower-supernode --isolation
-process`; nothing of ours is imported here, and flotilla never imports it. Several addresses: one process forked for
-each, which is what `flotilla federation` does for the SuperNodes of one host.
+process`; nothing of ours is imported here but what stands beside it, and flotilla never imports it. Several addresses:
+one process forked for each, which is what `flotilla federation` does for the SuperNodes of one host.
 """
 
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
 import gc
 import importlib
+import importlib.util
 import os
-import shutil
+import select
 import signal
-import sys
+import socket
 import time
-import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import torch  # so that no child has to
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import message_from_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree, PullObjectRequest, PushObjectRequest
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullAppMessagesRequest
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PullTaskInputResponse,
+    PushAppMessagesRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, pull_objects
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -47,24 +58,33 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supercore.utils import get_flwr_home
-from flwr.supernode.runtime.run_clientapp import push_message, push_task_output, run_clientapp
 
 _POLL = float(os.environ.get("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.2"))  # seconds
 _PAUSE = 1.0  # seconds before a SuperNode that does not answer is asked again
+_PATIENCE = 60.0  # seconds in which one that does not answer may come back in the middle of a message
+_BEAT = 5.0  # seconds between two signs of life of a task; flwr gives a task up after 60
+_SOON = 0.02  # seconds of rest where a request is there before its arrays are
 _PRELOADED = (torch, ClientApp)
-# Seconds of rest, at first and at most, where a request is there before its arrays are; flwr's are 1 and 10.
-_SOON = {"initial_backoff": 0.02, "backoff_cap": 0.1, "max_tries_per_object": None}
-# Notes of a ClientApp: that it begins to hand over the reply of this name, and that it has done so.
-_REPLIES, _REPLIED = b"replies ", b"replied"
-_SEES = 2.0  # seconds within which a SuperNode has surely seen that there is a reply; it looks every 0.5 s
-# What Flotilla's clients import as well, each where it is installed: up to five seconds of CPU for every message.
+# What Flotilla's clients import as well, each where it is installed: up to five seconds of CPU for every bundle.
 _WORTH_LOADING = ("safetensors.torch", "sklearn.datasets", "flwr_datasets.partitioner")
+
+
+def _beside(name: str) -> Any:
+    """A module of this folder, under another name: the package that it belongs to must come from the bundle."""
+    found = importlib.util.spec_from_file_location(f"_flotilla_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+warm = _beside("warm_app")
 
 
 def main() -> None:
     """Parse, load, serve."""
-    parser = argparse.ArgumentParser(description="Run ClientApps, with flwr and torch loaded once.")
+    parser = argparse.ArgumentParser(description="Run ClientApps, with flwr, torch and the app loaded once.")
     parser.add_argument("--runtime-api-address", action="append", required=True, help="of a SuperNode; repeatable")
     trust = parser.add_mutually_exclusive_group(required=True)
     trust.add_argument("--root-certificates", type=Path, help="certificate that vouches for the SuperNodes")
@@ -80,154 +100,205 @@ def main() -> None:
     for name in _WORTH_LOADING:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    for pull in (pull_objects, pull_and_inflate_object_from_tree):  # see server_app/flwr_patches/transport.py
-        defaults = pull.__kwdefaults__ or {}
-        if defaults.keys() >= _SOON.keys():
-            defaults.update(_SOON)
     gc.freeze()  # the collector must not touch, and so copy, what the children share
     addresses = options.runtime_api_address
     if len(addresses) == 1:
         serve(addresses[0], root, secret, options.alive)
         return
-    children = {fork(_serve_apart, address, root, secret): address for address in addresses}
+    children = {warm.fork(serve, address, root, secret): address for address in addresses}
     while True:
         pid, _ = os.wait()
         address = children.pop(pid)
         time.sleep(_PAUSE)
-        children[fork(_serve_apart, address, root, secret)] = address
+        children[warm.fork(serve, address, root, secret)] = address
 
 
-def _serve_apart(address: str, root: bytes | None, secret: bytes | None) -> None:
-    """Serve one of several SuperNodes, with a FLWR_HOME of its own: flwr unpacks bundles without any locking."""
-    os.environ["FLWR_HOME"] = str(get_flwr_home() / address.replace(":", "-"))
-    serve(address, root, secret)
+class _Token:
+    """Shows the token of the task at hand, over a connection that outlives it."""
+
+    def __init__(self) -> None:
+        self.shown: RuntimeTokenHttpInterceptor | None = None
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        """Add it to a request; flwr's interface of an interceptor."""
+        return self.shown.intercept(context, call_next) if self.shown else call_next(context)
+
+
+class Abandoned(Exception):
+    """Nobody waits for a reply to this message any more."""
 
 
 def serve(address: str, root: bytes | None, secret: bytes | None, alive: Path | None = None) -> None:
-    """Claim the tasks of one SuperNode and fork a process for each, until the process that started us is gone."""
-    interceptors: list[Any] = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
+    """Claim the tasks of one SuperNode and have each done, until the process that started this one is gone."""
+    looking: list[Any] = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
     if secret:
         acquiring = frozenset({"/flwr.proto.Runtime/AcquireTask"})
-        interceptors.append(SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=acquiring))
-    client = RuntimeHttpClient.from_server_address(address, root is None, root, interceptors)
-    request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-    parent, at_work = os.getppid(), dict[int, tuple[str, int]]()  # process id → token, what it notes
+        looking.append(SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=acquiring))
+    token = _Token()
+    doing: list[Any] = [RuntimeVersionHttpInterceptor(component_name="flwr-clientapp"), token]
+    node = RuntimeHttpClient.from_server_address(address, root is None, root, looking)
+    tasks = Tasks(RuntimeHttpClient.from_server_address(address, root is None, root, doing))
+    request, parent = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP]), os.getppid()
     while os.getppid() == parent:
         if alive:
             alive.touch()
-        for token, notes, number in _killed(at_work):
-            fork(_answer, address, root, token, notes, number)
+        began = time.monotonic()
         try:
-            task = client.AcquireTask(request)
+            claimed = node.AcquireTask(request).token
         except httpx.HTTPError:
             time.sleep(_PAUSE)
             continue
-        if task.token:
-            ours, theirs = os.pipe()
-            at_work[fork(_run, address, root, task.token, theirs)] = task.token, ours
-            os.close(theirs)
-        time.sleep(_POLL)
+        if claimed:
+            token.shown = RuntimeTokenHttpInterceptor(claimed)
+            with contextlib.suppress(Abandoned, httpx.HTTPError):
+                tasks.do()
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:  # apps that are gone
+                    pass
+        else:  # a SuperNode may have waited already whether there will be something
+            time.sleep(max(_POLL - (time.monotonic() - began), 0.0))
 
 
-def fork(work: Callable[..., None], *arguments: Any) -> int:
-    """Do some work in a child, which never returns from here; the child's process id."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        work(*arguments)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+class Tasks:
+    """Does the tasks of one SuperNode, one after another, each by a process that is forked for it.
 
-
-def _run(address: str, root: bytes | None, token: str, notes: int) -> None:
-    """Be a ClientApp's process; what it has been asked, and how far it has come in replying, goes into a pipe."""
-    pull, push, end = RuntimeHttpClient.PullMessages, RuntimeHttpClient.PushMessages, RuntimeHttpClient.PushTaskOutput
-
-    def pull_and_note(client: RuntimeHttpClient, request: Any) -> Any:
-        answer = pull(client, request)
-        for message in answer.messages_list:  # without contents: those are pulled afterwards
-            os.write(notes, base64.b64encode(message.SerializeToString()) + b"\n")
-        return answer
-
-    def note_and_push(client: RuntimeHttpClient, request: Any) -> Any:
-        os.write(notes, _REPLIES + request.messages_list[0].metadata.message_id.encode() + b"\n")
-        return push(client, request)
-
-    def note_and_end(client: RuntimeHttpClient, request: Any) -> Any:
-        os.write(notes, _REPLIED + b"\n")
-        return end(client, request)
-
-    setattr(RuntimeHttpClient, "PullMessages", pull_and_note)  # noqa: B010 - theirs, and of this process only
-    setattr(RuntimeHttpClient, "PushMessages", note_and_push)  # noqa: B010
-    setattr(RuntimeHttpClient, "PushTaskOutput", note_and_end)  # noqa: B010
-    run_clientapp(
-        runtime_api_address=address, token=token, insecure=root is None, certificates=root, parent_pid=os.getppid()
-    )
-
-
-def _killed(at_work: dict[int, tuple[str, int]]) -> Iterator[tuple[str, bytes, int]]:
-    """Collect the children that have ended; token, notes and signal of the ClientApps that were killed."""
-    with contextlib.suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            pid, status = found
-            token, notes = at_work.pop(pid, ("", -1))
-            if not token:
-                continue
-            with open(notes, "rb") as pipe:
-                noted = pipe.read()
-            if os.WIFSIGNALED(status):
-                # Perhaps while it unpacked the bundle: flwr would use what is there as it is.
-                shutil.rmtree(get_flwr_home() / "apps", ignore_errors=True)
-                yield token, noted, os.WTERMSIG(status)
-
-
-def _answer(address: str, root: bytes | None, token: str, noted: bytes, number: int) -> None:
-    """Reply with an error in place of a ClientApp that was killed, and end its task.
-
-    A task that is not ended would expire later, and flwr would then call another message's ClientApp dead. Where the
-    ClientApp died while it handed its reply over, the SuperNode has a reply already and must not get two; but it would
-    wait for the rest of it for ever, and do nothing else. It is told to forget that reply, and then goes on; the
-    SuperLink gives the reply up when the upload has stood still for three minutes.
+    Args:
+        client: of the SuperNode's Runtime API; it shows the token of the task at hand.
     """
-    interceptors: list[Any] = [RuntimeVersionHttpInterceptor(component_name="flwr-clientapp")]
-    interceptors.append(RuntimeTokenHttpInterceptor(token))
-    client = RuntimeHttpClient.from_server_address(address, root is None, root, interceptors)
-    reason = f"The ClientApp was killed by signal {number}."
-    lines = noted.splitlines()
-    replies = [line.removeprefix(_REPLIES).decode() for line in lines if line.startswith(_REPLIES)]
-    requests = [line for line in lines if not line.startswith((_REPLIES, _REPLIED))]
-    asked = [MessageProto.FromString(base64.b64decode(line)) for line in requests]
-    if not replies:
-        asked = asked or list(client.PullMessages(PullAppMessagesRequest()).messages_list)
-    if not asked:  # killed at the very moment of pulling: flwr finds out after 60 s
-        return
-    message = message_from_proto(asked[0])
-    run, node = message.metadata.run_id, message.metadata.dst_node_id
 
-    def forget(name: str) -> None:
-        client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=Node(node_id=node), run_id=run, message_object_id=name)
-        )
+    def __init__(self, client: Any) -> None:
+        self._client, self._beat = client, 0.0
+        self._app: Any = None
 
-    if not replies:
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, run, node
-        forget(message.metadata.message_id)
-        reply = Message(Error(ErrorCode.CLIENT_APP_CRASHED, reason), reply_to=message)
-        push_message(
-            client, reply, Context(run_id=run, node_id=node, node_config={}, state=RecordDict(), run_config={})
-        )
-    elif _REPLIED not in lines:
-        time.sleep(_SEES)  # what it has not seen yet it would look for in vain, and end
-        forget(replies[0])
-    push_task_output(client, None, SubStatus.FAILED, reason)
+    def do(self) -> None:
+        """Do the task at hand.
+
+        Raises:
+            Abandoned: the SuperNode has given it up.
+            httpx.HTTPError: it does not answer, or does not know the token.
+        """
+        self._beat = time.monotonic()
+        task = self._call("PullTaskInput", PullTaskInputRequest())
+        pulled = self._call("PullMessages", PullAppMessagesRequest())
+        while not pulled.messages_list and time.monotonic() - self._beat < _PAUSE:  # a task is there before its message
+            time.sleep(_SOON)
+            pulled = self._call("PullMessages", PullAppMessagesRequest())
+        if not pulled.messages_list:
+            self._call("PushTaskOutput", PushTaskOutputRequest(sub_status=SubStatus.FAILED, details="no message"))
+            return
+        message = pulled.messages_list[0]
+        about = {"node": Node(node_id=message.metadata.dst_node_id), "run_id": message.metadata.run_id}
+        announced, *objects, output = self._answer(task, message, pulled.message_object_trees[0], about)
+        session = self._call("PushMessages", PushAppMessagesRequest.FromString(announced))
+        wanted = set(session.objects_to_push)
+        for content in objects:
+            made = PushObjectRequest.FromString(content)
+            if made.object_id in wanted:
+                made.MergeFrom(PushObjectRequest(**about, session_id=session.session_id))
+                self._call("PushObject", made)
+        self._call("PushTaskOutput", PushTaskOutputRequest.FromString(output))
+
+    def _answer(
+        self, task: PullTaskInputResponse, message: MessageProto, tree: ObjectTree, about: dict[str, Any]
+    ) -> list[bytes]:
+        """Have a ClientApp process reply; what comes of it in frames, an error where it is killed."""
+        confirm = ConfirmMessageReceivedRequest(**about, message_object_id=tree.object_id)
+        confirmed, reason = False, ""
+        for _ in range(2):
+            place, reads, frames = self._begin(task), False, list[bytes]()
+            try:
+                with place:
+                    self._wait(place)
+                    reads = place.recv(1) == warm.READY
+                    warm.send(
+                        place, PullTaskInputResponse(context=task.context, task_id=task.task_id).SerializeToString()
+                    )
+                    for one in iterate_object_tree(tree):
+                        content = self._pull(one.object_id, about)
+                        warm.send(
+                            place,
+                            PushObjectRequest(object_id=one.object_id, object_content=content).SerializeToString(),
+                        )
+                    warm.send(place, b"")
+                    self._call("ConfirmMessageReceived", confirm)
+                    confirmed = True
+                    self._wait(place)
+                    frames = warm.received(place)
+            except (EOFError, OSError, ValueError):
+                frames = []
+            finally:
+                reason = self._app.ended()
+            if frames:
+                return frames
+            if reads:  # else its app's process was about to end: there will be another
+                break
+        if not confirmed:
+            self._call("ConfirmMessageReceived", confirm)
+        return _error(message, task.task_id, f"The ClientApp was {reason}.")
+
+    def _begin(self, task: PullTaskInputResponse) -> socket.socket:
+        """A process for a message, forked from its app's."""
+        place: socket.socket | None = None
+        if self._app is not None and self._app.hash == task.fab.hash_str:
+            with contextlib.suppress(OSError):  # its process has ended
+                place = self._app.begin()
+        if place is None:
+            if self._app is not None:
+                self._app.close()
+            self._app = warm.WarmApp(task)
+            place = self._app.begin()
+        return place
+
+    def _pull(self, name: str, about: dict[str, Any]) -> bytes:
+        """An object of the request, once the SuperNode has it."""
+        while True:
+            answer = self._call("PullObject", PullObjectRequest(**about, object_id=name))
+            if not answer.object_found:
+                raise Abandoned
+            if answer.object_available:
+                return bytes(answer.object_content)
+            self._say_alive()
+            time.sleep(_SOON)
+
+    def _wait(self, place: socket.socket) -> None:
+        """Wait until a ClientApp says something, or is gone."""
+        while not select.select([place], [], [], _BEAT)[0]:
+            self._say_alive()
+
+    def _say_alive(self) -> None:
+        """Tell the SuperNode that its task is in work, if it has not just been told."""
+        if time.monotonic() - self._beat < _BEAT:
+            return
+        self._beat = time.monotonic()
+        try:
+            known = self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+        except httpx.TransportError:  # it may be about to come back
+            return
+        except httpx.HTTPStatusError:  # another one is there that knows nothing of it
+            known = False
+        if not known:
+            raise Abandoned
+
+    def _call(self, name: str, request: Any) -> Any:
+        """Ask the SuperNode for something about the task; it may be slow, or away for a moment."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return getattr(self._client, name)(request)
+            except httpx.TransportError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_PAUSE)
+
+
+def _error(asked: MessageProto, task: int, reason: str) -> list[bytes]:
+    """The reply in place of a ClientApp that is gone."""
+    message = message_from_proto(asked)
+    TaskIdentity.task_id, TaskIdentity.run_id = task, message.metadata.run_id
+    TaskIdentity.node_id = message.metadata.dst_node_id
+    announced, objects = warm.reply_frames(Message(Error(ErrorCode.CLIENT_APP_CRASHED, reason), reply_to=message))
+    output = PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=reason)
+    return [one.SerializeToString() for one in (announced, *objects, output)]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pytest
 
 from flotilla.deploy.tls_keys import make_keys
 from tests.faults.losses import Diary, Kill
-from tests.faults.parts import children
+from tests.faults.parts import children, clients
 from tests.faults.trials import NODES, end, replay, rows, start
 from tests.support import Outcome
 
@@ -68,7 +68,7 @@ class Running:
     def clients(self) -> list[int]:
         """Process ids of node 0's ClientApps at work."""
         first = min(children(self.one("executor.py").pid))  # it forks one process for each node, in their order
-        return children(first)
+        return clients(first)
 
     @property
     def said(self) -> str:
@@ -96,7 +96,7 @@ def test_a_supernode_is_restarted_mid_round(running: Running, tmp_path: Path) ->
     """Asked to end, as systemd and Docker do, while its ClientApp works: it signs off, and is back at once."""
     running.wait(lambda: len(rows(running.run)) == 2)
     running.wait(lambda: bool(running.clients()))
-    node = running.one("flower-supernode", "partition-id=0 ")
+    node = running.one("supernode.py", "partition-id=0 ")
     node.send_signal(signal.SIGTERM)
     running.diary.kills.append(
         Kill(part="SuperNode", node=0, at=time.monotonic(), number=len(rows(running.run)) + 1, incarnation=0)
@@ -120,52 +120,6 @@ def test_a_killed_clientapp_costs_one_reply_and_no_waiting(running: Running, tmp
     (row,) = (row for row in rows(running.run) if row["rejected"])
     assert row["rejected"] == [{"node": 0, "reason": "error 8: The ClientApp was killed by signal 9."}]
     assert row["waiting_seconds"]["train"]["replies"] == NODES  # the error is one of them: no deadline passed
-
-
-# For every Python of the federation: a ClientApp that finds the file dies when its SuperNode knows that there is a
-# reply and has nothing of it.
-HOOK = """
-import os, signal, sys
-
-def dying(real):
-    def push_objects(*arguments, **options):
-        try:
-            os.unlink(os.environ["DIES_ONCE"])
-        except FileNotFoundError:
-            return real(*arguments, **options)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return push_objects
-
-def forked():
-    module = sys.modules.get("flwr.supernode.runtime.run_clientapp")
-    if module and module.push_objects.__module__ != __name__:
-        module.push_objects = dying(module.push_objects)
-
-os.register_at_fork(after_in_child=forked)
-"""
-
-
-@pytest.fixture
-def dies_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file which, when it is there, kills the next ClientApp that hands over a reply."""
-    (tmp_path / "hook").mkdir()
-    (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hook"))
-    monkeypatch.setenv("DIES_ONCE", str(tmp_path / "dies-once"))
-    return tmp_path / "dies-once"
-
-
-def test_a_clientapp_is_killed_while_it_hands_over_its_reply(dies_once: Path, running: Running, tmp_path: Path) -> None:
-    """Its SuperNode, which flwr would leave waiting for the rest, goes on; one reply is lost."""
-    running.wait(lambda: len(rows(running.run)) == 2)
-    dies_once.touch()
-    running.wait(lambda: not dies_once.exists())
-    at, number = time.monotonic(), len(rows(running.run)) + 1
-    running.finish()
-    (lost,) = (one for row in rows(running.run) for one in row["rejected"])
-    running.diary.kills.append(Kill(part="ClientApp", node=lost["node"], at=at, number=number, incarnation=0))
-    check(running, tmp_path)
-    assert rows(running.run)[-1]["accepted"] == NODES
 
 
 def check(running: Running, folder: Path) -> None:

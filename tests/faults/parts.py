@@ -15,7 +15,7 @@ import psutil
 
 _NAMES = {
     "flower-superlink": "SuperLink",
-    "flower-supernode": "SuperNode",
+    "supernode.py": "SuperNode",
     "app_process.py": "ServerApp",
     "executor.py": "executor",
 }
@@ -79,16 +79,16 @@ class Federation:
     def _client(self, draws: np.random.Generator) -> Killed | None:
         """Wait for the next ClientApp of a random node and kill it somewhere in its life.
 
-        The executor forks a process for each node, in their order, and these fork the ClientApps.
+        The executor forks a process for each node, in their order.
         """
         executors = [pid for pid, _ in self._named("executor")]
         nodes = sorted(children(executors[0]), key=lambda pid: (_began(pid), pid)) if executors else []
         if not nodes:
             return None
         node, until = int(draws.integers(len(nodes))), time.monotonic() + 10.0
-        before = set(children(nodes[node]))
+        before = set(clients(nodes[node]))
         while time.monotonic() < until:
-            fresh = set(children(nodes[node])) - before
+            fresh = set(clients(nodes[node])) - before
             if fresh:
                 pid, seen = fresh.pop(), time.monotonic()
                 # The first one is watched to its end: how long they live is not known yet.
@@ -111,6 +111,11 @@ def children(pid: int) -> list[int]:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             found += [int(child) for child in (thread / "children").read_text().split()]
     return found
+
+
+def clients(executor: int) -> list[int]:
+    """Process ids of the ClientApps at work for a node's executor: forked from its app's process."""
+    return [client for app in children(executor) for client in children(app)]
 
 
 def _state(pid: int) -> str:

@@ -42,15 +42,22 @@ FIELDS = {
     "fleet_pb2.RegisterNodeFleetRequest": {"public_key"},
     "message_pb2.ConfirmMessageReceivedRequest": {"node", "run_id", "message_object_id"},
     "message_pb2.PullObjectRequest": {"node", "run_id", "object_id"},
-    "message_pb2.PullObjectResponse": {"object_available"},
+    "message_pb2.PullObjectResponse": {"object_available", "object_content", "object_found"},
+    "message_pb2.ObjectTree": {"object_id"},
     "message_pb2.PushObjectRequest": {"node", "run_id", "object_id", "object_content", "session_id"},
     "node_pb2.Node": {"node_id"},
     "node_pb2.NodeInfo": {"last_activated_at", "name", "node_id", "public_key", "status"},
-    "run_pb2.Run": {"status"},
+    "run_pb2.Run": {"fab_id", "fab_version", "status"},
     "run_pb2.RunStatus": {"status", "sub_status"},
     "runtime_pb2.AcquireTaskRequest": {"supported_task_types"},
     "runtime_pb2.AcquireTaskResponse": {"token"},
-    "runtime_pb2.PullAppMessagesResponse": {"messages_list"},
+    "fab_pb2.Fab": {"hash_str", "content"},
+    "runtime_pb2.PullAppMessagesResponse": {"messages_list", "message_object_trees"},
+    "runtime_pb2.PullTaskInputResponse": {"context", "run", "fab", "task_id"},
+    "runtime_pb2.PushAppMessagesRequest": {"messages_list", "message_object_trees"},
+    "runtime_pb2.PushAppMessagesResponse": {"objects_to_push", "session_id"},
+    "runtime_pb2.PushTaskOutputRequest": {"context", "sub_status", "details"},
+    "runtime_pb2.SendTaskHeartbeatResponse": {"success"},
 }
 _SECURE = "flwr.common.secure_aggregation"
 # Parameters by which flwr's functions are called, in their order.
@@ -112,15 +119,14 @@ PARAMETERS = {
         "interceptors",
     ],
     "flwr.supernode.node_auth_http_interceptor:NodeAuthHttpInterceptor": ["private_key", "public_key"],
-    "flwr.supernode.runtime.run_clientapp:push_message": ["client", "message", "context"],
-    "flwr.supernode.runtime.run_clientapp:push_task_output": ["client", "context", "sub_status", "details"],
-    "flwr.supernode.runtime.run_clientapp:run_clientapp": [
-        "runtime_api_address",
-        "token",
-        "insecure",
-        "certificates",
-        "parent_pid",
-    ],
+    "flwr.app.message:remove_content_from_message": ["message"],
+    "flwr.cli.install:install_from_fab": ["fab_file", "install_dir", "skip_prompt"],
+    "flwr.clientapp.utils:get_load_client_app_fn": ["default_app_ref", "app_path", "multi_app"],
+    "flwr.common.config:get_project_dir": ["fab_id", "fab_version", "fab_hash"],
+    "flwr.supercore.inflatable.inflatable_utils:inflate_object_from_contents": ["object_id", "object_contents"],
+    "flwr.supernode.cli.flower_supernode:flower_supernode": [],
+    "flwr.supernode.nodestate.in_memory_nodestate:InMemoryNodeState.store_message": ["self", "message"],
+    "flwr.supernode.servicer.runtime.runtime_handlers:acquire_task": ["request", "state"],
 }
 # Methods of flwr's classes that are called or replaced.
 METHODS = {
@@ -145,8 +151,12 @@ METHODS = {
         "AcquireTask",
         "ConfirmMessageReceived",
         "PullMessages",
+        "PullObject",
+        "PullTaskInput",
         "PushMessages",
+        "PushObject",
         "PushTaskOutput",
+        "SendTaskHeartbeat",
         "close",
     },
 }
@@ -203,7 +213,7 @@ def test_words_and_codes() -> None:
     assert (CLIENT_APP_RAISED, CLIENT_APP_CRASHED) == (2, 8)  # docs and logs name these numbers
     assert ErrorCode.CLIENT_APP_CRASHED == CLIENT_APP_CRASHED
     assert str(TaskType.CLIENT_APP) == "flwr-clientapp"
-    assert SubStatus.FAILED == "failed"
+    assert (SubStatus.FAILED, SubStatus.COMPLETED) == ("failed", "completed")
 
 
 @pytest.mark.parametrize("name", ["pull_objects", "pull_and_inflate_object_from_tree"])

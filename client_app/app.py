@@ -23,10 +23,11 @@ from protocol import (
     keep_large_buffers,
     read_request,
 )
+from protocol.packing import packed_on_demand
 
 keep_large_buffers()
 
-app = refuse_idle(ClientApp(mods=[without_details, only_allowed]))
+app = refuse_idle(ClientApp(mods=[packed_on_demand, without_details, only_allowed]))
 
 
 @app.query("hello")

@@ -31,6 +31,7 @@ from protocol import (
     TrainRequest,
     read_request,
 )
+from protocol.packing import packed_on_demand
 
 __all__ = ["Data", "TrainFunction", "TrainTask", "serve"]
 
@@ -93,7 +94,7 @@ def serve(
         request, state = read_request(PartRequest, message.content)
         return Message(content=device.evaluate(request, state, context).to_record(), reply_to=message)
 
-    mods: list[Any] = [without_details, only_allowed]
+    mods: list[Any] = [packed_on_demand, without_details, only_allowed]
     app.query("hello", mods=mods)(hello)
     app.query("statistics", mods=mods)(statistics)
     app.query("losses", mods=mods)(losses)

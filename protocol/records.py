@@ -31,7 +31,7 @@ from flwr.app import ConfigRecord, RecordDict
 from protocol.arrays import WireError
 from protocol.text import escaped, quoted
 
-VERSION = 2
+VERSION = 3
 MOST_CHARACTERS = 1 << 24  # of a text: the units that a plan lists may be many
 _FEW = 80  # characters of a value that an error quotes
 _REMEMBERED = 1 << 12  # characters up to which a text is remembered with what it means

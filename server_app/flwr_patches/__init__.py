@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flwr.serverapp import Grid
 
+from server_app.flwr_patches.packed import pack_messages
 from server_app.flwr_patches.simulation import ask_waiting_nodes_only
 from server_app.flwr_patches.transport import look_again_soon
 from server_app.flwr_patches.unreadable import refuse_unreadable
@@ -15,5 +16,6 @@ from server_app.flwr_patches.unreadable import refuse_unreadable
 def apply(grid: Grid) -> None:
     """Apply every patch to this process and to the grid of its run."""
     ask_waiting_nodes_only(grid)
+    pack_messages(grid)
     look_again_soon()
     refuse_unreadable()

@@ -22,7 +22,7 @@ from tests.faults.parts import children, clients
 from tests.faults.trials import NODES, end, replay, rows, start
 from tests.support import Outcome
 
-ROUNDS = 5
+ROUNDS = 15  # enough for a part to be back before the end
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 

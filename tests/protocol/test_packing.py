@@ -112,7 +112,7 @@ def test_nothing_else_is_raised(fields: dict[str, Any]) -> None:
 
 def test_a_client_answers_as_it_was_asked() -> None:
     assume_identity()
-    context, seen = Context(1, 2, {}, RecordDict(), {}), []
+    context, seen = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={}), []
 
     def handler(message: Message, _: Context) -> Message:
         seen.append(message.content)

@@ -70,7 +70,7 @@ class Node:
     def __init__(self, bundle: bytes) -> None:
         name = hashlib.sha256(bundle).hexdigest()
         self._input = PullTaskInputResponse(
-            context=context_to_proto(Context(1, 2, {}, RecordDict(), {})),
+            context=context_to_proto(Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})),
             run=Run(run_id=1, fab_id="them/theirs", fab_version="1.0.0", fab_hash=name),
             fab=Fab(hash_str=name, content=bundle),
             task_id=7,

@@ -31,3 +31,12 @@ def test_fewer_levels_send_less_and_err_more(monkeypatch: pytest.MonkeyPatch, tm
     assert errors[0] == 0 < errors[1] < errors[2]
     assert sent[0] > sent[1] > sent[2] > 0
     assert (tmp_path / "curve.svg").stat().st_size > 1000
+
+
+def test_eden(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"widths": "32, 64", "num-server-rounds": 1, "fraction-train": 0.1, "local-epochs": 1}
+    monkeypatch.setattr(claims, "EDEN", {**claims.EDEN, **small, "blocks": "1, 1"})
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in claims.eden([1]).splitlines()[2:]]
+    assert [row[0] for row in rows] == ["float32", "s = 7", "EDEN"]
+    sizes = [float(row[1]) for row in rows]
+    assert sizes[0] > 8 * sizes[1] > 8 * sizes[2]

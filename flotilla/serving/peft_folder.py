@@ -18,7 +18,7 @@ from models.algebra.plans import Plan
 from models.algebra.rates import without_group
 from models.networks.bases import BASE
 from models.networks.build import layout, submodel
-from models.networks.peft_form import CONFIG, WEIGHTS, names_in_peft, peft_config
+from models.networks.peft_form import CONFIG, WEIGHTS, as_in_peft, names_in_peft, peft_config
 from models.networks.spec import NetworkSpec
 from server_app.folder.model_file import MODEL
 
@@ -99,7 +99,8 @@ def write_peft(folder: Path, spec: NetworkSpec, state: Mapping[str, Tensor], bas
         base: what `base_model_name_or_path` is to say.
     """
     names, rank = names_in_peft(spec), state[layout(spec).pairs[0].a].shape[0]
-    content = save({names[name]: tensor.contiguous() for name, tensor in state.items()}, {"format": "pt"})
+    theirs = as_in_peft(spec, {name: tensor.contiguous() for name, tensor in state.items()})
+    content = save({names[name]: tensor for name, tensor in theirs.items()}, {"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(json.dumps(peft_config(spec, rank, base), indent=2).encode(), folder / CONFIG)
     write_whole(content, folder / WEIGHTS)

@@ -10,7 +10,7 @@ from models.algebra.axes import Dim, axes_along
 from models.algebra.precisions import FLOAT32, PRECISIONS
 from models.errors import SettingError
 
-LINEAR, ATTENTION = "linear", "attention"
+LINEAR, ATTENTION, CONVOLUTION = "linear", "attention", "convolution"
 HEAD = "head"
 LORA = "lora"  # Hu et al., LoRA (ICLR 2022)
 MOST = 1024  # of a rank
@@ -23,14 +23,14 @@ class Adapter:
     """Which tensors are trained; all others of the network are its base.
 
     Trained are the head, which is what runs along the axis of the classes, and a pair of factors for every linear layer
-    that is meant (`models.algebra.pairs`).
+    and convolution that is meant (`models.algebra.pairs`).
 
     Attributes:
         rank: R, of every pair; 0 trains the head alone.
         alpha: the pairs' product is multiplied by α/R.
-        targets: which linear layers have a pair: "linear" is all, "attention" those whose outputs attention takes or
-            that take its outputs, else patterns of names of axes, such as "hidden*": layers that have one of these
-            axes on either side.
+        targets: which layers have a pair: "linear" is all linear ones, "attention" those whose outputs attention takes
+            or that take its outputs, "convolution" all convolutions without groups, else patterns of names of axes,
+            such as "hidden*": layers of both kinds that have one of these axes on either side.
         sketched: whether a part of rank r has α/r in front instead, so that a random part of the ranks counts as much,
             on average over draws, as all of them; then leading parts do not nest.
         merges: whether the weights that pairs stand beside are part of the state, held and sent, because products are
@@ -100,18 +100,17 @@ class Adapter:
         """What stands in front of the pairs of a part of this rank."""
         return self.alpha / (rank if self.sketched else self.rank)
 
-    def meant(self, dims: Iterable[Dim], *, attention: bool) -> bool:
-        """Whether a linear layer is to have a pair.
+    def meant(self, dims: Iterable[Dim], *, attention: bool, convolution: bool = False) -> bool:
+        """Whether a layer is to have a pair.
 
         Args:
             dims: of its weight.
             attention: whether it is part of an attention.
+            convolution: whether it is one; else it is linear.
         """
         along = axes_along(dims)
-        return any(
-            target == LINEAR or (target == ATTENTION and attention) or any(fnmatchcase(axis, target) for axis in along)
-            for target in self.targets
-        )
+        words = {CONVOLUTION} if convolution else {LINEAR, ATTENTION} if attention else {LINEAR}
+        return any(target in words or any(fnmatchcase(axis, target) for axis in along) for target in self.targets)
 
 
 def read_adapter(
@@ -134,5 +133,7 @@ def read_adapter(
         raise SettingError("adapter", text, f'"", "head", or "lora:" and a rank of 1 to {MOST}, such as "lora:16"')
     wanted = tuple(part.strip() for part in targets.split(",") if part.strip())
     if not wanted:
-        raise SettingError("adapter-targets", targets, 'linear, attention, or names of axes, such as "hidden*"')
+        raise SettingError(
+            "adapter-targets", targets, 'linear, attention, convolution, or names of axes, such as "hidden*"'
+        )
     return Adapter(rank=rank, alpha=alpha, targets=wanted, dropout=dropout, precision=precision, cut=cut)

@@ -1,5 +1,9 @@
 """A pair of factors beside a linear layer: y = W·x + b + (α/R)·B·(A·x); see `models.algebra.pairs`.
 
+Beside a convolution with a kernel of k numbers, A is one like it with R channels of output, and B a 1x1 convolution of
+these, as in peft. They are matrices here too, of (R, n·k) and (m, R), the kernel behind each input, and so is the
+product beside the weight (m, n, k); whatever works on pairs needs to know nothing of kernels.
+
 In other forms of an adapter the factors are held, and what stands between them is trained (`models.adapters.cores`), or
 B is a device's own.
 """
@@ -7,7 +11,8 @@ B is a device's own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import sqrt
+from dataclasses import replace
+from math import prod, sqrt
 from typing import Any
 
 import torch
@@ -20,13 +25,14 @@ from models.adapters.adapter import SHARED_A, Adapter
 from models.adapters.cores import CORE, HEADS, add_core, add_heads, between, hold_factors
 from models.adapters.dropout import DROPOUT, Dropout
 from models.adapters.own import own
-from models.algebra.axes import Axis, Dim, Kind, Layout, Place, declare, declared_dims, heads
+from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Place, declare, declared_dims, heads
 from models.algebra.groups import RANK
 
 A, B = "lora_A", "lora_B"
 ATTENDS = "ATTENDS"  # of modules whose linear layers are an attention's
 FACTOR = "_flotilla_factor"
 _TRANSPOSED = "_flotilla_transposed"
+_CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d}  # by dimensions of the weight
 
 
 def rank_axis(path: str) -> str:
@@ -44,7 +50,9 @@ def add_pair(
     place: Place | None = None,
     transposed: bool = False,
 ) -> None:
-    """Give a module that has the weight (m, n) of a linear layer a pair of factors, zero, or a core between two.
+    """Give a module that has the weight of a linear layer (m, n) a pair of factors, zero, or a core between two.
+
+    The weight may be a convolution's of one group, (m, n, kernel).
 
     Args:
         module: the layer, or what stands for it.
@@ -57,7 +65,10 @@ def add_pair(
     """
     weight, axis = module.weight, rank_axis(path)
     assert isinstance(weight, Tensor)
-    (rows, columns), (outputs, inputs) = (weight.shape, dims) if not transposed else (weight.shape[::-1], dims[::-1])
+    rows, columns = len(weight), prod(weight.shape[1:])
+    outputs, inputs = dims[0], _with_kernel(dims[1], prod(weight.shape[2:]))
+    if transposed:
+        rows, columns, outputs, inputs = columns, rows, inputs, outputs
     setattr(module, _TRANSPOSED, transposed)
     rank = sizes.get(axis, adapter.rank)
     setattr(module, FACTOR, adapter.factor_of(rank))
@@ -80,7 +91,7 @@ def add_pair(
 
 
 def add_pairs(network: nn.Module, adapter: Adapter, sizes: Mapping[str, int], *, but: Callable[[str], bool]) -> None:
-    """Give every linear layer of a network that is meant a pair.
+    """Give every layer of a network that is meant a pair; convolutions with groups have none.
 
     Args:
         network: of declared layers.
@@ -91,12 +102,25 @@ def add_pairs(network: nn.Module, adapter: Adapter, sizes: Mapping[str, int], *,
     if not adapter.rank:
         return
     for path, module in list(network.named_modules()):
-        if not isinstance(module, nn.Linear) or but(f"{path}.weight"):
+        convolution = isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == 1
+        if not (convolution or isinstance(module, nn.Linear)) or but(f"{path}.weight"):
             continue
         dims, above = declared_dims(module)["weight"], network.get_submodule(path.rpartition(".")[0])
-        if adapter.meant(dims, attention=getattr(above, ATTENDS, False)):
+        if adapter.meant(dims, attention=getattr(above, ATTENDS, False), convolution=convolution):
             add_pair(module, path, dims, adapter=adapter, sizes=sizes)
             module.register_forward_hook(_add_product)
+
+
+def _with_kernel(dim: Dim, kernel: int) -> Dim:
+    """A convolution's inputs, each with the numbers of its kernel behind it."""
+    if isinstance(dim, Along):
+        return replace(dim, inner=dim.inner * kernel)
+    if isinstance(dim, Beside):
+        stretches = (
+            one * kernel if isinstance(one, int) else replace(one, inner=one.inner * kernel) for one in dim.stretches
+        )
+        return Beside(tuple(stretches))
+    return dim
 
 
 def paths_of_pairs(network: nn.Module) -> list[str]:
@@ -137,10 +161,12 @@ def first_a(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 
 
 def product(module: nn.Module) -> Tensor:
-    """(α/R)·B·A or (α/R)·B·C·A beside a layer's weight, which adds to it: (m, n), or transposed as the weight is."""
+    """(α/R)·B·A or (α/R)·B·C·A beside a layer's weight, which adds to it, in the weight's shape."""
     a, b, core = getattr(module, A), getattr(module, B), between(module)
     found: Tensor = getattr(module, FACTOR) * (b @ (a if core is None else core @ a))
-    return found.T if is_transposed(module) else found
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return found.T if is_transposed(module) else found.view(weight.shape)
 
 
 def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapter) -> dict[str, Axis]:
@@ -156,6 +182,20 @@ def axes_with_ranks(axes: Mapping[str, Axis], network: nn.Module, adapter: Adapt
 
 def _add_product(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     a, b, factor, core = getattr(module, A), getattr(module, B), getattr(module, FACTOR), between(module)
-    inner = F.linear(module.get_submodule(DROPOUT)(inputs[0]) if hasattr(module, DROPOUT) else inputs[0], a)
-    added: Tensor = factor * F.linear(inner if core is None else F.linear(inner, core), b)
+    x = module.get_submodule(DROPOUT)(inputs[0]) if hasattr(module, DROPOUT) else inputs[0]
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        added: Tensor = factor * _convolved(module, x, (a, b, core))
+    else:
+        inner = F.linear(x, a)
+        added = factor * F.linear(inner if core is None else F.linear(inner, core), b)
     return output + added
+
+
+def _convolved(layer: nn.Conv1d | nn.Conv2d, x: Tensor, factors: tuple[Tensor, Tensor, Tensor | None]) -> Tensor:
+    a, b, core = factors
+    convolution, points = _CONVOLUTIONS[layer.weight.dim()], (1,) * (layer.weight.dim() - 2)
+    kernel = a.view(len(a), *layer.weight.shape[1:])
+    found: Tensor = convolution(x, kernel, None, layer.stride, layer.padding, layer.dilation)
+    for one in (b,) if core is None else (core, b):
+        found = convolution(found, one.view(*one.shape, *points))
+    return found

@@ -1,11 +1,12 @@
-"""Pairs of low-rank factors beside the linear layers of a traced module: its graphs are changed, its code is not."""
+"""Pairs of low-rank factors beside the layers of a traced module: its graphs are changed, its code is not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from models.adapters.adapter import Adapter
 from models.adapters.cores import CORE, HEADS
@@ -15,6 +16,9 @@ from models.algebra.axes import Dim, Place
 
 # Where a linear layer's operation has its inputs and its weight, which an `addmm` (GPT-2) has as (inputs, outputs).
 _LAYERS = {torch.ops.aten.linear.default: (0, 1), torch.ops.aten.addmm.default: (1, 2)}
+# Convolutions have inputs, weight, bias, stride, padding, dilation and groups.
+_CONVOLUTIONS = {getattr(torch.ops.aten, f"conv{n}d"): n for n in (1, 2)}
+_GROUPS = 6
 _MIXES = "scaled_dot_product_attention"
 
 
@@ -28,9 +32,10 @@ def add_pairs_to_graphs(
     places: Mapping[str, Place],
     but: Callable[[str], bool],
 ) -> None:
-    """Give every linear layer that is meant a pair, and add the product in every graph that uses the layer.
+    """Give every layer that is meant a pair, and add the product in every graph that uses the layer.
 
     A weight that something else reads too has none, such as an embedding that is the head: the product is the layer's.
+    Nor has a convolution with groups.
 
     Args:
         part: holds the tensors that the graphs read.
@@ -51,7 +56,8 @@ def add_pairs_to_graphs(
         for node in layers:
             name = _weight(node)
             path = name.rpartition(".")[0]
-            if name != f"{path}.weight" or but(name) or not adapter.meant(dims[name], attention=node in attention):
+            meant = adapter.meant(dims[name], attention=node in attention, convolution=bool(_sides(node)))
+            if name != f"{path}.weight" or but(name) or not meant:
                 continue
             if name not in done:
                 module = part.get_submodule(path)
@@ -69,25 +75,54 @@ def add_pairs_to_graphs(
 
 
 def _add_product(graph: fx.Graph, node: fx.Node, path: str, layer: nn.Module) -> None:
-    linear, uses = torch.ops.aten.linear.default, list(node.users)
+    uses, sides = list(node.users), _sides(node)
     with graph.inserting_after(node):
         total = graph.call_function(torch.ops.aten.add.Tensor, (node, node))
     with graph.inserting_before(total):
-        x = node.args[_LAYERS[node.target][0]]  # type: ignore[index]
+        x = node.args[0 if sides else _LAYERS[node.target][0]]  # type: ignore[index]
         if hasattr(layer, DROPOUT):
             x = graph.call_module(f"{path}.{DROPOUT}", (x,))
-        inner = graph.call_function(linear, (x, graph.get_attr(f"{path}.{A}")))
+        geometry = (None, *node.args[3:_GROUPS]) if sides else ()
+        inner = _multiplied(graph, (x, graph.get_attr(f"{path}.{A}")), layer.weight, geometry)
+        between = []
         if hasattr(layer, CORE):
-            inner = graph.call_function(linear, (inner, graph.get_attr(f"{path}.{CORE}")))
+            between.append(graph.get_attr(f"{path}.{CORE}"))
         if hasattr(layer, HEADS):
-            inner = graph.call_function(
-                linear, (inner, _diagonal(graph, f"{path}.{HEADS}", len(getattr(layer, HEADS))))
-            )
-        outer = graph.call_function(linear, (inner, graph.get_attr(f"{path}.{B}")))
-        scaled = graph.call_function(torch.ops.aten.mul.Tensor, (outer, getattr(layer, FACTOR)))
+            between.append(_diagonal(graph, f"{path}.{HEADS}", len(getattr(layer, HEADS))))
+        for matrix in (*between, graph.get_attr(f"{path}.{B}")):
+            inner = _multiplied(graph, (inner, matrix), layer.weight)
+        scaled = graph.call_function(torch.ops.aten.mul.Tensor, (inner, getattr(layer, FACTOR)))
     total.args = (node, scaled)
     for use in uses:
         use.replace_input_with(node, total)
+
+
+def _multiplied(
+    graph: fx.Graph, given: tuple[Any, fx.Node], weight: Tensor | nn.Module, geometry: tuple[Any, ...] | None = None
+) -> fx.Node:
+    """A factor (r, n·k) on inputs: as a linear layer, or as a convolution like the weight's, or of 1x1 after that.
+
+    Args:
+        graph: where an operation is added.
+        given: inputs and factor.
+        weight: of the layer.
+        geometry: of the layer's convolution, bias (none) first; None: of 1x1.
+    """
+    assert isinstance(weight, Tensor)
+    x, factor = given
+    if weight.dim() == 2:
+        return graph.call_function(torch.ops.aten.linear.default, (x, factor))
+    dimensions = weight.dim() - 2
+    kernel = graph.call_method("unflatten", (factor, 1, (-1, *(weight.shape[2:] if geometry else (1,) * dimensions))))
+    convolution = torch.nn.functional.conv1d if dimensions == 1 else torch.nn.functional.conv2d
+    return graph.call_function(convolution, (x, kernel, *(geometry or ())))
+
+
+def _sides(node: fx.Node) -> int:
+    """Dimensions of a convolution without groups; 0 of all else."""
+    if not isinstance(node.target, torch._ops.OpOverload) or (len(node.args) > _GROUPS and node.args[_GROUPS] != 1):
+        return 0
+    return _CONVOLUTIONS.get(node.target.overloadpacket, 0)
 
 
 def _diagonal(graph: fx.Graph, path: str, count: int) -> fx.Node:
@@ -102,15 +137,14 @@ def _diagonal(graph: fx.Graph, path: str, count: int) -> fx.Node:
 
 
 def _weight(node: fx.Node) -> str:
-    """Name of what a linear layer multiplies with; "" where it is none, or that is no tensor of the module."""
-    if node.target not in _LAYERS:
-        return ""
-    weight = node.args[_LAYERS[node.target][1]]
+    """Name of what a layer multiplies with; "" where it is none, or that is no tensor of the module."""
+    at = 1 if _sides(node) else _LAYERS[node.target][1] if node.target in _LAYERS else 0
+    weight = node.args[at] if at else None
     return str(weight.target) if isinstance(weight, fx.Node) and weight.op == "get_attr" else ""
 
 
 def _read_elsewhere(graph: fx.Graph) -> Iterator[str]:
-    """Tensors that something reads which is no linear layer with this weight."""
+    """Tensors that something reads which is no layer with this weight."""
     for node in graph.nodes:
         if node.op == "get_attr" and any(_weight(use) != node.target for use in node.users):
             yield str(node.target)

@@ -101,7 +101,8 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
     beside = beside_base(declared)
     if adapter.rank and not beside:
         wanted = ", ".join(adapter.targets)
-        raise SettingError("adapter-targets", wanted, f"some linear layers of {spec.name!r} other than its head")
+        allowed = f"some linear layers, or convolutions without groups, of {spec.name!r} other than its head"
+        raise SettingError("adapter-targets", wanted, allowed)
     check_precision(spec, adapter.precision)
     network = blank(spec).train()
     network(examples(spec, 2)).sum().backward()

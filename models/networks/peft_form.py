@@ -3,7 +3,7 @@
 Source: peft 0.21, `peft.utils.save_and_load` (names: "base_model.model.", the layer, ".lora_A.weight"; of layers that
 are trained whole the name alone) and `peft.tuners.lora.LoraConfig`. A layer's product there counts lora_alpha/r, with
 the rank r of the file; so the part of a lower rank r has α·r/R for its lora_alpha, or α where a part has α/r in front
-(`Adapter.sketched`).
+(`Adapter.sketched`). A convolution's factors are convolutions there: A (r, n, kernel) and B (m, r, 1, 1).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.adapters.adapter import PAIR
-from models.adapters.low_rank import is_transposed, paths_of_pairs
+from models.adapters.low_rank import A, B, is_transposed, paths_of_pairs
 from models.algebra.axes import heads
 from models.networks.build import blank, layout, without_adapter
 from models.networks.spec import NetworkSpec
@@ -51,6 +51,20 @@ def names_in_peft(spec: NetworkSpec) -> dict[str, str]:
     found = {name: f"{_START}{name[skipped:]}" for name in heads(alone)}
     found |= {name: f"{_START}{name[skipped:]}.weight" for pair in adapted.pairs for name in (pair.a, pair.b)}
     return {name: found[name] for name in adapted.tensors if name in found}
+
+
+def as_in_peft(spec: NetworkSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state of an adapted network, or of its part of a lower rank, in the shapes that peft has; names stay."""
+    found = dict(state)
+    with torch.device("meta"):
+        network = blank(spec)
+    for path in paths_of_pairs(network):
+        shape = network.get_buffer(f"{path}.weight").shape
+        if len(shape) > 2:
+            a, b = f"{path}.{A}", f"{path}.{B}"
+            found[a] = state[a].view(-1, *shape[1:])
+            found[b] = state[b].view(*state[b].shape, *[1] * (len(shape) - 2))
+    return found
 
 
 def peft_config(spec: NetworkSpec, rank: int, base: str) -> dict[str, Any]:
@@ -147,6 +161,7 @@ def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
     factor = _factor_in(folder, config) / (spec.adapter.factor if spec.adapter.rank else 1.0)
     names, found, declared = names_in_peft(spec), {}, layout(spec)
     scaled = {pair.b for pair in declared.pairs}
+    theirs = as_in_peft(spec, {name: torch.empty(one.shape, device="meta") for name, one in declared.tensors.items()})
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as opened:
             there = set(opened.keys())
@@ -155,11 +170,11 @@ def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
             for name, other in names.items():
                 if other not in there:
                     raise ValueError(f"{folder / WEIGHTS} lacks {other!r}")
-                value, shape = opened.get_tensor(other).to(torch.float32), declared.tensors[name].shape
+                value, shape = opened.get_tensor(other).to(torch.float32), tuple(theirs[name].shape)
                 value = value * factor if name in scaled and factor != 1 else value
                 if tuple(value.shape) != shape or not bool(torch.isfinite(value).all()):
                     raise ValueError(f"{folder / WEIGHTS}: {other!r} is {tuple(value.shape)}, not {shape} and finite")
-                found[name] = value
+                found[name] = value.view(declared.tensors[name].shape)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / WEIGHTS}: {' '.join(str(error).split())}") from None
     return found

@@ -116,9 +116,9 @@ class Adapters(Checked):
     )
     adapter_targets: str = setting(
         "linear",
-        "which linear layers have a pair: `linear` all but the head, `attention` those of attention, or names of axes"
-        ' as `flotilla inspect` prints them, such as `"hidden*"`',
-        Text('linear, attention, or names of axes, such as "hidden*"'),
+        "which layers have a pair: `linear` all linear ones but the head, `attention` those of attention, `convolution`"
+        ' all without groups, or names of axes as `flotilla inspect` prints them, such as `"hidden*"`; also several',
+        Text('linear, attention, convolution, or names of axes, such as "hidden*"'),
     )
     adapter_dropout: float = setting(
         0.0, "probability that an input of the factor A is left out while a device trains", between(0, 0.99)

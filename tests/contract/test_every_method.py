@@ -215,8 +215,10 @@ def test_every_norm(play: Player, method: str, norm: str) -> None:
     "network", [{"model": "cnn", "widths": "4, 8, 8, 8"}, {"model": "resnet", "widths": "4, 8, 8, 8"}]
 )
 def test_other_networks(play: Player, method: str, network: dict[str, Any]) -> None:
-    if method in OF_RANKS:  # pairs stand beside linear layers
-        network = {"model": "vit", "widths": "8, 8", "blocks": "2", "heads": 2}
+    if method in OF_RANKS:
+        convolutions = network | {"adapter_targets": "linear, convolution"}
+        transformer = {"model": "vit", "widths": "8, 8", "blocks": "2", "heads": 2}
+        network = convolutions if network["model"] == "cnn" else transformer
     out = play(method=method, num_server_rounds=1, num_clients=3, **network)
     assert finite(out.rows[-1])
     assert out.rows[-1]["accepted"] >= 1

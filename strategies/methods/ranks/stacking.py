@@ -70,10 +70,10 @@ class FLoRA(RankMethod):
         for pair in context.layout.pairs:
             fresh = first_a(context.layout.tensors[pair.a].shape, draws)
             if stack := average.stack(pair, before):
-                left, shares = stack.left, stack.who.shares
-                after[pair.weight].addmm_(
-                    left * shares.to(left.dtype), stack.right, alpha=context.network.adapter.factor
-                )
+                shares, weight = stack.who.shares.to(stack.b.dtype), after[pair.weight]
+                matrix = weight.flatten(1)  # of a convolution, kernels behind inputs, as A has them
+                matrix.addmm_(stack.left * shares, stack.right, alpha=context.network.adapter.factor)
+                weight.copy_(matrix.view(weight.shape))
                 after[pair.a].copy_(fresh)
                 after[pair.b].zero_()
         return remembered

@@ -13,8 +13,9 @@ from torch import Tensor
 from models import base_store
 from models.adapters.adapter import Adapter, read_adapter
 from models.adapters.frozen import frozen_tensors
-from models.algebra.axes import Kind, heads
+from models.algebra.axes import Along, Kind, heads
 from models.algebra.plans import Plan
+from models.algebra.rates import Rates
 from models.algebra.submodel import gather
 from models.cost import cost_of
 from models.errors import SettingError
@@ -27,6 +28,7 @@ from models.randomness import torch_generator
 from strategies import parse_ranks
 
 LORA = Adapter(rank=4, alpha=8.0)
+EVERYWHERE = replace(LORA, targets=("linear", "convolution"))
 SPECS = {
     "mlp": NetworkSpec("mlp", (1, 4, 4), 3, widths=(10, 6), norm="none", adapter=LORA),
     "vit": NetworkSpec("vit", (1, 8, 8), 3, widths=(8, 12), blocks=(2,), heads=2, adapter=LORA),
@@ -34,11 +36,16 @@ SPECS = {
         "transformer", (5,), 3, widths=(8, 12), blocks=(2,), heads=2, vocabulary=11, adapter=LORA
     ),
 }
+CONVOLUTIONAL = {
+    "cnn-strided": NetworkSpec("cnn-strided", (1, 8, 8), 3, widths=(6, 8), norm="group", adapter=EVERYWHERE),
+    "cnn-flat": NetworkSpec("cnn-flat", (1, 8, 8), 3, widths=(5, 6, 7), norm="none", adapter=EVERYWHERE),
+    "cnn1d": NetworkSpec("cnn1d", (2, 32), 3, norm="group", adapter=EVERYWHERE),
+}
 
 
 def based(name: str) -> tuple[NetworkSpec, dict[str, Tensor]]:
     """A small network on a base, and a state of it in which B is not zero."""
-    spec = completed(SPECS[name])
+    spec = completed((SPECS | CONVOLUTIONAL)[name])
     spec = replace(spec, base=base_store.hold(drawn_base(spec, seed=3)))
     state, draws = initial_state(spec, torch_generator(0, 0, "server", "test")), torch_generator(1, 0, "server", "test")
     return spec, {n: t + 0.3 * torch.randn(t.shape, generator=draws) for n, t in state.items()}
@@ -52,7 +59,7 @@ def inputs_of(spec: NetworkSpec) -> Tensor:
     return torch.randn(6, *spec.input_shape, generator=draws)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", SPECS | CONVOLUTIONAL)
 def test_a_state_is_pairs_and_head_and_the_base_is_the_rest(name: str) -> None:
     spec, state = based(name)
     declared, alone = layout(spec), layout(without_adapter(spec))
@@ -67,7 +74,7 @@ def test_a_state_is_pairs_and_head_and_the_base_is_the_rest(name: str) -> None:
     assert frozen_tensors(network).keys() == declared.frozen.keys()
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", SPECS | CONVOLUTIONAL)
 def test_a_part_of_lower_rank_is_the_whole_with_the_other_ranks_at_zero(name: str) -> None:
     spec, state = based(name)
     plan, x = Plan(Fraction(1, 4)), inputs_of(spec)
@@ -80,7 +87,7 @@ def test_a_part_of_lower_rank_is_the_whole_with_the_other_ranks_at_zero(name: st
     assert not torch.allclose(part(x), part_of(spec, Plan(), state).eval()(x), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", SPECS | CONVOLUTIONAL)
 def test_merged_it_computes_the_same(name: str) -> None:
     spec, state = based(name)
     x, plan = inputs_of(spec), Plan(Fraction(1, 2))
@@ -119,6 +126,37 @@ def test_targets_are_kinds_of_layers_or_axes() -> None:
     assert [pairs("linear"), pairs("attention"), pairs("hidden*"), pairs("hidden1")] == [8, 4, 4, 2]
     with pytest.raises(SettingError, match="adapter-targets"):
         pairs("nothing")
+
+
+def test_convolutions_have_pairs_where_they_are_named() -> None:
+    """By kind or by the axis of either side; their kernels stand behind the inputs of A."""
+
+    def pairs(*targets: str) -> list[str]:
+        spec = completed(replace(CONVOLUTIONAL["cnn-flat"], adapter=replace(LORA, targets=targets)))
+        return [pair.axis for pair in layout(spec).pairs]
+
+    first, second, hidden = pairs("linear", "convolution")
+    assert [pairs("linear"), pairs("convolution")] == [[hidden], [first, second]]
+    assert [pairs("conv1"), pairs("conv2"), pairs("hidden")] == [[first, second], [second, hidden], [hidden]]
+    declared = layout(completed(CONVOLUTIONAL["cnn-flat"]))
+    shapes = [(declared.tensors[pair.b].shape, declared.tensors[pair.a].shape) for pair in declared.pairs]
+    assert shapes == [((5, 4), (4, 9)), ((6, 4), (4, 45)), ((7, 4), (4, 24))]
+    assert declared.tensors[declared.pairs[1].a].dims[1] == Along("conv1", inner=9)
+    with pytest.raises(SettingError, match="convolutions without groups"):
+        completed(replace(SPECS["vit"], adapter=replace(LORA, targets=("image2",))))
+
+
+def test_a_cut_base_has_the_kernels_of_its_own_channels() -> None:
+    adapter = replace(EVERYWHERE, cut=True)
+    spec = completed(replace(CONVOLUTIONAL["cnn-strided"], adapter=adapter))
+    spec = replace(spec, base=base_store.hold(drawn_base(spec, seed=3)))
+    state = initial_state(spec, torch_generator(0, 0, "server", "test"))
+    plan = Plan(Rates(Fraction(1, 2), (("rank", Fraction(1, 4)),)))
+    part = part_of(spec, plan, state)
+    second = layout(spec).pairs[1]
+    assert (part.state_dict()[second.a].shape, part.state_dict()[second.b].shape) == ((1, 27), (4, 1))
+    assert torch.equal(part.state_dict()[second.a], state[second.a][:1, :27])
+    assert part.eval()(inputs_of(spec)).shape == (6, 3)
 
 
 def test_layers_that_are_not_called_have_no_pair() -> None:

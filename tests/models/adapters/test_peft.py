@@ -20,6 +20,8 @@ from models.networks.complete import completed
 from models.networks.named import bert_tiny, library
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
+from models.registry import following
+from tests.models.foreign.nets import Joined
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # peft's and transformers' own
 
@@ -84,3 +86,31 @@ def test_an_adapter_that_peft_made(tmp_path: Path) -> None:
     with torch.no_grad():
         ours = part_of(spec, Plan(), trained_in(tmp_path, spec)).eval()(x)
         assert torch.allclose(adapted(x, attention_mask=x.ne(0).long()).logits, ours, atol=1e-5)
+
+
+def test_convolutions_both_ways(tmp_path: Path) -> None:
+    """An ordinary module with a concatenation, of whose convolutions one has groups: peft's logits are our part's."""
+    pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    peft = library("peft", "bert-tiny")
+    with following(["tests.*"]):
+        adapter = Adapter(rank=4, alpha=8.0, targets=("convolution",))
+        spec = completed(NetworkSpec("tests.models.foreign.nets:Joined", (1, 8, 8), 10, adapter=adapter))
+        whole, draws = first_state(without_adapter(spec), 1), torch_generator(5, 0, "server", "test")
+        spec = replace(spec, base=base_store.hold({name: whole[name] for name in layout(spec).frozen}))
+        state = {n: t + 0.2 * torch.randn(t.shape, generator=draws) for n, t in initial_state(spec, draws).items()}
+        x = torch.randn(6, 1, 8, 8, generator=draws)
+        for rank in (4, 1):
+            plan, folder = Plan(Fraction(rank, 4)), tmp_path / f"rank{rank}"
+            write_peft(folder, spec, submodel(spec, plan).gather(state), "")
+            theirs = Joined()
+            theirs.load_state_dict(whole)
+            with torch.no_grad():
+                plain = theirs.eval()(x)
+                adapted = peft.PeftModel.from_pretrained(theirs, folder).eval()
+                ours = part_of(spec, plan, state).eval()(x)
+                assert torch.allclose(adapted(x), ours, atol=1e-5)
+                assert not torch.allclose(ours, plain, atol=1e-2)
+            adapted.save_pretrained(tmp_path / f"back{rank}")
+        back = trained_in(tmp_path / "back4", spec)
+        assert all(torch.equal(back[name], tensor) for name, tensor in state.items())

@@ -88,3 +88,21 @@ def test_other_forms_of_an_adapter_compute_what_they_add_to_the_weights(adapter:
         some = part_of(spec, Plan(untrained=(2,)), state)
         assert set(some.state_dict()) < set(network.state_dict())
         assert torch.equal(some.eval()(x), part_of(spec, Plan(), state).eval()(x))
+
+
+@pytest.mark.parametrize("form", ["pair", "core", "heads"])
+def test_convolutions_of_an_ordinary_module_have_pairs_and_those_with_groups_have_none(form: str) -> None:
+    adapter = Adapter(
+        rank=4, alpha=8.0, targets=("linear", "convolution"), form=form, seed=1, heads=2 if form == "heads" else 0
+    )
+    spec = completed(NetworkSpec("tests.models.foreign.nets:Edge", (1, 8, 8), 10, norm="group", adapter=adapter))
+    spec = replace(spec, base=base_store.hold(drawn_base(spec, seed=3)))
+    draws = torch_generator(1, 0, "server", "test")
+    state = {name: torch.randn(one.shape, generator=draws) for name, one in layout(spec).tensors.items()}
+    network, x = part_of(spec, Plan(), state), torch.randn(6, 1, 8, 8, generator=draws)
+    assert paths_of_pairs(network) == ["stem", "squeeze", "excite", "point", "hidden"]
+    alone, plan, tensors = merged(spec, Plan(), state)
+    expected, found = part_of(alone, plan, tensors).eval()(x), network.eval()(x)
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    half = part_of(spec, Plan(Fraction(1, 2)), state)
+    assert half.train()(x).shape == (6, 10)

@@ -6,7 +6,11 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install wheel run federation compose test test-slow screenshots docs test-wheel test-compose test-edge trials audit fuzz
+<<<<<<< HEAD
 .PHONY: lint format keys lock bench results evidence clean
+=======
+.PHONY: lint format keys lock bench peers results clean
+>>>>>>> a099bfa (Other people's libraries beside ours: the same rounds in turns, each in an environment of its own (make peers))
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,10 +43,10 @@ wheel: install ## Build dist/flotilla-*.whl and the sdist: one name to import, t
 	@$(BIN)/python -m build --no-isolation --outdir dist .
 
 test: install ## Run the tests (minutes), through real Flower processes too.
-	@$(TEST) -m "not slow and not compose and not wheel"
+	@$(TEST) -m "not slow and not compose and not wheel and not peers"
 
 test-slow: install ## Run the tests that take longer; published data sets from FLOTILLA_DATA if they are there.
-	@$(TEST) -m "slow and not compose and not wheel"
+	@$(TEST) -m "slow and not compose and not wheel and not peers"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m "wheel and slow" tests/wheel
 
 screenshots: install ## Look at report and comparison in Chromium (Debian: chromium), as wide as a desktop and a phone; docs/screenshots/.
@@ -111,6 +115,9 @@ lock: install ## Write locks/ from pyproject.toml; what is locked stays where it
 bench: install ## Measure speed and memory, as ratios within one run: make bench ARGS="averaging pfl"; the rest: python -m benchmarks.
 	@$(BIN)/python -m benchmarks bench $(ARGS)
 
+peers: install ## Other people's libraries beside ours, each in an environment of its own (made once: 15 minutes, 8 GB): docs/peers.md.
+	@$(BIN)/python -m benchmarks peers $(ARGS)
+
 results: install ## Make a table of docs/results.md (hours; Fashion-MNIST under FLOTILLA_DATA): make results ARGS="depth --write".
 	@$(BIN)/python -m benchmarks experiments $(or $(ARGS),width --write)
 
@@ -118,5 +125,5 @@ evidence: install ## Make the tables of docs/evidence.md (hours; data under FLOT
 	@$(BIN)/python -m benchmarks experiments evidence $(or $(ARGS),--write)
 
 clean: ## Remove .venv and caches; runs/ stays.
-	@rm -rf .venv .venv-audit .venv-docs .venv-wheel .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info
+	@rm -rf .venv .venv-peers .venv-audit .venv-docs .venv-wheel .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -30,6 +30,10 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "startup": ("run", "from the command to the first round"),
         "sweep": ("run", "twelve small runs side by side against one after another"),
     },
+    "peers": {
+        "cifar10": ("run", "the size of pfl-research's CIFAR-10 benchmark (docs/peers.md)"),
+        "digits": ("run", "the size of the default job, the full network on every client (docs/peers.md)"),
+    },
     "experiments": {
         "width": ("results", "like for like: methods that differ in width (docs/results.md)"),
         "depth": ("results", "like for like: methods that differ in depth (docs/results.md)"),
@@ -70,7 +74,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "stragglers": ("stragglers", "what late and silent nodes cost, and what over-selection saves (docs/deploy.md)"),
     },
 }
-SEVERAL = frozenset({"bench"})  # folders whose tasks are parts of one, and give one table
+SEVERAL = frozenset({"bench", "peers"})  # folders whose tasks are parts of one, and give one table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,6 +34,8 @@ class CpuTime:
 
     def __init__(self, pid: int) -> None:
         self._known = {pid}
+        self._began: dict[int, int] = {}
+        self._alive: frozenset[int] = frozenset()
         self._used: dict[tuple[int, int], float] = {}
 
     @property
@@ -41,19 +43,34 @@ class CpuTime:
         """User and system time so far."""
         return sum(self._used.values())
 
+    @property
+    def processes(self) -> frozenset[int]:
+        """Those that were there at the last look; none that has only the number of one that ended."""
+        return self._alive
+
     def look(self) -> None:
         """Take note of what every process has used until now."""
         seen = {pid: process for pid in _pids() if (process := _process(pid))}
         while new := [pid for pid in seen.keys() - self._known if self._known & {seen[pid].parent, seen[pid].session}]:
             self._known.update(new)
-        for pid in self._known & seen.keys():
+        here = self._known & seen.keys()
+        self._alive = frozenset(pid for pid in here if self._began.setdefault(pid, seen[pid].start) == seen[pid].start)
+        for pid in here:
             self._used[pid, seen[pid].start] = seen[pid].used
 
 
 @contextmanager
 def cpu_time(pid: int) -> Iterator[CpuTime]:
     """Count while the context lasts."""
-    counted, ended = CpuTime(pid), threading.Event()
+    counted = CpuTime(pid)
+    with watched(counted):
+        yield counted
+
+
+@contextmanager
+def watched(counted: CpuTime) -> Iterator[None]:
+    """Look at the processes while the context lasts."""
+    ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(_EVERY):
@@ -63,7 +80,7 @@ def cpu_time(pid: int) -> Iterator[CpuTime]:
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield counted
+        yield
     finally:
         ended.set()
         thread.join()

@@ -62,6 +62,7 @@ PAGES: Sequence[Entry] = (
             ("Every method", "docs/results.md"),
             ("Three seeds, measured limits", "docs/evidence.md"),
             ("Everything once, through Flower", "docs/runs.md"),
+            ("Beside other libraries", "docs/peers.md"),
             ("Settings of papers", "recipes/README.md"),
             ("Claims of papers", "docs/claims.md"),
             ("Is the loss of large clients worth more?", "docs/study.md"),

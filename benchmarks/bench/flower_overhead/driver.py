@@ -31,11 +31,16 @@ class Round:
         whole: wall seconds from the end of the last one to the end of this one.
         phases: wall seconds by phase.
         computing: flwr node id → CPU seconds in forward, backward and optimiser.
+        steps: optimiser steps of all nodes.
+        down, up: bytes of arrays sent to nodes and by them.
     """
 
     whole: float
     phases: Mapping[str, float]
     computing: Mapping[int, float]
+    steps: int
+    down: int
+    up: int
 
 
 class Pause:
@@ -102,7 +107,7 @@ def _take_turns(listener: Listener, pause: Callable[[Round, Pause], None]) -> No
             if not first:
                 if said["accepted"] != said["selected"]:
                     raise RuntimeError(f"only {said['accepted']} of {said['selected']} clients answered")
-                pause(Round(said["whole"], said["phases"], said["computing"]), Pause(server))
+                pause(Round(**{field: said[field] for field in Round.__dataclass_fields__}), Pause(server))
             first = False
             server.send(None)
 

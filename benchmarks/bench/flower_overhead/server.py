@@ -28,13 +28,15 @@ class Probed(Run):
         super().__init__(*arguments, **named)
         self._benchmark: Connection = Client(os.environ[ADDRESS])
         self._computing: dict[int, float] = {}
+        self._steps = 0
         self._weigh = self.strategy.weigh
         self.strategy.weigh = self._noting  # type: ignore[method-assign]
         self._began = perf_counter()
 
     def _noting(self, context: RoundContext, assignment: TrainAssignment, update: ClientUpdate) -> tuple[float, float]:
-        """Weigh a reply, and note how long its client computed."""
+        """Weigh a reply, and note how long its client computed and how many steps it took."""
         self._computing[assignment.node.address] = update.metrics["seconds-computing"]
+        self._steps += int(update.metrics["steps"])
         return self._weigh(context, assignment, update)
 
     def _after(self, report: RoundReport) -> None:
@@ -45,11 +47,15 @@ class Probed(Run):
                 "whole": whole,
                 "phases": dict(report.seconds),
                 "computing": dict(self._computing),
+                "steps": self._steps,
+                "down": report.bytes_down,
+                "up": report.bytes_up,
                 "accepted": report.accepted,
                 "selected": len(report.selected),
             }
         )
         self._computing.clear()
+        self._steps = 0
         while (order := self._benchmark.recv()) is not None:
             self._benchmark.send(self._burn(order))
         self._began = perf_counter()

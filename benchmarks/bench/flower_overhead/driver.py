@@ -23,7 +23,7 @@ from protocol import Scalar
 _PACKAGES = ("models", "protocol", "data", "strategies", "client_app", "server_app")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
     """What a round of ours took.
 

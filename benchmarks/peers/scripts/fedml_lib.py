@@ -20,9 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset  # noqa: E402
 class Turns(FedAvgAPI):  # type: ignore[misc]
     """FedML's loop, which waits after every round; nobody is tested."""
 
-    def __init__(self, taken: seat.Seat, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.taken = taken
+    taken: seat.Seat
 
     def _client_sampling(self, round_idx: int, *counts: int) -> Any:
         if round_idx:
@@ -61,7 +59,8 @@ def main() -> None:
     nobody = dict.fromkeys(range(job.clients))
     dataset = [job.clients * job.examples, 0, None, None, sizes, loaders, nobody, job.classes]
     taken = seat.Seat()
-    federation = Turns(taken, args, torch.device("cpu"), dataset, network)
+    federation = Turns(args, torch.device("cpu"), dataset, network)
+    federation.taken = taken
     taken.ready(plain.parameters_of(network), "fedml", "torch", note="with setuptools < 81, without which it fails")
     federation.train()
     taken.ended()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -134,7 +135,7 @@ def test_some_can_be_chosen_and_ours_goes_with_them() -> None:
 def test_tables_are_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.json"
     result = Result(job="digits", name="theirs", reason="it is not there")
-    file.write_text('{"machine": "a machine", "results": [' + run.json.dumps(result.to_json()) + "]}")
+    file.write_text('{"machine": "a machine", "results": [' + json.dumps(result.to_json()) + "]}")
     assert main(["peers", "--rows", str(file)]) == 0
     said = capsys.readouterr().out
     assert "a machine" in said

@@ -87,9 +87,11 @@ def measured(job: Job, peers: Sequence[Peer], say: Say, turns: int = 0) -> list[
 
 
 def _beside(one: Contender, there: Sequence[Contender]) -> Contender | None:
-    """Ours in as many processes, or in the most that it was measured in."""
+    """Ours in as many processes, or in the most that it was measured in; None for that itself."""
     name = one.peer.beside or OURS
-    ours = [other for other in there if other.peer.name == name and other is not one]
+    if one.peer.name == name:
+        return None
+    ours = [other for other in there if other.peer.name == name]
     same = [other for other in ours if other.processes <= one.processes]
     return max(same or ours, key=lambda other: other.processes, default=None)
 

@@ -47,6 +47,7 @@ def test_everybody_has_turns_and_is_held_against_ours() -> None:
     assert (theirs.turns, theirs.down, theirs.up, theirs.accuracy) == (2, 1000, 500, 0.75)
     assert theirs.beside == f"{OURS}, 1"
     assert theirs.ratio > 0
+    assert found[f"{OURS}, 2"].ratio == 0.0
     assert theirs.memory > 1e6
     assert "numpy" in theirs.versions
     text = text_of(list(found.values()), markdown=True)

@@ -6,6 +6,7 @@ By `run_simulation`, which has no SuperLink between server and clients, and so l
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
@@ -80,6 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from benchmarks.peers.scripts import flower
-
-    flower.main()  # by its name, by which Ray's workers find the app
+    import_module("benchmarks.peers.scripts.flower").main()  # by its name, by which Ray's workers find the app

@@ -6,6 +6,7 @@ so there are as many as elsewhere train in a round.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from benchmarks.peers.scripts import nvidia_flare
-
-    nvidia_flare.main()  # by its name, by which the server finds the controller
+    import_module(
+        "benchmarks.peers.scripts.nvidia_flare"
+    ).main()  # by its name, by which the server finds the controller

@@ -28,6 +28,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "foreign": ("run", "other people's networks: a step against the same by hand, a trace against its export"),
         "ranks": ("run", "averaging products of low-rank factors against averaging the factors"),
         "startup": ("run", "from the command to the first round"),
+        "deployed": ("run", "a round on real SuperNodes against an earlier build (docs/deploy.md)"),
         "sweep": ("run", "twelve small runs side by side against one after another"),
     },
     "peers": {

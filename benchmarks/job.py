@@ -39,6 +39,7 @@ def flotilla_run(
     env: Mapping[str, str] | None = None,
     root: Path = ROOT,
     count: bool = False,
+    command: str = "run",
 ) -> Ran:
     """Run the app of a checkout by its own code.
 
@@ -49,15 +50,16 @@ def flotilla_run(
         env: variables beside those of this process.
         root: the checkout.
         count: whether CPU seconds are counted, which takes some itself.
+        command: flotilla's, "run" or "federation".
 
     Raises:
         RuntimeError: the run failed; with the end of what it printed.
     """
-    command = [sys.executable, "-m", "flotilla", "run", str(root), "--run-dir", str(run_dir), *options]
-    command += ["--run-config", config] if config else []
+    words = [sys.executable, "-m", "flotilla", command, str(root), "--run-dir", str(run_dir), *options]
+    words += ["--run-config", config] if config else []
     began = perf_counter()
     started = subprocess.Popen(
-        command,
+        words,
         cwd=root,
         env={**os.environ, **(env or {}), "PYTHONPATH": str(root)},
         stdout=subprocess.PIPE,
@@ -72,7 +74,7 @@ def flotilla_run(
     started.returncode = os.waitstatus_to_exitcode(status)
     if started.returncode:
         said = "".join(line for _, line in lines[-20:])
-        raise RuntimeError(f"{' '.join(command)} ended with {started.returncode}:\n{said}")
+        raise RuntimeError(f"{' '.join(words)} ended with {started.returncode}:\n{said}")
     return Ran(
         lines=lines,
         seconds=seconds,

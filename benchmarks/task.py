@@ -56,7 +56,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "more_seeds": {"type": int, "metavar": "N", "help": "seeds 1 to N for the regression"},
     "rounds": {"type": int, "metavar": "N", "help": "rounds of a run"},
     "nodes": {"type": int, "metavar": "N", "help": "nodes of a run"},
-    "turns": {"type": int, "metavar": "N", "help": "bench startup: turns with the other checkout"},
+    "turns": {"type": int, "metavar": "N", "help": "bench startup, deployed: turns with the other checkout"},
     "processes": {"type": int, "metavar": "N", "help": "workers; one per core unless given, 0: none"},
     "methods": {"nargs": "+", "metavar": "NAME", "help": "rows of the table"},
     "partitions": {"nargs": "+", "metavar": "NAME", "help": "divisions of the data"},
@@ -68,7 +68,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "against": {
         "type": Path,
         "metavar": "PLACE",
-        "help": "what another checkout printed; bench startup: that checkout",
+        "help": "what another checkout printed; bench startup, deployed: that checkout",
     },
     "default_job": {"action": "store_true", "help": "run the default job, too"},
     "walk": {"action": "store_true", "help": "print every step"},

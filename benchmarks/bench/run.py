@@ -11,6 +11,8 @@ from time import perf_counter
 from benchmarks.bench.averaging import averaging
 from benchmarks.bench.clients import clients
 from benchmarks.bench.codecs import codecs
+from benchmarks.bench.deployed import TURNS as DEPLOYED_TURNS
+from benchmarks.bench.deployed import deployed
 from benchmarks.bench.engine import engine
 from benchmarks.bench.exported import exported
 from benchmarks.bench.foreign import foreign
@@ -43,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "foreign": foreign,
     "ranks": ranks,
     "startup": startup,
+    "deployed": deployed,
     "sweep": sweep,
 }
 # Whose tables are not in docs/results.md.
@@ -52,6 +55,7 @@ _ELSEWHERE = {
     "exported": DOCS / "models-out.md",
     "ranks": DOCS / "ranks.md",
     "clients": DOCS / "scale.md",
+    "deployed": DOCS / "deploy.md",
 }
 
 
@@ -65,6 +69,8 @@ def _run(options: Options) -> int:
             began = perf_counter()
             if name == "startup":
                 rows += startup(_say, against=options.against, turns=options.turns or TURNS)
+            elif name == "deployed":
+                rows += deployed(_say, against=options.against, turns=options.turns or DEPLOYED_TURNS)
             else:
                 rows += BENCHMARKS[name](_say)
             _say(f"{name}: {perf_counter() - began:.0f} s")

@@ -35,6 +35,7 @@ MORE: dict[str, Keys] = {
     },
     "by-size": {"method": "fedavg", "selection": "by-size", "fraction_train": 0.5},
     "qsgd": {"method": "fedrolex", "codec": "qsgd"},
+    "eden": {"method": "fedrolex", "codec": "eden"},
     "qsgd elias": {"method": "heterofl", "codec": "qsgd", "codec_entropy": "elias"},
     "topk": {"method": "heterofl", "codec": "topk", "codec_share": 0.1},
     "ef21": {"method": "fedrolex", "codec": "ef21", "codec_share": 0.1, "fraction_train": 0.7},

@@ -15,6 +15,7 @@ memory is bounded by the number of coordinates all the same.
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from protocol.arrays import WireError
 from protocol.codecs.bits import Octets
 
-Positions = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.signedinteger[Any]]
 Negative = npt.NDArray[np.bool_]
 
 _HOP = 127  # zeros of a symbol that has no sign
@@ -83,11 +84,12 @@ def decode(data: Octets, count: int) -> tuple[Positions, Negative]:
         return np.empty(0, np.int64), np.empty(0, np.bool_)
     if symbols.max() > _HOPS or symbols[-1] == _HOPS:
         raise WireError("the code of the signs has a symbol that nobody writes")
-    steps = (symbols >> np.uint8(1)).astype(np.int64)
-    steps += 1
+    # No sum of so many steps leaves the type, whatever the symbols are.
+    positions: Positions = (symbols >> np.uint8(1)).astype(np.int32 if most * (_HOP + 1) < 2**31 else np.int64)
+    positions += 1
     hops = symbols == _HOPS
-    steps[hops] = _HOP
-    positions = np.cumsum(steps)
+    positions[hops] = _HOP
+    np.cumsum(positions, out=positions)
     positions -= 1
     if positions[-1] >= count:
         raise WireError(f"a sign beyond the last of {count} coordinates")

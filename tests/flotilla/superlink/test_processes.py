@@ -120,7 +120,7 @@ def test_a_program_is_found_beside_this_python_or_on_the_path_or_named(
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SuperLinkError, match="flower-none is neither beside .*python nor on PATH: install Flower"):
+    with pytest.raises(SuperLinkError, match=r"flower-none is neither beside .*python nor on PATH: install Flower"):
         script("flower-none")
     for folder in (tmp_path, tmp_path / "bin"):
         folder.mkdir(exist_ok=True)

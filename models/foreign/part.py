@@ -72,7 +72,7 @@ def build_part(
         length: what the part has in depth; None: everything.
         make_exit: makes the exits that the original has not.
         make_step: makes step sizes.
-        adapter: gives linear layers that do not count classes pairs of factors, whose kept ranks are among the sizes.
+        adapter: gives layers that do not count classes pairs of factors, whose kept ranks are among the sizes.
     """
     kept, part, stages = Sizes(found, sizes), Part(), found.stages
     length = length or whole(stages)

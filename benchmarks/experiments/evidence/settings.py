@@ -70,3 +70,8 @@ OWN: Mapping[str, Keys] = {
     # As in the tables of docs/results.md: the network has one last layer for all.
     "inclusivefl": {"inclusivefl-momentum": 0.0, "inclusivefl-private-last-layer": False},
 }
+# Rows whose every device could carry what it trains, and the smallest part for all.
+UNLIKE = (
+    *("smallest", "heterofl", "fedrolex", "dropout", "fedecover", "fjord", "splitmix"),
+    *("nefl", "scalefl", "depthfl", "inclusivefl", "blockwise"),
+)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from statistics import mean, stdev
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from statistics import correlation, mean, stdev
 
 from benchmarks.document import table
 from benchmarks.experiments.evidence.left_out import OUT
 from benchmarks.experiments.evidence.limits import BOARDS, LIMITS, ROWS, SIZES, Needs, given, parts, sizes, whole
 from benchmarks.experiments.evidence.peak import measured_bytes
 from benchmarks.experiments.evidence.rows import Row
+from benchmarks.experiments.evidence.settings import UNLIKE
 from server_app.tier_records import GLOBAL
 
+CHANCE = 0.1  # accuracy of guessing, of the data of the limits
 _NOTHING = "–"
 Wanted = Sequence[tuple[str, str, int]]  # part, method, seed
 
@@ -20,8 +23,9 @@ def accuracies(rows: Sequence[Row]) -> str:
     """A part's table: accuracies of the last round in percent, the best round beside, and what was sent."""
     names = list(dict.fromkeys(_board(row.tier) for row in rows if row.tier != GLOBAL))
     asked = any(row.worst_clients is not None for row in rows)
+    limited = any(row.part.startswith("limit-") for row in rows)
     heads = ["method", "runs", *names, "global", "best round", "worst tier"]
-    heads += ["worst clients"] * asked + ["MB up", "CPU s"]
+    heads += ["all boards"] * limited + ["worst clients"] * asked + ["MB up", "CPU s"]
     lines = []
     for method in dict.fromkeys(row.method for row in rows):
         own = [row for row in rows if row.method == method]
@@ -34,6 +38,7 @@ def accuracies(rows: Sequence[Row]) -> str:
                 _spread([row.last for row in every]),
                 _spread([row.best for row in every]),
                 _worst(own),
+                *([_all_boards(own)] * limited),
                 *([_spread([row.worst_clients for row in every if row.worst_clients is not None])] * asked),
                 f"{mean(row.run_bytes_up for row in every) / 1e6:.2f}",
                 f"{mean(row.cpu_seconds for row in every):.1f}",
@@ -97,7 +102,7 @@ def _names(part: str, methods: Sequence[str], wanted: Wanted) -> str:
     return "all rows" if len(methods) == len(every) else ", ".join(methods)
 
 
-def text(rows: Sequence[Row], wanted: Wanted, titles: dict[str, str]) -> str:
+def text(rows: Sequence[Row], wanted: Wanted, titles: Mapping[str, str]) -> str:
     """Everything that is measured, as Markdown.
 
     Args:
@@ -119,10 +124,30 @@ def text(rows: Sequence[Row], wanted: Wanted, titles: dict[str, str]) -> str:
             continue
         seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in own}))
         blocks.append(f"**{title}**, seeds {seeds}; accuracies in %\n\n{accuracies(own)}")
-    return "\n\n".join(blocks)
+    blocks.append(agreement(rows, titles))
+    return "\n\n".join(block for block in blocks if block)
 
 
-def all_costs(rows: Sequence[Row], parts: Sequence[str], titles: dict[str, str]) -> str:
+def agreement(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
+    """Whether methods for unlike devices come in one order whatever the division: rank correlations over seed means."""
+    found = {
+        part: [
+            mean(row.last for row in rows if (row.part, row.method) == (part, method) and row.tier != GLOBAL)
+            for method in UNLIKE
+        ]
+        for part in titles
+        if {row.method for row in rows if row.part == part} >= set(UNLIKE)
+    }
+    ranks = {part: [sorted(scores).index(score) for score in scores] for part, scores in found.items()}
+    pairs = [(one, other) for one, other in combinations(ranks, 2) if one.partition("-")[0] == other.partition("-")[0]]
+    lines = [[titles[one], titles[other], f"{correlation(ranks[one], ranks[other]):.2f}"] for one, other in pairs]
+    if not lines:
+        return ""
+    told = f"**Order of methods**: rank correlation of the mean over tiers between divisions, of {', '.join(UNLIKE)}"
+    return f"{told}\n\n{table(['division', 'other division', 'correlation'], lines, markdown=True)}"
+
+
+def all_costs(rows: Sequence[Row], parts: Sequence[str], titles: Mapping[str, str]) -> str:
     """The costs of some parts."""
     found = {part: [row for row in rows if row.part == part] for part in parts}
     return "\n\n".join(f"**{titles[part]}**: what a device pays\n\n{costs(own)}" for part, own in found.items() if own)
@@ -166,6 +191,16 @@ def _worst(rows: Sequence[Row]) -> str:
     if any(row.tier.endswith(OUT) for row in tiers):
         return "none"
     return _spread([min(row.last for row in tiers if row.seed == seed) for seed in sorted({r.seed for r in tiers})])
+
+
+def _all_boards(rows: Sequence[Row]) -> str:
+    """Mean over the boards, seed by seed; who is left out guesses."""
+    tiers = [row for row in rows if row.tier != GLOBAL]
+    scores = {
+        seed: [CHANCE if row.tier.endswith(OUT) else row.last for row in tiers if row.seed == seed]
+        for seed in sorted({row.seed for row in tiers})
+    }
+    return _spread([mean(one) for one in scores.values()])
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -121,6 +122,9 @@ def test_tables_have_means_and_deviations_and_say_what_is_missing(tmp_path: Path
     assert lines[0].startswith("| method | runs | a | b | global | best round | worst tier | worst clients | MB up |")
     assert lines[2].startswith("| heterofl | 2 | 60.0 ± 0.0 | 45.0 ± 7.1 | 65.0 ± 7.1 | 75.0 ± 7.1 | 45.0 ± 7.1 | 25.0")
     assert lines[3].startswith("| depthfl | 1 | 40.0 | – | 40.0 | 50.0 | none |")
+    limited = tables.accuracies([replace(row, part="limit-memory") for row in rows]).splitlines()
+    assert limited[0].split(" | ")[7] == "all boards"
+    assert [text.split(" | ")[7] for text in limited[2:]] == ["52.5 ± 3.5", "25.0"]  # (40 + 10) / 2
     wanted = [("fashion-iid", method, seed) for seed in (1, 2) for method in ("heterofl", "depthfl")]
     assert tables.missing(rows, wanted) == "fashion-iid, seed 2: depthfl"
     assert tables.missing(rows, [*wanted, ("cifar-iid", "depthfl", 1)]).endswith("cifar-iid, seed 1: all rows")
@@ -131,6 +135,19 @@ def test_tables_have_means_and_deviations_and_say_what_is_missing(tmp_path: Path
     file.write_text("part,method\nx,y\n")
     with pytest.raises(SettingsError, match="allowed is a file that this command wrote"):
         read_csv(file)
+
+
+def test_an_order_is_compared_by_ranks() -> None:
+    def rows(part: str, scores: list[float]) -> list[Row]:
+        told = zip(settings.UNLIKE, scores, strict=True)
+        return [replace(line(method, 1, "a", score), part=part) for method, score in told]
+
+    rising = [at / 100 for at in range(len(settings.UNLIKE))]
+    found = tables.agreement(
+        [*rows("fashion-iid", rising), *rows("fashion-dirichlet-0.3", [1 - one**2 for one in rising])], TITLES
+    )
+    assert found.splitlines()[-1] == "| Fashion-MNIST, IID | Fashion-MNIST, Dirichlet 0.3 | -1.00 |"
+    assert tables.agreement(rows("fashion-iid", rising)[1:], TITLES) == ""
 
 
 def test_the_document_says_what_is_run() -> None:

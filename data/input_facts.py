@@ -21,7 +21,7 @@ FITS = ("stretch", "pad", "crop")
 MOST_NAMES = 2**20  # classes, tokens
 MOST_CHARACTERS = 200  # of a name
 MOST_VALUES = 2**28  # of one input
-MOST_DETAILS = 2**24  # characters
+MOST_DETAILS = 2**23  # characters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,13 @@ model that was trained with that tokenizer finds its tokens by subtracting one.
 Texts are read as they are: nothing is put before or after them. A text of at most `sequence-length` tokens is one
 example, its last token what comes next. A longer one is cut into windows of that length, a quarter of it apart. Where
 there is no test part, windows that end in the last fifth of a text are the test part, so that no tested token was
-trained on; what is before them may reach back into the rest.
+trained on; what is before them may reach back into the rest. Where no text is that long, one example in five is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,9 +21,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.data_error import DataError
 from data.examples import Examples, Task
 from data.files import Files
-from data.input_facts import MOST_DETAILS, InputFacts, SourceFacts
+from data.input_facts import MOST_CHARACTERS, MOST_DETAILS, InputFacts, SourceFacts
 from data.labelled_texts import LabelledText, read_document, read_texts, text_files
 from data.pooled import CLASSES
 from data.summary import Summary
@@ -34,6 +36,8 @@ _APART = 4  # windows begin so many times in their length
 _TRAINED = 4, 5  # share of a text
 _AT_ONCE = 256  # texts that the tokenizer gets together
 _TXT = ".txt"
+_SHOWN = 100  # characters of a long name
+_MOST_SAID = 2**24 - 2**16  # characters; a text of a message may have 2**24
 UNITS = "tokens before"
 
 Tokens = NDArray[np.int32]
@@ -77,12 +81,12 @@ class NextToken:
         clients = {name: number for number, name in enumerate(sorted({row.client for row in train}))}
         alone = not test and not files.own
         found = [_Windows(length=length, owned=any(clients)) for _ in range(2)]
-        for row, ids in zip(train, _numbered(told, [row.text for row in train]), strict=True):
+        for row, ids in zip(train, _numbered(files, told, train), strict=True):
             owner = clients[row.client]
             end = max(length, len(ids) * _TRAINED[0] // _TRAINED[1]) if alone else len(ids)
             found[0].add(ids[:end], 0, owner)
             found[1].add(ids, end, owner)
-        for row, ids in zip(test, _numbered(told, [row.text for row in test]), strict=True):
+        for row, ids in zip(test, _numbered(files, told, test), strict=True):
             found[1].add(ids, 0, clients.get(row.client, -1))
         return found[0].examples(), found[1].examples()
 
@@ -123,8 +127,10 @@ class _Windows:
 
     def add(self, ids: Tokens, first: int, owner: int) -> None:
         """Windows of a text's tokens (n), whose next token stands at `first` or later; the shorter text is one."""
+        if len(ids) < 2:
+            return
         if len(ids) <= self.length:
-            ends = np.array([len(ids) - 1] if len(ids) - 1 >= max(1, first) else [], dtype=np.int64)
+            ends = np.array([len(ids) - 1] if len(ids) - 1 >= first else [], dtype=np.int64)
             rows = np.full((len(ends), self.length), PADDING, dtype=np.int32)
             rows[:, : len(ids) - 1] = ids[:-1]
         else:
@@ -147,18 +153,38 @@ def _length(files: Files) -> int:
     return files.sequence_length or _LENGTH
 
 
-def _numbered(tokenizer: str, texts: Sequence[str]) -> Iterable[Tokens]:
+def _numbered(files: Files, tokenizer: str, rows: Sequence[LabelledText]) -> Iterator[Tokens]:
+    """The tokens of texts, as inputs have them.
+
+    Raises:
+        DataError: one has what the tokenizer does not know, and it has no token for that.
+    """
     library = made(tokenizer)
-    for start in range(0, len(texts), _AT_ONCE):
-        for encoded in library.encode_batch_fast(texts[start : start + _AT_ONCE], add_special_tokens=False):
+    for start in range(0, len(rows), _AT_ONCE):
+        texts = [row.text for row in rows[start : start + _AT_ONCE]]
+        try:
+            found = library.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the library raises Exception itself
+            allowed = f"texts that the tokenizer can divide ({' '.join(str(error).split())[:200]})"
+            raise DataError(files.root, allowed, "the tokenizer cannot divide one of its texts") from None
+        for encoded in found:
             yield np.asarray(encoded.ids, dtype=np.int32) + SHIFT
 
 
 @lru_cache(maxsize=2)
 def _names(tokenizer: str) -> tuple[str, ...]:
-    """What the tokens are called, by number; numbers that are left out are named by themselves."""
+    """What the tokens are called, by number; numbers that are left out, and long names, are named by their number."""
     numbers = {number: token for token, number in made(tokenizer).get_vocab().items()}
-    return tuple(numbers.get(number, f"<{number}>") for number in range(max(numbers, default=-1) + 1))
+    found = dict.fromkeys(numbers.values())
+    for number in range(max(numbers, default=-1) + 1):
+        if len(numbers.get(number, " " * MOST_CHARACTERS)) < MOST_CHARACTERS:
+            continue
+        name = f"{numbers.get(number, '')[:_SHOWN]}<{number}>"
+        while name in found:
+            name += ">"
+        found[name] = None
+        numbers[number] = name
+    return tuple(numbers[number] for number in range(len(numbers)))
 
 
 @lru_cache(maxsize=2)
@@ -168,9 +194,11 @@ def _tokenizer(files: Files) -> str:
 
 
 def _compact(text: str) -> str:
-    told, tokens = str(made(text).to_str()), len(_names(text))
-    if tokens < 2 or len(told) > MOST_DETAILS:
-        raise ValueError(f"2 tokens at least and {MOST_DETAILS} characters at most; it has {tokens} and {len(told)}")
+    told, names = str(made(text).to_str()), _names(text)
+    said = len(json.dumps([told, names], ensure_ascii=False))  # goes with every request
+    if len(names) < 2 or len(told) > MOST_DETAILS or said > _MOST_SAID:
+        allowed = f"2 tokens at least, at most {MOST_DETAILS} characters and {_MOST_SAID} with the tokens' names"
+        raise ValueError(f"{allowed}; it has {len(names)}, {len(told)} and {said}")
     return told
 
 

@@ -31,7 +31,6 @@ from protocol.codecs.gaps import Negative, Positions
 
 # A block of a smaller norm is sent as zeros: its square would leave what float32 can hold.
 SMALLEST_NORM = 1e-18
-LEAST_BITS, MOST_BITS = 0.05, 1.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from models.settings import ELSEWHERE, Names, between, declared, more_than, sett
 NORMS = ("l2", "max")
 SCALES = ("whole", "tensor", "block")
 ENTROPIES = ("fixed", "elias", "range")
+LEAST_BITS, MOST_BITS = 0.05, 1.5  # of a coordinate, where a rotation comes before
 MOST_LEVELS = 2**22  # a float32 norm has no more digits to divide
 MOST_LEVELS_RANGE = 2**12  # range coding sends a count for each of the 2s + 1 symbols
 
@@ -102,7 +103,7 @@ class CodecSettings:
     bits: float = setting(
         0.52,
         "bits a coordinate of `eden`, for its levels; 0.52 has the error of `qsgd` at its defaults",
-        between(0.05, 1.5),
+        between(LEAST_BITS, MOST_BITS),
         key="codec-bits",
         read_by="codec = eden",
     )

@@ -110,6 +110,30 @@ def test_a_prompt_is_read_to_its_end(tmp_path: Path, tokenizer: Path) -> None:
     assert "add 1" in facts.steps()[0]
 
 
+def test_texts_without_a_token_and_tokens_without_a_name(tmp_path: Path) -> None:
+    """A tokenizer that knows no unknown token passes over what it does not know; numbers may be left out."""
+    vocabulary = {"a": 0, "b": 1, "<3>": 2, "c": 4, "d" * 300: 5}
+    made = Tokenizer(models.BPE(vocabulary, []))
+    made.save(str(tmp_path / "tokenizer.json"))
+    rows = [{"text": "abcab"}, {"text": "zzz"}, {"text": "za"}]
+    root = _write(tmp_path / "data", "train.jsonl", "\n".join(map(json.dumps, rows)))
+    settings = _settings(root, tmp_path / "tokenizer.json", partition="own")
+    data = load(settings)
+    assert data.train.inputs.tolist() == [[1, 2, 5, 1, 0, 0, 0, 0]]
+    assert data.train.labels.tolist() == [1]
+    assert input_facts(settings).classes == ("a", "b", "<3>", "<3>>", "c", "d" * 100 + "<5>")
+
+
+def test_a_text_that_the_tokenizer_refuses_is_the_devices_fault(tmp_path: Path) -> None:
+    made = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="?"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "tokenizer.json"))
+    root = _write(tmp_path / "data", "train.txt", "a b nowhere")
+    with pytest.raises(DataError, match="texts that the tokenizer can divide") as caught:
+        load(_settings(root, tmp_path / "tokenizer.json"))
+    assert "nowhere" not in caught.value.told
+
+
 WRONG = {
     "no tokenizer": ("train.txt", "abc", "words", "tokenizer"),
     "no file of one": ("train.txt", "abc", "/nowhere/tokenizer.json", "No such file"),

@@ -16,9 +16,10 @@ from torch import Tensor
 from models.randomness import generator
 from protocol import WireError
 from protocol.codecs import NOTHING, CodecSettings, codec_of, gaps
-from protocol.codecs.dead_zone import LEAST_BITS, MOST_BITS, SMALLEST_NORM, dead_zone, quantise
+from protocol.codecs.dead_zone import SMALLEST_NORM, dead_zone, quantise
 from protocol.codecs.frame import HEADER
 from protocol.codecs.rotation import LARGEST, Rotation, blocks_of
+from protocol.codecs.settings import LEAST_BITS, MOST_BITS
 from tests.protocol.cases import SIZES, SMALL, difference, draws
 from tests.protocol.fuzz import Target, npy, repair
 

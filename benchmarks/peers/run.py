@@ -83,7 +83,8 @@ def measured(job: Job, peers: Sequence[Peer], say: Say, turns: int = 0) -> list[
                 results[one.peer.name, one.processes] = result_of(one, _beside(one, there), one.finish())
             except Failed as error:
                 leave_out(one.peer, error)
-    return list(results.values())
+    order = [peer.name for peer in peers]
+    return sorted(results.values(), key=lambda result: (order.index(result.name), result.processes))
 
 
 def _beside(one: Contender, there: Sequence[Contender]) -> Contender | None:

@@ -6,11 +6,7 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 .DEFAULT_GOAL := help
 .PHONY: help install wheel run federation compose test test-slow screenshots docs test-wheel test-compose test-edge trials audit fuzz
-<<<<<<< HEAD
-.PHONY: lint format keys lock bench results evidence clean
-=======
-.PHONY: lint format keys lock bench peers results clean
->>>>>>> a099bfa (Other people's libraries beside ours: the same rounds in turns, each in an environment of its own (make peers))
+.PHONY: lint format keys lock bench peers results evidence clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'

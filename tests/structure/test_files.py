@@ -1,8 +1,10 @@
-"""Small files, formatted by the formatter."""
+"""Small files, formatted by the formatter, and merged to the end."""
 
 from __future__ import annotations
 
-from benchmarks.probes.structure import PACKAGES, modules
+import subprocess
+
+from benchmarks.probes.structure import PACKAGES, ROOT, modules
 
 LONGEST = 320  # lines of a file
 UNFORMATTED = 20  # lines that the formatter is told to leave
@@ -17,3 +19,11 @@ def test_the_formatter_decides() -> None:
     mark = "# fmt: " + "skip"  # in two parts, or this line would count
     files = modules(*PACKAGES, "tests", "examples").values()
     assert sum(line.count(mark) for file in files for line in file.read_text().splitlines()) <= UNFORMATTED
+
+
+def test_no_merge_was_left_half_done() -> None:
+    """Markers of a conflict do no harm to a formatter where a file is no Python."""
+    marks = "|".join(f"{mark * 7} " for mark in "<>")  # in parts, or this line would count
+    found = subprocess.run(["git", "grep", "-lE", f"^({marks})"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode <= 1 or not (ROOT / ".git").exists(), found.stderr
+    assert found.stdout.split() == []

@@ -12,6 +12,9 @@ is something to do. In a round of seconds these rests are most of it. Here
 
 Started as a script in place of `flower-supernode`; nothing of ours is imported here. Where flwr looks different,
 that rest is as it comes.
+
+A question whose asker is gone could be given a task that nobody does then, and flwr would wait a minute for it: it ends
+when the next one comes, of the executor that took the place of the first.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from flwr.proto.runtime_pb2 import AcquireTaskResponse
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supernode import start_client_internal as loop
 from flwr.supernode.cli.flower_supernode import flower_supernode
@@ -36,7 +40,7 @@ _TRANSFER = {"initial_backoff": 0.02, "backoff_cap": 0.1, "max_tries_per_object"
 
 
 class Rests:
-    """In place of the module `time` in flwr's loop.
+    """In place of the module `time` in flwr's loop; what it has beside these is that module's.
 
     Args:
         now, sleep: the clock.
@@ -44,6 +48,9 @@ class Rests:
 
     def __init__(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
         self._now, self._sleep, self._last = now, sleep, now()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
 
     def message(self) -> None:
         """One has come, and is done."""
@@ -59,13 +66,22 @@ class Rests:
 
 
 def hold(acquire: Callable[..., Any], come: threading.Event) -> Callable[..., Any]:
-    """A handler for `AcquireTask` that waits for a task, rather than say that there is none."""
+    """A handler for `AcquireTask` that waits for a task, or the next question, rather than say that there is none."""
+    turn, newest = threading.Lock(), 0
 
     def acquire_task(request: Any, state: Any) -> Any:
+        nonlocal newest
         until = time.monotonic() + _HOLD
+        with turn:
+            newest += 1
+            mine = newest
+            come.set()  # the one before has nobody to answer any more
         while True:
-            come.clear()
-            answer = acquire(request, state)
+            with turn:
+                if mine != newest:
+                    return AcquireTaskResponse()
+                come.clear()
+                answer = acquire(request, state)
             rest = until - time.monotonic()
             if answer.token or rest <= 0:
                 return answer

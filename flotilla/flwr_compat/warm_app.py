@@ -1,9 +1,14 @@
 """A bundle's ClientApp that stays loaded: a process is forked from it for each message.
 
 Loading the app is most of what a short message costs. It is done once for a bundle, in a process that does nothing
-else; each message has a process of its own all the same, and what that one changes ends with it. It knows no token and
-has no connection: it is handed the request through a socket, and hands the reply back. So nobody outside ever sees half
-a reply, whatever happens to it.
+else (`load_app.py`); each message has a process of its own all the same, and what that one changes ends with it. It is
+handed the request through a socket, and hands the reply back. So nobody outside ever sees half a reply, whatever
+happens to it. An app that cannot be forked from gets one message: its process is then the message's too, and the next
+has another, as with Flower's own.
+
+All these processes are forked from the executor, during the first message for a bundle. They have none of its
+connections. What its memory held at that time, the token of that message and the executor's secret too, is in theirs:
+they run as the same user, who could read either in any case.
 
 Loaded by the program `executor`, by path; nothing of ours is imported here.
 """
@@ -11,25 +16,23 @@ Loaded by the program `executor`, by path; nothing of ours is imported here.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import os
+import select
+import signal
 import socket
+import stat
 import sys
-import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NoReturn
 
 from flwr.app import Context, Error, Message
 from flwr.app.message import remove_content_from_message
-from flwr.cli.install import install_from_fab
 from flwr.clientapp import ClientApp
 from flwr.clientapp.client_app import LoadClientAppError
-from flwr.clientapp.utils import get_load_client_app_fn
-from flwr.common.config import get_project_dir
 from flwr.common.constant import ErrorCode, SubStatus
 from flwr.common.serde import context_from_proto, context_to_proto, message_to_proto
 from flwr.proto.message_pb2 import PushObjectRequest
@@ -37,16 +40,19 @@ from flwr.proto.runtime_pb2 import PullTaskInputResponse, PushAppMessagesRequest
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree, no_object_id_recompute
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.supercore.utils import get_flwr_home
 
-READY = b"r"  # what a message's process says first: from now on it reads
+load_app: Any = sys.modules["_flotilla_load_app"]  # the executor has loaded it
+
+READY, READ = b"r", b"d"  # what a message's process says: from now on it reads; it has read all of its request
 _IDLE = 900.0  # seconds without a message after which an app's memory is given back
 _MOST = 1 << 31  # bytes of a frame; protobuf's own limit
+_MOST_FRAMES, _MOST_OF_ALL = 1 << 16, 1 << 33  # of a reply, and their bytes
 _CHUNK = 1 << 22
 
 
 def fork(work: Callable[..., None], *arguments: Any) -> int:
     """Do some work in a child, which never returns from here; the child's process id."""
+    _flush()  # else what is not written yet is written by the child as well
     pid = os.fork()
     if not pid:
         _do_and_leave(work, *arguments)
@@ -62,10 +68,14 @@ def _do_and_leave(work: Callable[..., None], *arguments: Any) -> NoReturn:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:
         traceback.print_exc()
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    _flush()
     os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 class WarmApp:
@@ -73,13 +83,31 @@ class WarmApp:
 
     Args:
         task: of the first message.
+
+    Raises:
+        OSError: there can be no other process, or socket.
     """
 
     def __init__(self, task: PullTaskInputResponse) -> None:
         self.hash = task.fab.hash_str
         self._place, theirs = socket.socketpair()
-        fork(_be_app, theirs, self._place, task)
-        theirs.close()
+        with theirs:
+            try:
+                self._pid = fork(_be_app, theirs, task)
+            except OSError:
+                self.close()
+                raise
+
+    def fileno(self) -> int:
+        """Of what is readable when the last message's process has ended."""
+        return self._place.fileno()
+
+    def gone(self) -> bool:
+        """Whether the app's own process has ended."""
+        try:
+            return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True
 
     def begin(self) -> socket.socket:
         """Fork a process for a message; the socket through which it gets it.
@@ -96,17 +124,33 @@ class WarmApp:
                 raise
         return ours
 
-    def ended(self) -> str:
-        """How the last message's process ended, in words, once it has."""
-        with contextlib.suppress(OSError):
-            if status := self._place.recv(16):
-                code = int(status)
-                return f"killed by signal {-code}" if code < 0 else f"ended by exit code {code}"
+    def ended(self, seconds: float) -> str:
+        """How the last message's process ended, in words; "" if it has not after so many seconds."""
+        until = time.monotonic() + seconds
+        with contextlib.suppress(OSError, ValueError):
+            if select.select([self._place], [], [], seconds)[0] and (status := self._place.recv(16)):
+                return _in_words(int(status))
+        while not self.gone():
+            if time.monotonic() > until:
+                return ""
+            time.sleep(0.01)
+        with contextlib.suppress(ChildProcessError):  # the message's process was the app's, or both are gone
+            return _in_words(os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1]))
         return "lost"
 
     def close(self) -> None:
         """Let the app's process end."""
         self._place.close()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self.close()
+        if not self.gone():
+            os.kill(self._pid, signal.SIGKILL)
+
+
+def _in_words(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"ended by exit code {code}"
 
 
 def send(place: socket.socket, content: bytes) -> None:
@@ -115,31 +159,41 @@ def send(place: socket.socket, content: bytes) -> None:
     place.sendall(content)
 
 
-def receive(place: socket.socket) -> bytes:
-    """Receive one frame.
+def receive(place: socket.socket, wait: Callable[[], None] = lambda: None) -> bytes:
+    """Receive one frame, waiting before each of its parts.
 
     Raises:
         EOFError: the other end is gone.
         ValueError: it is larger than frames are.
     """
-    size = int.from_bytes(_exactly(place, 8), "big")
+    size = int.from_bytes(_exactly(place, 8, wait), "big")
     if size > _MOST:
         raise ValueError(f"a frame of {size} bytes")
-    return _exactly(place, size)
+    return _exactly(place, size, wait)
 
 
-def received(place: socket.socket) -> list[bytes]:
-    """All frames of a reply: what announces it, its objects, the task's output."""
-    frames = [receive(place)]
-    while frame := receive(place):
+def received(place: socket.socket, wait: Callable[[], None] = lambda: None) -> list[bytes]:
+    """All frames of a reply: what announces it, its objects, the task's output.
+
+    Raises:
+        EOFError: the other end is gone.
+        ValueError: there are more of them, or more bytes, than a reply has.
+    """
+    frames = [receive(place, wait)]
+    size = len(frames[0])
+    while frame := receive(place, wait):
         frames.append(frame)
-    return [*frames, receive(place)]
+        size += len(frame)
+        if len(frames) > _MOST_FRAMES or size > _MOST_OF_ALL:
+            raise ValueError(f"{len(frames)} frames of {size} bytes")
+    return [*frames, receive(place, wait)]
 
 
-def _exactly(place: socket.socket, size: int) -> bytes:
+def _exactly(place: socket.socket, size: int, wait: Callable[[], None]) -> bytes:
     """So many bytes; memory grows with what has come, not with what was announced."""
     content = bytearray()
     while len(content) < size:
+        wait()
         part = place.recv(min(size - len(content), _CHUNK))
         if not part:
             raise EOFError("the other end of a message's socket is gone")
@@ -165,14 +219,10 @@ def reply_frames(reply: Message) -> tuple[PushAppMessagesRequest, Iterator[PushO
     return announced, contents()
 
 
-def _be_app(place: socket.socket, unwanted: socket.socket, task: PullTaskInputResponse) -> None:
+def _be_app(place: socket.socket, task: PullTaskInputResponse) -> None:
     """Load the app and fork a process for each message, until nobody can ask any more."""
-    unwanted.close()
-    app: ClientApp | Exception
-    try:
-        app = _load(task)
-    except Exception as error:
-        app = error
+    _let_go(place.fileno())
+    loaded = load_app.load(task)
     task.fab.content = b""
     gc.collect()
     gc.freeze()  # the collector must not touch, and so copy, what messages' processes share
@@ -182,43 +232,43 @@ def _be_app(place: socket.socket, unwanted: socket.socket, task: PullTaskInputRe
             asked, numbers, _, _ = socket.recv_fds(place, 1, 1)
             if not asked:
                 return
-            pid = fork(_be_client, numbers[0], place, app)
-            os.close(numbers[0])
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            place.sendall(b"%d" % code)
-            if isinstance(app, Exception):  # the next message may have better luck
+            if isinstance(loaded.app, Exception) or not loaded.forkable:  # the next message is another process's
+                _be_client(numbers[0], loaded.app)
                 return
+            pid = fork(_be_forked_client, numbers[0], place, loaded)
+            os.close(numbers[0])
+            place.sendall(b"%d" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
-def _load(task: PullTaskInputResponse) -> ClientApp:
-    """Unpack a bundle, if it is not there, and import its app."""
-    run, fab = task.run, task.fab
-    home, folder = get_flwr_home(), get_project_dir(run.fab_id, run.fab_version, fab.hash_str)
-    load = get_load_client_app_fn("", None, True)
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # The other nodes of this host wait, and then find what is compiled here.
-        with (home / "loading.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.exists():
-                # In one step: flwr would use what is half there as it is.
-                with tempfile.TemporaryDirectory(dir=home, prefix="unpacking-") as staged:
-                    install_from_fab(fab.content, Path(staged), skip_prompt=True).rename(folder)
-                return load(run.fab_id, run.fab_version, fab.hash_str)
-    return load(run.fab_id, run.fab_version, fab.hash_str)
+def _let_go(but: int) -> None:
+    """Leave the executor's connections to it: these numbers, but for the standard ones, are of nothing here."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in map(int, os.listdir("/dev/fd")):
+        with contextlib.suppress(OSError):  # that of the listing itself
+            if number > 2 and number != but and stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.dup2(nothing, number, inheritable=False)  # not closed: there are objects that hold the number
+    os.close(nothing)
 
 
-def _be_client(number: int, unwanted: socket.socket, app: ClientApp | Exception) -> None:
-    """Be the process of one message."""
+def _be_forked_client(number: int, unwanted: socket.socket, loaded: Any) -> None:
     unwanted.close()
+    loaded.settle()
+    _be_client(number, loaded.app)
+
+
+def _be_client(number: int, app: ClientApp | Exception) -> None:
+    """Be the process of one message."""
     place = socket.socket(fileno=number)
+    place.settimeout(None)  # an app may have set a default
     place.sendall(READY)
     task = PullTaskInputResponse.FromString(receive(place))
     contents: dict[str, bytes] = {}
     while frame := receive(place):
         one = PushObjectRequest.FromString(frame)
         contents[one.object_id] = one.object_content
-    threading.Thread(target=_watch, args=(place,), daemon=True).start()
+    place.sendall(READ)
+    done = threading.Event()
+    threading.Thread(target=_watch, args=(place, done), daemon=True).start()
     context = context_from_proto(task.context)
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, context.run_id, context.node_id
     message = inflate_object_from_contents(name := one.object_id, contents)
@@ -231,6 +281,8 @@ def _be_client(number: int, unwanted: socket.socket, app: ClientApp | Exception)
         send(place, made.SerializeToString())
     send(place, b"")
     output = PushTaskOutputRequest(context=context_to_proto(context), sub_status=status, details=details)
+    _flush()
+    done.set()
     send(place, output.SerializeToString())
 
 
@@ -249,8 +301,9 @@ def _reply(app: ClientApp | Exception, message: Message, context: Context) -> tu
         return Message(Error(code, reason), reply_to=message), SubStatus.FAILED, reason
 
 
-def _watch(place: socket.socket) -> None:
+def _watch(place: socket.socket, done: threading.Event) -> None:
     """End this process when nobody waits for its reply any more."""
     with contextlib.suppress(OSError):
         place.recv(1)
-    os._exit(1)
+    if not done.is_set():
+        os._exit(1)

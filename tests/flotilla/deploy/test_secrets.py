@@ -54,7 +54,7 @@ def test_an_image_gets_only_what_is_listed() -> None:
     assert allowed == [
         "locks/device.txt",
         *(f"flotilla/{name}.py" for name in ("__init__", "deploy/__init__")),
-        *(f"flotilla/flwr_compat/{name}.py" for name in ("executor", "warm_app")),
+        *(f"flotilla/flwr_compat/{name}.py" for name in ("executor", "node_tasks", "warm_app", "load_app")),
         "flotilla/deploy/tls_keys.py",
     ]
     for name in allowed:

@@ -22,7 +22,16 @@ def test_private_modules_of_flwr_come_through_the_door(file: Path) -> None:
 
 
 PROGRAMS = [
-    *("actor_pool", "app_process", "bundle_code", "cluster_nodes", "executor", "quick_simulation"),
+    *(
+        "actor_pool",
+        "app_process",
+        "bundle_code",
+        "cluster_nodes",
+        "executor",
+        "load_app",
+        "node_tasks",
+        "quick_simulation",
+    ),
     *("ray_ahead", "ray_backend", "ray_cluster", "ray_worker", "readiness", "supernode", "warm_app"),
 ]
 

@@ -172,14 +172,14 @@ def node(tmp_path: Path) -> Node:
 
 
 @pytest.fixture
-def tasks(node: Node) -> Iterator[executor.Tasks]:
-    made = executor.Tasks(node)
+def tasks(node: Node) -> Iterator[Any]:
+    made = executor.node_tasks.Tasks(node)
     yield made
     if made._app is not None:
         made._app.close()
 
 
-def test_a_process_for_each_message_and_one_app(node: Node, tasks: executor.Tasks) -> None:
+def test_a_process_for_each_message_and_one_app(node: Node, tasks: Any) -> None:
     said = []
     for what in ("one", "two"):
         node.ask(what)
@@ -193,14 +193,14 @@ def test_a_process_for_each_message_and_one_app(node: Node, tasks: executor.Task
     assert len(node.confirmed) == 2
 
 
-def test_a_task_that_is_there_before_its_message(node: Node, tasks: executor.Tasks) -> None:
+def test_a_task_that_is_there_before_its_message(node: Node, tasks: Any) -> None:
     node.ask("one")
     node.late = 2
     tasks.do()
     assert node.reply().content["config"]["calls"] == 1
 
 
-def test_another_bundle_is_another_app(node: Node, tasks: executor.Tasks, tmp_path: Path) -> None:
+def test_another_bundle_is_another_app(node: Node, tasks: Any, tmp_path: Path) -> None:
     node.ask("one")
     tasks.do()
     first = node.reply().content["config"]["loaded"]
@@ -212,7 +212,7 @@ def test_another_bundle_is_another_app(node: Node, tasks: executor.Tasks, tmp_pa
     assert psutil.wait_procs([psutil.Process(first)] if psutil.pid_exists(first) else [], timeout=10)[1] == []
 
 
-def test_one_that_is_killed_costs_its_reply_and_nothing_else(node: Node, tasks: executor.Tasks) -> None:
+def test_one_that_is_killed_costs_its_reply_and_nothing_else(node: Node, tasks: Any) -> None:
     node.ask("die")
     tasks.do()
     assert (node.reply().error.code, node.reply().error.reason) == (8, "The ClientApp was killed by signal 9.")
@@ -223,9 +223,7 @@ def test_one_that_is_killed_costs_its_reply_and_nothing_else(node: Node, tasks: 
     assert node.reply().content["config"]["calls"] == 1
 
 
-def test_one_that_dies_in_the_middle_of_its_reply(
-    node: Node, tasks: executor.Tasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_that_dies_in_the_middle_of_its_reply(node: Node, tasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SuperNode, which would wait for the rest for ever, hears nothing of that reply."""
     send, test, sent = executor.warm.send, os.getpid(), []
 
@@ -243,13 +241,13 @@ def test_one_that_dies_in_the_middle_of_its_reply(
     assert node.calls.count("PushMessages") == 1
 
 
-def test_errors_are_flwrs(node: Node, tasks: executor.Tasks) -> None:
+def test_errors_are_flwrs(node: Node, tasks: Any) -> None:
     node.ask("fail")
     tasks.do()
     assert (node.reply().error.code, node.reply().error.reason) == (2, "<class 'RuntimeError'>:<'no'>")
 
 
-def test_an_app_that_cannot_be_loaded_is_tried_again(tasks: executor.Tasks, tmp_path: Path) -> None:
+def test_an_app_that_cannot_be_loaded_is_tried_again(tasks: Any, tmp_path: Path) -> None:
     node = tasks._client = Node(bundle(tmp_path / "bad", "from flwr.clientapp import ClientApp\napp = 3\n"))
     for _ in range(2):
         node.ask("one")
@@ -258,7 +256,7 @@ def test_an_app_that_cannot_be_loaded_is_tried_again(tasks: executor.Tasks, tmp_
         assert node.output.sub_status == "failed"
 
 
-def test_an_app_whose_process_is_gone_is_loaded_again(node: Node, tasks: executor.Tasks) -> None:
+def test_an_app_whose_process_is_gone_is_loaded_again(node: Node, tasks: Any) -> None:
     node.ask("one")
     tasks.do()
     loaded = node.reply().content["config"]["loaded"]
@@ -269,21 +267,21 @@ def test_an_app_whose_process_is_gone_is_loaded_again(node: Node, tasks: executo
     assert node.reply().content["config"]["calls"] == 1
 
 
-def test_who_has_no_supernode_any_more_ends(node: Node, tasks: executor.Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "_BEAT", 0.2)
+def test_who_has_no_supernode_any_more_ends(node: Node, tasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor.node_tasks, "_BEAT", 0.2)
     node.ask("sleep")
     node.known = False
     began = time.monotonic()
-    with pytest.raises(executor.Abandoned):
+    with pytest.raises(executor.node_tasks.Abandoned):
         tasks.do()
     assert time.monotonic() - began < 30
     assert all(not app.children() for app in psutil.Process().children())
 
 
-def test_a_task_says_that_it_is_alive(node: Node, tasks: executor.Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "_BEAT", 0.1)
+def test_a_task_says_that_it_is_alive(node: Node, tasks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor.node_tasks, "_BEAT", 0.1)
     node.ask("sleep")
     threading.Timer(2.0, lambda: setattr(node, "known", False)).start()
-    with pytest.raises(executor.Abandoned):
+    with pytest.raises(executor.node_tasks.Abandoned):
         tasks.do()
     assert node.calls.count("SendTaskHeartbeat") > 3

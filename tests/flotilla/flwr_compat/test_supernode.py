@@ -77,6 +77,38 @@ def test_but_not_for_ever(monkeypatch: Any) -> None:
     assert 0.15 < time.monotonic() - began < 3
 
 
+def test_a_question_whose_asker_is_gone_takes_no_task() -> None:
+    """The executor was killed, another one asks in its place, and then there is a task."""
+    tasks: list[str] = []
+    come, answers = threading.Event(), dict[str, str]()
+
+    def claim(request: Any, state: Any) -> Any:
+        return SimpleNamespace(token=tasks.pop() if tasks else "")
+
+    acquire = supernode.hold(claim, come)
+    askers = [
+        threading.Thread(target=lambda who: answers.update({who: acquire(None, None).token}), args=(who,))
+        for who in ("gone", "there")
+    ]
+    began = time.monotonic()
+    askers[0].start()
+    time.sleep(0.2)
+    askers[1].start()
+    askers[0].join(timeout=3)
+    assert answers == {"gone": ""}
+    assert time.monotonic() - began < 3
+    tasks.append("t")
+    come.set()
+    askers[1].join(timeout=10)
+    assert answers == {"gone": "", "there": "t"}
+
+
+def test_the_rest_of_the_clock_is_as_it_comes() -> None:
+    rests = supernode.Rests()
+    assert abs(rests.time() - time.time()) < 10
+    assert rests.perf_counter is time.perf_counter
+
+
 def test_flwrs_loop_is_what_is_patched() -> None:
     loop = importlib.import_module("flwr.supernode.start_client_internal")
     source = inspect.getsource(loop)

@@ -121,10 +121,12 @@ def test_a_supernode_is_restarted_mid_round(running: Running, tmp_path: Path) ->
 
 def test_a_killed_clientapp_costs_one_reply_and_no_waiting(running: Running, tmp_path: Path) -> None:
     running.wait(lambda: len(rows(running.run)) == 2)
-    while not any(row["rejected"] for row in rows(running.run)):  # one that has just begun is tried again
+    pause = 0.1  # before it has read, another one does it; after its reply it has ended: the moment is sought
+    while not any(row["rejected"] for row in rows(running.run)):
         number = len(rows(running.run)) + 1
         pid = running.next_client()
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = 1.5 * pause if pause < 2 else 0.1
         with contextlib.suppress(ProcessLookupError):  # it has ended
             os.kill(pid, signal.SIGKILL)
         running.diary.kills.append(Kill(part="ClientApp", node=0, at=time.monotonic(), number=number, incarnation=0))

@@ -22,7 +22,7 @@ from benchmarks.peers.memory import Peak, looking
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.scripts import seat
 
-_READY, _ROUND = 240.0, 300.0  # seconds
+_PATIENCE = 300.0  # seconds to wait for a word: that it is ready, that a round or everything is over
 _SAID = 600  # characters of what a script printed last
 
 
@@ -48,14 +48,15 @@ class Turn:
     up: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Contender:
     """A started library; use `contender`.
 
     Attributes:
         peer, processes, job: what runs.
         started: the process.
-        wire: lines of JSON to and fro.
+        wire: where it is told to go on.
+        said: its lines of JSON.
         counted: its CPU seconds.
         counts: folder in which its processes count.
         peak: its memory, looked at where nothing is timed.
@@ -68,7 +69,8 @@ class Contender:
     processes: int
     job: Job
     started: subprocess.Popen[bytes]
-    wire: TextIO
+    wire: socket.socket
+    said: TextIO
     counted: CpuTime
     counts: Path
     peak: Peak
@@ -91,7 +93,7 @@ class Contender:
 
     def finish(self) -> float | None:
         """The share of test examples that its last model names right, if it says."""
-        accuracy: float | None = self._heard("done", _READY)["accuracy"]
+        accuracy: float | None = self._heard("done")["accuracy"]
         return accuracy
 
     def heard_ready(self) -> None:
@@ -100,7 +102,7 @@ class Contender:
         Raises:
             Failed: it ended, or trains another network.
         """
-        self.facts = self._heard("ready", _READY)
+        self.facts = self._heard("ready")
         if self.facts["parameters"] != self.job.parameters:
             raise Failed(f"its network has {self.facts['parameters']:,} parameters, not {self.job.parameters:,}")
 
@@ -110,7 +112,7 @@ class Contender:
             used, began = self.counted.seconds, perf_counter()
             self._note_idle(used, began)
             self._tell()
-            self._heard("ended", _ROUND)
+            self._heard("ended")
             seconds = perf_counter() - began
         self.counted.look()
         self._rests = self.counted.seconds, perf_counter()
@@ -127,14 +129,18 @@ class Contender:
             self.idle.append((used - before) / (now - since))
 
     def _tell(self) -> None:
-        self.wire.write("go\n")
-        self.wire.flush()
-
-    def _heard(self, word: str, seconds: float) -> dict[str, Any]:
         try:
-            line = self.wire.readline()
+            self.wire.sendall(b"go\n")
+        except OSError:
+            raise Failed(f"it ended between two rounds; it printed: {self.printed()}") from None
+
+    def _heard(self, word: str) -> dict[str, Any]:
+        try:
+            line = self.said.readline()
         except TimeoutError:
-            raise Failed(f"nothing heard in {seconds:.0f} s; it printed: {self.printed()}") from None
+            raise Failed(f"nothing heard in {_PATIENCE:.0f} s; it printed: {self.printed()}") from None
+        except OSError:
+            line = ""
         if not line:
             raise Failed(f"it ended; it printed: {self.printed()}")
         said: dict[str, Any] = json.loads(line)
@@ -198,14 +204,15 @@ def contender(peer: Peer, processes: int, job: Job, *, python: str, data: Path, 
         try:
             with watched(counted):  # so that nobody is missed whose parent soon ends
                 wire = _accepted(listener, started, log)
-            with wire, wire.makefile("rw", encoding="utf-8") as lines:
-                wire.settimeout(max(_READY, _ROUND))
+            with wire, wire.makefile("r", encoding="utf-8") as lines:
+                wire.settimeout(_PATIENCE)
                 made = Contender(
                     peer=peer,
                     processes=processes,
                     job=job,
                     started=started,
-                    wire=lines,
+                    wire=wire,
+                    said=lines,
                     counted=counted,
                     counts=counts,
                     peak=Peak(lambda: counted.processes),
@@ -232,12 +239,12 @@ def printed(log: Path) -> str:
 
 def _accepted(listener: socket.socket, started: subprocess.Popen[bytes], log: Path) -> socket.socket:
     began = perf_counter()
-    while perf_counter() - began < _READY:
+    while perf_counter() - began < _PATIENCE:
         with suppress(TimeoutError):
             return listener.accept()[0]
         if started.poll() is not None:
             raise Failed(f"it ended with {started.returncode}; it printed: {printed(log)}")
-    raise Failed(f"not ready after {_READY:.0f} s; it printed: {printed(log)}")
+    raise Failed(f"not ready after {_PATIENCE:.0f} s; it printed: {printed(log)}")
 
 
 def _end(started: subprocess.Popen[bytes], counted: CpuTime) -> None:

@@ -26,14 +26,35 @@ def environments() -> Path:
     return Path(os.environ.get(FOLDER) or ROOT / ".venv-peers")
 
 
-def python_of(peer: Peer, say: Say) -> str:
-    """The Python of a library's environment, which is made if it is not there as asked for.
+class Installed:
+    """The environments of a run. What could not be installed is not tried again in it.
 
-    Raises:
-        NotInstalled: pip failed.
+    Args:
+        say: takes progress.
     """
-    if not peer.packages:
-        return sys.executable
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._failed: dict[str, NotInstalled] = {}
+
+    def python_of(self, peer: Peer) -> str:
+        """The Python of a library's environment, which is made if it is not there as asked for.
+
+        Raises:
+            NotInstalled: pip failed, now or before.
+        """
+        if not peer.packages:
+            return sys.executable
+        if before := self._failed.get(peer.name):
+            raise before
+        try:
+            return _installed(peer, self._say)
+        except NotInstalled as error:
+            self._failed[peer.name] = error
+            raise
+
+
+def _installed(peer: Peer, say: Say) -> str:
     folder = environments() / peer.environment
     asked = "\n".join(wanted(peer)) + "\n"
     stamp, python = folder / _STAMP, folder / "bin" / "python"

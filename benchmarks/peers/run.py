@@ -13,7 +13,7 @@ from time import perf_counter
 from benchmarks.document import DOCS, Say, replace_part
 from benchmarks.machine import machine
 from benchmarks.peers.contender import Contender, Failed, contender
-from benchmarks.peers.environments import NotInstalled, python_of
+from benchmarks.peers.environments import Installed, NotInstalled
 from benchmarks.peers.job import JOBS, Job
 from benchmarks.peers.peer import OURS, PEERS, Peer
 from benchmarks.peers.pictures import write_pictures
@@ -23,24 +23,27 @@ from benchmarks.task import Command, Options
 DOCUMENT = DOCS / "peers.md"
 
 
-def measured(job: Job, peers: Sequence[Peer], say: Say, turns: int = 0) -> list[Result]:
+def measured(
+    job: Job, peers: Sequence[Peer], say: Say, turns: int = 0, *, installed: Installed | None = None
+) -> list[Result]:
     """Let everybody do a job's rounds in turns.
 
     All are started and have warmed up before the first turn. What cannot be installed, does not start, trains another
-    network, takes another number of steps or ends is left out from there on, and named with the reason.
+    network, takes another number of steps or ends is left out from there on, ended, and named with the reason.
 
     Args:
         job: what is done.
         peers: who does it.
         say: takes progress.
         turns: rounds that count; 0 is what the job says.
+        installed: the environments of this run; None makes them where they are not there.
     """
-    turns = turns or job.turns
+    turns, installed = turns or job.turns, installed or Installed(say)
     results: dict[tuple[str, int], Result] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pictures-")))
         data = write_pictures(folder / job.name, job)
-        there = list[Contender]()
+        there = dict[Contender, ExitStack]()  # each with what ends it
 
         def leave_out(peer: Peer, reason: object) -> None:
             say(f"peers: {job.name}: {peer.name}: {reason}")
@@ -51,13 +54,14 @@ def measured(job: Job, peers: Sequence[Peer], say: Say, turns: int = 0) -> list[
                 leave_out(peer, peer.without[job.name])
                 continue
             for processes in peer.processes:
+                own = stack.enter_context(ExitStack())
                 try:
-                    made = stack.enter_context(
+                    made = own.enter_context(
                         contender(
                             peer,
                             processes or job.per_round,
                             job,
-                            python=python_of(peer, say),
+                            python=installed.python_of(peer),
                             data=data,
                             rounds=job.warm_up + turns,
                         )
@@ -65,9 +69,10 @@ def measured(job: Job, peers: Sequence[Peer], say: Say, turns: int = 0) -> list[
                     for _ in range(job.warm_up):
                         made.warm_up()
                 except (NotInstalled, Failed) as error:
+                    own.close()  # else it might compute in the turns of others
                     leave_out(peer, error)
                     break
-                there.append(made)
+                there[made] = own
                 say(f"peers: {job.name}: {peer.name}, {made.processes}: ready")
         for turn in range(turns):
             began = perf_counter()
@@ -75,12 +80,12 @@ def measured(job: Job, peers: Sequence[Peer], say: Say, turns: int = 0) -> list[
                 try:
                     one.turn()
                 except Failed as error:
-                    there.remove(one)
+                    there.pop(one).close()
                     leave_out(one.peer, error)
             say(f"peers: {job.name}: turn {turn + 1} of {turns}: {perf_counter() - began:.0f} s")
         for one in there:
             try:
-                results[one.peer.name, one.processes] = result_of(one, _beside(one, there), one.finish())
+                results[one.peer.name, one.processes] = result_of(one, _beside(one, list(there)), one.finish())
             except Failed as error:
                 leave_out(one.peer, error)
     order = [peer.name for peer in peers]
@@ -110,16 +115,16 @@ def _run(options: Options) -> int:
         found = json.loads(options.rows.read_text(encoding="utf-8"))
         made_on, results = found["machine"], [Result(**values) for values in found["results"]]
     else:
-        peers = chosen(options.only)
+        peers, installed = chosen(options.only), Installed(_say)
         for peer in peers:  # before anything is measured
             try:
-                python_of(peer, _say)
+                installed.python_of(peer)
             except NotInstalled as error:
                 _say(f"peers: {error}")
         made_on, results = machine(), []
         for name in options.parts:
             began = perf_counter()
-            results += measured(JOBS[name], peers, _say, options.turns)
+            results += measured(JOBS[name], peers, _say, options.turns, installed=installed)
             _say(f"peers: {name}: {perf_counter() - began:.0f} s")
     if options.json:
         written = {"machine": made_on, "results": [result.to_json() for result in results]}

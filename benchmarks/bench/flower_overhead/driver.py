@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from threading import Thread
@@ -56,14 +57,24 @@ class Pause:
 
 
 def probed_run(
-    keys: Mapping[str, Scalar], rounds: int, pause: Callable[[Round, Pause], None], *, timeout: float = 600.0
+    keys: Mapping[str, Scalar],
+    rounds: int,
+    pause: Callable[[Round, Pause], None],
+    *,
+    before: int = 1,
+    begin: Callable[[int], None] = lambda _: None,
+    run_folder: Path | None = None,
+    timeout: float = 600.0,
 ) -> None:
-    """Run a configuration under Ray through `flotilla run`, with a pause after each round but the first.
+    """Run a configuration under Ray through `flotilla run`, with a pause after each round but the first ones.
 
     Args:
         keys: run settings.
-        rounds: to be measured; there is one more, which meets the nodes and makes the models.
+        rounds: to be measured.
         pause: what happens in a pause.
+        before: so many more rounds before them; the very first one meets the nodes and makes the models.
+        begin: what happens before all rounds; is told how many numbers the server's state has.
+        run_folder: where the run is kept; None: nowhere.
         timeout: seconds for the whole run.
 
     Raises:
@@ -71,13 +82,13 @@ def probed_run(
     """
     with tempfile.TemporaryDirectory(prefix="probe-") as folder, _listener(Path(folder)) as listener:
         app = probed_app(Path(folder) / "app")
-        settings = {**keys, "num-server-rounds": rounds + 1}
+        settings = {**keys, "num-server-rounds": rounds + before}
         text = " ".join(f"{key}={json.dumps(value)}" for key, value in settings.items())
         command = [sys.executable, "-m", "flotilla", "run", str(app), "--run-config", text]
-        command += ["--run-dir", str(Path(folder) / "run")]
+        command += ["--run-dir", str(run_folder or Path(folder) / "run")]
         env = {**os.environ, ADDRESS: str(listener.address)}
         run = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        server = Thread(target=_take_turns, args=(listener, pause), daemon=True)
+        server = Thread(target=_take_turns, args=(listener, pause, before, begin), daemon=True)
         server.start()
         try:
             output, _ = run.communicate(timeout=timeout)
@@ -96,19 +107,21 @@ def _listener(folder: Path) -> Iterator[Listener]:
         yield listener
 
 
-def _take_turns(listener: Listener, pause: Callable[[Round, Pause], None]) -> None:
+def _take_turns(
+    listener: Listener, pause: Callable[[Round, Pause], None], before: int, begin: Callable[[int], None]
+) -> None:
     with listener.accept() as server:
-        first = True
-        while True:
+        begin(int(server.recv()))
+        server.send(None)
+        for ended in count(1):
             try:
                 said: dict[str, Any] = server.recv()
             except EOFError:
                 return
-            if not first:
+            if ended > before:
                 if said["accepted"] != said["selected"]:
                     raise RuntimeError(f"only {said['accepted']} of {said['selected']} clients answered")
                 pause(Round(**{field: said[field] for field in Round.__dataclass_fields__}), Pause(server))
-            first = False
             server.send(None)
 
 

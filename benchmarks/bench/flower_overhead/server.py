@@ -1,4 +1,4 @@
-"""Our ServerApp; after every round it tells the benchmark what the round took, and waits for its word."""
+"""Our ServerApp; it tells the benchmark the size of its state and what each round took, and waits for its word."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Probed(Run):
         self._steps = 0
         self._weigh = self.strategy.weigh
         self.strategy.weigh = self._noting  # type: ignore[method-assign]
+        self._benchmark.send(sum(tensor.numel() for tensor in self.strategy.state.values()))
+        self._benchmark.recv()
         self._began = perf_counter()
 
     def _noting(self, context: RoundContext, assignment: TrainAssignment, update: ClientUpdate) -> tuple[float, float]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
 from benchmarks.experiments.rank_tables import Place
 from flotilla.settings import SettingsError
 from flotilla.studies.results import read_results
+from server_app.folder.run_folder import CONFIG
 from server_app.tier_records import GLOBAL
 
 
@@ -32,7 +33,7 @@ class Row:
         run_bytes_up: of the whole run.
         cpu_seconds: of the whole run.
         run: name of its folder, which ends in a digest of all settings.
-        torch: version.
+        torch: version that it ran with.
     """
 
     part: str
@@ -63,6 +64,7 @@ def read_run(place: Place) -> list[Row]:
     if not results:
         raise SettingsError(skipped[0])
     (result,) = results
+    torch = torch_of(place.run)
 
     def row(tier: str, last: float, best: float) -> Row:
         told = place.last["tiers"].get(tier, {})
@@ -83,11 +85,23 @@ def read_run(place: Place) -> list[Row]:
             run_bytes_up=round(place.traffic[1]),
             cpu_seconds=round(place.seconds, 2),
             run=place.run.name,
-            torch=version("torch"),
+            torch=torch,
         )
 
     every = {GLOBAL: (result.last, result.best)} | {name: (one.last, one.best) for name, one in result.tiers.items()}
     return [row(tier, *scores) for tier, scores in every.items()]
+
+
+def torch_of(run: Path) -> str:
+    """The version of PyTorch that a run began with, from its folder; a run goes on with no other.
+
+    Raises:
+        SettingsError: its folder does not say.
+    """
+    try:
+        return str(json.loads((run / CONFIG).read_text(encoding="utf-8"))["versions"]["torch"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{run / CONFIG} does not say by which PyTorch it ran ({error})") from None
 
 
 def as_csv(rows: Iterable[Row]) -> str:

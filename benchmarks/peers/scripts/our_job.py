@@ -1,9 +1,14 @@
-"""A job as settings of ours."""
+"""A job as settings of ours, and the accuracy of our states."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
 from benchmarks.peers.job import Job
-from benchmarks.peers.scripts import seat
+from benchmarks.peers.scripts import plain, seat
 from protocol import Scalar
 
 _NETWORKS = {"flat": ("cnn-flat", "none"), "stages": ("cnn", "static-batch")}
@@ -37,3 +42,22 @@ def keys_of(job: Job) -> dict[str, Scalar]:
         "evaluate-every": 10_000,
         "checkpoint-every": 10_000,
     }
+
+
+def accuracy_of(job: Job, state: Iterable[Tensor]) -> float:
+    """Share of the test examples that the plain network names right with a state of ours.
+
+    Args:
+        job: what was done.
+        state: tensors in the order of the network's parameters.
+
+    Raises:
+        ValueError: it is another network's.
+    """
+    network = plain.network_of(job)
+    with torch.no_grad():
+        for own, tensor in zip(network.parameters(), state, strict=True):
+            if own.shape != tensor.shape:
+                raise ValueError(f"a tensor of shape {tuple(tensor.shape)} in place of one of {tuple(own.shape)}")
+            own.copy_(tensor)
+    return plain.accuracy(network, plain.Data(seat.data_folder()))

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from benchmarks.peers.scripts import plain, seat
-from benchmarks.peers.scripts.our_job import keys_of
+from benchmarks.peers.scripts import seat
+from benchmarks.peers.scripts.our_job import accuracy_of, keys_of
 from client_app.app import app
 from flotilla.local.directory import directory_of
 from flotilla.local.grid import LazyContexts, LocalGrid
@@ -45,11 +43,7 @@ def main() -> None:
                 raise RuntimeError(f"round {number}: {report.accepted} of {job.per_round} clients")
             seat.counter().add(down=report.bytes_down, up=report.bytes_up)
             taken.ended()
-    network = plain.network_of(job)
-    with torch.no_grad():
-        for theirs, tensor in zip(network.parameters(), strategy.state.values(), strict=True):
-            theirs.copy_(tensor)
-    taken.done(plain.accuracy(network, plain.Data(seat.data_folder())))
+    taken.done(accuracy_of(job, strategy.state.values()))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from benchmarks.experiments.evidence import limits, plan, settings, tables
 from benchmarks.experiments.evidence.command import DOCUMENT, NUMBERS, TITLES
 from benchmarks.experiments.evidence.left_out import OUT, WITHIN
 from benchmarks.experiments.evidence.peak import measured_bytes, step_bytes
-from benchmarks.experiments.evidence.rows import Row, as_csv, in_order, read_csv
+from benchmarks.experiments.evidence.rows import Row, as_csv, in_order, read_csv, torch_of
 from benchmarks.experiments.runs import metrics_of
 from flotilla.settings import SettingsError
 from strategies import METHODS
@@ -214,3 +214,11 @@ def test_a_killed_command_goes_on(tmp_path: Path) -> None:
     assert len({row.run for row in after}) == 6
     assert first.stat().st_mtime_ns == stamp  # what was finished was not run again
     assert json.loads(first.read_text())["status"] == "finished"
+
+
+def test_the_version_of_pytorch_is_the_runs_own_and_not_the_readers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"versions": {"torch": "1.0.0+old"}}', encoding="utf-8")
+    assert torch_of(tmp_path) == "1.0.0+old"
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(SettingsError, match="by which PyTorch"):
+        torch_of(tmp_path)

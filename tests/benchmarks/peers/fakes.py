@@ -18,6 +18,9 @@ def main(how: str) -> None:
         if how == "ends" and taken.left == 1:
             raise SystemExit("out of rounds")
         seat.counter().add(steps=job.steps - (how == "fewer-steps"), down=1000, up=500)
+        if how == "leaves" and taken.left == 2:
+            taken._say(ended=True)
+            raise SystemExit("gone between two rounds")
         taken.ended()
     taken.done(0.75)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.cpu_time import CpuTime
 from benchmarks.peers import contender as contenders
 from benchmarks.peers import run
-from benchmarks.peers.environments import NotInstalled, python_of, wanted
+from benchmarks.peers.environments import Installed, NotInstalled, wanted
 from benchmarks.peers.job import JOBS, Job
 from benchmarks.peers.peer import OURS, PEERS, Peer
 from benchmarks.peers.pictures import write_pictures
@@ -61,6 +63,7 @@ def test_everybody_has_turns_and_is_held_against_ours() -> None:
         ("other-network", f"{SMALL.parameters + 1:,} parameters"),
         ("fewer-steps", "11 optimiser steps, not 12"),
         ("ends", "out of rounds"),
+        ("leaves", "gone between two rounds"),
     ],
 )
 def test_who_does_something_else_is_left_out_and_named(how: str, reason: str) -> None:
@@ -82,8 +85,42 @@ def test_who_cannot_be_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
         raise NotInstalled("pip: ERROR: there is no such package")
 
     monkeypatch.setattr("benchmarks.peers.environments._run", refuse)
-    found = _measured(Peer(name="theirs", script="well", packages=("no-such==1",), environment="none"))
-    assert "no such package" in found["theirs, 0"].reason
+    peer = Peer(name="theirs", script="well", packages=("no-such==1",), environment="none")
+    assert "no such package" in _measured(peer)["theirs, 0"].reason
+
+
+def test_what_cannot_be_installed_is_tried_once_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FLOTILLA_PEERS", str(tmp_path))
+    tries = list[str]()
+
+    def refuse(command: Sequence[str], peer: Peer) -> None:
+        tries.append(peer.name)
+        raise NotInstalled("pip: ERROR: there is no such package")
+
+    monkeypatch.setattr("benchmarks.peers.environments._run", refuse)
+    peer = Peer(name="theirs", script="well", packages=("no-such==1",), environment="none")
+    installed = Installed(lambda _: None)
+    for _ in range(2):
+        results = run.measured(SMALL, [peer], lambda _: None, installed=installed)
+        assert "no such package" in results[0].reason
+    assert tries == ["theirs"]
+
+
+@pytest.mark.parametrize(("how", "turn"), [("fewer-steps", 1), ("leaves", 2)])
+def test_who_is_left_out_has_ended_before_the_others_go_on(
+    how: str, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, end = list[str](), contenders._end
+
+    def noting(started: subprocess.Popen[bytes], counted: CpuTime) -> None:
+        end(started, counted)
+        assert started.returncode is not None
+        told.append(f"end of {how if how in str(started.args) else 'others'}")
+
+    monkeypatch.setattr(contenders, "_end", noting)
+    run.measured(SMALL, [Peer(name="theirs", script=how), Peer(name=OURS, script="well")], told.append)
+    lines = [line.split(": ", 2)[-1].rpartition(": ")[0] or line for line in told]
+    assert lines.index(f"end of {how}") < lines.index(f"turn {turn} of 2") < lines.index("end of others")
 
 
 def test_an_environment_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -96,13 +133,14 @@ def test_an_environment_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr("benchmarks.peers.environments._run", note)
     peer = Peer(name="one", script="well", packages=("one==1",), environment="one")
-    assert python_of(peer, lambda _: None) == str(tmp_path / "one" / "bin" / "python")
+    python_of = Installed(lambda _: None).python_of
+    assert python_of(peer) == str(tmp_path / "one" / "bin" / "python")
     assert commands[-1][-2:] == [*wanted(peer)]
-    python_of(peer, lambda _: None)
+    python_of(peer)
     assert len(commands) == 2  # a venv, and what is in it
-    python_of(replace(peer, packages=("one==2",)), lambda _: None)
+    python_of(replace(peer, packages=("one==2",)))
     assert len(commands) == 4
-    assert python_of(Peer(name=OURS, script="ours"), lambda _: None) == sys.executable
+    assert python_of(Peer(name=OURS, script="ours")) == sys.executable
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=lambda job: job.name)

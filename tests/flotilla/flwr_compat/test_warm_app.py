@@ -89,10 +89,10 @@ def said(node: Node) -> ConfigRecord:
 
 
 def test_threads_are_those_that_a_process_of_its_own_would_have(doing: Doing, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, before = torch.get_num_threads, [3]
-    monkeypatch.setattr(torch, "get_num_threads", lambda: before.pop() if before else real())
-    head = "torch.ones(2_000_000).exp()\nthen = torch.get_num_threads()"
-    node = doing('torch.ones(2_000_000).exp()\nsaid["n"] = [then, torch.get_num_threads()]', head)
+    now = [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    node = doing('said["n"] = [then, torch.get_num_threads()]', "then = torch.get_num_threads()")
     assert said(node) == {"same": False, "n": [1, 3]}
 
 

@@ -30,7 +30,8 @@ class Adapter:
         alpha: the pairs' product is multiplied by α/R.
         targets: which layers have a pair: "linear" is all linear ones, "attention" those whose outputs attention takes
             or that take its outputs, "convolution" all convolutions without groups, else patterns of names of axes,
-            such as "hidden*": layers of both kinds that have one of these axes on either side.
+            such as "hidden*": layers of both kinds that have one of these axes on either side; each must be some
+            layer's.
         sketched: whether a part of rank r has α/r in front instead, so that a random part of the ranks counts as much,
             on average over draws, as all of them; then leading parts do not nest.
         merges: whether the weights that pairs stand beside are part of the state, held and sent, because products are
@@ -100,8 +101,8 @@ class Adapter:
         """What stands in front of the pairs of a part of this rank."""
         return self.alpha / (rank if self.sketched else self.rank)
 
-    def meant(self, dims: Iterable[Dim], *, attention: bool, convolution: bool = False) -> bool:
-        """Whether a layer is to have a pair.
+    def naming(self, dims: Iterable[Dim], *, attention: bool = False, convolution: bool = False) -> tuple[str, ...]:
+        """The targets that a layer is one of; it is to have a pair where there are some.
 
         Args:
             dims: of its weight.
@@ -110,7 +111,8 @@ class Adapter:
         """
         along = axes_along(dims)
         words = {CONVOLUTION} if convolution else {LINEAR, ATTENTION} if attention else {LINEAR}
-        return any(target in words or any(fnmatchcase(axis, target) for axis in along) for target in self.targets)
+        named = (one for one in self.targets if one in words or any(fnmatchcase(axis, one) for axis in along))
+        return tuple(named)
 
 
 def read_adapter(

@@ -32,6 +32,7 @@ A, B = "lora_A", "lora_B"
 ATTENDS = "ATTENDS"  # of modules whose linear layers are an attention's
 FACTOR = "_flotilla_factor"
 _TRANSPOSED = "_flotilla_transposed"
+_NAMED_BY = "_flotilla_named_by"
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d}  # by dimensions of the weight
 
 
@@ -49,6 +50,7 @@ def add_pair(
     sizes: Mapping[str, int],
     place: Place | None = None,
     transposed: bool = False,
+    named_by: tuple[str, ...] = (),
 ) -> None:
     """Give a module that has the weight of a linear layer (m, n) a pair of factors, zero, or a core between two.
 
@@ -62,6 +64,7 @@ def add_pair(
         sizes: kept ranks by axis; an axis that is absent is full.
         place: where in depth they stand; None: where the module does.
         transposed: whether the weight is stored as (n, m), as GPT-2's are.
+        named_by: the adapter's targets that mean it.
     """
     weight, axis = module.weight, rank_axis(path)
     assert isinstance(weight, Tensor)
@@ -70,6 +73,7 @@ def add_pair(
     if transposed:
         rows, columns, outputs, inputs = columns, rows, inputs, outputs
     setattr(module, _TRANSPOSED, transposed)
+    setattr(module, _NAMED_BY, named_by)
     rank = sizes.get(axis, adapter.rank)
     setattr(module, FACTOR, adapter.factor_of(rank))
     if adapter.dropout:
@@ -106,8 +110,9 @@ def add_pairs(network: nn.Module, adapter: Adapter, sizes: Mapping[str, int], *,
         if not (convolution or isinstance(module, nn.Linear)) or but(f"{path}.weight"):
             continue
         dims, above = declared_dims(module)["weight"], network.get_submodule(path.rpartition(".")[0])
-        if adapter.meant(dims, attention=getattr(above, ATTENDS, False), convolution=convolution):
-            add_pair(module, path, dims, adapter=adapter, sizes=sizes)
+        named = adapter.naming(dims, attention=getattr(above, ATTENDS, False), convolution=convolution)
+        if named:
+            add_pair(module, path, dims, adapter=adapter, sizes=sizes, named_by=named)
             module.register_forward_hook(_add_product)
 
 
@@ -131,6 +136,11 @@ def paths_of_pairs(network: nn.Module) -> list[str]:
 def is_transposed(module: nn.Module) -> bool:
     """Whether a layer has a pair and its weight is stored as (inputs, outputs)."""
     return bool(getattr(module, _TRANSPOSED, False))
+
+
+def targets_met(network: nn.Module) -> frozenset[str]:
+    """The targets of its adapter for which some layer has a pair."""
+    return frozenset(target for module in network.modules() for target in getattr(module, _NAMED_BY, ()))
 
 
 def names_of_pairs(network: nn.Module) -> frozenset[str]:

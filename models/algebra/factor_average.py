@@ -72,7 +72,7 @@ class FactorAverage(PartialAverage):
         self._scale, self._bytes, self._in_memory = 1.0, 0, in_memory
 
     def reset(self) -> None:
-        """Forget what was added."""
+        """Forget what was added; of the memory for stacks no more stays than twice what the last round's took."""
         super().reset()
         self._replies.clear()
         self._held_by.clear()
@@ -80,6 +80,7 @@ class FactorAverage(PartialAverage):
             self._places.popitem(last=False)
         self._known.clear()
         self._of.clear()
+        self._room.reset()
         self._scale, self._bytes = 1.0, 0
 
     def add(
@@ -96,6 +97,7 @@ class FactorAverage(PartialAverage):
         own = self._kept(difference)  # first: what fails here has not counted yet
         norm = super().add(submodel, difference, numerator, denominator, labels, norm=norm)
         self._bytes += 4 * difference.numel()
+        self._known.clear()
         self._of.clear()
         parts, step = self._paired_in(submodel), numerator / denominator
         self._held_by[id(parts)] = parts

@@ -56,8 +56,8 @@ def add_pairs_to_graphs(
         for node in layers:
             name = _weight(node)
             path = name.rpartition(".")[0]
-            meant = adapter.meant(dims[name], attention=node in attention, convolution=bool(_sides(node)))
-            if name != f"{path}.weight" or but(name) or not meant:
+            named = adapter.naming(dims[name], attention=node in attention, convolution=bool(_sides(node)))
+            if name != f"{path}.weight" or but(name) or not named:
                 continue
             if name not in done:
                 module = part.get_submodule(path)
@@ -69,6 +69,7 @@ def add_pairs_to_graphs(
                     sizes=sizes,
                     place=places[name],
                     transposed=_is(node, "addmm"),
+                    named_by=named,
                 )
                 done.add(name)
             _add_product(graph, node, path, part.get_submodule(path))

@@ -8,20 +8,22 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from models.adapters.adapter import HEAD, PAIR, Adapter
-from models.adapters.low_rank import beside_base, is_transposed
+from models.adapters.adapter import ATTENTION, CONVOLUTION, HEAD, LINEAR, PAIR, Adapter
+from models.adapters.low_rank import beside_base, is_transposed, targets_met
 from models.adapters.precision import lower_weights
-from models.algebra.axes import heads
+from models.algebra.axes import axes_along, heads
 from models.algebra.plans import Plan
 from models.algebra.precisions import FLOAT32
 from models.errors import SettingError
-from models.networks.build import blank, layout
+from models.networks.build import blank, layout, without_adapter
 from models.networks.network import ROWS
 from models.networks.registry import NETWORKS
 from models.networks.spec import EXITS, NetworkSpec
+from models.predictions import predictions
 from models.variants.per_size_parameters import PRIVATE
 
 SMALL = 16  # pixels a side
+_SHOWN = 12  # names of axes in an error
 
 
 @lru_cache(maxsize=64)
@@ -105,7 +107,9 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
         raise SettingError("adapter-targets", wanted, allowed)
     check_precision(spec, adapter.precision)
     network = blank(spec).train()
-    network(examples(spec, 2)).sum().backward()
+    _check_targets(spec, adapter, targets_met(network))
+    # Every exit: what only shallower ones use has no gradient from the deepest.
+    torch.autograd.backward([logits.sum() for logits in predictions(network, examples(spec, 2))])
     if adapter.merges and any(is_transposed(module) for module in network.modules()):
         allowed = f'"" with this method: {spec.name!r} has linear layers whose weights are stored as transposes'
         raise SettingError("adapter", told, allowed)
@@ -114,6 +118,28 @@ def _check_adapter(spec: NetworkSpec, adapter: Adapter) -> None:
         raise SettingError(
             "adapter", told, f'"": {spec.name!r} uses weights of {unused[0]!r} without calling the layer'
         )
+
+
+def _check_targets(spec: NetworkSpec, adapter: Adapter, met: frozenset[str]) -> None:
+    """See that every target is some layer's; the head's too, which is trained whole.
+
+    Raises:
+        SettingError: one is none's.
+    """
+    declared = layout(spec)
+    wholes = [declared.tensors[name].dims for name in heads(declared)]
+    met |= {target for dims in wholes if len(dims) == 2 for target in adapter.naming(dims)}
+    for target in adapter.targets if adapter.rank else ():
+        if target not in met:
+            axes = sorted(
+                {axis for tensor in layout(without_adapter(spec)).tensors.values() for axis in axes_along(tensor.dims)}
+            )
+            some = ", ".join(axes[:_SHOWN]) + (", …" if len(axes) > _SHOWN else "")
+            allowed = (
+                f"{LINEAR}, {ATTENTION}, {CONVOLUTION} or patterns of names of axes, each of which some layer of "
+                f"{spec.name!r} has; its axes: {some}"
+            )
+            raise SettingError("adapter-targets", target, allowed)
 
 
 def check_precision(spec: NetworkSpec, precision: str) -> None:
@@ -133,7 +159,7 @@ def check_precision(spec: NetworkSpec, precision: str) -> None:
         raise SettingError("base-precision", precision, allowed)
     try:
         with torch.no_grad():
-            network(examples(spec, 2))
+            predictions(network, examples(spec, 2))
     except RuntimeError:
         allowed = f"{FLOAT32} for {spec.name!r}, which uses weights of linear layers without calling them"
         raise SettingError("base-precision", precision, allowed) from None

@@ -24,7 +24,8 @@ class Round:
         context: what hooks are told.
         report: what happened, so far.
         assignments: what nodes are asked to train, in the order in which replies are added.
-        messages: the requests, in the same order; none once they have been sent.
+        messages: the requests, in the same order. A run's own rounds let go of them once they have been sent; Flower's
+            loop, which sends them itself, has them until the next round, as replies name them.
         bytes_down: encoded bytes of their arrays.
         secure: the groups whose sums are taken in place of replies; None takes each reply.
     """

@@ -216,6 +216,14 @@ VIT: dict[str, Any] = {
     "norm": "auto",
     "adapter_targets": "attention",
 }
+EXITS = {  # with convolutions of their own, which have pairs too
+    "model": "resnet",
+    "norm": "auto",
+    "widths": "4, 5, 6, 7",
+    "blocks": "1, 1, 1, 1",
+    "adapter_targets": "linear, convolution",
+    "tiers": "a:4@4, b:2@2, c:1@1",
+}
 WITH: list[dict[str, Any]] = [
     *({"codec": name} for name in ("float16", "qsgd", "topk", "ef21", "eden")),
     {"codec_down": "qsgd"},
@@ -229,6 +237,7 @@ WITH: list[dict[str, Any]] = [
     {"fraction_evaluate": 1.0},
     *({"method": name} for name in ("fedavg", "fedrolex", "dropout", "fedecover", "fjord", "fiarse")),
     *({"method": name, "tiers": "a:4@2, b:2@1"} for name in ("depthfl", "scalefl")),
+    *(EXITS | {"method": name} for name in ("depthfl", "scalefl")),
     {"adapter": "head", "method": "fedavg", "tiers": "a:1"},
     {"method": "fjord", "tiers": "a:4 int8, b:2 int8"},
     {**VIT, "method": "flora", "tiers": "a:4 bfloat16, b:2"},

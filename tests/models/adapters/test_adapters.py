@@ -128,6 +128,43 @@ def test_targets_are_kinds_of_layers_or_axes() -> None:
         pairs("nothing")
 
 
+@pytest.mark.parametrize(
+    ("name", "targets", "unmet"),
+    [
+        ("cnn-flat", ("linear", "convolutions"), "convolutions"),
+        ("vit", ("hidden*", "attenton"), "attenton"),
+        ("cnn-flat", ("attention", "conv1"), "attention"),
+    ],
+)
+def test_every_target_is_some_layers(name: str, targets: tuple[str, ...], unmet: str) -> None:
+    with pytest.raises(
+        SettingError, match=f"'{unmet}': allowed is linear, attention, convolution or .* axes"
+    ) as caught:
+        completed(replace((SPECS | CONVOLUTIONAL)[name], adapter=replace(LORA, targets=targets)))
+    assert (caught.value.key, caught.value.value) == ("adapter-targets", unmet)
+
+
+def test_a_head_is_a_layer_too() -> None:
+    """Of a network whose only linear layer is its head, "linear, convolution" says everything."""
+    alone = NetworkSpec("cnn", (1, 8, 8), 3, widths=(4, 5), norm="group")
+    found = layout(completed(replace(alone, adapter=EVERYWHERE)))
+    assert len(found.pairs) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "exits"),
+    [("resnet", "bottleneck"), ("resnet", "convolutional"), ("cnn", "bottleneck"), ("resnet", "plain")],
+)
+def test_pairs_of_shallower_exits_are_trained(name: str, exits: str) -> None:
+    """What only a shallower exit uses is used."""
+    plain = NetworkSpec(name, (1, 8, 8), 3, widths=(4, 5, 6, 7), norm="group", exits=exits)
+    if name == "resnet":
+        plain = replace(plain, blocks=(1, 1, 1, 1))
+    spec = completed(replace(plain, adapter=EVERYWHERE))
+    found = {pair.weight or pair.axis for pair in layout(spec).pairs}
+    assert any("exits.1.reduce" in name for name in found) == (exits != "plain")
+
+
 def test_convolutions_have_pairs_where_they_are_named() -> None:
     """By kind or by the axis of either side; their kernels stand behind the inputs of A."""
 

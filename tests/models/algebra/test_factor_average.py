@@ -195,6 +195,35 @@ def test_a_refused_difference_leaves_no_factors_and_reset_forgets() -> None:
     assert not factors(average, layout.pairs[0], drawn(layout, 0))
 
 
+def test_who_asks_before_the_last_reply_asks_again() -> None:
+    """What was found is of the replies until then: one more of the same part is another device."""
+    layout = pairs_layout()
+    part, before, average = submodel(layout, Plan()), drawn(layout, 9), FactorAverage(layout)
+    for count in (1, 2, 3):
+        average.add(part, torch.full((part.numel,), float(count)), 2.0 * count, 1.0 * count)
+        who = average.who(layout.pairs[0])
+        assert who is not None
+        assert (who.lengths, who.weights) == ([RANK] * count, [1.0, 2.0, 3.0][:count])
+    assert len(factors(average, layout.pairs[0], before)) == 3
+
+
+def test_rounds_of_other_devices_share_memory_and_nothing_else() -> None:
+    """Few after many, in other parts: as of an average that has seen no round before, and memory follows."""
+    layout = pairs_layout()
+    before, average, taken = drawn(layout, 9), FactorAverage(layout), []
+    for clients in ([0, 1, 2] * 8, [1], [2, 0], [1, 1], [2, 1, 0]):
+        parts, fresh = [submodel(layout, PLANS[i]) for i in clients], FactorAverage(layout)
+        for one in (average, fresh):
+            fold(one, parts, [(1.0, 1.0)] * len(parts))
+            one.finish(before)
+        found, wanted = average.stacks(layout.pairs, before), fresh.stacks(layout.pairs, before)
+        for stack, other in zip(found, wanted, strict=True):
+            assert torch.equal(stack.left, other.left)
+            assert torch.equal(stack.right, other.right)
+        taken.append(found.right.untyped_storage().nbytes() / found.right.nbytes)
+    assert max(taken[2:]) <= 2  # of what the round needs, once the largest one is two rounds past
+
+
 def test_of_a_sum_there_are_no_factors() -> None:
     layout = pairs_layout()
     part, average = submodel(layout, Plan()), FactorAverage(layout)

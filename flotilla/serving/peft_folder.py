@@ -18,7 +18,7 @@ from models.algebra.plans import Plan
 from models.algebra.rates import without_group
 from models.networks.bases import BASE
 from models.networks.build import layout, submodel
-from models.networks.peft_form import CONFIG, WEIGHTS, as_in_peft, names_in_peft, peft_config
+from models.networks.peft_form import CONFIG, WEIGHTS, as_in_peft, names_in_peft, not_in_peft, peft_config
 from models.networks.spec import NetworkSpec
 from server_app.folder.model_file import MODEL
 
@@ -56,7 +56,8 @@ def export_peft(run: Path, tier: str, out: Path | None = None, *, allow: Iterabl
 
     Raises:
         CannotLoad: as `load`.
-        CannotExport: the run had no such adapter, or the tier is cut in depth.
+        CannotExport: the run had no such adapter, the tier is cut in depth, or a convolution with a pair has another
+            geometry than peft's pair beside it would have.
         OSError: a file cannot be written.
     """
     with following_only(allow, run):
@@ -97,7 +98,12 @@ def write_peft(folder: Path, spec: NetworkSpec, state: Mapping[str, Tensor], bas
         spec: of the adapted network.
         state: the part's tensors, by name.
         base: what `base_model_name_or_path` is to say.
+
+    Raises:
+        CannotExport: a convolution has another geometry than peft's pair beside it would have.
     """
+    if why := not_in_peft(spec):
+        raise CannotExport(f"--to peft: {why}")
     names, rank = names_in_peft(spec), state[layout(spec).pairs[0].a].shape[0]
     theirs = as_in_peft(spec, {name: tensor.contiguous() for name, tensor in state.items()})
     content = save({names[name]: tensor for name, tensor in theirs.items()}, {"format": "pt"})

@@ -10,7 +10,7 @@ B is a device's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from math import prod, sqrt
 from typing import Any
@@ -33,6 +33,7 @@ ATTENDS = "ATTENDS"  # of modules whose linear layers are an attention's
 FACTOR = "_flotilla_factor"
 _TRANSPOSED = "_flotilla_transposed"
 _NAMED_BY = "_flotilla_named_by"
+GEOMETRY = "_flotilla_geometry"  # what a traced convolution has, as `beyond_zeros` says it
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d}  # by dimensions of the weight
 
 
@@ -136,6 +137,19 @@ def paths_of_pairs(network: nn.Module) -> list[str]:
 def is_transposed(module: nn.Module) -> bool:
     """Whether a layer has a pair and its weight is stored as (inputs, outputs)."""
     return bool(getattr(module, _TRANSPOSED, False))
+
+
+def beyond_zeros(module: nn.Module) -> str:
+    """What a convolution's geometry has beyond a kernel, a stride and zeros around the inputs, in words; or ""."""
+    if not isinstance(module, nn.Conv1d | nn.Conv2d):
+        return str(getattr(module, GEOMETRY, ""))
+    return geometry(module.dilation, module.padding_mode)
+
+
+def geometry(dilation: Iterable[int], mode: str) -> str:
+    """`beyond_zeros`, of a dilation and a mode of padding."""
+    found = ["a dilation"] if any(step != 1 for step in dilation) else []
+    return " and ".join(found if mode in ("zeros", "constant") else [*found, f"{mode} padding"])
 
 
 def targets_met(network: nn.Module) -> frozenset[str]:

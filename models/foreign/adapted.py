@@ -11,14 +11,14 @@ from torch import Tensor, fx, nn
 from models.adapters.adapter import Adapter
 from models.adapters.cores import CORE, HEADS
 from models.adapters.dropout import DROPOUT
-from models.adapters.low_rank import FACTOR, A, B, add_pair
+from models.adapters.low_rank import FACTOR, GEOMETRY, A, B, add_pair, geometry
 from models.algebra.axes import Dim, Place
 
 # Where a linear layer's operation has its inputs and its weight, which an `addmm` (GPT-2) has as (inputs, outputs).
 _LAYERS = {torch.ops.aten.linear.default: (0, 1), torch.ops.aten.addmm.default: (1, 2)}
 # Convolutions have inputs, weight, bias, stride, padding, dilation and groups.
 _CONVOLUTIONS = {getattr(torch.ops.aten, f"conv{n}d"): n for n in (1, 2)}
-_GROUPS = 6
+_DILATION, _GROUPS = 5, 6
 _MIXES = "scaled_dot_product_attention"
 
 
@@ -71,6 +71,7 @@ def add_pairs_to_graphs(
                     transposed=_is(node, "addmm"),
                     named_by=named,
                 )
+                setattr(module, GEOMETRY, _geometry(node, path))
                 done.add(name)
             _add_product(graph, node, path, part.get_submodule(path))
 
@@ -124,6 +125,21 @@ def _sides(node: fx.Node) -> int:
     if not isinstance(node.target, torch._ops.OpOverload) or (len(node.args) > _GROUPS and node.args[_GROUPS] != 1):
         return 0
     return _CONVOLUTIONS.get(node.target.overloadpacket, 0)
+
+
+def _geometry(node: fx.Node, path: str) -> str:
+    """What `beyond_zeros` says of a layer: other padding than zeros is an operation of its own before it.
+
+    Nothing of it is the layer's where another module pads, as that module does so in whatever adds a pair.
+    """
+    if not _sides(node):
+        return ""
+    dilation = node.args[_DILATION] if len(node.args) > _DILATION else ()
+    before, mode = node.args[0], "zeros"
+    if isinstance(before, fx.Node) and _is(before, "pad") and len(before.args) > 2:
+        stack = [module for module, *_ in (before.meta.get("nn_module_stack") or {}).values()]
+        mode = str(before.args[2]) if not stack or stack[-1] == path else mode
+    return geometry(dilation if isinstance(dilation, list | tuple) else (dilation,), mode)  # type: ignore[arg-type]
 
 
 def _diagonal(graph: fx.Graph, path: str, count: int) -> fx.Node:

@@ -3,7 +3,9 @@
 Source: peft 0.21, `peft.utils.save_and_load` (names: "base_model.model.", the layer, ".lora_A.weight"; of layers that
 are trained whole the name alone) and `peft.tuners.lora.LoraConfig`. A layer's product there counts lora_alpha/r, with
 the rank r of the file; so the part of a lower rank r has α·r/R for its lora_alpha, or α where a part has α/r in front
-(`Adapter.sketched`). A convolution's factors are convolutions there: A (r, n, kernel) and B (m, r, 1, 1).
+(`Adapter.sketched`). A convolution's factors are convolutions there: A (r, n, kernel) and B (m, r, 1, 1). A has the
+layer's kernel, stride and padding, but zeros around its inputs and no dilation whatever the layer has, so networks with
+pairs beside other ones have no such form (`not_in_peft`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from models.adapters.adapter import PAIR
-from models.adapters.low_rank import A, B, is_transposed, paths_of_pairs
+from models.adapters.low_rank import A, B, beyond_zeros, is_transposed, paths_of_pairs
 from models.algebra.axes import heads
 from models.networks.build import blank, layout, without_adapter
 from models.networks.spec import NetworkSpec
@@ -51,6 +53,14 @@ def names_in_peft(spec: NetworkSpec) -> dict[str, str]:
     found = {name: f"{_START}{name[skipped:]}" for name in heads(alone)}
     found |= {name: f"{_START}{name[skipped:]}.weight" for pair in adapted.pairs for name in (pair.a, pair.b)}
     return {name: found[name] for name in adapted.tensors if name in found}
+
+
+def not_in_peft(spec: NetworkSpec) -> str:
+    """Why peft would compute something else from these pairs, in words; "" where it would not."""
+    with torch.device("meta"):
+        network = blank(spec)
+    found = ((path, beyond_zeros(network.get_submodule(path))) for path in paths_of_pairs(network))
+    return next((f"{path!r} has {what}, which peft's pairs beside it have not" for path, what in found if what), "")
 
 
 def as_in_peft(spec: NetworkSpec, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,9 +159,11 @@ def state_in_peft(folder: Path, spec: NetworkSpec) -> dict[str, Tensor]:
 
     Raises:
         ValueError: the file cannot be read, lacks a tensor, or has another rank, other layers, or a form of LoRA that
-            the network has not; one line.
+            the network has not, or the network has convolutions that peft would treat otherwise; one line.
     """
     assert spec.adapter is not None
+    if why := not_in_peft(spec):
+        raise ValueError(f"{folder} cannot be read: {why}")
     if spec.adapter.form != PAIR:
         raise ValueError(f"{folder} has pairs of factors, of which this run trains none")
     config = read_config(folder)

@@ -21,14 +21,22 @@ from strategies.tiers.tier import parse_ranks
 
 RANK = 4
 SPEC = NetworkSpec("mlp", (1, 4, 4), 5, widths=(9, 7), norm="none", adapter=Adapter(rank=RANK, alpha=8.0))
+CONVOLUTIONS = NetworkSpec(
+    "cnn-flat",
+    (1, 8, 8),
+    5,
+    widths=(5, 6, 7),
+    norm="none",
+    adapter=Adapter(rank=RANK, alpha=8.0, targets=("linear", "convolution")),
+)
 SETTINGS = Settings(tiers=parse_ranks("a:4, b:2, c:1", RANK), nodes=4)
 RANKS = [4, 2, 2, 1]
 EXAMPLES = [10, 30, 5, 40]
 SHARES = [n / sum(EXAMPLES) for n in EXAMPLES]
 
 
-def made(method: str, **options: Any) -> FlowerStrategy:
-    return METHODS[method](SPEC, SETTINGS, **options)
+def made(method: str, spec: NetworkSpec = SPEC, **options: Any) -> FlowerStrategy:
+    return METHODS[method](spec, SETTINGS, **options)
 
 
 @dataclass(frozen=True, kw_only=True)

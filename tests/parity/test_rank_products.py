@@ -17,6 +17,7 @@ from models.networks.build import submodel
 from strategies import METHODS
 from strategies.methods.ranks.products import Refactored
 from tests.parity.rank_rounds import (
+    CONVOLUTIONS,
     EXAMPLES,
     RANK,
     RANKS,
@@ -60,6 +61,15 @@ def test_the_new_pair_is_the_best_for_the_product(method: str, product: Callable
         # and a device of rank 2 starts with the best two of them
         u, values, vh = torch.linalg.svd(wanted)
         assert near(done.after[pair.b][:, :2] @ done.after[pair.a][:2], (u[:, :2] * values[:2]) @ vh[:2])
+
+
+@pytest.mark.parametrize("method", ["flexlora", "hlora", "raflora"])
+def test_of_no_more_than_r_ranks_nothing_is_lost_beside_convolutions_either(method: str) -> None:
+    """Four devices of one rank each: the new pairs have the sum of their products, kernels and all."""
+    done = replied(method, plans=[Plan(Fraction(1, RANK))] * len(RANKS), spec=CONVOLUTIONS)
+    assert len(done.pairs) == 3
+    for pair in done.pairs:
+        assert near(done.after[pair.b] @ done.after[pair.a], mean_product(done, pair), 1e-5)
 
 
 def test_who_carries_the_values() -> None:

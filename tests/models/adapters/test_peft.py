@@ -21,7 +21,7 @@ from models.networks.named import bert_tiny, library
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from models.registry import following
-from tests.models.foreign.nets import Joined
+from tests.models.foreign.nets import Geometry, Joined
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # peft's and transformers' own
 
@@ -88,14 +88,18 @@ def test_an_adapter_that_peft_made(tmp_path: Path) -> None:
         assert torch.allclose(adapted(x, attention_mask=x.ne(0).long()).logits, ours, atol=1e-5)
 
 
-def test_convolutions_both_ways(tmp_path: Path) -> None:
-    """An ordinary module with a concatenation, of whose convolutions one has groups: peft's logits are our part's."""
+@pytest.mark.parametrize(
+    ("net", "options"), [(Joined, {}), (Geometry, {}), (Geometry, {"outside": True})], ids=["joined", "same", "padded"]
+)
+def test_convolutions_both_ways(tmp_path: Path, net: type[torch.nn.Module], options: dict[str, bool]) -> None:
+    """Ordinary modules, one with a concatenation and groups, some that pad: peft's logits are our part's."""
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     peft = library("peft", "bert-tiny")
     with following(["tests.*"]):
         adapter = Adapter(rank=4, alpha=8.0, targets=("convolution",))
-        spec = completed(NetworkSpec("tests.models.foreign.nets:Joined", (1, 8, 8), 10, adapter=adapter))
+        alone = NetworkSpec(f"tests.models.foreign.nets:{net.__name__}", (1, 8, 8), 10, adapter=adapter)
+        spec = completed(replace(alone, options=tuple(options.items())))
         whole, draws = first_state(without_adapter(spec), 1), torch_generator(5, 0, "server", "test")
         spec = replace(spec, base=base_store.hold({name: whole[name] for name in layout(spec).frozen}))
         state = {n: t + 0.2 * torch.randn(t.shape, generator=draws) for n, t in initial_state(spec, draws).items()}
@@ -103,7 +107,7 @@ def test_convolutions_both_ways(tmp_path: Path) -> None:
         for rank in (4, 1):
             plan, folder = Plan(Fraction(rank, 4)), tmp_path / f"rank{rank}"
             write_peft(folder, spec, submodel(spec, plan).gather(state), "")
-            theirs = Joined()
+            theirs = net(**options)
             theirs.load_state_dict(whole)
             with torch.no_grad():
                 plain = theirs.eval()(x)

@@ -9,11 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flotilla.serving.formats.runtime import CannotExport
+from flotilla.serving.peft_folder import write_peft
 from models.adapters.adapter import Adapter
 from models.networks.build import layout
 from models.networks.complete import completed
 from models.networks.peft_form import CONFIG, WEIGHTS, names_in_peft, peft_config, state_in_peft
 from models.networks.spec import NetworkSpec
+from models.registry import following
 
 LORA = Adapter(rank=4, alpha=8.0)
 SPEC = completed(NetworkSpec("mlp", (1, 4, 4), 3, widths=(10, 6), norm="none", adapter=LORA))
@@ -72,3 +75,39 @@ def test_a_damaged_configuration_is_refused_in_a_line(said: str, tmp_path: Path)
 def test_what_is_finite_only_before_it_is_scaled_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="finite"):
         state_in_peft(folder_with(tmp_path, '"r": 4, "lora_alpha": 1e30', 1e30), SPEC)
+
+
+def convolutions(targets: str = "convolution", **options: object) -> NetworkSpec:
+    adapter = replace(LORA, targets=(targets,))
+    spec = NetworkSpec("tests.models.foreign.nets:Geometry", (1, 8, 8), 10, adapter=adapter)
+    return completed(replace(spec, options=tuple(options.items())))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"dilation": 2}, "a dilation"),
+        ({"dilation": 2, "padding": 2}, "a dilation"),
+        *(({"mode": mode, "padding": 1}, f"{mode} padding") for mode in ("reflect", "replicate", "circular")),
+        ({"mode": "reflect"}, "reflect padding"),
+        ({"mode": "circular", "dilation": 2}, "a dilation and circular padding"),
+    ],
+)
+def test_convolutions_that_peft_has_not_are_refused(options: dict[str, object], why: str, tmp_path: Path) -> None:
+    with following(["tests.*"]):
+        spec = convolutions(**options)
+        state = {name: torch.zeros(one.shape) for name, one in layout(spec).tensors.items()}
+        with pytest.raises(CannotExport, match=f"'first' has {why}, which"):
+            write_peft(tmp_path, spec, state, "")
+        (tmp_path / CONFIG).write_text('{"peft_type": "LORA"}')
+        with pytest.raises(ValueError, match=f"'first' has {why}, which"):
+            state_in_peft(tmp_path, spec)
+
+
+@pytest.mark.parametrize("options", [{}, {"padding": 1}, {"outside": True}])
+def test_convolutions_that_peft_has_are_not(options: dict[str, object], tmp_path: Path) -> None:
+    with following(["tests.*"]):
+        spec = convolutions(**options)
+        state = {name: torch.ones(one.shape) for name, one in layout(spec).tensors.items()}
+        assert write_peft(tmp_path, spec, state, "") > 0
+        assert set(state_in_peft(tmp_path, spec)) == set(state)

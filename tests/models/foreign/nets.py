@@ -85,6 +85,19 @@ class Joined(nn.Module):
         return self.last(torch.cat([x, F.relu(y)], 1).mean((2, 3)))
 
 
+class Geometry(nn.Module):
+    """Two convolutions: the first pads by itself, or another module does."""
+
+    def __init__(self, mode: str = "zeros", dilation: int = 1, outside: bool = False, padding: Any = "same") -> None:
+        super().__init__()
+        self.pad = nn.ReflectionPad2d(1) if outside else nn.Identity()
+        self.first = nn.Conv2d(1, 4, 3, padding=0 if outside else padding, padding_mode=mode, dilation=dilation)
+        self.second, self.last = nn.Conv2d(4, 5, 3, padding=1), nn.Linear(5, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(F.relu(self.second(F.relu(self.first(self.pad(x))))).mean((2, 3)))
+
+
 class Steps(nn.Module):
     """An LSTM cell by hand, a sum by letters, a weight of direction and length, a bag of embeddings."""
 

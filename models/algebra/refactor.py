@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.algebra.stack import Stack, Stacks
+from models.algebra.stack import Stacks
 
 Split = Literal["balanced", "left", "right"]
 SPLITS = ("balanced", "left", "right")
@@ -89,46 +89,32 @@ class Factored:
         return (1 + (squares < wanted[..., None]).sum(-1)).clamp_max(squares.shape[-1])
 
 
-def refactor(stack: Stack, rank: int, weights: Tensor | None = None, start: Tensor | None = None) -> Factored:
-    """The best approximation of Σ_k B_k·diag(w_k)·A_k by `rank` directions; exact where its rank is no more.
+def refactored(stacks: Stacks, rank: int, weights: Tensor, starts: Tensor) -> Factored:
+    """The best approximations of Σ_k B_k·diag(w_k)·A_k by `rank` directions; exact where a sum's rank is no more.
+
+    Of several pairs of one shape and the same devices the small matrices are worked on together.
 
     Args:
-        stack: the devices' factors.
+        stacks: the devices' factors of the pairs, at least one.
         rank: R, at least 1; of more than min(m, n) the last directions are none, with values of 0.
-        weights: w, one per stacked rank, (s,), none negative; None: each device's share of all weights.
-        start: rows that span about what the leading directions of the rows do, (any number, n), for the iteration.
+        weights: w, one per stacked rank, (s,), none negative; the same for all pairs.
+        starts: rows that span about what the leading directions of each sum's rows do, (pairs, R or more, n), for the
+            iteration.
 
     Returns:
-        R directions; beyond the sum's own rank the values are 0 to rounding.
+        R directions of each; beyond a sum's own rank the values are 0 to rounding. Tensors are good until the stacks
+        are asked for products again.
 
     Raises:
-        ValueError: a rank below 1.
-    """
-    each = stack.who.shares if weights is None else weights
-    return refactored(Stacks.of([stack]), rank, each, None if start is None else start[None])[0]
-
-
-def refactored(stacks: Stacks, rank: int, weights: Tensor, starts: Tensor | None = None) -> Factored:
-    """`refactor` of several pairs of one shape and the same devices, whose small matrices are worked on together.
-
-    Args:
-        stacks: the pairs', at least one.
-        rank, weights: as of `refactor`, the same for all of them.
-        starts: as of `refactor`, of each, (pairs, any number, n).
-
-    Returns:
-        Tensors that are good until the stacks are asked for products again.
-
-    Raises:
-        ValueError: a rank below 1.
+        ValueError: a rank below 1, or fewer rows to start with.
     """
     if rank < 1:
         raise ValueError(f"rank = {rank}: allowed is at least 1")
+    if starts.shape[1] < rank:
+        raise ValueError(f"{starts.shape[1]} rows to start with: allowed are {rank} or more")
     (rows, ranks), columns = stacks.changes.shape[1:], stacks.right.shape[2]
     if ranks < _TALL * (rank + SPARE) or min(rows, columns) < rank + SPARE:
         return _by_core(stacks, rank, weights)
-    if starts is None:
-        starts = stacks.inputs(_signs(stacks, rank).expand(len(stacks), -1, -1), weights).clone()
     return _iterated(stacks, rank, weights, starts)
 
 
@@ -250,13 +236,6 @@ def _outside(bases: Tensor, products: Tensor) -> Tensor:
     inside = torch.linalg.solve_triangular(lower, products, upper=False)
     outside: Tensor = 1 - inside.square().sum(-2)
     return outside.clamp_min(0)
-
-
-def _signs(stacks: Stacks, rank: int) -> Tensor:
-    """Signs of (R + spare, m) to mix rows with: the same ones every time."""
-    generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (rank + SPARE, stacks.b.shape[1]), generator=generator)
-    return (2 * signs - 1).to(stacks.b.dtype)
 
 
 def _sign(left: Tensor, right: Tensor) -> None:

@@ -92,48 +92,6 @@ class Stack:
     a: Tensor
     who: Who
 
-    @staticmethod
-    def of(
-        lefts: Sequence[Tensor],
-        rights: Sequence[Tensor],
-        weights: Sequence[float],
-        begun: tuple[Tensor, Tensor] | None = None,
-    ) -> Stack:
-        """Of B_k of (m, r_k) and A_k of (r_k, n), which have the first r_k ranks.
-
-        Args:
-            lefts: every device's B, or with `begun` what it changed of it.
-            rights: every device's A likewise.
-            weights: what each device counts.
-            begun: B of (m, R) and A of (R, n) that all of them began with; None: zeros, R the largest r_k.
-
-        Raises:
-            ValueError: none, or shapes that do not fit.
-        """
-        if not lefts or not len(lefts) == len(rights) == len(weights):
-            raise ValueError(f"expected as many B as A and weights, got {len(lefts)}, {len(rights)}, {len(weights)}")
-        rows, columns = lefts[0].shape[0], rights[0].shape[1]
-        for b, a in zip(lefts, rights, strict=True):
-            if b.shape[0] != rows or a.shape[1] != columns or b.shape[1] != a.shape[0]:
-                raise ValueError(f"{tuple(b.shape)} and {tuple(a.shape)} are no pair of ({rows}, r) and (r, {columns})")
-        lengths = [b.shape[1] for b in lefts]
-        if begun is None:
-            begun = lefts[0].new_zeros(rows, max(lengths)), lefts[0].new_zeros(max(lengths), columns)
-        ranks = torch.cat([torch.arange(length) for length in lengths])
-        return Stack(
-            changes=torch.cat(list(lefts), 1),
-            right=begun[1][ranks] + torch.cat(list(rights)),
-            b=begun[0],
-            a=begun[1],
-            who=Who(
-                rank=len(begun[1]),
-                ranks=ranks,
-                steps=torch.ones(len(ranks), dtype=lefts[0].dtype),
-                weights=weights,
-                lengths=lengths,
-            ),
-        )
-
     @property
     def left(self) -> Tensor:
         """[B_1 … B_K], (m, s)."""

@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.algebra.refactor import refactor
-from models.algebra.stack import Stack
 from strategies.methods.ranks.het_lora import norm_of_product
+from tests.models.algebra.stacked import refactor, stacked
 
 Pairs = Sequence[tuple[Tensor, Tensor]]  # B of (m, r) and A of (r, n), a device
 
@@ -98,7 +97,7 @@ def test_the_svd_of_rb_lora_is_of_another_matrix() -> None:
     product = b @ a
     error = float((reduced_by_rb_lora(product, 4) - product).norm() / product.norm())
     assert error > 1
-    left, right = refactor(Stack.of([b], [a], [1.0]), 4).pair()
+    left, right = refactor(stacked([b], [a], [1.0]), 4).pair()
     assert near(left @ right, product)
     assert reduced_by_rb_lora(torch.randn(12, 16), 4).shape == (12, 12)  # of a wide layer not even the shape
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from models.algebra.pairs import Pair
 from models.algebra.plans import Plan
-from models.algebra.stack import Stack, Stacks
+from models.algebra.stack import Stacks
 from models.networks.build import submodel
 from strategies import METHODS
 from strategies.methods.ranks.products import Refactored
+from tests.models.algebra.stacked import stacked
 from tests.parity.rank_rounds import (
     CONVOLUTIONS,
     EXAMPLES,
@@ -112,7 +113,7 @@ def test_florist_keeps_as_many_of_many_devices(spread: float, energy: float) -> 
     begun = torch.randn(40, RANK, generator=draws), torch.randn(RANK, 30, generator=draws)
     lefts = [spread * torch.randn(40, RANK, generator=draws) for _ in range(12)]
     rights = [spread * torch.randn(RANK, 30, generator=draws) for _ in range(12)]
-    stack = Stack.of(lefts, rights, [1.0 + i for i in range(12)], begun)
+    stack = stacked(lefts, rights, [1.0 + i for i in range(12)], begun)
     rule = METHODS["florist"](SPEC, SETTINGS, energy=energy)
     assert isinstance(rule, Refactored)
     product = stack.left.double() * stack.who.shares @ stack.right.double()
@@ -128,7 +129,7 @@ PRODUCTS = ["flexlora", "hlora", "raflora", "florist"]
 def test_where_the_sum_is_zero_every_rank_can_still_learn(method: str) -> None:
     rule = METHODS[method](SPEC, SETTINGS)
     assert isinstance(rule, Refactored)
-    stack = Stack.of([torch.zeros(6, 3)], [torch.zeros(3, 5)], [1.0], (torch.zeros(6, 3), torch.randn(3, 5)))
+    stack = stacked([torch.zeros(6, 3)], [torch.zeros(3, 5)], [1.0], (torch.zeros(6, 3), torch.randn(3, 5)))
     b, a = rule.joined(Stacks.of([stack]))
     assert not b.any()
     assert torch.equal(a[0], stack.a)
@@ -140,7 +141,7 @@ def test_a_rank_beyond_a_layers_smaller_side_keeps_a(method: str) -> None:
     assert isinstance(rule, Refactored)
     sizes = (9, 8), (8, 7), (8, 7)
     left, right, a = (torch.randn(size, generator=draws) for size in sizes)
-    stack = Stack.of([left], [right], [1.0], (torch.zeros(9, 8), a))
+    stack = stacked([left], [right], [1.0], (torch.zeros(9, 8), a))
     ((b,), (a,)) = rule.joined(Stacks.of([stack]))
     assert not b[:, 7].any()
     assert torch.equal(a[7], stack.a[7])

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from models.algebra.refactor import SPARE, SPLITS, Factored, Split, refactor, refactored
+from models.algebra.refactor import SPARE, SPLITS, Factored, Split, refactored
 from models.algebra.stack import Stack, Stacks, Who
+from tests.models.algebra.stacked import refactor, stacked, starts_of
 
 few = settings(max_examples=25, deadline=None)
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -38,7 +39,7 @@ class Clients:
 
     def refactored(self, rank: int) -> Factored:
         """As one pair."""
-        stack = Stack.of(self.lefts, self.rights, [1.0] * len(self.lefts))
+        stack = stacked(self.lefts, self.rights, [1.0] * len(self.lefts))
         return refactor(stack, rank, torch.cat(self.weights))
 
 
@@ -196,7 +197,8 @@ def test_side_by_side_each_is_what_it_is_alone() -> None:
     for side in (nothing.b, nothing.changes):
         side.zero_()
     stacks += [flat, nothing]
-    together = refactored(Stacks.of(stacks), 4, stacks[0].who.shares)
+    several, shares = Stacks.of(stacks), stacks[0].who.shares
+    together = refactored(several, 4, shares, starts_of(several, 4, shares))
     for place, stack in enumerate(stacks):
         b, a = together[place].pair()
         alone = refactor(stack, 4).pair()
@@ -219,7 +221,7 @@ def test_a_given_start_changes_nothing_but_the_work() -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    stack = Stack.of([torch.zeros(5, 2)], [torch.zeros(2, 4)], [1.0])
+    stack = stacked([torch.zeros(5, 2)], [torch.zeros(2, 4)], [1.0])
     b, a = refactor(stack, 3).pair()
     assert not (b @ a).any()
     assert (b.shape, a.shape) == ((5, 3), (3, 4))
@@ -228,7 +230,7 @@ def test_nothing_gives_nothing() -> None:
 
 def test_energy_counts_squares_of_values() -> None:
     b = torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.5]))
-    factored = refactor(Stack.of([b], [torch.eye(4)], [1.0]), 4)
+    factored = refactor(stacked([b], [torch.eye(4)], [1.0]), 4)
     assert [factored.least_rank(share) for share in (0.1, 0.75, 0.76, 0.95, 0.98, 0.99, 1.0)] == [1, 1, 2, 3, 3, 4, 4]
 
 
@@ -241,7 +243,7 @@ def test_the_energy_of_a_sum_is_its_squared_norm(clients: int) -> None:
 
 def test_the_energy_can_be_of_more_than_the_directions_here() -> None:
     b = torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.5]))
-    stack = Stack.of([b], [torch.eye(4)], [1.0])
+    stack = stacked([b], [torch.eye(4)], [1.0])
     two, total = refactor(stack, 2), torch.tensor(stack.energy(torch.ones(4)))
     assert float(total) == pytest.approx(21.25)
     assert [two.least_rank(share) for share in (0.79, 0.81)] == [1, 2]
@@ -251,7 +253,7 @@ def test_the_energy_can_be_of_more_than_the_directions_here() -> None:
 def test_directions_that_cannot_be_are_zero() -> None:
     draws = torch.Generator().manual_seed(3)
     b, a = torch.randn(9, 8, generator=draws), torch.randn(8, 7, generator=draws)
-    factored = refactor(Stack.of([b], [a], [1.0]), 8)
+    factored = refactor(stacked([b], [a], [1.0]), 8)
     left, right = factored.pair()
     assert (left.shape, right.shape) == ((9, 8), (8, 7))
     assert close(left @ right, b.double() @ a.double(), 1e-5)
@@ -266,15 +268,11 @@ def test_weights_of_holders_sum_to_one_by_rank() -> None:
     assert who.shares_of_holders.tolist() == pytest.approx([1 / 8, 1 / 6, 1, 2 / 8, 5 / 8, 5 / 6])
 
 
-@pytest.mark.parametrize(
-    ("lefts", "rights", "rank", "named"),
-    [
-        ([], [], 1, "as many"),
-        ([torch.zeros(5, 2)], [torch.zeros(3, 4)], 1, "no pair"),
-        ([torch.zeros(5, 2), torch.zeros(6, 2)], [torch.zeros(2, 4)] * 2, 1, "no pair"),
-        ([torch.zeros(5, 2)], [torch.zeros(2, 4)], 0, "at least 1"),
-    ],
-)
-def test_what_does_not_fit_is_refused(lefts: list[Tensor], rights: list[Tensor], rank: int, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        refactor(Stack.of(lefts, rights, [1.0] * len(lefts)), rank)
+@pytest.mark.parametrize("clients", [3, 12], ids=["core", "iteration"])
+def test_what_does_not_fit_is_refused(clients: int) -> None:
+    """Fewer rows than R would give fewer directions than R, and no word of it."""
+    stack = stack_of(clients, 4, 0.1)
+    with pytest.raises(ValueError, match="3 rows to start with: allowed are 4"):
+        refactor(stack, 4, start=stack.a[:3])
+    with pytest.raises(ValueError, match="at least 1"):
+        refactor(stack, 0)

@@ -139,7 +139,7 @@ def _geometry(node: fx.Node, path: str) -> str:
     if isinstance(before, fx.Node) and _is(before, "pad") and len(before.args) > 2:
         stack = [module for module, *_ in (before.meta.get("nn_module_stack") or {}).values()]
         mode = str(before.args[2]) if not stack or stack[-1] == path else mode
-    return geometry(dilation if isinstance(dilation, list | tuple) else (dilation,), mode)  # type: ignore[arg-type]
+    return geometry(dilation if isinstance(dilation, list | tuple) else (dilation,), mode)
 
 
 def _diagonal(graph: fx.Graph, path: str, count: int) -> fx.Node:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,8 +78,8 @@ def test_what_is_finite_only_before_it_is_scaled_is_refused(tmp_path: Path) -> N
         state_in_peft(folder_with(tmp_path, '"r": 4, "lora_alpha": 1e30', 1e30), SPEC)
 
 
-def convolutions(targets: str = "convolution", **options: object) -> NetworkSpec:
-    adapter = replace(LORA, targets=(targets,))
+def convolutions(options: dict[str, Any]) -> NetworkSpec:
+    adapter = replace(LORA, targets=("convolution",))
     spec = NetworkSpec("tests.models.foreign.nets:Geometry", (1, 8, 8), 10, adapter=adapter)
     return completed(replace(spec, options=tuple(options.items())))
 
@@ -93,9 +94,9 @@ def convolutions(targets: str = "convolution", **options: object) -> NetworkSpec
         ({"mode": "circular", "dilation": 2}, "a dilation and circular padding"),
     ],
 )
-def test_convolutions_that_peft_has_not_are_refused(options: dict[str, object], why: str, tmp_path: Path) -> None:
+def test_convolutions_that_peft_has_not_are_refused(options: dict[str, Any], why: str, tmp_path: Path) -> None:
     with following(["tests.*"]):
-        spec = convolutions(**options)
+        spec = convolutions(options)
         state = {name: torch.zeros(one.shape) for name, one in layout(spec).tensors.items()}
         with pytest.raises(CannotExport, match=f"'first' has {why}, which"):
             write_peft(tmp_path, spec, state, "")
@@ -105,9 +106,9 @@ def test_convolutions_that_peft_has_not_are_refused(options: dict[str, object], 
 
 
 @pytest.mark.parametrize("options", [{}, {"padding": 1}, {"outside": True}])
-def test_convolutions_that_peft_has_are_not(options: dict[str, object], tmp_path: Path) -> None:
+def test_convolutions_that_peft_has_are_not(options: dict[str, Any], tmp_path: Path) -> None:
     with following(["tests.*"]):
-        spec = convolutions(**options)
+        spec = convolutions(options)
         state = {name: torch.ones(one.shape) for name, one in layout(spec).tensors.items()}
         assert write_peft(tmp_path, spec, state, "") > 0
         assert set(state_in_peft(tmp_path, spec)) == set(state)

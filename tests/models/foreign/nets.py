@@ -88,7 +88,7 @@ class Joined(nn.Module):
 class Geometry(nn.Module):
     """Two convolutions: the first pads by itself, or another module does."""
 
-    def __init__(self, mode: str = "zeros", dilation: int = 1, outside: bool = False, padding: Any = "same") -> None:
+    def __init__(self, mode: Any = "zeros", dilation: int = 1, outside: bool = False, padding: Any = "same") -> None:
         super().__init__()
         self.pad = nn.ReflectionPad2d(1) if outside else nn.Identity()
         self.first = nn.Conv2d(1, 4, 3, padding=0 if outside else padding, padding_mode=mode, dilation=dilation)

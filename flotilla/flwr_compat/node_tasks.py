@@ -35,7 +35,8 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-warm: Any = sys.modules["_flotilla_warm_app"]  # the executor has loaded it
+# The executor has loaded it; None where somebody else only looks at what is in this package.
+warm: Any = sys.modules.get("_flotilla_warm_app")
 
 _PAUSE = 1.0  # seconds before a SuperNode that does not answer is asked again
 _PATIENCE = 60.0  # seconds in which one that does not answer may come back, and in which a process may end

@@ -41,7 +41,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
-load_app: Any = sys.modules["_flotilla_load_app"]  # the executor has loaded it
+# The executor has loaded it; None where somebody else only looks at what is in this package.
+load_app: Any = sys.modules.get("_flotilla_load_app")
 
 READY, READ = b"r", b"d"  # what a message's process says: from now on it reads; it has read all of its request
 _IDLE = 900.0  # seconds without a message after which an app's memory is given back

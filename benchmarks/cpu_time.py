@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 _EVERY = 0.1  # seconds
 _PROC = Path("/proc")
@@ -67,13 +67,20 @@ def cpu_time(pid: int) -> Iterator[CpuTime]:
         yield counted
 
 
+class Looking(Protocol):
+    """What takes note of something as it is now."""
+
+    def look(self) -> None:
+        """Do so."""
+
+
 @contextmanager
-def watched(counted: CpuTime) -> Iterator[None]:
-    """Look at the processes while the context lasts."""
+def watched(counted: Looking, every: float = _EVERY) -> Iterator[None]:
+    """Look at the processes while the context lasts, so many seconds apart, from a thread of its own."""
     ended = threading.Event()
 
     def watch() -> None:
-        while not ended.wait(_EVERY):
+        while not ended.wait(every):
             counted.look()
 
     counted.look()

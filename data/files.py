@@ -47,6 +47,11 @@ class Files:
     own: bool = False
     facts: InputFacts | None = None
 
+    @property
+    def columns_of_texts(self) -> list[str]:
+        """Names of the columns of text, label and, if there is one, client."""
+        return [column.strip() for column in self.text_columns.split(",")]
+
     def option(self, name: str) -> Scalar:
         """One of the data set's own options."""
         return dict(self.options)[name]

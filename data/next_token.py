@@ -177,7 +177,7 @@ def _names(tokenizer: str) -> tuple[str, ...]:
     numbers = {number: token for token, number in made(tokenizer).get_vocab().items()}
     found = dict.fromkeys(numbers.values())
     for number in range(max(numbers, default=-1) + 1):
-        if len(numbers.get(number, " " * MOST_CHARACTERS)) < MOST_CHARACTERS:
+        if number in numbers and len(numbers[number]) <= MOST_CHARACTERS:
             continue
         name = f"{numbers.get(number, '')[:_SHOWN]}<{number}>"
         while name in found:
@@ -204,14 +204,15 @@ def _compact(text: str) -> str:
 
 @lru_cache(maxsize=4)
 def _rows(files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
-    columns = [column.strip() for column in files.text_columns.split(",")]
-    columns = [columns[0], *columns[2:]]
+    text, _, *client = files.columns_of_texts
     train, test = (
         [
             row
             for file in part
             for row in (
-                [read_document(file)] if file.suffix.lower() == _TXT else read_texts(file, columns, labelled=False)
+                [read_document(file)]
+                if file.suffix.lower() == _TXT
+                else read_texts(file, [text, *client], labelled=False)
             )
         ]
         for part in text_files(files.root)

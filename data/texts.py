@@ -136,6 +136,7 @@ def _tokenizer(rows: Rows, files: Files) -> str:
 
 @lru_cache(maxsize=4)
 def _rows(files: Files) -> tuple[list[LabelledText], list[LabelledText]]:
-    columns = [column.strip() for column in files.text_columns.split(",")]
-    train, test = ([row for file in part for row in read_texts(file, columns)] for part in text_files(files.root))
+    train, test = (
+        [row for file in part for row in read_texts(file, files.columns_of_texts)] for part in text_files(files.root)
+    )
     return train, test

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from benchmarks.cpu_time import CpuTime, watched
 from benchmarks.document import ROOT
 from benchmarks.peers.job import Job
-from benchmarks.peers.memory import Peak, looking
+from benchmarks.peers.memory import EVERY, Peak
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.scripts import seat
 
@@ -82,8 +82,9 @@ class Contender:
 
     def warm_up(self) -> None:
         """Do a round that does not count, and look at memory in it."""
-        with looking(self.peak):
+        with watched(self.peak, EVERY):
             self._round()
+        self.peak.look()
 
     def turn(self) -> Turn:
         """Do a round that counts."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
-_EVERY = 0.25  # seconds
+EVERY = 0.25  # seconds between two looks, of which each reads a file of every process
 
 
 class Peak:
@@ -20,25 +19,6 @@ class Peak:
     def look(self) -> None:
         """Take note of what the processes hold now."""
         self.bytes = max(self.bytes, sum(map(proportional, self._processes())))
-
-
-@contextmanager
-def looking(peak: Peak) -> Iterator[None]:
-    """Look four times a second, and at the end."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(_EVERY):
-            peak.look()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        peak.look()
 
 
 def proportional(pid: int) -> int:

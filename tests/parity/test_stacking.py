@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
 
 import pytest
@@ -17,12 +16,11 @@ from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.build import layout, part_of, submodel
 from protocol.codecs import CodecSettings
-from strategies import METHODS, FlowerStrategy, Settings
-from strategies.tiers.tier import parse_ranks
+from strategies import METHODS, Settings
+from tests.parity.rank_rounds import RANK, SETTINGS, SPEC, Replied
 from tests.parity.rounds import node
 
-RANK, ALPHA = 4, 8.0
-SPEC = NetworkSpec("mlp", (1, 4, 4), 5, widths=(9, 7), norm="none", adapter=Adapter(rank=RANK, alpha=ALPHA))
+ALPHA = 8.0
 CONVOLUTIONS = NetworkSpec(
     "cnn-flat",
     (1, 8, 8),
@@ -31,24 +29,9 @@ CONVOLUTIONS = NetworkSpec(
     norm="none",
     adapter=Adapter(rank=RANK, alpha=ALPHA, targets=("linear", "convolution")),
 )
-SETTINGS = Settings(tiers=parse_ranks("a:4, b:2, c:1", RANK), nodes=4)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """What devices began with, what they made of it, and the server's state after it."""
-
-    strategy: FlowerStrategy
-    before: Mapping[str, Tensor]
-    after: Mapping[str, Tensor]
-    left: Sequence[Mapping[str, Tensor]]
-
-    @property
-    def pairs(self) -> Sequence[Pair]:
-        return self.strategy.runner.layout.pairs
-
-
-def folded(ranks: Sequence[int], examples: Sequence[int], number: int = 1, spec: NetworkSpec = SPEC) -> Round:
+def folded(ranks: Sequence[int], examples: Sequence[int], number: int = 1, spec: NetworkSpec = SPEC) -> Replied:
     """A round of differences, averaged and refined as a run does it."""
     strategy = METHODS["flora"](spec, SETTINGS)
     state, draws = strategy.runner.main, torch.Generator().manual_seed(3)
@@ -61,10 +44,10 @@ def folded(ranks: Sequence[int], examples: Sequence[int], number: int = 1, spec:
         left.append({name: part.gather(before)[name] + piece for name, piece in part.split(difference).items()})
     state.average.finish(state.tensors, out=state.tensors)
     strategy.refine(strategy.context(number), before, state.tensors, state.average, {})
-    return Round(strategy=strategy, before=before, after=state.tensors, left=left)
+    return Replied(strategy=strategy, before=before, after=state.tensors, left=left)
 
 
-def stacked(done: Round, pair: Pair, examples: Sequence[int]) -> Tensor:
+def stacked(done: Replied, pair: Pair, examples: Sequence[int]) -> Tensor:
     """(α/R)·[B_1 … B_K]·[p_1·A_1; …; p_K·A_K], as the paper has it."""
     total = sum(examples)
     b = torch.cat([one[pair.b] for one in done.left], 1)
@@ -111,7 +94,7 @@ def test_of_one_device_everybody_has_its_network() -> None:
             assert torch.allclose(part_of(network, Plan(share), done.after)(inputs), wanted, rtol=1e-4, atol=1e-4)
 
 
-def _full(done: Round) -> dict[str, Tensor]:
+def _full(done: Replied) -> dict[str, Tensor]:
     """What the one device left, where a state has it; the ranks that it did not hold are as they were."""
     (left,) = done.left
     state = {name: tensor.clone() for name, tensor in done.before.items()}

@@ -2,8 +2,10 @@
 
 One node, a small mlp, HeteroFL, one optimiser step, everything in this process and every cache warm (the third round is
 traced). A call is a call of a function of ours (generator expressions and comprehensions belong to the function they
-stand in); a switch is a call in another file than the call before it. Three legs: from the round's beginning to the
-client, on the client, and from the reply to `PartialAverage.add`.
+stand in); a switch is a call in another file than the call before it. Four legs: the round's own part, which is done
+once for however many nodes (who is there, what the pieces begin, the selection), then the request from its plan to the
+client, what the client does, and the reply until `PartialAverage.add`. "in all" are all four; "a message" are the last
+three, the request and the reply. The optimiser step is on the client's leg, and stands by itself as well.
 
 `--walk` prints the files in the order in which they are entered, `--json FILE` writes the figures.
 """
@@ -36,7 +38,9 @@ KEYS: Mapping[str, bool | int | float | str] = {
     "batch-size": 1_000_000,  # one step: the training loop is no part of a message
     "device": "cpu",
 }
-LEGS = ("to the client", "on the client", "to the average")
+LEGS = ("the round", "to the client", "on the client", "to the average")
+STEP = "the step alone"  # of the client's leg
+_CHOSEN, _TRAINED, _ADDED = "SelectionRunner.choose", "train_fused", "PartialAverage.add"
 _HOUSE = tuple(str(ROOT / package) + "/" for package in PACKAGES if package != "benchmarks")
 _PARTS = frozenset({"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"})
 
@@ -79,28 +83,39 @@ class _Recorder:
     """Notes calls by leg, from the first one until the average has the reply."""
 
     def __init__(self) -> None:
-        self.legs: dict[str, list[Call]] = {leg: [] for leg in LEGS}
+        self.legs: dict[str, list[Call]] = {leg: [] for leg in (*LEGS, STEP)}
         self._leg: str | None = LEGS[0]
-        self._client: FrameType | None = None
+        self._within: dict[FrameType, str] = {}  # what ends a leg, or the step, when it returns
         self._ours: dict[CodeType, bool] = {}
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         """For `sys.setprofile`."""
         del argument
-        code = frame.f_code
-        if event == "return" and frame is self._client:
-            self._leg, self._client = LEGS[2], None
-        if event != "call" or self._leg is None:
-            return
+        if event == "return" and frame in self._within:
+            ended = self._within.pop(frame)
+            self._leg = self._leg if ended == STEP else LEGS[LEGS.index(ended) + 1]
+        if event == "call" and self._leg is not None and self._is_ours(frame.f_code):
+            self._note(frame, self._leg)
+
+    def _is_ours(self, code: CodeType) -> bool:
         if code not in self._ours:
             self._ours[code] = code.co_filename.startswith(_HOUSE) and code.co_name not in _PARTS
-        if not self._ours[code]:
-            return
+        return self._ours[code]
+
+    def _note(self, frame: FrameType, leg: str) -> None:
+        code = frame.f_code
         call = Call(str(Path(code.co_filename).relative_to(ROOT)), code.co_qualname)
-        if self._leg == LEGS[0] and call.file.startswith("client_app/"):
-            self._leg, self._client = LEGS[1], frame
-        self.legs[self._leg].append(call)
-        if call.function == "PartialAverage.add":
+        if leg == LEGS[1] and call.file.startswith("client_app/"):
+            self._leg = leg = LEGS[2]
+            self._within[frame] = leg
+        elif call.function == _CHOSEN:
+            self._within[frame] = leg
+        elif call.function == _TRAINED:
+            self._within[frame] = STEP
+        self.legs[leg].append(call)
+        if STEP in self._within.values():
+            self.legs[STEP].append(call)
+        if call.function == _ADDED:
             self._leg = None
 
 
@@ -126,10 +141,9 @@ def traced() -> dict[str, list[Call]]:
 
 
 def figures(legs: Mapping[str, list[Call]]) -> dict[str, Figures]:
-    """Of everything and of each leg."""
-    return {"in all": Figures.of([call for leg in legs.values() for call in leg])} | {
-        name: Figures.of(calls) for name, calls in legs.items()
-    }
+    """Of everything, of the request and its reply, of each leg, and of the optimiser step."""
+    calls = {"in all": LEGS, "a message": LEGS[1:]} | {leg: (leg,) for leg in (*LEGS, STEP)}
+    return {name: Figures.of([call for leg in some for call in legs[leg]]) for name, some in calls.items()}
 
 
 def _run(given: Options) -> int:
@@ -140,7 +154,7 @@ def _run(given: Options) -> int:
     for leg, values in found.items():
         print(f"{leg:<16}" + "".join(f"{value:>11}" for value in values.values()))
     if given.walk:
-        for leg, calls in legs.items():
+        for leg, calls in ((leg, legs[leg]) for leg in LEGS):
             print(f"\n{leg}\n  " + "\n  ".join(walk(calls)))
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.registry import Registry
 from strategies.aggregation.base import Aggregation, Update
-from strategies.aggregation.fednova import FedNova, effective_steps
+from strategies.aggregation.fednova import FedNova
 from strategies.aggregation.norms import parameter_norm, parameter_share
 from strategies.aggregation.q_ffl import QFedAvg, QFedSGD
 from strategies.aggregation.weights import ByExamples, ByMethod, Unweighted
@@ -55,7 +55,6 @@ __all__ = [
     "Unweighted",
     "Update",
     "aggregation_named",
-    "effective_steps",
     "parameter_norm",
     "parameter_share",
 ]

@@ -25,9 +25,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-import numpy as np
-
 from strategies.aggregation.base import Aggregation, Update
+from strategies.exchange.assignment import effective_steps
 
 _MOST_STEPS = 1e9
 
@@ -36,7 +35,7 @@ _MOST_STEPS = 1e9
 class FedNova(Aggregation):
     """The mean of normalised differences, times the mean number of effective steps.
 
-    A client's word on its steps is taken up to what was planned for it (`strategies.robustness.planned`).
+    A client's word on its steps is taken up to what was planned for it (`strategies.round.stages.within_plan`).
     """
 
     COUNTS_STEPS = True
@@ -63,18 +62,3 @@ class FedNova(Aggregation):
         if not 0 < length < inf:
             raise ValueError(f"{steps:g} steps with dynamic-alpha = {update.dynamic_alpha:g} come to {length:g}")
         return length
-
-
-def effective_steps(steps: float, momentum: float, pull: float = 0.0) -> float:
-    """‖a‖₁: how far a constant gradient of 1 moves a client at a learning rate of 1.
-
-    Args:
-        steps: at least 1; fractions are cut off where there is a pull.
-        momentum: ρ, less than 1.
-        pull: c, the share of the way back that every step also wants; 0 is none.
-    """
-    if not pull:
-        return (steps - momentum * (1 - float(momentum**steps)) / (1 - momentum)) / (1 - momentum)
-    # velocity ← ρ velocity + 1 - c moved, moved ← moved + velocity; as a power, because steps may be many.
-    step = np.array([[momentum, -pull, 1.0], [momentum, 1 - pull, 1.0], [0.0, 0.0, 1.0]])
-    return float(np.linalg.matrix_power(step, int(steps))[1, 2])

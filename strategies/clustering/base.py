@@ -60,6 +60,7 @@ class Clustering(Stateful):
 
     Attributes:
         states: cluster → its state.
+        chooses: whether `target` has to say which state a reply changes; else it is the only one.
     """
 
     begins = True
@@ -68,6 +69,7 @@ class Clustering(Stateful):
     def __init__(self, basis: Basis) -> None:
         self.basis = basis
         self.states: dict[int, GlobalState] = {0: basis.make()}
+        self.chooses = type(self).target is not Clustering.target
 
     @property
     def main(self) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from models.algebra.plans import Plan
 from models.algebra.submodel import Submodel
 from protocol import Objective, Optimiser, Work
@@ -55,6 +57,7 @@ class TrainAssignment:
         secure: how its reply is to be masked; None sends it as it is.
         asked_in: the round whose state it is sent; 0: the round of its reply.
         planned: optimiser steps that it is asked to make.
+        effective: how far these get with its momentum, see `effective_steps`.
     """
 
     node: Node
@@ -75,9 +78,11 @@ class TrainAssignment:
     secure: SecureSum | None = None
     asked_in: int = 0
     planned: int = field(init=False)
+    effective: float = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "planned", planned_steps(self.work, self.node.examples))
+        object.__setattr__(self, "effective", effective_steps(self.planned, self.optimiser.momentum))
 
 
 def planned_steps(work: Work, examples: int) -> int:
@@ -94,3 +99,18 @@ def planned_steps(work: Work, examples: int) -> int:
     if batches > 1 and size > 1 and examples % size == 1:
         batches -= 1  # a last batch of one example joins the one before it
     return work.local_epochs * batches
+
+
+def effective_steps(steps: float, momentum: float, pull: float = 0.0) -> float:
+    """‖a‖₁ of FedNova (§4): how far a constant gradient of 1 moves a client at a learning rate of 1.
+
+    Args:
+        steps: at least 1; fractions are cut off where there is a pull.
+        momentum: ρ, less than 1.
+        pull: c, the share of the way back that every step also wants; 0 is none.
+    """
+    if not pull:
+        return (steps - momentum * (1 - float(momentum**steps)) / (1 - momentum)) / (1 - momentum)
+    # velocity ← ρ velocity + 1 - c moved, moved ← moved + velocity; as a power, because steps may be many.
+    step = np.array([[momentum, -pull, 1.0], [momentum, 1 - pull, 1.0], [0.0, 0.0, 1.0]])
+    return float(np.linalg.matrix_power(step, int(steps))[1, 2])

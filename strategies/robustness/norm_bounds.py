@@ -32,7 +32,7 @@ from typing import Any
 from torch import Tensor
 
 from protocol import NodeId
-from strategies.aggregation import Aggregation, ByMethod, effective_steps
+from strategies.aggregation import Aggregation, ByMethod
 from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import ClientUpdate, Rejected
@@ -141,8 +141,7 @@ class NormBounds(Stateful):
         planned, norm = assignment.planned, update.norm
         if self._rule.COUNTS_STEPS:  # then a difference of few steps counts as if it had been of all
             norm *= planned / max(1.0, min(update.metrics.get("steps", planned), planned))
-        steps = effective_steps(planned, assignment.optimiser.momentum)
-        return norm, norm / steps, norm / sqrt(max(1, update.difference.numel()))
+        return norm, norm / assignment.effective, norm / sqrt(max(1, update.difference.numel()))
 
     def longest(self, assignment: TrainAssignment, update: ClientUpdate) -> float | None:
         """How long a difference may be by what was known; None where there is nothing to tell it by."""
@@ -151,9 +150,8 @@ class NormBounds(Stateful):
 
     def _most(self, assignment: TrainAssignment, update: ClientUpdate, usual: Numbers, *, own: bool) -> float:
         multiple = self._options.guard_zero_multiple * (1.0 if own else ELSEWHERE)
-        steps = effective_steps(assignment.planned, assignment.optimiser.momentum)
         wide = 0.0 if assignment.optimiser.clip_norm else usual[2] * sqrt(update.difference.numel())
-        return multiple * max(usual[0], usual[1] * steps, wide)
+        return multiple * max(usual[0], usual[1] * assignment.effective, wide)
 
     # ---- a reply -----------------------------------------------------------------------------------------------------
 

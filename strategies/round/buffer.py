@@ -40,9 +40,8 @@ from strategies.exchange.node import Node
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.update import ClientUpdate, Rejected, why_unusable
 from strategies.method import Method
-from strategies.robustness.planned import within_plan
 from strategies.round.flight import Flight, restored, saved, under
-from strategies.round.stages import Stage, authenticate, decode
+from strategies.round.stages import Stage, authenticate, decode, within_plan
 from strategies.tiers.tier import Tier
 from strategies.transport.uplink import UplinkDecoder
 from strategies.virtual.clock import VirtualClock
@@ -81,7 +80,7 @@ class Buffer(Stateful):
     ) -> None:
         settings = context.settings
         self._method, self._context, self._clock, self._work_of = method, context, clock, work_of
-        self._decode = decode(uplink)
+        self._uplink = uplink
         self._places, self._size = settings.trained_at_most, settings.buffer_size
         self._exponent = settings.staleness_exponent
         self.flights: list[Flight] = []
@@ -138,7 +137,8 @@ class Buffer(Stateful):
     def _read(self, assignment: TrainAssignment, message: Message | None, bytes_down: int) -> ClientUpdate | Rejected:
         """Read a reply when it is made, so that what waits is no larger than the part."""
         try:
-            return self._decode(assignment, within_plan(assignment, authenticate(assignment, message, bytes_down)))
+            update = within_plan(assignment, authenticate(assignment, message, bytes_down))
+            return decode(self._uplink, assignment, update)
         except Exception as error:  # whatever is wrong with it, the run goes on without it
             return Rejected(why_unusable(error))
 

@@ -25,7 +25,6 @@ from strategies.exchange.fleet import in_tiers, mean_examples
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
-from strategies.robustness.planned import within_plan
 from strategies.round import parts, stages
 from strategies.round.aggregator import RoundAggregator
 from strategies.round.assignments import Round, assign
@@ -186,7 +185,8 @@ class Runner:
     def aggregator(self) -> RoundAggregator:
         """What takes the replies of the round: every one passes these stages, is added, and counted."""
         context, pieces, secure = self.round.context, self.pieces, self.round.secure
-        timed = [] if pieces.clock is None else [stages.virtual_time(pieces.clock, context.round_number)]
+        timed = [] if pieces.clock is None else [partial(stages.virtual_time, pieces.clock, context.round_number)]
+        chosen = [partial(stages.choose_cluster, context, self.method, pieces.clusters)]
         bounded = [pieces.norm_bounds.limited] if pieces.norm_bounds.on else []
         noted = [pieces.norm_bounds.accepted] if pieces.norm_bounds.on else []
         watched = [pieces.clusters.note] if pieces.clusters.WATCHES else []
@@ -197,13 +197,13 @@ class Runner:
             messages=self.round.messages,
             bytes_down=self.round.bytes_down,
             first_stages=[
-                stages.left_out(self.left_out),
-                within_plan,
-                *([stages.decode(pieces.uplink)] if secure is None else []),
+                *([partial(stages.left_out, self.left_out)] if self.left_out else []),
+                stages.within_plan,
+                *([partial(stages.decode, pieces.uplink)] if secure is None else []),
                 *timed,
-                stages.choose_cluster(context, self.method, pieces.clusters),
+                *(chosen if pieces.clusters.chooses else []),
             ],
-            stages=[*bounded, stages.weigh(context, self.method), *stale],
+            stages=[*bounded, partial(stages.weigh, context, self.method), *stale],
             hear=pieces.norm_bounds.hear,
             heard_enough=partial(pieces.norm_bounds.heard_enough, self.round.assignments),
             doubts=pieces.norm_bounds.doubts,

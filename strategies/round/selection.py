@@ -15,9 +15,8 @@ from models.algebra.axes import Layout
 from models.errors import SettingError
 from models.randomness import generator
 from protocol import NodeId
-from strategies.aggregation import effective_steps
 from strategies.context import RoundContext
-from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.assignment import TrainAssignment, effective_steps
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful

@@ -1,4 +1,4 @@
-"""The server's half of the codec: what it keeps of each client, and how an array becomes a difference.
+"""The server's half of the codec: what reads the replies, and what it keeps of each client for that.
 
 Only a codec that asks for it (EF21) has something kept: one vector of the full network's size for every client that has
 taken part, part of every checkpoint. It changes when a round ends well, never for a reply that is rejected or a round
@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flwr.app import Array
 from torch import Tensor
 
 from models.algebra.axes import Layout
 from models.algebra.submodel import Submodel
 from models.errors import SettingError
 from protocol import NodeId
-from protocol.codecs import NOTHING, CodecSettings, Decoded, OfPart, codec_of
+from protocol.codecs import CodecSettings, OfPart, codec_of
 from strategies.exchange.node import in_order
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 
@@ -25,7 +24,7 @@ MOST_KEPT_BYTES = 2 << 30
 
 
 class UplinkDecoder(Stateful):
-    """Decodes replies.
+    """What replies are decoded with.
 
     Args:
         settings: of the codec.
@@ -34,7 +33,8 @@ class UplinkDecoder(Stateful):
 
     Attributes:
         text: the codec's settings for the request.
-        remembers: whether something is kept of each node, which a request and `decode` then depend on.
+        codec: reads what nodes send; where it remembers nothing it is told `NOTHING`.
+        remembers: whether something is kept of each node, which a request and the reading of a reply then depend on.
 
     Raises:
         SettingError: what would have to be kept of so many nodes does not fit the memory.
@@ -42,8 +42,8 @@ class UplinkDecoder(Stateful):
 
     def __init__(self, settings: CodecSettings, layout: Layout, nodes: int) -> None:
         self.text = settings.to_text()
-        self._codec = codec_of(settings)
-        self.remembers = self._codec.REMEMBERS
+        self.codec = codec_of(settings)
+        self.remembers = self.codec.REMEMBERS
         if self.remembers and 4 * layout.parameters * nodes > MOST_KEPT_BYTES:
             kept = f"{layout.parameters:,} parameters of each of {nodes:,} nodes do not fit in 2 GiB"
             raise SettingError("codec", settings.name, f"one that keeps nothing of a node at the server: {kept}")
@@ -52,19 +52,15 @@ class UplinkDecoder(Stateful):
 
     def base(self, node: NodeId, part: Submodel) -> int:
         """What a request to a node has to say of what is kept of it."""
-        return self._codec.base(self._memory(node, part))
+        return self.codec.base(self.memory(node, part))
 
-    def decode(self, node: NodeId, part: Submodel, array: Array) -> Decoded:
-        """Read what a node sent.
-
-        Raises:
-            WireError: it is not exactly what the codec and the part imply.
-        """
-        return self._codec.decode(array, part.lengths, self._memory(node, part) if self.remembers else NOTHING)
+    def memory(self, node: NodeId, part: Submodel) -> OfPart:
+        """What is kept of a node, in the coordinates of a part."""
+        return OfPart(_OfNode(self._kept, node), part, self._shapes)
 
     def keep(self, node: NodeId, part: Submodel, vectors: Mapping[str, Tensor]) -> None:
-        """Keep what `decode` said is to be remembered, now that the reply has counted."""
-        memory = self._memory(node, part)
+        """Keep what the codec said is to be remembered, now that the reply has counted."""
+        memory = self.memory(node, part)
         for name, vector in vectors.items():
             memory.write(name, vector)
 
@@ -84,9 +80,6 @@ class UplinkDecoder(Stateful):
         self._kept = {}
         for i, (node, name) in enumerate(values):
             self._kept.setdefault(node, {})[name] = tensors[str(i)]
-
-    def _memory(self, node: NodeId, part: Submodel) -> OfPart:
-        return OfPart(_OfNode(self._kept, node), part, self._shapes)
 
 
 class _OfNode:

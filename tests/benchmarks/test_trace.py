@@ -6,12 +6,12 @@ from benchmarks.probes.trace import LEGS, STEP, Call, figures, traced, walk
 
 # leg → most files, most switches between them. The target for a request and its reply is 25 files and 100 switches.
 MOST = {
-    "in all": (68, 163),
-    "a message": (58, 134),
+    "in all": (65, 153),
+    "a message": (55, 124),
     "the round": (22, 28),
-    "to the client": (26, 42),
+    "to the client": (25, 41),
     "on the client": (29, 48),
-    "to the average": (21, 42),
+    "to the average": (17, 33),
     "the step alone": (7, 15),
 }
 

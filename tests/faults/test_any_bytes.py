@@ -137,18 +137,18 @@ def test_an_error_that_nobody_foresaw_is_no_reply(
     play: Player, reference: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mistake of the server's own, that one reply brings about: the run goes on, and says where to look."""
-    from strategies.transport.uplink import UplinkDecoder
+    from strategies.round import stages
 
-    decode = UplinkDecoder.decode
+    decode = stages.decode
     seen: list[Any] = []
 
-    def failing(self: UplinkDecoder, node: Any, *rest: Any) -> Any:
-        if node == VICTIM and not seen:
-            seen.append(node)
+    def failing(uplink: Any, assignment: Any, update: Any) -> Any:
+        if assignment.node.id == VICTIM and not seen:
+            seen.append(assignment)
             raise KeyError(LONG)
-        return decode(self, node, *rest)
+        return decode(uplink, assignment, update)
 
-    monkeypatch.setattr(UplinkDecoder, "decode", failing)
+    monkeypatch.setattr(stages, "decode", failing)
     out = play(**FOUR)
     assert out.hash == reference.hash
     assert out.rejected == [{"node": VICTIM, "reason": "it cannot be read (KeyError)"}]

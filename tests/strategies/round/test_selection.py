@@ -17,9 +17,9 @@ from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
 from protocol import NodeId, Optimiser, Work
 from strategies import Method, Schedule, Settings
-from strategies.aggregation import Aggregation, ByMethod, QFedSGD, effective_steps
+from strategies.aggregation import Aggregation, ByMethod, QFedSGD
 from strategies.context import RoundContext
-from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.assignment import TrainAssignment, effective_steps
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import AcceptedUpdate, ClientUpdate

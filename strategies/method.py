@@ -205,7 +205,7 @@ class Method:
         return FULL
 
     def eligible(self, context: RoundContext, tier: Tier) -> bool:
-        """Whether nodes of this tier take part at all."""
+        """Whether nodes of this tier take part at all: asked once in a run, about its first round."""
         del context, tier
         return True
 

@@ -190,7 +190,7 @@ class _Client:
             pieces=self._strategy.runner.pieces,
             mean_examples=1.0,
         )
-        asked = train_request(self._context, assignment, self._states)
+        asked, _ = train_request(self._context, assignment, self._states)
         data = to_bytes(asked.content)
         marks = [perf_counter()]
         content = from_bytes(data)

@@ -74,6 +74,8 @@ class Clustering(Stateful):
     @property
     def main(self) -> int:
         """The largest cluster, whose state stands for them all; the lowest number on ties."""
+        if len(self.states) == 1:
+            return next(iter(self.states))
         sizes = self.sizes()
         return min(self.states, key=lambda number: (-sizes.get(number, 0), number))
 
@@ -131,9 +133,9 @@ class Clustering(Stateful):
         clusters = self.sent_to(node.id)
         return Participant(node=node, tier=tier, weight=weight, round_number=round_number, clusters=clusters)
 
-    def state(self, number: int) -> tuple[Tensor, Tensors]:
-        """The state that `sent_to` names, flat and by name."""
-        return self.states[number].flat, self.states[number].tensors
+    def past(self, number: int) -> tuple[Tensor, Tensors]:
+        """A state that `sent_to` names and that is none of the present ones, flat and by name."""
+        raise KeyError(number)
 
     def loaded(self, number: int) -> None:
         """A state was loaded from outside: others take from it what they share with it."""

@@ -98,10 +98,8 @@ class CFL(Clustering):
         cut = self.tree.splits.get(self.tree.place(node.id))
         return usual if cut is None else replace(usual, round_number=cut.round_number, trains=False)
 
-    def state(self, number: int) -> tuple[Tensor, Tensors]:
-        """The state of a leaf, or the model of a cut."""
-        if number in self.states:
-            return super().state(number)
+    def past(self, number: int) -> tuple[Tensor, Tensors]:
+        """The model of a cut."""
         flat = self.tree.splits[number].model
         return flat, split(flat, {name: tensor.shape for name, tensor in self.basis.layout.tensors.items()})
 

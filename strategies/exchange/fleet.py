@@ -175,12 +175,8 @@ def mean_examples(nodes: Sequence[Node]) -> float:
     return fmean(node.examples for node in nodes) if nodes else 0.0
 
 
-def in_tiers(
-    wanted: Collection[Tier], nodes: Sequence[Node], tiers: Mapping[NodeId, Tier], *, every: int
-) -> Sequence[Node]:
-    """The nodes that are in one of some tiers, of as many as `every`; the same list where that is everybody."""
-    if len(tiers) == len(nodes) and len(wanted) == every:
-        return nodes
+def in_tiers(wanted: Collection[Tier], nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Sequence[Node]:
+    """The nodes that are in one of some tiers."""
     if isinstance(nodes, Fleet) and isinstance(tiers, TierTable):
         return nodes.some(tiers.of(wanted))
     return [node for node in nodes if node.id in tiers and tiers[node.id] in wanted]

@@ -79,14 +79,6 @@ class Availability(Stateful):
             hint = "more: `flotilla run`, or `flwr run . --federation-config 'num-supernodes=%d'`"
             log(WARNING, f"%d of %d nodes are online; {hint}", online, s.nodes, s.nodes)
 
-    def _gather(self, grid: Grid) -> None:
-        """Where nodes have left, give as many as the run needs the time to come back."""
-        least = self._settings.min_nodes
-        try:
-            self._manager.wait(grid, least, least, self._settings.node_wait)
-        except NotEnoughNodes as error:
-            log(WARNING, "%s; this round goes on without more", error)
-
     def of(self, grid: Grid, round_number: int, report: RoundReport | None = None) -> Present:
         """All nodes that are there, and the tiers of those that have one; the others are named in the report.
 
@@ -103,9 +95,8 @@ class Availability(Stateful):
         """
         if self.number == round_number and report is None:
             return self.present
-        if report is not None:
-            self._gather(grid)
-        nodes, rejected = self._manager.greet(grid, round_number)
+        least = 0 if report is None else self._settings.min_nodes
+        nodes, rejected = self._manager.greet(grid, round_number, least=least, seconds=self._settings.node_wait)
         nodes = self._believed(nodes)
         clock = self._clock
         if clock is not None:

@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import partial
+from logging import WARNING
 from time import monotonic, sleep
 
 from flwr.app import Message, RecordDict
+from flwr.common import log
 from flwr.serverapp import Grid
 
 from protocol import HELLO, BaseQuestion, Hello, HelloRequest, WireError, quoted
@@ -109,7 +111,9 @@ class NodeManager:
             count = seen
         return count
 
-    def greet(self, grid: Grid, number: int = 1) -> tuple[Sequence[Node], list[Rejection]]:
+    def greet(
+        self, grid: Grid, number: int = 1, *, least: int = 0, seconds: float = 0.0
+    ) -> tuple[Sequence[Node], list[Rejection]]:
         """Say hello to nodes that are new or have come back, and return all that are online, in order of their ids.
 
         Where the engine made its nodes itself and says what they would say (`directory`), one of them is asked whether
@@ -119,6 +123,8 @@ class NodeManager:
         Args:
             grid: where the nodes are.
             number: of the round.
+            least: where fewer nodes are online, they are given time to come back; without them it goes on all the same.
+            seconds: how much.
 
         Raises:
             NobodyAnswered: no node has ever said hello, and those that are online refuse to.
@@ -132,6 +138,12 @@ class NodeManager:
                 return self._present, []
             self._asks = True
         online = self._registrations.online(grid)
+        if len(online) < least:
+            try:
+                self.wait(grid, least, least, seconds)
+            except NotEnoughNodes as error:
+                log(WARNING, "%s; this round goes on without more", error)
+            online = self._registrations.online(grid)
         if online is not self._online:
             self._leave(online)
         elif self._settled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -9,8 +10,11 @@ from flwr.app import Message
 from models.algebra.plans import Plan
 from strategies.context import RoundContext
 from strategies.exchange.assignment import Participant, TrainAssignment
+from strategies.exchange.fleet import mean_examples
+from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
-from strategies.method import Method
+from strategies.method import Method, Values
+from strategies.round.parts import on_base
 from strategies.round.pieces import Pieces
 from strategies.round.requests import StateCache, new_nonce
 from strategies.round.secure_sums import SecureSums
@@ -38,6 +42,42 @@ class Round:
     secure: SecureSums | None = None
 
 
+def parts_of_round(
+    method: Method, context: RoundContext, values: Values, participants: Sequence[Participant]
+) -> tuple[list[Plan], Values]:
+    """Which part each node of a round gets, and what the method remembers; see `Method.plan_round`."""
+    plans, values = method.plan_round(context, values, participants)
+    each = zip(plans, participants, strict=True)
+    return [on_base(plan, one.tier) if one.tier.precision else plan for plan, one in each], values
+
+
+def assigned(
+    context: RoundContext,
+    participants: Sequence[Participant],
+    *,
+    method: Method,
+    states: StateCache,
+    pieces: Pieces,
+    nodes: Sequence[Node],
+) -> list[TrainAssignment]:
+    """What the nodes of a round are asked to train; what the method remembers goes on with it.
+
+    Args:
+        context: of the round.
+        participants: who, in the round's order.
+        method: says which part, what to optimise, and how.
+        states: the present states.
+        pieces: know what is kept of the nodes.
+        nodes: that are there.
+    """
+    plans, pieces.memory.values = parts_of_round(method, context, pieces.memory.values, participants)
+    usual = mean_examples(nodes) if context.settings.dynamic_by_examples else 0.0
+    return [
+        assign(context, one, plan, method=method, states=states, pieces=pieces, mean_examples=usual)
+        for one, plan in zip(participants, plans, strict=True)
+    ]
+
+
 def assign(
     context: RoundContext,
     participant: Participant,
@@ -57,18 +97,18 @@ def assign(
         method: says what to optimise, and how.
         states: the present states.
         pieces: know what is kept of the node.
-        mean_examples: of the nodes that are there.
+        mean_examples: of the nodes that are there; counts with `dynamic-by-examples` alone.
     """
-    node, tier = participant.node, participant.tier
-    part = states.part_to_train(plan, participant.clusters[0])
+    node, tier, alpha = participant.node, participant.tier, context.settings.dynamic_alpha
+    nonce, part = new_nonce(), states.part_to_train(plan, participant.clusters[0])
     return TrainAssignment(
         node=node,
         tier=tier.name,
         plan=plan,
         part=part,
-        nonce=new_nonce(),
-        objective=method.objective(context, tier),
+        nonce=nonce,
         optimiser=method.optimiser(context, tier),
+        objective=method.objective(context, tier),
         work=pieces.work_of(tier),
         clusters=participant.clusters,
         trains=participant.trains,
@@ -76,7 +116,7 @@ def assign(
         codec_base=pieces.uplink.base(node.id, part) if pieces.uplink.remembers else 0,
         last_counted=pieces.selection.history.last_counted(node.id),
         weight=participant.weight,
-        dynamic_alpha=_dynamic_alpha(context, participant, mean_examples) if participant.trains else 0.0,
+        dynamic_alpha=_dynamic_alpha(context, participant, mean_examples) if alpha and participant.trains else 0.0,
         asked_in=context.round_number,
     )
 
@@ -84,6 +124,4 @@ def assign(
 def _dynamic_alpha(context: RoundContext, participant: Participant, mean_examples: float) -> float:
     """FedDyn's α of a device: everybody's, or α · mean n / n_k (`dynamic-by-examples`)."""
     alpha = context.settings.dynamic_alpha
-    if not (alpha and context.settings.dynamic_by_examples):
-        return alpha
-    return alpha * mean_examples / participant.node.examples
+    return alpha * mean_examples / participant.node.examples if context.settings.dynamic_by_examples else alpha

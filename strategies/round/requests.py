@@ -32,6 +32,7 @@ from protocol import (
     TrainRequest,
     encode,
 )
+from protocol.arrays import bytes_of
 from strategies.clustering.base import Clustering, Tensors
 from strategies.context import RoundContext
 from strategies.exchange.assignment import TrainAssignment
@@ -66,7 +67,7 @@ class StateCache:
         self.downlink = downlink if downlink is not None and downlink.on else None
         self._states: dict[int, tuple[Tensor, Tensors]] = {}
         self._parts: dict[tuple[Plan, int], Submodel] = {}
-        self._encoded: dict[tuple[Plan | None, tuple[int, ...]], ArrayRecord] = {}
+        self._encoded: dict[tuple[Plan | None, tuple[int, ...]], tuple[ArrayRecord, int]] = {}
 
     def clusters_for(self, node: NodeId) -> tuple[int, ...]:
         """The clusters whose states a node is sent."""
@@ -99,14 +100,16 @@ class StateCache:
 
     def _state(self, cluster: int) -> tuple[Tensor, Tensors]:
         if cluster not in self._states:
-            self._states[cluster] = self._clusters.state(cluster)
+            state = self._clusters.states.get(cluster)
+            self._states[cluster] = self._clusters.past(cluster) if state is None else (state.flat, state.tensors)
         return self._states[cluster]
 
-    def arrays(self, plan: Plan, clusters: tuple[int, ...]) -> ArrayRecord:
-        """States, or the part of each."""
+    def arrays(self, plan: Plan, clusters: tuple[int, ...]) -> tuple[ArrayRecord, int]:
+        """States, or the part of each; and their encoded bytes."""
         key = plan if self._context.settings.slice_at == "server" else None, clusters
         if key not in self._encoded:
-            self._encoded[key] = ArrayRecord({STATE: encode(self._vector(*key))})
+            array = encode(self._vector(*key))
+            self._encoded[key] = ArrayRecord({STATE: array}), len(array.data)
         return self._encoded[key]
 
     def _vector(self, plan: Plan | None, clusters: tuple[int, ...]) -> Tensor:
@@ -128,17 +131,18 @@ def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
-def train_request(context: RoundContext, assignment: TrainAssignment, states: StateCache) -> Message:
-    """Ask a node to train what it is assigned."""
+def train_request(context: RoundContext, assignment: TrainAssignment, states: StateCache) -> tuple[Message, int]:
+    """Ask a node to train what it is assigned: the message, and the encoded bytes of its arrays."""
     compressed = None
-    common = _common(context, assignment.plan, states.told(assignment.clusters))
+    common = _common(context, assignment.plan, states.told(assignment.clusters), assignment.nonce)
     if states.downlink is None:
-        arrays = states.arrays(assignment.plan, assignment.clusters)
+        arrays, size = states.arrays(assignment.plan, assignment.clusters)
     else:
         arrays, base = states.downlink.arrays(assignment.last_counted)
+        size = bytes_of(arrays)
         compressed = CompressedState(codec=states.downlink.text, base=base)
     request = TrainRequest(
-        **common | {"work": assignment.work, "nonce": assignment.nonce},
+        **common | {"work": assignment.work},
         objective=assignment.objective,
         optimiser=assignment.optimiser,
         codec=assignment.codec,
@@ -149,7 +153,7 @@ def train_request(context: RoundContext, assignment: TrainAssignment, states: St
         dynamic_regulariser=FedDyn(alpha=assignment.dynamic_alpha) if assignment.dynamic_alpha else None,
         secure=assignment.secure,
     )
-    return _message(context, request, arrays, TRAIN, assignment.node)
+    return _message(context, request, arrays, TRAIN, assignment.node), size
 
 
 def part_request(
@@ -172,7 +176,7 @@ def part_request(
     clusters = path or states.clusters_for(node.id)
     metric = context.settings.metric if kind == EVALUATE else ""
     request = PartRequest(**_common(context, plan, states.told(clusters, path=bool(path))), metric=metric)
-    return request.nonce, _message(context, request, states.arrays(plan, clusters), kind, node)
+    return request.nonce, _message(context, request, states.arrays(plan, clusters)[0], kind, node)
 
 
 def statistics_request(
@@ -189,7 +193,7 @@ def statistics_request(
     first, *also = plans
     clusters = states.clusters_for(node.id)
     request = StatisticsRequest(**_common(context, first, states.told(clusters)), also=tuple(also))
-    return request.nonce, _message(context, request, states.arrays(first, clusters), STATISTICS, node)
+    return request.nonce, _message(context, request, states.arrays(first, clusters)[0], STATISTICS, node)
 
 
 def loss_request(
@@ -206,14 +210,14 @@ def loss_request(
     clusters = states.clusters_for(node.id)
     common = _common(context, plan, states.told(clusters))
     request = LossRequest(**common, objective=objective.name, batch=batch)
-    return request.nonce, _message(context, request, states.arrays(plan, clusters), kind, node)
+    return request.nonce, _message(context, request, states.arrays(plan, clusters)[0], kind, node)
 
 
-def _common(context: RoundContext, plan: Plan, clusters: ClusterStates | None) -> dict[str, Any]:
+def _common(context: RoundContext, plan: Plan, clusters: ClusterStates | None, nonce: str = "") -> dict[str, Any]:
     settings = context.settings
     return {
         "round_number": context.round_number,
-        "nonce": new_nonce(),
+        "nonce": nonce or new_nonce(),
         "seed": settings.seed,
         "network": context.network,
         "plan": plan,

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
-from protocol import NodeId, bytes_in
+from protocol import NodeId
 from strategies.aggregation.global_state import GlobalState
 from strategies.context import RoundContext
-from strategies.exchange.fleet import in_tiers, mean_examples
+from strategies.exchange.fleet import in_tiers
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
-from strategies.round import parts, stages
+from strategies.round import stages
 from strategies.round.aggregator import RoundAggregator
-from strategies.round.assignments import Round, assign
+from strategies.round.assignments import Round, assigned, parts_of_round
 from strategies.round.batchnorm_statistics import ask_statistics
 from strategies.round.checks import check
 from strategies.round.cluster_identities import ask_identities
@@ -79,6 +79,7 @@ class Runner:
         self._seconds = settings.wait
         self.pieces = Pieces(method, self.context(1))
         check(method, self.context(1))
+        self._able = [tier for tier in settings.tiers if method.eligible(self.context(1), tier)]
         self.round = Round(context=self.context(1), report=RoundReport(number=0))
         self._step = ServerStep(method, self.context(1), self.pieces)
 
@@ -149,7 +150,7 @@ class Runner:
         self.round = Round(context=context, report=report)
         began = perf_counter()
         nodes, tiers = pieces.nodes.of(grid, number, report)
-        able = self._eligible(context, nodes, tiers)
+        able = self._eligible(nodes, tiers)
         greeted = perf_counter()
         if number == 1:
             pieces.clusters.start(lambda: self._identities(grid, context, able, tiers))
@@ -168,16 +169,14 @@ class Runner:
         )
         selected = perf_counter()
         asked = pieces.clusters.participants(chosen, tiers, number)
-        plans, pieces.memory.values = parts.parts_of_round(self.method, context, pieces.memory.values, asked)
-        told = partial(assign, method=self.method, states=states, pieces=pieces, mean_examples=mean_examples(nodes))
-        self.round.assignments = [told(context, one, plan) for one, plan in zip(asked, plans, strict=True)]
+        self.round.assignments = assigned(context, asked, method=self.method, states=states, pieces=pieces, nodes=nodes)
         if pieces.clusters.WATCHES:
             pieces.clusters.expect(self.round.assignments)
         if self.settings.secure.secure_aggregation:
             self.round.secure = SecureSums(grid, context, method=self.method, patience=pieces.patience, report=report)
             self.round.assignments = self.round.secure.prepare(self.round.assignments)
-        self.round.messages = [train_request(context, one, states) for one in self.round.assignments]
-        self.round.bytes_down = [bytes_in(one.content) for one in self.round.messages]
+        requests = [train_request(context, one, states) for one in self.round.assignments]
+        self.round.messages, self.round.bytes_down = [one for one, _ in requests], [size for _, size in requests]
         report.bytes_down = sum(self.round.bytes_down)
         planning = perf_counter() - selected - report.seconds.get("keys", 0.0)
         report.seconds |= {"hello": greeted - began, "select": selected - greeted, "plan": planning}
@@ -240,17 +239,17 @@ class Runner:
         """What messages about the present states carry: what each node is sent, or one cluster's state for all."""
         return StateCache(context, self.method, self.pieces.clusters, downlink=self.pieces.downlink, only=only)
 
-    def _eligible(self, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Sequence[Node]:
+    def _eligible(self, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Sequence[Node]:
         """The nodes whose tier takes part; the same list as long as nothing changes."""
-        able = [tier for tier in self.settings.tiers if self.method.eligible(context, tier)]
-        return in_tiers(able, nodes, tiers, every=len(self.settings.tiers))
+        everybody = len(tiers) == len(nodes) and len(self._able) == len(self.settings.tiers)
+        return nodes if everybody else in_tiers(self._able, nodes, tiers)
 
     def _identities(
         self, grid: Grid, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]
     ) -> list[tuple[int, float]]:
         """Ask nodes, before round 1, which initial state suits them; what is planned for it is not given out."""
         asked = self.pieces.clusters.participants([(node, 1.0) for node in nodes], tiers, context.round_number)
-        plans, _ = parts.parts_of_round(self.method, context, self.pieces.memory.values, asked)
+        plans, _ = parts_of_round(self.method, context, self.pieces.memory.values, asked)
         states, clusters = self.states(context), len(self.pieces.clusters.states)
         return ask_identities(
             grid,

@@ -11,7 +11,8 @@ from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.update import ClientUpdate
 from strategies.method import Method
-from strategies.round.parts import kept_part, parts_of_round
+from strategies.round.assignments import parts_of_round
+from strategies.round.parts import kept_part
 from strategies.selection import BySize, BySizeWithReplacement, Uniform
 from strategies.tiers.tier import Tier, apportion
 

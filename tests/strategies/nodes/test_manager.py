@@ -160,6 +160,28 @@ def test_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         wait([1], 5, 2, 0.2)
 
 
+def test_a_greeting_waits_for_nodes_that_have_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    time, grid, fleet = Time(), People(by_address, [1000, 1001]), NodeManager()
+    monkeypatch.setattr("strategies.nodes.manager.monotonic", time.clock.now)
+
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds)
+        if time.clock.now() > back:
+            grid.online = [1000, 1001]
+
+    monkeypatch.setattr("strategies.nodes.manager.sleep", sleep)
+    back = time.clock.now() + 5
+    assert len(fleet.greet(grid, 1, least=2, seconds=10)[0]) == 2
+    grid.online = [1000]
+    assert len(fleet.greet(grid, 2, least=2, seconds=10)[0]) == 2  # it came back in time
+    assert time.clock.now() > back
+    grid.online, back = [1000], time.clock.now() + 50
+    assert len(fleet.greet(grid, 3, least=2, seconds=10)[0]) == 1
+    assert "this round goes on without more" in caplog.text
+
+
 def test_codecs_come_back_as_they_went_and_need_not_be_said() -> None:
     hello = Hello(node="n", examples=3, codecs=("float32", "qsgd"))
     assert Hello.from_record(hello.to_record()) == hello

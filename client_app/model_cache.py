@@ -25,6 +25,7 @@ from models.fused.structure import layers_of
 from models.networks.build import build_part, layout, load_frozen, shape_of, submodel
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
+from models.registry import is_path
 from models.statistics import static_norms
 from models.variants.importance import masked
 from protocol import WireError, decode
@@ -50,6 +51,7 @@ class LocalModel:
         flat: its state (float32, on the device), which training changes in place.
         start: the state that was loaded last (float32, on the CPU).
         part: what was loaded last, as blocks; with element masks if the plan keeps only a share of the weights.
+        by_path: whether its network is named by an import path, which not everybody may follow.
     """
 
     def __init__(self, spec: NetworkSpec, plan: Plan, device: torch.device) -> None:
@@ -68,7 +70,8 @@ class LocalModel:
         for name, view in split(self.flat, expected).items():
             _point_at(self.module, name, view)
         self._norms = list(static_norms(self.module).values())
-        self._has_own = bool(own_tensors(self.module))
+        self._has_own, self._holds_more = bool(own_tensors(self.module)), plan.holds_more
+        self.by_path = is_path(spec.name)
         self._begun = {name: tensor.clone() for name, tensor in written_tensors(self.module).items()}
 
     @cached_property
@@ -102,7 +105,7 @@ class LocalModel:
         self.part = submodel(spec, plan)
         if plan.keep != 1:  # what was masked before it was sent has the same mask
             self.part = masked(self.part, split(received, self.full_shapes), layout(spec), plan.keep)
-        if plan.holds_more:
+        if self._holds_more:
             holding = submodel(spec, plan.holding)
             held = holding.split(received) if sliced else holding.gather(split(received, self.full_shapes))
             load_frozen(self.module, plan, held)
@@ -166,8 +169,9 @@ def local_model(spec: NetworkSpec, plan: Plan, device: torch.device) -> LocalMod
     Raises:
         SettingError: the network is none, or an import path that is not followed here (`models.registry`).
     """
-    NETWORKS[spec.name]  # asked every time: what is kept may be of somebody who follows more
     key = shape_of(spec, plan), device
+    if key not in _models or _models[key].by_path:
+        NETWORKS[spec.name]  # a path is asked every time: what is kept may be of somebody who follows more
     if key not in _models:
         while len(_models) >= _KEPT:
             _models.popitem(last=False)

@@ -54,7 +54,6 @@ def node_data(settings: DataSettings, partition_id: int, facts: InputFacts | Non
     Raises:
         SettingError: no such partition, no data, other data than those that are divided, or as `load` and `partition`.
     """
-    _check(settings, partition_id)
     return _nodes.get((settings, partition_id, facts), lambda: _make(settings, partition_id, facts))
 
 
@@ -92,6 +91,7 @@ def _check_own(settings: DataSettings, data: DataSet) -> None:
 
 
 def _make(settings: DataSettings, partition_id: int, facts: InputFacts | None) -> NodeData:
+    _check(settings, partition_id)
     data = load(settings, facts)
     if settings.own:
         _check_own(settings, data)

@@ -8,6 +8,7 @@ engine, a resumed run, and the server that writes it down come to the same.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import lru_cache
 
 import torch
 
@@ -33,6 +34,7 @@ MOST_LINEAR = 1 << 18
 _known = Recent[Hashable, str](128)
 
 
+@lru_cache(maxsize=128)  # requests of a run differ in little
 def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, regularised: bool) -> str:
     """Why a part is trained by the loop, in a few words; "" where it is not.
 

@@ -119,9 +119,9 @@ class Runner:
             amend_scoring: the same, of requests to score on a node's own data.
         """
         self.begin(grid, number)
+        self.round.messages = amend(self.round.messages)
         report, aggregator = self.round.report, self.aggregator()
         seconds = self._seconds if seconds is None else seconds
-        self.round.messages = amend(self.round.messages)
         ask_training(
             grid,
             self.round,

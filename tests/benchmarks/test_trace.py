@@ -6,11 +6,11 @@ from benchmarks.probes.trace import LEGS, STEP, Call, figures, traced, walk
 
 # leg → most files, most switches between them. The target for a request and its reply is 25 files and 100 switches.
 MOST = {
-    "in all": (63, 141),
-    "a message": (53, 116),
+    "in all": (59, 132),
+    "a message": (49, 107),
     "the round": (20, 24),
-    "to the client": (23, 33),
-    "on the client": (29, 48),
+    "to the client": (23, 32),
+    "on the client": (24, 40),
     "to the average": (17, 33),
     "the step alone": (7, 15),
 }

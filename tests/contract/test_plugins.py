@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from flwr.app import ArrayRecord, Context
 
 from client_app.app import app
+from client_app.model_cache import local_model
 from client_app.objectives import OBJECTIVES
 from data import SOURCES
 from flotilla.local.grid import LocalGrid, contexts
 from flotilla.user_code import UserCode, UserCodeError, extension_of, make_importable, packages_of
+from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.registry import NETWORKS
 from models.registry import Registry, following, prefix_of
@@ -199,6 +202,14 @@ def test_a_device_follows_what_it_allows(patterns: str, follows: bool) -> None:
             return
         with pytest.raises(SettingError, match=r"owner allows.*allow=\"my_lab\.\*\""):
             NETWORKS["my_lab.networks:separable"]
+
+
+def test_a_model_that_is_kept_is_refused_to_whoever_may_not_follow_its_path() -> None:
+    network = configured(**NAMED["networks"], num_clients=3).strategy().network
+    first = local_model(network, Plan(), torch.device("cpu"))
+    assert local_model(network, Plan(), torch.device("cpu")) is first
+    with following(["other.*"]), pytest.raises(SettingError, match="owner allows"):
+        local_model(network, Plan(), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ["networks", "datasets", "codecs"])

@@ -3,6 +3,7 @@
 - What stands behind a fence's language (a file's name, `slow`, `fails`) is a title or is left out.
 - A list that follows a paragraph without an empty line gets one, else it is part of the paragraph.
 - Comments, such as the markers of what programs write, are left out.
+- A number of a table is not parted from its deviation: "81.2 ± 0.6" stays on one line.
 """
 
 from __future__ import annotations
@@ -27,11 +28,18 @@ def for_mkdocs(text: str) -> str:
             lines.append(line)
         elif _COMMENT.match(line):
             lines.append("")
+        elif line.startswith("|"):
+            lines.append(whole_numbers(line))
         else:
             if _ITEM.match(line) and lines and _is_paragraph(lines[-1]):
                 lines.append("")
             lines.append(line)
     return "\n".join(lines)
+
+
+def whole_numbers(cell: str) -> str:
+    """Text of a table's cell, or of a line of cells, whose numbers are not broken."""
+    return re.sub(r"(?<=\d) ([±/]) (?=[\d–])", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", cell)
 
 
 def _fence(language: str, told: str) -> str:

@@ -13,18 +13,20 @@ from pathlib import Path
 
 from benchmarks.document import table
 from handbook import told
-from handbook.dialect import for_mkdocs, moved
+from handbook.dialect import for_mkdocs, moved, whole_numbers
 from handbook.navigation import METHODS as PLACE
 from handbook.navigation import file_of
 from handbook.numbers import rows_of
 from handbook.parity import held
 from handbook.pictures import Shown, shown
 from handbook.recipes import FOLDER, Recipe, recipes
+from protocol import Scalar
 from server_app.config.catalogue import Key, foreign, keys, option_keys
 from server_app.config.document import table as settings_table
 from strategies import METHODS, FlowerStrategy
 
 SECTIONS = ("Idea", "Equation", "What every tier holds", "Settings", "Our numbers", "The paper's", "Traps", "Parity")
+_WIDTH = 76  # of a command, in characters
 _UP = "../"  # from a page of a method to docs/
 
 
@@ -60,13 +62,21 @@ def _page(root: Path, name: str, drawn: Shown | str, published: Sequence[Recipe]
         _numbers(root, name),
         _published(name, published),
         _traps(method, drawn),
-        _parity(root, method, own),
+        _parity(root, name, method, own),
     )
     sections = [f"## {title}\n\n{part}" for title, part in zip(SECTIONS, parts, strict=True)]
     job = drawn.job if isinstance(drawn, Shown) else {}
-    pairs = [f"{key}={json.dumps(value)}" for key, value in {"method": name, **job}.items()]
-    run = f"    flotilla run -c '{' '.join(pairs)}'"
-    return "\n\n".join([f"# {name}", told.summary(method), run, *sections]) + "\n"
+    return "\n\n".join([f"# {name}", told.summary(method), _command({"method": name, **job}), *sections]) + "\n"
+
+
+def _command(settings: Mapping[str, Scalar]) -> str:
+    """The command of a run, in lines that a page is wide enough for."""
+    lines = ["flotilla run -c '"]
+    for pair in (f"{key}={json.dumps(value)}" for key, value in settings.items()):
+        if len(lines[-1]) + len(pair) > _WIDTH:
+            lines.append("   ")
+        lines[-1] += pair if lines[-1].endswith("'") else f" {pair}"
+    return "\n".join(f"    {line}" for line in lines) + "'"
 
 
 def _equation(method: type[FlowerStrategy]) -> str:
@@ -123,7 +133,8 @@ def _numbers(root: Path, name: str) -> str:
     if not found:
         return "No table of these documents has it. That it trains, resumes and averages as it should is tested."
     return "\n\n".join(
-        f"[{one.title}](../{one.page}), {one.heading}:\n\n{table(one.heads, one.rows, markdown=True)}" for one in found
+        f"[{one.title}](../{one.page}), {one.heading}:\n\n{whole_numbers(table(one.heads, one.rows, markdown=True))}"
+        for one in found
     )
 
 
@@ -154,15 +165,15 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _parity(root: Path, method: type[FlowerStrategy], own: Sequence[Key]) -> str:
-    found = held(root, method, [key.name for key in own])
+def _parity(root: Path, name: str, method: type[FlowerStrategy], own: Sequence[Key]) -> str:
+    found = held(root, name, method, [key.name for key in own])
     parts = []
     if found.row:
-        if found.owner != method.__name__:
+        if not found.own:
             parts.append(f"As `{found.owner}`, which it extends:")
         parts.append(table(found.heads, [found.row], markdown=True))
     parts += [f"- {note}" for note in found.notes]
     if found.tests:
-        parts.append(f"Its class is in {', '.join(f'`{test}`' for test in found.tests)}.")
+        parts.append(f"Tests that name it: {', '.join(f'`{test}`' for test in found.tests)}.")
     text = "\n\n".join(parts) or "It is held against no released code."
     return moved(f"{text}\n\nAll of them: [parity](parity.md).", _UP)

@@ -10,6 +10,7 @@ from pathlib import Path
 from strategies.flower_adapter import FlowerStrategy
 
 TESTS = "tests/parity"
+_CODE = re.compile(r"`([\w-]+)`")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,43 +18,50 @@ class Held:
     """What a method is held against.
 
     Attributes:
-        owner: the class that the row is of: the method's own, or one that it extends; "" without a row.
+        owner: whom the row is of: the method by its name or class, or a class that it extends; "" without a row.
+        own: whether the row is of the method itself.
         heads: of the table.
         row: of the table.
-        notes: what the page says further, of the method or of its settings.
-        tests: files that name its class.
+        notes: what the page says further, of the method, of its settings or of those that its row names.
+        tests: files that name it or its class.
     """
 
     owner: str
+    own: bool
     heads: list[str]
     row: list[str]
     notes: list[str]
     tests: list[str]
 
 
-def held(root: Path, method: type[FlowerStrategy], keys: Collection[str]) -> Held:
+def held(root: Path, name: str, method: type[FlowerStrategy], keys: Collection[str]) -> Held:
     """Find it.
 
     Args:
         root: the repository.
-        method: whose.
+        name: of the method.
+        method: its class.
         keys: of its own settings.
     """
     text = (root / "docs/parity.md").read_text(encoding="utf-8")
     lines = [_cells(line) for line in text.split("\n") if line.startswith("|")]
-    rows = {_plain(name): line for line in lines[2:] for name in line[0].split(", ")}
+    rows = {_plain(one): line for line in lines for one in line[0].split(", ") if _plain(one)}
     classes = [one for one in method.__mro__ if one is not FlowerStrategy and issubclass(one, FlowerStrategy)]
-    owner = next((one.__name__ for one in classes if _plain(one.__name__) in rows), "")
+    known = [method.__name__, name, *(one.__name__ for one in classes)]
+    owner = next((one for one in known if _plain(one) in rows), "")
+    row = rows.get(_plain(owner), [])
+    named = {*keys, *_CODE.findall(row[-1] if row else "")}
     bullets = [" ".join(part.split()) for part in re.findall(r"^- (.*(?:\n  .*)*)", text, re.M)]
     return Held(
         owner=owner,
+        own=owner in (name, method.__name__),
         heads=lines[0],
-        row=rows.get(_plain(owner), []),
-        notes=[bullet for bullet in bullets if _about(bullet, owner, keys)],
+        row=row,
+        notes=[bullet for bullet in bullets if _about(bullet, owner, named)],
         tests=[
             f"{TESTS}/{file.name}"
             for file in sorted((root / TESTS).glob("test_*.py"))
-            if re.search(rf"\b{method.__name__}\b", file.read_text(encoding="utf-8"))
+            if re.search(rf'\b{method.__name__}\b|"{re.escape(name)}"', file.read_text(encoding="utf-8"))
         ],
     )
 
@@ -62,7 +70,7 @@ def _about(bullet: str, owner: str, keys: Collection[str]) -> bool:
     bold = re.match(r"\*\*(.*?)\*\*", bullet)
     if bold is None:
         return False
-    named = re.findall(r"`([\w-]+)`", bullet)
+    named = _CODE.findall(bullet)
     return any(key in named for key in keys) or (bool(owner) and _plain(bold[1]).startswith(_plain(owner)))
 
 

@@ -18,6 +18,7 @@ from handbook.dialect import for_mkdocs, links
 from handbook.navigation import PAGES, Entry, files, navigation
 
 PAGES_FOLDER = "pages"
+LOOK = "look"  # the site's own style, and what its search needs in pages that were opened from a folder
 CONFIGURATION = "mkdocs.yml"
 
 
@@ -44,6 +45,7 @@ def stage(root: Path, folder: Path, methods: Mapping[str, Mapping[str, str]], *,
     told = json.dumps(configuration(navigation(listed)), indent=1, ensure_ascii=False)
     _write(folder / CONFIGURATION, told + "\n")  # JSON is YAML
     pages = folder / PAGES_FOLDER
+    shutil.copytree(Path(__file__).parent / LOOK, pages / LOOK)
     made = {f"{place}/{name}" for place, some in methods.items() for name in some}
     for page in files(PAGES):
         text = (root / page).read_text(encoding="utf-8")
@@ -90,7 +92,7 @@ def configuration(entries: Sequence[Entry]) -> dict[str, Any]:
                 "navigation.tabs",
                 "navigation.indexes",
                 "navigation.footer",
-                "toc.follow",
+                "toc.integrate",  # tables and lines of code have the width of two columns
                 "content.code.copy",
                 "search.highlight",
             ],
@@ -104,7 +106,9 @@ def configuration(entries: Sequence[Entry]) -> dict[str, Any]:
                 for look, scheme, other in (("light", "default", "dark"), ("dark", "slate", "light"))
             ],
         },
-        "plugins": ["search"],
+        "plugins": ["search", "offline"],
+        "extra": {"polyfills": [f"{LOOK}/iframe-worker.js"]},  # else the plugin has a server's
+        "extra_css": [f"{LOOK}/site.css"],
         "markdown_extensions": [
             "attr_list",
             "md_in_html",

@@ -68,6 +68,22 @@ def test_links_and_named_files_exist(document: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists() and name not in IN_WHEELS] == []
 
 
+def test_every_part_of_parity_has_its_tests() -> None:
+    """Every row names files of tests, and every difference the test that shows it, except where nothing is compared."""
+    text = (ROOT / "docs/parity.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("|") and not line.startswith(("| method", "| ---"))]
+    differences = re.findall(r"^- (\*\*.*(?:\n  .*)*)", text, re.M)
+    assert (len(rows), len(differences)) > (25, 13)
+    for part in (*rows, *differences):
+        named = re.findall(r"`((?:[\w/]+/)?test_\w+\.py|tests/[\w/]+)(?:::(\w+))?`", part)
+        assert named, part
+        for file, test in named:
+            place = ROOT / file if "/" in file else ROOT / "tests/parity" / file
+            assert place.exists(), file
+            assert not test or f"def {test}(" in place.read_text(), test
+    assert all("::" in one for one in differences)
+
+
 def test_the_rooms_of_the_architecture_are_there() -> None:
     """Every file and folder of the plan stands somewhere in its package, and every folder of a package in the plan."""
     text = (ROOT / "docs/architecture.md").read_text()

@@ -9,8 +9,9 @@ from benchmarks.document import ROOT
 from benchmarks.task import Options
 from flotilla.settings import SettingsError
 from flotilla.studies.plan import Cell
+from flotilla.studies.progress import Progress
 from flotilla.studies.screen import Screen
-from flotilla.studies.sweep import Folder, Progress, run_sweep
+from flotilla.studies.sweep import Folder, run_sweep
 
 
 def run(

@@ -17,8 +17,9 @@ from flotilla.settings import SettingsError
 
 if TYPE_CHECKING:
     from flotilla.studies.plan import Cell
+    from flotilla.studies.progress import Progress
     from flotilla.studies.search_plan import SearchPlan
-    from flotilla.studies.sweep import Folder, Progress
+    from flotilla.studies.sweep import Folder
 
 
 def _sweep(

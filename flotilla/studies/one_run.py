@@ -25,6 +25,8 @@ from flotilla.user_code import make_importable
 from models.errors import SettingError
 from server_app import run as _run  # noqa: F401 (so that a forked process has it)
 
+# Of torch, in a run: whatever stands beside it, so that a run that goes on finds as many as it had.
+THREADS = 1
 PROCESSOR = "{} seconds of the processor"  # of this process: last line of a run that finished
 
 
@@ -38,7 +40,7 @@ def run_one(config: Mapping[str, Value], nodes: int, processes: int, log: Path, 
         log: file for everything that is said.
         packages: the user's own, by name.
     """
-    torch.set_num_threads(1)  # whatever stands beside it, so that a run that goes on finds as many as it had
+    torch.set_num_threads(THREADS)
     with log.open("a", encoding="utf-8") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())

@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from flotilla.studies import sweep
+from flotilla.studies import progress as sweep
 
 
 class Screen:
@@ -28,7 +28,7 @@ class Screen:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=None, runs=f"0/{cells} runs", left="")
+        self._task = self._bar.add_task("", total=None, runs=f"{cells} runs: checking", left="")
 
     def __enter__(self) -> Self:
         self._bar.__enter__()

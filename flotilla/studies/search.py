@@ -24,9 +24,10 @@ from statistics import fmean
 
 from flotilla.settings import SettingsError, Value, prepare
 from flotilla.studies.plan import Cell
+from flotilla.studies.progress import Progress
 from flotilla.studies.search_journal import FAILED, JOURNAL, REFUSED, TO_DO, Journal, Trial
 from flotilla.studies.search_plan import SearchPlan
-from flotilla.studies.sweep import Folder, Progress
+from flotilla.studies.sweep import Folder
 from server_app.folder.files import replace_text
 from server_app.folder.run_folder import read_metrics
 from server_app.metrics import METRICS

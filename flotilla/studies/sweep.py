@@ -12,7 +12,7 @@ import shutil
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from flotilla.settings import Settings, SettingsError, prepare
 from flotilla.studies.plan import Cell
+from flotilla.studies.progress import Progress, begun
 from models.errors import SettingError
 from server_app.folder.files import replace_text
 from server_app.folder.lock import RunLock
@@ -41,7 +42,7 @@ _LATE = (
 _LOOK = 1.0  # seconds between two looks at how far the runs are
 _END = 30.0  # seconds that runs get to stop in, after which they are killed
 
-Report = Callable[[str, "Progress"], None]  # a line that is worth reading (or ""), and how far everything is
+Report = Callable[[str, Progress], None]  # a line that is worth reading (or ""), and how far everything is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,33 +82,6 @@ class Folder:
         replace_text(self.path / SWEEP, json.dumps({"runs": told}, indent=1) + "\n")
 
 
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """How far a sweep is, in rounds.
-
-    Attributes:
-        cells: runs there are; finished, failed, running: of these.
-        rounds: of all runs that are still to be had or were had in this call; done: of these, done.
-        before: rounds that earlier calls had done.
-        seconds: since this call began.
-    """
-
-    cells: int = 0
-    finished: int = 0
-    failed: int = 0
-    running: list[str] = field(default_factory=list)
-    rounds: int = 0
-    done: int = 0
-    before: int = 0
-    seconds: float = 0.0
-
-    @property
-    def left(self) -> float | None:
-        """Seconds that are left, at the pace of this call's rounds, starts included; None before the first round."""
-        here = self.done - self.before
-        return None if here <= 0 else self.seconds / here * (self.rounds - self.done)
-
-
 def _status(run: Path) -> str:
     try:
         return str(json.loads((run / SUMMARY).read_text(encoding="utf-8"))["status"])
@@ -129,6 +103,9 @@ def settings_of(folder: Folder, cell: Cell, app_dir: Path, code: Sequence[Path])
     Raises:
         SettingsError: names the cell.
     """
+    from flotilla.studies.one_run import THREADS
+    from models.device import threads
+
     run = folder.run(cell)
     goes_on = any((run / "checkpoints").glob("round-*.json"))
     if run.is_dir() and (owner := _owner(run)):
@@ -138,7 +115,8 @@ def settings_of(folder: Folder, cell: Cell, app_dir: Path, code: Sequence[Path])
     pairs = [f"{key}={json.dumps(value)}" for key, value in cell.keys.items()]
     try:
         if goes_on:
-            return prepare(app_dir, [], resume=run, code=code)
+            with threads(THREADS):  # as in the process that will go on with it, not as here
+                return prepare(app_dir, [], resume=run, code=code)
         return prepare(app_dir, pairs, run_dir=run, code=code)
     except SettingsError as error:
         raise SettingsError(f"{cell.shown}: {error}") from None
@@ -238,7 +216,7 @@ def _run_sweep(
     )
     progress.before = progress.done = sum(_rounds_done(folder.run(cell)) for cell in todo)
     began, waiting, running = monotonic(), list(todo), dict[Cell, BaseProcess]()
-    report("", progress)
+    report(begun(ready.values(), jobs) if chosen is cells else "", progress)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:

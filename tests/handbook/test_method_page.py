@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.probes.structure import ROOT
+from flotilla.settings import parse_run_config
 from handbook import told
 from handbook.dialect import links
 from handbook.method_page import SECTIONS, method_pages
@@ -46,7 +47,10 @@ def test_every_section_of_a_page_says_something(pages: Mapping[str, str], name: 
     assert tuple(found) == SECTIONS
     assert [title for title, text in found.items() if len(text) < 20] == []
     assert page.startswith(f"# {name}\n\n{told.summary(METHODS[name])}\n")
-    assert f'method="{name}"' in page
+    command = re.search(r"^    flotilla run -c '([^']*)'$", page, re.M)
+    assert command is not None
+    assert parse_run_config([command[1]])["method"] == name
+    assert max(map(len, command[1].splitlines())) < 80
     assert f"[`{name}`]({file_of(name)})" in pages["index.md"]
     for target in links(page):
         assert target in pages or (ROOT / PLACE / target).resolve().is_file(), target
@@ -102,24 +106,49 @@ def test_hooks_are_those_that_differ() -> None:
 
 def test_rows_are_of_one_method_each() -> None:
     names = METHODS.names()
-    fjord = [row for one in rows_of("fjord", ROOT / "docs", names) for row in one.rows]
-    assert {"fjord", "fjord-kd"} <= {row[0] for row in fjord}
-    exclusive = [row[0] for one in rows_of("depthfl-exclusive", ROOT / "docs", names) for row in one.rows]
+    fjord = {cell for one in rows_of("fjord", ROOT / "docs", names) for row in one.rows for cell in row[:2]}
+    assert "fjord-kd" in fjord
+    exclusive = [
+        row[0] for one in rows_of("depthfl-exclusive", ROOT / "docs", names) if one.heads[0] for row in one.rows
+    ]
     assert set(exclusive) <= {"depthfl-exclusive", "depthfl-exclusive, Fashion-MNIST"}
     assert exclusive
     assert {one.page for one in rows_of("heterofl", ROOT / "docs", names)} >= {"results.md", "runs.md"}
-    shared = [one for one in rows_of("exclusive", ROOT / "docs", names) if one.heads[0] == "methods"]
-    assert any("heterofl" in one.rows[0][0] for one in shared)
+    shared = [one for one in rows_of("exclusive", ROOT / "docs", names) if "methods" in one.heads]
+    assert any("heterofl" in " ".join(one.rows[0]) for one in shared)
+
+
+def test_tables_that_are_alike_are_one(tmp_path: Path) -> None:
+    line = "| --- | --- |\n"
+    tables = (
+        f"**x**, seeds 1, 2\n\n| method | c |\n{line}| rbla | 1 |\n| flora | 2 |\n\n"
+        f"**y**, seeds 1, 2\n\n| method | c |\n{line}| rbla | 3 |\n\n"
+        f"b\n\n| method | d |\n{line}| rbla | 4 |\n"
+    )
+    (tmp_path / "a.md").write_text(f"# A\n\n## B\n\n<!-- t:begin -->\n{tables}<!-- t:end -->\n", encoding="utf-8")
+    one, other = rows_of("rbla", tmp_path, METHODS.names())
+    assert (one.heading, other.heading) == ("B: seeds 1, 2", "B")
+    assert list(one.heads) == ["", "c"]
+    assert one.rows == [["x", "1"], ["y", "3"]]
+    assert (list(other.heads), other.rows) == (["method", "d"], [["rbla", "4"]])
+
+
+def test_every_rule_about_ranks_that_was_compared_shows_its_numbers() -> None:
+    compared = {row.split(",")[1] for row in (ROOT / "docs/ranks.csv").read_text().splitlines()[1:]} & set(METHODS)
+    assert len(compared) > 10
+    for name in compared:
+        [found] = [one for one in rows_of(name, ROOT / "docs", METHODS.names()) if one.page == "ranks.md"]
+        assert [row[0] for row in found.rows] == ["images-iid", "images-dirichlet", "text-iid", "text-dirichlet"]
 
 
 def test_parity_is_the_rows_of_the_page() -> None:
-    fiarse = held(ROOT, METHODS["fiarse"], ["fiarse-gradient"])
+    fiarse = held(ROOT, "fiarse", METHODS["fiarse"], ["fiarse-gradient"])
     assert (fiarse.owner, fiarse.row[0]) == ("FIARSE", "FIARSE")
     assert any("autograd" in note for note in fiarse.notes)
     assert "tests/parity/test_fiarse.py" in fiarse.tests
-    assert held(ROOT, NestedRanks, []).owner == "Fjord"
-    assert held(ROOT, HeteroFL, []).notes != held(ROOT, FedRolex, []).notes
-    ours = held(ROOT, METHODS["smallest"], [])
+    assert held(ROOT, "mine:Own", NestedRanks, []).owner == "Fjord"
+    assert held(ROOT, "heterofl", HeteroFL, []).notes != held(ROOT, "fedrolex", FedRolex, []).notes
+    ours = held(ROOT, "smallest", METHODS["smallest"], [])
     assert (ours.row, ours.notes) == ([], [])
 
 

@@ -40,7 +40,9 @@ def test_pages_and_what_they_link_to_are_at_their_places(tmp_path: Path) -> None
     assert (pages / "docs/idea.svg").read_bytes() == (ROOT / "docs/idea.svg").read_bytes()
     told = json.loads((tmp_path / "site" / CONFIGURATION).read_text())
     assert told["theme"]["font"] is False
-    assert {"repo_url", "extra_javascript", "extra_css"} & set(told) == set()
+    assert {"repo_url", "extra_javascript"} & set(told) == set()
+    for own in (*told["extra_css"], *told["extra"]["polyfills"]):
+        assert (pages / own).is_file()
     assert {"docs/methods/fedavg.md"} <= {page for _, page in _pairs(told["nav"])}
     (pages / "stale.md").write_text("of an earlier time")
     stage(ROOT, tmp_path / "site", methods, listed=[])
@@ -87,6 +89,7 @@ def test_what_github_reads_otherwise_is_said_otherwise() -> None:
     page = "Some:\n- one\n  more\n- two\n<!-- t:begin -->\n| a |\n<!-- t:end -->\n```sh slow\n- x\n<!-- y -->\n```\n"
     assert for_mkdocs(page) == ("Some:\n\n- one\n  more\n- two\n\n| a |\n\n```sh\n- x\n<!-- y -->\n```\n")
     assert for_mkdocs("```python my/own.py\nx\n```") == '``` { .python title="my/own.py" }\nx\n```'
+    assert for_mkdocs("| 1.2 ± 3.4 | 5 / 6 | a / b |") == "| 1.2\xa0±\xa03.4 | 5\xa0/\xa06 | a / b |"
     assert for_mkdocs("    - code\n") == "    - code\n"
 
 

@@ -164,6 +164,19 @@ def test_distillation_at_the_widest_is_cross_entropy_alone() -> None:
     assert distilled.item() == plain.item()
 
 
+def test_statistics_of_the_widest_are_updated_once_and_twice_in_the_released_code() -> None:
+    """There the teacher's forward pass is one, and the part's at p = p_max another."""
+    plan, (x, y) = Plan(RATES[3]), _batch()
+    ours, theirs = _local(plan), _local(plan)
+    _objective("ordered-dropout", ours, plan=plan, draws=_drawing(3), settings=_settings(distillation=True))(x, y)
+    statistics = [name for name in ours.state_dict() if name.endswith((".mean_3", ".variance_3"))]
+    assert statistics
+    theirs(x)
+    assert all(torch.equal(ours.state_dict()[name], theirs.state_dict()[name]) for name in statistics)
+    theirs(x)
+    assert not any(torch.equal(ours.state_dict()[name], theirs.state_dict()[name]) for name in statistics)
+
+
 @pytest.mark.parametrize(("alpha", "temperature"), [(1.0, 1.0), (0.0, 1.0), (0.3, 2.0)])
 def test_the_distilled_loss_is_its_formula(alpha: float, temperature: float) -> None:
     """CE of the widest + (1-α)·CE of the part + α·T²·KL(widest ‖ part), the widest a constant in the last."""

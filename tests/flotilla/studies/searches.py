@@ -8,8 +8,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from flotilla.studies.plan import Cell
+from flotilla.studies.progress import Progress
 from flotilla.studies.search_plan import SearchPlan, read_search
-from flotilla.studies.sweep import Folder, Progress
+from flotilla.studies.sweep import Folder
 
 FILE = """
 [settings]

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from flotilla.cli import app
 from flotilla.settings import SettingsError
 from flotilla.studies.plan import Cell
+from flotilla.studies.progress import Progress
 from flotilla.studies.search_plan import SearchPlan
-from flotilla.studies.sweep import Folder, Progress
+from flotilla.studies.sweep import Folder
 from tests.flotilla.studies.searches import FILE, Played, plan_of
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,16 +12,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+from torch import get_num_threads
 from typer.testing import CliRunner
 
 from flotilla.cli import app
 from flotilla.own_app import own_app
+from flotilla.studies.one_run import THREADS
 from flotilla.studies.plan import read_plan
-from flotilla.studies.sweep import Folder, run_sweep
+from flotilla.studies.sweep import Folder, run_sweep, settings_of
+from models.device import threads
 from server_app.folder.lock import RunLock
+from tests.support import play
 
 SWEEP = """
 [settings]
@@ -55,7 +61,8 @@ def hashes(place: Path) -> dict[str, str]:
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     (folder / "three.toml").write_text(SWEEP, encoding="utf-8")
     command = [sys.executable, "-m", "flotilla", "sweep", "three.toml", "--folder", "swept", *words]
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    # Threads as where nobody says how many: more than the one that a run has.
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "2"}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -114,6 +121,18 @@ def test_what_there_is_to_do_is_listed(tmp_path: Path) -> None:
     assert out.stdout.count("to do") == 9
 
 
+def test_a_run_goes_on_though_the_sweep_has_more_threads_than_it(tmp_path: Path) -> None:
+    (tmp_path / "three.toml").write_text(SWEEP, encoding="utf-8")
+    cell, folder = read_plan(tmp_path / "three.toml")[0], Folder(path=tmp_path / "swept")
+    keys: dict[str, Any] = {**cell.keys, "num-server-rounds": 2}
+    with threads(THREADS):
+        play(folder.run(cell), **keys)
+    (folder.run(cell) / "summary.json").unlink()  # it was killed
+    with threads(THREADS + 1):
+        assert settings_of(folder, cell, own_app(), ()).config["resume"] == str(folder.run(cell))
+        assert get_num_threads() == THREADS + 1
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_sweep_that_was_killed_and_stopped_comes_to_the_same(tmp_path: Path) -> None:
@@ -127,6 +146,9 @@ def test_a_sweep_that_was_killed_and_stopped_comes_to_the_same(tmp_path: Path) -
     process = start(tmp_path)
     said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
+    assert re.search(
+        r"^\[\d/9 runs\] to do: \d runs, \d side by side; [12] of them from the last checkpoint$", said, re.M
+    )
     assert "9 of 9 runs finished in swept; flotilla compare swept" in said
     found = hashes(swept)
     assert len(found) == 9

@@ -169,6 +169,16 @@ def test_one_gradient_over_all_examples(play: Player) -> None:
     assert all(said["steps"] == 1 for _, seen in runs for said in seen.values())
 
 
+def test_weight_decay_is_in_the_difference_and_not_in_the_loss(play: Player) -> None:
+    """Of the authors' two data sets one has it in both, the other in neither."""
+    keys = {**keys_of("q-fedavg"), "num_server_rounds": 1}
+    (plain, said), (decayed, said_too) = (replies_of(play, **keys, weight_decay=decay) for decay in (0.0, 0.1))
+    assert {node: one["loss-before"] for node, one in said.items()} == {
+        node: one["loss-before"] for node, one in said_too.items()
+    }
+    assert plain.hash != decayed.hash
+
+
 @pytest.mark.parametrize("method", ["fedavg", "fjord", "depthfl"])
 def test_other_methods(play: Player, method: str) -> None:
     for rule in ("q-fedavg", "fednova"):

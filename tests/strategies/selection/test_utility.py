@@ -86,6 +86,17 @@ def test_p3_p4_p5_chosen_among_the_candidates_by_loss() -> None:
         assert min(losses[i] for i in positions) >= max(losses[i] for i in set(asked) - positions)
 
 
+def test_positions_among_the_candidates_are_other_clients_than_those_of_the_largest_loss() -> None:
+    """FLGo takes positions among the candidates for positions among all."""
+    losses = losses_of(5)
+    probe = Told(losses)
+    chosen = choose(power_of_choice("pow-d", 40), Candidates.of(range(COUNT)), 5, probe=probe)
+    asked = np.array(probe.asked[0][1])
+    largest = np.argsort(losses[asked])[-5:]
+    assert set(chosen.nodes) == set(asked[largest].tolist())
+    assert set(chosen.nodes) != set(largest.tolist())
+
+
 def test_unless_given_twice_as_many_are_asked_as_are_chosen() -> None:
     probe = Told(np.ones(COUNT))
     choose(power_of_choice("pow-d", 0), Candidates.of(SHUFFLED), 30, probe=probe)

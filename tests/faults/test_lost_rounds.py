@@ -13,8 +13,8 @@ from flwr.app import Array, ArrayRecord, Context, Error, Message
 from flotilla.local.grid import LocalGrid
 from protocol import DIFFERENCE, TRAIN
 from server_app.run import Run
+from tests.faults.changes import FOUR, VICTIM, Change, assert_as_without, data
 from tests.faults.dying import HALF, NOTHING, Dying
-from tests.faults.test_bad_replies import FOUR, VICTIM, Change, assert_as_without, data
 from tests.faults.test_odd_fleets import people, told
 from tests.support import Outcome, Player, address_of, configured, failed, trains, without
 

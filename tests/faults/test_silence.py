@@ -12,7 +12,7 @@ from strategies.exchange.stateful import RoundOutcome
 from strategies.nodes.patience import LEAST, UNHEARD, Patience
 from strategies.settings import Settings
 from strategies.virtual.devices import VirtualFleet
-from tests.faults.test_bad_replies import FOUR, VICTIM
+from tests.faults.changes import FOUR, VICTIM
 from tests.support import Player, Time, trains
 from tests.support import play as play_in
 

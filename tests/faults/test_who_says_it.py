@@ -14,7 +14,7 @@ from data import Summary
 from flotilla.local.grid import LocalGrid
 from protocol import TRAIN, DataReply, Hello
 from server_app.task_facts import decide
-from tests.faults.test_bad_replies import FOUR, VICTIM
+from tests.faults.changes import FOUR, VICTIM
 from tests.faults.test_odd_fleets import people, told
 from tests.support import Outcome, Player, address_of, configured, trains, without
 

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -56,10 +57,28 @@ def sweep(find: Callable[[], set[psutil.Process]], patience: float = 0.3) -> int
             break
         seen |= found
         _signal(found, kill=False)
-        _, alive = psutil.wait_procs(found, timeout=patience)
+        alive = _alive_after(found, patience)
         _signal(alive, kill=True)
-        psutil.wait_procs(alive, timeout=5.0)
+        _alive_after(alive, 5.0)
     return len(seen)
+
+
+def _alive_after(processes: Iterable[psutil.Process], seconds: float) -> set[psutil.Process]:
+    """Those that are alive after this time, or none as soon as none is.
+
+    A zombie is dead: orphans are collected by process 1, which in a container may take its time or never do it.
+    """
+    deadline = time.monotonic() + seconds
+    alive = set(processes)
+    while (alive := {one for one in alive if _lives(one)}) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return alive
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _signal(processes: Iterable[psutil.Process], *, kill: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -81,6 +82,31 @@ def test_a_bundle_has_the_app_and_what_is_beside_it(an_app: Path, tmp_path_facto
         assert {"pyproject.toml", "theirs.py", "my_lab/nets.py", "LICENSE"} <= set(archive.namelist())
         assert archive.read("my_lab/nets.py") == b"x = 2\n"
     assert build_bundle(an_app, {"my_lab/nets.py": other}) == bundle  # so a SuperLink knows it again
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+@pytest.mark.parametrize("ignore", ["/out/\nnotes*\n*.json\n", "/out/\n!/out/kept.py\n", "out/*\n", "", None])
+def test_a_bundle_is_flowers_own_without_a_look_at_what_it_drops(
+    an_app: Path, monkeypatch: pytest.MonkeyPatch, ignore: str | None
+) -> None:
+    from flwr.cli.build import build_fab_from_disk
+
+    if ignore is not None:
+        (an_app / ".gitignore").write_text(ignore)
+    for place in (".venv/lib/a.py", "out/kept.py", "out/deep/b.py", "lab/out/c.py", "lab/notes.py", "lab/d.json"):
+        (an_app / place).parent.mkdir(parents=True, exist_ok=True)
+        (an_app / place).write_text("x = 1\n")
+    (an_app / "link.py").symlink_to(an_app / "theirs.py")
+    (an_app / "linked").symlink_to(an_app / "lab", target_is_directory=True)
+    expected = build_fab_from_disk(an_app)
+
+    seen: set[str] = set()
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path=".": (seen.add(os.fspath(path)), scan(path))[1])
+    assert build_bundle(an_app, {}) == expected
+    assert str(an_app) in seen
+    assert str(an_app / ".venv") not in seen
+    assert (str(an_app / "out/deep") in seen) == (not ignore or "!" in ignore)
 
 
 def test_an_app_that_flower_refuses_is_refused_in_one_line(an_app: Path) -> None:

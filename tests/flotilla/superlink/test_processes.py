@@ -72,6 +72,20 @@ def test_sweep_ends_sessions_and_what_left_them(mark: str) -> None:
     _close(leaves)
 
 
+def test_who_is_dead_is_not_waited_for_although_nobody_collects_it(mark: str) -> None:
+    child = f"subprocess.Popen([sys.executable, '-c', {DEAF!r}], env={{**os.environ, 'FLWR_HOME': {mark!r}}})"
+    parent = _start(f"import os, subprocess, sys; {child}; {SLEEP}", "")
+    try:
+        assert _first_line(parent) == b"1\n"
+        began = time.monotonic()
+        assert sweep(lambda: marked("FLWR_HOME", mark), patience=0.1) == 1
+        assert time.monotonic() - began < 3.0  # the limit for what does not die is 5 s
+        assert [one.status() for one in psutil.Process(parent.pid).children()] == [psutil.STATUS_ZOMBIE]
+    finally:
+        parent.kill()
+        _close(parent)
+
+
 def test_nothing_to_sweep() -> None:
     assert sweep(set) == 0
     assert in_sessions([2**22 + 1]) == set()

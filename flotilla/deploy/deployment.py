@@ -75,6 +75,9 @@ class Deployment(SuperLink):
         super().__init__(home, env, started)
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
+    def _program(self) -> list[str]:
+        return super()._program() if self._superexec else [sys.executable, "-P", str(PROGRAMS / "superlink.py")]
+
     def _options(self) -> list[str]:
         options = ["--database", str(self._home / "superlink.db")]
         if self._keys is None:

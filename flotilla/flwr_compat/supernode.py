@@ -5,7 +5,8 @@ works it looks for the reply every half second; and who runs its ClientApps asks
 is something to do. In a round of seconds these rests are most of it. Here
 
 - the rest between two questions to the SuperLink is a quarter of the time since the last message, from 0.2 s up to
-  flwr's 3 s: a node that is asked often hears soon, one that nobody asks costs the SuperLink no more than before;
+  flwr's 3 s: a node that is asked often hears soon, one that nobody asks costs the SuperLink no more than before; there
+  is none where the SuperLink has held the question (`superlink.py`);
 - a reply is seen within a fiftieth of a second;
 - an executor that asks for a task is answered when there is one, or after five seconds;
 - arrays that are still on their way are asked for again within a tenth of a second.
@@ -35,6 +36,7 @@ _FIRST, _LONGEST = 0.2, 3.0  # seconds between two questions to the SuperLink
 _SHARE = 0.25  # of the time since the last message
 _REPLY = 0.02  # seconds between two looks for the ClientApp's reply, or for the rest of it
 _IDLE = 1.0  # seconds: flwr's sleeps from here on are those without a message
+_HELD = 1.0  # seconds: a question that took longer was held
 _HOLD = 5.0  # seconds that a question for a task waits for its answer
 _TRANSFER = {"initial_backoff": 0.02, "backoff_cap": 0.1, "max_tries_per_object": None}
 
@@ -47,7 +49,8 @@ class Rests:
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._now, self._sleep, self._last = now, sleep, now()
+        self._now, self._sleep = now, sleep
+        self._last = self._woke = now()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
@@ -61,8 +64,9 @@ class Rests:
         if seconds < _IDLE:
             self.message()
             self._sleep(min(seconds, _REPLY))
-        else:
+        elif self._now() - self._woke < _HELD:
             self._sleep(min(max(_SHARE * (self._now() - self._last), _FIRST), seconds, _LONGEST))
+        self._woke = self._now()
 
 
 def hold(acquire: Callable[..., Any], come: threading.Event) -> Callable[..., Any]:

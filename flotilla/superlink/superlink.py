@@ -107,6 +107,10 @@ class SuperLink:
         """Where the SuperLink listens."""
         return f"127.0.0.1:{self.port}"
 
+    def _program(self) -> list[str]:
+        """What is started as the SuperLink."""
+        return [script("flower-superlink")]
+
     def _options(self) -> list[str]:
         """What the SuperLink is told beside where it listens."""
         return ["--insecure", "--simulation"]
@@ -116,7 +120,7 @@ class SuperLink:
         return [str(self._cpus or 0)]
 
     def _start_superlink(self) -> subprocess.Popen[bytes]:
-        command = [script("flower-superlink"), *self._options(), "--isolation", "process"]
+        command = [*self._program(), *self._options(), "--isolation", "process"]
         command += ["--host", "127.0.0.1", "--port", str(self.port), "--disable-runtime-dependency-installation"]
         with self.log.open("ab") as log:
             return self._spawn(command, stdin=subprocess.DEVNULL, stdout=log)

@@ -12,6 +12,8 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from flotilla.flwr_compat import supernode
 
 
@@ -45,10 +47,21 @@ def test_rests_grow_with_the_silence_and_begin_anew() -> None:
     assert clock.slept == [0.02, 0.2]
 
 
+def test_no_rest_after_a_question_that_was_held() -> None:
+    clock = Clock()
+    rests = supernode.Rests(clock.now, clock.sleep)
+    for held in (3.0, 3.0, 0.01):
+        clock.at += held
+        rests.sleep(3)
+    assert clock.slept == [pytest.approx(0.25 * 6.01)]
+
+
 def test_never_longer_than_flwrs() -> None:
     clock = Clock()
     rests = supernode.Rests(clock.now, clock.sleep)
-    clock.at = 1000.0
+    for _ in range(300):
+        rests.sleep(3)
+    clock.slept.clear()
     rests.sleep(1.5)
     rests.sleep(0.01)
     assert clock.slept == [1.5, 0.01]

@@ -95,7 +95,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 def test_the_superlink_is_restarted_mid_run(running: Running, tmp_path: Path) -> None:
     running.wait(lambda: len(rows(running.run)) == 2)
-    before = running.one("flower-superlink")
+    before = running.one("superlink.py")
     before.send_signal(signal.SIGKILL)
     running.diary.kills.append(Kill(part="SuperLink", node=None, at=time.monotonic(), number=3, incarnation=0))
     running.finish()

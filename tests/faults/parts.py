@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 _NAMES = {
-    "flower-superlink": "SuperLink",
+    "superlink.py": "SuperLink",
     "supernode.py": "SuperNode",
     "app_process.py": "ServerApp",
     "executor.py": "executor",

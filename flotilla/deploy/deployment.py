@@ -1,6 +1,6 @@
 """The same app on real SuperNodes: one host, one process per part, TLS between all of them, a key per node.
 
-    flotilla ── superlink.py                flower-superlink that holds questions; TLS, nodes known by keys, state in a file
+    flotilla ── superlink.py                flower-superlink that holds questions; TLS, a key per node, state in a file
              ├─ app_process.py              flwr-serverapp; its output is our output
              ├─ supernode.py (each)         flower-supernode with shorter rests; TLS on both sides
              └─ executor.py                 forks a ClientApp process for each message, for all nodes of this host

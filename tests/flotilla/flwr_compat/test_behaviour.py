@@ -102,7 +102,12 @@ def test_a_bundle_is_flowers_own_without_a_look_at_what_it_drops(
 
     seen: set[str] = set()
     scan = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path=".": (seen.add(os.fspath(path)), scan(path))[1])
+
+    def noted(path: str = ".") -> Any:
+        seen.add(os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", noted)
     assert build_bundle(an_app, {}) == expected
     assert str(an_app) in seen
     assert str(an_app / ".venv") not in seen

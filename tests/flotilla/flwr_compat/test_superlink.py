@@ -215,7 +215,7 @@ def test_flwrs_handlers_are_what_is_patched() -> None:
     for name in ("pull_messages", "push_messages", "push_object"):  # looked up when they are called
         assert f"return fleet_handlers.{name}(" in router
     main = importlib.import_module("flwr.superlink.main")
-    assert main._RUNTIME_HANDLERS is superlink.runtime_handlers
+    assert main._RUNTIME_HANDLERS is importlib.import_module("flwr.superlink.servicer.runtime.runtime_handlers")
     common = inspect.getsource(importlib.import_module("flwr.supercore.routers.runtime.router"))
     assert '@router.post("/pull-messages")' in common
     assert "return handlers.push_messages(request, state, task)" in common

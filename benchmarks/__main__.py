@@ -55,6 +55,10 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "memory-limit": ("memory_limit", "block-wise training beside DepthFL in half of the memory (docs/adapters.md)"),
         "ranks": ("ranks", "like for like: rules for adapters of unlike ranks, from one base (docs/ranks.md)"),
         "evidence": ("evidence.command", "all methods, three seeds, also under measured limits (docs/evidence.md)"),
+        "evidence-setting": (
+            "setting.command",
+            "HeteroFL in its setting, beside its authors' code (docs/evidence.md)",
+        ),
         "flower-runs": ("flower_runs", "everything that can be configured, once, through Flower itself (docs/runs.md)"),
     },
     "probes": {

@@ -26,6 +26,7 @@ class Options:
         root: a checkout.
         json, rows, against: files to write, to read instead of measuring, to compare with, which may be a checkout.
         default_job: whether the default job is run, too.
+        whole: whether all of it is run where usually a part is.
         walk: whether every step is printed.
         write: whether docs/ gets what was found.
     """
@@ -47,6 +48,7 @@ class Options:
     rows: Path | None = None
     against: Path | None = None
     default_job: bool = False
+    whole: bool = False
     walk: bool = False
     write: bool = False
 
@@ -71,6 +73,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
         "help": "what another checkout printed; bench startup, deployed: that checkout",
     },
     "default_job": {"action": "store_true", "help": "run the default job, too"},
+    "whole": {"action": "store_true", "help": "all of it, where usually a part is run"},
     "walk": {"action": "store_true", "help": "print every step"},
     "write": {"action": "store_true", "help": "put what was found into docs/"},
 }

@@ -99,7 +99,7 @@ def survive() -> None:
             self.cluster.join()
 
         def build(self, app_fn: Any) -> None:
-            self.app_fn = app_fn
+            self.app_fn = ray.put(app_fn)  # which is a closure, and pickled slowly: once, not with every message
             if self.cluster is None:
                 here = HereWorkshop(self.client_resources)
                 count = pool_size_from_resources(self.client_resources)

@@ -88,6 +88,7 @@ def survive() -> None:
 
         cluster: Cluster | None = None
         survivors: ActorPool[Any, Any] | None = None
+        loader: Any = None
 
         def init_ray(self, backend_config: Any) -> None:
             if asked is None:
@@ -99,7 +100,7 @@ def survive() -> None:
             self.cluster.join()
 
         def build(self, app_fn: Any) -> None:
-            self.app_fn = ray.put(app_fn)  # which is a closure, and pickled slowly: once, not with every message
+            self.loader = ray.put(app_fn)  # which is a closure, and pickled slowly: once, not with every message
             if self.cluster is None:
                 here = HereWorkshop(self.client_resources)
                 count = pool_size_from_resources(self.client_resources)
@@ -116,7 +117,7 @@ def survive() -> None:
             partition = str(context.node_config[PARTITION_ID_KEY])
 
             def answer(actor: Any) -> Any:
-                return ray.get(actor.run.remote(self.app_fn, message, partition, context))
+                return ray.get(actor.run.remote(self.loader, message, partition, context))
 
             assert self.survivors is not None  # made by `build`
             _, reply, updated = self.survivors.run(answer)

@@ -83,15 +83,15 @@ def _row(
 
 
 def _round(spec: NetworkSpec, case: Fleet) -> Callable[[], dict[str, Tensor]]:
-    """One round's averaging, with buffers that live as long as a run's."""
+    """One round's averaging into the state itself, with buffers that live as long as a run's."""
     average = PartialAverage(layout(spec))
-    out = {name: tensor.clone() for name, tensor in case.state.items()}
+    state = {name: tensor.clone() for name, tensor in case.state.items()}
 
     def work() -> dict[str, Tensor]:
         average.reset()
         for part, difference in zip(case.parts, case.differences, strict=True):
             average.add(part, difference)
-        return average.finish(case.state, out=out)
+        return average.finish(state, out=state)
 
     work()  # finds the places once, as a run does
     return work

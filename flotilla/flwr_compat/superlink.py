@@ -4,15 +4,15 @@ flwr 1.41's SuperNodes ask the SuperLink for a message and its ServerApp asks fo
 most answers are "nothing yet"; a node that is told of a message asks for its objects until the last of them is there.
 In a round of seconds these questions are a third of what the SuperLink is asked. Here
 
-- a question for messages, or for replies, is answered when there is one with all of its objects, or after a while;
+- a question for messages, or for replies, is answered when there is one with all of its objects, or after a while, as
+  flwr would then;
 - the database drops expired claims once a second, not (a transaction that writes) with every question;
 - it does not wait for the disk: it is there for a SuperLink that is started again on a machine that kept running.
 
-A node that has never been sent a message, and whoever asks after a restart, is answered at once, as flwr does it; so is
-everything else. A question waits without a thread, and where its asker has gone nothing is taken for it.
+A node that this process has never had a message for is answered at once, as flwr does it; so is everything else. A
+question waits without a thread, and where its asker has gone nothing is taken for it.
 
-Started as a script in place of `flower-superlink`; nothing of ours is imported here. Where flwr looks different, that
-part is as it comes.
+Started as a script in place of `flower-superlink`; nothing of ours is imported here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from typing import Any
 
 import uvicorn
@@ -48,30 +49,32 @@ class News:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: dict[Hashable, asyncio.Event] = {}  # touched in the loop only
-        self._open: dict[str, tuple[int, list[Hashable]]] = {}  # push → objects to come, who waits for it
+        self._ready: Counter[Hashable] = Counter()  # messages to fetch, as far as is known; in the loop only
+        self._open: dict[str, list[tuple[Hashable, set[str]]]] = {}  # push → who gets a message, objects to come of it
         self._lock = threading.Lock()
 
-    def begin(self, push: str, objects: int, whom: Iterable[Hashable]) -> None:
-        """Messages were announced, whose objects come now."""
+    def begin(self, push: str, messages: Iterable[tuple[Hashable, Iterable[str]]]) -> None:
+        """Messages were announced: for whom, and which of their objects come now."""
         with self._lock:
-            self._open[push] = objects, list(whom)
+            self._open[push] = [(whom, set(objects)) for whom, objects in messages]
             while len(self._open) > _OPEN:
                 del self._open[next(iter(self._open))]
         self._look(push)
 
-    def came(self, push: str) -> None:
-        """One of the objects is there."""
+    def came(self, push: str, one: str) -> None:
+        """An object is there."""
         with self._lock:
-            if push not in self._open:
-                return
-            objects, whom = self._open[push]
-            self._open[push] = objects - 1, whom
+            for _, objects in self._open.get(push, []):
+                objects.discard(one)
         self._look(push)
 
     def tell(self, whom: Hashable) -> None:
-        """Somebody has something to fetch, or may have more."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._set, whom)
+        """Somebody has a message to fetch."""
+        self._soon(self._tell, whom)
+
+    def fetched(self, whom: Hashable) -> None:
+        """Somebody has fetched one; there may be more."""
+        self._soon(self._fetched, whom)
 
     async def wait(self, whom: Hashable, seconds: float, gone: Callable[[], Awaitable[object]]) -> bool:
         """Wait until there is something to fetch; at most this long, and not at all for who was never told.
@@ -98,16 +101,27 @@ class News:
         return not left
 
     def _look(self, push: str) -> None:
+        """Tell those whose messages are complete."""
         with self._lock:
-            objects, whom = self._open.get(push, (1, []))
-            if objects > 0:
-                return
-            self._open.pop(push)
-        for one in whom:
-            self.tell(one)
+            messages = self._open.pop(push, [])
+            if left := [(whom, objects) for whom, objects in messages if objects]:
+                self._open[push] = left
+        for whom, objects in messages:
+            if not objects:
+                self.tell(whom)
 
-    def _set(self, whom: Hashable) -> None:
+    def _soon(self, do: Callable[[Hashable], None], whom: Hashable) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(do, whom)
+
+    def _tell(self, whom: Hashable) -> None:
+        self._ready[whom] += 1
         self._events.setdefault(whom, asyncio.Event()).set()
+
+    def _fetched(self, whom: Hashable) -> None:
+        self._ready[whom] = max(self._ready[whom] - 1, 0)
+        if self._ready[whom] and whom in self._events:
+            self._events[whom].set()
 
 
 class Holding:
@@ -141,13 +155,20 @@ class Holding:
 
 
 def _asker(path: str, body: bytes) -> Hashable | None:
-    """Who asks; not proven, and good for no more than to wait."""
+    """Who asks; not proven yet: a stranger can take a piece of news from a node, which then waits for three seconds."""
     if path == _SERVER:
         return _REPLIES
     try:
         return int(PullMessagesRequest.FromString(body).node.node_id)
     except Exception:  # whatever protobuf raises: the app says what is wrong with it
         return None
+
+
+def _objects(tree: Any) -> Iterator[str]:
+    """What a message is made of."""
+    yield tree.object_id
+    for child in tree.children:
+        yield from _objects(child)
 
 
 def hear(news: News, nodes: Any, server: Any) -> None:
@@ -160,25 +181,26 @@ def hear(news: News, nodes: Any, server: Any) -> None:
 
     def pull_messages(request: Any, *args: Any, **others: Any) -> Any:
         answer = pull(request, *args, **others)
-        if answer.messages_list:  # one at a time: there may be more
-            news.tell(int(request.node.node_id))
+        if answer.messages_list:
+            news.fetched(int(request.node.node_id))
         return answer
 
     def push_messages_of_node(request: Any, *args: Any, **others: Any) -> Any:
         answer = push_reply(request, *args, **others)
-        news.begin(answer.session_id, len(answer.objects_to_push), [_REPLIES])
+        news.begin(answer.session_id, [(_REPLIES, answer.objects_to_push)])
         return answer
 
     def push_messages_of_server(request: Any, *args: Any, **others: Any) -> Any:
         answer = push(request, *args, **others)
-        whom = dict.fromkeys(int(one.metadata.dst_node_id) for one in request.messages_list)
-        news.begin(answer.session_id, len(answer.objects_to_push), whom)
+        to_come, nodes = set(answer.objects_to_push), [int(one.metadata.dst_node_id) for one in request.messages_list]
+        trees = zip(nodes, request.message_object_trees, strict=True)
+        news.begin(answer.session_id, [(node, to_come.intersection(_objects(tree))) for node, tree in trees])
         return answer
 
     def counted(push_object: Callable[..., Any]) -> Callable[..., Any]:
         def push_one(request: Any, *args: Any, **others: Any) -> Any:
             answer = push_object(request, *args, **others)
-            news.came(request.session_id)
+            news.came(request.session_id, request.object_id)
             return answer
 
         return push_one

@@ -36,7 +36,7 @@ _FIRST, _LONGEST = 0.2, 3.0  # seconds between two questions to the SuperLink
 _SHARE = 0.25  # of the time since the last message
 _REPLY = 0.02  # seconds between two looks for the ClientApp's reply, or for the rest of it
 _IDLE = 1.0  # seconds: flwr's sleeps from here on are those without a message
-_HELD = 1.0  # seconds: a question that took longer was held
+_HELD = 2.5  # seconds: a question that took longer was held, for three
 _HOLD = 5.0  # seconds that a question for a task waits for its answer
 _TRANSFER = {"initial_backoff": 0.02, "backoff_cap": 0.1, "max_tries_per_object": None}
 

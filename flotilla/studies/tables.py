@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from math import floor, isfinite, log10
 
 from flotilla.studies.results import Result, by_row, last_of, worst_of
 from flotilla.studies.statistics import LEVEL, Spread, front, paired, spread
@@ -212,6 +213,10 @@ def _shown(values: Sequence[float], scale: float) -> str:
 
 
 def _spread(found: Spread, scale: float) -> str:
+    """A mean with its deviation; where there is no scale, both to the second digit of the deviation."""
+    if scale == 1 and found.deviation and isfinite(found.deviation):
+        places = min(max(1 - floor(log10(found.deviation)), 0), 6)
+        return f"{found.mean:.{places}f} ± {found.deviation:.{places}f}"
     return _number(found.mean, scale) + ("" if found.deviation is None else f" ± {_number(found.deviation, scale)}")
 
 

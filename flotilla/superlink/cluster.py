@@ -31,6 +31,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 # Sent if they are set. What keeps runs on one machine apart (FLWR_HOME, RAY_*) has no meaning elsewhere.
 _ALONG = ("FLOTILLA_DATA", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY")
 _ALSO = ("FLWR_DISABLE_UPDATE_CHECK", "FLWR_TELEMETRY_ENABLED")
+_CLUSTERS = ("RAY_TMPDIR", "RAY_max_direct_call_object_size")  # not sent, and not ours to set
 _PATIENCE = 300.0  # seconds for a node to fetch the bundle, import PyTorch and read the data
 
 
@@ -68,10 +69,9 @@ class Cluster:
             "gpus": -1.0 if gpus_per_client is None else gpus_per_client,
             "patience": _PATIENCE,
         }
-        # Where Ray's files are is the cluster's to say, and "auto" looks for the cluster there.
-        kept = {name: value for name, value in env.items() if name != "RAY_TMPDIR"}
-        if "RAY_TMPDIR" in os.environ:
-            kept["RAY_TMPDIR"] = os.environ["RAY_TMPDIR"]
+        # Where Ray's files are is the cluster's to say, and "auto" looks for the cluster there; so are its limits.
+        kept = {name: value for name, value in env.items() if name not in _CLUSTERS}
+        kept |= {name: os.environ[name] for name in _CLUSTERS if name in os.environ}
         return kept | {ANNOUNCED: json.dumps(asked)}
 
 

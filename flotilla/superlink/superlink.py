@@ -48,6 +48,9 @@ def environment(home: Path) -> dict[str, str]:
         # copying itself (docs/flower.md has the measurement).
         "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+        # Messages up to this size go from process to process: Ray's object store, which takes what is above 100 KB
+        # otherwise, costs more than the copies that it saves (docs/flower.md).
+        "RAY_max_direct_call_object_size": str(4 << 20),
         **os.environ,
         "FLWR_HOME": str(home / "flwr"),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

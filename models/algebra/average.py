@@ -6,14 +6,14 @@ A coordinate that nobody sent keeps its value, bit for bit. Every width and dept
 blocks; FedAvg by examples is a = b = examples, the unweighted mean a = b = 1.
 
 Cost: the work is memory traffic, so kept sets become boxes (slices) once per submodel, buffers live as long as the
-average, and denominators are kept per *unit*, not per coordinate (one number for a 3x3 kernel, one for the h·w inputs
-of a flattened channel).
+average, denominators are kept per *unit*, not per coordinate (one number for a 3x3 kernel, one for the h·w inputs
+of a flattened channel), and the end goes tensor by tensor.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import isfinite, prod, sqrt
 
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from models.algebra.axes import Kind, Layout
 from models.algebra.block_scatter import NEGATIVE_ZERO, BlockScatter, UnitView
 from models.algebra.submodel import Block, Submodel, split
-from models.algebra.submodel_sum import SubmodelSum
+from models.algebra.submodel_sum import Placed, SubmodelSum
 
 # How many submodels' placements are remembered; per-client draws come once, tiers every round.
 REMEMBERED = 32
@@ -62,13 +62,13 @@ class PartialAverage:
         self._labels = min(classes, default=None)
         self._flat = torch.full((layout.parameters,), NEGATIVE_ZERO)
         self._sums = torch.empty(layout.parameters)  # of submodels that are not the full network, one after the other
-        self._weights = torch.zeros(3, sum(prod(units.counts) for units in self._units.values()))
         pairs = {name: units.pairs(self._shapes[name]) for name, units in self._units.items()}
         shapes = {name: units.shape for name, units in self._units.items()}
         self._numerators = split(self._flat, pairs)
-        self._denominators, self._holders, self._divisors = (split(row, shapes) for row in self._weights)
-        self._added = self._weights[:2]  # what `add` changes: denominators and holders, side by side
-        self._placements: OrderedDict[int, tuple[Submodel, list[BlockScatter]]] = OrderedDict()
+        self._weights = {name: torch.zeros(2, *shape) for name, shape in shapes.items()}
+        self._denominators, self._holders = ({name: w[i] for name, w in self._weights.items()} for i in range(2))
+        self._counted: set[str] = set(shapes)  # whose weights are of this round, or zero
+        self._placements: OrderedDict[int, Placed] = OrderedDict()
         self._parts: dict[int, SubmodelSum] = {}
         self._used = 0  # coordinates of `_sums` that are taken
         self._stale = False  # whether the numerators still hold the sums of a round before
@@ -76,11 +76,11 @@ class PartialAverage:
 
     def reset(self) -> None:
         """Forget what was added."""
-        for known, (submodel, _) in list(self._placements.items()):
-            if any(block.mask is not None for block in submodel.blocks.values()):
+        for known, placed in list(self._placements.items()):
+            if any(block.mask is not None for block in placed.submodel.blocks.values()):
                 del self._placements[known]  # large, and of one state only
-        self._added.zero_()
         self._parts.clear()
+        self._counted.clear()
         self._used = self.added = 0
         self._stale = True
 
@@ -172,18 +172,16 @@ class PartialAverage:
         """
         if not (isfinite(scale) and scale > 0):
             raise ValueError(f"the scale must be positive and finite, got {scale}")
-        self._scatter()
-        self._hide(least)
-        # Where nothing was added the numerator is -0.0, so any positive divisor leaves the coordinate alone.
-        torch.clamp(self._weights[0], min=1 / _LARGEST, out=self._weights[2])
         result = {}
-        for name, numerators in self._numerators.items():
+        for name, numerators in self._settled(least):
             target = torch.empty(self._shapes[name]) if out is None else out[name]
             if name in self._apart:
                 result[name] = target.copy_(previous[name])
                 continue
             view, before = target.view(numerators.shape), previous[name].view(numerators.shape)
-            torch.addcdiv(before, numerators, self._divisors[name], value=scale, out=view)
+            # Where nothing was added the numerator is -0.0, so any positive divisor leaves the coordinate alone.
+            divisors = torch.clamp(self._denominators[name], min=1 / _LARGEST)
+            torch.addcdiv(before, numerators, divisors, value=scale, out=view)
             result[name] = target
         return result
 
@@ -226,64 +224,77 @@ class PartialAverage:
                     self._numerators[name].fill_(NEGATIVE_ZERO)
         self._stale = False
 
-    def _scatter(self) -> None:
-        self._freshen()
-        for part in self._parts.values():
-            part.scatter()
+    def _count_anew(self, name: str) -> None:
+        """Let a tensor's weights begin at zero: right before the first of a round is added, for the caches."""
+        if name not in self._counted:
+            self._counted.add(name)
+            self._weights[name].zero_()
 
-    def _hide(self, least: int) -> None:
-        """Forget what too few submodels held, in every sum."""
-        if least <= 1:
-            return
-        for name, holders in self._holders.items():
-            few = holders < least
-            self._numerators[name].masked_fill_(few, NEGATIVE_ZERO)
-            self._denominators[name].masked_fill_(few, 0.0)
-            holders.masked_fill_(few, 0.0)
+    def _settled(self, least: int = 1) -> Iterator[tuple[str, Tensor]]:
+        """Put the sums in their places and forget what too few submodels held, tensor by tensor.
+
+        What is done with a tensor's numerators before the next one's turn finds them in the caches.
+        """
+        self._freshen()
+        waiting = [part.steps() for part in self._parts.values()]
+        for name, numerators in self._numerators.items():
+            self._count_anew(name)
+            for steps in waiting:
+                for step in steps.get(name, ()):
+                    step()
+            if least > 1:
+                few = self._holders[name] < least
+                numerators.masked_fill_(few, NEGATIVE_ZERO)
+                self._denominators[name].masked_fill_(few, 0.0)
+                self._holders[name].masked_fill_(few, 0.0)
+            yield name, numerators
+
+    def _scatter(self) -> None:
+        for _ in self._settled():
+            pass
 
     def _part(self, submodel: Submodel) -> SubmodelSum:
-        known = self._parts.get(id(submodel))
-        if known is not None:
-            return known
-        placements = self._placed(submodel)
-        whole = [block.source for block in submodel.values()] == list(self._shapes) and all(p.whole for p in placements)
-        key = _WHOLE if whole else id(submodel)
+        if id(submodel) in self._parts:
+            return self._parts[id(submodel)]
+        placed = self._placed(submodel)
+        key = _WHOLE if placed.whole else id(submodel)
         if key in self._parts:
             return self._parts[key]
-        sums = None
-        if whole:
-            sums = self._flat
-        elif self._room_for(submodel.numel):
+        sums = self._flat if placed.whole else None
+        if not placed.whole and self._room_for(submodel.numel):
             sums = self._sums[self._used : self._used + submodel.numel]
             self._used += submodel.numel
-        written = whole and not self._stale
-        part = SubmodelSum(submodel, placements, sums, whole=whole, written=written, apart=self._apart)
-        self._freshen(overwritten=whole)
+        part = placed.sum_in(sums, self._apart)
+        part.begin(written=placed.whole and not self._stale)
+        self._freshen(overwritten=placed.whole)
+        for name in part.singly:  # of the others the weights come last, in `_settled`
+            self._count_anew(name)
         if sums is not None or self._apart:  # else it has nothing to remember
             self._parts[key] = part
         return part
 
     def _room_for(self, count: int) -> bool:
         """Whether one more submodel of so many coordinates may have a sum of its own."""
-        summed = sum(part.has_sums for part in self._parts.values())
+        summed = sum(part.sums is not None for part in self._parts.values())
         return summed < _MOST_SUMS and self._used + count <= self._sums.numel()
 
-    def _placed(self, submodel: Submodel) -> list[BlockScatter]:
+    def _placed(self, submodel: Submodel) -> Placed:
         """Find the submodel's placements, once; the submodel is kept with them so that its id stays its own."""
         if id(submodel) not in self._placements:
-            self._placements[id(submodel)] = (submodel, [self._placement(block) for block in submodel.values()])
+            placements = [self._placement(block) for block in submodel.values()]
+            whole = [block.source for block in submodel.values()] == list(self._shapes)
+            whole = whole and all(placement.whole for placement in placements)
+            self._placements[id(submodel)] = Placed(submodel, placements, whole=whole)
             if len(self._placements) > REMEMBERED:
                 self._placements.popitem(last=False)
         self._placements.move_to_end(id(submodel))
-        return self._placements[id(submodel)][1]
+        return self._placements[id(submodel)]
 
     def _placement(self, block: Block) -> BlockScatter:
         if block.shape != self._shapes.get(block.source):
             raise ValueError(f"{block.source!r} {block.shape} is not a tensor of this network")
-        numerators, holders = self._numerators[block.source], self._holders[block.source]
-        start = holders.storage_offset() - self._weights.shape[1]  # in its row
-        weights = self._added[:, start : start + holders.numel()].view(2, *holders.shape)
-        return BlockScatter(block, self._units[block.source], numerators, weights)
+        name = block.source
+        return BlockScatter(block, self._units[name], self._numerators[name], self._weights[name])
 
 
 def pool(averages: Sequence[PartialAverage], names: Collection[str], *, denominators_only: bool = False) -> None:

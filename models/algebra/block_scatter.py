@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from math import prod
 
@@ -138,6 +138,24 @@ class BlockScatter:
         if self._indices:
             for row, weight in zip(self._weights, each, strict=True):
                 row.index_put_(self._indices[1], weight, accumulate=True)
+
+    def steps(self, piece: Tensor | None, weights: Tensor) -> list[Callable[[], object]]:
+        """What `add` does with these two for all labels, whatever they hold then; found once.
+
+        Args:
+            piece: as there, with a numerator of 1.
+            weights: as there.
+        """
+        if self._indices or self._mask is not None:
+            return [partial(self.add, piece, 1.0, weights)]
+        local = None if piece is None else piece.view(self.seen)
+        steps: list[Callable[[], object]] = []
+        for inside, places, units in self._boxes:
+            if local is not None:
+                steps.append(partial(places.squeeze().add_, (local if inside is None else local[inside]).squeeze()))
+            units = units.squeeze()  # of dimensions of one there are many, and each costs
+            steps.append(partial(units.add_, weights.view(-1, *[1] * (units.dim() - 1))))
+        return steps
 
     def held(self, labels: Collection[int] | None) -> Tensor | None:
         """Which local units count (None: all), along `seen`: those of the element mask, in the rows of the labels."""

@@ -62,7 +62,8 @@ class RobustAverage(PartialAverage):
     ) -> float:
         """Add one client's difference (see `PartialAverage.add`), and keep it until `reset`."""
         norm = super().add(submodel, difference, numerator, denominator, labels, norm=norm)
-        self._replies.append((submodel, self._placed(submodel), difference * (numerator / denominator), labels))
+        placements = self._placed(submodel).placements
+        self._replies.append((submodel, placements, difference * (numerator / denominator), labels))
         return norm
 
     def finish(
@@ -74,13 +75,10 @@ class RobustAverage(PartialAverage):
         least: int = 1,
     ) -> dict[str, Tensor]:
         """Return previous + scale · (trimmed mean or median); see `PartialAverage.finish`."""
-        self._scatter()
-        self._hide(max(least, 2 * self._faulty + 1))
         result = {}
-        for name, before in previous.items():
-            target = torch.empty(self._shapes[name]) if out is None else out[name]
-            numerators, holders = self._numerators[name], self._holders[name]
-            counts = holders.expand(numerators.shape).reshape(-1)
+        for name, numerators in self._settled(max(least, 2 * self._faulty + 1)):
+            target, before = torch.empty(self._shapes[name]) if out is None else out[name], previous[name]
+            counts = self._holders[name].expand(numerators.shape).reshape(-1)
             middle = self._middle(self._stacked(name), counts).view(target.shape)
             moved = torch.where(counts.view(target.shape) > 0, before + scale * middle, before)
             result[name] = target.copy_(moved)

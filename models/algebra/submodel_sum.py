@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -14,15 +17,19 @@ from models.algebra.submodel import Submodel, merged
 class SubmodelSum:
     """All clients of a round that hold one submodel: their sum in one flat buffer (if there is one), and its places.
 
-    Tensors with class rows go to their places client by client, because their rows differ.
+    Tensors with class rows go to their places client by client, because their rows differ. What depends on submodel
+    and buffer only is found once, and serves every round in which the submodel has this buffer.
 
     Args:
         submodel: what they hold.
         placements: where its tensors belong.
         sums: the buffer.
         whole: whether the submodel is the full network, whose buffer is the numerators themselves.
-        written: whether something is in the buffer already.
         apart: tensors of which only who held them is counted.
+
+    Attributes:
+        sums: see above.
+        singly: tensors of the network that `add` changes itself; the others change by `steps`.
     """
 
     def __init__(
@@ -32,22 +39,27 @@ class SubmodelSum:
         sums: Tensor | None,
         *,
         whole: bool,
-        written: bool,
         apart: Collection[str] = (),
     ) -> None:
         self._submodel = submodel  # kept so that its id is not given to another one
-        self._placements, self._sums, self._whole = placements, sums, whole
-        self._sizes = [block.numel for block in submodel.values()]
-        ends = [sum(self._sizes[: i + 1]) for i in range(len(placements))]
-        self._apart = [block.source in apart for block in submodel.values()]
-        # Of what is only counted nothing is added up, so that it needs no buffer to be put in its place once.
-        self._summed = [
-            (left or sums is not None) and not placement.has_classes
-            for placement, left in zip(placements, self._apart, strict=True)
-        ]
-        added = [summed and not left for summed, left in zip(self._summed, self._apart, strict=True)]
-        stretches = [(end - n, n) for end, n, own in zip(ends, self._sizes, added, strict=True) if own]
-        self._stretches = merged(tuple(stretches))
+        self.sums, self._whole = sums, whole
+        singly: list[tuple[str, BlockScatter, slice | None]] = []
+        at_once, stretches = singly.copy(), []
+        ends = pairwise(accumulate(submodel.lengths, initial=0))
+        for block, placement, (start, end) in zip(submodel.values(), placements, ends, strict=True):
+            left = block.source in apart
+            # Of what is only counted nothing is added up, so that it needs no buffer to be put in its place once.
+            summed = (left or sums is not None) and not placement.has_classes
+            (at_once if summed else singly).append((block.source, placement, None if left else slice(start, end)))
+            if summed and not left:
+                stretches.append((start, end - start))
+        self._singly, self._at_once, self._stretches = singly, at_once, merged(tuple(stretches))
+        self.singly = frozenset(source for source, _, _ in singly)
+        self._weights = torch.zeros(2)  # that `steps` add
+        self.begin(written=False)
+
+    def begin(self, *, written: bool) -> None:
+        """Forget the clients; `written` says whether something is in the buffer already."""
         self._weight, self._count, self._written = 0.0, 0, written
 
     def add(
@@ -59,14 +71,13 @@ class SubmodelSum:
         count: int = 1,
     ) -> None:
         """Add what one client sent, or the sum of what `count` did; see `PartialAverage.add`."""
-        if not all(self._summed):
+        if self._singly:
             weights = torch.tensor([denominator, float(count)])
-            for placement, piece, summed, left in self._each(difference):
-                if not summed:
-                    placement.add(None if left else piece, numerator, weights, labels)
+            for _, placement, piece in self._singly:
+                placement.add(None if piece is None else difference[piece], numerator, weights, labels)
         for start, length in self._stretches:
-            assert self._sums is not None  # or there are none
-            source, target = difference[start : start + length], self._sums[start : start + length]
+            assert self.sums is not None  # or there are none
+            source, target = difference[start : start + length], self.sums[start : start + length]
             if self._written:
                 target.add_(source, alpha=numerator)
             else:
@@ -75,24 +86,46 @@ class SubmodelSum:
         self._weight += denominator
         self._count += count
 
-    @property
-    def has_sums(self) -> bool:
-        """Whether it has a buffer."""
-        return self._sums is not None
+    def steps(self) -> Mapping[str, Sequence[Callable[[], object]]]:
+        """What puts the sum in its place, by tensor of the network; to be done before the next client."""
+        if not self._count:
+            return {}
+        self._weights.copy_(torch.tensor([self._weight, self._count], dtype=torch.float32))
+        self.begin(written=self._whole)
+        return self._steps
 
-    def scatter(self) -> None:
-        """Put the sum in its place, after the last client."""
-        if not self._count or not any(self._summed):
-            return
-        weights = torch.tensor([self._weight, self._count], dtype=torch.float32)
-        pieces: Sequence[Tensor | None] = [None] * len(self._sizes)
-        if self._sums is not None and not self._whole:
-            pieces = self._sums.split(self._sizes)  # type: ignore[no-untyped-call]
-        for placement, piece, summed, left in zip(self._placements, pieces, self._summed, self._apart, strict=True):
-            if summed:
-                placement.add(None if left else piece, 1.0, weights)
-        self._weight, self._count, self._written = 0.0, 0, self._whole
+    @cached_property
+    def _steps(self) -> dict[str, list[Callable[[], object]]]:
+        steps: dict[str, list[Callable[[], object]]] = {}
+        for source, placement, piece in self._at_once:
+            summed = None  # nothing is to be added, or it is there already
+            if piece is not None and self.sums is not None and not self._whole:
+                summed = self.sums[piece]
+            steps.setdefault(source, []).extend(placement.steps(summed, self._weights))
+        return steps
 
-    def _each(self, flat: Tensor) -> Iterator[tuple[BlockScatter, Tensor, bool, bool]]:
-        pieces = flat.split(self._sizes)  # type: ignore[no-untyped-call]
-        return zip(self._placements, pieces, self._summed, self._apart, strict=True)
+
+@dataclass(slots=True)
+class Placed:
+    """Where a submodel's tensors belong, which is found once.
+
+    Attributes:
+        submodel: which one.
+        placements: where its tensors belong, in order.
+        whole: whether it is the full network.
+        last: its sum of the last round in which it had one.
+    """
+
+    submodel: Submodel
+    placements: list[BlockScatter]
+    _: KW_ONLY
+    whole: bool
+    last: SubmodelSum | None = None
+
+    def sum_in(self, sums: Tensor | None, apart: Collection[str]) -> SubmodelSum:
+        """A sum in this buffer: the last one, if it had the same."""
+        had = None if self.last is None else self.last.sums
+        same = had is sums if had is None or sums is None else had.data_ptr() == sums.data_ptr()
+        if self.last is None or not same:
+            self.last = SubmodelSum(self.submodel, self.placements, sums, whole=self.whole, apart=apart)
+        return self.last

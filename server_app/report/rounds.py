@@ -12,6 +12,7 @@ from server_app.report.panels import Panel, figures, stacked
 from server_app.report.tables import duration, megabytes
 from server_app.report.told import Series, Told, series
 
+_BESIDES = "besides training"
 _MOST_PHASES = 6  # of a round's seconds that have a colour of their own; the others are added up
 
 
@@ -44,12 +45,13 @@ def by_round(told: Told) -> str:
 def costs_by_round(told: Told) -> str:
     """Bytes, seconds, coverage, clients."""
     rows = told.rows
-    first, second, third = MARKS[:3]
+    first, second, third, fourth = MARKS[:4]
     traffic = _named(
         rows, {"down": ("bytes_down",), "up": ("bytes_up",), "up, ideal coder": ("entropy_bytes_up",)}, 1e-6
     )
     if _alike(traffic.get("up", ()), traffic.get("up, ideal coder", ())):
         del traffic["up, ideal coder"]  # nothing is gained by coding levels that are as likely as each other
+    traffic |= _besides(rows)
     clients: dict[str, Series] = {
         "asked": [(row["round"], float(len(row.get("selected") or ()))) for row in rows],
         "counted": [(row["round"], float(row.get("accepted") or 0)) for row in rows],
@@ -60,7 +62,7 @@ def costs_by_round(told: Told) -> str:
         Panel(
             title="MB a round" + _totals(traffic),
             series=traffic,
-            colours={"down": first, "up": second, "up, ideal coder": third},
+            colours={"down": first, "up": second, "up, ideal coder": third, _BESIDES: fourth},
             from_zero=True,
             unit=" MB",
         ),
@@ -147,6 +149,17 @@ def _by_tier(told: Told, key: str) -> dict[str, Series]:
 def _named(rows: Sequence[Row], names: Mapping[str, tuple[str, ...]], scale: float = 1) -> dict[str, Series]:
     found = {name: [(n, scale * y) for n, y in series(rows, *path)] for name, path in names.items()}
     return {name: points for name, points in found.items() if points}
+
+
+def _besides(rows: Sequence[Row]) -> dict[str, Series]:
+    """Megabytes of what is asked besides training (statistics, scores on devices), both ways, where it counts."""
+    asked = [(row["round"], 1e-6 * _sum(row, "bytes_survey_down", "bytes_survey_up")) for row in rows]
+    trained = sum(1e-6 * _sum(row, "bytes_down", "bytes_up") for row in rows)
+    return {_BESIDES: asked} if sum(y for _, y in asked) > 0.02 * trained else {}
+
+
+def _sum(row: Row, *keys: str) -> float:
+    return sum(finite(row.get(key)) or 0.0 for key in keys)
 
 
 def _totals(traffic: Mapping[str, Series]) -> str:

@@ -134,6 +134,8 @@ class Availability(Stateful):
 
     def _awake(self, nodes: Sequence[Node], number: int, report: RoundReport | None) -> Sequence[Node]:
         """Leave out who rests, as long as there are as many others as the run needs."""
+        if not self._patience.silence.anybody:
+            return nodes
         ids = nodes.ids if isinstance(nodes, Fleet) else [node.id for node in nodes]
         resting = set(self._patience.resting(ids, number))
         if not resting or len(nodes) - len(resting) < self._settings.min_nodes:

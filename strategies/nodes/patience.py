@@ -37,11 +37,14 @@ class Patience(Stateful):
 
     Args:
         settings: of the run.
+
+    Attributes:
+        silence: who has not answered lately, and rests for it.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._factor = 0.0 if settings.fleet is not None else settings.deadline_factor
-        self._silence = BackOff[NodeId]()
+        self.silence = BackOff[NodeId]()
         self._took: dict[str, list[float]] = {}
 
     def ask(
@@ -91,21 +94,21 @@ class Patience(Stateful):
         """
         for i, node in enumerate(whom):
             if i in arrived:
-                if self._silence.anybody:
-                    self._silence.heard(node, number)
+                if self.silence.anybody:
+                    self.silence.heard(node, number)
             elif i not in withdrawn:
-                self._silence.missed(node, number)
+                self.silence.missed(node, number)
 
     def missed(self, node: NodeId, number: int) -> None:
         """Note that what a node answered in a round was of no use to anybody."""
-        self._silence.missed(node, number)
+        self.silence.missed(node, number)
 
     def limit(self, whom: Sequence[NodeId], tiers: Collection[str], most: float) -> Limit | None:
         """When waiting for these nodes ends; None is at `most` seconds."""
         if not self._factor:
             return None
         known = max(max(self._took[tier]) for tier in tiers) if tiers and all(map(self._took.get, tiers)) else None
-        silent = max(map(self._silence.rounds, whom), default=0) if self._silence.anybody else 0
+        silent = max(map(self.silence.rounds, whom), default=0) if self.silence.anybody else 0
         stretch: float = min(2**silent, _MOST_STRETCH)
         some = min((len(whom) + 1) // 2, WINDOW // 2)
 
@@ -118,7 +121,7 @@ class Patience(Stateful):
 
     def resting(self, nodes: Sequence[NodeId], number: int) -> list[NodeId]:
         """Those that a round does not ask."""
-        return [node for node in nodes if self._silence.rests(node, number)] if self._silence.anybody else []
+        return [node for node in nodes if self.silence.rests(node, number)]
 
     def learn(self, outcome: RoundOutcome) -> None:
         """Note how long the replies that counted were waited for."""
@@ -127,10 +130,10 @@ class Patience(Stateful):
 
     def checkpoint(self) -> Saved:
         """Who was silent decides who is asked; the rest, how long."""
-        return {}, {"silent": self._silence.checkpoint(), "took": self._took}
+        return {}, {"silent": self.silence.checkpoint(), "took": self._took}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
         del tensors
-        self._silence.restore(values["silent"])
+        self.silence.restore(values["silent"])
         self._took = dict(values["took"])

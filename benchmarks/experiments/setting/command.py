@@ -90,7 +90,7 @@ def _line(scores: Sequence[Score], rounds: Sequence[int]) -> list[str]:
 
 
 def _run(options: Options) -> int:
-    """Run, print, and write document and numbers; with `--rows` without running."""
+    """Run, print, and write document and numbers, beside those of before; with `--rows` without running."""
     try:
         if options.rows is not None:
             scores = read_csv(options.rows)
@@ -103,6 +103,8 @@ def _run(options: Options) -> int:
         return 2
     print(text(scores))
     if options.write:
+        run_now = {(score.part, score.seed) for score in scores}
+        scores = [*(one for one in read_csv(NUMBERS) if (one.part, one.seed) not in run_now), *scores]
         replace_part(DOCUMENT, PART, text(scores))
         replace_text(NUMBERS, as_csv(scores))
     return 0

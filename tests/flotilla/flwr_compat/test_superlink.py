@@ -88,14 +88,17 @@ def test_a_question_is_answered_when_a_message_is_there_with_all_of_its_objects(
         app, news = App(), superlink.News()
         await told(news, NODE)
         question = asyncio.ensure_future(superlink.Holding(app, news)(scope(), Asker().receive, None))
-        news.begin("other", 0, [NODE + 1])
-        pushing = threading.Thread(target=news.begin, args=("push", objects, [NODE]))  # flwr's handlers have threads
+        news.begin("other", [(NODE + 1, [])])
+        names = [f"object-{number}" for number in range(objects)]
+        to_come = [(NODE + 2, ["never"]), (NODE, names)]
+        pushing = threading.Thread(target=news.begin, args=("push", to_come))  # flwr's handlers have threads
         pushing.start()
         pushing.join()
-        for _ in range(objects):
+        for name in names:
             await asyncio.sleep(0.05)
             assert not app.bodies
-            news.came("push")
+            news.came("push", name)
+            news.came("push", names[0])  # again, as where the answer to the first was lost
         await asyncio.wait_for(question, 5)
         assert app.bodies == [request()["body"]]
 
@@ -124,7 +127,7 @@ def test_nothing_is_taken_for_an_asker_who_has_gone() -> None:
         await asyncio.sleep(0.05)
         asker.gone.set()
         await asyncio.wait_for(question, 5)
-        news.begin("push", 0, [NODE])
+        news.begin("push", [(NODE, [])])
         await asyncio.sleep(0.05)
         assert not app.bodies
         await asyncio.wait_for(superlink.Holding(app, news)(scope(), Asker().receive, None), 2)  # who comes after it
@@ -155,9 +158,9 @@ def test_what_is_no_question_is_passed_on_as_it_came(sent: list[dict[str, Any]])
 def test_handlers_tell_what_comes() -> None:
     heard: list[tuple[object, ...]] = []
     news: Any = SimpleNamespace(
-        begin=lambda push, objects, whom: heard.append(("begin", push, objects, list(whom))),
-        came=lambda push: heard.append(("came", push)),
-        tell=lambda whom: heard.append(("tell", whom)),
+        begin=lambda push, messages: heard.append(("begin", push, [(whom, set(of)) for whom, of in messages])),
+        came=lambda push, one: heard.append(("came", push, one)),
+        fetched=lambda whom: heard.append(("fetched", whom)),
     )
 
     def pushed(session: str, objects: list[str]) -> Callable[..., Any]:
@@ -177,27 +180,51 @@ def test_handlers_tell_what_comes() -> None:
     nodes.pull_messages(request=question, state=None, store=None)
     nodes.pull_messages(request=question, state=None, store=None)
     nodes.push_messages(request=SimpleNamespace(), state=None)
-    to = [SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node)) for node in (3, 4, 3)]
-    server.push_messages(SimpleNamespace(messages_list=to), None, None)
-    assert nodes.push_object(SimpleNamespace(session_id="up"), None) == "stored"
-    assert server.push_object(SimpleNamespace(session_id="down"), None, None) == "stored"
+    to = [SimpleNamespace(metadata=SimpleNamespace(dst_node_id=node)) for node in (3, 4)]
+
+    def tree(name: str, *children: Any) -> Any:
+        return SimpleNamespace(object_id=name, children=children)
+
+    trees = [tree("one", tree("there", tree("o"))), tree("p", tree("o"))]
+    server.push_messages(SimpleNamespace(messages_list=to, message_object_trees=trees), None, None)
+    assert nodes.push_object(SimpleNamespace(session_id="up", object_id="o"), None) == "stored"
+    assert server.push_object(SimpleNamespace(session_id="down", object_id="p"), None, None) == "stored"
     assert heard == [
-        ("tell", NODE),
-        ("begin", "up", 1, ["replies"]),
-        ("begin", "down", 2, [3, 4]),
-        ("came", "up"),
-        ("came", "down"),
+        ("fetched", NODE),
+        ("begin", "up", [("replies", {"o"})]),
+        ("begin", "down", [(3, {"o"}), (4, {"o", "p"})]),
+        ("came", "up", "o"),
+        ("came", "down", "p"),
     ]
+
+
+def test_who_has_more_to_fetch_does_not_wait_for_it() -> None:
+    async def ask() -> None:
+        app, news = App(), superlink.News()
+        holding = superlink.Holding(app, news)
+        await told(news, NODE)
+        news.fetched(NODE)
+        for push in "ab":
+            news.begin(push, [(NODE, [])])
+        for number in (1, 2):
+            await asyncio.wait_for(holding(scope(), Asker().receive, None), 2)
+            assert len(app.bodies) == number
+            news.fetched(NODE)
+            await asyncio.sleep(0)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(holding(scope(), Asker().receive, None), 0.2)
+
+    asyncio.run(ask())
 
 
 def test_pushes_that_nobody_finishes_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(superlink, "_OPEN", 3)
     news = superlink.News()
     for push in range(10):
-        news.begin(str(push), 1, [NODE])
+        news.begin(str(push), [(NODE, ["o"])])
     assert list(news._open) == ["7", "8", "9"]
-    news.came("0")
-    news.came("9")
+    news.came("0", "o")
+    news.came("9", "o")
     assert list(news._open) == ["7", "8"]
 
 

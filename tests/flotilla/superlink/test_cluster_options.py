@@ -100,6 +100,16 @@ def test_a_cluster_of_the_environment_is_not_joined(tmp_path: Path, monkeypatch:
     assert asked(Cluster("ours:1").environment(here, processes=None, gpus_per_client=None)).address == "ours:1"
 
 
+def test_messages_pass_by_rays_store_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "RAY_max_direct_call_object_size"
+    here = environment(tmp_path)
+    assert here[name] == str(4 * 2**20)
+    there = Cluster("ours:1").environment(here, processes=None, gpus_per_client=None)
+    assert name not in there  # the cluster was started with what it has
+    monkeypatch.setenv(name, "7")
+    assert environment(tmp_path)[name] == "7"
+
+
 def test_only_rays_clients_go_to_a_cluster() -> None:
     with pytest.raises(ClusterError, match="--engine flower"):
         cluster_of("h:1", engine="local")

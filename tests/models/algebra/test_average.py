@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import Layout, NetworkSpec, PartialAverage, Plan, completed, flatten, layout
+from models import Layout, NetworkSpec, PartialAverage, Plan, Submodel, completed, flatten, layout
 from models.algebra import block_scatter
 from models.algebra.plans import submodel
 from tests.models.generators import (
@@ -162,6 +162,41 @@ def test_rounds_leave_no_residue(data: st.DataObject, layout: Layout) -> None:
     assert all_bits(used.coverage()) == all_bits(fresh.coverage())
 
 
+@given(st.data(), layouts(), st.integers(0, 3))
+def test_rounds_of_the_same_parts_are_rounds_of_new_ones(data: st.DataObject, layout: Layout, least: int) -> None:
+    """What is kept of a part, its places and its sum's, serves rounds in any order of any of the parts, bit for bit."""
+    replies, previous = data.draw(clients(layout)), state_of(layout, 0)
+    used, parts, chance = PartialAverage(layout), parts_of(layout, replies), data.draw(st.randoms())
+    for number in range(3):
+        chosen = chance.sample(replies, chance.randint(1, len(replies)))
+        for client in chosen:
+            if chance.random() < 0.3:
+                with pytest.raises(ValueError, match="not finite"):
+                    used.add(parts[client.plan], client.difference * torch.nan)
+            used.add(parts[client.plan], client.difference, client.numerator, client.denominator, client.labels)
+        fresh = fold(PartialAverage(layout), layout, chosen)
+        if number == 1:  # everything is in its place before the state's turn comes
+            assert all_bits(used.denominators()) == all_bits(fresh.denominators())
+        assert all_bits(used.finish(previous, least=least)) == all_bits(fresh.finish(previous, least=least))
+        assert all_bits(used.coverage()) == all_bits(fresh.coverage())
+        used.reset()
+
+
+def test_a_part_may_have_another_part_s_buffer_in_the_next_round() -> None:
+    declared = layout(completed(NetworkSpec("mlp", (1, 2, 2), 3, widths=(8, 8))))
+    parts = [submodel(declared, Plan(rate)) for rate in (Fraction(1, 4), Fraction(1, 2), Fraction(1))]
+    used, previous, draws = PartialAverage(declared), state_of(declared, 0), torch.Generator().manual_seed(1)
+    for order in ((0,), (1, 0, 1), (0, 1, 2, 0), (2, 1), (0, 0)):
+        fresh = PartialAverage(declared)
+        for i in order:
+            difference = torch.randn(parts[i].numel, generator=draws)
+            for average in (used, fresh):
+                average.add(parts[i], difference, 3.0, 7.0)
+        assert all_bits(used.finish(previous)) == all_bits(fresh.finish(previous))
+        assert all_bits(used.coverage()) == all_bits(fresh.coverage())
+        used.reset()
+
+
 @given(st.data(), layouts())
 def test_looking_at_coverage_between_adds_changes_nothing(data: st.DataObject, layout: Layout) -> None:
     replies, previous = data.draw(clients(layout)), state_of(layout, 0)
@@ -219,3 +254,19 @@ def test_rolling_windows_cover_equally_through_the_average(step: int) -> None:
     assert coverage["stages.0.0.bias"].flatten().tolist() == [3.0] * 6
     assert coverage["exits.2.classifier.weight"].flatten().tolist() == [3.0] * 18
     assert coverage["exits.2.classifier.bias"].flatten().tolist() == [6.0] * 3
+
+
+def test_a_sum_is_never_that_of_a_submodel_which_has_gone() -> None:
+    """Submodels made for one reply each, more than are remembered: their ids are given again."""
+    declared = layout(completed(NetworkSpec("mlp", (1, 2, 2), 3, widths=(6, 6))))
+    rates = [Fraction(number, 6) for number in (1, 2, 3, 4, 5)]
+    draws, together, alone = torch.Generator().manual_seed(0), PartialAverage(declared), PartialAverage(declared)
+    kept = [submodel(declared, Plan(rate)) for rate in rates]
+    for number in torch.randint(len(rates), (300,), generator=draws).tolist():
+        difference = torch.randn(kept[number].numel, generator=draws)
+        together.add(Submodel(kept[number].blocks, kept[number].sizes), difference)
+        alone.add(kept[number], difference)
+    previous = state_of(declared, 0)
+    expected = alone.finish(previous)
+    for name, tensor in together.finish(previous).items():
+        assert_near(tensor, expected[name])

@@ -123,6 +123,14 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert "in training 0.3" in flat[: flat.index("</details>")]
 
 
+@pytest.mark.parametrize(("asked", "shown"), [(10**6, True), (10**4, False)])
+def test_bytes_besides_training_are_shown_where_they_count(tmp_path: Path, asked: int, shown: bool) -> None:
+    rows = [metrics_row(n) | {"bytes_survey_down": n * asked, "bytes_survey_up": 0} for n in (1, 2, 3)]
+    text, _ = page_of(write_run(tmp_path / "run", rows))
+    assert ("3.00 MB down, 300 kB up, 6.00 MB besides training" in text) == shown
+    assert ("besides training" in text) == shown
+
+
 def test_a_run_that_measured_no_fairness_says_how(tmp_path: Path) -> None:
     text = write_report(write_run(tmp_path / "run", [metrics_row(1)])).read_text()
     section = text[text.index("<h2>Fairness") : text.index("<h2>Rejected")]

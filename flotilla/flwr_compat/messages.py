@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.error_pb2 import Error as ErrorProto
@@ -33,8 +33,26 @@ def error_as_sent(code: int, reason: str) -> Error:
 
 
 def through_the_wire(content: RecordDict) -> RecordDict:
-    """Serialise and parse, so that whatever would not survive the wire does not survive here."""
-    return from_bytes(to_bytes(content))
+    """Serialise and parse, so that whatever would not survive the wire does not survive here.
+
+    The bytes of arrays are copied once, where protobuf copies them half a dozen times.
+    """
+    light = RecordDict(
+        {name: _without_bytes(one) if isinstance(one, ArrayRecord) else one for name, one in content.items()}
+    )
+    arrived = from_bytes(to_bytes(light))
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            for key, array in arrived.array_records[name].items():
+                array.data = bytes(memoryview(record[key].data))
+    return arrived
+
+
+def _without_bytes(record: ArrayRecord) -> ArrayRecord:
+    """What is said of arrays, without what is in them."""
+    if wrong := [array.data for array in record.values() if not isinstance(array.data, bytes)]:
+        raise TypeError(f"an array's data must be bytes, not {type(wrong[0]).__name__}")
+    return ArrayRecord({key: Array(one.dtype, one.shape, one.stype, b"") for key, one in record.items()})
 
 
 def give_id(message: Message, name: str) -> None:

@@ -21,7 +21,7 @@ from flwr.proto.run_pb2 import Run, RunStatus
 from flotilla.flwr_compat.bundle import BundleError, build_bundle
 from flotilla.flwr_compat.control import Control
 from flotilla.flwr_compat.identity import assume_identity
-from flotilla.flwr_compat.messages import from_bytes, give_id, to_bytes
+from flotilla.flwr_compat.messages import from_bytes, give_id, through_the_wire, to_bytes
 
 APP = """
 [project]
@@ -161,3 +161,29 @@ def test_status_and_nodes() -> None:
     control.register(b"key", "node-0")
     assert client.asked["StopRun"].run_id == 2
     assert (client.asked["RegisterNode"].public_key, client.asked["RegisterNode"].name) == (b"key", "node-0")
+
+
+def test_arrays_arrive_as_by_the_wire_and_are_nobody_elses() -> None:
+    sent = RecordDict(
+        {
+            "arrays": ArrayRecord({"b": Array(np.arange(6, dtype="f4").reshape(2, 3)), "a": Array(np.array(3.0))}),
+            "none": ArrayRecord({}),
+            "said": ConfigRecord({"x": 1, "y": b"z"}),
+            "measured": MetricRecord({"m": [0.5, 1.0]}),
+        }
+    )
+    arrived = through_the_wire(sent)
+    assert to_bytes(arrived) == to_bytes(sent)
+    assert arrived == from_bytes(to_bytes(sent))
+    assert list(arrived["arrays"]) == ["b", "a"]
+    assert arrived["arrays"]["b"].data is not sent["arrays"]["b"].data
+    assert all(type(one.shape) is tuple for one in arrived["arrays"].values())
+
+
+@pytest.mark.parametrize("change", [{"data": 3}, {"data": [1, 2]}, {"dtype": 5}, {"shape": ("x",)}])
+def test_arrays_that_the_wire_cannot_hold_do_not_arrive(change: dict[str, Any]) -> None:
+    array = Array(np.zeros(3, "f4"))
+    vars(array).update(change)
+    for way in (through_the_wire, lambda content: from_bytes(to_bytes(content))):
+        with pytest.raises((TypeError, ValueError)):
+            way(RecordDict({"arrays": ArrayRecord({"a": array})}))

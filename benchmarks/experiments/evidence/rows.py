@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from io import StringIO
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.experiments.rank_tables import Place
 from flotilla.settings import SettingsError
 from flotilla.studies.results import read_results
 from server_app.folder.run_folder import CONFIG
 from server_app.tier_records import GLOBAL
+
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +124,18 @@ def read_csv(file: Path) -> list[Row]:
     Raises:
         SettingsError: it cannot be read, or is no such file.
     """
+    return lines_of(file, _row)
+
+
+def lines_of(file: Path, made: Callable[[dict[str, str]], Line]) -> list[Line]:
+    """The lines of a CSV with a head, each made of its cells by name.
+
+    Raises:
+        SettingsError: it cannot be read, or a line cannot be made.
+    """
     try:
         with file.open(encoding="utf-8", newline="") as opened:
-            return [_row(line) for line in csv.DictReader(opened)]
+            return [made(line) for line in csv.DictReader(opened)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{file}: allowed is a file that this command wrote ({error})") from None
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from io import StringIO
 from pathlib import Path
 
-from benchmarks.experiments.evidence.rows import torch_of
+from benchmarks.experiments.evidence.rows import lines_of, torch_of
 from benchmarks.experiments.rank_tables import Place
 from flotilla.settings import SettingsError
 from server_app.folder.run_folder import read_metrics
@@ -140,11 +140,7 @@ def read_csv(file: Path) -> list[Score]:
     Raises:
         SettingsError: it cannot be read, or is no such file.
     """
-    try:
-        with file.open(encoding="utf-8", newline="") as opened:
-            return [_score(line) for line in csv.DictReader(opened)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"{file}: allowed is a file that this command wrote ({error})") from None
+    return lines_of(file, _score)
 
 
 def _score(line: dict[str, str]) -> Score:

@@ -16,7 +16,6 @@ from flotilla.studies.results import read_results
 from server_app.folder.run_folder import CONFIG
 from server_app.tier_records import GLOBAL
 
-
 Line = TypeVar("Line")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from models.networks.builder import Conv2d, Linear
+from models.networks.pool import MaxPool2x2
 from models.networks.staged import Exit, Staged
 from models.norms.layers import Scaler, StaticBatchNorm
 
@@ -128,7 +129,7 @@ def _found(module: nn.Module) -> list[Layer]:
         return [Scale(module.factor)] if module.factor != 1 else []
     if kind is nn.ReLU:
         return [Relu()]
-    if isinstance(module, nn.MaxPool2d) and kind is nn.MaxPool2d:
+    if isinstance(module, nn.MaxPool2d) and kind in (MaxPool2x2, nn.MaxPool2d):
         return [_pool(module)]
     if isinstance(module, nn.Flatten) and kind is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
         return [Flatten()]

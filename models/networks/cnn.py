@@ -20,6 +20,7 @@ from models.algebra.axes import Along, Axis
 from models.algebra.groups import CHANNELS, FEATURES
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import Network
+from models.networks.pool import MaxPool2x2
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.networks.staged import Staged
@@ -44,7 +45,7 @@ class CNN(Staged):
         def stage(i: int) -> nn.Module:
             inputs, halves = streams[i - 1] if i else IMAGE, i < last - 1  # exits pool what is left
             conv = builder.conv(inputs, streams[i], 3, stride=2 if halves and strided else 1, padding=1, bias=True)
-            pool = nn.MaxPool2d(2) if halves and not strided else nn.Identity()
+            pool = MaxPool2x2() if halves and not strided else nn.Identity()
             return nn.Sequential(conv, builder.norm(streams[i]), pool, nn.ReLU())
 
         super().__init__(builder, [partial(stage, i) for i in range(last)], streams, spatial=True)
@@ -71,7 +72,7 @@ class FlatCNN(Staged):
 
         def second() -> nn.Module:
             conv = builder.conv("conv1", "conv2", 3, bias=True)
-            return nn.Sequential(conv, builder.norm("conv2"), nn.MaxPool2d(2), nn.ReLU())
+            return nn.Sequential(conv, builder.norm("conv2"), MaxPool2x2(), nn.ReLU())
 
         def third() -> nn.Module:
             hidden = builder.linear(Along("conv2", inner=pixels), "hidden")

@@ -35,8 +35,29 @@ _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErr
 
 Taker = Callable[[int, Message | None], None]
 Odd = Callable[[Message, str], None]
-# (replies in hand, seconds until the last of them) → seconds from the sending of all at which waiting ends
-Limit = Callable[[int, float], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """When waiting ends that would be patient otherwise: so many times after what is known, or after the last reply.
+
+    Attributes:
+        replies: that have to be in hand before anything is known.
+        factor: times `known`, or the seconds until the last reply, whichever is more.
+        known: seconds that such replies have taken; 0 is nothing.
+        least: seconds that are waited in any case.
+    """
+
+    replies: int = 0
+    factor: float
+    known: float = 0.0
+    least: float = 0.0
+
+    def seconds(self, most: float, replies: int, last: float) -> float:
+        """Seconds from the sending of all at which waiting ends, with so many replies, the last one after so long."""
+        if replies < self.replies:
+            return most
+        return min(most, max(self.least, self.factor * max(self.known, last)))
 
 
 @runtime_checkable
@@ -121,7 +142,7 @@ def exchange(
     else:
         run.as_they_come(seconds, enough, patient)
     run.waited.processed = clock.now() - run.start
-    if run.open and isinstance(grid, Withdrawing):
+    if len(run.waited.arrived) < len(pushed) and isinstance(grid, Withdrawing):
         grid.withdraw(run.open)
     return run.waited
 
@@ -216,8 +237,8 @@ class _Exchange:
 
     def _deadline(self, seconds: float) -> float:
         """When waiting ends, on the clock."""
-        waited = self.waited
-        return self.start + (seconds if self._limit is None else min(seconds, self._limit(waited.replies, waited.last)))
+        waited, limit = self.waited, self._limit
+        return self.start + (seconds if limit is None else limit.seconds(seconds, waited.replies, waited.last))
 
     def _receive(self, asked: list[int]) -> bool:
         """Keep what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""

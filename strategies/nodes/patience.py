@@ -74,11 +74,12 @@ class Patience(Stateful):
             tiers: of the nodes, where they are asked to train; else none.
             odd, enough, sent, taken: see `exchange`.
         """
-        limit = self.limit(whom, tiers, seconds)
+        limit = self.limit(whom, tiers)
         waited = exchange(
             grid, messages, take, seconds=seconds, limit=limit, odd=odd, enough=enough, sent=sent, taken=taken
         )
-        self.note(number, whom, waited.arrived, waited.withdrawn)
+        if self.silence.anybody or len(waited.arrived) < len(whom):
+            self.note(number, whom, waited.arrived, waited.withdrawn)
         return waited
 
     def note(
@@ -103,21 +104,15 @@ class Patience(Stateful):
         """Note that what a node answered in a round was of no use to anybody."""
         self.silence.missed(node, number)
 
-    def limit(self, whom: Sequence[NodeId], tiers: Collection[str], most: float) -> Limit | None:
-        """When waiting for these nodes ends; None is at `most` seconds."""
+    def limit(self, whom: Sequence[NodeId], tiers: Collection[str]) -> Limit | None:
+        """When waiting for these nodes ends; None is when time is up."""
         if not self._factor:
             return None
         known = max(max(self._took[tier]) for tier in tiers) if tiers and all(map(self._took.get, tiers)) else None
         silent = max(map(self.silence.rounds, whom), default=0) if self.silence.anybody else 0
-        stretch: float = min(2**silent, _MOST_STRETCH)
-        some = min((len(whom) + 1) // 2, WINDOW // 2)
-
-        def seconds(replies: int, last: float) -> float:
-            if known is not None:
-                return min(most, max(LEAST, stretch * self._factor * max(known, last)))
-            return most if replies < some else min(most, max(LEAST, UNHEARD * last))
-
-        return seconds
+        if known is None:
+            return Limit(replies=min((len(whom) + 1) // 2, WINDOW // 2), factor=UNHEARD, least=LEAST)
+        return Limit(factor=min(2**silent, _MOST_STRETCH) * self._factor, known=known, least=LEAST)
 
     def resting(self, nodes: Sequence[NodeId], number: int) -> list[NodeId]:
         """Those that a round does not ask."""

@@ -84,7 +84,8 @@ class NormBounds(Stateful):
         self._loss_multiple = self._rule.most_of_losses() if options.guard else None
         self.learns = options.zeroes or self._loss_multiple is not None
         noted = options.guard_rollbacks > 0  # how far each reply came
-        bounded = self.learns or options.clips or options.range_of_examples or self._fixed is not None
+        self._shortens = options.clips or self._fixed is not None
+        bounded = self.learns or self._shortens or options.range_of_examples
         self.on = self.begins = bounded or noted
         self.norms, self.losses = LastSaid(), LastSaid()
         self.clip: dict[str, float] = {}
@@ -174,10 +175,10 @@ class NormBounds(Stateful):
             self._refuse(assignment, reply)
         if self._loss_multiple is not None:
             reply = self._with_usual_loss(assignment, reply, self._loss_multiple)
-        return self._shortened(assignment.tier, reply)
+        return self._shortened(assignment.tier, reply) if self._shortens else reply
 
     def _refuse(self, assignment: TrainAssignment, reply: ClientUpdate) -> None:
-        longest, lengths = self.longest(assignment, reply), self._lengths(assignment, reply)
+        lengths, longest = self._lengths(assignment, reply), self.longest(assignment, reply)
         if longest is None or lengths[0] <= longest:
             return
         group = group_of(assignment, reply)
@@ -204,7 +205,7 @@ class NormBounds(Stateful):
         return reply.with_metrics({_LOSS: most})
 
     def _shortened(self, tier: str, reply: ClientUpdate) -> ClientUpdate:
-        bound = self._bound(tier)
+        bound = self.clip.get(tier, self._options.guard_clip_start) if self._fixed is None else self._fixed
         if reply.norm <= bound:
             return reply
         share = bound / reply.norm
@@ -260,7 +261,7 @@ class NormBounds(Stateful):
         if self._options.clips:
             start, tiers = self._options.guard_clip_start, self.clip | self._norms_by_tier()
             said["clip_bounds"] = {tier: self.clip.get(tier, start) for tier in tiers}
-        if self._options.clips or self._fixed is not None:
+        if self._shortens:
             said["clipped"] = dict(self._clipped)
         if self._options.range_of_examples:
             said["weights_clipped"] = self._weights
@@ -279,11 +280,6 @@ class NormBounds(Stateful):
         self.norms.restore(values["norms"])
         self.losses.restore(values["losses"])
         self.clip = {tier: float(bound) for tier, bound in values["clip"].items()}
-
-    def _bound(self, tier: str) -> float:
-        if self._fixed is not None:
-            return self._fixed
-        return self.clip.get(tier, self._options.guard_clip_start) if self._options.clips else float("inf")
 
 
 def group_of(assignment: TrainAssignment, update: ClientUpdate) -> str:

@@ -85,9 +85,10 @@ class RoundAggregator:
         self._said: list[tuple[float, float, float]] = []  # examples, loss and accuracy of each reply that counts
         self._seconds = [0.0, 0.0]
         self._taken: set[int] = set()
-        self._first: HeldReplies | None = HeldReplies()  # None: they have been enough
+        self._waiting = True  # whether the first replies wait for each other; not since they were enough
         self._settled = False  # whether they are
-        self._doubted = HeldReplies()
+        self._first: HeldReplies | None = None
+        self._doubted: HeldReplies | None = None
         self.missed: list[TrainAssignment] = []
         self.accepted: list[AcceptedUpdate] = []
         self.transport_seconds: dict[NodeId, float] = {}
@@ -96,40 +97,42 @@ class RoundAggregator:
 
     def take(self, i: int, message: Message | None) -> None:
         """Take the reply to request `i` (None: it did not come)."""
-        self.settle()
-        began = perf_counter()
         self.waited_in_vain |= message is None
-        with self._named(i, missed=message is None or message.has_error()):
-            update = self._looked_at(i, self._read(i, message))
-            if self._summed is None:
-                self._take_single(i, update)
-            else:
-                self._summed(self._assignments[i], update)
-                self._taken.add(i)
-        self._took(began)
+        self._take(i, lambda: self._read(i, message), missed=message is None or message.has_error())
 
     def take_read(self, i: int, update: ClientUpdate | Rejected, missed: bool) -> None:
         """Take what came of request `i` when it had its turn, and was read before: a reply, or why there is none."""
-        self.settle()
-        began = perf_counter()
-        with self._named(i, missed=missed):
+
+        def read() -> ClientUpdate:
             if isinstance(update, Rejected):
                 raise update
-            self._take_single(i, self._looked_at(i, update))
-        self._took(began)
+            return update
 
-    def _take_single(self, i: int, update: ClientUpdate) -> None:
-        """Accept a reply by itself, or hold it until it can be judged."""
-        first, heard = self._first, self._hear(self._assignments[i], update)
-        if first is not None and (len(first) or not heard):  # in the order in which they come
-            self._taken.add(i)
-            first.hold(i, update)
-            self._settled = len(first) >= MOST or self._heard_enough()
-        elif len(self._doubted) < MOST and self._doubts(self._assignments[i], update):
-            self._taken.add(i)
-            self._doubted.hold(i, update)
-        else:
-            self._accept(i, update)
+        self._take(i, read, missed=missed)
+
+    def _take(self, i: int, read: Callable[[], ClientUpdate], *, missed: bool) -> None:
+        """Bring a reply to where it can be judged; accept it, or hold it until it can be."""
+        self.settle()
+        began, assignment = perf_counter(), self._assignments[i]
+        with self._named(i, missed=missed):
+            update = read()
+            for stage in self._first_stages:
+                update = stage(assignment, update)
+            if self._summed is not None:
+                self._summed(assignment, update)
+                self._taken.add(i)
+            elif (not self._hear(assignment, update) and self._waiting) or self._first is not None:
+                self._first = HeldReplies() if self._first is None else self._first
+                self._first.hold(i, update)  # in the order in which they come
+                self._taken.add(i)
+                self._settled = len(self._first) >= MOST or self._heard_enough()
+            elif (self._doubted is None or len(self._doubted) < MOST) and self._doubts(assignment, update):
+                self._doubted = HeldReplies() if self._doubted is None else self._doubted
+                self._doubted.hold(i, update)
+                self._taken.add(i)
+            else:
+                self._accept(i, update)
+        self._took(began)
 
     def settle(self) -> None:
         """Go on with the first replies where they need wait no longer: best when no other reply is in memory."""
@@ -139,12 +142,13 @@ class RoundAggregator:
     def release(self) -> None:
         """Take the replies that wait for something: no more are coming."""
         self._release_first()
-        self._accept_held(self._doubted)
+        if self._doubted is not None:
+            self._accept_held(self._doubted)
         self._note_means()
 
     def _release_first(self) -> None:
         """Take the replies that wait for each other: there are enough of them."""
-        first, self._first, self._settled = self._first, None, False
+        first, self._first, self._waiting, self._settled = self._first, None, False, False
         if first is not None:
             self._accept_held(first)
 
@@ -184,30 +188,23 @@ class RoundAggregator:
             raise Rejected("duplicate")
         return authenticate(self._assignments[i], message, self._bytes_down[i])
 
-    def _looked_at(self, i: int, update: ClientUpdate) -> ClientUpdate:
-        """Bring it to where it can be judged."""
-        for stage in self._first_stages:
-            update = stage(self._assignments[i], update)
-        return update
-
     def _accept(self, i: int, update: ClientUpdate) -> None:
-        """Bring a reply through the other stages, add it and count it; if it is rejected, nothing has been added."""
-        for stage in self._stages:
-            update = stage(self._assignments[i], update)
-        self._note(self._assignments[i], update)
-        self._taken.add(i)
-        self._count(update)
+        """Bring a reply through the other stages, add it and count it; if it is rejected, nothing has been added.
 
-    def _note(self, assignment: TrainAssignment, update: ClientUpdate) -> None:
-        """Add a reply, and let everybody who wants something of it have that; what could fail comes first."""
-        average, part = None, assignment.part if update.part is None else update.part
-        weights, difference = (update.numerator, update.denominator), update.difference
+        Who wants something of it has that when it was added: the average looks at it last, and refuses it whole.
+        """
+        assignment = self._assignments[i]
+        for stage in self._stages:
+            update = stage(assignment, update)
+        part, difference = assignment.part if update.part is None else update.part, update.difference
         if update.counted is not None:
             part, places = update.counted
             difference = difference[places]
         if update.cluster is not None:
-            average = self._states[update.cluster].average
-            average.check(part.numel, difference, weights, update.rows, update.norm)
+            weights = update.numerator, update.denominator
+            self._states[update.cluster].average.add(part, difference, *weights, labels=update.rows, norm=update.norm)
+        for listen in self._listeners:
+            listen(assignment, update)
         accepted = AcceptedUpdate(
             assignment=assignment,
             metrics=update.metrics,
@@ -215,11 +212,9 @@ class RoundAggregator:
             cluster=update.cluster,
             remember=update.remember,
         )
-        for listen in self._listeners:
-            listen(assignment, update)
-        if average is not None:
-            average.add(part, difference, *weights, labels=update.rows, norm=update.norm)
         self.accepted.append(accepted)
+        self._taken.add(i)
+        self._count(update)
 
     def add_sum(
         self, members: Sequence[tuple[TrainAssignment, ClientUpdate]], difference: Tensor, denominator: float

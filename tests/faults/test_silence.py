@@ -69,9 +69,9 @@ def test_nobody_rests_where_too_few_would_be_left(play: Player) -> None:
 
 
 def limits(patience: Patience, tiers: set[str], *came: tuple[int, float]) -> list[float]:
-    limit = patience.limit(range(10), tiers, 1800.0)
+    limit = patience.limit(range(10), tiers)
     assert limit is not None
-    return [limit(*one) for one in came]
+    return [limit.seconds(1800.0, *one) for one in came]
 
 
 def after(patience: Patience, number: int, seconds: dict[str, float]) -> None:
@@ -108,5 +108,5 @@ def test_who_was_silent_gets_more_time() -> None:
 
 
 def test_the_whole_deadline_where_it_is_wanted_and_where_time_is_virtual() -> None:
-    assert Patience(Settings(deadline_factor=0.0)).limit([1], {"a"}, 60.0) is None
-    assert Patience(Settings(fleet=VirtualFleet(devices=(), digest=""))).limit([1], {"a"}, 60.0) is None
+    assert Patience(Settings(deadline_factor=0.0)).limit([1], {"a"}) is None
+    assert Patience(Settings(fleet=VirtualFleet(devices=(), digest=""))).limit([1], {"a"}) is None

@@ -19,7 +19,7 @@ from torch import Tensor
 from client_app.flat_sgd import FlatSGD
 from client_app.training import Trained
 from data import Augmentation, Split, batches
-from models.fused.cross_entropy import gradient, log_probabilities, one_hot
+from models.fused.layers import gradient, log_probabilities, one_hot
 from models.fused.network import FusedNetwork
 from protocol import Optimiser, Work
 
@@ -75,9 +75,10 @@ def train_fused(
         rule.step()
         said.add(logs, y)
         computing += perf_counter() - began
+    trained = said.trained(len(learners), computing / len(learners))
     flats.mul_(rule.untouched)
     own.write(own.weights, flats)
-    return said.trained(len(learners), computing / len(learners))
+    return trained
 
 
 def _batches(
@@ -93,7 +94,8 @@ def _batches(
         for one in learners
     ]
     examples = _AT_ONCE // prod(network.input_shape)
-    at_once = 1 if augmentation is not None else max(1, examples // work.batch_size)
+    largest = min(work.batch_size, max(len(one.examples.labels) for one in learners))
+    at_once = 1 if augmentation is not None else max(1, examples // max(1, largest))
     steps = zip(*orders, strict=True)
     while group := list(islice(steps, at_once)):
         picked, labels = [], []

@@ -56,6 +56,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         state = whole_state(request.compressed, request.network, state, kept)
     with threads(request.work.threads):
         model, measured = _load(request, state, examples, context)
+        fused = _is_fused(request, model)
         about = _objective_context(request, model, data.labels, kept, request.objective.settings)
         own = None if request.network.adapter is None else own_factors(model, request.network, request.plan, kept)
         order, noise = torch_generator(seed, number, node, "batches"), generator(seed, number, node, "codec")
@@ -68,7 +69,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
             regulariser = FedDynRegulariser(model, request.network, request.dynamic_regulariser.alpha, kept)
             measured["began-anew"] = float(regulariser.began_anew)
         augmentation = AUGMENTATIONS[settings.augment]
-        if _is_fused(request, model):
+        if fused:
             absent = absent_for(request.objective.name, request.network.classes, data.labels)
             learner = Learner(examples=examples, draws=order, absent=absent)
             (trained,) = train_fused(
@@ -212,9 +213,8 @@ def _load(request: PartRequest, state: Array, examples: Split, context: Context)
         raise WireError(f"this client: {error}") from None
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
-    if request.clusters is None:
-        received = model.received(state, sliced=request.sliced)
-    else:
+    received: Array | torch.Tensor = state
+    if request.clusters is not None:
         states = received_states(request, request.clusters, state)
         if len(states) > 1 and not request.clusters.path:
             return model, {"cluster": float(load_fitting(model, request, states, examples))}

@@ -85,23 +85,23 @@ class LocalModel:
         own = Coordinates(layers, places, input_shape=self._input_shape, clients=1, like=self.flat)
         return FusedNetwork(layers, own, self._input_shape)
 
-    def received(self, array: Array, *, sliced: bool) -> Tensor:
-        """Read the one flat state that came with a request.
-
-        Raises:
-            WireError: it is not as long as the part (`sliced`), or the full state.
-        """
-        return decode(array, self._held if sliced else self._full)
-
-    def load(self, spec: NetworkSpec, plan: Plan, received: Tensor, *, sliced: bool) -> None:
+    def load(self, spec: NetworkSpec, plan: Plan, state: Tensor | Array, *, sliced: bool) -> None:
         """Load a part from the flat state that was received: the part itself, or the whole state to be sliced here.
 
         What is received as it is held is not copied: it must stay as it is until `difference` has been asked.
 
+        Args:
+            spec: the full network.
+            plan: the part, of this object's shape.
+            state: float32 vector, or the array that came for it.
+            sliced: whether it is the part.
+
         Raises:
-            ValueError: the vector's length does not fit.
+            WireError: the array is not as long as what is held of the part (`sliced`), or the full state.
+            ValueError: the vector is not.
         """
         self._restore()
+        received = decode(state, self._held if sliced else self._full) if isinstance(state, Array) else state
         self.part = submodel(spec, plan)
         if plan.keep != 1:  # what was masked before it was sent has the same mask
             self.part = masked(self.part, split(received, self.full_shapes), layout(spec), plan.keep)

@@ -32,7 +32,7 @@ from protocol import TRAIN, Hello, Reply, Scalar, Work
 from server_app.config.resolve import RunConfig, resolve
 from strategies.exchange.assignment import Participant
 from strategies.exchange.node import Node
-from strategies.round.assignments import assign
+from strategies.round.assignments import assigned
 from strategies.round.requests import train_request
 from strategies.tiers.tier import HALVING, Tier
 
@@ -180,15 +180,13 @@ class _Client:
         context = self._contexts[node]
         somebody = Node(context.node_id, Hello(node=node, examples=1))
         participant = Participant(node=somebody, tier=tier, round_number=1)
-        (plan,), _ = self._strategy.plan_round(self._context, self._strategy.initial_values(), [participant])
-        assignment = assign(
+        (assignment,) = assigned(
             self._context,
-            participant,
-            plan,
+            [participant],
             method=self._strategy,
             states=self._states,
             pieces=self._strategy.runner.pieces,
-            mean_examples=1.0,
+            nodes=[somebody],
         )
         asked, _ = train_request(self._context, assignment, self._states)
         data = to_bytes(asked.content)

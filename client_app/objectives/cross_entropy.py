@@ -9,6 +9,7 @@ code does that by batch, where classes are divided by device: what does not occu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -58,8 +59,15 @@ def batch_masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
     return loss
 
 
+@lru_cache(maxsize=1024)  # clients, who have the same classes in every round
 def absent_for(objective: str, classes: int, labels: Sequence[int]) -> Tensor | None:
-    """Which classes' logits an objective sets to 0, bool [classes]; None where it leaves them all."""
+    """Which classes' logits an objective sets to 0, bool [classes], only to be read; None where it leaves them all.
+
+    Args:
+        objective: its name.
+        classes: how many there are.
+        labels: those that the client has, as what can be hashed.
+    """
     return _absent(classes, labels) if objective == "masked-cross-entropy" else None
 
 

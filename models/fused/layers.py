@@ -1,4 +1,4 @@
-"""Every layer but convolutions, over buffers, with its gradients.
+"""Every layer but convolutions, over buffers, with its gradients; and the mean cross entropy in which they end.
 
 Each is made for the buffer that holds its inputs and has its outputs in `out`. `forward` computes these; `backward`
 takes their gradient, contiguous and in whatever shape, which it may write over, and gives that of the inputs.
@@ -218,3 +218,21 @@ class Averaged:
 def _images(x: Tensor) -> Tensor:
     """[K, C, H, W, B] as [K·C, B, H, W]: a view."""
     return x.view(-1, *x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def one_hot(labels: Tensor, classes: int, like: Tensor) -> Tensor:
+    """Labels [N] as rows [N, classes] of 0 and one 1."""
+    return torch.zeros(len(labels), classes, dtype=like.dtype).scatter_(1, labels.unsqueeze(1), 1.0)
+
+
+def log_probabilities(logits_KCB: Tensor, absent_KC1: Tensor | None) -> Tensor:
+    """Logarithms of the probabilities of classes; the logits of absent ones count as 0 (HeteroFL §3.3)."""
+    if absent_KC1 is not None:
+        logits_KCB.masked_fill_(absent_KC1, 0.0)
+    return torch.log_softmax(logits_KCB, 1)
+
+
+def gradient(log_probabilities_KCB: Tensor, wanted_KCB: Tensor, absent_KC1: Tensor | None) -> Tensor:
+    """The gradient of every client's mean cross entropy -Σ wanted · log p / B by the logits, a new tensor."""
+    found = log_probabilities_KCB.exp().sub_(wanted_KCB).mul_(1 / log_probabilities_KCB.shape[2])
+    return found if absent_KC1 is None else found.masked_fill_(absent_KC1, 0.0)

@@ -70,58 +70,37 @@ def assigned(
         pieces: know what is kept of the nodes.
         nodes: that are there.
     """
+    alphas = _alphas(context, participants, nodes)
     plans, pieces.memory.values = parts_of_round(method, context, pieces.memory.values, participants)
-    usual = mean_examples(nodes) if context.settings.dynamic_by_examples else 0.0
-    return [
-        assign(context, one, plan, method=method, states=states, pieces=pieces, mean_examples=usual)
-        for one, plan in zip(participants, plans, strict=True)
-    ]
+    uplink, history, found = pieces.uplink, pieces.selection.history, list[TrainAssignment]()
+    for one, plan, alpha in zip(participants, plans, alphas, strict=True):
+        node, tier = one.node, one.tier
+        nonce, part = new_nonce(), states.part_to_train(plan, one.clusters[0])
+        asked = TrainAssignment(
+            node=node,
+            tier=tier.name,
+            plan=plan,
+            part=part,
+            nonce=nonce,
+            optimiser=method.optimiser(context, tier),
+            objective=method.objective(context, tier),
+            work=pieces.work_of(tier),
+            clusters=one.clusters,
+            trains=one.trains,
+            codec=uplink.text,
+            codec_base=uplink.base(node.id, part) if uplink.remembers else 0,
+            last_counted=history.last_counted(node.id),
+            weight=one.weight,
+            dynamic_alpha=alpha,
+            asked_in=context.round_number,
+        )
+        found.append(asked)
+    return found
 
 
-def assign(
-    context: RoundContext,
-    participant: Participant,
-    plan: Plan,
-    *,
-    method: Method,
-    states: StateCache,
-    pieces: Pieces,
-    mean_examples: float,
-) -> TrainAssignment:
-    """What a node is asked to train.
-
-    Args:
-        context: of the round.
-        participant: who.
-        plan: which part.
-        method: says what to optimise, and how.
-        states: the present states.
-        pieces: know what is kept of the node.
-        mean_examples: of the nodes that are there; counts with `dynamic-by-examples` alone.
-    """
-    node, tier, alpha = participant.node, participant.tier, context.settings.dynamic_alpha
-    nonce, part = new_nonce(), states.part_to_train(plan, participant.clusters[0])
-    return TrainAssignment(
-        node=node,
-        tier=tier.name,
-        plan=plan,
-        part=part,
-        nonce=nonce,
-        optimiser=method.optimiser(context, tier),
-        objective=method.objective(context, tier),
-        work=pieces.work_of(tier),
-        clusters=participant.clusters,
-        trains=participant.trains,
-        codec=pieces.uplink.text,
-        codec_base=pieces.uplink.base(node.id, part) if pieces.uplink.remembers else 0,
-        last_counted=pieces.selection.history.last_counted(node.id),
-        weight=participant.weight,
-        dynamic_alpha=_dynamic_alpha(context, participant, mean_examples) if alpha and participant.trains else 0.0,
-        asked_in=context.round_number,
-    )
-
-
-def _dynamic_alpha(context: RoundContext, participant: Participant, mean_examples: float) -> float:
-    """FedDyn's α of a device: everybody's, or α · mean n / n_k (`dynamic-by-examples`)."""
-    alpha = context.settings.dynamic_alpha
-    return alpha * mean_examples / participant.node.examples if context.settings.dynamic_by_examples else alpha
+def _alphas(context: RoundContext, participants: Sequence[Participant], nodes: Sequence[Node]) -> list[float]:
+    """FedDyn's α of every device that trains: everybody's, or α · mean n / n_k (`dynamic-by-examples`)."""
+    alpha, by_examples = context.settings.dynamic_alpha, context.settings.dynamic_by_examples
+    usual = mean_examples(nodes) if by_examples else 0.0
+    each = [alpha * usual / one.node.examples if by_examples else alpha for one in participants]
+    return [own if one.trains else 0.0 for own, one in zip(each, participants, strict=True)]

@@ -133,13 +133,11 @@ def new_nonce() -> str:
 
 def train_request(context: RoundContext, assignment: TrainAssignment, states: StateCache) -> tuple[Message, int]:
     """Ask a node to train what it is assigned: the message, and the encoded bytes of its arrays."""
-    compressed = None
+    carried, compressed = None, None
     common = _common(context, assignment.plan, states.told(assignment.clusters), assignment.nonce)
-    if states.downlink is None:
-        arrays, size = states.arrays(assignment.plan, assignment.clusters)
-    else:
+    if states.downlink is not None:
         arrays, base = states.downlink.arrays(assignment.last_counted)
-        size = bytes_of(arrays)
+        carried = arrays, bytes_of(arrays)
         compressed = CompressedState(codec=states.downlink.text, base=base)
     request = TrainRequest(
         **common | {"work": assignment.work},
@@ -153,7 +151,7 @@ def train_request(context: RoundContext, assignment: TrainAssignment, states: St
         dynamic_regulariser=FedDyn(alpha=assignment.dynamic_alpha) if assignment.dynamic_alpha else None,
         secure=assignment.secure,
     )
-    return _message(context, request, arrays, TRAIN, assignment.node), size
+    return _message(request, TRAIN, assignment.node, states=states, clusters=assignment.clusters, carried=carried)
 
 
 def part_request(
@@ -176,7 +174,7 @@ def part_request(
     clusters = path or states.clusters_for(node.id)
     metric = context.settings.metric if kind == EVALUATE else ""
     request = PartRequest(**_common(context, plan, states.told(clusters, path=bool(path))), metric=metric)
-    return request.nonce, _message(context, request, states.arrays(plan, clusters)[0], kind, node)
+    return request.nonce, _message(request, kind, node, states=states, clusters=clusters)[0]
 
 
 def statistics_request(
@@ -193,7 +191,7 @@ def statistics_request(
     first, *also = plans
     clusters = states.clusters_for(node.id)
     request = StatisticsRequest(**_common(context, first, states.told(clusters)), also=tuple(also))
-    return request.nonce, _message(context, request, states.arrays(first, clusters)[0], STATISTICS, node)
+    return request.nonce, _message(request, STATISTICS, node, states=states, clusters=clusters)[0]
 
 
 def loss_request(
@@ -210,7 +208,7 @@ def loss_request(
     clusters = states.clusters_for(node.id)
     common = _common(context, plan, states.told(clusters))
     request = LossRequest(**common, objective=objective.name, batch=batch)
-    return request.nonce, _message(context, request, states.arrays(plan, clusters)[0], kind, node)
+    return request.nonce, _message(request, kind, node, states=states, clusters=clusters)[0]
 
 
 def _common(context: RoundContext, plan: Plan, clusters: ClusterStates | None, nonce: str = "") -> dict[str, Any]:
@@ -228,6 +226,16 @@ def _common(context: RoundContext, plan: Plan, clusters: ClusterStates | None, n
     }
 
 
-def _message(context: RoundContext, request: PartRequest, arrays: ArrayRecord, kind: str, node: Node) -> Message:
-    content, group = request.to_record(arrays), str(context.round_number)
-    return Message(content=content, message_type=kind, dst_node_id=node.address, group_id=group)
+def _message(
+    request: PartRequest,
+    kind: str,
+    node: Node,
+    *,
+    states: StateCache,
+    clusters: tuple[int, ...],
+    carried: tuple[ArrayRecord, int] | None = None,
+) -> tuple[Message, int]:
+    """The message of a request, and the encoded bytes of what it carries: the states of clusters, if nothing else."""
+    arrays, size = states.arrays(request.plan, clusters) if carried is None else carried
+    group = str(request.round_number)
+    return Message(content=request.to_record(arrays), message_type=kind, dst_node_id=node.address, group_id=group), size

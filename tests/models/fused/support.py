@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from models.algebra.plans import Plan
 from models.fused.buffers import places_of
 from models.fused.coordinates import Coordinates
-from models.fused.cross_entropy import gradient, log_probabilities, one_hot
+from models.fused.layers import gradient, log_probabilities, one_hot
 from models.fused.network import FusedNetwork
 from models.fused.structure import layers_of
 from models.networks.build import build, submodel

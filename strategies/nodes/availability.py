@@ -97,12 +97,15 @@ class Availability(Stateful):
             return self.present
         least = 0 if report is None else self._settings.min_nodes
         nodes, rejected = self._manager.greet(grid, round_number, least=least, seconds=self._settings.node_wait)
-        nodes = self._believed(nodes)
+        if nodes is not self._greeted[0]:  # somebody came or went
+            self._greeted = nodes, believed(nodes, self._settings.guard)
+        nodes = self._greeted[1]
         clock = self._clock
         if clock is not None:
             nodes = [node for node in nodes if clock.online(node.id, round_number)]
             nodes = self.present[0] if nodes == self.present[0] else nodes
-        nodes = self._awake(nodes, round_number, report)
+        if self._patience.silence.anybody:
+            nodes = self._awake(nodes, round_number, report)
         tiers, moved = self.present[1], self._measured is not None and self._measured.changed
         if nodes is not self.present[0] or len(tiers) < len(nodes) or not self._assignment.lasting or moved:
             tiers = self._tiers(nodes, round_number, rejected)
@@ -134,8 +137,6 @@ class Availability(Stateful):
 
     def _awake(self, nodes: Sequence[Node], number: int, report: RoundReport | None) -> Sequence[Node]:
         """Leave out who rests, as long as there are as many others as the run needs."""
-        if not self._patience.silence.anybody:
-            return nodes
         ids = nodes.ids if isinstance(nodes, Fleet) else [node.id for node in nodes]
         resting = set(self._patience.resting(ids, number))
         if not resting or len(nodes) - len(resting) < self._settings.min_nodes:
@@ -146,12 +147,6 @@ class Availability(Stateful):
             return nodes.without(resting)
         awake = [node for node in nodes if node.id not in resting]
         return self.present[0] if awake == self.present[0] else awake
-
-    def _believed(self, nodes: Sequence[Node]) -> Sequence[Node]:
-        """The nodes with no more examples than they may say; the same list as long as nobody comes or goes."""
-        if nodes is not self._greeted[0]:
-            self._greeted = nodes, believed(nodes, self._settings.guard)
-        return self._greeted[1]
 
     def _knows_codecs(self, node: Node) -> bool:
         try:

@@ -150,7 +150,8 @@ class Runner:
         self.round = Round(context=context, report=report)
         began = perf_counter()
         nodes, tiers = pieces.nodes.of(grid, number, report)
-        able = self._eligible(nodes, tiers)
+        everybody = len(tiers) == len(nodes) and len(self._able) == len(self.settings.tiers)
+        able = nodes if everybody else in_tiers(self._able, nodes, tiers)  # the same list while nothing changes
         greeted = perf_counter()
         if number == 1:
             pieces.clusters.start(lambda: self._identities(grid, context, able, tiers))
@@ -238,11 +239,6 @@ class Runner:
     def states(self, context: RoundContext, *, only: int | None = None) -> StateCache:
         """What messages about the present states carry: what each node is sent, or one cluster's state for all."""
         return StateCache(context, self.method, self.pieces.clusters, downlink=self.pieces.downlink, only=only)
-
-    def _eligible(self, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]) -> Sequence[Node]:
-        """The nodes whose tier takes part; the same list as long as nothing changes."""
-        everybody = len(tiers) == len(nodes) and len(self._able) == len(self.settings.tiers)
-        return nodes if everybody else in_tiers(self._able, nodes, tiers)
 
     def _identities(
         self, grid: Grid, context: RoundContext, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]

@@ -6,13 +6,13 @@ from benchmarks.probes.trace import LEGS, STEP, Call, figures, traced, walk
 
 # leg → most files, most switches between them. The target for a request and its reply is 25 files and 100 switches.
 MOST = {
-    "in all": (59, 131),
-    "a message": (49, 107),
-    "the round": (19, 23),
-    "to the client": (23, 32),
-    "on the client": (24, 40),
-    "to the average": (17, 33),
-    "the step alone": (7, 15),
+    "in all": (57, 109),
+    "a message": (47, 87),
+    "the round": (19, 21),
+    "to the client": (22, 27),
+    "on the client": (22, 34),
+    "to the average": (16, 24),
+    "the step alone": (6, 12),
 }
 
 

@@ -1,0 +1,71 @@
+"""Who hears of a reply: nobody of one that the average refuses, everybody of one that was added."""
+
+from __future__ import annotations
+
+from math import nan
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from models.algebra.average import PartialAverage
+from models.algebra.plans import Plan
+from models.networks.build import layout, submodel
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
+from protocol import Hello
+from strategies.exchange.assignment import TrainAssignment
+from strategies.exchange.node import Node
+from strategies.exchange.report import RoundReport
+from strategies.exchange.update import ClientUpdate, Rejected
+from strategies.round.aggregator import RoundAggregator
+
+SPEC = completed(NetworkSpec("mlp", classes=3, input_shape=(1, 2, 2), widths=(4,)))
+SHAPE, PART = layout(SPEC), submodel(SPEC, Plan())
+
+
+def asked(node: int) -> TrainAssignment:
+    whom = Node(1000 + node, Hello(node=node, examples=10))
+    return TrainAssignment(node=whom, tier="a", plan=Plan(), part=PART, nonce=f"{node}")
+
+
+def reply(value: float, rows: tuple[int, ...] | None = None) -> ClientUpdate:
+    difference = torch.full((PART.numel,), value)
+    norm = float(difference.norm())
+    return ClientUpdate(metrics={"num-examples": 10.0}, difference=difference, norm=norm, rows=rows)
+
+
+@pytest.mark.parametrize("wrong", [reply(nan), reply(1e30), reply(1.0, rows=(3,)), Rejected("late: no reply")])
+def test_of_a_reply_that_is_not_added_nobody_hears(wrong: ClientUpdate | Rejected) -> None:
+    heard: list[int] = []
+    average, report = PartialAverage(SHAPE), RoundReport(number=1)
+    states: Any = {0: SimpleNamespace(average=average)}
+
+    def note(assignment: TrainAssignment, update: ClientUpdate) -> None:
+        assert average.added == len(heard) + 1  # it has been added
+        heard.append(int(assignment.node.id))
+
+    def vector(assignment: TrainAssignment, update: ClientUpdate) -> Any:
+        assert heard[-1] == assignment.node.id
+
+    aggregator = RoundAggregator(
+        report=report,
+        assignments=[asked(node) for node in range(3)],
+        messages=(),
+        bytes_down=(0, 0, 0),
+        first_stages=(),
+        stages=(),
+        hear=lambda *_: True,
+        states=states,
+        vector=vector,
+        listeners=[note],
+    )
+    for i, update in enumerate((reply(1.0), wrong, reply(2.0))):
+        aggregator.take_read(i, update, missed=isinstance(update, Rejected))
+    aggregator.release()
+    assert heard == [0, 2]
+    assert average.added == report.accepted == len(aggregator.accepted) == 2
+    assert [one.node for one in report.rejected] == [1]
+    assert [one.node.id for one in aggregator.missing] == [1]
+    assert len(aggregator.missed) == isinstance(wrong, Rejected)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from models.networks.builder import Conv2d, Linear
-from models.networks.pool import MaxPool2x2
+from models.networks.pool import MaxPool2x2, PositionsInnermost
 from models.networks.staged import Exit, Staged
 from models.norms.layers import Scaler, StaticBatchNorm
 
@@ -117,7 +117,7 @@ def _found(module: nn.Module) -> list[Layer]:
         return _in_order(list(module))  # not `children`, which has a module once that stands there twice
     if isinstance(module, Exit) and kind is Exit:
         return [*_in_order([module.reduce, module.ready]), Mean(), *_found(module.classifier)]
-    if kind is nn.Identity:
+    if kind in (nn.Identity, PositionsInnermost):
         return []
     if isinstance(module, nn.Conv2d) and kind in (Conv2d, nn.Conv2d):
         return [_convolution(module)]

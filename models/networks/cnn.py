@@ -20,7 +20,7 @@ from models.algebra.axes import Along, Axis
 from models.algebra.groups import CHANNELS, FEATURES
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import Network
-from models.networks.pool import MaxPool2x2
+from models.networks.pool import MaxPool2x2, PositionsInnermost
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.networks.staged import Staged
@@ -72,7 +72,7 @@ class FlatCNN(Staged):
 
         def second() -> nn.Module:
             conv = builder.conv("conv1", "conv2", 3, bias=True)
-            return nn.Sequential(conv, builder.norm("conv2"), MaxPool2x2(), nn.ReLU())
+            return nn.Sequential(conv, builder.norm("conv2"), MaxPool2x2(), PositionsInnermost(), nn.ReLU())
 
         def third() -> nn.Module:
             hidden = builder.linear(Along("conv2", inner=pixels), "hidden")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks import pool
-from models.networks.pool import MaxPool2x2
+from models.networks.pool import MaxPool2x2, PositionsInnermost
 from models.randomness import torch_generator
 
 SIDES = st.integers(2, 9)
@@ -52,6 +52,17 @@ def test_the_faster_way_is_taken_where_nothing_is_trained_and_only_there(monkeyp
         torch.export.export(module, (x,))
         module(x.to("meta"))
     assert len(taken) == 1
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_what_is_flattened_and_its_gradient_have_positions_innermost(last: bool) -> None:
+    x = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    found = PositionsInnermost()(x.requires_grad_())
+    assert torch.equal(found, x)
+    assert found.is_contiguous()
+    assert (found is x) == (not last)  # nothing is copied where nothing has to be
+    (gradient,) = torch.autograd.grad((found.flatten(1) ** 2).sum(), x)
+    assert gradient.is_contiguous()
 
 
 def test_who_writes_the_network_down_finds_a_pool() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from client_app.flat_sgd import FlatSGD
 from client_app.training import Trained
 from data import Augmentation, Split, batches
-from models.fused.layers import gradient, log_probabilities, one_hot
+from models.fused.layers import one_hot
 from models.fused.network import FusedNetwork
 from protocol import Optimiser, Work
 
@@ -70,8 +70,7 @@ def train_fused(
         began = perf_counter()
         step = network.of(y.shape[2])
         step.inputs.copy_(x)
-        logs = log_probabilities(step.forward(), absent)
-        step.backward(gradient(logs, y, absent))
+        logs = step.differentiate(y, absent)
         rule.step()
         said.add(logs, y)
         computing += perf_counter() - began

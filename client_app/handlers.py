@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -56,27 +57,30 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         state = whole_state(request.compressed, request.network, state, kept)
     with threads(request.work.threads):
         model, measured = _load(request, state, examples, context)
-        fused = _is_fused(request, model)
-        about = _objective_context(request, model, data.labels, kept, request.objective.settings)
+        about = partial(_objective_context, request, model, data.labels, kept, request.objective.settings)
         own = None if request.network.adapter is None else own_factors(model, request.network, request.plan, kept)
         order, noise = torch_generator(seed, number, node, "batches"), generator(seed, number, node, "codec")
-        if training is not None:
-            about = replace(about, adversarial=training.weight, attack=attack_of(training, request, context))
         if request.work.measure.initial_loss:
-            measured["loss-before"] = initial_loss(request.objective.name, about, examples, model.device)
+            measured["loss-before"] = initial_loss(request.objective.name, about(), examples, model.device)
         regulariser = None
         if request.dynamic_regulariser is not None:
             regulariser = FedDynRegulariser(model, request.network, request.dynamic_regulariser.alpha, kept)
             measured["began-anew"] = float(regulariser.began_anew)
         augmentation = AUGMENTATIONS[settings.augment]
-        if fused:
-            absent = absent_for(request.objective.name, request.network.classes, data.labels)
+        regularised, name = regulariser is not None, request.objective.name
+        why = why_loop(request.network, request.plan, request.work, name, regularised=regularised)
+        if model.device.type == "cpu" and not why:  # on other devices backward passes are PyTorch's
+            absent = absent_for(name, request.network.classes, data.labels)
             learner = Learner(examples=examples, draws=order, absent=absent)
             (trained,) = train_fused(
                 model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
             )
         else:
-            loss = objective(request.objective.name, about)
+            setting = about()
+            if training is not None:
+                attack = attack_of(training, request, context)
+                setting = replace(setting, adversarial=training.weight, attack=attack)
+            loss = objective(name, setting)
             with dropping(model.module, torch_generator(seed, number, node, "adapter dropout")):
                 trained = train(
                     model.module,
@@ -221,13 +225,6 @@ def _load(request: PartRequest, state: Array, examples: Split, context: Context)
         received = states[-1]
     model.load(request.network, request.plan, received, sliced=request.sliced)
     return model, {}
-
-
-def _is_fused(request: TrainRequest, model: LocalModel) -> bool:
-    """Whether a request is trained with backward passes of their own; on other devices than CPUs they are PyTorch's."""
-    regularised = request.dynamic_regulariser is not None
-    why = why_loop(request.network, request.plan, request.work, request.objective.name, regularised=regularised)
-    return model.device.type == "cpu" and not why
 
 
 def _memory_format(request: TrainRequest, model: LocalModel) -> torch.memory_format:

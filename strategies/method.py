@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.algebra.average import PartialAverage
 from models.algebra.axes import Layout
-from models.algebra.plans import Plan
+from models.algebra.plans import Plan, leading
 from models.algebra.rates import FULL, Rate
 from models.algebra.submodel import Submodel
 from models.errors import SettingError
@@ -192,7 +192,7 @@ class Method:
     def kept_plan(self, context: RoundContext, tier: Tier) -> Plan:
         """Which part of the state after a round a device of this tier keeps and uses; what is evaluated."""
         del context
-        return Plan(tier.rate)
+        return leading(tier.rate)
 
     def part(self, context: RoundContext, plan: Plan, state: Tensors) -> Submodel:
         """What a plan means in a state."""

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Runs, TensorLayout, length_of, stretches_of
 from models.algebra.precisions import PRECISIONS
@@ -148,6 +149,12 @@ class Plan:
 
 
 _FIELDS = frozenset(Plan.__dataclass_fields__)
+
+
+@lru_cache(maxsize=256)
+def leading(rate: Rate) -> Plan:
+    """The leading part of a rate: one object, made and checked once, for all nodes and rounds that have it."""
+    return Plan(rate)
 
 
 def kept_units(size: int, rate: Fraction, *, floor: bool = False) -> int:

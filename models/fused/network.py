@@ -9,7 +9,19 @@ from torch import Tensor
 from models.fused.buffers import Buffers, Memory
 from models.fused.convolution import Convolved, border_of
 from models.fused.coordinates import Coordinates
-from models.fused.layers import Averaged, Layered, Multiplied, Normed, Pooled, Rectified, Reshaped, Room, Scaled
+from models.fused.layers import (
+    Averaged,
+    Layered,
+    Multiplied,
+    Normed,
+    Pooled,
+    Rectified,
+    Reshaped,
+    Room,
+    Scaled,
+    gradient,
+    log_probabilities,
+)
 from models.fused.structure import Affine, Convolution, Flatten, Layer, MaxPool, Mean, Norm, Relu, Scale
 
 
@@ -22,7 +34,7 @@ class FusedNetwork:
         input_shape: of one example.
 
     Attributes:
-        coordinates: weights, read by every step, and gradients, which `backward` writes.
+        coordinates: weights, read by every step, and gradients, which `Pass.differentiate` writes.
         classes: logits of an example.
         input_shape: as given.
     """
@@ -49,8 +61,8 @@ class Pass:
     """The way through the layers for one number of examples.
 
     Attributes:
-        inputs: where a batch is written before `forward`, [K, ..., B].
-        outputs: logits [K, classes, B], after it.
+        inputs: where a batch is written before `differentiate`, [K, ..., B].
+        outputs: logits [K, classes, B], after it; those of absent classes are 0.
     """
 
     def __init__(self, layers: Sequence[Layer], buffers: Buffers, input_shape: Sequence[int], batch: int) -> None:
@@ -95,18 +107,24 @@ class Pass:
         """Make the buffers ready after passes of another number of examples."""
         self._buffers.activate()
 
-    def forward(self) -> Tensor:
-        """Compute `outputs` of `inputs`."""
+    def differentiate(self, wanted: Tensor, absent: Tensor | None) -> Tensor:
+        """Write the gradients of all parameters of the mean cross entropy of `inputs`.
+
+        Args:
+            wanted: one-hot labels [K, classes, B].
+            absent: bool [K, classes, 1], classes whose logits count as 0; None where nobody lacks any.
+
+        Returns:
+            Logarithms of the probabilities [K, classes, B].
+        """
         for layer in self._layers:
             layer.forward()
-        return self.outputs
-
-    def backward(self, gradient: Tensor) -> None:
-        """Write the gradients of all parameters, from that of the outputs, which is written over."""
-        found: Tensor | None = gradient
+        logs = log_probabilities(self.outputs, absent)
+        found: Tensor | None = gradient(logs, wanted, absent)
         for layer in reversed(self._layers):
             if found is not None:  # what stands before the first layer with parameters needs none
                 found = layer.backward(found)
+        return logs
 
 
 def _room(buffers: Buffers, rest: Sequence[Layer]) -> Room:

@@ -8,7 +8,7 @@ width.
 
 from __future__ import annotations
 
-from models.algebra.plans import Plan
+from models.algebra.plans import Plan, leading
 from models.algebra.rates import ascending
 from models.settings import Setting, between
 from protocol import Objective
@@ -46,7 +46,7 @@ class Fjord(FlowerStrategy):
     def plan(self, context: RoundContext, node: Node, tier: Tier) -> Plan:
         """The leading part of the tier's rate, which is the widest that the device draws."""
         del context, node
-        return Plan(tier.rate)
+        return leading(tier.rate)
 
     def objective(self, context: RoundContext, tier: Tier) -> Objective:
         """Ordered dropout over all widths; the device leaves out those that are not inside its own."""

@@ -8,7 +8,7 @@ embedding only over devices that have the token; devices must say which these ar
 
 from __future__ import annotations
 
-from models.algebra.plans import Plan
+from models.algebra.plans import Plan, leading
 from models.algebra.token_rows import counts_tokens
 from models.errors import SettingError
 from models.settings import Setting
@@ -57,7 +57,7 @@ class HeteroFL(FlowerStrategy):
     def window(self, context: RoundContext, tier: Tier) -> Plan:
         """Which units a tier holds in a round."""
         del context
-        return Plan(tier.rate)
+        return leading(tier.rate)
 
     def objective(self, context: RoundContext, tier: Tier) -> Objective:
         """Masked cross entropy, or plain."""

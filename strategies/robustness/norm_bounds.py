@@ -88,6 +88,7 @@ class NormBounds(Stateful):
         bounded = self.learns or self._shortens or options.range_of_examples
         self.on = self.begins = bounded or noted
         self.norms, self.losses = LastSaid(), LastSaid()
+        self._norms_now, self._losses_now, self._present = LastSaid(), LastSaid(), LastSaid()
         self.clip: dict[str, float] = {}
         self._begin()
 
@@ -97,9 +98,9 @@ class NormBounds(Stateful):
         self._begin()
 
     def _begin(self) -> None:
-        self._norms_now, self._losses_now = LastSaid(), LastSaid()
+        for said in (self._norms_now, self._losses_now, self._present):  # of these the last has all lengths
+            said.votes.clear()
         self._heard: Counter[str] = Counter()  # replies of this round, by tier
-        self._present = LastSaid()  # all lengths of this round
         self._seen: dict[str, _Seen] = {}
         self._clipped: dict[str, int] = {}
         self._weights = self._shortened_losses = 0

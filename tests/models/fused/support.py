@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from models.algebra.plans import Plan
 from models.fused.buffers import places_of
 from models.fused.coordinates import Coordinates
-from models.fused.layers import gradient, log_probabilities, one_hot
+from models.fused.layers import one_hot
 from models.fused.network import FusedNetwork
 from models.fused.structure import layers_of
 from models.networks.build import build, submodel
@@ -68,8 +68,7 @@ def by_hand(
     for number, (x, _) in enumerate(batches):
         step.inputs[number].copy_(x.movedim(0, -1))
     wanted = torch.stack([one_hot(y, of.classes, flats).t() for _, y in batches])
-    logs = log_probabilities(step.forward(), absent)
-    step.backward(gradient(logs, wanted, absent))
+    logs = step.differentiate(wanted, absent)
     gradients = torch.zeros_like(flats)
     of.coordinates.write(of.coordinates.gradients, gradients)
     return -(logs * wanted).sum((1, 2)) / len(batches[0][1]), gradients

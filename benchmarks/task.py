@@ -28,6 +28,7 @@ class Options:
         default_job: whether the default job is run, too.
         whole: whether all of it is run where usually a part is.
         walk: whether every step is printed.
+        operations: whether it is profiled by operation instead.
         write: whether docs/ gets what was found.
     """
 
@@ -50,6 +51,7 @@ class Options:
     default_job: bool = False
     whole: bool = False
     walk: bool = False
+    operations: bool = False
     write: bool = False
 
 
@@ -75,6 +77,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "default_job": {"action": "store_true", "help": "run the default job, too"},
     "whole": {"action": "store_true", "help": "all of it, where usually a part is run"},
     "walk": {"action": "store_true", "help": "print every step"},
+    "operations": {"action": "store_true", "help": "profile by operation instead (averaging, pfl)"},
     "write": {"action": "store_true", "help": "put what was found into docs/"},
 }
 

@@ -52,7 +52,7 @@ def _rows(say: Say, spec: NetworkSpec, clients: int, turns: int, stream: int) ->
     leading, rolling = fleet(spec, clients), fleet(spec, clients, _SHIFT)
     uploads, whole = sum(part.numel for part in leading.parts), layout(spec).parameters
     case = f"{clients} clients, {whole:,} parameters"
-    prefixes, windows = _round(spec, leading), _round(spec, rolling)
+    prefixes, windows = averaging_round(spec, leading), averaging_round(spec, rolling)
     bandwidth = _Bandwidth(stream)
     moved = 4 * uploads + 8 * uploads + 16 * whole
     limit, stated = 1.5, f"floor: {moved / 1e6:.0f} MB at the bandwidth of c = a + b on 3 x {4 * stream / 1e6:.0f} MB"
@@ -82,7 +82,7 @@ def _row(
     return row_of_turns(NAME, what, turns, unit="ms", scale=1e3, limit=limit, at_least=at_least, note=note)
 
 
-def _round(spec: NetworkSpec, case: Fleet) -> Callable[[], dict[str, Tensor]]:
+def averaging_round(spec: NetworkSpec, case: Fleet) -> Callable[[], dict[str, Tensor]]:
     """One round's averaging into the state itself, with buffers that live as long as a run's."""
     average = PartialAverage(layout(spec))
     state = {name: tensor.clone() for name, tensor in case.state.items()}

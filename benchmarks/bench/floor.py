@@ -36,21 +36,37 @@ class Steps:
     learning_rate: float = 0.1
 
 
+class BareClient:
+    """Trains one network on the data of client after client.
+
+    Args:
+        steps: the work.
+        seed: of weights and data.
+    """
+
+    def __init__(self, steps: Steps, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        spec = NetworkSpec.from_json(steps.network)
+        self._network, self._batch = build(spec), steps.batch_size
+        self._optimiser = torch.optim.SGD(self._network.parameters(), lr=steps.learning_rate)
+        self._data = [
+            (torch.randn(steps.examples, *spec.input_shape), torch.randint(spec.classes, (steps.examples,)))
+            for _ in range(_POOL)
+        ]
+
+    def train(self, client: int) -> None:
+        """An epoch."""
+        inputs, labels = self._data[client % _POOL]
+        for index in torch.randperm(len(labels)).split(self._batch):  # type: ignore[no-untyped-call]
+            self._optimiser.zero_grad()
+            loss = F.cross_entropy(self._network(inputs[index]), labels[index])
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimiser.step()
+
+
 def bare_loop(share: Share, steps: Steps) -> None:
     """What a process does: the target of `workers`."""
-    torch.manual_seed(share.number)
-    spec = NetworkSpec.from_json(steps.network)
-    network = build(spec)
-    optimiser = torch.optim.SGD(network.parameters(), lr=steps.learning_rate)
-    data = [
-        (torch.randn(steps.examples, *spec.input_shape), torch.randint(spec.classes, (steps.examples,)))
-        for _ in range(_POOL)
-    ]
+    client = BareClient(steps, share.number)
     for _ in share.rounds():
-        for client in share.clients(steps.clients):
-            inputs, labels = data[client % _POOL]
-            for index in torch.randperm(steps.examples).split(steps.batch_size):  # type: ignore[no-untyped-call]
-                optimiser.zero_grad()
-                loss = F.cross_entropy(network(inputs[index]), labels[index])
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+        for number in share.clients(steps.clients):
+            client.train(number)

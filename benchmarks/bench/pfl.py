@@ -24,6 +24,7 @@ from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import Scalar
 from server_app.config.resolve import RunConfig, resolve
+from strategies import FlowerStrategy
 
 NAME = "pfl"
 PROCESSES = 2
@@ -52,9 +53,9 @@ def pfl(
         changes: other run settings, for a quick look.
     """
     with images() as found:
-        keys = {**_keys(found, clients, fraction), **changes}
+        keys = {**keys_of(found, clients, fraction), **changes}
         config = resolve(keys)
-        steps = _steps(config)
+        steps = steps_of(config)
         data = "synthetic" if found.dataset != "cifar10" else found.what
         note = f"{steps.clients} clients x {steps.examples} images ({data}), {processes} processes of one thread"
         with workers(bare_loop, steps, processes) as bare:
@@ -72,7 +73,8 @@ def _row(what: str, turns: Sequence[tuple[float, float]], limit: float, note: st
     return row_of_turns(NAME, what, turns, unit="s", limit=limit, note=note)
 
 
-def _keys(found: Images, clients: int, fraction: float) -> dict[str, Scalar]:
+def keys_of(found: Images, clients: int, fraction: float) -> dict[str, Scalar]:
+    """The run's settings."""
     return {
         "dataset": found.dataset,
         "data-root": found.data_root,
@@ -94,7 +96,7 @@ def _keys(found: Images, clients: int, fraction: float) -> dict[str, Scalar]:
     }
 
 
-def _steps(config: RunConfig) -> Steps:
+def steps_of(config: RunConfig) -> Steps:
     """Say how many steps of which size a round has; shards are of equal size here."""
     clients = config.num_clients
     per_round = max(1, ceil(clients * config.settings.fraction_train))
@@ -107,12 +109,17 @@ def _steps(config: RunConfig) -> Steps:
     )
 
 
-def _in_process(config: RunConfig, bare: Workers, rounds: int, processes: int) -> list[tuple[float, float]]:
-    """Take seconds of rounds of ours and of the floor's, in turns."""
+def started(config: RunConfig) -> FlowerStrategy:
+    """The server's side, with first weights."""
     strategy = config.strategy()
     for name, tensor in initial_state(strategy.network, torch_generator(1, 0, "server", "initial state")).items():
         strategy.state[name].copy_(tensor)
-    turns = []
+    return strategy
+
+
+def _in_process(config: RunConfig, bare: Workers, rounds: int, processes: int) -> list[tuple[float, float]]:
+    """Take seconds of rounds of ours and of the floor's, in turns."""
+    strategy, turns = started(config), []
     with PoolGrid(config.flat, config.num_clients, processes) as grid:
         strategy.run_round(grid, 1)  # meets the nodes, makes the models
         for number in range(2, rounds + 2):

@@ -18,6 +18,7 @@ from benchmarks.bench.exported import exported
 from benchmarks.bench.foreign import foreign
 from benchmarks.bench.loading import loading
 from benchmarks.bench.memory import memory
+from benchmarks.bench.operations import PROFILED, operations
 from benchmarks.bench.pfl import pfl
 from benchmarks.bench.ranks import ranks
 from benchmarks.bench.rounds import rounds
@@ -60,7 +61,9 @@ _ELSEWHERE = {
 
 
 def _run(options: Options) -> int:
-    """Measure, or read what was measured; print one table; 1 when a limit is missed."""
+    """Measure, or read what was measured; print one table; 1 when a limit is missed. Or profile."""
+    if options.operations:
+        return _profile(options)
     if options.rows:
         made_on, rows = read(options.rows)
     else:
@@ -90,6 +93,19 @@ def _run(options: Options) -> int:
     return 1 if missed else 0
 
 
+def _profile(options: Options) -> int:
+    """Print which operations the time goes to."""
+    chosen = [name for name in options.parts if name in PROFILED]
+    if not chosen:
+        _say(f"bench: of {', '.join(options.parts)} there is no profile; there is one of {', '.join(PROFILED)}")
+        return 2
+    text = f"{machine()}.\n\n{operations(chosen)}"
+    if options.write:
+        replace_part(RESULTS, "operations", text)
+    print(text)
+    return 0
+
+
 def read(source: Path) -> tuple[str, list[Row]]:
     """The machine and the rows of a file that `--json` wrote."""
     found = json.loads(source.read_text(encoding="utf-8"))
@@ -108,5 +124,7 @@ def _say(line: str) -> None:
 
 
 TASK = Command(
-    _run, parts=BENCHMARKS, defaults={"json": None, "rows": None, "against": None, "turns": 0, "write": False}
+    _run,
+    parts=BENCHMARKS,
+    defaults={"json": None, "rows": None, "against": None, "turns": 0, "operations": False, "write": False},
 )

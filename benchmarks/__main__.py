@@ -21,6 +21,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "loading": ("run", "a shard of 100,000 small pictures against reading the file's bytes"),
         "training": ("run", "a client's round against its bare steps"),
         "rounds": ("run", "a whole round, evaluation and statistics too, against an earlier build"),
+        "evaluation": ("run", "the scores of all tiers together against a pass for each tier"),
         "pfl": ("run", "a whole simulated round against the bare steps in as many processes"),
         "engine": ("run", "a round under Ray against Flower's own overhead"),
         "selection": ("run", "choosing among 100,000 nodes against one pass over them"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Protocol
@@ -62,7 +62,77 @@ class Scores:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+class _Tally:
+    """Sums of losses and of right answers of everything in a network that predicts.
+
+    Args:
+        task: see `models.losses`.
+        mixture: whether the network's own answer is the mean of its predictions, not the last of them.
+        keep: where what the network itself answers goes, batch by batch; None is nowhere.
+    """
+
+    def __init__(self, task: str, *, mixture: bool, keep: list[Tensor] | None) -> None:
+        self._task, self._mixture, self._keep = task, mixture, keep
+        self._sums = torch.zeros(0)
+
+    def add(self, found: Sequence[Tensor], labels: Tensor) -> None:
+        """Count a batch of predictions."""
+        logits = [part.float() for part in found]
+        several = [*logits, torch.stack(logits).mean(0)] if len(logits) > 1 else logits
+        losses = torch.stack([loss_of(self._task, part, labels, "sum") for part in several]).double().cpu()
+        correct = torch.stack([right(self._task, part, labels) for part in several]).double().cpu()
+        batch = torch.stack([losses, correct])
+        self._sums = batch if not len(self._sums) else self._sums + batch
+        if self._keep is not None:
+            self._keep.append(several[-1] if self._mixture else logits[-1])
+
+    def scores(self, count: int) -> Scores:
+        """Of so many examples that were counted."""
+        if not len(self._sums):
+            return Scores(own=Score(float("nan"), float("nan"), 0))
+        scores = [_score(self._task, loss, found, count) for loss, found in self._sums.T.tolist()]
+        if len(scores) == 1:
+            return Scores(own=scores[0])
+        *each, ensemble = scores
+        return Scores(own=ensemble if self._mixture else each[-1], each=tuple(each), ensemble=ensemble)
+
+
 @torch.no_grad()
+def evaluate_together(
+    networks: Sequence[nn.Module],
+    inputs: Inputs,
+    labels: Tensor,
+    *,
+    one_pass: Callable[[Tensor], Sequence[Sequence[Tensor]]],
+    task: str = CLASSIFICATION,
+    batch_size: int = 0,
+    keep: Sequence[list[Tensor]] | None = None,
+) -> list[Scores]:
+    """Score several networks in one pass, each as `evaluate_each` does.
+
+    Args:
+        networks: they are left in evaluation mode.
+        inputs: (N, C, H, W).
+        labels: as in `evaluate`.
+        one_pass: inputs → what `predictions` says of each network (see `models.networks.one_pass`).
+        task: see `models.losses`.
+        batch_size: see `evaluate`.
+        keep: as that of `evaluate_each`, one for each network.
+    """
+    for network in networks:
+        network.eval()
+    batch_size = batch_size or batch_of(inputs)
+    places = [None] * len(networks) if keep is None else keep
+    tallies = [
+        _Tally(task, mixture=isinstance(network, BaseNets), keep=place)
+        for network, place in zip(networks, places, strict=True)
+    ]
+    for x, y in zip(inputs.split(batch_size), torch.split(labels, batch_size), strict=True):
+        for tally, found in zip(tallies, one_pass(x), strict=True):
+            tally.add(found, y)
+    return [tally.scores(len(labels)) for tally in tallies]
+
+
 def evaluate_each(
     network: nn.Module,
     inputs: Inputs,
@@ -82,25 +152,16 @@ def evaluate_each(
         batch_size: see `evaluate`.
         keep: if given, what the network itself answers is added to it, batch by batch, float32 [n, outputs].
     """
-    network.eval()
-    batch_size = batch_size or batch_of(inputs)
-    sums, mixture = torch.zeros(0), isinstance(network, BaseNets)
-    for x, y in zip(inputs.split(batch_size), torch.split(labels, batch_size), strict=True):
-        logits = [part.float() for part in predictions(network, x)]
-        several = [*logits, torch.stack(logits).mean(0)] if len(logits) > 1 else logits
-        losses = torch.stack([loss_of(task, part, y, "sum") for part in several]).double().cpu()
-        correct = torch.stack([right(task, part, y) for part in several]).double().cpu()
-        batch = torch.stack([losses, correct])
-        sums = batch if not len(sums) else sums + batch
-        if keep is not None:
-            keep.append(several[-1] if mixture else logits[-1])
-    if not len(sums):
-        return Scores(own=Score(float("nan"), float("nan"), 0))
-    scores = [_score(task, loss, found, len(labels)) for loss, found in sums.T.tolist()]
-    if len(scores) == 1:
-        return Scores(own=scores[0])
-    *each, ensemble = scores
-    return Scores(own=ensemble if mixture else each[-1], each=tuple(each), ensemble=ensemble)
+    (scores,) = evaluate_together(
+        [network],
+        inputs,
+        labels,
+        one_pass=lambda x: [predictions(network, x)],
+        task=task,
+        batch_size=batch_size,
+        keep=None if keep is None else [keep],
+    )
+    return scores
 
 
 def evaluate(

@@ -52,7 +52,7 @@ def evaluate(
     seconds["statistics"] = perf_counter() - began
     began = perf_counter()
     state, parts = strategy.state, {plan: strategy.part(context, plan, strategy.state) for plan in speaker}
-    scores = {plan: evaluator.score(state, plan, parts[plan], moments.of(name)) for plan, name in speaker.items()}
+    scores = evaluator.scores(state, {plan: (parts[plan], moments.of(name)) for plan, name in speaker.items()})
     seconds["evaluate"] = perf_counter() - began
     of_tier = {name: scores[plan] for name, plan in plans.items()}
     as_row = {name: row_of_scores(score, headline.name) for name, score in of_tier.items() if score is not None}

@@ -14,6 +14,7 @@ from benchmarks.bench.codecs import codecs
 from benchmarks.bench.deployed import TURNS as DEPLOYED_TURNS
 from benchmarks.bench.deployed import deployed
 from benchmarks.bench.engine import engine
+from benchmarks.bench.evaluating import evaluation
 from benchmarks.bench.exported import exported
 from benchmarks.bench.foreign import foreign
 from benchmarks.bench.loading import loading
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[Callable[[str], None]], list[Row]]] = {
     "loading": loading,
     "training": training,
     "rounds": rounds,
+    "evaluation": evaluation,
     "pfl": pfl,
     "engine": engine,
     "selection": selection,

@@ -15,7 +15,8 @@ like. Which stages a build has and which exits it ends in follows from the spec'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
@@ -116,9 +117,28 @@ class Staged(nn.Module):
 
     def predictions(self, x: Tensor) -> list[Tensor]:
         """Logits of every exit, shallowest first."""
-        features, logits = self.stem(x), []
-        for i, stage in enumerate(self.stages, 1):
-            features = stage(features)
-            if str(i) in self.exits:
-                logits.append(self.exits[str(i)](features))
-        return logits or [self.exits["shared"](features)]
+        made = self.after_stages(x)
+        return [self.exit_after(stage)(features) for stage, features in made if self.has_exit_after(stage)]
+
+    def after_stages(self, features: Any, *, done: int = 0) -> Iterator[tuple[int, Any]]:
+        """Run the stages one by one: the number of each, and the features after it.
+
+        Args:
+            features: after the stages that are done; the network's inputs where none is.
+            done: number of stages; the last of them is said again.
+        """
+        if done:
+            yield done, features
+        else:
+            features = self.stem(features)
+        for stage, run in enumerate(islice(self.stages, done, None), done + 1):
+            features = run(features)
+            yield stage, features
+
+    def has_exit_after(self, stage: int) -> bool:
+        """Whether this build has an exit after a stage; one that every depth uses stands after the last."""
+        return str(stage) in self.exits or ("shared" in self.exits and stage == len(self.stages))
+
+    def exit_after(self, stage: int) -> nn.Module:
+        """The exit after a stage that has one."""
+        return self.exits["shared" if "shared" in self.exits else str(stage)]

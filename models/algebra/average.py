@@ -108,7 +108,7 @@ class PartialAverage:
                 or with a norm (weighted or not) that float32 cannot hold, or a submodel of another network. Nothing
                 has been added then.
         """
-        norm = self._check(submodel.numel, difference, (numerator, denominator), labels, norm)
+        norm = self.check(submodel.numel, difference, (numerator, denominator), labels, norm)
         self._part(submodel).add(difference, numerator, denominator, labels)
         self.added += 1
         return norm
@@ -125,11 +125,11 @@ class PartialAverage:
         Raises:
             ValueError: as `add`; nothing has been added then.
         """
-        self._check(submodel.numel, summed, (1.0, denominator), None, None)
+        self.check(submodel.numel, summed, (1.0, denominator), None, None)
         self._part(submodel).add(summed, 1.0, denominator, None, count)
         self.added += count
 
-    def _check(
+    def check(
         self,
         numel: int,
         difference: Tensor,

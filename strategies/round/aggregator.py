@@ -191,20 +191,19 @@ class RoundAggregator:
     def _accept(self, i: int, update: ClientUpdate) -> None:
         """Bring a reply through the other stages, add it and count it; if it is rejected, nothing has been added.
 
-        Who wants something of it has that when it was added: the average looks at it last, and refuses it whole.
+        What could fail comes before the addition: the average's own look at it, then who wants something of it.
         """
-        assignment = self._assignments[i]
+        assignment, average = self._assignments[i], None
         for stage in self._stages:
             update = stage(assignment, update)
         part, difference = assignment.part if update.part is None else update.part, update.difference
+        weights = update.numerator, update.denominator
         if update.counted is not None:
             part, places = update.counted
             difference = difference[places]
         if update.cluster is not None:
-            weights = update.numerator, update.denominator
-            self._states[update.cluster].average.add(part, difference, *weights, labels=update.rows, norm=update.norm)
-        for listen in self._listeners:
-            listen(assignment, update)
+            average = self._states[update.cluster].average
+            average.check(part.numel, difference, weights, update.rows, update.norm)
         accepted = AcceptedUpdate(
             assignment=assignment,
             metrics=update.metrics,
@@ -212,6 +211,10 @@ class RoundAggregator:
             cluster=update.cluster,
             remember=update.remember,
         )
+        for listen in self._listeners:
+            listen(assignment, update)
+        if average is not None:
+            average.add(part, difference, *weights, labels=update.rows, norm=update.norm)
         self.accepted.append(accepted)
         self._taken.add(i)
         self._count(update)

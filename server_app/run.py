@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from logging import WARNING
 from time import perf_counter
 from typing import Any, Literal
@@ -16,7 +17,8 @@ from data import evaluated_on, load
 from models.device import device_named
 from models.networks.build import initial_state
 from models.randomness import torch_generator
-from protocol import record_of
+from protocol import NodeId, record_of
+from server_app.ahead import as_it_ended, sends_ahead
 from server_app.config.resolve import RunConfig
 from server_app.evaluation import Evaluator
 from server_app.folder import checkpoint
@@ -31,11 +33,12 @@ from server_app.network_facts import network_facts
 from server_app.opening import opened
 from server_app.report.page import write_report
 from server_app.rows import Row, one_line, row_of
-from server_app.scoring import evaluate, with_other_clusters
+from server_app.scoring import evaluate, survey, with_other_clusters
 from server_app.task_facts import decide, saved_facts
 from server_app.tier_records import Moments, costs_of, tier_records
 from strategies import FlowerStrategy
 from strategies.exchange.report import RoundReport
+from strategies.exchange.stateful import Saved
 from strategies.flower_adapter import NothingLearnt
 
 PATIENCE = 5  # rounds in a row without enough replies after which a run gives up: dead actors stay dead
@@ -83,6 +86,7 @@ class Run:
         self._inputs, network = facts, self.strategy.network
         self._watch = LossWatch(guessing=guessing(network), most=config.settings.guard.guard_rollbacks)
         self._unwritten: list[Row] = []
+        self._ahead = sends_ahead(grid, config)
         self._forget()
 
     def _forget(self) -> None:
@@ -199,8 +203,8 @@ class Run:
         self._enough = self.config.headline.enough(self._values)
         return self._ended + 1
 
-    def _after(self, report: RoundReport) -> None:
-        """Evaluate, save, and write the round's line."""
+    def _after(self, report: RoundReport) -> Callable[[], None] | None:
+        """Take in a round. What then asks nobody is done at once, or returned: while the next one's devices train."""
         number, last = report.number, report.number >= self.config.rounds
         self._ended = number
         self._accepted += report.accepted if not report.abandoned else 0
@@ -210,9 +214,22 @@ class Run:
             few = "every coordinate had too few holders (min-cover, guard-mean), or no reply was left"
             _warn(f"round {number} changed nothing: {few}")
         self._moments = Moments()
-        due = last or number % self.config.evaluate_every == 0
-        scores = self._scores(number, report.seconds, last=last) if due else {}
-        self._good = self._watch.see(number, scores, self.strategy.runner.pieces.norm_bounds.reaches())
+        if last or number % self.config.evaluate_every == 0:
+            self._moments = survey(self.strategy, self.grid, report, last=last)
+        reaches = self.strategy.runner.pieces.norm_bounds.reaches()
+        if self._ahead and not last and self._in_vain < PATIENCE:
+            return partial(self._close, report, reaches, as_it_ended(self.strategy))
+        self._close(report, reaches)
+        return None
+
+    def _close(self, report: RoundReport, reaches: Mapping[NodeId, float], saved: Saved | None = None) -> None:
+        """Evaluate, save, and write the round's line; `saved` is the strategy as it was, if it has gone on since."""
+        number, last = report.number, report.number >= self.config.rounds
+        scores: Row = {}
+        if last or number % self.config.evaluate_every == 0:
+            evaluator, headline = self._evaluator, self.config.headline
+            scores = evaluate(self.strategy, self._moments, report, evaluator=evaluator, headline=headline)
+        self._good = self._watch.see(number, scores, reaches)
         if (value := value_of(scores)) is not None:
             self._values.append(value)
             self._enough = self.config.headline.enough(self._values)
@@ -224,7 +241,7 @@ class Run:
             row["clusters"]["local"] = self.strategy.runner.pieces.clusters.local(report.scores)
         began = perf_counter()
         if last or number % self.config.checkpoint_every == 0:
-            self._save(number, row)
+            self._save(number, row, saved or self.strategy.runner.checkpoint())
         row["seconds"]["checkpoint"] = perf_counter() - began
         row["resident_bytes"] = psutil.Process().memory_info().rss
         self._unwritten.append(row)
@@ -237,18 +254,6 @@ class Run:
         if self._in_vain >= PATIENCE:
             raise NothingLearnt(f"{PATIENCE} rounds in a row had too few replies; see rejected in metrics.jsonl")
 
-    def _scores(self, number: int, seconds: dict[str, float], *, last: bool) -> Row:
-        scores, self._moments = evaluate(
-            self.strategy,
-            self.grid,
-            evaluator=self._evaluator,
-            headline=self.config.headline,
-            number=number,
-            seconds=seconds,
-            last=last,
-        )
-        return scores
-
     def _append_metrics(self, *, last: bool) -> None:
         """Write the lines of this round and of those before it that a full disk did not take."""
         try:
@@ -260,9 +265,9 @@ class Run:
                 raise
             _warn(f"metrics of round {self._unwritten[0]['round']}: not written yet ({error})")
 
-    def _save(self, number: int, row: Row) -> None:
+    def _save(self, number: int, row: Row, strategy: Saved) -> None:
         """Write model and checkpoint in the order that `server_app.folder.settle` relies on."""
-        tensors, values = self.strategy.runner.checkpoint()
+        tensors, values = strategy
         kept = self._kept.after(row, good=self._good, headline=self.config.headline)
         moments, of_tiers = self._moments.checkpoint()
         try:

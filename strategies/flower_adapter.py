@@ -109,6 +109,8 @@ class FlowerStrategy(Method, Strategy):
         round_number: int,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
+        *,
+        meanwhile: Callable[[], None] | None = None,
     ) -> RoundReport:
         """One round; see `Runner.run_round`."""
         return self.runner.run_round(
@@ -117,6 +119,7 @@ class FlowerStrategy(Method, Strategy):
             seconds=self._timeout,
             amend=partial(_with_config, config=train_config) if train_config else unchanged,
             amend_scoring=partial(_with_config, config=evaluate_config) if evaluate_config else unchanged,
+            meanwhile=meanwhile,
         )
 
     def start(
@@ -130,7 +133,7 @@ class FlowerStrategy(Method, Strategy):
         evaluate_fn: EvaluateFunction | None = None,
         *,
         first_round: int = 1,
-        after_round: Callable[[RoundReport], None] | None = None,
+        after_round: Callable[[RoundReport], Callable[[], None] | None] | None = None,
     ) -> Result:
         """Run rounds `first_round` to `num_rounds`; the ordinary signature of Flower's strategies, and a little more.
 
@@ -143,7 +146,8 @@ class FlowerStrategy(Method, Strategy):
             evaluate_config: what else requests to score on a node's own data shall say.
             evaluate_fn: called before the first round and after every round, as Flower does.
             first_round: where to go on (with a restored state).
-            after_round: called with every round's report.
+            after_round: called with every round's report. What it returns, if anything, is called once more: when the
+                next round's requests have been sent, while nodes train, or at once where there is no next round.
 
         Returns:
             Flower's result: final arrays and metrics by round.
@@ -160,8 +164,13 @@ class FlowerStrategy(Method, Strategy):
         _note(result, first_round - 1, evaluate_fn, initial_arrays)
         self.runner.pieces.nodes.wait(grid)
         learnt = first_round > min(1, num_rounds)  # a run that goes on has learnt, or its caller knows better
+        rest = _Once(None)
         for round_number in range(first_round, num_rounds + 1):
-            report = self.run_round(grid, round_number, train_config, evaluate_config)
+            try:
+                report = self.run_round(grid, round_number, train_config, evaluate_config, meanwhile=rest)
+            except Exception:
+                rest()  # the round before has ended, whatever became of this one
+                raise
             learnt = learnt or (report.accepted > 0 and not report.abandoned)
             if report.accepted:
                 result.train_metrics_clientapp[round_number] = self._train_metrics()
@@ -170,7 +179,8 @@ class FlowerStrategy(Method, Strategy):
             if evaluate_fn is not None:
                 _note(result, round_number, evaluate_fn, record_of(self.state))
             if after_round is not None:
-                after_round(report)
+                rest = _Once(after_round(report))
+        rest()
         if not learnt:
             said = self.report.rejected[0].reason if self.report.rejected else "nobody replied"
             raise NothingLearnt(f"no round had the replies it needed; in the last one, for example: {said}")
@@ -236,6 +246,18 @@ class FlowerStrategy(Method, Strategy):
 
     def _train_metrics(self) -> MetricRecord:
         return MetricRecord({"train-loss": self.report.train_loss or 0.0, "accepted": self.report.accepted})
+
+
+class _Once:
+    """Does something, if there is something to do, the first time that it is called."""
+
+    def __init__(self, action: Callable[[], None] | None) -> None:
+        self._action = action
+
+    def __call__(self) -> None:
+        action, self._action = self._action, None
+        if action is not None:
+            action()
 
 
 def _note(result: Result, round_number: int, evaluate_fn: EvaluateFunction | None, arrays: ArrayRecord) -> None:

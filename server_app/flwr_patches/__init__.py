@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from flwr.serverapp import Grid
 
+from server_app.flwr_patches.elsewhere import say_where_nodes_compute
 from server_app.flwr_patches.packed import pack_messages
 from server_app.flwr_patches.simulation import ask_waiting_nodes_only
 from server_app.flwr_patches.transport import look_again_soon
@@ -17,5 +18,6 @@ def apply(grid: Grid) -> None:
     """Apply every patch to this process and to the grid of its run."""
     ask_waiting_nodes_only(grid)
     pack_messages(grid)
+    say_where_nodes_compute(grid)
     look_again_soon()
     refuse_unreadable()

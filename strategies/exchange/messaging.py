@@ -116,14 +116,14 @@ def exchange(
         patient: with `enough`: `seconds` begin anew with every reply, for questions to so many nodes that nobody knows
             how long all of them take.
         sent: called when the grid has the messages and nothing here needs more of them than their ids: whoever made
-            them can let go of a state's megabytes before replies come.
+            them can let go of a state's megabytes before replies come, and do what else there is to do while nodes
+            work. If it raises an error, the messages are withdrawn, where they can be.
         taken: called after every `take`, when its reply is no longer in memory.
         clock: where time comes from.
     """
     life = _LONGEST_LIFE if patient else min(seconds + _GRACE, _LONGEST_LIFE)
     began = clock.now()
     ids, addresses, pushed = _send(grid, messages, life)
-    sent()
     run = _Exchange(
         grid,
         ids,
@@ -137,13 +137,19 @@ def exchange(
         clock=clock,
         waited=WaitTimes(messages=len(ids), sent=clock.now() - began),
     )
+    try:
+        sent()
+    except Exception:
+        run.withdraw()
+        raise
+    run.waited.busy = clock.now() - run.start
     if enough is None:
         run.in_order(seconds)
     else:
         run.as_they_come(seconds, enough, patient)
     run.waited.processed = clock.now() - run.start
-    if len(run.waited.arrived) < len(pushed) and isinstance(grid, Withdrawing):
-        grid.withdraw(run.open)
+    if len(run.waited.arrived) < len(pushed):
+        run.withdraw()
     return run.waited
 
 
@@ -190,6 +196,11 @@ class _Exchange:
         """Messages that were delivered and have no reply."""
         arrived = self.waited.arrived
         return [name for i, name in enumerate(self._ids) if self._pushed[i] and i not in arrived]
+
+    def withdraw(self) -> None:
+        """Take back what is open, where that can be done."""
+        if self.open and isinstance(self._grid, Withdrawing):
+            self._grid.withdraw(self.open)
 
     def in_order(self, seconds: float) -> None:
         """Take replies in the order of the messages, and None for those that are missing at the deadline."""
@@ -256,6 +267,8 @@ class _Exchange:
                     self._odd(reply, FROM_ANOTHER)
                 continue
             self._in_hand[i] = reply
+            if i not in self._asked and asking > LONGEST_PAUSE:
+                waited.unseen.add(i)
             waited.arrived[i] = waited.last = now
             waited.first = now if not waited.replies else waited.first
             waited.replies += 1

@@ -65,7 +65,11 @@ class Stateful(Protocol):
         del outcome
 
     def checkpoint(self) -> Saved:
-        """Everything that the next rounds depend on: tensors by name, and JSON."""
+        """Everything that the next rounds depend on: tensors by name, and JSON.
+
+        It may be written when the next round has begun. What that changes in tensors is not in these, so they may be
+        the piece's own where only replies change them; the JSON is copied by who wants that.
+        """
         return {}, None
 
     def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:

@@ -13,6 +13,7 @@ class WaitTimes:
         messages: that were sent.
         replies: that came in time.
         sent: seconds to hand all messages to the SuperLink.
+        busy: from then until the first look for replies: so long something else was done while nodes worked.
         first, last: from then until the first and the last reply were in hand; 0 without replies.
         processed: from then until the last one was processed.
         max_sleep: longest sleep after which a reply was there.
@@ -23,12 +24,15 @@ class WaitTimes:
             says something only where these agree, as on one host.
         max_queued: longest time that a reply in hand waited for its turn.
         arrived: position of a message → seconds from the sending of all until its reply was in hand.
+        unseen: positions of the replies that were there at the first look for them, which was late: nobody knows how
+            much earlier they had come.
         withdrawn: positions of the messages that were not waited for, because there were enough replies.
     """
 
     messages: int = 0
     replies: int = 0
     sent: float = 0.0
+    busy: float = 0.0
     first: float = 0.0
     last: float = 0.0
     processed: float = 0.0
@@ -38,6 +42,7 @@ class WaitTimes:
     max_transit: float = 0.0
     max_queued: float = 0.0
     arrived: dict[int, float] = field(default_factory=dict)
+    unseen: set[int] = field(default_factory=set)
     withdrawn: list[int] = field(default_factory=list)
 
     def to_row(self) -> dict[str, float]:
@@ -46,6 +51,7 @@ class WaitTimes:
             "messages",
             "replies",
             "sent",
+            "busy",
             "first",
             "last",
             "processed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -291,11 +291,12 @@ class RoundAggregator:
             waited_in_vain=self.waited_in_vain,
         )
 
-    def note_transport(self, arrived: Mapping[int, float]) -> None:
+    def note_transport(self, arrived: Mapping[int, float], unseen: Collection[int] = ()) -> None:
         """Note how long accepted replies took beside the clients' own work.
 
         Args:
             arrived: position of a request → seconds from the sending of all until its reply was in hand.
+            unseen: positions of those that may have been there for long.
         """
         own = {id(one.assignment): one.metrics.get("seconds", 0.0) for one in self.accepted}
         requests = [id(one) for one in self._assignments]
@@ -307,5 +308,7 @@ class RoundAggregator:
             self.arrival_seconds[tier] = max(self.arrival_seconds.get(tier, 0.0), arrived[i])
         # Only for the first of them is looked from the start; a later reply may have been waiting unseen.
         self.transport_seconds = {
-            self._assignments[i].node.id: max(0.0, seconds) for i, seconds in beside.items() if i < WINDOW
+            self._assignments[i].node.id: max(0.0, seconds)
+            for i, seconds in beside.items()
+            if i < WINDOW and i not in unseen
         }

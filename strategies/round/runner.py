@@ -108,6 +108,7 @@ class Runner:
         seconds: float | None = None,
         amend: Amend = unchanged,
         amend_scoring: Amend = unchanged,
+        meanwhile: Callable[[], None] | None = None,
     ) -> RoundReport:
         """Run a round. An abandoned one leaves the state as it was.
 
@@ -117,6 +118,7 @@ class Runner:
             seconds: how long to wait for replies; None is as long as the settings say.
             amend: what else becomes of training requests before they are sent.
             amend_scoring: the same, of requests to score on a node's own data.
+            meanwhile: called once training requests are sent, before any reply is taken; changes no state.
         """
         self.begin(grid, number)
         self.round.messages = amend(self.round.messages)
@@ -129,6 +131,7 @@ class Runner:
             pieces=self.pieces,
             settings=self.settings,
             seconds=seconds,
+            meanwhile=meanwhile,
         )
         self.finish(aggregator)
         began = perf_counter()

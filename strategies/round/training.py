@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 
+import torch
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -25,6 +26,7 @@ def ask_training(
     pieces: Pieces,
     settings: Settings,
     seconds: float,
+    meanwhile: Callable[[], None] | None,
 ) -> None:
     """Ask the nodes of a round to train, and write into its report where the time went.
 
@@ -36,10 +38,13 @@ def ask_training(
         pieces: of the run.
         settings: of the run.
         seconds: the longest that is waited.
+        meanwhile: called once when the requests are sent. What it takes does not count as training.
     """
     current.report.seconds["train"] = 0.0
-    messages = current.messages
+    messages, usual = current.messages, torch.get_num_threads()
     if not messages and pieces.buffer is None:
+        if meanwhile is not None:
+            meanwhile()
         return
     report, clock, asked, began = current.report, pieces.clock, current.assignments, perf_counter()
     ask = partial(
@@ -49,7 +54,7 @@ def ask_training(
         number=report.number,
         seconds=seconds,
         odd=aggregator.odd,
-        sent=messages.clear,
+        sent=messages.clear if meanwhile is None else partial(_when_sent, messages, meanwhile, usual),
         taken=aggregator.settle,
     )
     enough = (
@@ -75,8 +80,15 @@ def ask_training(
     report.waiting["train"] = waited.to_row()
     report.withdrawn = [asked[i].node.id for i in waited.withdrawn]
     if clock is None:
-        aggregator.note_transport(waited.arrived)
-    report.seconds["train"] = perf_counter() - began - report.seconds.get("fold", 0.0)
+        aggregator.note_transport(waited.arrived, waited.unseen)
+    report.seconds["train"] = perf_counter() - began - waited.busy - report.seconds.get("fold", 0.0)
+
+
+def _when_sent(messages: list[Message], meanwhile: Callable[[], None], usual: int) -> None:
+    """Let go of the requests; then what else there is to do has as many threads as ever, on which its sums depend."""
+    messages.clear()
+    with threads(usual):
+        meanwhile()
 
 
 def _take_first(

@@ -87,7 +87,7 @@ class Downlink(Stateful):
 
     def checkpoint(self) -> Saved:
         """The state that nodes have, and of which round it is."""
-        return ({"state": self._flat} if self.on else {}), {"round": self._round}
+        return ({"state": self._flat.clone()} if self.on else {}), {"round": self._round}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""

@@ -287,3 +287,54 @@ def test_requests_that_nobody_began_are_taken_back() -> None:
     messages = [Message(content=content, message_type="query.hello", dst_node_id=address_of(i)) for i in range(4)]
     exchange(grid, messages, lambda i, reply: None, seconds=60.0, enough=lambda: True)
     assert not grid._pending
+
+
+def late_look(grid: TimedGrid, seconds: float, busy: float) -> tuple[list[tuple[int, bool, float]], WaitTimes]:
+    """As `play_out`, with something else to do first."""
+    assume_identity()
+    taken: list[tuple[int, bool, float]] = []
+    messages = [Message(RecordDict(), dst_node_id=i + 1, message_type="train.part") for i in range(len(grid.arrivals))]
+
+    def work() -> None:
+        grid.time += busy
+
+    waited = exchange(
+        cast(Grid, grid),
+        messages,
+        lambda i, reply: taken.append((i, reply is not None, grid.time)),
+        seconds=seconds,
+        sent=work,
+        clock=grid.clock,
+    )
+    return taken, waited
+
+
+def test_what_is_done_meanwhile_takes_nothing_from_the_time_to_reply() -> None:
+    """Of what had come, nobody knows when; the deadline counts from the sending."""
+    grid = TimedGrid([1.0, 9.0, None])
+    taken, waited = late_look(grid, 10.0, busy=4.0)
+    assert [there for _, there, _ in taken] == [True, True, False]
+    assert taken[-1][2] == pytest.approx(10.0, abs=0.2)
+    assert waited.busy == waited.to_row()["busy"] == 4.0
+    assert waited.unseen == {0}
+    assert waited.arrived[1] == pytest.approx(9.0, abs=0.2)
+
+
+def test_who_replied_in_time_counts_although_nobody_looked_before_the_deadline() -> None:
+    taken, waited = late_look(TimedGrid([float(i) for i in range(40)] + [None]), 50.0, busy=60.0)
+    assert [there for _, there, _ in taken] == [True] * 40 + [False]
+    assert waited.unseen == set(range(40))
+
+
+def test_an_error_in_what_is_done_meanwhile_withdraws_the_requests() -> None:
+    grid = TimedGrid([1.0, None])
+
+    def work() -> None:
+        raise ValueError("no more")
+
+    assume_identity()
+    messages = [Message(RecordDict(), dst_node_id=i + 1, message_type="train.part") for i in range(2)]
+    with pytest.raises(ValueError, match="no more"):
+        exchange(cast(Grid, grid), messages, lambda i, reply: None, seconds=1.0, sent=work, clock=grid.clock)
+    assert grid.withdrawn == {"m0", "m1"}
+    assert not grid.gone

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.probes.structure import ROOT
 from flotilla.settings import flatten
 from flotilla.studies.plan import read_plan
-from handbook.recipes import FOLDER, recipes
+from handbook.recipes import FOLDER, read, recipes
 from models.algebra.plans import Plan
 from models.cost import cost_of
 from protocol import Scalar
@@ -72,6 +72,27 @@ def test_each_says_what_is_expected_and_where_that_stands() -> None:
     assert [one.file for one in found if f"- [{one.file}]({one.file}): {one.title}\n" not in listed] == []
     named = set().union(*(one.methods for one in found))
     assert named >= {"heterofl", "fjord", "fedrolex", "depthfl", "scalefl", "nefl", "fiarse", "splitmix"}
+
+
+def kept_unsaid(file: Path) -> set[float]:
+    """Shares of the devices' examples that a recipe keeps from training though nothing at its top says so."""
+    said = read(file).said
+    if "`local-test-fraction`" in said["Source"] + said.get("Differs", ""):
+        return set()
+    return {float(resolve(here(keys)).flat["local-test-fraction"]) for keys in cells(file)} - {0.0}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_it_trains_on_all_examples_or_says_why_not(file: Path) -> None:
+    assert not kept_unsaid(file)
+
+
+def test_a_default_that_keeps_examples_from_training_is_noticed(tmp_path: Path) -> None:
+    """As it was: the setting left out, and with it a tenth of every device's examples."""
+    text = (ROOT / FOLDER / "heterofl-mnist-iid.toml").read_text()
+    file = tmp_path / "without.toml"
+    file.write_text(text.replace("local-test-fraction = 0.0\n", ""))
+    assert kept_unsaid(file) == {0.1}
 
 
 def test_heterofls_network_is_the_published_one() -> None:

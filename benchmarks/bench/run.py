@@ -97,11 +97,11 @@ def _run(options: Options) -> int:
 
 def _profile(options: Options) -> int:
     """Print which operations the time goes to."""
-    chosen = [name for name in options.parts if name in PROFILED]
-    if not chosen:
-        _say(f"bench: of {', '.join(options.parts)} there is no profile; there is one of {', '.join(PROFILED)}")
+    asked = PROFILED if list(options.parts) == list(BENCHMARKS) else options.parts
+    if unknown := [name for name in asked if name not in PROFILED]:
+        _say(f"bench: of {', '.join(unknown)} there is no profile; there is one of {', '.join(PROFILED)}")
         return 2
-    text = f"{machine()}.\n\n{operations(chosen)}"
+    text = f"{machine()}.\n\n{operations(list(asked))}"
     if options.write:
         replace_part(RESULTS, "operations", text)
     print(text)

@@ -59,16 +59,17 @@ def batch_masked_cross_entropy(setting: ObjectiveContext) -> LocalObjective:
     return loss
 
 
-@lru_cache(maxsize=1024)  # clients, who have the same classes in every round
 def absent_for(objective: str, classes: int, labels: Sequence[int]) -> Tensor | None:
     """Which classes' logits an objective sets to 0, bool [classes], only to be read; None where it leaves them all.
 
     Args:
         objective: its name.
         classes: how many there are.
-        labels: those that the client has, as what can be hashed.
+        labels: those that the client has, a tuple.
     """
-    return _absent(classes, labels) if objective == "masked-cross-entropy" else None
+    if objective != "masked-cross-entropy":
+        return None
+    return (_absent_again if classes <= _FEW else _absent)(classes, labels)
 
 
 def _absent(classes: int, labels: Sequence[int]) -> Tensor | None:
@@ -83,3 +84,7 @@ def task_of(objective: str) -> ObjectiveFactory:
         "masked-cross-entropy": masked_cross_entropy,
         "batch-masked-cross-entropy": batch_masked_cross_entropy,
     }.get(objective, cross_entropy)
+
+
+_FEW = 1000  # classes up to which a client's are remembered: a kilobyte of flags and some of labels
+_absent_again = lru_cache(maxsize=1024)(_absent)  # by client: it has the same classes in every round

@@ -58,8 +58,8 @@ def test_pfl_is_convolutions() -> None:
 def test_what_is_not_profiled_is_refused_and_the_rest_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bench", "memory", "--operations"]) == 2
-    assert "there is one of averaging, pfl" in capsys.readouterr().err
+    assert main(["bench", "memory", "averaging", "--operations"]) == 2
+    assert "of memory there is no profile; there is one of averaging, pfl" in capsys.readouterr().err
     document = tmp_path / "results.md"
     document.write_text("<!-- operations:begin -->\n<!-- operations:end -->\n", encoding="utf-8")
     monkeypatch.setattr(run, "RESULTS", document)

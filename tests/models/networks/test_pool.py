@@ -35,6 +35,14 @@ def test_what_is_no_number_stays_none() -> None:
         assert MaxPool2x2()(x)[..., 1:].item() == torch.inf
 
 
+def test_what_has_no_window_is_refused_either_way() -> None:
+    for x in (torch.rand(1, 2, 1, 4), torch.rand(1, 2, 4, 1)):
+        with pytest.raises(RuntimeError, match="Output size is too small"):
+            MaxPool2x2()(x)
+        with torch.no_grad(), pytest.raises(RuntimeError, match="Output size is too small"):
+            MaxPool2x2()(x)
+
+
 def test_the_faster_way_is_taken_where_nothing_is_trained_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
 
@@ -55,14 +63,20 @@ def test_the_faster_way_is_taken_where_nothing_is_trained_and_only_there(monkeyp
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_what_is_flattened_and_its_gradient_have_positions_innermost(last: bool) -> None:
-    x = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-    found = PositionsInnermost()(x.requires_grad_())
-    assert torch.equal(found, x)
+def test_what_is_flattened_has_positions_innermost_and_its_gradient_the_order_of_the_features(last: bool) -> None:
+    order = torch.channels_last if last else torch.contiguous_format
+    x = torch.rand(2, 3, 4, 5).contiguous(memory_format=order).requires_grad_()
+    features = x * 2  # not a leaf, to whose order gradients are brought
+    gradients: list[Tensor] = []
+    features.register_hook(gradients.append)  # type: ignore[no-untyped-call]
+    found = PositionsInnermost()(features)
+    assert torch.equal(found, features)
     assert found.is_contiguous()
-    assert (found is x) == (not last)  # nothing is copied where nothing has to be
-    (gradient,) = torch.autograd.grad((found.flatten(1) ** 2).sum(), x)
-    assert gradient.is_contiguous()
+    assert (found is features) == (not last)  # nothing is copied where nothing has to be
+    (found.flatten(1) ** 2).sum().backward()
+    (gradient,) = gradients
+    assert gradient.is_contiguous(memory_format=order)
+    assert torch.equal(gradient, 2 * features)
 
 
 def test_who_writes_the_network_down_finds_a_pool() -> None:

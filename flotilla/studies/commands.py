@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from flotilla.studies.sweep import Folder
 
 
+# Typer takes a word in square brackets for a style, unless a backslash stands before it.
+_TABLES = r"\[settings], \[grid] and \[rows.NAME], or \[search]"
+
+
 def _sweep(
-    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="[settings], [grid] and [rows.NAME], or [search].")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help=f"Tables {_TABLES}.")],
     app_dir: Annotated[Path | None, APP_DIR] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where the sweep is; default runs/sweeps/<name of the file>.")
@@ -38,11 +42,11 @@ def _sweep(
     list_only: Annotated[bool, typer.Option("--list", help="Only say which runs there are, and their state.")] = False,
     own_code: Annotated[list[Path] | None, WITH] = None,
 ) -> None:
-    """Run every combination of a grid of settings, several side by side.
+    r"""Run every combination of a grid of settings, several side by side.
 
     The same command goes on where a sweep was stopped, by Ctrl-C or a kill: finished runs stay, others go on from their
-    last checkpoint. `flotilla compare FOLDER` holds them against each other. A file with [search] looks for settings,
-    by what devices keep out of their training and never by the test set.
+    last checkpoint. `flotilla compare FOLDER` holds them against each other. A file with \[search]
+    looks for settings, by what devices keep out of their training and never by the test set.
 
     Exit codes: 0 all finished; 1 some failed or were stopped; 2 a wrong setting, nothing was started; 130 stopped.
     """

@@ -151,6 +151,14 @@ def test_help_is_fast_and_complete() -> None:
         assert option in out
 
 
+def test_help_shows_words_in_brackets() -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "flotilla", "sweep", "--help"]
+    out = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240).stdout
+    assert "Tables [settings], [grid] and [rows.NAME], or [search]." in " ".join(out.split())
+    assert "A file with [search] looks for settings" in " ".join(out.split())
+
+
 def test_wrong_setting_is_one_line_and_2(tiny: Path, tmp_path: Path) -> None:
     code, out, err = _run(tmp_path, tiny, "--run-config", "mod=1")
     assert code == 2

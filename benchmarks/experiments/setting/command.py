@@ -10,11 +10,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from benchmarks.document import DOCS, replace_part, table
+from benchmarks.experiments.setting.devices import write_devices
 from benchmarks.experiments.setting.plan import LEVELS, PARTS, extent, settings
-from benchmarks.experiments.setting.scores import OURS, Run, Score, as_csv, by_run, of_ours, of_released, read_csv
+from benchmarks.experiments.setting.scores import (
+    OURS,
+    RELEASED,
+    SAME_DEVICES,
+    Run,
+    Score,
+    as_csv,
+    by_run,
+    of_ours,
+    of_released,
+    read_csv,
+)
 from benchmarks.experiments.setting.split import place_of, prepare
 from benchmarks.experiments.setting.statistics import under_others
 from benchmarks.experiments.sweeping import run
@@ -29,7 +42,8 @@ from server_app.tier_records import GLOBAL
 DOCUMENT = DOCS / "evidence.md"
 NUMBERS = DOCS / "evidence-setting.csv"
 PART = "evidence setting"  # of the document
-LOG = "reference.log"  # what the released code printed, in the part's folder
+# What the released code printed, in the part's folder: of a run that drew devices, and of one that had those of ours.
+LOGS = {RELEASED: "reference.log", SAME_DEVICES: "reference-devices.log"}
 
 
 def measured(part: str, seed: int, options: Options) -> list[Score]:
@@ -45,16 +59,18 @@ def measured(part: str, seed: int, options: Options) -> list[Score]:
     ours = Folder(path=place.folder / "ours")
     run(ours, [cell], replace(options, processes=1))
     which = Run(part=part, seed=seed, examples=much.examples, rounds=much.rounds)
-    found = of_released(which, place.folder / LOG)
-    if not found:
-        print(f"{place.folder / LOG}: no finished run of the released code", file=sys.stderr)
+    write_devices(ours.run(cell), place, much, seed)
+    released = {program: of_released(which, place.folder / log, program) for program, log in LOGS.items()}
+    for program, scores in released.items():
+        if not scores:
+            print(f"{place.folder / LOGS[program]}: no finished run of the {program}", file=sys.stderr)
     own = of_ours(which, ours.run(cell), ours.log(cell))
     (last,) = (score for score in own if score.tier == GLOBAL and score.round == much.rounds)
     others = under_others(ours.run(cell), place.folder, seed)
     return [
         *own,
         *(replace(last, program=f"{OURS}, {name}", accuracy=one, cpu_seconds=None) for name, one in others.items()),
-        *found,
+        *chain.from_iterable(released.values()),
     ]
 
 

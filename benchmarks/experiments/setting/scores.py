@@ -17,6 +17,7 @@ from server_app.folder.summary import Row
 from server_app.tier_records import GLOBAL
 
 OURS, RELEASED = "ours", "released code"
+SAME_DEVICES = f"{RELEASED}, devices of ours"
 _TEST = re.compile(r"Test Epoch: (\d+)\(.*\bGlobal-Accuracy: ([\d.]+)")
 _SECONDS = re.compile(r"^(?:user|sys) ([\d.]+)$", re.MULTILINE)  # as `time -p` says them
 
@@ -30,7 +31,8 @@ class Score:
 
     Attributes:
         part: of the plan.
-        program: `OURS`, `RELEASED`, or ours with other statistics of static batch norm.
+        program: `OURS`, `RELEASED`, the latter with the devices that ours drew, or ours with other statistics of static
+            batch norm.
         seed: of the run.
         examples: of a device, in the mean.
         rounds: of the run.
@@ -95,10 +97,15 @@ def of_ours(run: Run, folder: Path, log: Path) -> list[Score]:
     ]
 
 
-def of_released(run: Run, log: Path) -> list[Score]:
+def of_released(run: Run, log: Path, program: str = RELEASED) -> list[Score]:
     """Those of a run of the released code, from what it printed under `time -p`; none unless it is finished.
 
     What it printed before it was stopped and when it went on stand one after the other.
+
+    Args:
+        run: which it is.
+        log: what it printed.
+        program: what it is called.
 
     Raises:
         SettingsError: it was another run.
@@ -114,7 +121,7 @@ def of_released(run: Run, log: Path) -> list[Score]:
     return [
         Score(
             **asdict(run),
-            program=RELEASED,
+            program=program,
             tier=GLOBAL,
             round=int(number),
             accuracy=round(float(percent) / 100, 6),

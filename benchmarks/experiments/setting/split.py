@@ -26,6 +26,7 @@ from models.networks.bases import first_state
 from models.networks.spec import NetworkSpec
 from models.randomness import generator
 from server_app.config import resolve
+from strategies import FlowerStrategy
 from strategies.tiers.tier import Assignment
 
 _DATA = "fashion-mnist"
@@ -127,13 +128,8 @@ def _write_reference(place: Place, extent: Extent, seed: int) -> None:
         for part, name in (("train", "train"), ("test", "t10k")):
             _write_idx(place.images / f"{name}-images-idx3-ubyte", _IMAGES, arrays[f"x_{part}"])
             _write_idx(place.images / f"{name}-labels-idx1-ubyte", _LABELS, arrays[f"y_{part}"])
-    strategy = resolve({}, overrides=settings(extent, seed, str(place.folder))).strategy()
-    of = strategy.settings
-    tiers = Assignment("fixed", of.tiers, proportions=of.proportions, nodes=of.nodes, seed=of.seed).positions(
-        range(DEVICES), 1
-    )
-    assert tiers is not None
-    ours = np.argsort(tiers, kind="stable")  # whom each of its devices is
+    strategy = _strategy(place, extent, seed)
+    ours = in_their_order(place, extent, seed)
     rows = [np.flatnonzero(owner == device) for device in ours]
     held = [np.unique(labels[one]) for one in rows]
     told = {
@@ -146,6 +142,19 @@ def _write_reference(place: Place, extent: Extent, seed: int) -> None:
     place.checkpoint.parent.mkdir(parents=True, exist_ok=True)
     # Its own format; nothing here ever reads one.
     torch.save(told, place.checkpoint)
+
+
+def _strategy(place: Place, extent: Extent, seed: int) -> FlowerStrategy:
+    return resolve({}, overrides=settings(extent, seed, str(place.folder))).strategy()
+
+
+def in_their_order(place: Place, extent: Extent, seed: int) -> NDArray[np.int64]:
+    """Whom of ours each device of the released code is, [100]: those of level a, then those of b, and so on."""
+    of = _strategy(place, extent, seed).settings
+    fixed = Assignment("fixed", of.tiers, proportions=of.proportions, nodes=of.nodes, seed=of.seed)
+    tiers = fixed.positions(range(DEVICES), 1)
+    assert tiers is not None
+    return np.argsort(tiers, kind="stable")
 
 
 def tests(labels: NDArray[np.int64], held: Sequence[NDArray[np.int64]], seed: int) -> list[NDArray[np.int64]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,8 @@ from torch import nn
 
 from benchmarks.document import ROOT
 from benchmarks.experiments.setting import command, plan, scores, split
-from benchmarks.experiments.setting.scores import OURS, RELEASED, Score
+from benchmarks.experiments.setting.devices import write_devices
+from benchmarks.experiments.setting.scores import OURS, RELEASED, SAME_DEVICES, Score
 from benchmarks.experiments.setting.statistics import ALL, RELEASED_WAY, estimate_as_released
 from benchmarks.task import Options
 from data import DataSettings
@@ -153,6 +155,19 @@ def test_what_is_there_is_not_written_again(prepared: Callable[[str], split.Plac
     assert {file: file.stat().st_mtime_ns for file in prepared("iid").folder.rglob("*") if file.is_file()} == before
 
 
+def test_devices_of_a_round_are_ours_in_their_numbers(prepared: Callable[[str], split.Place], tmp_path: Path) -> None:
+    place = prepared("two-classes")
+    with np.load(place.arrays) as arrays:
+        owner = arrays["client_train"]
+    ours = [[97, 29, 5], [0, 99, 29]]
+    rows = [{"round": number, "selected": row} for number, row in enumerate(ours, 1)]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    told = torch.load(place.checkpoint, weights_only=True)["data_split"]["train"]
+    lines = write_devices(tmp_path, place, FEW, 1).read_text(encoding="utf-8").splitlines()
+    held = [[set(owner[told[int(device)]].tolist()) for device in line.split()] for line in lines]
+    assert held == [[{device} for device in row] for row in ours]
+
+
 def test_the_whole_is_the_authors_setting() -> None:
     told = {part: plan.extent(part, whole=True) for part in plan.PARTS}
     assert {part: one.rounds for part, one in told.items()} == {"iid": 200, "two-classes": 400}
@@ -235,7 +250,11 @@ def test_ours_is_run_and_both_are_read(
     assert {(one.program, one.tier, one.round) for one in found} == own | others
     assert "no finished run of the released code" in capsys.readouterr().err
     place = split.place_of(tmp_path, "iid", FEW, 1)
-    (place.folder / command.LOG).write_text(f"{LOG}user 80.25\nsys 1.50\n")
+    drawn = (place.folder / "reference" / "devices.txt").read_text(encoding="utf-8").splitlines()
+    assert [len(set(line.split())) for line in drawn] == [10, 10]
+    for log in command.LOGS.values():
+        (place.folder / log).write_text(f"{LOG}user 80.25\nsys 1.50\n")
     again = command.measured("iid", 1, options)
     assert again[: len(found)] == found
-    assert [one.accuracy for one in again[len(found) :]] == [0.8353, 0.8501]
+    told = [(one.program, one.accuracy) for one in again[len(found) :]]
+    assert told == [(program, accuracy) for program in (RELEASED, SAME_DEVICES) for accuracy in (0.8353, 0.8501)]

@@ -34,6 +34,8 @@ class TwoRaylets:
 
     def start_second(self) -> None:
         """Start the second node, with nothing of the checkout and nothing of /tmp to be seen."""
+        if any(Path("/tmp") in Path(place).parents for place in (ROOT, sys.prefix)):
+            pytest.skip("the checkout or its environment lies below /tmp, of which the second machine sees nothing")
         elsewhere = subprocess.run(
             [sys.executable, "-c", "import client_app; print(client_app.__path__[0])"],
             cwd="/",

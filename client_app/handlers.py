@@ -57,6 +57,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         state = whole_state(request.compressed, request.network, state, kept)
     with threads(request.work.threads):
         model, measured = _load(request, state, examples, context)
+        # Made anew by whoever needs it: the draws of each begin anew, so the first loss takes none from the training.
         about = partial(_objective_context, request, model, data.labels, kept, request.objective.settings)
         own = None if request.network.adapter is None else own_factors(model, request.network, request.plan, kept)
         order, noise = torch_generator(seed, number, node, "batches"), generator(seed, number, node, "codec")

@@ -218,7 +218,8 @@ class Run:
             self._moments = survey(self.strategy, self.grid, report, last=last)
         reaches = self.strategy.runner.pieces.norm_bounds.reaches()
         if self._ahead and not last and self._in_vain < PATIENCE:
-            return partial(self._close, report, reaches, as_it_ended(self.strategy))
+            saved = as_it_ended(self.strategy) if number % self.config.checkpoint_every == 0 else None
+            return partial(self._close, report, reaches, saved)
         self._close(report, reaches)
         return None
 

@@ -133,7 +133,7 @@ class FlowerStrategy(Method, Strategy):
         evaluate_fn: EvaluateFunction | None = None,
         *,
         first_round: int = 1,
-        after_round: Callable[[RoundReport], Callable[[], None] | None] | None = None,
+        after_round: Callable[[RoundReport], object] | None = None,
     ) -> Result:
         """Run rounds `first_round` to `num_rounds`; the ordinary signature of Flower's strategies, and a little more.
 
@@ -146,8 +146,9 @@ class FlowerStrategy(Method, Strategy):
             evaluate_config: what else requests to score on a node's own data shall say.
             evaluate_fn: called before the first round and after every round, as Flower does.
             first_round: where to go on (with a restored state).
-            after_round: called with every round's report. What it returns, if anything, is called once more: when the
-                next round's requests have been sent, while nodes train, or at once where there is no next round.
+            after_round: called with every round's report. What it returns, if callable, is called once, when the next
+                round's requests are out and its nodes train. It is called before that where there is no next round,
+                where planning one has to wait for nodes, and where planning fails or is interrupted.
 
         Returns:
             Flower's result: final arrays and metrics by round.
@@ -164,13 +165,9 @@ class FlowerStrategy(Method, Strategy):
         _note(result, first_round - 1, evaluate_fn, initial_arrays)
         self.runner.pieces.nodes.wait(grid)
         learnt = first_round > min(1, num_rounds)  # a run that goes on has learnt, or its caller knows better
-        rest = _Once(None)
+        rest: _Once | None = None
         for round_number in range(first_round, num_rounds + 1):
-            try:
-                report = self.run_round(grid, round_number, train_config, evaluate_config, meanwhile=rest)
-            except Exception:
-                rest()  # the round before has ended, whatever became of this one
-                raise
+            report = self._next_round(grid, round_number, train_config, evaluate_config, rest)
             learnt = learnt or (report.accepted > 0 and not report.abandoned)
             if report.accepted:
                 result.train_metrics_clientapp[round_number] = self._train_metrics()
@@ -178,14 +175,40 @@ class FlowerStrategy(Method, Strategy):
                 result.evaluate_metrics_clientapp[round_number] = MetricRecord(dict(report.local))
             if evaluate_fn is not None:
                 _note(result, round_number, evaluate_fn, record_of(self.state))
-            if after_round is not None:
-                rest = _Once(after_round(report))
-        rest()
+            found = None if after_round is None else after_round(report)
+            rest = _Once(found) if callable(found) else None
+        if rest is not None:
+            rest()
         if not learnt:
             said = self.report.rejected[0].reason if self.report.rejected else "nobody replied"
             raise NothingLearnt(f"no round had the replies it needed; in the last one, for example: {said}")
         result.arrays = record_of(self.state)
         return result
+
+    def _next_round(
+        self,
+        grid: Grid,
+        round_number: int,
+        train_config: ConfigRecord | None,
+        evaluate_config: ConfigRecord | None,
+        rest: _Once | None,
+    ) -> RoundReport:
+        """One round, and what is left to do of the one before: that has ended, whatever becomes of this one."""
+        if rest is None:
+            return self.run_round(grid, round_number, train_config, evaluate_config)
+        try:
+            if self.runner.pieces.wait_first(grid, round_number):
+                rest()
+            return self.run_round(grid, round_number, train_config, evaluate_config, meanwhile=rest)
+        except Exception:
+            rest()
+            raise
+        except BaseException:  # somebody ends the run, which an error of the rest must not turn into anything else
+            try:
+                rest()
+            except Exception as error:
+                log(WARNING, "round %d: %s", round_number - 1, error)
+            raise
 
     # ---- Flower's own loop -------------------------------------------------------------------------------------------
 
@@ -249,10 +272,10 @@ class FlowerStrategy(Method, Strategy):
 
 
 class _Once:
-    """Does something, if there is something to do, the first time that it is called."""
+    """Does something the first time that it is called."""
 
-    def __init__(self, action: Callable[[], None] | None) -> None:
-        self._action = action
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._action: Callable[[], object] | None = action
 
     def __call__(self) -> None:
         action, self._action = self._action, None

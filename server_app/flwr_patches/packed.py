@@ -14,11 +14,12 @@ from flwr.serverapp import Grid
 
 from protocol import WireError
 from protocol.packing import Packer, is_packed, unpack
+from server_app.flwr_patches.deployed import is_deployed
 
 
 def pack_messages(grid: Grid) -> bool:
     """Apply this to a deployment's grid; returns whether it did."""
-    if type(grid).__name__ != "HttpGrid":
+    if not is_deployed(grid):
         return False
     push, pull = grid.push_messages, grid.pull_messages
 

@@ -20,6 +20,7 @@ from flwr.app import Message
 from flwr.common import log
 from flwr.serverapp import Grid
 
+from strategies.exchange.limit import Limit
 from strategies.exchange.wait_times import WaitTimes
 
 WINDOW = 16
@@ -35,29 +36,6 @@ _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticErr
 
 Taker = Callable[[int, Message | None], None]
 Odd = Callable[[Message, str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limit:
-    """When waiting ends that would be patient otherwise: so many times after what is known, or after the last reply.
-
-    Attributes:
-        replies: that have to be in hand before anything is known.
-        factor: times `known`, or the seconds until the last reply, whichever is more.
-        known: seconds that such replies have taken; 0 is nothing.
-        least: seconds that are waited in any case.
-    """
-
-    replies: int = 0
-    factor: float
-    known: float = 0.0
-    least: float = 0.0
-
-    def seconds(self, most: float, replies: int, last: float) -> float:
-        """Seconds from the sending of all at which waiting ends, with so many replies, the last one after so long."""
-        if replies < self.replies:
-            return most
-        return min(most, max(self.least, self.factor * max(self.known, last)))
 
 
 @runtime_checkable
@@ -189,6 +167,7 @@ class _Exchange:
         self._in_hand: dict[int, Message] = {}
         self._asked: dict[int, float] = {}  # position → when it was last asked for in vain
         self._pause, self._slept, self._stumbles = _FIRST_PAUSE, 0.0, 0
+        self._last_seen = 0.0  # when the last reply came of which that is known
         self.start = clock.now()
 
     @property
@@ -206,11 +185,10 @@ class _Exchange:
         """Take replies in the order of the messages, and None for those that are missing at the deadline."""
         taken, count = 0, len(self._ids)
         while taken < count:
-            deadline = self._deadline(seconds)
-            late = self._clock.now() >= deadline
-            reach = range(taken, min(taken + self._window, count))
+            looked, reach = self._clock.now(), range(taken, min(taken + self._window, count))
             arrived = self._receive([i for i in reach if self._pushed[i] and i not in self._in_hand])
-            before = taken
+            deadline = self._deadline(seconds)  # which follows from what has come
+            late, before = looked >= deadline, taken
             while taken < count and (taken in self._in_hand or not self._pushed[taken] or late):
                 self._hand_over(taken)
                 taken += 1
@@ -226,8 +204,7 @@ class _Exchange:
             if not self._pushed[i]:
                 self._hand_over(i)
         while not all(self._done) and not enough():
-            deadline = self._deadline(seconds) + (self.waited.last if patient else 0.0)
-            late, arrived = self._clock.now() >= deadline, False
+            looked, arrived = self._clock.now(), False
             outstanding = [i for i in range(count) if not self._done[i]]
             for start in range(0, len(outstanding), self._window):
                 arrived |= self._receive(outstanding[start : start + self._window])
@@ -236,7 +213,8 @@ class _Exchange:
                         self._hand_over(i)
                 if enough():
                     break
-            if late:
+            deadline = self._deadline(seconds) + (self.waited.last if patient else 0.0)
+            if looked >= deadline:
                 for i in outstanding:
                     if not self._done[i] and not enough():
                         self._hand_over(i)
@@ -247,9 +225,16 @@ class _Exchange:
         self._in_hand.clear()
 
     def _deadline(self, seconds: float) -> float:
-        """When waiting ends, on the clock."""
+        """When waiting ends, on the clock.
+
+        A reply that may have been there for long does not say how long it took; that it was there at a look is a bound,
+        which counts where nothing else is known.
+        """
         waited, limit = self.waited, self._limit
-        return self.start + (seconds if limit is None else limit.seconds(seconds, waited.replies, waited.last))
+        if limit is None:
+            return self.start + seconds
+        last = self._last_seen or (0.0 if limit.known else waited.last)
+        return self.start + limit.seconds(seconds, waited.replies, last, waited.busy)
 
     def _receive(self, asked: list[int]) -> bool:
         """Keep what has arrived. A function of its own, so that nothing else keeps a reply of megabytes alive."""
@@ -269,6 +254,8 @@ class _Exchange:
             self._in_hand[i] = reply
             if i not in self._asked and asking > LONGEST_PAUSE:
                 waited.unseen.add(i)
+            else:
+                self._last_seen = now
             waited.arrived[i] = waited.last = now
             waited.first = now if not waited.replies else waited.first
             waited.replies += 1

@@ -25,7 +25,9 @@ class RoundOutcome:
         accepted: the replies that were added, also of a round that was abandoned.
         missed: assignments whose reply did not come, came late or was an error.
         transport_seconds: node → seconds until its accepted reply was there, less its own; where that is known.
+        transport_at_most: node → the same, where only a bound is known: the reply may have been there for long.
         arrival_seconds: tier → seconds until the last of its accepted replies was there, on the wall's clock.
+        beside_seconds: tier → the most of it that was no work of the node, of replies that were looked for.
         waited_in_vain: whether some reply did not come at all, so that the round lasted until its deadline.
     """
 
@@ -33,7 +35,9 @@ class RoundOutcome:
     accepted: Sequence[AcceptedUpdate]
     missed: Sequence[TrainAssignment] = ()
     transport_seconds: Mapping[NodeId, float] = field(default_factory=dict)
+    transport_at_most: Mapping[NodeId, float] = field(default_factory=dict)
     arrival_seconds: Mapping[str, float] = field(default_factory=dict)
+    beside_seconds: Mapping[str, float] = field(default_factory=dict)
     waited_in_vain: bool = False
 
     @property
@@ -67,8 +71,8 @@ class Stateful(Protocol):
     def checkpoint(self) -> Saved:
         """Everything that the next rounds depend on: tensors by name, and JSON.
 
-        It may be written when the next round has begun. What that changes in tensors is not in these, so they may be
-        the piece's own where only replies change them; the JSON is copied by who wants that.
+        It may be written when the next round has begun. So a tensor may be the piece's own only where planning a round
+        leaves it alone, and only replies change it. JSON may be the piece's own; a caller that keeps it copies it.
         """
         return {}, None
 

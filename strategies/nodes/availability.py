@@ -79,6 +79,10 @@ class Availability(Stateful):
             hint = "more: `flotilla run`, or `flwr run . --federation-config 'num-supernodes=%d'`"
             log(WARNING, f"%d of %d nodes are online; {hint}", online, s.nodes, s.nodes)
 
+    def waits(self, grid: Grid, round_number: int) -> bool:
+        """Whether a round begins with waiting for nodes to come back or to say hello."""
+        return self._manager.waits(grid, round_number, self._settings.min_nodes)
+
     def of(self, grid: Grid, round_number: int, report: RoundReport | None = None) -> Present:
         """All nodes that are there, and the tiers of those that have one; the others are named in the report.
 
@@ -184,7 +188,8 @@ class Availability(Stateful):
                 self._measured.missed(assignment.node.id)
             for one in outcome.accepted:
                 node, tier = one.assignment.node.id, one.assignment.tier
-                self._measured.replied(node, tier, one.metrics, outcome.transport_seconds.get(node))
+                sure, most = outcome.transport_seconds.get(node), outcome.transport_at_most.get(node)
+                self._measured.replied(node, tier, one.metrics, sure, at_most=most)
 
     def checkpoint(self) -> Saved:
         """What the next tiers depend on, and whose an id is."""

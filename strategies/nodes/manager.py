@@ -111,6 +111,17 @@ class NodeManager:
             count = seen
         return count
 
+    def waits(self, grid: Grid, number: int, least: int) -> bool:
+        """Whether `greet` would wait: for nodes to come back, or for somebody's answer."""
+        if isinstance(self._present, Fleet):
+            return False
+        online = self._registrations.online(grid)
+        resting = (self._silence, self._refused)
+        return len(online) < least or any(
+            self._since.get(address) != one.since and not any(who.rests(address, number) for who in resting)
+            for address, one in (() if online is self._online and self._settled else online.items())
+        )
+
     def greet(
         self, grid: Grid, number: int = 1, *, least: int = 0, seconds: float = 0.0
     ) -> tuple[Sequence[Node], list[Rejection]]:

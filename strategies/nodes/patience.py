@@ -7,6 +7,10 @@ time: one that is only slow is found so. Of tiers that were never heard of, and 
 known: there the whole deadline counts until half of the nodes have replied, or eight, then ten times what the last of
 them took.
 
+A server that does something else while nodes train may look for replies late. What it did is no time of the nodes: a
+reply that it finds then counts with the seconds that its node says, and what replies of that tier took beside theirs
+when they were looked for; and nobody is given up in the first minute of looking.
+
 Only wall time is meant. Virtual devices are late by virtual time, and their machine takes what it takes.
 """
 
@@ -20,7 +24,8 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from protocol import NodeId
-from strategies.exchange.messaging import WINDOW, Limit, Odd, Taker, exchange
+from strategies.exchange.limit import Limit
+from strategies.exchange.messaging import WINDOW, Odd, Taker, exchange
 from strategies.exchange.stateful import RoundOutcome, Saved, Stateful
 from strategies.exchange.wait_times import WaitTimes
 from strategies.nodes.back_off import BackOff
@@ -40,12 +45,14 @@ class Patience(Stateful):
 
     Attributes:
         silence: who has not answered lately, and rests for it.
+        beside: tier → the most seconds that its replies took beside their nodes' own, when they were last looked for.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._factor = 0.0 if settings.fleet is not None else settings.deadline_factor
         self.silence = BackOff[NodeId]()
         self._took: dict[str, list[float]] = {}
+        self.beside: dict[str, float] = {}
 
     def ask(
         self,
@@ -119,16 +126,17 @@ class Patience(Stateful):
         return [node for node in nodes if self.silence.rests(node, number)]
 
     def learn(self, outcome: RoundOutcome) -> None:
-        """Note how long the replies that counted were waited for."""
+        """Note how long the replies that counted took."""
+        self.beside |= outcome.beside_seconds
         for tier, seconds in outcome.arrival_seconds.items():
             self._took[tier] = [*self._took.get(tier, []), seconds][-_REMEMBERED:]
 
     def checkpoint(self) -> Saved:
         """Who was silent decides who is asked; the rest, how long."""
-        return {}, {"silent": self.silence.checkpoint(), "took": self._took}
+        return {}, {"silent": self.silence.checkpoint(), "took": self._took, "beside": self.beside}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Any) -> None:
         """Take up a `checkpoint`."""
         del tensors
         self.silence.restore(values["silent"])
-        self._took = dict(values["took"])
+        self._took, self.beside = dict(values["took"]), dict(values.get("beside", {}))  # older ones lack it

@@ -11,14 +11,13 @@ from flwr.app import Message
 from numpy.typing import NDArray
 from torch import Tensor
 
-from protocol import NodeId
 from strategies.aggregation.global_state import GlobalState
 from strategies.exchange.assignment import TrainAssignment
-from strategies.exchange.messaging import WINDOW
 from strategies.exchange.report import RoundReport
 from strategies.exchange.stateful import RoundOutcome
 from strategies.exchange.update import AcceptedUpdate, Blamed, ClientUpdate, Rejected, Rejection, why_unusable
 from strategies.robustness.last_said import LEAST
+from strategies.round.arrivals import Arrivals
 from strategies.round.held_replies import MOST, HeldReplies
 from strategies.round.stages import Stage, authenticate
 from strategies.selection.comparable import believed
@@ -52,8 +51,7 @@ class RoundAggregator:
     Attributes:
         missed: assignments whose reply did not come, came late or was an error.
         accepted: what the accepted replies said of their nodes; of no use if the round is abandoned.
-        transport_seconds: node → seconds until its accepted reply was there, less its own; where that is known.
-        arrival_seconds: tier → seconds until the last of its accepted replies was there.
+        arrivals: when the accepted replies were there; nothing before `note_transport`.
         waited_in_vain: whether some reply did not come at all.
     """
 
@@ -91,8 +89,7 @@ class RoundAggregator:
         self._doubted: HeldReplies | None = None
         self.missed: list[TrainAssignment] = []
         self.accepted: list[AcceptedUpdate] = []
-        self.transport_seconds: dict[NodeId, float] = {}
-        self.arrival_seconds: dict[str, float] = {}
+        self.arrivals = Arrivals()
         self.waited_in_vain = False
 
     def take(self, i: int, message: Message | None) -> None:
@@ -286,29 +283,25 @@ class RoundAggregator:
             report=self._report,
             accepted=self.accepted,
             missed=self.missed,
-            transport_seconds=self.transport_seconds,
-            arrival_seconds=self.arrival_seconds,
+            transport_seconds=self.arrivals.transport,
+            transport_at_most=self.arrivals.transport_at_most,
+            arrival_seconds=self.arrivals.seconds,
+            beside_seconds=self.arrivals.beside,
             waited_in_vain=self.waited_in_vain,
         )
 
-    def note_transport(self, arrived: Mapping[int, float], unseen: Collection[int] = ()) -> None:
+    def note_transport(
+        self, arrived: Mapping[int, float], unseen: Collection[int] = (), known: Mapping[str, float] | None = None
+    ) -> None:
         """Note how long accepted replies took beside the clients' own work.
 
         Args:
             arrived: position of a request → seconds from the sending of all until its reply was in hand.
             unseen: positions of those that may have been there for long.
+            known: tier → the most that its replies took beside, in rounds before.
         """
-        own = {id(one.assignment): one.metrics.get("seconds", 0.0) for one in self.accepted}
-        requests = [id(one) for one in self._assignments]
-        beside = {i: after - own[requests[i]] for i, after in arrived.items() if requests[i] in own}
-        if beside:
-            self._report.client_seconds["outside"] = sum(beside.values()) / len(beside)
-        for i in beside:
-            tier = self._assignments[i].tier
-            self.arrival_seconds[tier] = max(self.arrival_seconds.get(tier, 0.0), arrived[i])
-        # Only for the first of them is looked from the start; a later reply may have been waiting unseen.
-        self.transport_seconds = {
-            self._assignments[i].node.id: max(0.0, seconds)
-            for i, seconds in beside.items()
-            if i < WINDOW and i not in unseen
-        }
+        said = {id(one.assignment): one.metrics.get("seconds", 0.0) for one in self.accepted}
+        own = {i: said[id(one)] for i, one in enumerate(self._assignments) if id(one) in said}
+        self.arrivals = Arrivals.of(self._assignments, own, arrived, unseen, known or {})
+        if self.arrivals.outside is not None:
+            self._report.client_seconds["outside"] = self.arrivals.outside

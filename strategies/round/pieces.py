@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
+from flwr.serverapp import Grid
 from torch import Tensor
 
 from models.algebra.average import PartialAverage
@@ -117,6 +118,7 @@ class Pieces:
         self.buffer: Buffer | None = None
         if settings.buffered and self.clock is not None:
             self.buffer = Buffer(method, context, uplink=self.uplink, clock=self.clock, work_of=self.work_of)
+        self._asks = settings.secure.secure_aggregation or self.selection.asks
         every: dict[str, Stateful | None] = {
             "clusters": self.clusters,
             "selection": self.selection,
@@ -131,6 +133,10 @@ class Pieces:
             "buffer": self.buffer,
         }
         self.by_name: dict[str, Stateful] = {name: piece for name, piece in every.items() if piece is not None}
+
+    def wait_first(self, grid: Grid, round_number: int) -> bool:
+        """Whether planning a round waits for nodes: to come back, or to answer what is asked before they train."""
+        return self._asks or self.nodes.waits(grid, round_number)
 
     def begin(self, round_number: int) -> None:
         """Begin a round."""

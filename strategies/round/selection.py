@@ -45,6 +45,7 @@ class SelectionRunner(Stateful):
         layout: declaration of its network.
 
     Attributes:
+        asks: whether nodes may be asked something before others are chosen.
         of_differences: whether a vector of every accepted difference is remembered.
         history: what was learnt of every node.
         notes: what the selector wants to remember beside.
@@ -61,6 +62,7 @@ class SelectionRunner(Stateful):
         self._batch = works[0].batch_size  # which the aggregation may have changed; tiers do not differ in it
         self._selector.check(self._asked(settings.nodes), settings.nodes)
         wanted = self._selector.vectors
+        self.asks = self._selector.asks
         self.of_differences = wanted is not None and wanted.of_differences
         self._sketcher = UpdateSketcher(layout, wanted.kind, wanted.size, settings.seed) if wanted else None
         size = self._sketcher.size if self._sketcher else 0

@@ -80,12 +80,12 @@ def ask_training(
     report.waiting["train"] = waited.to_row()
     report.withdrawn = [asked[i].node.id for i in waited.withdrawn]
     if clock is None:
-        aggregator.note_transport(waited.arrived, waited.unseen)
+        aggregator.note_transport(waited.arrived, waited.unseen, pieces.patience.beside)
     report.seconds["train"] = perf_counter() - began - waited.busy - report.seconds.get("fold", 0.0)
 
 
 def _when_sent(messages: list[Message], meanwhile: Callable[[], None], usual: int) -> None:
-    """Let go of the requests; then what else there is to do has as many threads as ever, on which its sums depend."""
+    """Let go of the requests; then do the rest with as many threads as ever, since sums of a score depend on them."""
     messages.clear()
     with threads(usual):
         meanwhile()

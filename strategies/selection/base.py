@@ -176,6 +176,11 @@ class Selector(ABC):
         return False
 
     @property
+    def asks(self) -> bool:
+        """Whether nodes may be asked something before the choice, which then takes as long as they do."""
+        return False
+
+    @property
     def sets_weights(self) -> bool:
         """Whether replies count equally, but for the selection's weights, as this selector's authors have it.
 

@@ -121,6 +121,11 @@ class DivFL(Selector):
         return Vectors(self.kind, self.size, self.refresh == "updates")
 
     @property
+    def asks(self) -> bool:
+        """For gradients, unless the differences of rounds stand for them."""
+        return self.refresh != "updates"
+
+    @property
     def sets_weights(self) -> bool:
         """The sum that is to be approximated counts every client once."""
         return True

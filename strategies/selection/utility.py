@@ -112,6 +112,11 @@ class Utility(Selector):
             raise SettingError("selection-compare", self.compare, WITHOUT_PROBE)
 
     @property
+    def asks(self) -> bool:
+        """The candidates, for their losses."""
+        return self.losses != "last"
+
+    @property
     def sets_weights(self) -> bool:
         """Size counts in the draw of the candidates."""
         return True

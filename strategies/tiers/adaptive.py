@@ -156,6 +156,7 @@ def replied(
     computing: float,
     steps: float,
     transport_seconds: float | None = None,
+    at_most: float | None = None,
 ) -> DeviceTier:
     """After a round whose reply came.
 
@@ -168,16 +169,21 @@ def replied(
         computing: of them, in training steps.
         steps: how many.
         transport_seconds: seconds beside those, until the reply was there; None is not known, and what was known stays.
+        at_most: a bound on them where they are not known, for the reply may have been there for long; it counts where
+            nothing is known yet, or more than it.
     """
     expected = steps * demand.step[position]
     slowdown = computing / expected if 0 < expected < inf and computing > 0 else current.slowdown
     coordinates = demand.coordinates[position]
     seconds_per_coordinate = max(0.0, seconds - computing) / coordinates if coordinates else 0.0
+    if transport_seconds is None:
+        known = current.transport_seconds
+        transport_seconds = known if at_most is None else min(known or at_most, at_most)
     now = replace(
         current,
         slowdown=slowdown,
         seconds_per_coordinate=seconds_per_coordinate,
-        transport_seconds=current.transport_seconds if transport_seconds is None else transport_seconds,
+        transport_seconds=transport_seconds,
     )
     larger = current.position - 1
     roomy = larger >= 0 and demand.fits(larger) and now.seconds(demand, larger) <= rule.margin * rule.deadline
@@ -230,9 +236,15 @@ class AdaptiveTiers:
             self._keep(node, missed(self._tiers[node], self._demand[node]))
 
     def replied(
-        self, node: NodeId, tier: str, metrics: Mapping[str, float], transport_seconds: float | None = None
+        self,
+        node: NodeId,
+        tier: str,
+        metrics: Mapping[str, float],
+        transport_seconds: float | None = None,
+        *,
+        at_most: float | None = None,
     ) -> None:
-        """Note what a device's reply said, and how long it took beside the device's own seconds, if that is known."""
+        """Note what a device's reply said, and how long it took beside the device's own seconds (see `replied`)."""
         if node in self._tiers and node in self._demand:
             current = replied(
                 self._tiers[node],
@@ -243,6 +255,7 @@ class AdaptiveTiers:
                 computing=metrics.get("seconds-computing", 0.0),
                 steps=metrics.get("steps", 0.0),
                 transport_seconds=transport_seconds,
+                at_most=at_most,
             )
             self._keep(node, current)
 

@@ -1,4 +1,4 @@
-"""A deployment says that its nodes compute elsewhere, and a simulation does not."""
+"""A deployment says that its nodes compute elsewhere, and a simulation does not: flwr's own grids."""
 
 from __future__ import annotations
 
@@ -6,27 +6,20 @@ from typing import Any
 
 from flwr.superlink.grid import http_grid, inmemory_grid
 
+from server_app.flwr_patches.deployed import is_deployed
 from server_app.flwr_patches.elsewhere import say_where_nodes_compute
 
 
-class HttpGrid:
-    """Of a deployment."""
-
-
-class InMemoryGrid:
-    """Of a simulation."""
-
-
 def test_a_deployment_says_so() -> None:
-    deployed: Any = HttpGrid()
-    simulated: Any = InMemoryGrid()
+    deployed: Any = http_grid.HttpGrid(token="of no use")
+    assert not hasattr(deployed, "computes_elsewhere")
+    assert is_deployed(deployed)
     assert say_where_nodes_compute(deployed)
     assert deployed.computes_elsewhere is True
+
+
+def test_a_simulation_does_not() -> None:
+    simulated: Any = object.__new__(inmemory_grid.InMemoryGrid)
+    assert not is_deployed(simulated)
     assert not say_where_nodes_compute(simulated)
     assert not hasattr(simulated, "computes_elsewhere")
-
-
-def test_flwrs_grids_have_these_names_and_no_word_of_their_own() -> None:
-    for grid in (http_grid.HttpGrid, inmemory_grid.InMemoryGrid):
-        assert grid.__name__ in {"HttpGrid", "InMemoryGrid"}
-        assert not hasattr(grid, "computes_elsewhere")

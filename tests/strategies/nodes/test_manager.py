@@ -41,6 +41,27 @@ def by_address(address: int) -> RecordDict:
     return Hello(node=10_000 - address, examples=5 + address % 3, labels=(1, 2), tier="a").to_record()
 
 
+def test_whether_it_would_wait_is_known_before() -> None:
+    """For somebody new, for who is missing; not for who has refused and rests, nor for a fleet that is all there."""
+
+    def say(address: int) -> RecordDict:
+        return by_address(address) if address != 1002 else RecordDict()
+
+    manager, people = NodeManager(), People(say, [1000, 1001])
+    assert manager.waits(people, 1, 2)
+    manager.greet(people, 1)
+    assert not manager.waits(people, 2, 2)
+    assert manager.waits(people, 2, 3)
+    people.online += [1002]
+    waits = []
+    for number in range(2, 10):
+        waits.append(manager.waits(people, number, 2))
+        before = len(people.greeted)
+        manager.greet(people, number)
+        assert waits[-1] == (len(people.greeted) > before)
+    assert waits == [True, True, False, True, False, False, False, True]
+
+
 def test_nodes_come_in_order_of_their_ids_whoever_said_hello_first() -> None:
     addresses = [1000 + 7 * i % 2000 for i in range(200)]
     seen = []

@@ -194,6 +194,27 @@ def test_a_device_that_says_hello_again_with_less_memory() -> None:
     assert tiers.position("x", THREE) == 2  # it has to earn the larger one again
 
 
+def test_a_bound_on_transport_counts_until_more_is_known() -> None:
+    """Of a reply that may have been there for long; and never for more than a bound that is tighter."""
+    tiers, found = AdaptiveTiers("abc", RULE), []
+    tiers.position("x", THREE)
+    metrics = {"seconds": 0.7, "seconds-computing": 0.3, "steps": 10.0}
+    for sure, most in (
+        (None, None),
+        (None, 9.0),
+        (None, 12.0),
+        (None, 4.0),
+        (0.5, None),
+        (None, 4.0),
+        (None, 0.2),
+        (3.0, 1.0),
+    ):
+        tiers.replied("x", "b", metrics, sure, at_most=most)
+        [[_, kept]] = tiers.checkpoint()
+        found.append(kept["transport_seconds"])
+    assert found == [0.0, 9.0, 9.0, 4.0, 0.5, 0.5, 0.2, 3.0]
+
+
 def test_less_memory_does_not_wipe_out_what_was_learnt() -> None:
     """A device that has missed twice has become careful: it takes 12 good rounds, not 3, to go up again."""
     tiers = AdaptiveTiers("abc", RULE)

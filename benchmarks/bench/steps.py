@@ -18,12 +18,15 @@ from torch.nn import functional as F
 from benchmarks.bench.workers import Share, workers
 from client_app.fused_training import Learner, train_fused
 from client_app.model_cache import LocalModel
+from client_app.training import train
 from data import Split, batches
 from models.algebra.plans import Plan
 from models.networks.build import build_part, initial_state, part_of
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from protocol import Optimiser, Work
+from protocol.memory_format import channels_last
+from protocol.training_way import why_loop
 
 EAGER, OURS = "eager", "ours"
 _CPU = torch.device("cpu")
@@ -113,12 +116,34 @@ class TierSteps:
             sgd.step()
 
     def ours(self, examples: Split, draws: torch.Generator) -> None:
-        """What the ClientApp does."""
+        """What the ClientApp does, by the way of training that it chooses."""
         self.model.flat.copy_(self.start)
+        if why_loop(self.spec, self._plan, self._asked.work, "cross-entropy", regularised=False):
+            self._by_loop(examples, draws)
+            return
         train_fused(
             self.model.fused,
             self.model.flat[None],
             [Learner(examples=examples, draws=draws)],
             self._asked.optimiser,
             self._asked.work,
+        )
+
+    def _by_loop(self, examples: Split, draws: torch.Generator) -> None:
+        work, module = self._asked.work, self.model.module
+        last = channels_last(self.spec, self._plan, work)
+
+        def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            logits = module(x)
+            return F.cross_entropy(logits.float(), y), logits
+
+        train(
+            module,
+            examples,
+            objective,
+            self._asked.optimiser,
+            work,
+            draws=draws,
+            augmentation=None,
+            memory_format=torch.channels_last if last else torch.contiguous_format,
         )

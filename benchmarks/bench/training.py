@@ -1,6 +1,7 @@
 """Training: local steps against a bare eager loop, and what a client's time goes to.
 
-The steps of a round of the default job, and of five tiers on 28x28 images, in two processes (`benchmarks.bench.steps`).
+The steps of a round of the default job, of five tiers on 28x28 images, and of five tiers of the ResNet, also with mixed
+precision, in two processes (`benchmarks.bench.steps`); the bare loop computes in float32.
 Then, through the ClientApp itself, from the bytes of a request to the bytes of its reply (one thread, the ResNet, 50
 images): how much of it is forward, backward and optimiser, and how many models a process makes.
 """
@@ -14,6 +15,7 @@ import torch
 from flwr.app import Context, Message
 
 from benchmarks.bench.rows import Row, row_of_turns
+from benchmarks.bench.shapes import RESNET_18
 from benchmarks.bench.steps import Round, in_turns
 from benchmarks.document import Say
 from benchmarks.images import Images, images
@@ -70,9 +72,12 @@ def _step_rows(say: Say, turns: int) -> list[Row]:
     examples = len(node_data(default.data, 0).train)
     fashion = completed(NetworkSpec("cnn", (1, 28, 28), 10, widths=(16, 32, 64, 128), scaler=True))
     work, rule = default.settings.work, default.settings.schedule.optimiser(1)
+    resnet = "five tiers of the ResNet, 10 clients x 50 images of 32x32"
     cases = {
         f"default job, 20 clients x {examples} digits": (default.network, 20, examples, work, 0.25),
         "five tiers, 10 clients x 300 images of 28x28": (fashion, 10, 300, Work(batch_size=32), 0.55),
+        f"{resnet}, float32": (RESNET_18, 10, 50, Work(batch_size=10), 0.95),
+        f"{resnet}, bfloat16": (RESNET_18, 10, 50, Work(batch_size=10, mixed_precision=True), 0.7),
     }
     rows = []
     for what, (network, clients, count, one_round, limit) in cases.items():

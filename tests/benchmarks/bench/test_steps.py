@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import pytest
 import torch
 
 from benchmarks.bench.steps import Round, TierSteps, examples_of
+from models.algebra.plans import Plan
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from protocol import Optimiser, Work
+from protocol.training_way import why_loop
 
 
-def test_both_ways_learn_the_same() -> None:
-    spec = completed(NetworkSpec("cnn", (1, 8, 8), 10, widths=(8, 12), scaler=True))
+@pytest.mark.parametrize("network", ["cnn", "resnet"])  # by backward passes of our own, and by the loop
+def test_both_ways_learn_the_same(network: str) -> None:
+    blocks = (1, 1) if network == "resnet" else ()
+    spec = completed(NetworkSpec(network, (1, 8, 8), 10, widths=(8, 12), scaler=True, blocks=blocks))
+    looped = why_loop(spec, Plan(Fraction(1, 2)), Work(batch_size=8), "cross-entropy", regularised=False)
+    assert bool(looped) == (network == "resnet")
     asked = Round(
         network=spec.to_json(),
         rates=(Fraction(1, 2),),

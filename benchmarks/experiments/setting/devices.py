@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.experiments.setting.plan import Extent
-from benchmarks.experiments.setting.split import Place, in_their_order
+from benchmarks.experiments.setting.split import Place, in_their_order, strategy_of
 from server_app.folder.files import replace_text
 from server_app.folder.run_folder import read_metrics
 
-DEVICES = "devices.txt"  # beside the other files of the released code
+FILE = "devices.txt"  # beside the other files of the released code
 
 
 def write_devices(run: Path, place: Place, extent: Extent, seed: int) -> Path:
@@ -23,8 +23,8 @@ def write_devices(run: Path, place: Place, extent: Extent, seed: int) -> Path:
         extent: how much of it was run.
         seed: of the run.
     """
-    theirs = np.argsort(in_their_order(place, extent, seed))
+    theirs = np.argsort(in_their_order(strategy_of(place, extent, seed)))
     rows = [" ".join(str(theirs[device]) for device in row["selected"]) for row in read_metrics(run)]
-    file = place.folder / "reference" / DEVICES
+    file = place.folder / "reference" / FILE
     replace_text(file, "".join(f"{row}\n" for row in rows))
     return file

@@ -128,8 +128,8 @@ def _write_reference(place: Place, extent: Extent, seed: int) -> None:
         for part, name in (("train", "train"), ("test", "t10k")):
             _write_idx(place.images / f"{name}-images-idx3-ubyte", _IMAGES, arrays[f"x_{part}"])
             _write_idx(place.images / f"{name}-labels-idx1-ubyte", _LABELS, arrays[f"y_{part}"])
-    strategy = _strategy(place, extent, seed)
-    ours = in_their_order(place, extent, seed)
+    strategy = strategy_of(place, extent, seed)
+    ours = in_their_order(strategy)
     rows = [np.flatnonzero(owner == device) for device in ours]
     held = [np.unique(labels[one]) for one in rows]
     told = {
@@ -144,13 +144,14 @@ def _write_reference(place: Place, extent: Extent, seed: int) -> None:
     torch.save(told, place.checkpoint)
 
 
-def _strategy(place: Place, extent: Extent, seed: int) -> FlowerStrategy:
+def strategy_of(place: Place, extent: Extent, seed: int) -> FlowerStrategy:
+    """The server's side of our run."""
     return resolve({}, overrides=settings(extent, seed, str(place.folder))).strategy()
 
 
-def in_their_order(place: Place, extent: Extent, seed: int) -> NDArray[np.int64]:
+def in_their_order(strategy: FlowerStrategy) -> NDArray[np.int64]:
     """Whom of ours each device of the released code is, [100]: those of level a, then those of b, and so on."""
-    of = _strategy(place, extent, seed).settings
+    of = strategy.settings
     fixed = Assignment("fixed", of.tiers, proportions=of.proportions, nodes=of.nodes, seed=of.seed)
     tiers = fixed.positions(range(DEVICES), 1)
     assert tiers is not None

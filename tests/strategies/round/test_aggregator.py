@@ -19,7 +19,7 @@ from strategies.exchange.assignment import TrainAssignment
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.exchange.update import ClientUpdate, Rejected
-from strategies.round.aggregator import RoundAggregator
+from strategies.round.aggregator import Listener, RoundAggregator
 
 SPEC = completed(NetworkSpec("mlp", classes=3, input_shape=(1, 2, 2), widths=(4,)))
 SHAPE, PART = layout(SPEC), submodel(SPEC, Plan())
@@ -36,16 +36,10 @@ def reply(value: float, rows: tuple[int, ...] | None = None) -> ClientUpdate:
     return ClientUpdate(metrics={"num-examples": 10.0}, difference=difference, norm=norm, rows=rows)
 
 
-@pytest.mark.parametrize("wrong", [reply(nan), reply(1e30), reply(1.0, rows=(3,)), Rejected("late: no reply")])
-def test_of_a_reply_that_is_not_added_nobody_hears(wrong: ClientUpdate | Rejected) -> None:
-    heard: list[int] = []
-    average, report = PartialAverage(SHAPE), RoundReport(number=1)
+def of_three(average: PartialAverage, report: RoundReport, listen: Listener) -> RoundAggregator:
+    """Of a round of three nodes, with somebody who hears of what is added."""
     states: Any = {0: SimpleNamespace(average=average)}
-
-    def note(assignment: TrainAssignment, update: ClientUpdate) -> None:
-        heard.append(int(assignment.node.id))
-
-    aggregator = RoundAggregator(
+    return RoundAggregator(
         report=report,
         assignments=[asked(node) for node in range(3)],
         messages=(),
@@ -54,8 +48,19 @@ def test_of_a_reply_that_is_not_added_nobody_hears(wrong: ClientUpdate | Rejecte
         stages=(),
         hear=lambda *_: True,
         states=states,
-        listeners=[note],
+        listeners=[listen],
     )
+
+
+@pytest.mark.parametrize("wrong", [reply(nan), reply(1e30), reply(1.0, rows=(3,)), Rejected("late: no reply")])
+def test_of_a_reply_that_is_not_added_nobody_hears(wrong: ClientUpdate | Rejected) -> None:
+    heard: list[int] = []
+    average, report = PartialAverage(SHAPE), RoundReport(number=1)
+
+    def note(assignment: TrainAssignment, update: ClientUpdate) -> None:
+        heard.append(int(assignment.node.id))
+
+    aggregator = of_three(average, report, note)
     for i, update in enumerate((reply(1.0), wrong, reply(2.0))):
         aggregator.take_read(i, update, missed=isinstance(update, Rejected))
     aggregator.release()
@@ -68,24 +73,13 @@ def test_of_a_reply_that_is_not_added_nobody_hears(wrong: ClientUpdate | Rejecte
 
 def test_a_reply_that_somebody_cannot_hear_is_not_added() -> None:
     average, report = PartialAverage(SHAPE), RoundReport(number=1)
-    states: Any = {0: SimpleNamespace(average=average)}
 
     def fails(assignment: TrainAssignment, update: ClientUpdate) -> None:
         del update
         if assignment.node.id == 1:
             raise ValueError("no")
 
-    aggregator = RoundAggregator(
-        report=report,
-        assignments=[asked(node) for node in range(3)],
-        messages=(),
-        bytes_down=(0, 0, 0),
-        first_stages=(),
-        stages=(),
-        hear=lambda *_: True,
-        states=states,
-        listeners=[fails],
-    )
+    aggregator = of_three(average, report, fails)
     for i in range(3):
         aggregator.take_read(i, reply(1.0), missed=False)
     assert average.added == report.accepted == len(aggregator.accepted) == 2

@@ -1,7 +1,4 @@
-"""FedAvgM (Hsu, Qi, Brown 2019, arXiv 1909.06335, §4.3): FedAvg with momentum on the server.
-
-v ← β·v + Δ and w ← w + η·v, with Δ the mean difference, weighted by examples. β = 0 and η = 1 is FedAvg, bit for bit.
-"""
+"""FedAvgM (Hsu, Qi, Brown 2019, arXiv 1909.06335, §4.3): FedAvg with momentum on the server."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from strategies.methods.fedavg import FedAvg
 class FedAvgM(FedAvg):
     """Everything for everyone, and a server with momentum.
 
-    Equation: v ← β·v + Δ and w ← w + η·v, with Δ = Σ nₖ·Δₖ / Σ nₖ.
+    Equation: v ← β·v + Δ and w ← w + η·v, with Δ = Σ nₖ·Δₖ / Σ nₖ. β = 0 and η = 1 is FedAvg, bit for bit.
 
     Traps: in the long run a difference counts 1/(1 - β) times, ten times at β = 0.9; lower η where it swings.
     """

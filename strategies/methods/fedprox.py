@@ -1,8 +1,7 @@
 """FedProx (Li, Sahu, Zaheer, Sanjabi, Talwalkar, Smith; MLSys 2020): FedAvg with clients held near what they were sent.
 
-A client minimises F(w) + μ/2·‖w - w_t‖² (eq. 2) over what it trains. The gradient of the term is added by the optimiser
-beside the weight decay, after clipping, as in the authors' code. μ = 0 is FedAvg. Work that differs by device, the
-paper's other point, is `tier-steps`.
+The gradient of its term is added by the optimiser beside the weight decay, after clipping, as in the authors' code.
+μ = 0 is FedAvg. Work that differs by device, the paper's other point, is `tier-steps`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from strategies.tiers.tier import Tier
 class FedProx(FedAvg):
     """Everything for everyone, near the global state. Option: `mu` (0.01): μ.
 
-    Equation: a device minimises F(w) + μ/2·‖w - w_t‖²; the server does as FedAvg does.
+    Equation: a device minimises F(w) + μ/2·‖w - w_t‖² (eq. 2) over what it trains; the server does as FedAvg does.
 
     Traps: the term's gradient comes after clipping, so `clip-norm` does not bound it.
     """

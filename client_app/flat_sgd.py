@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from client_app.sgd import SMALL
 from protocol import Optimiser
-
-_SMALL = 1e-6  # as in `torch.nn.utils.clip_grad_norm_`
 
 
 class FlatSGD:
@@ -38,7 +37,7 @@ class FlatSGD:
         for number, (weights, gradient) in enumerate(zip(self._weights, self._gradients, strict=True)):
             above = 1.0
             if rule.clip_norm:
-                above = max(1.0, (float(torch.linalg.vector_norm(gradient)) + _SMALL) / rule.clip_norm)
+                above = max(1.0, (float(torch.linalg.vector_norm(gradient)) + SMALL) / rule.clip_norm)
             if rule.proximal:
                 gradient.div_(above).add_(weights - self._start[number], alpha=rule.proximal)
                 above = 1.0

@@ -1,4 +1,6 @@
-"""Where the loop over autograd has channels innermost in memory: convolutions of few channels are faster so on CPUs.
+"""Where the loop over autograd begins with channels innermost in memory: convolutions of few channels are faster so.
+
+Where convolutions are wider, features are turned on their way (`models.networks.memory_order`).
 
 Decided, as the way of training is (`protocol.training_way`), by what the network declares and by the request alone, so
 every engine and a resumed run come to the same. Results differ in the order of float32 sums.
@@ -13,15 +15,13 @@ from torch import nn
 
 from models.algebra.plans import Plan
 from models.networks.build import build_part, shape_of
+from models.networks.memory_order import is_narrow
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.recent import Recent
 from protocol.requests import Work
 from protocol.training_way import AUTO
 
-# Channels of the widest convolution up to which a step is faster with them innermost, with batches of 10, by 5 to 20 %
-# on CPUs with AVX-512; beyond it is slower by as much. A constant, as whoever decides must not depend on a machine.
-MOST_CHANNELS = 128
 _known = Recent[Hashable, bool](128)
 
 
@@ -37,10 +37,10 @@ def channels_last(network: NetworkSpec, plan: Plan, work: Work) -> bool:
         return False
     if network.adapter is not None or plan.holds_more or NETWORKS[network.name].prove is not None:
         return False
-    return _known(shape_of(network, plan), lambda: _has_narrow_convolutions(network, plan))
+    return _known(shape_of(network, plan), lambda: _begins_narrow(network, plan))
 
 
-def _has_narrow_convolutions(network: NetworkSpec, plan: Plan) -> bool:
+def _begins_narrow(network: NetworkSpec, plan: Plan) -> bool:
     with torch.device("meta"):  # its numbers are of no interest
         found = [one for one in build_part(network, plan).modules() if isinstance(one, nn.Conv2d)]
-    return bool(found) and max(one.out_channels for one in found) <= MOST_CHANNELS
+    return bool(found) and is_narrow(found[0])

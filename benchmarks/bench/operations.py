@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -18,12 +19,18 @@ from benchmarks.bench.averaging import averaging_round
 from benchmarks.bench.floor import BareClient
 from benchmarks.bench.pfl import keys_of, started, steps_of
 from benchmarks.bench.shapes import RESNET_18, fleet
+from benchmarks.bench.steps import TierSteps, examples_of
+from benchmarks.bench.training import round_of
 from benchmarks.document import table
 from benchmarks.images import images
 from client_app.app import app
+from data import Split
 from flotilla.local.grid import LazyContexts, LocalGrid
 from models.networks.spec import NetworkSpec
+from models.randomness import torch_generator
+from protocol import Work
 from server_app.config.resolve import resolve
+from strategies.tiers.tier import HALVING
 
 LEAST = 0.01  # share of an operation that has a line
 OTHERS, OUTSIDE, ALL = "other operations", "outside of operations", "all"
@@ -114,7 +121,25 @@ def _of_bare(bare: BareClient, clients: int) -> Times:
     return times_of(train)
 
 
-PROFILED: Mapping[str, Callable[[], str]] = {"averaging": of_averaging, "pfl": of_pfl}
+def of_training(network: NetworkSpec = RESNET_18, examples: int = 50, batch_size: int = 10) -> str:
+    """An optimiser step of the ResNet in float32, the mean of five tiers, by operation: ours, and the bare loop."""
+    asked = round_of(network, len(HALVING), examples, Work(batch_size=batch_size))
+    tiers = [TierSteps(asked, rate) for rate in asked.rates]
+    own = examples_of(network, examples, 0)
+    count = len(tiers) * -(-examples // batch_size)
+
+    def train(way: Callable[[TierSteps, Split, torch.Generator], None]) -> None:
+        for tier in tiers:
+            way(tier, own, torch_generator(0, 0, "bench", "batches"))
+
+    columns = {}
+    for name, way in {"ours": TierSteps.ours, "bare loop": TierSteps.eager}.items():
+        train(way)  # fills caches
+        columns[name] = times_of(partial(train, way))
+    return f"**training**: an optimiser step of five tiers of the ResNet, of {count}\n\n{text_of(columns, count)}"
+
+
+PROFILED: Mapping[str, Callable[[], str]] = {"averaging": of_averaging, "training": of_training, "pfl": of_pfl}
 
 
 def operations(names: Sequence[str]) -> str:

@@ -71,31 +71,37 @@ def _step_rows(say: Say, turns: int) -> list[Row]:
     default = resolve({})
     examples = len(node_data(default.data, 0).train)
     fashion = completed(NetworkSpec("cnn", (1, 28, 28), 10, widths=(16, 32, 64, 128), scaler=True))
-    work, rule = default.settings.work, default.settings.schedule.optimiser(1)
     resnet = "five tiers of the ResNet, 10 clients x 50 images of 32x32"
     cases = {
-        f"default job, 20 clients x {examples} digits": (default.network, 20, examples, work, 0.25),
-        "five tiers, 10 clients x 300 images of 28x28": (fashion, 10, 300, Work(batch_size=32), 0.55),
-        f"{resnet}, float32": (RESNET_18, 10, 50, Work(batch_size=10), 0.95),
-        f"{resnet}, bfloat16": (RESNET_18, 10, 50, Work(batch_size=10, mixed_precision=True), 0.7),
+        f"default job, 20 clients x {examples} digits": (
+            round_of(default.network, 20, examples, default.settings.work),
+            0.25,
+        ),
+        "five tiers, 10 clients x 300 images of 28x28": (round_of(fashion, 10, 300, Work(batch_size=32)), 0.55),
+        f"{resnet}, float32": (round_of(RESNET_18, 10, 50, Work(batch_size=10)), 0.95),
+        f"{resnet}, bfloat16": (round_of(RESNET_18, 10, 50, Work(batch_size=10, mixed_precision=True)), 0.7),
     }
     rows = []
-    for what, (network, clients, count, one_round, limit) in cases.items():
+    for what, (asked, limit) in cases.items():
         say(f"training: {what}, in turns with the bare loop")
-        asked = Round(
-            network=network.to_json(),
-            rates=tuple(single(tier.rate) for tier in HALVING),
-            clients=clients,
-            examples=count,
-            work=one_round,
-            optimiser=rule,
-        )
         times = in_turns(asked, PROCESSES, turns)
         note = "both in two processes of one thread; random inputs"
         rows.append(
             row_of_turns(NAME, f"{what} / the same steps in a bare loop", times, unit="s", limit=limit, note=note)
         )
     return rows
+
+
+def round_of(network: NetworkSpec, clients: int, examples: int, work: Work) -> Round:
+    """A round of the five tiers by the default job's optimiser."""
+    return Round(
+        network=network.to_json(),
+        rates=tuple(single(tier.rate) for tier in HALVING),
+        clients=clients,
+        examples=examples,
+        work=work,
+        optimiser=resolve({}).settings.schedule.optimiser(1),
+    )
 
 
 def _keys(found: Images, clients: int) -> dict[str, Scalar]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from models.networks.builder import Conv2d, Linear
-from models.networks.pool import MaxPool2x2, PositionsInnermost
+from models.networks.memory_order import PositionsInnermost
+from models.networks.pool import MaxPool2x2
 from models.networks.staged import Exit, Staged
 from models.norms.layers import Scaler, StaticBatchNorm
 

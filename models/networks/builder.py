@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from torch import nn
+from torch import Tensor, nn
 
 from models.algebra.axes import Along, Axis, Kind, declare
 from models.algebra.plans import Plan, kept_units
 from models.algebra.rates import Rate, rate_of
+from models.networks.memory_order import is_narrow, turned
 from models.networks.spec import NetworkSpec
 from models.norms import layers as norm
 from models.norms.dual_norm import DualNorm
@@ -28,11 +29,15 @@ def ends(spec: NetworkSpec) -> dict[str, Axis]:
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution whose weights are drawn elsewhere."""
+    """Convolution whose weights are drawn elsewhere; a wide one turns features that have channels innermost."""
 
     def reset_parameters(self) -> None:
         """Begin at zero: a default draw would take numbers from the global generator, only to be overwritten."""
         _zero(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) → (N, out, H', W')."""
+        return super().forward(x if is_narrow(self) else turned(x))
 
 
 class Linear(nn.Linear):

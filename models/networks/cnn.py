@@ -19,8 +19,9 @@ from torch import nn
 from models.algebra.axes import Along, Axis
 from models.algebra.groups import CHANNELS, FEATURES
 from models.networks.builder import IMAGE, Builder, ends
+from models.networks.memory_order import PositionsInnermost
 from models.networks.network import Network
-from models.networks.pool import MaxPool2x2, PositionsInnermost
+from models.networks.pool import MaxPool2x2
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.networks.staged import Staged

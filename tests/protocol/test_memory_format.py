@@ -14,8 +14,10 @@ from torch.nn import functional as F
 from models.adapters.adapter import Adapter
 from models.algebra.plans import Plan
 from models.errors import SettingError
+from models.networks import memory_order
 from models.networks.build import build_part, initial_state, part_of
 from models.networks.complete import completed
+from models.networks.memory_order import MOST_CHANNELS
 from models.networks.registry import NETWORKS
 from models.networks.spec import EXITS, NetworkSpec
 from models.norms.layers import CHANNEL_NORMS
@@ -32,7 +34,8 @@ OF_IMAGES = [name for name, network in NETWORKS.items() if network.prove is None
 @pytest.mark.parametrize(
     ("network", "changes", "last"),
     [
-        (RESNET, {}, False),  # 256 channels
+        (RESNET, {}, True),  # 64 channels, then 256
+        (replace(RESNET, widths=(256, 64)), {}, False),
         (RESNET, {"plan": Plan(Fraction(1, 2))}, True),
         (RESNET, {"plan": Plan(Fraction(1, 2)), "work": Work(train_as="loop")}, False),
         (replace(RESNET, adapter=Adapter(rank=2)), {"plan": Plan(Fraction(1, 2))}, False),
@@ -60,11 +63,18 @@ def test_plans_of_one_shape_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert len(built) == 1
 
 
+@pytest.mark.parametrize("most", [MOST_CHANNELS, 6])
 @pytest.mark.parametrize("norm", CHANNEL_NORMS)
 @pytest.mark.parametrize("exits", EXITS)
 @pytest.mark.parametrize("name", OF_IMAGES)
-def test_gradients_are_those_of_the_usual_order(name: str, exits: str, norm: str) -> None:
-    """Whatever a declared network does between its layers, also where it flattens, gates or concatenates features."""
+def test_gradients_are_those_of_the_usual_order(
+    monkeypatch: pytest.MonkeyPatch, name: str, exits: str, norm: str, most: int
+) -> None:
+    """Whatever a declared network does between its layers, also where it flattens, gates or concatenates features.
+
+    All convolutions are narrow, or all but those of images are wide.
+    """
+    monkeypatch.setattr(memory_order, "MOST_CHANNELS", most)
     widths = (8,) * len(NETWORKS[name].widths)
     rates = (Fraction(1, 2), Fraction(1)) if norm == "batch-per-width" else ()
     try:
@@ -87,6 +97,23 @@ def test_gradients_are_those_of_the_usual_order(name: str, exits: str, norm: str
     assert not seen or any(seen)  # it does something
     for own, other in zip(usual, found, strict=True):
         torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["resnet", "resnet-post"])
+def test_features_are_turned_once_where_convolutions_become_wide(name: str) -> None:
+    spec = completed(NetworkSpec(name, (3, SIDE, SIDE), CLASSES, widths=(64, 256), blocks=(2, 2)))
+    network = build_part(spec, Plan()).train()
+    after: list[tuple[int, bool]] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda one, _x, y: after.append((one.out_channels, y.is_contiguous())))
+    inputs = torch.randn(BATCH, 3, SIDE, SIDE, generator=torch_generator(1, 0, "server", "images"))
+    network(inputs.contiguous(memory_format=torch.channels_last))
+    assert {channels for channels, _ in after} == {64, 256}
+    assert all(positions == (channels == 256) for channels, positions in after)
+    after.clear()
+    network(inputs)
+    assert all(positions for _, positions in after)  # nobody asked for another order
 
 
 def _gradients(network: nn.Module, inputs: Tensor) -> list[Tensor]:

@@ -11,7 +11,17 @@ import torch
 
 from benchmarks.__main__ import main
 from benchmarks.bench import operations, run
-from benchmarks.bench.operations import ALL, OTHERS, OUTSIDE, Times, of_averaging, of_pfl, text_of, times_of
+from benchmarks.bench.operations import (
+    ALL,
+    OTHERS,
+    OUTSIDE,
+    Times,
+    of_averaging,
+    of_pfl,
+    of_training,
+    text_of,
+    times_of,
+)
 from benchmarks.bench.shapes import TINY
 
 
@@ -48,6 +58,12 @@ def test_averaging_is_additions() -> None:
     assert re.search(r"^\| add_ \| [\d.]+ \(", of_averaging(TINY, clients=5, turns=2), re.MULTILINE)
 
 
+def test_training_is_convolutions_in_both_columns() -> None:
+    found = of_training(TINY, examples=8, batch_size=4)
+    assert "of 10\n" in found  # five tiers, two steps each
+    assert re.search(r"^\| convolution_backward \| [\d.]+ \(\d+%\) \| [\d.]+ \(", found, re.MULTILINE)
+
+
 @pytest.mark.slow
 def test_pfl_is_convolutions() -> None:
     assert re.search(
@@ -59,7 +75,7 @@ def test_what_is_not_profiled_is_refused_and_the_rest_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", "memory", "averaging", "--operations"]) == 2
-    assert "of memory there is no profile; there is one of averaging, pfl" in capsys.readouterr().err
+    assert "of memory there is no profile; there is one of averaging, training, pfl" in capsys.readouterr().err
     document = tmp_path / "results.md"
     document.write_text("<!-- operations:begin -->\n<!-- operations:end -->\n", encoding="utf-8")
     monkeypatch.setattr(run, "RESULTS", document)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks import pool
-from models.networks.pool import MaxPool2x2, PositionsInnermost
+from models.networks.pool import MaxPool2x2
 from models.randomness import torch_generator
 
 SIDES = st.integers(2, 9)
@@ -60,23 +60,6 @@ def test_the_faster_way_is_taken_where_nothing_is_trained_and_only_there(monkeyp
         torch.export.export(module, (x,))
         module(x.to("meta"))
     assert len(taken) == 1
-
-
-@pytest.mark.parametrize("last", [True, False])
-def test_what_is_flattened_has_positions_innermost_and_its_gradient_the_order_of_the_features(last: bool) -> None:
-    order = torch.channels_last if last else torch.contiguous_format
-    x = torch.rand(2, 3, 4, 5).contiguous(memory_format=order).requires_grad_()
-    features = x * 2  # not a leaf, to whose order gradients are brought
-    gradients: list[Tensor] = []
-    features.register_hook(gradients.append)  # type: ignore[no-untyped-call]
-    found = PositionsInnermost()(features)
-    assert torch.equal(found, features)
-    assert found.is_contiguous()
-    assert (found is features) == (not last)  # nothing is copied where nothing has to be
-    (found.flatten(1) ** 2).sum().backward()
-    (gradient,) = gradients
-    assert gradient.is_contiguous(memory_format=order)
-    assert torch.equal(gradient, 2 * features)
 
 
 def test_who_writes_the_network_down_finds_a_pool() -> None:

@@ -30,7 +30,7 @@ def turned(x: Tensor) -> Tensor:
         x: features (N, C, H, W).
     """
     turn = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last) and not is_traced(x)
-    return _Turned.apply(x) if turn else x  # type: ignore[no-any-return, no-untyped-call]
+    return _Turned.apply(x) if turn else x  # type: ignore[no-untyped-call]
 
 
 def is_traced(x: Tensor) -> bool:

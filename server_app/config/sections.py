@@ -252,7 +252,7 @@ class Training(Checked):
         "`auto`: networks of convolutions, linear layers, static batch norm, ReLU and pools are trained on CPUs with"
         " backward passes of their own, several times faster, to the same numbers but for the order of float32 sums;"
         " whatever these do not cover, and everything with `loop`, by autograd, with `auto` with channels innermost"
-        " where no convolution has more than 128. config.json says of every tier which",
+        " until a convolution has more than 128. config.json says of every tier which",
         Names(WAYS),
     )
     device: str = setting("auto", "`auto` (CUDA where present), `cpu`, `cuda`", Names(("auto", "cpu", "cuda")))

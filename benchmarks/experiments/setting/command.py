@@ -75,20 +75,23 @@ def measured(part: str, seed: int, options: Options) -> list[Score]:
 
 
 def text(scores: Sequence[Score]) -> str:
-    """A table a part, as Markdown, in percent."""
-    return "\n\n".join(
-        _table(part, [score for score in scores if score.part == part])
-        for part in PARTS
-        if any(score.part == part for score in scores)
+    """A table of each part, and of each extent of it, the largest first, as Markdown, in percent."""
+    kinds = sorted(
+        {_kind(score) for score in scores}, key=lambda kind: (list(PARTS).index(kind[0]), *(-n for n in kind[1:]))
     )
+    return "\n\n".join(_table([score for score in scores if _kind(score) == kind]) for kind in kinds)
 
 
-def _table(part: str, scores: Sequence[Score]) -> str:
+def _kind(score: Score) -> tuple[str, int, int]:
+    return score.part, score.examples, score.rounds
+
+
+def _table(scores: Sequence[Score]) -> str:
     rounds = sorted({score.round for score in scores})
     one = scores[0]
     heads = ["program", "seed", *(f"round {number}" for number in rounds), "best", *LEVELS, "CPU s"]
     lines = [_line(own, rounds) for own in by_run(scores)]
-    about = f"**{PARTS[part].title}**: {one.rounds} rounds, {one.examples} examples a device; accuracies in %"
+    about = f"**{PARTS[one.part].title}**: {one.rounds} rounds, {one.examples} examples a device; accuracies in %"
     return f"{about}\n\n{table(heads, lines, markdown=True)}"
 
 
@@ -119,8 +122,8 @@ def _run(options: Options) -> int:
         return 2
     print(text(scores))
     if options.write:
-        run_now = {(score.part, score.seed) for score in scores}
-        scores = [*(one for one in read_csv(NUMBERS) if (one.part, one.seed) not in run_now), *scores]
+        run_now = {(_kind(score), score.seed) for score in scores}
+        scores = [*(one for one in read_csv(NUMBERS) if (_kind(one), one.seed) not in run_now), *scores]
         replace_part(DOCUMENT, PART, text(scores))
         replace_text(NUMBERS, as_csv(scores))
     return 0

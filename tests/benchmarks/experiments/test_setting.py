@@ -226,6 +226,8 @@ def test_a_table_has_rounds_the_best_and_tiers_where_there_are_some(tmp_path: Pa
     assert lines[2] == "| program | seed | round 1 | round 2 | best | a | b | c | d | e | CPU s |"
     assert lines[4] == "| ours | 1 | 80.00 | 70.00 | 80.00 | 70.00 | – | – | – | – | 10 |"
     assert lines[5] == "| released code | 1 | 75.00 | 76.00 | 76.00 | – | – | – | – | – | 10 |"
+    larger = [replace(one, examples=600) for one in found]
+    assert command.text([*found, *larger]).splitlines() == [lines[0].replace("20", "600"), *lines[1:], "", *lines]
     file = tmp_path / "setting.csv"
     file.write_text(scores.as_csv(found))
     assert scores.read_csv(file) == found

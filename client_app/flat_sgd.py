@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from client_app.sgd import SMALL
+from client_app.sgd import CLIP_EPSILON
 from protocol import Optimiser
 
 
@@ -37,7 +37,7 @@ class FlatSGD:
         for number, (weights, gradient) in enumerate(zip(self._weights, self._gradients, strict=True)):
             above = 1.0
             if rule.clip_norm:
-                above = max(1.0, (float(torch.linalg.vector_norm(gradient)) + SMALL) / rule.clip_norm)
+                above = max(1.0, (float(torch.linalg.vector_norm(gradient)) + CLIP_EPSILON) / rule.clip_norm)
             if rule.proximal:
                 gradient.div_(above).add_(weights - self._start[number], alpha=rule.proximal)
                 above = 1.0

@@ -36,7 +36,7 @@ from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, Scalar, StatisticsRequest, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
-from protocol.memory_format import channels_last
+from protocol.memory_format import memory_format
 from protocol.training_way import why_loop
 
 
@@ -93,7 +93,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
                     augmentation=augmentation,
                     adjust=None if regulariser is None else regulariser.add_gradients,
                     task=request.network.task,
-                    memory_format=_memory_format(request, model),
+                    memory_format=memory_format(request.network, request.plan, request.work, model.device),
                 )
             fold_scales(model.module)
             if isinstance(loss, Settles):
@@ -226,12 +226,6 @@ def _load(request: PartRequest, state: Array, examples: Split, context: Context)
         received = states[-1]
     model.load(request.network, request.plan, received, sliced=request.sliced)
     return model, {}
-
-
-def _memory_format(request: TrainRequest, model: LocalModel) -> torch.memory_format:
-    """How the loop has a batch of inputs in memory; on other devices than CPUs nothing was measured."""
-    last = model.device.type == "cpu" and channels_last(request.network, request.plan, request.work)
-    return torch.channels_last if last else torch.contiguous_format
 
 
 def _objective_context(

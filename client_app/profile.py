@@ -25,6 +25,7 @@ from models.networks.build import initial_state, submodel
 from models.networks.complete import examples
 from models.randomness import generator, torch_generator
 from protocol import WireError
+from protocol.memory_format import memory_format
 from protocol.profile import (
     CONVOLUTION,
     CORES,
@@ -153,6 +154,7 @@ def _step(request: ProfileRequest, tier: TierWork, device: torch.device, left: f
         work,
         draws=draws,
         augmentation=AUGMENTATIONS["none"],
+        memory_format=memory_format(network, plan, work, device),
     )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

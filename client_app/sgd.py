@@ -14,19 +14,24 @@ from torch import Tensor, nn
 
 from protocol import Optimiser
 
-SMALL = 1e-6  # what `torch.nn.utils.clip_grad_norm_` adds to a norm
+CLIP_EPSILON = 1e-6  # what `torch.nn.utils.clip_grad_norm_` adds to a norm
 
 
 class SGD:
     """One round's optimiser: momentum starts at zero.
 
     Args:
-        parameters: what to train.
+        parameters: what to train, contiguous; gradients must be so too, as autograd makes them.
         settings: learning rate, momentum, weight decay, clipping, proximal term.
+
+    Raises:
+        ValueError: a parameter is not contiguous; the operation reads and writes memory as it lies.
     """
 
     def __init__(self, parameters: Iterable[Tensor], settings: Optimiser) -> None:
         self._parameters: list[Tensor] = [parameter for parameter in parameters if parameter.requires_grad]
+        if not all(parameter.is_contiguous() for parameter in self._parameters):
+            raise ValueError("parameters must be contiguous")
         self._settings = settings
         self._velocity: dict[Tensor, Tensor] = {}
         self._start = {p: p.detach().clone() for p in self._parameters} if settings.proximal else {}
@@ -68,7 +73,7 @@ class SGD:
     def _above(self, gradients: list[Tensor]) -> Tensor:
         """By how much the norm of all of them is above the one that they are clipped to; 1 where it is not."""
         norm = nn.utils.get_total_norm(gradients)
-        return ((norm + SMALL) / self._settings.clip_norm).clamp_(min=1).float()
+        return ((norm + CLIP_EPSILON) / self._settings.clip_norm).clamp_(min=1).float()
 
     def _velocity_of(self, parameter: Tensor) -> Tensor:
         if parameter not in self._velocity:

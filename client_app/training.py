@@ -61,7 +61,7 @@ def train(
         work: epochs or steps, batch size, precision.
         draws: generator of the batch order and the augmentation.
         augmentation: what happens to the images of a batch; None is nothing.
-        adjust: changes the gradients before every step, if given.
+        adjust: changes the gradients in place before every step, if given.
         task: see `models.losses`.
         memory_format: of a batch of inputs, which decides that of the features.
     """

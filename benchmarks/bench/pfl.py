@@ -1,9 +1,9 @@
 """pfl-research's CIFAR-10 benchmark, against the same optimiser steps in a bare loop.
 
 1,000 clients of 50 images, 50 a round, one epoch, batches of 10, plain SGD, a CNN of 1,626,442 weights, two processes
-of one thread. The in-process engine and the floor take turns, round by round; once more with mixed precision, which
-the floor has not. Under Ray they do so too: the run is an ordinary `flotilla run` of an app that is ours, but waits
-after each round until the floor has had its turn (`benchmarks.bench.flower_overhead`).
+of one thread. The in-process engine and the floor take turns, round by round; once more with mixed precision, where
+the floor stays in float32. Under Ray they do so too: the run is an ordinary `flotilla run` of an app that is ours, but
+waits after each round until the floor has had its turn (`benchmarks.bench.flower_overhead`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def pfl(
             rows = [_row("in-process engine / the same steps in a bare loop", turns, 1.1, note)]
             say("pfl: the in-process engine with mixed precision, in turns with the bare loop in float32")
             turns = _in_process(resolve({**keys, "mixed-precision": True}), bare, rounds, processes)
-            rows.append(_row("in-process engine, bfloat16 / the same steps in a bare loop", turns, 0.85, note))
+            rows.append(_row("in-process engine, bfloat16 / the same steps in a bare loop, float32", turns, 0.85, note))
             if ray_rounds:
                 say("pfl: the Ray simulation in turns with the bare loop")
                 turns = _under_ray(keys, bare, ray_rounds)

@@ -25,7 +25,7 @@ from models.networks.build import build_part, initial_state, part_of
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from protocol import Optimiser, Work
-from protocol.memory_format import channels_last
+from protocol.memory_format import memory_format
 from protocol.training_way import why_loop
 
 EAGER, OURS = "eager", "ours"
@@ -131,7 +131,6 @@ class TierSteps:
 
     def _by_loop(self, examples: Split, draws: torch.Generator) -> None:
         work, module = self._asked.work, self.model.module
-        last = channels_last(self.spec, self._plan, work)
 
         def objective(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             logits = module(x)
@@ -145,5 +144,5 @@ class TierSteps:
             work,
             draws=draws,
             augmentation=None,
-            memory_format=torch.channels_last if last else torch.contiguous_format,
+            memory_format=memory_format(self.spec, self._plan, work, _CPU),
         )

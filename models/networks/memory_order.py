@@ -1,9 +1,9 @@
-"""Where channels stand in memory: with positions outside of them ("channels last"), or innermost, by turns.
+"""The order of features in memory: channels innermost ("channels last"), or positions (contiguous).
 
 A training loop hands its inputs over with channels innermost where that is faster (`protocol.memory_format`), and
-features stay so until a layer turns them. On a CPU that pays where convolutions are narrow. Wide ones have large
-weights, which PyTorch 2.13 turns into the features' order in every forward and backward pass: with 512 channels of 4x4
-positions that costs twice what the convolution does.
+features stay so until a layer turns them. Narrow convolutions are faster so on CPUs: by 5 to 20 % with batches of 10
+and AVX-512. Wide ones are not: PyTorch 2.13 brings their weights into the features' order in every forward and backward
+pass, which with 256 channels costs what the order spares, and with 512 of 4x4 positions as much as the convolution.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Channels up to which a convolution is faster with them innermost, with batches of 10, by 5 to 20 % on CPUs with
-# AVX-512; beyond it is slower by as much. A constant, as whoever decides must not depend on a machine.
+# Channels up to which a convolution is narrow. A constant, as whoever decides must not depend on a machine.
 MOST_CHANNELS = 128
 
 
 def is_narrow(convolution: nn.Conv2d) -> bool:
-    """Whether a convolution is faster with channels innermost."""
+    """Whether a convolution is faster with channels innermost; of a depthwise one nothing was measured."""
     return max(convolution.in_channels, convolution.out_channels) <= MOST_CHANNELS
 
 
@@ -29,8 +28,9 @@ def turned(x: Tensor) -> Tensor:
     Args:
         x: features (N, C, H, W).
     """
-    turn = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last) and not is_traced(x)
-    return _Turned.apply(x) if turn else x  # type: ignore[no-untyped-call]
+    if is_traced(x) or x.ndim != 4 or x.stride(1) != 1 or x.stride(3) == 1:
+        return x
+    return _Turned.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def is_traced(x: Tensor) -> bool:
@@ -53,10 +53,16 @@ class PositionsInnermost(nn.Module):
 class _Turned(torch.autograd.Function):
     """From channels innermost to positions innermost; the gradient goes the other way."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        del ctx
-        return x.contiguous()
+    def forward(x: Tensor) -> Tensor:
+        # `contiguous` would leave features of a single position as they are.
+        return torch.empty_like(x, memory_format=torch.contiguous_format).copy_(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing is kept."""
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Tensor:

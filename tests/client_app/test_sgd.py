@@ -16,6 +16,8 @@ from protocol import Optimiser
         Optimiser(0.1, weight_decay=0.01),
         Optimiser(0.1, clip_norm=0.05),
         Optimiser(0.03, 0.8, weight_decay=5e-4, clip_norm=1.0),
+        Optimiser(0.1, proximal=0.2),
+        Optimiser(0.03, 0.8, weight_decay=5e-4, clip_norm=0.05, proximal=0.3),
     ],
 )
 def test_it_is_the_rule_of_torch_optim(rule: Optimiser) -> None:
@@ -26,6 +28,7 @@ def test_it_is_the_rule_of_torch_optim(rule: Optimiser) -> None:
         nn.ModuleList([nn.Linear(4, 3) for _ in range(3)]),
     )
     theirs.load_state_dict(ours.state_dict())
+    start = [parameter.detach().clone() for parameter in theirs.parameters()]
     mine = SGD(ours.parameters(), rule)
     reference = torch.optim.SGD(theirs.parameters(), rule.learning_rate, rule.momentum, weight_decay=rule.weight_decay)
     for step in range(6):
@@ -36,10 +39,40 @@ def test_it_is_the_rule_of_torch_optim(rule: Optimiser) -> None:
             torch.stack([layers[i](x).square().sum() for i in used]).sum().backward()  # type: ignore[no-untyped-call]
         if rule.clip_norm:
             nn.utils.clip_grad_norm_(theirs.parameters(), rule.clip_norm)
+        for parameter, sent in zip(theirs.parameters(), start, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - sent, alpha=rule.proximal)
         mine.step()
         reference.step()
         for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_of_features_with_channels_innermost_are_in_the_order_of_the_weights() -> None:
+    """The operation reads memory as it lies, so numbers in another order would go to other weights."""
+    ours, theirs = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+    theirs.load_state_dict(ours.state_dict())
+    rule = Optimiser(0.1, 0.9, weight_decay=0.01, clip_norm=0.05)
+    mine = SGD(ours.parameters(), rule)
+    reference = torch.optim.SGD(theirs.parameters(), rule.learning_rate, rule.momentum, weight_decay=rule.weight_decay)
+    x = torch.randn(2, 3, 5, 6, generator=torch.Generator().manual_seed(1))
+    for _ in range(3):
+        for layer, given, zero in (
+            (ours, x.contiguous(memory_format=torch.channels_last), mine.zero_grad),
+            (theirs, x, reference.zero_grad),
+        ):
+            zero()
+            layer(given).square().sum().backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), rule.clip_norm)
+        mine.step()
+        reference.step()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_parameters_that_do_not_lie_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="contiguous"):
+        SGD([nn.Parameter(torch.zeros(3, 4)[:, :2])], Optimiser(0.1))
 
 
 def test_momentum_begins_at_zero_every_round() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.builder import Conv2d
-from models.networks.memory_order import MOST_CHANNELS, PositionsInnermost, is_narrow
+from models.networks.memory_order import MOST_CHANNELS, PositionsInnermost, is_narrow, turned
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -36,6 +36,23 @@ def test_a_wide_convolution_turns_what_it_is_given_and_is_pytorchs(inputs: int, 
     last = x.contiguous(memory_format=torch.channels_last)
     assert torch.equal(layer(last), nn.functional.conv2d(x, layer.weight, layer.bias))
     assert layer(last).is_contiguous()
+
+
+def test_features_of_a_single_position_are_turned() -> None:
+    """PyTorch calls them contiguous either way, and computes by their strides."""
+    x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    pooled = nn.functional.max_pool2d(x, 8)
+    assert pooled.is_contiguous()
+    assert pooled.stride(3) == 3
+    assert turned(pooled).stride() == torch.rand(2, 3, 1, 1).stride()
+    assert torch.equal(turned(pooled), pooled)
+
+
+def test_a_gradient_of_a_gradient_and_functions_of_functions() -> None:
+    x = torch.rand(2, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda y: turned(y).pow(3), x)
+    found = torch.func.grad(lambda y: turned(y).pow(3).sum())(x.detach())
+    assert torch.allclose(found, 3 * x.detach() ** 2)
 
 
 def test_who_writes_the_network_down_finds_a_convolution() -> None:

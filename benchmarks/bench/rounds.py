@@ -46,7 +46,7 @@ print(json.dumps([(end - wall) / count, (last - cpu) / count]))
 """
 
 
-def rounds(say: Say = print, count: int = 11, turns: int = 3, earlier: Path | None = None) -> list[Row]:
+def rounds(say: Say = print, count: int = 11, turns: int = 9, earlier: Path | None = None) -> list[Row]:
     """Measure seconds a round.
 
     Args:
@@ -72,8 +72,8 @@ def rounds(say: Say = print, count: int = 11, turns: int = 3, earlier: Path | No
     what = f"default job, evaluation and statistics included: {{}} a round / build {EARLIER}"
     note = f"{count - 1} rounds of each run, all clients in the server's process"
     return [
-        row_of_turns(NAME, what.format("CPU time"), cpu, unit="ms", scale=1e3, limit=0.4, note=note),
-        row_of_turns(NAME, what.format("time"), wall, unit="ms", scale=1e3),
+        row_of_turns(NAME, what.format("CPU time"), cpu, unit="ms", scale=1e3, limit=0.35, note=note),
+        row_of_turns(NAME, what.format("time"), wall, unit="ms", scale=1e3, limit=0.4),
     ]
 
 

@@ -17,6 +17,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.proto.control_pb2 import ListNodesResponse, ListRunsResponse, StartRunResponse
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.run_pb2 import Run, RunStatus
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flotilla.flwr_compat.bundle import BundleError, build_bundle
 from flotilla.flwr_compat.control import Control
@@ -179,6 +181,33 @@ def test_arrays_arrive_as_by_the_wire_and_are_nobody_elses() -> None:
     assert list(ours) == ["b", "a"]
     assert ours["b"].data is not theirs["b"].data
     assert all(type(one.shape) is tuple for one in ours.values())
+
+
+_NUMBERS = st.integers(-(2**64), 2**64) | st.floats() | st.booleans()
+_SCALARS = _NUMBERS | st.text(max_size=3) | st.binary(max_size=3)
+_VALUES = _SCALARS | st.sampled_from([st.integers(), st.floats(), st.booleans(), st.text(), st.binary()]).flatmap(
+    lambda kind: st.lists(kind, max_size=3)
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), _VALUES, max_size=3), st.text(max_size=2))
+def test_what_arrives_is_what_protobuf_has(values: dict[str, Any], name: str) -> None:
+    name = f"a{name}"
+    sent = RecordDict({name: ConfigRecord(values), "b": MetricRecord({"m": [1, 2], "n": 0.5})})
+    try:
+        expected = from_bytes(to_bytes(sent))
+    except (ValueError, TypeError) as error:
+        with pytest.raises(type(error)):
+            through_the_wire(sent)
+        return
+    arrived = through_the_wire(sent)
+    assert to_bytes(arrived) == to_bytes(expected)
+    assert [type(one) for one in arrived.values()] == [type(one) for one in expected.values()]
+    assert list(map(type, arrived[name].values())) == list(map(type, expected[name].values()))
+    for key, value in arrived[name].items():
+        assert not isinstance(value, list) or value is not sent.config_records[name][key]  # nobody else's
+    arrived.metric_records["b"]["m"] = 3
+    assert sent.metric_records["b"]["m"] == [1, 2]
 
 
 @pytest.mark.parametrize("change", [{"data": 3}, {"data": [1, 2]}, {"dtype": 5}, {"shape": ("x",)}])

@@ -61,14 +61,14 @@ def pfl(
         with workers(bare_loop, steps, processes) as bare:
             say("pfl: the in-process engine in turns with the bare loop")
             turns = _in_process(config, bare, rounds, processes)
-            rows = [_row("in-process engine / the same steps in a bare loop", turns, 1.1, note)]
+            rows = [_row("in-process engine / the same steps in a bare loop", turns, 0.85, note)]
             say("pfl: the in-process engine with mixed precision, in turns with the bare loop in float32")
             turns = _in_process(resolve({**keys, "mixed-precision": True}), bare, rounds, processes)
             rows.append(_row("in-process engine, bfloat16 / the same steps in a bare loop, float32", turns, 0.85, note))
             if ray_rounds:
                 say("pfl: the Ray simulation in turns with the bare loop")
                 turns = _under_ray(keys, bare, ray_rounds)
-                rows.append(_row("`flotilla run` (Ray) / the same steps in a bare loop", turns, 1.4, note))
+                rows.append(_row("`flotilla run` (Ray) / the same steps in a bare loop", turns, 1.05, note))
     return rows
 
 

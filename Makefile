@@ -114,10 +114,10 @@ bench: install ## Measure speed and memory, as ratios within one run: make bench
 peers: install ## Other people's libraries beside ours, each in an environment of its own (made once: 15 minutes, 8 GB): docs/peers.md.
 	@$(BIN)/python -m benchmarks peers $(ARGS)
 
-results: install ## Make a table of docs/results.md (hours; Fashion-MNIST under FLOTILLA_DATA): make results ARGS="depth --write".
+results: install ## Make a table of docs/results.md (minutes to hours; Fashion-MNIST under FLOTILLA_DATA): make results ARGS="depth --write".
 	@$(BIN)/python -m benchmarks experiments $(or $(ARGS),width --write)
 
-evidence: install ## Make the tables of docs/evidence.md (hours; data under FLOTILLA_DATA); stopped, the same command goes on.
+evidence: install ## Make the tables of docs/evidence.md (0.7 hours of a core; data under FLOTILLA_DATA); stopped, the same command goes on.
 	@$(BIN)/python -m benchmarks experiments evidence $(or $(ARGS),--write)
 
 clean: ## Remove .venv and caches; runs/ stays.

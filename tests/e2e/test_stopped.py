@@ -24,6 +24,11 @@ SMALL = (
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 
+def _heeds_ctrl_c() -> None:
+    """Also where a shell began the tests in the background, whose processes ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("engine", ["local", pytest.param("flower", marks=pytest.mark.slow)])
 def test_ctrl_c_prints_the_command_that_goes_on(tmp_path: Path, engine: str) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -36,6 +41,7 @@ def test_ctrl_c_prints_the_command_that_goes_on(tmp_path: Path, engine: str) -> 
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=_heeds_ctrl_c,
     )
     assert process.stdout is not None
     said = ""

@@ -4,7 +4,7 @@
 # of the features into that order, gives their gradient in it, and the convolution below copies that back. So two copies of the
 # largest tensor are made in every step, and a gradient that was brought to the features' order first, a quarter of their
 # size, saves both; the numbers are the same.
-# For our users: cnn-flat does that behind its pool (models/networks/pool.py).
+# For our users: cnn-flat does that behind its pool (models/networks/memory_order.py).
 # Exits with 0 while it is so, with 1 when it has changed.
 set -euo pipefail
 work=$(mktemp -d)

@@ -64,6 +64,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "probes": {
         "hashes": ("hashes", "final models of small runs as hashes, to compare two checkouts"),
+        "differences": ("differences", "our methods against transcriptions of their authors' rules (docs/parity.md)"),
         "house": ("house", "the code in figures: files per room, long files, keys, cycles"),
         "load": ("load", "thousands of nodes: memory and seconds (docs/deploy.md)"),
         "trace": ("trace", "one request and reply: calls, files, switches between them"),

@@ -77,7 +77,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "default_job": {"action": "store_true", "help": "run the default job, too"},
     "whole": {"action": "store_true", "help": "all of it, where usually a part is run"},
     "walk": {"action": "store_true", "help": "print every step"},
-    "operations": {"action": "store_true", "help": "profile by operation instead (averaging, pfl)"},
+    "operations": {"action": "store_true", "help": "profile by operation instead (averaging, training, pfl)"},
     "write": {"action": "store_true", "help": "put what was found into docs/"},
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from client_app.sgd import CLIP_EPSILON
+from client_app.sgd import CLIP_EPSILON, one_pass
 from protocol import Optimiser
 
 
@@ -41,17 +41,13 @@ class FlatSGD:
             if rule.proximal:
                 gradient.div_(above).add_(weights - self._start[number], alpha=rule.proximal)
                 above = 1.0
-            torch._fused_sgd_(
+            one_pass(
                 [weights],
                 [gradient],
                 self._velocity[number : number + 1],
                 weight_decay=rule.weight_decay,
                 momentum=rule.momentum,
                 lr=rule.learning_rate,
-                dampening=0.0,
-                nesterov=False,
-                maximize=False,
-                is_first_step=False,
                 grad_scale=torch.tensor(above) if above > 1 else None,
             )
         pull = rule.weight_decay * self.untouched + rule.proximal * (self.untouched - 1)

@@ -8,12 +8,15 @@ torch._dynamo on first use: 0.8 s in each of the processes that a deployed devic
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from protocol import Optimiser
 
+# No dampening and no Nesterov; and a momentum that begins at zero, so no step is the first.
+one_pass = partial(torch._fused_sgd_, dampening=0.0, nesterov=False, maximize=False, is_first_step=False)
 CLIP_EPSILON = 1e-6  # what `torch.nn.utils.clip_grad_norm_` adds to a norm
 
 
@@ -56,17 +59,13 @@ class SGD:
                 above = None
             away = torch._foreach_sub(moved, [self._start[parameter] for parameter in moved])
             torch._foreach_add_(gradients, away, alpha=rule.proximal)
-        torch._fused_sgd_(
+        one_pass(
             moved,
             gradients,
             [self._velocity_of(parameter) for parameter in moved] if rule.momentum else [],
             weight_decay=rule.weight_decay,
             momentum=rule.momentum,
             lr=rule.learning_rate,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
             grad_scale=above,
         )
 

@@ -236,6 +236,26 @@ def test_a_table_has_rounds_the_best_and_tiers_where_there_are_some(tmp_path: Pa
         scores.read_csv(file)
 
 
+def test_what_is_written_stands_beside_other_extents_and_in_place_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def score(examples: int, accuracy: float) -> Score:
+        what = {"part": "iid", "program": OURS, "seed": 1, "rounds": 2, "tier": "global", "round": 2, "torch": "2"}
+        return Score(**what, examples=examples, accuracy=accuracy, cpu_seconds=1.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(command, "NUMBERS", tmp_path / "setting.csv")
+    monkeypatch.setattr(command, "DOCUMENT", tmp_path / "evidence.md")
+    command.NUMBERS.write_text(scores.as_csv([score(100, 0.1), score(600, 0.2)]))
+    command.DOCUMENT.write_text("<!-- evidence setting:begin -->\n<!-- evidence setting:end -->\n")
+    monkeypatch.setattr(command, "measured", lambda part, seed, options: [score(600, 0.3)])
+    assert command.TASK(["iid", "--whole", "--write"], "setting", None) == 0
+    assert [(one.examples, one.accuracy) for one in scores.read_csv(command.NUMBERS)] == [(100, 0.1), (600, 0.3)]
+    written = command.DOCUMENT.read_text()
+    assert written.index("600 examples") < written.index("100 examples")
+    assert "30.00" in written
+    assert "20.00" not in written
+
+
 def test_the_document_has_the_numbers_that_are_checked_in() -> None:
     assert command.text(scores.read_csv(command.NUMBERS)) in command.DOCUMENT.read_text(encoding="utf-8")
 

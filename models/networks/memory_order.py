@@ -3,8 +3,8 @@
 A training loop hands its inputs over with channels innermost where that is faster (`protocol.memory_format`), and
 features stay so until a layer turns them. Narrow convolutions are faster so on CPUs: by 5 to 20 % with batches of 10
 and AVX-512. Wide ones are not: PyTorch 2.13 brings their weights into the features' order in every forward and backward
-pass, which with 256 channels costs what the order spares, and with 512 of 4x4 positions as much as the convolution (timed
-by hand).
+pass, which with 256 channels costs what the order spares, and with 512 of 4x4 positions as much as the convolution
+(timed by hand).
 """
 
 from __future__ import annotations

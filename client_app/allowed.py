@@ -12,13 +12,13 @@ a bundle is code, and which bundles a SuperNode runs is Flower's to decide (`--t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from flwr.app import Context, Message
+from flwr.app import Context
 
 from data import SOURCES
 from models.networks.registry import NETWORKS
-from models.registry import FOLLOWED, is_path
+from models.registry import is_path
 from protocol import Scalar
 from protocol.codecs import CODECS
 
@@ -31,15 +31,6 @@ def allowed(context: Context) -> list[str]:
     if said is None:
         return ["*"] if _simulated() else []
     return [pattern.strip() for pattern in str(said).split(",") if pattern.strip()]
-
-
-def only_allowed(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-    """Handle a message, following what is allowed: a mod of the ClientApp."""
-    before = FOLLOWED.set(tuple(allowed(context)))
-    try:
-        return call_next(message, context)
-    finally:
-        FOLLOWED.reset(before)
 
 
 def check_names(config: Mapping[str, Scalar]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.allowed import check_names, only_allowed
+from client_app.allowed import check_names
 from client_app.device import data_reply, hello
-from client_app.errors import without_details
 from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
-from client_app.mods import refuse_idle
+from client_app.mods import MODS, refuse_idle
 from client_app.secure.masked import or_refusal
 from client_app.secure.stages import add_stages
 from protocol import (
@@ -23,11 +22,10 @@ from protocol import (
     keep_large_buffers,
     read_request,
 )
-from protocol.packing import packed_on_demand
 
 keep_large_buffers()
 
-app = refuse_idle(ClientApp(mods=[packed_on_demand, without_details, only_allowed]))
+app = refuse_idle(ClientApp(mods=[*MODS]))
 
 
 @app.query("hello")

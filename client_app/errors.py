@@ -7,11 +7,6 @@ of an image library, names the file. What is raised here instead holds only word
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from logging import ERROR
-
-from flwr.app import Context, Message
-from flwr.common import log
 
 from data import DataError
 from models.errors import SettingError
@@ -41,15 +36,6 @@ class TaskFailed(RuntimeError):
     def __init__(self, code: str, detail: str = "") -> None:
         self.code = code
         super().__init__(f"{code}: {CODES[code]}" + (f" ({detail})" if detail else ""))
-
-
-def without_details(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-    """Handle a message, and say of an error no more than `told`: a mod of the ClientApp."""
-    try:
-        return call_next(message, context)
-    except Exception as error:
-        log(ERROR, "%s failed", message.metadata.message_type, exc_info=error)
-        raise told(error) from None
 
 
 def told(error: Exception) -> TaskFailed:

@@ -1,19 +1,63 @@
-"""flwr's mods that would not act here are refused: a privacy that somebody believes in and that is not there.
+"""What happens around every message that a ClientApp answers: mods, ours, and those of Flower's that are refused.
 
-They look at messages of the type "train" and at arrays that are a whole model; here a request is "train.part", and what
-comes back is one encoded difference. Such a mod would pass everything on as it is, and say nothing.
+Flower's own mods look at messages of the type "train" and at arrays that are a whole model; here a request is
+"train.part", and what comes back is one encoded difference. Such a mod would pass everything on as it is, and say
+nothing: a privacy that somebody believes in and that is not there.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
+from logging import ERROR
 from typing import Any
 
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.common import log
+
+from client_app.allowed import allowed
+from client_app.errors import told
+from models.registry import FOLLOWED
+from protocol.packing import PACKED, pack, unpack
+
+Next = Callable[[Message, Context], Message]
 
 # Those of flwr's that only look at what passes. Any other one of flwr's would change it, and does not find it.
 _LOOK = frozenset({"message_size_mod", "arrays_size_mod", "parameters_size_mod"})
+
+
+def packed_on_demand(message: Message, context: Context, call_next: Next) -> Message:
+    """Answer a packed request with a packed reply."""
+    if not message.has_content() or PACKED not in message.content:
+        return call_next(message, context)
+    message.content = unpack(message.content)
+    reply = call_next(message, context)
+    if reply.has_content():
+        reply.content = pack(reply.content)
+    return reply
+
+
+def without_details(message: Message, context: Context, call_next: Next) -> Message:
+    """Say of an error no more than `told`."""
+    try:
+        return call_next(message, context)
+    except Exception as error:
+        log(ERROR, "%s failed", message.metadata.message_type, exc_info=error)
+        raise told(error) from None
+
+
+def only_allowed(message: Message, context: Context, call_next: Next) -> Message:
+    """Follow the import paths that this device allows, and no others."""
+    before = FOLLOWED.set(tuple(allowed(context)))
+    try:
+        return call_next(message, context)
+    finally:
+        FOLLOWED.reset(before)
+
+
+MODS: tuple[Callable[[Message, Context, Next], Message], ...] = (packed_on_demand, without_details, only_allowed)
 
 
 def refuse_idle(app: ClientApp) -> ClientApp:

@@ -15,9 +15,7 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client_app.allowed import only_allowed
-from client_app.errors import without_details
-from client_app.mods import refuse_idle
+from client_app.mods import MODS, refuse_idle
 from client_app.secure.masked import or_refusal
 from client_app.secure.stages import add_stages
 from client_app.served_device import Data, ServedDevice, TrainFunction, TrainTask
@@ -31,7 +29,6 @@ from protocol import (
     TrainRequest,
     read_request,
 )
-from protocol.packing import packed_on_demand
 
 __all__ = ["Data", "TrainFunction", "TrainTask", "serve"]
 
@@ -94,7 +91,7 @@ def serve(
         request, state = read_request(PartRequest, message.content)
         return Message(content=device.evaluate(request, state, context).to_record(), reply_to=message)
 
-    mods: list[Any] = [packed_on_demand, without_details, only_allowed]
+    mods: list[Any] = [*MODS]
     app.query("hello", mods=mods)(hello)
     app.query("statistics", mods=mods)(statistics)
     app.query("losses", mods=mods)(losses)

@@ -16,14 +16,14 @@ left as it came, and is no message then. Arrays of more than 4 MiB, which flwr c
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from protocol.arrays import WireError
 
-PACKED = "packed"
+PACKED = "packed"  # a record of this name says that a message has been packed
 _APART = "packed-"
 _MARKS = {ConfigRecord: "/", MetricRecord: ":", ArrayRecord: "="}
 _MOST = 1 << 22  # bytes of arrays that are packed
@@ -61,11 +61,6 @@ def pack(content: RecordDict) -> RecordDict:
     )
 
 
-def is_packed(content: RecordDict) -> bool:
-    """Whether this has been packed, or says so."""
-    return PACKED in content
-
-
 def unpack(content: RecordDict) -> RecordDict:
     """What was packed.
 
@@ -83,17 +78,6 @@ def unpack(content: RecordDict) -> RecordDict:
         for key, value in record.items():
             _put(found, key, value)
     return found
-
-
-def packed_on_demand(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
-    """Answer a packed request with a packed reply: a mod of the ClientApp, outside all others."""
-    if not message.has_content() or not is_packed(message.content):
-        return call_next(message, context)
-    message.content = unpack(message.content)
-    reply = call_next(message, context)
-    if reply.has_content():
-        reply.content = pack(reply.content)
-    return reply
 
 
 def _worth_it(content: RecordDict) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from models.algebra.axes import Layout
 from models.networks.spec import NetworkSpec
+from protocol import Optimiser
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier, depths_of
 
@@ -20,6 +21,7 @@ class RoundContext:
         network: the global network as the method needs it, complete.
         layout: declaration of its whole state.
         saved_round: newest round that a checkpoint can bring back.
+        optimiser: of the round, by the run's schedule.
     """
 
     round_number: int
@@ -27,6 +29,10 @@ class RoundContext:
     network: NetworkSpec
     layout: Layout
     saved_round: int = 0
+    optimiser: Optimiser = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "optimiser", self.settings.schedule.optimiser(self.round_number))
 
     def at(self, round_number: int) -> RoundContext:
         """The same in another round."""

@@ -26,6 +26,7 @@ from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.federated_evaluation import ScoreRequest, note_scores
 from strategies.round.runner import Runner, unchanged
+from strategies.round.training import aggregator_of
 from strategies.settings import Settings
 
 EvaluateFunction = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -233,7 +234,8 @@ class FlowerStrategy(Method, Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Take the replies to `configure_train`; (None, None) when the round is abandoned."""
         del server_round  # the report knows
-        aggregator, requests = self.runner.aggregator(), self.runner.round.messages
+        runner, requests = self.runner, self.runner.round.messages
+        aggregator = aggregator_of(runner.round, method=runner.method, pieces=runner.pieces)
         position = {request.metadata.message_id: i for i, request in enumerate(requests)}
         arrived: dict[int, Message] = {}
         for reply in replies:
@@ -246,9 +248,9 @@ class FlowerStrategy(Method, Strategy):
                 arrived[i] = reply
         for i in range(len(requests)):
             aggregator.take(i, arrived.get(i))
-        asked = [one.node.id for one in self.runner.round.assignments]
-        self.runner.pieces.patience.note(self.report.number, asked, arrived)
-        self.runner.finish(aggregator)
+        asked = [one.node.id for one in runner.round.assignments]
+        runner.pieces.patience.note(self.report.number, asked, arrived)
+        runner.finish(aggregator)
         return (None, None) if self.report.abandoned else (record_of(self.state), self._train_metrics())
 
     def configure_evaluate(

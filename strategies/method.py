@@ -224,7 +224,7 @@ class Method:
     def optimiser(self, context: RoundContext, tier: Tier) -> Optimiser:
         """With which steps. Default: those of the run's schedule."""
         del tier
-        return context.settings.schedule.optimiser(context.round_number)
+        return context.optimiser
 
     def needs_labels(self) -> bool:
         """Whether nodes have to say which labels they have."""

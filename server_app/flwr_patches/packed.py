@@ -13,7 +13,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from protocol import WireError
-from protocol.packing import Packer, is_packed, unpack
+from protocol.packing import PACKED, Packer, unpack
 from server_app.flwr_patches.deployed import is_deployed
 
 
@@ -39,7 +39,7 @@ def pack_messages(grid: Grid) -> bool:
     def pull_messages(message_ids: Iterable[str]) -> Iterable[Message]:
         found = list(pull(message_ids))
         for message in found:
-            if message.has_content() and is_packed(message.content):
+            if message.has_content() and PACKED in message.content:
                 with suppress(WireError):  # it stays what it is, and is refused as such
                     content: RecordDict = unpack(message.content)
                     message.content = content

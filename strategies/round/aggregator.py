@@ -83,7 +83,8 @@ class RoundAggregator:
         self._said: list[tuple[float, float, float]] = []  # examples, loss and accuracy of each reply that counts
         self._seconds = [0.0, 0.0]
         self._taken: set[int] = set()
-        self._waiting = True  # whether the first replies wait for each other; not since they were enough
+        # Whether the first replies wait for each other: one alone has nobody to wait for, nor have those after enough.
+        self._waiting = len(assignments) > 1
         self._settled = False  # whether they are
         self._first: HeldReplies | None = None
         self._doubted: HeldReplies | None = None

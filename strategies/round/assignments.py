@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message
 
 from models.algebra.plans import Plan
+from protocol import NodeId
 from strategies.context import RoundContext
 from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.fleet import mean_examples
@@ -32,6 +33,7 @@ class Round:
             loop, which sends them itself, has them until the next round, as replies name them.
         bytes_down: encoded bytes of their arrays.
         secure: the groups whose sums are taken in place of replies; None takes each reply.
+        left_out: nodes whose replies are not used → the round after which that was decided.
     """
 
     context: RoundContext
@@ -40,6 +42,7 @@ class Round:
     messages: list[Message] = field(default_factory=list)
     bytes_down: list[int] = field(default_factory=list)
     secure: SecureSums | None = None
+    left_out: Mapping[NodeId, int] = field(default_factory=dict)
 
 
 def parts_of_round(

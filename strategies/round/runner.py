@@ -7,7 +7,6 @@ that remember something (`strategies.round.pieces`). It knows no method by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from statistics import fmean
 from time import perf_counter
 from typing import Any
@@ -25,7 +24,6 @@ from strategies.exchange.fleet import in_tiers
 from strategies.exchange.node import Node
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
-from strategies.round import stages
 from strategies.round.aggregator import RoundAggregator
 from strategies.round.assignments import Round, assigned, parts_of_round
 from strategies.round.batchnorm_statistics import ask_statistics
@@ -122,18 +120,10 @@ class Runner:
         """
         self.begin(grid, number)
         self.round.messages = amend(self.round.messages)
-        report, aggregator = self.round.report, self.aggregator()
-        seconds = self._seconds if seconds is None else seconds
-        ask_training(
-            grid,
-            self.round,
-            aggregator=aggregator,
-            pieces=self.pieces,
-            settings=self.settings,
-            seconds=seconds,
-            meanwhile=meanwhile,
+        seconds, report = self._seconds if seconds is None else seconds, self.round.report
+        self.finish(
+            ask_training(grid, self.round, method=self.method, pieces=self.pieces, seconds=seconds, meanwhile=meanwhile)
         )
-        self.finish(aggregator)
         began = perf_counter()
         ask_scores(
             grid,
@@ -150,7 +140,7 @@ class Runner:
     def begin(self, grid: Grid, number: int) -> None:
         """Hello, select, plan, request: what nodes are asked is in `round` then."""
         context, report, pieces = self.context(number), RoundReport(number=number), self.pieces
-        self.round = Round(context=context, report=report)
+        self.round = Round(context=context, report=report, left_out=self.left_out)
         began = perf_counter()
         nodes, tiers = pieces.nodes.of(grid, number, report)
         everybody = len(tiers) == len(nodes) and len(self._able) == len(self.settings.tiers)
@@ -184,38 +174,6 @@ class Runner:
         report.bytes_down = sum(self.round.bytes_down)
         planning = perf_counter() - selected - report.seconds.get("keys", 0.0)
         report.seconds |= {"hello": greeted - began, "select": selected - greeted, "plan": planning}
-
-    def aggregator(self) -> RoundAggregator:
-        """What takes the replies of the round: every one passes these stages, is added, and counted."""
-        context, pieces, secure = self.round.context, self.pieces, self.round.secure
-        timed = [] if pieces.clock is None else [partial(stages.virtual_time, pieces.clock, context.round_number)]
-        chosen = [partial(stages.choose_cluster, context, self.method, pieces.clusters)]
-        bounded = [pieces.norm_bounds.limited] if pieces.norm_bounds.on else []
-        noted = [pieces.norm_bounds.accepted] if pieces.norm_bounds.on else []
-        watched = [pieces.clusters.note] if pieces.clusters.WATCHES else []
-        stale, aged, flying = pieces.buffer.hooks(context.round_number) if pieces.buffer is not None else ([], [], [])
-        return RoundAggregator(
-            report=self.round.report,
-            assignments=[*self.round.assignments, *flying],
-            messages=self.round.messages,
-            bytes_down=self.round.bytes_down,
-            first_stages=[
-                *([partial(stages.left_out, self.left_out)] if self.left_out else []),
-                stages.within_plan,
-                *([partial(stages.decode, pieces.uplink)] if secure is None else []),
-                *timed,
-                *(chosen if pieces.clusters.chooses else []),
-            ],
-            stages=[*bounded, partial(stages.weigh, context, self.method), *stale],
-            hear=pieces.norm_bounds.hear,
-            heard_enough=partial(pieces.norm_bounds.heard_enough, self.round.assignments),
-            doubts=pieces.norm_bounds.doubts,
-            states=pieces.clusters.states,
-            vector=pieces.selection.vector if pieces.selection.of_differences else None,
-            listeners=[*noted, *watched, *aged],
-            sums=None if secure is None else secure.take,
-            guard=self.settings.guard.guard,
-        )
 
     def finish(self, aggregator: RoundAggregator) -> None:
         """End the round: the new states, or none for want of replies; every piece learns of it."""

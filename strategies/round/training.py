@@ -11,41 +11,79 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from models.device import threads
+from strategies.method import Method
+from strategies.round import stages
 from strategies.round.aggregator import RoundAggregator
 from strategies.round.assignments import Round
 from strategies.round.pieces import Pieces
-from strategies.settings import Settings
 from strategies.virtual.clock import VirtualClock
+
+
+def aggregator_of(current: Round, *, method: Method, pieces: Pieces) -> RoundAggregator:
+    """What takes the replies of a round: every one passes these stages, is added, and counted.
+
+    Args:
+        current: the round, whose requests are made.
+        method: weighs the replies.
+        pieces: of the run; what has nothing to do in it is left out.
+    """
+    context, secure, clusters, bounds = current.context, current.secure, pieces.clusters, pieces.norm_bounds
+    stale, aged, flying = pieces.buffer.hooks(context.round_number) if pieces.buffer is not None else ([], [], [])
+    return RoundAggregator(
+        report=current.report,
+        assignments=[*current.assignments, *flying],
+        messages=current.messages,
+        bytes_down=current.bytes_down,
+        first_stages=[
+            *([partial(stages.left_out, current.left_out)] if current.left_out else []),
+            stages.within_plan,
+            *([partial(stages.decode, pieces.uplink)] if secure is None else []),
+            *([partial(stages.virtual_time, pieces.clock, context.round_number)] if pieces.clock is not None else []),
+            *([partial(stages.choose_cluster, context, method, clusters)] if clusters.chooses else []),
+        ],
+        stages=[*([bounds.limited] if bounds.on else []), partial(stages.weigh, context, method), *stale],
+        hear=bounds.hear,
+        heard_enough=partial(bounds.heard_enough, current.assignments),
+        doubts=bounds.doubts,
+        states=clusters.states,
+        vector=pieces.selection.vector if pieces.selection.of_differences else None,
+        listeners=[
+            *([bounds.accepted] if bounds.on else []),
+            *([clusters.note] if clusters.WATCHES else []),
+            *aged,
+        ],
+        sums=None if secure is None else secure.take,
+        guard=context.settings.guard.guard,
+    )
 
 
 def ask_training(
     grid: Grid,
     current: Round,
     *,
-    aggregator: RoundAggregator,
+    method: Method,
     pieces: Pieces,
-    settings: Settings,
     seconds: float,
     meanwhile: Callable[[], None] | None,
-) -> None:
-    """Ask the nodes of a round to train, and write into its report where the time went.
+) -> RoundAggregator:
+    """Ask the nodes of a round to train, and write into its report where the time went; what took their replies.
 
     Args:
         grid: where the nodes are.
         current: requests, in the round's order, and what they ask. It has no requests any more when they are sent: the
             state in them is not held beside the replies.
-        aggregator: takes the replies.
+        method: weighs the replies.
         pieces: of the run.
-        settings: of the run.
         seconds: the longest that is waited.
         meanwhile: called once when the requests are sent. What it takes does not count as training.
     """
+    aggregator, settings = aggregator_of(current, method=method, pieces=pieces), current.context.settings
     current.report.seconds["train"] = 0.0
     messages, usual = current.messages, torch.get_num_threads()
     if not messages and pieces.buffer is None:
         if meanwhile is not None:
             meanwhile()
-        return
+        return aggregator
     report, clock, asked, began = current.report, pieces.clock, current.assignments, perf_counter()
     ask = partial(
         pieces.patience.ask,
@@ -82,6 +120,7 @@ def ask_training(
     if clock is None:
         aggregator.note_transport(waited.arrived, waited.unseen, pieces.patience.beside)
     report.seconds["train"] = perf_counter() - began - waited.busy - report.seconds.get("fold", 0.0)
+    return aggregator
 
 
 def _when_sent(messages: list[Message], meanwhile: Callable[[], None], usual: int) -> None:

@@ -1,10 +1,12 @@
-"""A ClientApp with flwr's privacy mods, which would not act on our messages, does not start."""
+"""Mods of the ClientApp: ours act, and flwr's for privacy, which would not act on our messages, are refused."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.client.mod import secaggplus_mod
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import (
@@ -15,8 +17,10 @@ from flwr.clientapp.mod import (
     message_size_mod,
 )
 
-from client_app.mods import refuse_idle
+from client_app.mods import packed_on_demand, refuse_idle
 from client_app.serve import serve
+from flotilla.flwr_compat.identity import assume_identity
+from protocol.packing import PACKED, Packer, unpack
 
 IDLE: list[Any] = [secaggplus_mod, fixedclipping_mod, adaptiveclipping_mod, LocalDpMod(1.0, 1.0, 1.0, 1e-5)]
 
@@ -40,3 +44,23 @@ def test_an_app_that_does_not_say_its_mods_does_not_start() -> None:
     del app._mods
     with pytest.raises(AttributeError, match="_mods"):
         refuse_idle(app)
+
+
+def test_a_packed_request_has_a_packed_reply() -> None:
+    assume_identity()
+    context, seen = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={}), []
+    arrays = {"arrays": ArrayRecord({"state": Array(np.arange(6, dtype=np.float32))})}
+
+    def handler(message: Message, _: Context) -> Message:
+        seen.append(message.content)
+        return Message(RecordDict({**arrays, "reply": ConfigRecord({"n": 1})}), reply_to=message)
+
+    for packed in (False, True):
+        content = RecordDict({**arrays, "request": ConfigRecord({"n": 2})})
+        asked = Message(Packer().pack(content) if packed else content, dst_node_id=1, message_type="train.part")
+        asked.metadata.__dict__["_message_id"] = "m"
+        answer = packed_on_demand(asked, context, handler)
+        assert (PACKED in answer.content) is packed
+        plain = unpack(answer.content) if packed else answer.content
+        assert plain == RecordDict({**arrays, "reply": ConfigRecord({"n": 1})})
+    assert seen[0] == seen[1]

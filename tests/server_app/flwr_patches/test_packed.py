@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.superlink.grid import http_grid
 
 from flotilla.flwr_compat.identity import assume_identity
-from protocol.packing import PACKED, Packer, is_packed, pack
+from protocol.packing import PACKED, Packer, pack
 from server_app.flwr_patches.packed import pack_messages
 
 
@@ -54,7 +54,7 @@ def grid() -> Any:
 def test_requests_are_packed_on_their_way_only(grid: Any) -> None:
     message = asked()
     assert grid.push_messages(iter([message])) == ["m"]
-    assert is_packed(grid.pushed[0])
+    assert PACKED in grid.pushed[0]
     assert message.content is CONTENT
     assert message.metadata.message_id == "m"
     grid.fails = True

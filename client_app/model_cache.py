@@ -25,12 +25,14 @@ from models.fused.structure import layers_of
 from models.networks.build import build_part, layout, load_frozen, shape_of, submodel
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
+from models.recent import Recent
 from models.registry import is_path
 from models.statistics import static_norms
 from models.variants.importance import masked
 from protocol import WireError, decode
 
 _KEPT = 16
+_SEVERAL = 2  # numbers of clients side by side: a group, and what is left over
 _models: OrderedDict[object, LocalModel] = OrderedDict()
 
 
@@ -73,6 +75,7 @@ class LocalModel:
         self._has_own, self._holds_more = bool(own_tensors(self.module)), plan.holds_more
         self.by_path = is_path(spec.name)
         self._begun = {name: tensor.clone() for name, tensor in written_tensors(self.module).items()}
+        self._several = Recent[int, FusedNetwork](_SEVERAL)
 
     @cached_property
     def fused(self) -> FusedNetwork:
@@ -81,8 +84,15 @@ class LocalModel:
         Raises:
             NotCoveredError: it has none.
         """
+        return self._fused(1)
+
+    def side_by_side(self, clients: int) -> FusedNetwork:
+        """The same of several clients; the buffers of the last few numbers of them stay."""
+        return self._several(clients, lambda: self._fused(clients))
+
+    def _fused(self, clients: int) -> FusedNetwork:
         layers, places = layers_of(self.module), places_of(self.module, self.flat)
-        own = Coordinates(layers, places, input_shape=self._input_shape, clients=1, like=self.flat)
+        own = Coordinates(layers, places, input_shape=self._input_shape, clients=clients, like=self.flat)
         return FusedNetwork(layers, own, self._input_shape)
 
     def load(self, spec: NetworkSpec, plan: Plan, state: Tensor | Array, *, sliced: bool) -> None:
@@ -118,6 +128,18 @@ class LocalModel:
         self.flat.copy_(self.start)
         for layer in self._norms:
             layer.statistics = None  # they belonged to other weights
+
+    def cut(self, spec: NetworkSpec, plan: Plan, state: Array, *, sliced: bool, out: Tensor) -> None:
+        """Write a part into a flat vector of one's own, as `load` would have it; of one that is held as it is trained.
+
+        Raises:
+            WireError, ValueError: as `load`.
+        """
+        received = decode(state, self._held if sliced else self._full)
+        if sliced or _is_whole(spec, plan):
+            out.copy_(received)
+        else:
+            flatten(submodel(spec, plan).gather(split(received, self.full_shapes)), out=out)
 
     @torch.no_grad()
     def _restore(self) -> None:

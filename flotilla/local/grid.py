@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client_app.side_by_side import expect, forget
 from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, error_as_sent, through_the_wire
 from flotilla.local.base import EngineGrid, address_of, addresses_of, partition_of
+from flotilla.local.groups import grouped
 from protocol import Scalar
 
 if TYPE_CHECKING:
@@ -89,6 +91,17 @@ class LocalGrid(EngineGrid):
         self._app, self._nodes = app, known
         self._faults = faults
         self._pending: dict[str, Message] = {}
+        self._together: dict[str, list[Message]] = {}  # id → the requests that it may be trained with
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Keep the messages, and see which are alike."""
+        ids = list(super().push_messages(messages))
+        forget()
+        self._together.clear()
+        if len(ids) > 1:
+            for group in grouped([self._pending[one] for one in ids], 1, self.directory):
+                self._together |= {one.metadata.message_id: group for one in group if len(group) > 1}
+        return ids
 
     def accept(self, message: Message) -> None:
         """Keep the message until its reply is asked for."""
@@ -107,6 +120,8 @@ class LocalGrid(EngineGrid):
         for message_id in message_ids:
             request = self._pending.pop(message_id, None)
             if request is not None:
+                if group := self._together.pop(message_id, None):
+                    self._expect(group, request)
                 reply = self._answer(request)
                 return [reply] if self._faults is None else self._faults(request, reply)
         return []
@@ -128,6 +143,13 @@ class LocalGrid(EngineGrid):
             if not arrived and not waiting & set(self._pending):
                 break
         return replies
+
+    def _expect(self, group: list[Message], first: Message) -> None:
+        """Say that all of a group are going to be asked, when it is the first one's turn."""
+        for one in group:
+            self._together.pop(one.metadata.message_id, None)
+        here = [one for one in group if one is first or one.metadata.message_id in self._pending]
+        expect([(one.content, self._nodes[one.metadata.dst_node_id]) for one in here])
 
     def _answer(self, request: Message) -> Message:
         context = self._nodes[request.metadata.dst_node_id]

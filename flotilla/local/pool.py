@@ -22,6 +22,7 @@ from flwr.app import Array, Error, Message
 
 from flotilla.flwr_compat.messages import CLIENT_APP_CRASHED, CLIENT_APP_RAISED, error_as_sent
 from flotilla.local.base import EngineGrid, addresses_of, partition_of
+from flotilla.local.groups import grouped
 from flotilla.local.shared import Segment, Slots, attach, detach
 from flotilla.local.start import prepare_workers
 from flotilla.local.worker import WANTED, WITHDRAWN, framed, unframed, work
@@ -46,6 +47,7 @@ class _Task:
     request: Message
     up: Segment
     down: list[_Down]
+    ends: bool = True  # a group of requests that were handed out together
     withdrawn: bool = False  # nobody waits for the reply
 
 
@@ -81,7 +83,8 @@ class PoolGrid(EngineGrid):
         self._slots = Slots()
         self._down: dict[int, _Down] = {}
         self._states: dict[int, bytes] = {}
-        self._queue: deque[Message] = deque()
+        self._queue: deque[list[Message]] = deque()  # groups that are handed out together
+        self._accepted: list[Message] = []
         self._replies: dict[str, Message] = {}
         code = {name: str(path) for name, path in (packages or {}).items()}
         self._settings = json.dumps(
@@ -115,7 +118,7 @@ class PoolGrid(EngineGrid):
 
     def accept(self, message: Message) -> None:
         """Queue the message; `push_messages` sets the workers on it."""
-        self._queue.append(message)
+        self._accepted.append(message)
 
     def forget(self) -> None:
         """Drop the nodes' states, which are kept here and not in the workers."""
@@ -124,6 +127,8 @@ class PoolGrid(EngineGrid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue messages and give every worker something to do."""
         ids = super().push_messages(messages)
+        accepted, self._accepted = self._accepted, []
+        self._queue += grouped(accepted, len(self._workers), self.directory)
         self._feed()
         return ids
 
@@ -139,7 +144,8 @@ class PoolGrid(EngineGrid):
     def withdraw(self, message_ids: Iterable[str]) -> None:
         """Take back requests: those not begun are not worked on, and the replies to the others are dropped."""
         unwanted = set(message_ids)
-        self._queue = deque(m for m in self._queue if m.metadata.message_id not in unwanted)
+        wanted = ([one for one in group if one.metadata.message_id not in unwanted] for group in self._queue)
+        self._queue = deque(group for group in wanted if group)
         for message_id in unwanted:
             self._replies.pop(message_id, None)
         for worker in self._workers:
@@ -174,10 +180,20 @@ class PoolGrid(EngineGrid):
         workers = free or self._workers  # who is still at what nobody waits for any more may be there for long
         for depth in range(_AHEAD):
             for worker in workers:
-                if len(self._queue) > depth * len(workers) and len(worker.tasks) <= depth:
-                    self._send(worker, self._queue.popleft())
+                if len(self._queue) > depth * len(workers) and sum(task.ends for task in worker.tasks) <= depth:
+                    group = self._queue.popleft()
+                    for number, request in enumerate(group):
+                        self._send(worker, request, together=0 if number else len(group), ends=request is group[-1])
 
-    def _send(self, worker: _Worker, request: Message) -> None:
+    def _send(self, worker: _Worker, request: Message, *, together: int, ends: bool) -> None:
+        """Hand a request out.
+
+        Args:
+            worker: to whom.
+            request: what.
+            together: of the first of a group, how many are in it.
+            ends: whether it is the last of its group.
+        """
         light, arrays = detach(request.content)
         places, down = {}, []
         for path, array in arrays.items():
@@ -198,10 +214,10 @@ class PoolGrid(EngineGrid):
                 "group": request.metadata.group_id,
                 "down": places,
                 "up": up.name,
-                "state": len(state),
+                "together": together,
             }
         ).encode()
-        worker.tasks.append(_Task(request=request, up=up, down=down))
+        worker.tasks.append(_Task(request=request, up=up, down=down, ends=ends))
         with suppress(OSError):  # it died while it had nothing to do; `_receive` finds the pipe closed and buries it
             worker.pipe.send_bytes(framed(head, state, light))
 
@@ -262,7 +278,7 @@ class PoolGrid(EngineGrid):
             self._replies[lost.request.metadata.message_id] = Message(
                 Error(CLIENT_APP_CRASHED, reason), reply_to=lost.request
             )
-        self._queue.extendleft(task.request for task in reversed(rest) if not task.withdrawn)
+        self._queue.extendleft([task.request] for task in reversed(rest) if not task.withdrawn)
         worker.pipe.close()
         self._workers[self._workers.index(worker)] = self._start()
 

@@ -45,6 +45,7 @@ def work(pipe: Connection, settings: str) -> None:
 
     make_importable({name: Path(path) for name, path in common["packages"].items()})
     from client_app.app import app
+    from client_app.side_by_side import expect, forget
 
     torch.set_num_threads(1)
     no_colours_into_pipes()
@@ -52,8 +53,21 @@ def work(pipe: Connection, settings: str) -> None:
     frames: SimpleQueue[bytes] = SimpleQueue()
     # What comes in is always read: if the parent and a worker both wrote more than a pipe holds, both would wait.
     Thread(target=_read, args=(pipe, frames), daemon=True).start()
-    while frame := frames.get():
-        pipe.send_bytes(_done(frame, app, common, attached))
+    while group := _next_group(frames):
+        asked = [_asked(frame, common, attached) for frame in group]
+        if len(asked) > 1:
+            expect([(request.content, context) for _, request, context in asked if request is not None])
+        for one in asked:
+            pipe.send_bytes(_answer(*one, app, attached))
+        forget()
+
+
+def _next_group(frames: SimpleQueue[bytes]) -> list[bytes]:
+    """The next requests that belong together; none at the end."""
+    group = [frames.get()]
+    while all(group) and len(group) < unframed(group[0])[0]["together"]:
+        group.append(frames.get())
+    return group if all(group) else []
 
 
 def _read(pipe: Connection, frames: SimpleQueue[bytes]) -> None:
@@ -66,7 +80,10 @@ def _read(pipe: Connection, frames: SimpleQueue[bytes]) -> None:
     frames.put(b"")
 
 
-def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached) -> bytes:
+def _asked(
+    frame: bytes, common: Mapping[str, Any], attached: Attached
+) -> tuple[dict[str, Any], Message | None, Context]:
+    """What a frame says, the request in it, and of whom it asks; no request where nobody waits for the reply."""
     head, state, light = unframed(frame)
     context = Context(
         run_id=1,
@@ -75,13 +92,19 @@ def _done(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached)
         state=from_bytes(state),
         run_config=common["run_config"],
     )
+    if attached.buffer(head["up"])[0] == WITHDRAWN:
+        return head, None, context
+    data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
+    request = Message(
+        content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]
+    )
+    return head, request, context
+
+
+def _answer(head: Mapping[str, Any], request: Message | None, context: Context, app: Any, attached: Attached) -> bytes:
     try:
-        if attached.buffer(head["up"])[0] == WITHDRAWN:
+        if request is None or attached.buffer(head["up"])[0] == WITHDRAWN:
             raise TimeoutError("withdrawn before it was begun")
-        data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
-        request = Message(
-            content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]
-        )
         answer, arrays = detach(app(request, context).content)
         up, places, end = attached.buffer(head["up"]), {}, 0
         for path, array in arrays.items():

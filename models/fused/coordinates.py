@@ -16,6 +16,7 @@ from models.fused.shapes import with_inputs
 from models.fused.structure import Affine, Convolution, Layer, Norm
 from models.fused.taps import Taps
 
+LINE = 16  # numbers in a cache line, where a tensor begins
 _ALL = slice(None)
 
 
@@ -49,8 +50,9 @@ class Coordinates:
             shape = tuple(parameter.detach()[used].shape)
             self._own[parameter] = end, shape, used
             end += prod(shape)
-        self.weights = torch.zeros(clients, end, dtype=like.dtype)
-        self.gradients = torch.zeros_like(self.weights)
+        # Every client's begin where those of one alone do, to a cache line: products' sums may depend on it.
+        apart = -(-end // LINE) * LINE
+        self.weights, self.gradients = (torch.zeros(clients, apart, dtype=like.dtype)[:, :end] for _ in range(2))
 
     def weight(self, parameter: Tensor) -> Tensor:
         """What is used of a parameter, of every client, [K, ...]: a view."""

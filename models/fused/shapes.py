@@ -43,3 +43,8 @@ def convolution_macs(layers: Sequence[Layer], input_shape: Sequence[int]) -> int
             taps = [Taps.of(layer, shape, side) for side in (0, 1)]
             total += len(layer.weight) * shape[0] * prod(tap.count * tap.outputs for tap in taps)
     return total
+
+
+def largest_outputs(layers: Sequence[Layer], input_shape: Sequence[int]) -> int:
+    """Numbers in the largest of the layers' inputs and outputs, of one example."""
+    return max(prod(shape) for _, shape in with_inputs(layers, input_shape))

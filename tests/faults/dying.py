@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 from unittest.mock import patch
 
+from flwr.app import Context, Message
+
 from flotilla.local import pool, worker
 from flotilla.local.pool import PoolGrid, _Worker
 from flotilla.local.shared import Attached
@@ -47,7 +49,7 @@ def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None
     """What the worker does instead of its own `work`: the same, as long as it lives."""
     from client_app.flat_sgd import FlatSGD
 
-    done, step = worker._done, FlatSGD.step
+    answer, step = worker._answer, FlatSGD.step
     steps = 0
 
     def counted(self: FlatSGD) -> None:
@@ -57,19 +59,20 @@ def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None
         if steps == 2:
             _die()
 
-    def dying(frame: bytes, app: Any, common: Mapping[str, Any], attached: Attached) -> bytes:
-        head = worker.unframed(frame)[0]
+    def dying(
+        head: Mapping[str, Any], request: Message | None, context: Context, app: Any, attached: Attached
+    ) -> bytes:
         if (head["node"], head["type"], head["group"]) != (address_of(victim), TRAIN, "1"):
-            return done(frame, app, common, attached)
+            return answer(head, request, context, app, attached)
         if sent is None:
             FlatSGD.step = counted  # type: ignore[method-assign]
-        reply = done(frame, app, common, attached)
+        reply = answer(head, request, context, app, attached)
         framed = len(reply).to_bytes(4, "big") + reply  # as the pipe sends it
         os.write(pipe.fileno(), framed[: len(framed) // 2 if sent == HALF else 0])
         _die()
         return reply
 
-    worker._done = dying
+    worker._answer = dying
     worker.work(pipe, settings)
 
 

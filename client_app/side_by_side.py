@@ -1,0 +1,235 @@
+"""Clients that a process is asked about one after the other, trained side by side: some networks of one shape as one.
+
+A step of a small network is setting up, not arithmetic, and one of several networks takes little longer. An engine with
+several requests in hand says so (`expect`); the first of them that is answered trains them all, and the others find
+what they have learnt. All else of a message is done when its turn comes.
+
+What a client learns is the same bit for bit. That is tried, not assumed: of each shape and number of clients the first
+are trained both ways, and where this machine's sums differ everybody is trained alone from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
+from time import perf_counter
+
+import torch
+from flwr.app import Array, Context, RecordDict
+from torch import Tensor
+
+from client_app.device import data_of, node_id, settings_of
+from client_app.fused_training import Learner, train_fused
+from client_app.model_cache import LocalModel
+from client_app.objectives.cross_entropy import absent_for
+from client_app.training import Trained
+from data import AUGMENTATIONS
+from models.algebra.plans import Plan
+from models.device import device_named
+from models.errors import SettingError
+from models.fused.shapes import largest_outputs
+from models.fused.structure import layers_of
+from models.networks.build import build_part, shape_of, submodel
+from models.networks.spec import NetworkSpec
+from models.randomness import torch_generator
+from models.recent import Recent
+from protocol import TrainRequest, WireError, Work, read_request
+from protocol.training_way import why_loop
+
+MOST = 8  # clients; more gain little
+# Numbers of the largest layer's outputs, of all clients together: what a core's own cache holds of float32.
+_NUMBERS = 1 << 18
+_PARAMETERS = 1 << 20  # of all clients together: what was learnt before its turn is kept until then
+# Whatever is wrong with another request is said when its turn comes.
+_ITS_OWN = (WireError, SettingError, ValueError, KeyError, OSError)
+_agree = Recent[Hashable, bool](128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    request: TrainRequest
+    state: Array
+    context: Context
+
+
+_Client = tuple[TrainRequest, Context]
+
+
+@dataclass(slots=True)
+class _Expected:
+    """Who will be asked, and what those who were trained before their turn have learnt, by nonce."""
+
+    asked: dict[str, _Asked] = field(default_factory=dict)
+    trained: dict[str, tuple[Tensor, Trained, float]] = field(default_factory=dict)
+
+
+_expected = _Expected()
+
+
+def most_together(content: RecordDict) -> int:
+    """How many clients that are asked for this may be trained side by side; 1 is each by itself.
+
+    Args:
+        content: a request to train; all that is read of it is checked when its turn comes.
+    """
+    try:
+        request, _ = read_request(TrainRequest, content)
+        return _most(request) if _plain(request) else 1
+    except _ITS_OWN:
+        return 1
+
+
+def expect(asked: Sequence[tuple[RecordDict, Context]]) -> None:
+    """Say whom this process will be asked about, besides those it was told before, until `forget`.
+
+    Args:
+        asked: requests to train, and where.
+    """
+    for content, context in asked:
+        try:
+            request, state = read_request(TrainRequest, content)
+            if _plain(request):
+                _expected.asked[request.nonce] = _Asked(request=request, state=state, context=context)
+        except _ITS_OWN:
+            continue
+
+
+def forget() -> None:
+    """Expect nobody any more."""
+    _expected.asked.clear()
+    _expected.trained.clear()
+
+
+def learner_of(request: TrainRequest, context: Context) -> Learner:
+    """What a client brings to its training: examples, draws, the classes that it lacks."""
+    data, objective = data_of(context, request.facts), request.objective.name
+    return Learner(
+        examples=data.train,
+        draws=torch_generator(request.seed, request.round_number, node_id(context), "batches"),
+        absent=absent_for(objective, request.network.classes, data.labels),
+    )
+
+
+def train(model: LocalModel, request: TrainRequest, context: Context) -> tuple[Trained, float]:
+    """Train what is loaded, and with it those who are expected and are like it.
+
+    Returns:
+        What it came to, and the seconds of it that were not spent in this call: less than 0 where some of them were
+        spent on others.
+    """
+    _expected.asked.pop(request.nonce, None)
+    if request.nonce in _expected.trained:
+        learnt, trained, seconds = _expected.trained.pop(request.nonce)
+        model.flat.copy_(learnt)
+        return trained, seconds
+    others = _others(request, context) if _expected.asked and _plain(request) else []
+    if not others:
+        return _alone(model, request, context), 0.0
+    began = perf_counter()
+    everybody = [(request, context), *((other.request, other.context) for other in others)]
+    flats = torch.stack([model.flat, *(_start(model, other) for other in others)])
+    if not _agree(_tried(request, everybody), partial(_try, model, flats, everybody)):
+        model.flat.copy_(flats[0])
+        return _alone(model, request, context), 0.0
+    found = _together(model, flats, everybody)
+    share = (perf_counter() - began) / len(found)
+    for other, learnt, trained in zip(others, flats[1:], found[1:], strict=True):
+        _expected.trained[other.request.nonce] = learnt, trained, share
+        del _expected.asked[other.request.nonce]
+    model.flat.copy_(flats[0])
+    return found[0], -share * len(others)
+
+
+def _others(request: TrainRequest, context: Context) -> list[_Asked]:
+    """Those that can be trained with a client: asked for the same part, as many steps of the same size."""
+    examples, wanted = len(data_of(context, request.facts).train), _same(request)
+    found = []
+    for asked in _expected.asked.values():
+        try:
+            if _same(asked.request) == wanted and len(data_of(asked.context, asked.request.facts).train) == examples:
+                found.append(asked)
+        except _ITS_OWN:
+            continue
+    return found[: _most(request) - 1]
+
+
+def _start(model: LocalModel, asked: _Asked) -> Tensor:
+    request, out = asked.request, torch.empty_like(model.flat)
+    model.cut(request.network, request.plan, asked.state, sliced=request.sliced, out=out)
+    return out
+
+
+def _together(
+    model: LocalModel, flats: Tensor, everybody: Sequence[_Client], work: Work | None = None
+) -> list[Trained]:
+    """Train clients side by side, from and in their flat vectors [K, P]."""
+    (request, context), network = everybody[0], model.side_by_side(len(everybody))
+    return train_fused(
+        network,
+        flats,
+        [learner_of(*one) for one in everybody],
+        request.optimiser,
+        work or request.work,
+        augmentation=AUGMENTATIONS[settings_of(context).augment],
+    )
+
+
+def _alone(model: LocalModel, request: TrainRequest, context: Context, work: Work | None = None) -> Trained:
+    """Train what is loaded."""
+    (trained,) = train_fused(
+        model.fused,
+        model.flat[None],
+        [learner_of(request, context)],
+        request.optimiser,
+        work or request.work,
+        augmentation=AUGMENTATIONS[settings_of(context).augment],
+    )
+    return trained
+
+
+def _try(model: LocalModel, flats: Tensor, everybody: Sequence[_Client]) -> bool:
+    """Whether clients learn side by side, in an epoch, what each learns alone, bit for bit."""
+    epoch = replace(everybody[0][0].work, local_epochs=1, local_steps=0)
+    learnt = flats.clone()
+    _together(model, learnt, everybody, epoch)
+    for row, start, one in zip(learnt, flats, everybody, strict=True):
+        model.flat.copy_(start)
+        _alone(model, *one, epoch)
+        if not torch.equal(model.flat, row):
+            return False
+    return True
+
+
+def _tried(request: TrainRequest, everybody: Sequence[_Client]) -> Hashable:
+    """What it depends on whether sums differ."""
+    examples = len(data_of(everybody[0][1], request.facts).train)
+    return shape_of(request.network, request.plan), request.work.batch_size, len(everybody), examples
+
+
+def _plain(request: TrainRequest) -> bool:
+    """Whether nothing of a device's memory, and no choice of its own, goes into what is trained."""
+    if request.clusters is not None or request.compressed is not None or request.dynamic_regulariser is not None:
+        return False
+    objective = request.objective.name
+    if why_loop(request.network, request.plan, request.work, objective, regularised=False):
+        return False
+    return device_named(request.work.device).type == "cpu"
+
+
+def _same(request: TrainRequest) -> Hashable:
+    """What has to be the same of clients side by side."""
+    shape = shape_of(request.network, request.plan)
+    return shape, request.work, request.optimiser, request.objective.name, request.seed, request.round_number
+
+
+def _most(request: TrainRequest) -> int:
+    return _most_of(request.network, request.plan, request.work.batch_size)
+
+
+@lru_cache(maxsize=128)
+def _most_of(network: NetworkSpec, plan: Plan, batch_size: int) -> int:
+    with torch.device("meta"):  # its numbers are of no interest
+        layers = layers_of(build_part(network, plan))
+    largest, parameters = largest_outputs(layers, network.input_shape), submodel(network, plan).numel
+    return max(1, min(MOST, _NUMBERS // (batch_size * largest), _PARAMETERS // parameters))

@@ -16,15 +16,15 @@ from functools import lru_cache, partial
 from time import perf_counter
 
 import torch
-from flwr.app import Array, Context, RecordDict
+from flwr.app import Array, ConfigRecord, Context, RecordDict
 from torch import Tensor
 
-from client_app.device import data_of, node_id, settings_of
+from client_app.device import data_of, node_id
 from client_app.fused_training import Learner, train_fused
 from client_app.model_cache import LocalModel
 from client_app.objectives.cross_entropy import absent_for
 from client_app.training import Trained
-from data import AUGMENTATIONS
+from data import Augmentation
 from models.algebra.plans import Plan
 from models.device import device_named
 from models.errors import SettingError
@@ -34,10 +34,11 @@ from models.networks.build import build_part, shape_of, submodel
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from models.recent import Recent
-from protocol import TrainRequest, WireError, Work, read_request
+from protocol import REQUEST, TrainRequest, WireError, read_request
 from protocol.training_way import why_loop
 
 MOST = 8  # clients; more gain little
+_TO_ONE = frozenset({"nonce", "counted", "codec_base", "secure"})  # what a request to train says to one device
 # Numbers of the largest layer's outputs, of all clients together: what a core's own cache holds of float32.
 _NUMBERS = 1 << 18
 _PARAMETERS = 1 << 20  # of all clients together: what was learnt before its turn is kept until then
@@ -65,6 +66,18 @@ class _Expected:
 
 
 _expected = _Expected()
+
+
+def likeness(content: RecordDict) -> Hashable:
+    """What requests to train say that ask several devices for the same: all but what is meant for one of them.
+
+    Read is nothing, only compared; None is no request.
+    """
+    fields = content.get(REQUEST)
+    if not isinstance(fields, ConfigRecord):
+        return None
+    said = ((name, tuple(value) if isinstance(value, list) else value) for name, value in fields.items())
+    return frozenset(one for one in said if one[0] not in _TO_ONE)
 
 
 def most_together(content: RecordDict) -> int:
@@ -111,8 +124,17 @@ def learner_of(request: TrainRequest, context: Context) -> Learner:
     )
 
 
-def train(model: LocalModel, request: TrainRequest, context: Context) -> tuple[Trained, float]:
+def train(
+    model: LocalModel, request: TrainRequest, context: Context, *, learner: Learner, augmentation: Augmentation | None
+) -> tuple[Trained, float]:
     """Train what is loaded, and with it those who are expected and are like it.
+
+    Args:
+        model: with the client's part in it; then with what it has learnt.
+        request: what is asked.
+        context: of whom.
+        learner: what the client brings to it.
+        augmentation: what happens to the images of a batch.
 
     Returns:
         What it came to, and the seconds of it that were not spent in this call: less than 0 where some of them were
@@ -125,14 +147,14 @@ def train(model: LocalModel, request: TrainRequest, context: Context) -> tuple[T
         return trained, seconds
     others = _others(request, context) if _expected.asked and _plain(request) else []
     if not others:
-        return _alone(model, request, context), 0.0
+        return _alone(model, request, learner, augmentation), 0.0
     began = perf_counter()
     everybody = [(request, context), *((other.request, other.context) for other in others)]
     flats = torch.stack([model.flat, *(_start(model, other) for other in others)])
-    if not _agree(_tried(request, everybody), partial(_try, model, flats, everybody)):
+    if not _agree(_tried(request, everybody), partial(_try, model, flats, everybody, augmentation)):
         model.flat.copy_(flats[0])
-        return _alone(model, request, context), 0.0
-    found = _together(model, flats, everybody)
+        return _alone(model, request, learner, augmentation), 0.0
+    found = _together(model, flats, everybody, augmentation)
     share = (perf_counter() - began) / len(found)
     for other, learnt, trained in zip(others, flats[1:], found[1:], strict=True):
         _expected.trained[other.request.nonce] = learnt, trained, share
@@ -161,41 +183,33 @@ def _start(model: LocalModel, asked: _Asked) -> Tensor:
 
 
 def _together(
-    model: LocalModel, flats: Tensor, everybody: Sequence[_Client], work: Work | None = None
+    model: LocalModel, flats: Tensor, everybody: Sequence[_Client], augmentation: Augmentation | None
 ) -> list[Trained]:
     """Train clients side by side, from and in their flat vectors [K, P]."""
-    (request, context), network = everybody[0], model.side_by_side(len(everybody))
-    return train_fused(
-        network,
-        flats,
-        [learner_of(*one) for one in everybody],
-        request.optimiser,
-        work or request.work,
-        augmentation=AUGMENTATIONS[settings_of(context).augment],
-    )
+    (request, _), learners = everybody[0], [learner_of(*one) for one in everybody]
+    network = model.side_by_side(len(everybody))
+    return train_fused(network, flats, learners, request.optimiser, request.work, augmentation=augmentation)
 
 
-def _alone(model: LocalModel, request: TrainRequest, context: Context, work: Work | None = None) -> Trained:
+def _alone(model: LocalModel, request: TrainRequest, learner: Learner, augmentation: Augmentation | None) -> Trained:
     """Train what is loaded."""
     (trained,) = train_fused(
-        model.fused,
-        model.flat[None],
-        [learner_of(request, context)],
-        request.optimiser,
-        work or request.work,
-        augmentation=AUGMENTATIONS[settings_of(context).augment],
+        model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
     )
     return trained
 
 
-def _try(model: LocalModel, flats: Tensor, everybody: Sequence[_Client]) -> bool:
+def _try(model: LocalModel, flats: Tensor, everybody: Sequence[_Client], augmentation: Augmentation | None) -> bool:
     """Whether clients learn side by side, in an epoch, what each learns alone, bit for bit."""
-    epoch = replace(everybody[0][0].work, local_epochs=1, local_steps=0)
+    short = [
+        (replace(request, work=replace(request.work, local_epochs=1, local_steps=0)), context)
+        for request, context in everybody
+    ]
     learnt = flats.clone()
-    _together(model, learnt, everybody, epoch)
-    for row, start, one in zip(learnt, flats, everybody, strict=True):
+    _together(model, learnt, short, augmentation)
+    for row, start, (request, context) in zip(learnt, flats, short, strict=True):
         model.flat.copy_(start)
-        _alone(model, *one, epoch)
+        _alone(model, request, learner_of(request, context), augmentation)
         if not torch.equal(model.flat, row):
             return False
     return True

@@ -29,7 +29,6 @@ from protocol.requests import (
     TrainRequest,
     Work,
     bytes_in,
-    likeness,
     read_request,
 )
 from protocol.statistics_request import StatisticsRequest
@@ -77,7 +76,6 @@ __all__ = [
     "escaped",
     "id_of_address",
     "keep_large_buffers",
-    "likeness",
     "quoted",
     "read_request",
     "record_of",

@@ -7,11 +7,11 @@ compressed way down) is None here and absent there. How these records cross the 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, RecordDict
 
 from models.algebra.plans import Plan
 from models.networks.spec import NetworkSpec
@@ -26,7 +26,6 @@ FACTS, LOSSES, GRADIENTS = "query.facts", "query.losses", "query.gradients"
 # Records of a request: our fields, and the flat state. A record "config" is the caller's of `start`, for clients of
 # their own; nothing here reads it.
 REQUEST, ARRAYS, STATE = "request", "arrays", "state"
-_TO_ONE = frozenset({"nonce", "counted", "codec_base"})  # what a request to train says to one device
 
 Scalar = bool | int | float | str
 
@@ -312,18 +311,6 @@ def read_request(kind: type[_Request], content: RecordDict) -> tuple[_Request, A
     except WireError as error:
         raise WireError(f"unreadable request: {error}") from None
     return request, arrays[STATE]
-
-
-def likeness(content: RecordDict) -> Hashable:
-    """What requests to train say that ask several devices for the same: all but what is meant for one of them.
-
-    Read is nothing, only compared; None is no request.
-    """
-    fields = content.get(REQUEST)
-    if not isinstance(fields, ConfigRecord):
-        return None
-    said = ((name, tuple(value) if isinstance(value, list) else value) for name, value in fields.items())
-    return frozenset(one for one in said if one[0] not in _TO_ONE)
 
 
 def bytes_in(content: RecordDict) -> int:

@@ -92,12 +92,14 @@ class LocalGrid(EngineGrid):
         self._faults = faults
         self._pending: dict[str, Message] = {}
         self._together: dict[str, list[Message]] = {}  # id → the requests that it may be trained with
+        self._said = False  # whether the ClientApp was told to expect some
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Keep the messages, and see which are alike."""
         ids = list(super().push_messages(messages))
-        forget()
-        self._together.clear()
+        if self._said:
+            forget()
+        self._together, self._said = {}, False
         if len(ids) > 1:
             for group in grouped([self._pending[one] for one in ids], 1, self.directory):
                 self._together |= {one.metadata.message_id: group for one in group if len(group) > 1}
@@ -148,6 +150,7 @@ class LocalGrid(EngineGrid):
         """Say that all of a group are going to be asked, when it is the first one's turn."""
         for one in group:
             self._together.pop(one.metadata.message_id, None)
+        self._said = True
         here = [one for one in group if one is first or one.metadata.message_id in self._pending]
         expect([(one.content, self._nodes[one.metadata.dst_node_id]) for one in here])
 

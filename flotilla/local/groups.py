@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from flwr.app import Message
 
-from client_app.side_by_side import most_together
+from client_app.side_by_side import likeness, most_together
 from flotilla.local.base import partition_of
-from protocol import TRAIN, likeness
+from protocol import TRAIN
 
 if TYPE_CHECKING:
     from strategies.exchange.fleet import Directory

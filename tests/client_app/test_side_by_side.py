@@ -1,0 +1,188 @@
+"""Clients that an engine asks one after the other learn side by side what each learns alone, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from client_app import fused_training, side_by_side
+from flotilla.local import grid as local_grid
+from flotilla.local import pool
+from flotilla.local.pool import PoolGrid
+from models.recent import Recent
+from protocol import TRAIN, Scalar
+from server_app.run import Run
+from tests.support import Outcome, Player, configured, trains, without
+
+CNN: dict[str, Scalar] = {"model": "cnn", "widths": "8, 12", "batch_size": 16}
+# What goes into a client's training, one by one.
+CASES: dict[str, dict[str, Scalar]] = {
+    "mlp": {},
+    "cnn": CNN,
+    "numbers that fill no cache line": {"model": "cnn", "widths": "7, 11", "batch_size": 5, "scaler": "on"},
+    "classes that some lack": {"partition": "dirichlet-balanced", "dirichlet_alpha": 0.1},
+    "augmentation": CNN | {"augment": "crop-flip"},
+    "steps": {"local_steps": 3},
+    "FedProx": {"method": "fedprox", "fedprox_mu": 0.1},
+    "windows that move": {"method": "fedrolex"},
+    "utility, which asks for losses": {"selection": "utility"},
+    "secure sums": {"secure_aggregation": True, "tiers": "a:1", "min_cover": 3, "heterofl_label_rows": False},
+    "a codec that draws": {"codec": "qsgd"},
+}
+SMALL: dict[str, Any] = {"batch_size": 16, "num_clients": 8, "tiers": "a:1, b:1/2"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known() -> Iterator[None]:
+    """Of no shape it is known whether its sums differ, neither before a test nor after it."""
+    with patch.object(side_by_side, "_agree", Recent(128)):
+        yield
+
+
+@contextmanager
+def noted() -> Iterator[list[int]]:
+    """How many clients each training was of."""
+    sizes, train = list[int](), fused_training.train_fused
+
+    def note(network: Any, flats: Any, *args: Any, **named: Any) -> Any:
+        sizes.append(len(flats))
+        return train(network, flats, *args, **named)
+
+    with patch.object(side_by_side, "train_fused", note):
+        yield sizes
+
+
+def singly(messages: Sequence[Message], *_: object) -> list[list[Message]]:
+    """Every message by itself."""
+    return [[message] for message in messages]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Every client is trained by itself."""
+    with patch.object(local_grid, "grouped", singly), patch.object(pool, "grouped", singly):
+        yield
+
+
+def told(outcome: Outcome) -> list[object]:
+    """What a run says of its rounds but for times."""
+    return [[row[key] for key in ("train_loss", "train_accuracy", "accepted", "rejected")] for row in outcome.rows]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_is_the_same_bit_for_bit(case: str, play: Player) -> None:
+    keys = SMALL | CASES[case]
+    with noted() as sizes:
+        found = play(**keys)
+    with noted() as singles, alone():
+        wanted = play(**keys)
+    assert max(sizes) > 1 == max(singles)
+    assert found.hash == wanted.hash
+    assert told(found) == told(wanted)
+
+
+def test_over_processes_too(tmp_path: Path, play: Player) -> None:
+    keys = SMALL | CNN
+    config = configured(**keys, run_dir=str(tmp_path / "pool"))
+    with PoolGrid(config.flat, config.num_clients, 2) as grid:
+        Run(config, grid, write=list[str]().append).execute()
+    found = Outcome(tmp_path / "pool", {}, [])
+    with alone():
+        assert found.hash == play(**keys).hash
+
+
+def test_where_sums_differ_everybody_is_trained_alone(play: Player) -> None:
+    tried = list[int]()
+
+    def differ(_: object, flats: Sequence[object], *__: object) -> bool:
+        tried.append(len(flats))
+        return False
+
+    with patch.object(side_by_side, "_try", differ), noted() as sizes:
+        found = play(**SMALL | CNN)
+    assert set(sizes) == {1}
+    assert tried
+    assert min(tried) > 1
+    with alone():
+        assert found.hash == play(**SMALL | CNN).hash
+
+
+def test_a_client_without_a_reply_costs_the_others_nothing(play: Player) -> None:
+    with alone():
+        wanted = play(without(2), **SMALL)
+    assert play(without(2), **SMALL).hash == wanted.hash
+
+
+def test_what_is_wrong_with_one_is_said_in_its_turn(play: Player) -> None:
+    """Its data cannot be read: the others of its group are trained, and its own reply is the error."""
+    from client_app import device, handlers
+
+    read = device.data_of
+
+    def broken(context: Any, facts: str = "") -> Any:
+        if context.node_config["partition-id"] == 3:
+            raise OSError("unreadable")
+        return read(context, facts)
+
+    with patch.object(handlers, "data_of", broken), patch.object(side_by_side, "data_of", broken):
+        found = play(**SMALL, quorum=0.5, num_server_rounds=1)
+        with alone():
+            wanted = play(**SMALL, quorum=0.5, num_server_rounds=1)
+    assert found.hash == wanted.hash
+    assert {one["node"] for one in found.rejected} == {3}
+
+
+def test_seconds_are_shared_out(play: Player) -> None:
+    """Whoever trains the others too says no more than its share, and nobody says less than nothing."""
+    seconds: dict[int, float] = {}
+
+    def note(request: Message, reply: Message) -> list[Message]:
+        if trains(request):
+            seconds[request.metadata.dst_node_id] = float(reply.content["metrics"]["seconds"])  # type: ignore[arg-type]
+        return [reply]
+
+    play(note, **SMALL | CNN, local_epochs=4)
+    assert len(seconds) == 8
+    assert 0 < min(seconds.values()) < max(seconds.values()) < 8 * min(seconds.values())
+
+
+def test_what_cannot_be_read_is_trained_with_nobody() -> None:
+    for content in (RecordDict(), RecordDict({"request": ConfigRecord({"version": 1, "nonce": "x"})})):
+        assert side_by_side.most_together(content) == 1
+        side_by_side.expect([(content, None)])  # type: ignore[list-item]
+    assert not side_by_side._expected.asked
+    assert side_by_side.likeness(RecordDict()) is None
+
+
+def test_wide_networks_are_trained_alone(play: Player) -> None:
+    """What has too many parameters to be kept until its turn comes, or outgrows a core's cache side by side."""
+    cases: list[dict[str, Scalar]] = [
+        {"widths": "500, 500, 500"},
+        {"model": "cnn", "widths": "64, 8", "batch_size": 64},
+    ]
+    for keys in cases:
+        with noted() as sizes:
+            play(**SMALL | keys | {"tiers": "a:1", "num_server_rounds": 1})
+        assert set(sizes) == {1}
+
+
+def test_messages_are_grouped_where_the_first_of_them_stood() -> None:
+    from flotilla.local.groups import grouped
+
+    def message(number: int, said: int, kind: str = TRAIN) -> Message:
+        one = Message(RecordDict({"request": ConfigRecord({"rate": said, "nonce": f"{number}"})}), 1000, kind)
+        one.metadata.__dict__["_message_id"] = f"{number}"
+        return one
+
+    messages = [message(i, said) for i, said in enumerate([1, 2, 1, 1, 2, 1, 1])] + [message(7, 1, "evaluate.part")]
+    with patch("flotilla.local.groups.most_together", lambda content: 3):
+        found = [[one.metadata.message_id for one in group] for group in grouped(messages, 2, None)]
+        whole = [[one.metadata.message_id for one in group] for group in grouped(messages, 1, None)]
+    assert found == [["0", "2", "3"], ["1"], ["4"], ["5", "6"], ["7"]]
+    assert whole == [["0", "2", "3"], ["1", "4"], ["5", "6"], ["7"]]

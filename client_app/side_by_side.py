@@ -238,11 +238,12 @@ def _same(request: TrainRequest) -> Hashable:
 
 
 def _most(request: TrainRequest) -> int:
-    return _most_of(request.network, request.plan, request.work.batch_size)
+    return most_of(request.network, request.plan, request.work.batch_size)
 
 
 @lru_cache(maxsize=128)
-def _most_of(network: NetworkSpec, plan: Plan, batch_size: int) -> int:
+def most_of(network: NetworkSpec, plan: Plan, batch_size: int) -> int:
+    """How many clients of a part may be trained side by side; where backward passes of its own cover it."""
     with torch.device("meta"):  # its numbers are of no interest
         layers = layers_of(build_part(network, plan))
     largest, parameters = largest_outputs(layers, network.input_shape), submodel(network, plan).numel

@@ -128,12 +128,13 @@ def of_training(network: NetworkSpec = RESNET_18, examples: int = 50, batch_size
     own = examples_of(network, examples, 0)
     count = len(tiers) * -(-examples // batch_size)
 
-    def train(way: Callable[[TierSteps, Split, torch.Generator], None]) -> None:
+    def train(way: Callable[[TierSteps, tuple[Split, torch.Generator]], None]) -> None:
         for tier in tiers:
-            way(tier, own, torch_generator(0, 0, "bench", "batches"))
+            way(tier, (own, torch_generator(0, 0, "bench", "batches")))
 
     columns = {}
-    for name, way in {"ours": TierSteps.ours, "bare loop": TierSteps.eager}.items():
+    ways = {"ours": lambda tier, one: tier.ours([one]), "bare loop": lambda tier, one: tier.eager(*one)}
+    for name, way in ways.items():
         train(way)  # fills caches
         columns[name] = times_of(partial(train, way))
     return f"**training**: an optimiser step of five tiers of the ResNet, of {count}\n\n{text_of(columns, count)}"

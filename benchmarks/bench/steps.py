@@ -2,13 +2,14 @@
 
 Both do the same optimiser steps on the same examples, in the same processes of one thread and in turns. The bare loop
 is what one would write by hand: `torch.optim.SGD` over the tier's network, `clip_grad_norm_`, cross entropy. Ours is
-what the ClientApp calls between reading a request and encoding its reply.
+what the ClientApp calls between reading a request and encoding its reply, of as many clients side by side as the local
+engine hands to a process together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from benchmarks.bench.workers import Share, workers
 from client_app.fused_training import Learner, train_fused
 from client_app.model_cache import LocalModel
+from client_app.side_by_side import most_of
 from client_app.training import train
 from data import Split, batches
 from models.algebra.plans import Plan
@@ -43,6 +45,7 @@ class Round:
         examples: of a client.
         work: epochs and batch size.
         optimiser: the rule.
+        processes: that share it.
     """
 
     network: str
@@ -51,24 +54,43 @@ class Round:
     examples: int
     work: Work
     optimiser: Optimiser
+    processes: int = 1
 
 
 def in_turns(asked: Round, processes: int, turns: int) -> list[tuple[float, float]]:
     """Wall seconds of rounds of ours and of the bare loop, in turns."""
-    with workers(_train, asked, processes, ways=(EAGER, OURS)) as made:
+    with workers(_train, replace(asked, processes=processes), processes, ways=(EAGER, OURS)) as made:
         return [(made.round(OURS), made.round(EAGER)) for _ in range(turns)]
 
 
 def _train(share: Share, asked: Round) -> None:
     tiers = [TierSteps(asked, rate) for rate in asked.rates]
-    ways: dict[str, Callable[[TierSteps, Split, torch.Generator], None]] = {
-        EAGER: TierSteps.eager,
-        OURS: TierSteps.ours,
-    }
+    groups = _groups(asked, tiers)
+
+    def examples(client: int) -> Split:
+        return examples_of(tiers[0].spec, asked.examples, client)
+
+    def draws(client: int) -> torch.Generator:
+        return torch_generator(0, client, "bench", "batches")
+
     for way in share.rounds():
-        for client in share.clients(asked.clients):
-            draws = torch_generator(0, client, "bench", "batches")
-            ways[way](tiers[client % len(tiers)], examples_of(tiers[0].spec, asked.examples, client), draws)
+        if way == EAGER:
+            for client in share.clients(asked.clients):
+                tiers[client % len(tiers)].eager(examples(client), draws(client))
+        else:
+            for group in share.clients(len(groups)):
+                together = [(examples(client), draws(client)) for client in groups[group]]
+                tiers[groups[group][0] % len(tiers)].ours(together)
+
+
+def _groups(asked: Round, tiers: Sequence[TierSteps]) -> list[range]:
+    """Clients in groups, as the local engine hands them out (`flotilla.local.groups`)."""
+    found = []
+    for number, tier in enumerate(tiers):
+        members = range(number, asked.clients, len(tiers))
+        size = min(tier.most, -(-len(members) // asked.processes))
+        found += [members[start : start + size] for start in range(0, len(members), size)]
+    return sorted(found, key=lambda members: members[0])
 
 
 def examples_of(spec: NetworkSpec, count: int, client: int) -> Split:
@@ -89,6 +111,7 @@ class TierSteps:
         module: what the bare loop trains.
         model: what the ClientApp trains.
         start: the state that both begin from, flat.
+        most: clients that are trained side by side.
     """
 
     def __init__(self, asked: Round, rate: Fraction) -> None:
@@ -98,6 +121,8 @@ class TierSteps:
         self.module = build_part(self.spec, self._plan)
         self.model = LocalModel(self.spec, self._plan, _CPU)
         self.start = torch.cat([tensor.reshape(-1) for tensor in self._start.values()])
+        self._loop = why_loop(self.spec, self._plan, asked.work, "cross-entropy", regularised=False)
+        self.most = 1 if self._loop else most_of(self.spec, self._plan, asked.work.batch_size)
 
     def eager(self, examples: Split, draws: torch.Generator) -> None:
         """The bare loop."""
@@ -115,19 +140,18 @@ class TierSteps:
                 nn.utils.clip_grad_norm_(self.module.parameters(), rule.clip_norm)
             sgd.step()
 
-    def ours(self, examples: Split, draws: torch.Generator) -> None:
-        """What the ClientApp does, by the way of training that it chooses."""
-        self.model.flat.copy_(self.start)
-        if why_loop(self.spec, self._plan, self._asked.work, "cross-entropy", regularised=False):
-            self._by_loop(examples, draws)
+    def ours(self, clients: Sequence[tuple[Split, torch.Generator]]) -> None:
+        """What the ClientApp does, by the way of training that it chooses, with examples and draws of each client."""
+        if self._loop:
+            for examples, draws in clients:
+                self.model.flat.copy_(self.start)
+                self._by_loop(examples, draws)
             return
-        train_fused(
-            self.model.fused,
-            self.model.flat[None],
-            [Learner(examples=examples, draws=draws)],
-            self._asked.optimiser,
-            self._asked.work,
-        )
+        flats = self.start.repeat(len(clients), 1)
+        network = self.model.fused if len(clients) == 1 else self.model.side_by_side(len(clients))
+        learners = [Learner(examples=examples, draws=draws) for examples, draws in clients]
+        train_fused(network, flats, learners, self._asked.optimiser, self._asked.work)
+        self.model.flat.copy_(flats[-1])
 
     def _by_loop(self, examples: Split, draws: torch.Generator) -> None:
         work, module = self._asked.work, self.model.module

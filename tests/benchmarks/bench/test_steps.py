@@ -32,6 +32,10 @@ def test_both_ways_learn_the_same(network: str) -> None:
     )
     tier, examples = TierSteps(asked, Fraction(1, 2)), examples_of(spec, 20, 0)
     tier.eager(examples, torch_generator(0, 0, "bench", "batches"))
-    tier.ours(examples, torch_generator(0, 0, "bench", "batches"))
+    tier.ours([(examples, torch_generator(0, 0, "bench", "batches"))])
     theirs = torch.cat([tensor.reshape(-1) for tensor in tier.module.state_dict().values()])
     assert (tier.model.flat - theirs).norm() <= 1e-3 * (theirs - tier.start).norm()
+    learnt = tier.model.flat.clone()
+    if not looped:  # two side by side are as one alone
+        tier.ours([(examples, torch_generator(0, 0, "bench", "batches")) for _ in range(2)])
+        assert torch.equal(tier.model.flat, learnt)

@@ -1,13 +1,15 @@
 """Local training with backward passes of their own (`models.fused`), of some clients at once.
 
 The same steps as `client_app.training.train` takes: the same batches in the same order, the same objective and rule;
-sums are made in another order, so weights agree to the order of float32. Clients are computed side by side and each as
-if it were alone.
+sums are made in another order, so weights agree to the order of float32. Clients are computed side by side wherever
+their next batches have one size, and each as if it were alone, bit for bit. That is tried and not assumed: the first
+step of every number of clients and examples is taken both ways, and where this machine's sums differ, each is computed
+alone from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -23,6 +25,7 @@ from models.fused.layers import one_hot
 from models.fused.network import FusedNetwork
 from protocol import Optimiser, Work
 
+Networks = Callable[[int], FusedNetwork]  # one network of so many clients, in one memory
 _AT_ONCE = 1 << 20  # numbers of the inputs that are picked at once
 
 
@@ -43,7 +46,7 @@ class Learner:
 
 @torch.inference_mode()
 def train_fused(
-    network: FusedNetwork,
+    networks: Networks,
     flats: Tensor,
     learners: Sequence[Learner],
     optimiser: Optimiser,
@@ -54,72 +57,162 @@ def train_fused(
     """Train a network of some clients in place.
 
     Args:
-        network: of as many clients.
+        networks: of as many clients, and of fewer where they have not the same number of examples.
         flats: their parameters, a flat vector each [K, P]: what they begin from, and then what they have learnt.
-        learners: the clients; their batches must be of the same sizes.
+        learners: the clients.
         optimiser: settings of this round's SGD.
         work: epochs or steps, batch size.
         augmentation: what happens to the images of a batch; None is nothing.
     """
-    own, absent = network.coordinates, _absent(learners, network.classes)
+    network = networks(len(learners))
+    own = network.coordinates
     own.read(flats)
-    rule = FlatSGD(own.weights, own.gradients, optimiser)
-    said = _Said(work.measure.squared_loss)
-    computing = 0.0
-    for x, y in _batches(network, learners, work, augmentation):
+    clients = [
+        _Client(network, weights, learner, optimiser, work, augmentation)
+        for weights, learner in zip(own.weights, learners, strict=True)
+    ]
+    while some := _next(clients, work.batch_size):
         began = perf_counter()
-        step = network.of(y.shape[2])
-        step.inputs.copy_(x)
-        logs = step.differentiate(y, absent)
-        rule.step()
-        said.add(logs, y)
-        computing += perf_counter() - began
-    trained = said.trained(len(learners), computing / len(learners))
-    flats.mul_(rule.untouched)
+        used = network if len(some) == len(clients) else networks(len(some))
+        for client, logs, gradient in _differentiated(used, networks, some):
+            client.learn(logs, gradient)
+        share = (perf_counter() - began) / len(some)
+        for client in some:
+            client.computing += share
+    for row, client in zip(flats, clients, strict=True):
+        row.mul_(client.rule.untouched)
     own.write(own.weights, flats)
-    return trained
+    return [client.said.trained(client.computing) for client in clients]
+
+
+class _Client:
+    """A client under way.
+
+    Attributes:
+        weights: its parameters, of those coordinates that a step moves [P'].
+        rule: its optimiser.
+        absent: bool [classes, 1], classes whose logits count as 0; None is none.
+        x, y: the next batch [..., B] and its one-hot labels [classes, B].
+        size: B; 0 after the last one.
+        said: what its steps came to.
+        computing: seconds.
+    """
+
+    def __init__(
+        self,
+        network: FusedNetwork,
+        weights: Tensor,
+        learner: Learner,
+        optimiser: Optimiser,
+        work: Work,
+        augmentation: Augmentation | None,
+    ) -> None:
+        self.weights, self.rule = weights, FlatSGD(weights, optimiser)
+        self.absent = None if learner.absent is None else learner.absent.unsqueeze(1)
+        self.said, self.computing = _Said(work.measure.squared_loss), 0.0
+        self._batches = _batches(network, learner, work, augmentation)
+        self._advance()
+
+    def learn(self, logs: Tensor, gradient: Tensor) -> None:
+        """Take the step of the batch, and turn to the next one.
+
+        Args:
+            logs: logarithms of the probabilities [classes, B].
+            gradient: of the weights, written over.
+        """
+        self.rule.step(gradient)
+        self.said.add(logs, self.y)
+        self._advance()
+
+    def _advance(self) -> None:
+        following = next(self._batches, None)
+        if following is None:
+            self.size = 0
+        else:
+            self.x, self.y = following
+            self.size = self.y.shape[1]
+
+
+def _next(clients: Sequence[_Client], usual: int) -> list[_Client]:
+    """Who takes the next step: those whose batches are the shortest or longest first, so that the others stay together.
+
+    None is left at the end.
+    """
+    sizes = [client.size for client in clients]
+    size = next((size for size in sizes if size not in (0, usual)), usual)
+    return [client for client, own in zip(clients, sizes, strict=True) if own == size]
+
+
+def _differentiated(
+    network: FusedNetwork, networks: Networks, some: Sequence[_Client]
+) -> Iterator[tuple[_Client, Tensor, Tensor]]:
+    """Clients, whose next batches have one size, with logarithms of the probabilities and the gradient of each.
+
+    Each is to be used before the next one is asked for.
+
+    Args:
+        network: of as many clients.
+        networks: of others.
+        some: the clients.
+    """
+    size = some[0].size
+    if len(some) == 1 or network.as_alone.get(size):
+        yield from zip(some, *_gradients(network, some), strict=True)
+        return
+    tried = None if size in network.as_alone else _gradients(network, some)
+    alone, same = networks(1), True
+    for i, client in enumerate(some):
+        logs, gradients = _gradients(alone, [client])
+        if tried is not None:
+            same = same and torch.equal(tried[0][i], logs[0]) and torch.equal(tried[1][i], gradients[0])
+        yield client, logs[0], gradients[0]
+    network.as_alone.setdefault(size, same)
+
+
+def _gradients(network: FusedNetwork, some: Sequence[_Client]) -> tuple[Tensor, Tensor]:
+    """Logarithms of the probabilities [K, classes, B] and gradients [K, P'] of clients side by side."""
+    wanted = some[0].y[None] if len(some) == 1 else torch.stack([client.y for client in some])
+    absent, step = _absent(some, network.classes), network.of(some[0].size)
+    for row, weights, client in zip(step.rows, network.coordinates.weights, some, strict=True):
+        row.copy_(client.x)
+        if weights.data_ptr() != client.weights.data_ptr():
+            weights.copy_(client.weights)
+    return step.differentiate(wanted, absent), network.coordinates.gradients
 
 
 def _batches(
-    network: FusedNetwork, learners: Sequence[Learner], work: Work, augmentation: Augmentation | None
+    network: FusedNetwork, learner: Learner, work: Work, augmentation: Augmentation | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs [K, ..., B] and one-hot labels [K, classes, B] of every step.
+    """Inputs [..., B] and one-hot labels [classes, B] of every step.
 
     Without augmentation the examples of many steps are picked at once: picking costs as much for a few as for many.
     """
-    wanted = [one_hot(one.examples.labels, network.classes, network.coordinates.weights) for one in learners]
-    orders = [
-        batches(len(one.examples.labels), work.batch_size, one.draws, work.local_epochs, work.local_steps)
-        for one in learners
-    ]
-    examples = _AT_ONCE // prod(network.input_shape)
-    largest = min(work.batch_size, max(len(one.examples.labels) for one in learners))
-    at_once = 1 if augmentation is not None else max(1, examples // max(1, largest))
-    steps = zip(*orders, strict=True)
+    labels, held, draws = learner.examples.labels, learner.examples.held, learner.draws
+    wanted = one_hot(labels, network.classes, network.coordinates.weights)
+    steps = batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps)
+    largest = max(1, min(work.batch_size, len(labels)))
+    at_once = 1 if augmentation is not None else max(1, _AT_ONCE // prod(network.input_shape) // largest)
     while group := list(islice(steps, at_once)):
-        picked, labels = [], []
-        for one, own, rows in zip(learners, wanted, zip(*group, strict=True), strict=True):
-            every = torch.cat(rows)
-            x = one.examples.held.index_select(0, every)
-            picked.append((x if augmentation is None else augmentation(x, one.draws)).movedim(0, -1))
-            labels.append(own.index_select(0, every).t())
-        inputs, classes = torch.stack(picked), torch.stack(labels)
+        every = torch.cat(group)
+        x = held.index_select(0, every)
+        inputs = (x if augmentation is None else augmentation(x, draws)).movedim(0, -1)
+        classes = wanted.index_select(0, every).t().contiguous()
         end = 0
         for rows in group:
-            begin, end = end, end + len(rows[0])
-            yield inputs[..., begin:end], classes[..., begin:end]
+            begin, end = end, end + len(rows)
+            yield inputs[..., begin:end], classes[:, begin:end]
 
 
-def _absent(learners: Sequence[Learner], classes: int) -> Tensor | None:
-    """Absent classes of all clients, bool [K, classes, 1]; None where nobody lacks any."""
-    if all(one.absent is None for one in learners):
+def _absent(some: Sequence[_Client], classes: int) -> Tensor | None:
+    """Absent classes of some clients, bool [K, classes, 1]; None where nobody lacks any."""
+    if all(client.absent is None for client in some):
         return None
-    nothing = torch.zeros(classes, dtype=torch.bool)
-    return torch.stack([nothing if one.absent is None else one.absent for one in learners]).unsqueeze(2)
+    nothing = torch.zeros(classes, 1, dtype=torch.bool)
+    return torch.stack([nothing if client.absent is None else client.absent for client in some])
 
 
 class _Said:
-    """What the steps came to. Looked at now and then, since that costs as much for a few examples as for many.
+    """What a client's steps came to. Looked at now and then, since that costs as much for a few examples as for many.
 
     Args:
         squared: whether the mean of squared losses is asked for.
@@ -132,7 +225,7 @@ class _Said:
         self._right: list[Tensor] = []
 
     def add(self, logs: Tensor, wanted: Tensor) -> None:
-        """Take a step: logarithms of the probabilities and one-hot labels [K, classes, B]."""
+        """Take a step: logarithms of the probabilities and one-hot labels [classes, B]."""
         self._new.append((logs, wanted))
         self._steps += 1
         self._numbers += logs.numel()
@@ -140,26 +233,23 @@ class _Said:
             self._look()
 
     def _look(self) -> None:
-        logs, wanted = (torch.cat(parts, 2) for parts in zip(*self._new, strict=True))
-        self._losses.append(logs.mul(wanted).sum(1).neg_())
-        self._right.append(logs.argmax(1) == wanted.argmax(1))
+        logs, wanted = (torch.cat(parts, 1) for parts in zip(*self._new, strict=True))
+        self._losses.append(logs.mul(wanted).sum(0).neg_())
+        self._right.append(logs.argmax(0) == wanted.argmax(0))
         self._new, self._numbers = [], 0
 
-    def trained(self, clients: int, computing: float) -> list[Trained]:
-        """For every client, with so many seconds each."""
+    def trained(self, computing: float) -> Trained:
+        """What they came to, in so many seconds."""
         if self._new:
             self._look()
         if not self._steps:
             square = 0.0 if self._squared else None
-            return [Trained(loss=0.0, accuracy=0.0, steps=0, seconds_computing=0.0, loss_square=square)] * clients
-        losses, right = torch.cat(self._losses, 1), torch.cat(self._right, 1)
-        return [
-            Trained(
-                loss=own.mean(dtype=torch.float64).item(),
-                accuracy=hits.double().mean().item(),
-                steps=self._steps,
-                seconds_computing=computing,
-                loss_square=own.square().mean().item() if self._squared else None,
-            )
-            for own, hits in zip(losses, right, strict=True)
-        ]
+            return Trained(loss=0.0, accuracy=0.0, steps=0, seconds_computing=0.0, loss_square=square)
+        losses, right = torch.cat(self._losses), torch.cat(self._right)
+        return Trained(
+            loss=losses.mean(dtype=torch.float64).item(),
+            accuracy=right.double().mean().item(),
+            steps=self._steps,
+            seconds_computing=computing,
+            loss_square=losses.square().mean().item() if self._squared else None,
+        )

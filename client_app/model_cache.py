@@ -7,7 +7,7 @@ and encoding it are then one operation each, and nothing is allocated per client
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from math import sqrt
 
 import torch
@@ -18,21 +18,19 @@ from models.adapters.frozen import written_tensors
 from models.adapters.own import begin_own, own_tensors
 from models.algebra.plans import Plan
 from models.algebra.submodel import flatten, shapes_of, split
-from models.fused.buffers import places_of
+from models.fused.buffers import Memory, places_of
 from models.fused.coordinates import Coordinates
 from models.fused.network import FusedNetwork
 from models.fused.structure import layers_of
 from models.networks.build import build_part, layout, load_frozen, shape_of, submodel
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
-from models.recent import Recent
 from models.registry import is_path
 from models.statistics import static_norms
 from models.variants.importance import masked
 from protocol import WireError, decode
 
 _KEPT = 16
-_SEVERAL = 2  # numbers of clients side by side: a group, and what is left over
 _models: OrderedDict[object, LocalModel] = OrderedDict()
 
 
@@ -75,25 +73,22 @@ class LocalModel:
         self._has_own, self._holds_more = bool(own_tensors(self.module)), plan.holds_more
         self.by_path = is_path(spec.name)
         self._begun = {name: tensor.clone() for name, tensor in written_tensors(self.module).items()}
-        self._several = Recent[int, FusedNetwork](_SEVERAL)
+        self._fused, self._memory = dict[int, FusedNetwork](), Memory()
 
-    @cached_property
-    def fused(self) -> FusedNetwork:
-        """The same network with backward passes of its own, for its flat vector; its buffers stay.
+    def fused(self, clients: int) -> FusedNetwork:
+        """The same network with backward passes of its own, of some clients side by side; its buffers stay.
 
         Raises:
             NotCoveredError: it has none.
         """
-        return self._fused(1)
+        if clients not in self._fused:
+            self._fused[clients] = self._made_by_hand(clients)
+        return self._fused[clients]
 
-    def side_by_side(self, clients: int) -> FusedNetwork:
-        """The same of several clients; the buffers of the last few numbers of them stay."""
-        return self._several(clients, lambda: self._fused(clients))
-
-    def _fused(self, clients: int) -> FusedNetwork:
+    def _made_by_hand(self, clients: int) -> FusedNetwork:
         layers, places = layers_of(self.module), places_of(self.module, self.flat)
         own = Coordinates(layers, places, input_shape=self._input_shape, clients=clients, like=self.flat)
-        return FusedNetwork(layers, own, self._input_shape)
+        return FusedNetwork(layers, own, self._input_shape, self._memory)
 
     def load(self, spec: NetworkSpec, plan: Plan, state: Tensor | Array, *, sliced: bool) -> None:
         """Load a part from the flat state that was received: the part itself, or the whole state to be sliced here.

@@ -4,15 +4,14 @@ A step of a small network is setting up, not arithmetic, and one of several netw
 several requests in hand says so (`expect`); the first of them that is answered trains them all, and the others find
 what they have learnt. All else of a message is done when its turn comes.
 
-What a client learns is the same bit for bit. That is tried, not assumed: of each shape and number of clients the first
-are trained both ways, and where this machine's sums differ everybody is trained alone from then on.
+What a client learns is the same bit for bit (see `client_app.fused_training`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import lru_cache
 from time import perf_counter
 
 import torch
@@ -33,7 +32,6 @@ from models.fused.structure import layers_of
 from models.networks.build import build_part, shape_of, submodel
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
-from models.recent import Recent
 from protocol import REQUEST, TrainRequest, WireError, read_request
 from protocol.training_way import why_loop
 
@@ -44,7 +42,6 @@ _NUMBERS = 1 << 18
 _PARAMETERS = 1 << 20  # of all clients together: what was learnt before its turn is kept until then
 # Whatever is wrong with another request is said when its turn comes.
 _ITS_OWN = (WireError, SettingError, ValueError, KeyError, OSError)
-_agree = Recent[Hashable, bool](128)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +49,6 @@ class _Asked:
     request: TrainRequest
     state: Array
     context: Context
-
-
-_Client = tuple[TrainRequest, Context]
 
 
 @dataclass(slots=True)
@@ -145,16 +139,16 @@ def train(
         learnt, trained, seconds = _expected.trained.pop(request.nonce)
         model.flat.copy_(learnt)
         return trained, seconds
-    others = _others(request, context) if _expected.asked and _plain(request) else []
+    others = _others(request) if _expected.asked and _plain(request) else []
     if not others:
-        return _alone(model, request, learner, augmentation), 0.0
+        (trained,) = train_fused(
+            model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
+        )
+        return trained, 0.0
     began = perf_counter()
-    everybody = [(request, context), *((other.request, other.context) for other in others)]
     flats = torch.stack([model.flat, *(_start(model, other) for other in others)])
-    if not _agree(_tried(request, everybody), partial(_try, model, flats, everybody, augmentation)):
-        model.flat.copy_(flats[0])
-        return _alone(model, request, learner, augmentation), 0.0
-    found = _together(model, flats, everybody, augmentation)
+    learners = [learner, *(learner_of(other.request, other.context) for other in others)]
+    found = train_fused(model.fused, flats, learners, request.optimiser, request.work, augmentation=augmentation)
     share = (perf_counter() - began) / len(found)
     for other, learnt, trained in zip(others, flats[1:], found[1:], strict=True):
         _expected.trained[other.request.nonce] = learnt, trained, share
@@ -163,16 +157,16 @@ def train(
     return found[0], -share * len(others)
 
 
-def _others(request: TrainRequest, context: Context) -> list[_Asked]:
-    """Those that can be trained with a client: asked for the same part, as many steps of the same size."""
-    examples, wanted = len(data_of(context, request.facts).train), _same(request)
-    found = []
+def _others(request: TrainRequest) -> list[_Asked]:
+    """Those that can be trained with a client: asked for the same part, by the same rule."""
+    found, wanted = list[_Asked](), _same(request)
     for asked in _expected.asked.values():
         try:
-            if _same(asked.request) == wanted and len(data_of(asked.context, asked.request.facts).train) == examples:
-                found.append(asked)
+            data_of(asked.context, asked.request.facts)
         except _ITS_OWN:
             continue
+        if _same(asked.request) == wanted:
+            found.append(asked)
     return found[: _most(request) - 1]
 
 
@@ -180,45 +174,6 @@ def _start(model: LocalModel, asked: _Asked) -> Tensor:
     request, out = asked.request, torch.empty_like(model.flat)
     model.cut(request.network, request.plan, asked.state, sliced=request.sliced, out=out)
     return out
-
-
-def _together(
-    model: LocalModel, flats: Tensor, everybody: Sequence[_Client], augmentation: Augmentation | None
-) -> list[Trained]:
-    """Train clients side by side, from and in their flat vectors [K, P]."""
-    (request, _), learners = everybody[0], [learner_of(*one) for one in everybody]
-    network = model.side_by_side(len(everybody))
-    return train_fused(network, flats, learners, request.optimiser, request.work, augmentation=augmentation)
-
-
-def _alone(model: LocalModel, request: TrainRequest, learner: Learner, augmentation: Augmentation | None) -> Trained:
-    """Train what is loaded."""
-    (trained,) = train_fused(
-        model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
-    )
-    return trained
-
-
-def _try(model: LocalModel, flats: Tensor, everybody: Sequence[_Client], augmentation: Augmentation | None) -> bool:
-    """Whether clients learn side by side, in an epoch, what each learns alone, bit for bit."""
-    short = [
-        (replace(request, work=replace(request.work, local_epochs=1, local_steps=0)), context)
-        for request, context in everybody
-    ]
-    learnt = flats.clone()
-    _together(model, learnt, short, augmentation)
-    for row, start, (request, context) in zip(learnt, flats, short, strict=True):
-        model.flat.copy_(start)
-        _alone(model, request, learner_of(request, context), augmentation)
-        if not torch.equal(model.flat, row):
-            return False
-    return True
-
-
-def _tried(request: TrainRequest, everybody: Sequence[_Client]) -> Hashable:
-    """What it depends on whether sums differ."""
-    examples = len(data_of(everybody[0][1], request.facts).train)
-    return shape_of(request.network, request.plan), request.work.batch_size, len(everybody), examples
 
 
 def _plain(request: TrainRequest) -> bool:

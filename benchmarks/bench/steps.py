@@ -148,9 +148,8 @@ class TierSteps:
                 self._by_loop(examples, draws)
             return
         flats = self.start.repeat(len(clients), 1)
-        network = self.model.fused if len(clients) == 1 else self.model.side_by_side(len(clients))
         learners = [Learner(examples=examples, draws=draws) for examples, draws in clients]
-        train_fused(network, flats, learners, self._asked.optimiser, self._asked.work)
+        train_fused(self.model.fused, flats, learners, self._asked.optimiser, self._asked.work)
         self.model.flat.copy_(flats[-1])
 
     def _by_loop(self, examples: Split, draws: torch.Generator) -> None:

@@ -21,23 +21,18 @@ def grouped(messages: Sequence[Message], processes: int, directory: Directory | 
     Args:
         messages: in the order in which they are to be handed out.
         processes: that work on them.
-        directory: what is known of the nodes: those with as many examples take as many steps.
+        directory: what is known of the nodes: those with about as many examples take about as many steps.
     """
-    alike: dict[Hashable, list[Message]] = {}
-    for message in messages:
-        alike.setdefault(_key(message, directory), []).append(message)
-    found: list[list[Message]] = []
-    for key, members in alike.items():
-        most = 1 if key is None or len(members) == 1 else most_together(members[0].content)
-        size = min(most, -(-len(members) // processes))
-        found += [members[start : start + size] for start in range(0, len(members), size)]
-    place = {message.metadata.message_id: i for i, message in enumerate(messages)}
-    return sorted(found, key=lambda group: place[group[0].metadata.message_id])
-
-
-def _key(message: Message, directory: Directory | None) -> Hashable:
-    """What messages that may be answered together have in common; of others nothing is."""
-    if message.metadata.message_type != TRAIN or (asked := likeness(message.content)) is None:
-        return None
-    node = partition_of(message.metadata.dst_node_id)
-    return asked, None if directory is None else int(directory.examples[node])
+    alike: dict[Hashable, list[int]] = {}
+    for place, message in enumerate(messages):
+        asked = likeness(message.content) if message.metadata.message_type == TRAIN else None
+        alike.setdefault(asked, []).append(place)
+    found = [[place] for place in alike.pop(None, [])]
+    for places in alike.values():
+        most = 1 if len(places) == 1 else most_together(messages[places[0]].content)
+        size = min(most, -(-len(places) // processes))
+        if size > 1 and directory is not None:
+            examples = [directory.examples[partition_of(messages[place].metadata.dst_node_id)] for place in places]
+            places = [place for _, place in sorted(zip(examples, places, strict=True))]
+        found += [sorted(places[start : start + size]) for start in range(0, len(places), size)]
+    return [[messages[place] for place in group] for group in sorted(found)]

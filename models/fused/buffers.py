@@ -10,10 +10,15 @@ from models.fused.coordinates import Coordinates
 
 
 class Memory:
-    """What the steps of one network share, whatever their number of examples: only one of them runs at a time."""
+    """What the steps of a network share, whatever their numbers of examples and clients: only one runs at a time.
+
+    Attributes:
+        user: whose numbers are in it; others have to make their buffers ready.
+    """
 
     def __init__(self) -> None:
         self._blocks: list[Tensor] = []
+        self.user: object = None
 
     def block(self, number: int, numel: int, like: Tensor) -> Tensor:
         """The first `numel` elements of a numbered block, which grows where it is too small."""

@@ -24,6 +24,8 @@ from models.fused.layers import (
 )
 from models.fused.structure import Affine, Convolution, Flatten, Layer, MaxPool, Mean, Norm, Relu, Scale
 
+_KEPT = 32  # sizes of batches
+
 
 class FusedNetwork:
     """A network of some clients, who have the same part of it and batches of the same size.
@@ -32,29 +34,37 @@ class FusedNetwork:
         layers: see `models.fused.structure`.
         coordinates: theirs, of these clients.
         input_shape: of one example.
+        memory: where its buffers are cut from; networks of other numbers of clients may have the same.
 
     Attributes:
         coordinates: weights, read by every step, and gradients, which `Pass.differentiate` writes.
         classes: logits of an example.
         input_shape: as given.
+        as_alone: examples of a batch → whether clients side by side have been found to get the very numbers that each
+            gets alone.
     """
 
-    def __init__(self, layers: Sequence[Layer], coordinates: Coordinates, input_shape: Sequence[int]) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], coordinates: Coordinates, input_shape: Sequence[int], memory: Memory
+    ) -> None:
         self._layers, self.coordinates, self.input_shape = layers, coordinates, tuple(input_shape)
         self.classes = next(len(layer.weight) for layer in reversed(layers) if isinstance(layer, Affine))
-        self._memory, self._known = Memory(), dict[int, Pass]()
-        self._last: Pass | None = None
+        self._memory, self._known = memory, dict[int, Pass]()
+        self.as_alone: dict[int, bool] = {}
 
     def of(self, batch: int) -> Pass:
         """The passes for batches of so many examples; ends what was under way for another number."""
-        if batch not in self._known:
-            buffers = Buffers(self.coordinates, self._memory)
-            self._known[batch] = Pass(self._layers, buffers, self.input_shape, batch)
-        found = self._known[batch]
-        if found is not self._last:
+        found = self._known.get(batch) or self._made(batch)
+        if found is not self._memory.user:
             found.activate()
-            self._last = found
+            self._memory.user = found
         return found
+
+    def _made(self, batch: int) -> Pass:
+        if len(self._known) == _KEPT:
+            del self._known[next(iter(self._known))]
+        self._known[batch] = Pass(self._layers, Buffers(self.coordinates, self._memory), self.input_shape, batch)
+        return self._known[batch]
 
 
 class Pass:
@@ -62,6 +72,7 @@ class Pass:
 
     Attributes:
         inputs: where a batch is written before `differentiate`, [K, ..., B].
+        rows: the same of each client.
         outputs: logits [K, classes, B], after it; those of absent classes are 0.
     """
 
@@ -69,6 +80,7 @@ class Pass:
         self._buffers = buffers
         self._layers: list[Layered] = []
         self.inputs = x = _room(buffers, layers)((buffers.clients, *input_shape, batch))
+        self.rows = x.unbind()
         for number, layer in enumerate(layers):
             x = self._add(layer, x, layers[number + 1 :])
         self.outputs = x

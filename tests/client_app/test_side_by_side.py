@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,13 @@ from unittest.mock import patch
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
+from torch import Tensor
 
-from client_app import fused_training, side_by_side
+from client_app import fused_training, model_cache, side_by_side
 from flotilla.local import grid as local_grid
 from flotilla.local import pool
 from flotilla.local.pool import PoolGrid
-from models.recent import Recent
+from models.fused.network import Pass
 from protocol import TRAIN, Scalar
 from server_app.run import Run
 from tests.support import Outcome, Player, configured, trains, without
@@ -41,7 +43,7 @@ SMALL: dict[str, Any] = {"batch_size": 16, "num_clients": 8, "tiers": "a:1, b:1/
 @pytest.fixture(autouse=True)
 def nothing_is_known() -> Iterator[None]:
     """Of no shape it is known whether its sums differ, neither before a test nor after it."""
-    with patch.object(side_by_side, "_agree", Recent(128)):
+    with patch.object(model_cache, "_models", OrderedDict()):
         yield
 
 
@@ -97,20 +99,42 @@ def test_over_processes_too(tmp_path: Path, play: Player) -> None:
         assert found.hash == play(**keys).hash
 
 
-def test_where_sums_differ_everybody_is_trained_alone(play: Player) -> None:
-    tried = list[int]()
+def test_where_sums_differ_everybody_is_computed_alone(play: Player) -> None:
+    """A machine whose sums of several clients are off: it is found out at the first step, which does not count."""
+    together, differentiate = list[int](), Pass.differentiate
 
-    def differ(_: object, flats: Sequence[object], *__: object) -> bool:
-        tried.append(len(flats))
-        return False
+    def off(self: Pass, wanted: Tensor, absent: Tensor | None) -> Tensor:
+        logs = differentiate(self, wanted, absent)
+        if len(wanted) > 1:
+            together.append(len(wanted))
+            self._buffers.gradient(next(iter(self._buffers.weight.__self__._own)))[-1] += 1e-7  # type: ignore[attr-defined]
+        return logs
 
-    with patch.object(side_by_side, "_try", differ), noted() as sizes:
-        found = play(**SMALL | CNN)
-    assert set(sizes) == {1}
-    assert tried
-    assert min(tried) > 1
+    keys = SMALL | CNN
+    with patch.object(Pass, "differentiate", off):
+        found = play(**keys)
     with alone():
-        assert found.hash == play(**SMALL | CNN).hash
+        assert found.hash == play(**keys).hash
+    tiers, sizes = 2, 3  # full batches, and what is left of either number of examples
+    assert 0 < len(together) <= tiers * sizes * len(set(together))
+
+
+def test_clients_of_unlike_numbers_of_examples(play: Player) -> None:
+    """Whoever has a full batch left takes the step with the others who have."""
+    keys = SMALL | CNN | {"partition": "dirichlet", "dirichlet_alpha": 0.5, "local_epochs": 2}
+    sizes, differentiate = list[int](), Pass.differentiate
+
+    def note(self: Pass, wanted: Tensor, absent: Tensor | None) -> Tensor:
+        sizes.append(len(wanted))
+        return differentiate(self, wanted, absent)
+
+    with patch.object(Pass, "differentiate", note):
+        found = play(**keys)
+    assert {1, 2, 3, 4} <= set(sizes)
+    with alone():
+        wanted = play(**keys)
+    assert found.hash == wanted.hash
+    assert told(found) == told(wanted)
 
 
 def test_a_client_without_a_reply_costs_the_others_nothing(play: Player) -> None:

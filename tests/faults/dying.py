@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 from flwr.app import Context, Message
+from torch import Tensor
 
 from flotilla.local import pool, worker
 from flotilla.local.pool import PoolGrid, _Worker
@@ -52,9 +53,9 @@ def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None
     answer, step = worker._answer, FlatSGD.step
     steps = 0
 
-    def counted(self: FlatSGD) -> None:
+    def counted(self: FlatSGD, gradient: Tensor) -> None:
         nonlocal steps
-        step(self)
+        step(self, gradient)
         steps += 1
         if steps == 2:
             _die()

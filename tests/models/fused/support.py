@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.algebra.plans import Plan
-from models.fused.buffers import places_of
+from models.fused.buffers import Memory, places_of
 from models.fused.coordinates import Coordinates
 from models.fused.layers import one_hot
 from models.fused.network import FusedNetwork
@@ -55,7 +55,7 @@ def fused(network: nn.Module, flat: Tensor, spec: NetworkSpec, clients: int = 1)
     """The same network with backward passes of its own."""
     layers, places = layers_of(network), places_of(network, flat)
     own = Coordinates(layers, places, input_shape=spec.input_shape, clients=clients, like=flat)
-    return FusedNetwork(layers, own, spec.input_shape)
+    return FusedNetwork(layers, own, spec.input_shape, Memory())
 
 
 @torch.inference_mode()

@@ -4,18 +4,24 @@ flwr's messages hold arrays as bytes. Bytes are copied into the pickle, the pick
 store, and so back on the other side; what lies beside a pickle (PEP 574) is copied into the store once and out of it
 once. It comes back as the bytes that it was, by Python's own means: whoever reads a message notices nothing, and a
 process that lacks this module reads what one that has it sends.
+
+Requests often carry the same state, as one object: whoever sends them puts it into the store once.
 """
 
 from __future__ import annotations
 
 import copyreg
+from collections import OrderedDict
 from pickle import PickleBuffer
+from threading import Lock
 from typing import Any
 
+import ray
 from flwr.app import Array
 from ray import cloudpickle
 
 LEAST = 1 << 16  # bytes; fewer are copied sooner than accounted for
+_MOST = 1 << 28  # bytes of states that stay in the store for the next request
 
 
 class _Beside:
@@ -31,13 +37,50 @@ class _Beside:
         return bytes, (PickleBuffer(self._data) if protocol >= 5 else self._data,)
 
 
-def arrays_beside_pickles() -> None:
-    """Let Ray pickle so from now on, in this process and those that are forked from it."""
-    cloudpickle.CloudPickler.dispatch[Array] = _reduced
+class _InStore:
+    """Bytes that are in Ray's store already."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: Any) -> None:
+        self._place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ray.get, (self._place,)
 
 
-def _reduced(array: Array) -> tuple[Any, ...]:
+class _Store:
+    """What was put into the store last, by the object that it is; at most so many bytes, or one of more."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, tuple[bytes, Any]] = OrderedDict()
+        self._bytes, self._lock = 0, Lock()
+
+    def __call__(self, data: bytes) -> _InStore:
+        """Put it there, if it is not."""
+        with self._lock:
+            if id(data) not in self._known:
+                self._known[id(data)] = data, ray.put(data)  # holds the bytes, so that their id is not used again
+                self._bytes += len(data)
+            self._known.move_to_end(id(data))
+            while self._bytes > _MOST and len(self._known) > 1:
+                self._bytes -= len(self._known.popitem(last=False)[1][0])
+            return _InStore(self._known[id(data)][1])
+
+
+def beside_pickles() -> None:
+    """Let Ray pickle arrays so from now on, in this process and in those that are forked from it."""
+    cloudpickle.CloudPickler.dispatch[Array] = lambda array: _reduced(array, _Beside)
+
+
+def once_in_store() -> None:
+    """Let Ray have what this process sends in its store, once."""
+    store = _Store()
+    cloudpickle.CloudPickler.dispatch[Array] = lambda array: _reduced(array, store)
+
+
+def _reduced(array: Array, moved: Any) -> tuple[Any, ...]:
     said = dict(array.__dict__)
     if isinstance(array.data, bytes) and len(array.data) >= LEAST:
-        said["data"] = _Beside(array.data)
+        said["data"] = moved(array.data)
     return copyreg.__newobj__, (Array,), said  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, Scalar, StatisticsRequest, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
 from protocol.memory_format import memory_format
-from protocol.training_way import why_loop
+from protocol.training_way import steps_in_layers, why_loop
 
 
 def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply:
@@ -93,6 +93,9 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
                     adjust=None if regulariser is None else regulariser.add_gradients,
                     task=request.network.task,
                     memory_format=memory_format(request.network, request.plan, request.work, model.device),
+                    in_layers=steps_in_layers(
+                        request.network, request.plan, request.work, name, regularised=regularised
+                    ),
                 )
             fold_scales(model.module)
             if isinstance(loss, Settles):

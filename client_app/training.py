@@ -12,6 +12,7 @@ from torch import nn
 
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
+from client_app.stepped_layers import stepped_layers, takes_steps
 from data import Augmentation, Split, batches
 from models.adapters.own import own_tensors
 from models.losses import CLASSIFICATION, loss_of, right
@@ -50,6 +51,7 @@ def train(
     adjust: Callable[[], None] | None = None,
     task: str = CLASSIFICATION,
     memory_format: torch.memory_format = torch.contiguous_format,
+    in_layers: bool = False,
 ) -> Trained:
     """Train a network in place.
 
@@ -64,6 +66,8 @@ def train(
         adjust: changes the gradients in place before every step, if given.
         task: see `models.losses`.
         memory_format: of a batch of inputs, which decides that of the features.
+        in_layers: whether wide linear layers take their steps in the backward pass; of an objective that uses the
+            network once, without `adjust`.
     """
     device = next(module.parameters()).device
     inputs, labels = examples.held.to(device), examples.labels.to(device)
@@ -81,29 +85,35 @@ def train(
     computing = 0.0
     for sgd in optimisers:
         sgd.zero_grad()
-    for index in batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps):
-        rows = index.to(device)
-        # What is stored is on the CPU, and rows that come back from the device would wait for it.
-        x = inputs.index_select(0, rows if isinstance(inputs, torch.Tensor) else index)
-        y = labels.index_select(0, rows)
-        if augmentation is not None:
-            x = augmentation(x, draws)
-        x = x.contiguous(memory_format=memory_format)
-        began = perf_counter()
-        with precision:
-            loss, logits = objective(x, y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if adjust is not None:
-            adjust()
-        for sgd in optimisers:
-            sgd.step()
-            sgd.zero_grad()
-        loss_sum += loss.detach() * len(y)
-        correct += right(task, logits.detach(), y)
-        if work.measure.squared_loss:
-            squares += loss_of(task, logits.detach().float(), y, "none").square().sum()
-        computing += perf_counter() - began
-        steps, seen = steps + 1, seen + len(y)
+    stepping = (
+        stepped_layers(module, optimiser.learning_rate) if in_layers and takes_steps(optimiser) else nullcontext()
+    )
+    with stepping as layers:
+        for index in batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps):
+            rows = index.to(device)
+            # What is stored is on the CPU, and rows that come back from the device would wait for it.
+            x = inputs.index_select(0, rows if isinstance(inputs, torch.Tensor) else index)
+            y = labels.index_select(0, rows)
+            if augmentation is not None:
+                x = augmentation(x, draws)
+            x = x.contiguous(memory_format=memory_format)
+            began = perf_counter()
+            if layers is not None:
+                layers.begin()
+            with precision:
+                loss, logits = objective(x, y)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if adjust is not None:
+                adjust()
+            for sgd in optimisers:
+                sgd.step()
+                sgd.zero_grad()
+            loss_sum += loss.detach() * len(y)
+            correct += right(task, logits.detach(), y)
+            if work.measure.squared_loss:
+                squares += loss_of(task, logits.detach().float(), y, "none").square().sum()
+            computing += perf_counter() - began
+            steps, seen = steps + 1, seen + len(y)
     square = squares.item() / max(1, seen) if work.measure.squared_loss else None
     return Trained(
         loss=loss_sum.item() / max(1, seen),

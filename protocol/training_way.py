@@ -20,6 +20,7 @@ from models.networks.build import build_part, shape_of
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.recent import Recent
+from models.registry import is_path
 from protocol.requests import Work
 
 AUTO, LOOP = WAYS = ("auto", "loop")
@@ -66,6 +67,17 @@ def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, re
     # Plans differ in which units they keep, by device and round; it is the shape that counts.
     shape = shape_of(network, plan), work.batch_size
     return _known(shape, lambda: _why_not_covered(network, plan, work.batch_size))
+
+
+def steps_in_layers(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, regularised: bool) -> bool:
+    """Whether the loop may let layers take their steps in the backward pass (`client_app.stepped_layers`).
+
+    Where gradients of a network that is ours are asked for once a step, and nobody else wants them. Args: see
+    `why_loop`.
+    """
+    plain = work.train_as == AUTO and not work.mixed_precision and work.adversarial is None and not regularised
+    ours = network.adapter is None and plan.keep == 1 and not plan.holds_more and not is_path(network.name)
+    return plain and ours and objective in FUSED_OBJECTIVES and NETWORKS[network.name].prove is None
 
 
 def _why_not_covered(network: NetworkSpec, plan: Plan, batch_size: int) -> str:

@@ -28,7 +28,7 @@ from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
 from protocol import Optimiser, Work
 from protocol.memory_format import memory_format
-from protocol.training_way import why_loop
+from protocol.training_way import steps_in_layers, why_loop
 
 EAGER, OURS = "eager", "ours"
 _CPU = torch.device("cpu")
@@ -168,4 +168,5 @@ class TierSteps:
             draws=draws,
             augmentation=None,
             memory_format=memory_format(self.spec, self._plan, work, _CPU),
+            in_layers=steps_in_layers(self.spec, self._plan, work, "cross-entropy", regularised=False),
         )

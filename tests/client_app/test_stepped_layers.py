@@ -1,0 +1,146 @@
+"""Wide layers that take their own step learn what autograd and SGD learn, but for rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client_app.stepped_layers import WIDE, stepped_layers, takes_steps
+from client_app.training import train
+from data import Split
+from models.algebra.plans import Plan
+from models.networks.complete import completed
+from models.networks.spec import NetworkSpec
+from models.randomness import torch_generator
+from protocol import Measurements, Optimiser, Work
+from protocol.requests import AdversarialTraining
+from protocol.training_way import steps_in_layers
+
+RULE, WHOLE = Optimiser(0.05), Plan()
+OTHERS = [
+    Optimiser(0.05, 0.9),
+    Optimiser(0.05, weight_decay=1e-3),
+    Optimiser(0.05, clip_norm=1.0),
+    Optimiser(0.05, proximal=0.1),
+]
+
+
+class Twice(nn.Module):
+    """A wide layer that is used twice, in vectors and in rows of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.last = nn.Linear(512, 512), nn.Linear(512, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.wide(self.wide(x).relu()).relu() + self.wide(x[:, None]).squeeze(1))  # type: ignore[no-any-return]
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.other, self.last = nn.Linear(512, 512), nn.Linear(512, 512), nn.Linear(512, 4)
+        self.other.weight = self.wide.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.other(self.wide(x).relu()).relu())  # type: ignore[no-any-return]
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "once": lambda: nn.Sequential(
+        nn.Linear(512, 600), nn.ReLU(), nn.Linear(600, 512, bias=False), nn.ReLU(), nn.Linear(512, 4)
+    ),
+    "twice": Twice,
+    "tied": Tied,
+}
+
+
+def _learnt(make: Callable[[], nn.Module], rule: Optimiser, *, in_layers: bool) -> tuple[list[Tensor], list[Any]]:
+    torch.manual_seed(0)
+    module, draws = make(), torch_generator(1, 0, "test", "examples")
+    examples = Split(torch.randn(50, 512, generator=draws), torch.randint(4, (50,), generator=draws))
+
+    def loss(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        logits = module(x)
+        return F.cross_entropy(logits, y), logits
+
+    trained = train(
+        module,
+        examples,
+        loss,
+        rule,
+        Work(local_epochs=3, batch_size=10),
+        draws=torch_generator(2, 0, "test", "batches"),
+        augmentation=None,
+        in_layers=in_layers,
+    )
+    assert "forward" not in {name for one in module.modules() for name in vars(one)}
+    return [one.detach() for one in module.parameters()], [trained.loss, trained.accuracy]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("rule", [RULE, *OTHERS], ids=["plain", "momentum", "decay", "clipped", "proximal"])
+def test_what_is_learnt_is_the_same_to_rounding(name: str, rule: Optimiser) -> None:
+    found, said = _learnt(NETWORKS[name], rule, in_layers=True)
+    wanted, expected = _learnt(NETWORKS[name], rule, in_layers=False)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert said == pytest.approx(expected, rel=1e-4)
+    assert takes_steps(rule) == (rule == RULE)
+
+
+def test_a_wide_weight_has_no_gradient_and_moves_in_the_backward_pass() -> None:
+    layer, narrow = nn.Linear(512, 512), nn.Linear(512, 8)
+    assert layer.weight.numel() == WIDE
+    x, before = torch.randn(10, 512, requires_grad=True), layer.weight.detach().clone()
+    with stepped_layers(nn.Sequential(layer, narrow), 0.1) as layers:
+        layers.begin()
+        y = layer(x)
+        assert [one.linear for one in layers.layers] == [layer]
+        y.backward(dy := torch.randn_like(y))
+    assert layer.weight.grad is None
+    torch.testing.assert_close(layer.weight.detach(), before - 0.1 * dy.t() @ x.detach())
+    torch.testing.assert_close(x.grad, dy @ before)
+    torch.testing.assert_close(layer.bias.grad, dy.sum(0))
+    assert torch.equal(y, F.linear(x, before, layer.bias).detach()) or torch.allclose(
+        y, F.linear(x, before, layer.bias)
+    )
+
+
+def test_layers_that_somebody_watches_or_holds_are_left_alone() -> None:
+    watched, held = nn.Linear(512, 512), nn.Linear(512, 512)
+    watched.register_forward_hook(lambda *_: None)
+    held.weight.requires_grad = False
+    with stepped_layers(nn.ModuleList([watched, held]), 0.1) as layers:
+        assert layers.layers == []
+
+
+def test_it_is_put_back_after_an_error() -> None:
+    layer = nn.Linear(512, 512)
+    with pytest.raises(KeyError), stepped_layers(layer, 0.1):
+        raise KeyError
+    assert "forward" not in vars(layer)
+
+
+def test_who_decides_goes_by_what_is_asked() -> None:
+    network, work = completed(NetworkSpec("cnn-flat", (3, 32, 32), 10)), Work(batch_size=10)
+
+    def said(
+        work: Work = work, objective: str = "cross-entropy", plan: Plan = WHOLE, *, regularised: bool = False
+    ) -> bool:
+        return steps_in_layers(network, plan, work, objective, regularised=regularised)
+
+    assert said()
+    assert not said(Work(train_as="loop"))
+    assert not said(Work(mixed_precision=True))
+    assert not said(Work(adversarial=AdversarialTraining(weight=0.5, epsilon=0.1, steps=1)))
+    assert not said(objective="self-distillation")
+    assert not said(regularised=True)
+    assert said(Work(measure=Measurements(norm=True)))

@@ -68,7 +68,13 @@ def train_fused(
     own = network.coordinates
     own.read(flats)
     clients = [
-        _Client(network, weights, learner, optimiser, work, augmentation)
+        _Client(
+            weights,
+            FlatSGD(weights, optimiser),
+            learner,
+            _batches(network, learner, work, augmentation),
+            squared=work.measure.squared_loss,
+        )
         for weights, learner in zip(own.weights, learners, strict=True)
     ]
     while some := _next(clients, work.batch_size):
@@ -100,17 +106,17 @@ class _Client:
 
     def __init__(
         self,
-        network: FusedNetwork,
         weights: Tensor,
+        rule: FlatSGD,
         learner: Learner,
-        optimiser: Optimiser,
-        work: Work,
-        augmentation: Augmentation | None,
+        batches_of_its_own: Iterator[tuple[Tensor, Tensor]],
+        *,
+        squared: bool,
     ) -> None:
-        self.weights, self.rule = weights, FlatSGD(weights, optimiser)
+        self.weights, self.rule = weights, rule
         self.absent = None if learner.absent is None else learner.absent.unsqueeze(1)
-        self.said, self.computing = _Said(work.measure.squared_loss), 0.0
-        self._batches = _batches(network, learner, work, augmentation)
+        self.said, self.computing = _Said(squared), 0.0
+        self._batches = batches_of_its_own
         self._advance()
 
     def learn(self, logs: Tensor, gradient: Tensor) -> None:

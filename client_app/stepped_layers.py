@@ -43,7 +43,7 @@ class SteppedLayers:
         self.layers = [
             _Stepped(one, learning_rate)
             for one in module.modules()
-            if type(one) is nn.Linear and _is_free(one) and owners[id(one.weight)] == 1
+            if isinstance(one, nn.Linear) and _is_free(one) and owners[id(one.weight)] == 1
         ]
 
     def begin(self) -> None:
@@ -74,7 +74,8 @@ def _is_free(linear: nn.Linear) -> bool:
     """Whether a layer is wide and on a CPU, and nobody else wants anything of it."""
     hooks = (linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks, linear._backward_pre_hooks)
     return (
-        linear.weight.numel() >= WIDE
+        type(linear).forward is nn.Linear.forward
+        and linear.weight.numel() >= WIDE
         and linear.weight.requires_grad
         and linear.weight.is_cpu
         and not any(hooks)
@@ -94,9 +95,9 @@ class _Stepped:
     def __init__(self, linear: nn.Linear, rate: float) -> None:
         self.linear, self.rate, self.uses = linear, rate, 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Outputs [N, out] of inputs [N, in]; of others as ever."""
-        weight, bias = self.linear.weight, self.linear.bias
+        x, weight, bias = input, self.linear.weight, self.linear.bias
         self.uses += torch.is_grad_enabled()
         if not torch.is_grad_enabled() or x.ndim != 2:
             self.uses += x.ndim != 2  # it has a gradient, so whoever else uses it has one too

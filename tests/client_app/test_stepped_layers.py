@@ -14,6 +14,7 @@ from client_app.stepped_layers import WIDE, stepped_layers, takes_steps
 from client_app.training import train
 from data import Split
 from models.algebra.plans import Plan
+from models.networks.build import build_part
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
@@ -109,9 +110,7 @@ def test_a_wide_weight_has_no_gradient_and_moves_in_the_backward_pass() -> None:
     torch.testing.assert_close(layer.weight.detach(), before - 0.1 * dy.t() @ x.detach())
     torch.testing.assert_close(x.grad, dy @ before)
     torch.testing.assert_close(layer.bias.grad, dy.sum(0))
-    assert torch.equal(y, F.linear(x, before, layer.bias).detach()) or torch.allclose(
-        y, F.linear(x, before, layer.bias)
-    )
+    torch.testing.assert_close(y.detach(), F.linear(x, before, layer.bias).detach())
 
 
 def test_layers_that_somebody_watches_or_holds_are_left_alone() -> None:
@@ -120,6 +119,12 @@ def test_layers_that_somebody_watches_or_holds_are_left_alone() -> None:
     held.weight.requires_grad = False
     with stepped_layers(nn.ModuleList([watched, held]), 0.1) as layers:
         assert layers.layers == []
+
+
+def test_the_wide_layer_of_a_network_of_ours_is_found() -> None:
+    module = build_part(completed(NetworkSpec("cnn-flat", (3, 32, 32), 10)), Plan())
+    with stepped_layers(module, 0.1) as layers:
+        assert [tuple(one.linear.weight.shape) for one in layers.layers] == [(128, 12544)]
 
 
 def test_it_is_put_back_after_an_error() -> None:

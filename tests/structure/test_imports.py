@@ -50,6 +50,7 @@ _SEEDED_ANEW = [
     "torch.seed",
 ]
 ALLOWED = {
+    "pickle.PickleBuffer",  # says what lies beside a pickle; Ray writes and reads both
     "pickle.UnpicklingError",  # torchvision reads CIFAR's own files, after checking their MD5
     "numpy.random.Generator",
     "numpy.random.PCG64",

@@ -1,4 +1,4 @@
-"""Images for the benchmarks: CIFAR-10 where it is, else random ones of a similar shape, through the same path."""
+"""Images for the benchmarks: CIFAR-10 where it is, else random ones of its shape."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data.published import Published
 from data.settings import DataSettings
@@ -41,20 +42,19 @@ def images(*, synthetic: bool = False) -> Iterator[Images]:
         yield Images("cifar10", str(root), "CIFAR-10")
         return
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder))
-        yield Images("fashion-mnist", folder, "random images, 28x28x1 (CIFAR-10 is not under FLOTILLA_DATA)")
+        _write(Path(folder) / "images.npz")
+        what = "random images of CIFAR-10's shape (it is not under FLOTILLA_DATA)"
+        yield Images("npz:images.npz", folder, what)
 
 
-def _write(root: Path) -> None:
-    """50,000 random training images and some to test on, as Fashion-MNIST's four files."""
-    source = SOURCES["fashion-mnist"]
-    assert isinstance(source, Published)
-    folder = root / source.folder
-    folder.mkdir(parents=True)
+def _write(file: Path) -> None:
+    """50,000 random training images and some to test on."""
     draws = np.random.default_rng(1)
-    for part, count in zip((source.files[:2], source.files[2:]), (_TRAIN, _TEST), strict=True):
-        pixels = draws.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = draws.integers(0, 10, count, dtype=np.uint8)
-        for name, values in zip(part, (pixels, labels), strict=True):
-            head = np.array([0x0800 + values.ndim, *values.shape], dtype=">i4")
-            (folder / name).write_bytes(head.tobytes() + values.tobytes())
+
+    def pixels(count: int) -> NDArray[np.uint8]:
+        return draws.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
+
+    def labels(count: int) -> NDArray[np.int64]:
+        return draws.integers(0, 10, count)
+
+    np.savez(file, x_train=pixels(_TRAIN), y_train=labels(_TRAIN), x_test=pixels(_TEST), y_test=labels(_TEST))

@@ -56,8 +56,7 @@ def pfl(
         keys = {**keys_of(found, clients, fraction), **changes}
         config = resolve(keys)
         steps = steps_of(config)
-        data = "synthetic" if found.dataset != "cifar10" else found.what
-        note = f"{steps.clients} clients x {steps.examples} images ({data}), {processes} processes of one thread"
+        note = f"{steps.clients} clients x {steps.examples} images ({found.what}), {processes} processes of one thread"
         with workers(bare_loop, steps, processes) as bare:
             say("pfl: the in-process engine in turns with the bare loop")
             turns = _in_process(config, bare, rounds, processes)

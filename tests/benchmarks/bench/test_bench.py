@@ -25,9 +25,7 @@ from benchmarks.bench.shapes import TINY, fleet
 from benchmarks.bench.training import training
 from benchmarks.document import ROOT
 from benchmarks.images import images
-from data.files import Files
-from data.published import Published
-from data.sources import SOURCES
+from data import DataSettings, load
 from models.algebra.average import PartialAverage
 from models.networks.build import layout
 from models.networks.complete import completed
@@ -137,12 +135,11 @@ def test_pfl() -> None:
     assert rows[0].turns == 1
 
 
-def test_synthetic_images_have_the_format_of_fashion_mnist() -> None:
+def test_random_images_have_the_shape_of_cifar10() -> None:
     with images(synthetic=True) as found:
-        source = SOURCES[found.dataset]
-        assert isinstance(source, Published)
-        train, _ = source.read(Files(root=Path(found.data_root)))
-        assert tuple(train.values.shape) == (50_000, 1, 28, 28)
+        data = load(DataSettings(dataset=found.dataset, data_root=found.data_root))
+        assert tuple(data.train.held.index_select(0, torch.tensor([0])).shape) == (1, 3, 32, 32)
+        assert (len(data.train_examples), data.classes) == (50_000, 10)
 
 
 def test_the_probe_is_our_app_with_other_components(tmp_path: Path) -> None:

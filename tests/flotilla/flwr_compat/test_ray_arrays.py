@@ -1,0 +1,93 @@
+"""Arrays of messages through Ray: the bytes that they were, put into its store once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from ray import cloudpickle
+
+from flotilla.flwr_compat import ray_arrays
+
+_dumps: Any = cloudpickle.dumps
+LARGE = np.arange(ray_arrays.LEAST, dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    with patch.dict(cloudpickle.CloudPickler.dispatch):
+        yield
+
+
+def content(*arrays: Array) -> RecordDict:
+    return RecordDict(
+        {"arrays": ArrayRecord({f"{i}": array for i, array in enumerate(arrays)}), "said": ConfigRecord({"n": 1})}
+    )
+
+
+def pickled(value: object) -> tuple[bytes, list[Any]]:
+    beside: list[Any] = []
+    return _dumps(value, protocol=5, buffer_callback=beside.append), beside
+
+
+def test_large_data_lie_beside_the_pickle_and_come_back_as_bytes() -> None:
+    sent = content(Array(LARGE), Array(LARGE[:100]))
+    whole, _ = pickled(sent)
+    ray_arrays.beside_pickles()
+    small, beside = pickled(sent)
+    assert len(beside) == 1
+    assert len(small) < len(whole) - len(LARGE)
+    found = cloudpickle.loads(small, buffers=[memoryview(one.raw().tobytes()) for one in beside])
+    assert found == sent
+    assert [type(array.data) for array in found["arrays"].values()] == [bytes, bytes]
+    assert np.array_equal(found["arrays"]["0"].numpy(), LARGE)
+
+
+def test_without_a_place_beside_they_are_in_it() -> None:
+    ray_arrays.beside_pickles()
+    sent = content(Array(LARGE))
+    for protocol in (4, 5):
+        assert cloudpickle.loads(_dumps(sent, protocol=protocol)) == sent
+
+
+def test_a_state_is_put_into_the_store_once() -> None:
+    put: list[bytes] = []
+
+    def store(data: bytes) -> int:
+        put.append(data)
+        return len(put) - 1
+
+    with patch("ray.put", store), patch("ray.get", put.__getitem__):
+        ray_arrays.once_in_store()
+        state, other = Array(LARGE), Array(LARGE[::-1].copy())
+        sent = [content(state, Array(LARGE[:5])), content(state), content(other), content(state)]
+        with patch("ray.get", _get):
+            frames = [pickled(one)[0] for one in sent]
+        assert len(put) == 2
+        assert all(len(frame) < len(LARGE) for frame in frames)
+        _put[:] = put
+        assert [cloudpickle.loads(frame) for frame in frames] == sent
+
+
+_put: list[bytes] = []
+
+
+def _get(place: int) -> bytes:
+    return _put[place]
+
+
+def test_the_store_keeps_no_more_than_so_much() -> None:
+    with patch("ray.put", lambda data: len(data)), patch.object(ray_arrays, "_MOST", 250):
+        store = ray_arrays._Store()
+        states = [bytes([i]) * 100 for i in range(4)]
+        for state in states:
+            store(state)
+        assert [data for data, _ in store._known.values()] == states[2:]
+        store(states[2])
+        store(b"x" * 1000)
+        assert [len(data) for data, _ in store._known.values()] == [1000]
+        assert store._bytes == 1000

@@ -25,7 +25,7 @@ from strategies.exchange.messaging import FROM_ANOTHER
 from strategies.exchange.report import RoundReport
 from strategies.method import Method
 from strategies.round.federated_evaluation import ScoreRequest, note_scores
-from strategies.round.runner import Runner, unchanged
+from strategies.round.runner import Runner
 from strategies.round.training import aggregator_of
 from strategies.settings import Settings
 
@@ -118,8 +118,8 @@ class FlowerStrategy(Method, Strategy):
             grid,
             round_number,
             seconds=self._timeout,
-            amend=partial(_with_config, config=train_config) if train_config else unchanged,
-            amend_scoring=partial(_with_config, config=evaluate_config) if evaluate_config else unchanged,
+            amend=partial(_with_config, config=train_config) if train_config else None,
+            amend_scoring=partial(_with_config, config=evaluate_config) if evaluate_config else None,
             meanwhile=meanwhile,
         )
 

@@ -84,7 +84,7 @@ def ask_scores(
     report: RoundReport,
     *,
     patience: Patience,
-    amend: Callable[[list[Message]], list[Message]],
+    amend: Callable[[list[Message]], list[Message]] | None,
     seconds: float,
     guard: GuardOptions,
 ) -> None:
@@ -95,13 +95,15 @@ def ask_scores(
         requests: none leaves the report's scores empty.
         report: filled in.
         patience: asks.
-        amend: what else becomes of the messages before they are sent.
+        amend: what else becomes of the messages before they are sent; None: nothing.
         seconds: how long to wait.
         guard: whether scores are held against each other.
     """
     replies: list[Message | None] = [None] * len(requests)
     if requests:
-        messages = amend([request.message for request in requests])
+        messages = [request.message for request in requests]
+        if amend is not None:
+            messages = amend(messages)
         report.survey_bytes["down"] += sum(bytes_in(m.content) for m in messages)
         whom, take = [request.node for request in requests], replies.__setitem__
         waited = patience.ask(grid, messages, take, whom=whom, number=report.number, seconds=seconds)

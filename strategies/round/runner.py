@@ -41,11 +41,6 @@ from strategies.tiers.tier import Tier, share_of
 Amend = Callable[[list[Message]], list[Message]]
 
 
-def unchanged(messages: list[Message]) -> list[Message]:
-    """Messages as they are."""
-    return messages
-
-
 class Runner:
     """Trains one global network across nodes that each hold a part of it, by a method.
 
@@ -104,8 +99,8 @@ class Runner:
         number: int,
         *,
         seconds: float | None = None,
-        amend: Amend = unchanged,
-        amend_scoring: Amend = unchanged,
+        amend: Amend | None = None,
+        amend_scoring: Amend | None = None,
         meanwhile: Callable[[], None] | None = None,
     ) -> RoundReport:
         """Run a round. An abandoned one leaves the state as it was.
@@ -114,12 +109,13 @@ class Runner:
             grid: where the nodes are.
             number: of the round, 1-based.
             seconds: how long to wait for replies; None is as long as the settings say.
-            amend: what else becomes of training requests before they are sent.
+            amend: what else becomes of training requests before they are sent; None: nothing.
             amend_scoring: the same, of requests to score on a node's own data.
             meanwhile: called once training requests are sent, before any reply is taken; changes no state.
         """
         self.begin(grid, number)
-        self.round.messages = amend(self.round.messages)
+        if amend is not None:
+            self.round.messages = amend(self.round.messages)
         seconds, report = self._seconds if seconds is None else seconds, self.round.report
         self.finish(
             ask_training(grid, self.round, method=self.method, pieces=self.pieces, seconds=seconds, meanwhile=meanwhile)

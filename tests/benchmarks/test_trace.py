@@ -6,13 +6,13 @@ from benchmarks.probes.trace import LEGS, STEP, Call, figures, traced, walk
 
 # leg → most files, most switches between them. The target for a request and its reply is 25 files and 100 switches.
 MOST = {
-    "in all": (58, 114),
-    "a message": (46, 91),
+    "in all": (58, 112),
+    "a message": (45, 89),
     "the round": (20, 22),
-    "to the client": (19, 25),
-    "on the client": (24, 38),
+    "to the client": (18, 24),
+    "on the client": (24, 37),
     "to the average": (16, 26),
-    "the step alone": (7, 15),
+    "the step alone": (7, 14),
 }
 
 

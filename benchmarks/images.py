@@ -34,7 +34,7 @@ class Images:
 
 @contextmanager
 def images(*, synthetic: bool = False) -> Iterator[Images]:
-    """Yield CIFAR-10 if it is under FLOTILLA_DATA, else random images as Fashion-MNIST's files in a folder."""
+    """Yield CIFAR-10 if it is under FLOTILLA_DATA, else random images in a file of NumPy's."""
     root = Path(DataSettings(dataset="cifar10").data_root)
     cifar = SOURCES["cifar10"]
     assert isinstance(cifar, Published)

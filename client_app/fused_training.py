@@ -31,7 +31,7 @@ _AT_ONCE = 1 << 20  # numbers of the inputs that are picked at once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learner:
-    """One client of a batch.
+    """What a client brings to its training.
 
     Attributes:
         examples: its training examples.
@@ -85,6 +85,7 @@ def train_fused(
         share = (perf_counter() - began) / len(some)
         for client in some:
             client.computing += share
+            client.advance()
     for row, client in zip(flats, clients, strict=True):
         row.mul_(client.rule.untouched)
     own.write(own.weights, flats)
@@ -117,10 +118,10 @@ class _Client:
         self.absent = None if learner.absent is None else learner.absent.unsqueeze(1)
         self.said, self.computing = _Said(squared), 0.0
         self._batches = batches_of_its_own
-        self._advance()
+        self.advance()
 
     def learn(self, logs: Tensor, gradient: Tensor) -> None:
-        """Take the step of the batch, and turn to the next one.
+        """Take the step of the batch.
 
         Args:
             logs: logarithms of the probabilities [classes, B].
@@ -128,9 +129,9 @@ class _Client:
         """
         self.rule.step(gradient)
         self.said.add(logs, self.y)
-        self._advance()
 
-    def _advance(self) -> None:
+    def advance(self) -> None:
+        """Turn to the next batch."""
         following = next(self._batches, None)
         if following is None:
             self.size = 0
@@ -161,18 +162,23 @@ def _differentiated(
         networks: of others.
         some: the clients.
     """
-    size = some[0].size
-    if len(some) == 1 or network.as_alone.get(size):
+    key = some[0].size, torch.get_num_threads()  # sums depend on both
+    if len(some) == 1 or network.as_alone.get(key):
         yield from zip(some, *_gradients(network, some), strict=True)
         return
-    tried = None if size in network.as_alone else _gradients(network, some)
+    tried = None if key in network.as_alone else _gradients(network, some)
     alone, same = networks(1), True
     for i, client in enumerate(some):
         logs, gradients = _gradients(alone, [client])
         if tried is not None:
-            same = same and torch.equal(tried[0][i], logs[0]) and torch.equal(tried[1][i], gradients[0])
+            same = same and _same_bits(tried[0][i], logs[0]) and _same_bits(tried[1][i], gradients[0])
         yield client, logs[0], gradients[0]
-    network.as_alone.setdefault(size, same)
+    network.as_alone.setdefault(key, same)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of float32 are the same, NaN as any number."""
+    return torch.equal(one.contiguous().view(torch.int32), other.contiguous().view(torch.int32))
 
 
 def _gradients(network: FusedNetwork, some: Sequence[_Client]) -> tuple[Tensor, Tensor]:

@@ -17,12 +17,10 @@ from client_app.cluster_choice import best_on_path, fitting_the_test, load_fitti
 from client_app.device import attack_of, data_of, node_id, settings_of
 from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
-from client_app.fused_training import Learner
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, check_size, local_model
 from client_app.objectives import ObjectiveContext, Settles, objective
-from client_app.objectives.cross_entropy import absent_for
 from client_app.own_factors import own_factors
 from client_app.secure.masked import joined, masked
 from client_app.statistics import moments_of
@@ -61,7 +59,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         # Made anew by whoever needs it: the draws of each begin anew, so the first loss takes none from the training.
         about = partial(_objective_context, request, model, data.labels, kept, request.objective.settings)
         own = None if request.network.adapter is None else own_factors(model, request.network, request.plan, kept)
-        order, noise = torch_generator(seed, number, node, "batches"), generator(seed, number, node, "codec")
+        noise = generator(seed, number, node, "codec")
         if request.work.measure.initial_loss:
             measured["loss-before"] = initial_loss(request.objective.name, about(), examples, model.device)
         regulariser = None
@@ -72,9 +70,7 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         regularised, name = regulariser is not None, request.objective.name
         why = why_loop(request.network, request.plan, request.work, name, regularised=regularised)
         if model.device.type == "cpu" and not why:  # on other devices backward passes are PyTorch's
-            absent = absent_for(name, request.network.classes, data.labels)
-            learner = Learner(examples=examples, draws=order, absent=absent)
-            trained, elsewhere = side_by_side.train(model, request, context, learner=learner, augmentation=augmentation)
+            trained, elsewhere = side_by_side.train(model, request, data, node, augmentation=augmentation)
         else:
             setting = about()
             if training is not None:
@@ -88,13 +84,13 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
                     loss,
                     request.optimiser,
                     request.work,
-                    draws=order,
+                    draws=torch_generator(seed, number, node, "batches"),
                     augmentation=augmentation,
                     adjust=None if regulariser is None else regulariser.add_gradients,
                     task=request.network.task,
                     memory_format=memory_format(request.network, request.plan, request.work, model.device),
                     in_layers=steps_in_layers(
-                        request.network, request.plan, request.work, name, regularised=regularised
+                        request.network, request.plan, request.work, name, request.optimiser, regularised=regularised
                     ),
                 )
             fold_scales(model.module)

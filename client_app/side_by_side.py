@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from logging import DEBUG, WARNING
 from time import perf_counter
 
 import torch
 from flwr.app import Array, ConfigRecord, Context, RecordDict
+from flwr.common import log
 from torch import Tensor
 
 from client_app.device import data_of, node_id
@@ -23,25 +25,22 @@ from client_app.fused_training import Learner, train_fused
 from client_app.model_cache import LocalModel
 from client_app.objectives.cross_entropy import absent_for
 from client_app.training import Trained
-from data import Augmentation
+from data import Augmentation, NodeData
 from models.algebra.plans import Plan
 from models.device import device_named
-from models.errors import SettingError
 from models.fused.shapes import largest_outputs
 from models.fused.structure import layers_of
 from models.networks.build import build_part, shape_of, submodel
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
-from protocol import REQUEST, TrainRequest, WireError, read_request
+from protocol import REQUEST, TrainRequest, read_request
 from protocol.training_way import why_loop
 
 MOST = 8  # clients; more gain little
-_TO_ONE = frozenset({"nonce", "counted", "codec_base", "secure"})  # what a request to train says to one device
+_FOR_ONE_DEVICE = frozenset({"nonce", "counted", "codec_base", "secure"})  # fields of a request to train
 # Numbers of the largest layer's outputs, of all clients together: what a core's own cache holds of float32.
 _NUMBERS = 1 << 18
 _PARAMETERS = 1 << 20  # of all clients together: what was learnt before its turn is kept until then
-# Whatever is wrong with another request is said when its turn comes.
-_ITS_OWN = (WireError, SettingError, ValueError, KeyError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +70,7 @@ def likeness(content: RecordDict) -> Hashable:
     if not isinstance(fields, ConfigRecord):
         return None
     said = ((name, tuple(value) if isinstance(value, list) else value) for name, value in fields.items())
-    return frozenset(one for one in said if one[0] not in _TO_ONE)
+    return frozenset(one for one in said if one[0] not in _FOR_ONE_DEVICE)
 
 
 def most_together(content: RecordDict) -> int:
@@ -83,12 +82,12 @@ def most_together(content: RecordDict) -> int:
     try:
         request, _ = read_request(TrainRequest, content)
         return _most(request) if _plain(request) else 1
-    except _ITS_OWN:
+    except Exception:  # whatever is wrong is said in its own turn
         return 1
 
 
 def expect(asked: Sequence[tuple[RecordDict, Context]]) -> None:
-    """Say whom this process will be asked about, besides those it was told before, until `forget`.
+    """Say whom this process will be asked about, besides those it was told before, until `expect_nobody`.
 
     Args:
         asked: requests to train, and where.
@@ -98,36 +97,41 @@ def expect(asked: Sequence[tuple[RecordDict, Context]]) -> None:
             request, state = read_request(TrainRequest, content)
             if _plain(request):
                 _expected.asked[request.nonce] = _Asked(request=request, state=state, context=context)
-        except _ITS_OWN:
-            continue
+        except Exception:  # whatever is wrong is said in its own turn
+            log(DEBUG, "a request is answered alone", exc_info=True)
 
 
-def forget() -> None:
-    """Expect nobody any more."""
+def expect_nobody() -> None:
+    """Say that nobody of them will be asked any more."""
     _expected.asked.clear()
     _expected.trained.clear()
 
 
-def learner_of(request: TrainRequest, context: Context) -> Learner:
-    """What a client brings to its training: examples, draws, the classes that it lacks."""
-    data, objective = data_of(context, request.facts), request.objective.name
+def learner_of(request: TrainRequest, data: NodeData, node: int) -> Learner:
+    """What a client brings to its training.
+
+    Args:
+        request: what is asked.
+        data: its examples.
+        node: its id.
+    """
     return Learner(
         examples=data.train,
-        draws=torch_generator(request.seed, request.round_number, node_id(context), "batches"),
-        absent=absent_for(objective, request.network.classes, data.labels),
+        draws=torch_generator(request.seed, request.round_number, node, "batches"),
+        absent=absent_for(request.objective.name, request.network.classes, data.labels),
     )
 
 
 def train(
-    model: LocalModel, request: TrainRequest, context: Context, *, learner: Learner, augmentation: Augmentation | None
+    model: LocalModel, request: TrainRequest, data: NodeData, node: int, *, augmentation: Augmentation | None
 ) -> tuple[Trained, float]:
     """Train what is loaded, and with it those who are expected and are like it.
 
     Args:
         model: with the client's part in it; then with what it has learnt.
         request: what is asked.
-        context: of whom.
-        learner: what the client brings to it.
+        data: its examples.
+        node: its id.
         augmentation: what happens to the images of a batch.
 
     Returns:
@@ -139,41 +143,70 @@ def train(
         learnt, trained, seconds = _expected.trained.pop(request.nonce)
         model.flat.copy_(learnt)
         return trained, seconds
-    others = _others(request) if _expected.asked and _plain(request) else []
-    if not others:
-        (trained,) = train_fused(
-            model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
-        )
-        return trained, 0.0
-    began = perf_counter()
-    flats = torch.stack([model.flat, *(_start(model, other) for other in others)])
-    learners = [learner, *(learner_of(other.request, other.context) for other in others)]
-    found = train_fused(model.fused, flats, learners, request.optimiser, request.work, augmentation=augmentation)
-    share = (perf_counter() - began) / len(found)
-    for other, learnt, trained in zip(others, flats[1:], found[1:], strict=True):
-        _expected.trained[other.request.nonce] = learnt, trained, share
-        del _expected.asked[other.request.nonce]
-    model.flat.copy_(flats[0])
-    return found[0], -share * len(others)
-
-
-def _others(request: TrainRequest) -> list[_Asked]:
-    """Those that can be trained with a client: asked for the same part, by the same rule."""
-    found, wanted = list[_Asked](), _same(request)
-    for asked in _expected.asked.values():
+    others = _others(model, request) if _expected.asked and _plain(request) else []
+    if others:
+        began = perf_counter()
+        flats = torch.stack([model.flat, *(other.start for other in others)])
+        learners = [learner_of(request, data, node), *(other.learner for other in others)]
         try:
-            data_of(asked.context, asked.request.facts)
-        except _ITS_OWN:
-            continue
-        if _same(asked.request) == wanted:
-            found.append(asked)
-    return found[: _most(request) - 1]
+            found = train_fused(
+                model.fused, flats, learners, request.optimiser, request.work, augmentation=augmentation
+            )
+        except Exception as error:  # whose it is, each one's own turn will show
+            log(WARNING, "clients are trained alone: %s", error)
+        else:
+            took = _seconds(found, perf_counter() - began)
+            for other, learnt, trained, seconds in zip(others, flats[1:], found[1:], took[1:], strict=True):
+                _expected.trained[other.nonce] = learnt, trained, seconds
+            model.flat.copy_(flats[0])
+            return found[0], -sum(took[1:])
+    learner = learner_of(request, data, node)
+    (trained,) = train_fused(
+        model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
+    )
+    return trained, 0.0
 
 
-def _start(model: LocalModel, asked: _Asked) -> Tensor:
-    request, out = asked.request, torch.empty_like(model.flat)
-    model.cut(request.network, request.plan, asked.state, sliced=request.sliced, out=out)
-    return out
+def _seconds(trained: Sequence[Trained], spent: float) -> list[float]:
+    """Seconds of each of those that were trained together: its own, and an even share of the rest."""
+    computing = [one.seconds_computing for one in trained]
+    rest = (spent - sum(computing)) / len(trained)
+    return [own + rest for own in computing]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Other:
+    """A client that is trained before its turn.
+
+    Attributes:
+        nonce: of its request.
+        start: its part, flat.
+        learner: what it brings.
+    """
+
+    nonce: str
+    start: Tensor
+    learner: Learner
+
+
+def _others(model: LocalModel, request: TrainRequest) -> list[_Other]:
+    """Those that can be trained with a client: asked for the same part, by the same rule; they are expected no more."""
+    found, wanted, most = list[_Other](), _same(request), _most(request)
+    for nonce, asked in list(_expected.asked.items()):
+        if len(found) == most - 1:
+            break
+        try:
+            own = asked.request
+            if _same(own) != wanted:
+                continue
+            start = torch.empty_like(model.flat)
+            model.cut(own.network, own.plan, asked.state, sliced=own.sliced, out=start)
+            data = data_of(asked.context, own.facts)
+            found.append(_Other(nonce=nonce, start=start, learner=learner_of(own, data, node_id(asked.context))))
+        except Exception:  # whatever is wrong is said in its own turn
+            log(DEBUG, "a client is trained alone", exc_info=True)
+        del _expected.asked[nonce]
+    return found
 
 
 def _plain(request: TrainRequest) -> bool:

@@ -20,14 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from protocol import Optimiser
-
-WIDE = 1 << 18  # weights; smaller ones are in a core's cache
-
-
-def takes_steps(rule: Optimiser) -> bool:
-    """Whether a step depends on the gradient of the weight alone."""
-    return not (rule.momentum or rule.weight_decay or rule.clip_norm or rule.proximal)
+from protocol.training_way import MOST_LINEAR
 
 
 class SteppedLayers:
@@ -72,10 +65,17 @@ def stepped_layers(module: nn.Module, learning_rate: float) -> Iterator[SteppedL
 
 def _is_free(linear: nn.Linear) -> bool:
     """Whether a layer is wide and on a CPU, and nobody else wants anything of it."""
-    hooks = (linear._forward_hooks, linear._forward_pre_hooks, linear._backward_hooks, linear._backward_pre_hooks)
+    hooks = (
+        linear._forward_hooks,
+        linear._forward_pre_hooks,
+        linear._backward_hooks,
+        linear._backward_pre_hooks,
+        linear.weight._backward_hooks,
+        getattr(linear.weight, "_post_accumulate_grad_hooks", None),
+    )
     return (
         type(linear).forward is nn.Linear.forward
-        and linear.weight.numel() >= WIDE
+        and linear.weight.numel() > MOST_LINEAR
         and linear.weight.requires_grad
         and linear.weight.is_cpu
         and not any(hooks)
@@ -98,9 +98,11 @@ class _Stepped:
     def forward(self, input: Tensor) -> Tensor:
         """Outputs [N, out] of inputs [N, in]; of others as ever."""
         x, weight, bias = input, self.linear.weight, self.linear.bias
-        self.uses += torch.is_grad_enabled()
-        if not torch.is_grad_enabled() or x.ndim != 2:
-            self.uses += x.ndim != 2  # it has a gradient, so whoever else uses it has one too
+        if not torch.is_grad_enabled():
+            return F.linear(x, weight, bias)
+        self.uses += 1
+        if x.ndim != 2:
+            self.uses += 1  # it gets a gradient, so whoever else uses it has one too
             return F.linear(x, weight, bias)
         return _Step.apply(x, weight, bias, self)  # type: ignore[no-any-return, no-untyped-call]
 

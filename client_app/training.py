@@ -12,7 +12,7 @@ from torch import nn
 
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
-from client_app.stepped_layers import stepped_layers, takes_steps
+from client_app.stepped_layers import stepped_layers
 from data import Augmentation, Split, batches
 from models.adapters.own import own_tensors
 from models.losses import CLASSIFICATION, loss_of, right
@@ -66,8 +66,7 @@ def train(
         adjust: changes the gradients in place before every step, if given.
         task: see `models.losses`.
         memory_format: of a batch of inputs, which decides that of the features.
-        in_layers: whether wide linear layers take their steps in the backward pass; of an objective that uses the
-            network once, without `adjust`.
+        in_layers: whether wide linear layers take their steps in the backward pass; see `steps_in_layers`.
     """
     device = next(module.parameters()).device
     inputs, labels = examples.held.to(device), examples.labels.to(device)
@@ -85,9 +84,7 @@ def train(
     computing = 0.0
     for sgd in optimisers:
         sgd.zero_grad()
-    stepping = (
-        stepped_layers(module, optimiser.learning_rate) if in_layers and takes_steps(optimiser) else nullcontext()
-    )
+    stepping = stepped_layers(module, optimiser.learning_rate) if in_layers else nullcontext()
     with stepping as layers:
         for index in batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps):
             rows = index.to(device)

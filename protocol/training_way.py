@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from functools import lru_cache
 
 import torch
+from torch import nn
 
 from models.algebra.plans import Plan
 from models.fused.shapes import convolution_macs
@@ -20,8 +21,7 @@ from models.networks.build import build_part, shape_of
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.recent import Recent
-from models.registry import is_path
-from protocol.requests import Work
+from protocol.requests import Optimiser, Work
 
 AUTO, LOOP = WAYS = ("auto", "loop")
 FUSED_OBJECTIVES = ("cross-entropy", "masked-cross-entropy")
@@ -32,7 +32,7 @@ MOST_MACS = 1 << 27
 # Weights of a linear layer beyond which nothing is gained at batches of 32 and more, and much is lost at 10: examples
 # stand in the innermost dimension here, where few of them fill no vector. Measured on the same CPUs.
 MOST_LINEAR = 1 << 18
-_known = Recent[Hashable, str](128)
+_known, _is_wide = Recent[Hashable, str](128), Recent[Hashable, bool](128)
 
 
 @lru_cache(maxsize=128)  # requests of a run differ in little
@@ -69,15 +69,33 @@ def why_loop(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, re
     return _known(shape, lambda: _why_not_covered(network, plan, work.batch_size))
 
 
-def steps_in_layers(network: NetworkSpec, plan: Plan, work: Work, objective: str, *, regularised: bool) -> bool:
-    """Whether the loop may let layers take their steps in the backward pass (`client_app.stepped_layers`).
+def steps_in_layers(
+    network: NetworkSpec, plan: Plan, work: Work, objective: str, optimiser: Optimiser, *, regularised: bool
+) -> bool:
+    """Whether the loop has wide linear layers take their steps in the backward pass (`client_app.stepped_layers`).
 
-    Where gradients of a network that is ours are asked for once a step, and nobody else wants them. Args: see
-    `why_loop`.
+    Where gradients of a built-in network, which uses each layer once, are asked for once a step, and a step of plain
+    SGD needs nothing else.
+
+    Args:
+        network, plan, work, objective, regularised: see `why_loop`.
+        optimiser: the rule.
     """
-    plain = work.train_as == AUTO and not work.mixed_precision and work.adversarial is None and not regularised
-    ours = network.adapter is None and plan.keep == 1 and not plan.holds_more and not is_path(network.name)
-    return plain and ours and objective in FUSED_OBJECTIVES and NETWORKS[network.name].prove is None
+    if work.train_as != AUTO or work.mixed_precision or work.adversarial is not None or regularised:
+        return False
+    if optimiser.momentum or optimiser.weight_decay or optimiser.clip_norm or optimiser.proximal:
+        return False
+    if network.adapter is not None or plan.keep != 1 or plan.holds_more or objective not in FUSED_OBJECTIVES:
+        return False
+    if network.name not in list(NETWORKS):  # what is installed, or named by a path, may use a weight as it likes
+        return False
+    return _is_wide(shape_of(network, plan), lambda: _widest(network, plan) > MOST_LINEAR)
+
+
+def _widest(network: NetworkSpec, plan: Plan) -> int:
+    with torch.device("meta"):  # its numbers are of no interest
+        layers = [one for one in build_part(network, plan).modules() if isinstance(one, nn.Linear)]
+    return max((layer.weight.numel() for layer in layers), default=0)
 
 
 def _why_not_covered(network: NetworkSpec, plan: Plan, batch_size: int) -> str:

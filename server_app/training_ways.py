@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.memory_format import channels_last
-from protocol.training_way import why_loop
+from protocol.training_way import steps_in_layers, why_loop
 from strategies import FlowerStrategy
 from strategies.round.parts import kept_part
 
@@ -11,7 +11,7 @@ FUSED = "fused"
 
 
 def training_ways(strategy: FlowerStrategy) -> dict[str, str]:
-    """By tier "fused", or "loop", why, and whether with channels innermost; on devices without CUDA.
+    """By tier "fused", or "loop", why, and what is done there; on devices without CUDA.
 
     Args:
         strategy: of the run.
@@ -19,13 +19,11 @@ def training_ways(strategy: FlowerStrategy) -> dict[str, str]:
     context, settings, found = strategy.context(1), strategy.settings, {}
     for tier in settings.tiers:
         plan = kept_part(strategy, context, tier)
-        why = why_loop(
-            strategy.network,
-            plan,
-            settings.work,
-            strategy.objective(context, tier).name,
-            regularised=bool(settings.dynamic_alpha),
-        )
-        last = "; channels last" if channels_last(strategy.network, plan, settings.work) else ""
-        found[tier.name] = f"loop: {why}{last}" if why else FUSED
+        network, work, regularised = strategy.network, settings.work, bool(settings.dynamic_alpha)
+        objective, rule = strategy.objective(context, tier).name, strategy.optimiser(context, tier)
+        why = why_loop(network, plan, work, objective, regularised=regularised)
+        steps = steps_in_layers(network, plan, work, objective, rule, regularised=regularised)
+        stepped = "; wide layers step in the backward pass" if steps else ""
+        last = "; channels last" if channels_last(network, plan, work) else ""
+        found[tier.name] = f"loop: {why}{last}{stepped}" if why else FUSED
     return found

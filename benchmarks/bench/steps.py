@@ -88,7 +88,7 @@ def _groups(asked: Round, tiers: Sequence[TierSteps]) -> list[range]:
     found = []
     for number, tier in enumerate(tiers):
         members = range(number, asked.clients, len(tiers))
-        size = min(tier.most, -(-len(members) // asked.processes))
+        size = max(1, min(tier.most, -(-len(members) // asked.processes)))
         found += [members[start : start + size] for start in range(0, len(members), size)]
     return sorted(found, key=lambda members: members[0])
 
@@ -168,5 +168,7 @@ class TierSteps:
             draws=draws,
             augmentation=None,
             memory_format=memory_format(self.spec, self._plan, work, _CPU),
-            in_layers=steps_in_layers(self.spec, self._plan, work, "cross-entropy", regularised=False),
+            in_layers=steps_in_layers(
+                self.spec, self._plan, work, "cross-entropy", self._asked.optimiser, regularised=False
+            ),
         )

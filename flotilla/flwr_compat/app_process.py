@@ -79,13 +79,12 @@ def main() -> None:
     sys.path.insert(0, str(folder))  # where flwr puts it, too
     _import_ahead(told["clients"])
     if simulation:
-        with contextlib.suppress(Exception):
-            _beside("ray_arrays").beside_pickles()  # workers are forked from this process
         if ahead is None or not _is_up(ahead):
             # Of workers that Ray starts before it knows flwr's environment for them none would be used.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         with contextlib.suppress(Exception):
             _beside("quick_simulation").be_quick()
+        with contextlib.suppress(Exception):
             _beside("ray_arrays").once_in_store()
         _beside("ray_backend").survive()
     _import_ahead(told["server"])

@@ -166,6 +166,8 @@ def _be_worker(asked: dict[str, Any], pipes: list[int]) -> NoReturn:
         if "OMP_NUM_THREADS" not in os.environ and "torch" in sys.modules:
             # Ray sets this to 1 for a task of one CPU, but OpenMP has read it already.
             importlib.import_module("torch").set_num_threads(1)
+        with contextlib.suppress(Exception):
+            importlib.import_module(f"{__package__}.ray_arrays").beside_pickles()
         sys.argv = asked["arguments"]
         runpy.run_path(asked["program"], run_name="__main__")
         code = 0

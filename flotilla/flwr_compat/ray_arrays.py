@@ -21,7 +21,7 @@ from flwr.app import Array
 from ray import cloudpickle
 
 LEAST = 1 << 16  # bytes; fewer are copied sooner than accounted for
-_MOST = 1 << 28  # bytes of states that stay in the store for the next request
+_MOST = 1 << 26  # bytes of states that stay in the store for the next request
 
 
 class _Beside:
@@ -69,7 +69,7 @@ class _Store:
 
 
 def beside_pickles() -> None:
-    """Let Ray pickle arrays so from now on, in this process and in those that are forked from it."""
+    """Let Ray pickle arrays so from now on, in this process: for a worker, each of whose replies is another."""
     cloudpickle.CloudPickler.dispatch[Array] = lambda array: _reduced(array, _Beside)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client_app.side_by_side import expect, forget
+from client_app.side_by_side import expect, expect_nobody
 from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, error_as_sent, through_the_wire
 from flotilla.local.base import EngineGrid, address_of, addresses_of, partition_of
 from flotilla.local.groups import grouped
@@ -92,14 +92,12 @@ class LocalGrid(EngineGrid):
         self._faults = faults
         self._pending: dict[str, Message] = {}
         self._together: dict[str, list[Message]] = {}  # id → the requests that it may be trained with
-        self._said = False  # whether the ClientApp was told to expect some
+        self._said = True  # whether the ClientApp may expect some, of a run before too
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Keep the messages, and see which are alike."""
         ids = list(super().push_messages(messages))
-        if self._said:
-            forget()
-        self._together, self._said = {}, False
+        self._expect_nobody()
         if len(ids) > 1:
             for group in grouped([self._pending[one] for one in ids], 1, self.directory):
                 self._together |= {one.metadata.message_id: group for one in group if len(group) > 1}
@@ -111,6 +109,7 @@ class LocalGrid(EngineGrid):
 
     def forget(self) -> None:
         """Give every node an empty state."""
+        self._expect_nobody()
         if isinstance(self._nodes, LazyContexts):
             self._nodes.clear()
             return
@@ -132,6 +131,7 @@ class LocalGrid(EngineGrid):
         """Take back requests that no client has begun to work on."""
         for message_id in message_ids:
             self._pending.pop(message_id, None)
+        self._expect_nobody()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, then pull until everything has arrived or time is up."""
@@ -145,6 +145,11 @@ class LocalGrid(EngineGrid):
             if not arrived and not waiting & set(self._pending):
                 break
         return replies
+
+    def _expect_nobody(self) -> None:
+        if self._said:
+            expect_nobody()
+        self._together, self._said = {}, False
 
     def _expect(self, group: list[Message], first: Message) -> None:
         """Say that all of a group are going to be asked, when it is the first one's turn."""

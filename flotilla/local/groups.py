@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from strategies.exchange.fleet import Directory
 
 
+# Messages for each process among which groups are made. Replies are taken in the round's order, and those of a group
+# come together: this bounds how many lie there.
+_SPAN = 16
+
+
 def grouped(messages: Sequence[Message], processes: int, directory: Directory | None) -> list[list[Message]]:
     """Messages in groups, each where its first message stood; what is alike is divided evenly among processes.
 
@@ -23,6 +28,13 @@ def grouped(messages: Sequence[Message], processes: int, directory: Directory | 
         processes: that work on them.
         directory: what is known of the nodes: those with about as many examples take about as many steps.
     """
+    found: list[list[Message]] = []
+    for start in range(0, len(messages), span := _SPAN * max(4, processes)):
+        found += _grouped(messages[start : start + span], processes, directory)
+    return found
+
+
+def _grouped(messages: Sequence[Message], processes: int, directory: Directory | None) -> list[list[Message]]:
     alike: dict[Hashable, list[int]] = {}
     for place, message in enumerate(messages):
         asked = likeness(message.content) if message.metadata.message_type == TRAIN else None

@@ -47,7 +47,8 @@ class _Task:
     request: Message
     up: Segment
     down: list[_Down]
-    ends: bool = True  # a group of requests that were handed out together
+    together: int  # of the first of a group of requests that were handed out together, how many they are; else 0
+    ends: bool  # the last of its group
     withdrawn: bool = False  # nobody waits for the reply
 
 
@@ -217,7 +218,7 @@ class PoolGrid(EngineGrid):
                 "together": together,
             }
         ).encode()
-        worker.tasks.append(_Task(request=request, up=up, down=down, ends=ends))
+        worker.tasks.append(_Task(request=request, up=up, down=down, together=together, ends=ends))
         with suppress(OSError):  # it died while it had nothing to do; `_receive` finds the pipe closed and buries it
             worker.pipe.send_bytes(framed(head, state, light))
 
@@ -265,16 +266,21 @@ class PoolGrid(EngineGrid):
         self._replies[task.request.metadata.message_id] = reply
 
     def _bury(self, worker: _Worker) -> None:
-        """A worker died: its first task is lost, the others are done by a new one."""
+        """A worker died: its first task is lost, the others are done by a new one.
+
+        If that is the first of a group, it may be anyone's of them, who were trained side by side: each is tried by
+        itself.
+        """
         worker.process.join(timeout=10)  # its pipe is closed: it is about to end
         worker.process.kill()
         worker.process.join()
-        lost, rest = worker.tasks.popleft(), list(worker.tasks)
-        for task in (lost, *rest):
+        rest = list(worker.tasks)
+        for task in rest:
             self._release(task)
             self._slots.give(task.up)
         reason = f"the client's process ended with {worker.process.exitcode}"
-        if not lost.withdrawn:
+        lost = None if rest[0].together > 1 else rest.pop(0)
+        if lost is not None and not lost.withdrawn:
             self._replies[lost.request.metadata.message_id] = Message(
                 Error(CLIENT_APP_CRASHED, reason), reply_to=lost.request
             )

@@ -45,7 +45,7 @@ def work(pipe: Connection, settings: str) -> None:
 
     make_importable({name: Path(path) for name, path in common["packages"].items()})
     from client_app.app import app
-    from client_app.side_by_side import expect, forget
+    from client_app.side_by_side import expect, expect_nobody
 
     torch.set_num_threads(1)
     no_colours_into_pipes()
@@ -56,10 +56,10 @@ def work(pipe: Connection, settings: str) -> None:
     while group := _next_group(frames):
         asked = [_asked(frame, common, attached) for frame in group]
         if len(asked) > 1:
-            expect([(request.content, context) for _, request, context in asked if request is not None])
+            expect([(one.content, context) for _, one, context in asked if isinstance(one, Message)])
         for one in asked:
             pipe.send_bytes(_answer(*one, app, attached))
-        forget()
+        expect_nobody()
 
 
 def _next_group(frames: SimpleQueue[bytes]) -> list[bytes]:
@@ -82,8 +82,8 @@ def _read(pipe: Connection, frames: SimpleQueue[bytes]) -> None:
 
 def _asked(
     frame: bytes, common: Mapping[str, Any], attached: Attached
-) -> tuple[dict[str, Any], Message | None, Context]:
-    """What a frame says, the request in it, and of whom it asks; no request where nobody waits for the reply."""
+) -> tuple[dict[str, Any], Message | Exception, Context]:
+    """What a frame says, the request in it, or why there is none, and of whom it asks."""
     head, state, light = unframed(frame)
     context = Context(
         run_id=1,
@@ -92,18 +92,25 @@ def _asked(
         state=from_bytes(state),
         run_config=common["run_config"],
     )
-    if attached.buffer(head["up"])[0] == WITHDRAWN:
-        return head, None, context
-    data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
-    request = Message(
-        content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]
-    )
+    try:
+        if attached.buffer(head["up"])[0] == WITHDRAWN:
+            raise TimeoutError("withdrawn before it was begun")
+        data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
+        request = Message(
+            content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]
+        )
+    except Exception as error:
+        return head, error, context
     return head, request, context
 
 
-def _answer(head: Mapping[str, Any], request: Message | None, context: Context, app: Any, attached: Attached) -> bytes:
+def _answer(
+    head: Mapping[str, Any], request: Message | Exception, context: Context, app: Any, attached: Attached
+) -> bytes:
     try:
-        if request is None or attached.buffer(head["up"])[0] == WITHDRAWN:
+        if isinstance(request, Exception):
+            raise request
+        if attached.buffer(head["up"])[0] == WITHDRAWN:
             raise TimeoutError("withdrawn before it was begun")
         answer, arrays = detach(app(request, context).content)
         up, places, end = attached.buffer(head["up"]), {}, 0

@@ -82,6 +82,8 @@ class Coordinates:
                 begin = self._places[parameter]
                 whole = flats[:, begin : begin + parameter.numel()].view(len(flats), *parameter.shape)
                 found.append(whole[(_ALL, *used)])
+            if len(flats) > 1:  # made anew for every group
+                return found
             self._last = flats, found
         return self._last[1]
 

@@ -28,7 +28,7 @@ _KEPT = 32  # sizes of batches
 
 
 class FusedNetwork:
-    """A network of some clients, who have the same part of it and batches of the same size.
+    """A network of some clients, who have the same part of it and, in a step, batches of the same size.
 
     Args:
         layers: see `models.fused.structure`.
@@ -40,8 +40,8 @@ class FusedNetwork:
         coordinates: weights, read by every step, and gradients, which `Pass.differentiate` writes.
         classes: logits of an example.
         input_shape: as given.
-        as_alone: examples of a batch → whether clients side by side have been found to get the very numbers that each
-            gets alone.
+        as_alone: (examples of a batch, threads) → whether clients side by side have been found to get the very numbers
+            that each gets alone.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class FusedNetwork:
         self._layers, self.coordinates, self.input_shape = layers, coordinates, tuple(input_shape)
         self.classes = next(len(layer.weight) for layer in reversed(layers) if isinstance(layer, Affine))
         self._memory, self._known = memory, dict[int, Pass]()
-        self.as_alone: dict[int, bool] = {}
+        self.as_alone: dict[tuple[int, int], bool] = {}
 
     def of(self, batch: int) -> Pass:
         """The passes for batches of so many examples; ends what was under way for another number."""
@@ -58,6 +58,7 @@ class FusedNetwork:
         if found is not self._memory.user:
             found.activate()
             self._memory.user = found
+            self._known[batch] = self._known.pop(batch)  # the last one to go
         return found
 
     def _made(self, batch: int) -> Pass:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,6 +15,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor
 
 from client_app import fused_training, model_cache, side_by_side
+from client_app.training import Trained
+from data import Split
 from flotilla.local import grid as local_grid
 from flotilla.local import pool
 from flotilla.local.pool import PoolGrid
@@ -101,12 +104,12 @@ def test_over_processes_too(tmp_path: Path, play: Player) -> None:
 
 def test_where_sums_differ_everybody_is_computed_alone(play: Player) -> None:
     """A machine whose sums of several clients are off: it is found out at the first step, which does not count."""
-    together, differentiate = list[int](), Pass.differentiate
+    together, differentiate = list[tuple[int, ...]](), Pass.differentiate
 
     def off(self: Pass, wanted: Tensor, absent: Tensor | None) -> Tensor:
         logs = differentiate(self, wanted, absent)
         if len(wanted) > 1:
-            together.append(len(wanted))
+            together.append((id(self), *wanted.shape))
             self._buffers.gradient(next(iter(self._buffers.weight.__self__._own)))[-1] += 1e-7  # type: ignore[attr-defined]
         return logs
 
@@ -115,8 +118,8 @@ def test_where_sums_differ_everybody_is_computed_alone(play: Player) -> None:
         found = play(**keys)
     with alone():
         assert found.hash == play(**keys).hash
-    tiers, sizes = 2, 3  # full batches, and what is left of either number of examples
-    assert 0 < len(together) <= tiers * sizes * len(set(together))
+    assert together
+    assert len(together) == len(set(together))  # once for each number of clients, examples and tier
 
 
 def test_clients_of_unlike_numbers_of_examples(play: Player) -> None:
@@ -143,37 +146,50 @@ def test_a_client_without_a_reply_costs_the_others_nothing(play: Player) -> None
     assert play(without(2), **SMALL).hash == wanted.hash
 
 
-def test_what_is_wrong_with_one_is_said_in_its_turn(play: Player) -> None:
-    """Its data cannot be read: the others of its group are trained, and its own reply is the error."""
+@pytest.mark.parametrize("wrong", ["its data", "its labels"])
+def test_what_is_wrong_with_one_is_said_in_its_turn(wrong: str, play: Player) -> None:
+    """The others of its group are trained, and its own reply is the error, whatever that is."""
     from client_app import device, handlers
 
     read = device.data_of
 
     def broken(context: Any, facts: str = "") -> Any:
-        if context.node_config["partition-id"] == 3:
-            raise OSError("unreadable")
-        return read(context, facts)
+        found = read(context, facts)
+        if context.node_config["partition-id"] != 3:
+            return found
+        if wrong == "its data":
+            raise RuntimeError("unreadable")
+        return replace(found, train=Split(found.train.held, found.train.labels + 99))
 
+    keys: dict[str, Scalar] = {"quorum": 0.5, "num_server_rounds": 1}
     with patch.object(handlers, "data_of", broken), patch.object(side_by_side, "data_of", broken):
-        found = play(**SMALL, quorum=0.5, num_server_rounds=1)
+        found = play(**SMALL | keys)
         with alone():
-            wanted = play(**SMALL, quorum=0.5, num_server_rounds=1)
+            wanted = play(**SMALL | keys)
     assert found.hash == wanted.hash
-    assert {one["node"] for one in found.rejected} == {3}
+    assert {one["node"] for one in found.rejected} == {one["node"] for one in wanted.rejected} == {3}
 
 
-def test_seconds_are_shared_out(play: Player) -> None:
-    """Whoever trains the others too says no more than its share, and nobody says less than nothing."""
-    seconds: dict[int, float] = {}
+def test_seconds_are_shared_out() -> None:
+    """Each its own, and an even share of what is nobody's."""
+    trained = [Trained(loss=0.0, accuracy=0.0, steps=1, seconds_computing=seconds) for seconds in (1.0, 5.0)]
+    assert side_by_side._seconds(trained, 7.0) == [1.5, 5.5]
+
+
+def test_nobody_says_less_than_it_computed(play: Player) -> None:
+    said: list[tuple[float, float]] = []
 
     def note(request: Message, reply: Message) -> list[Message]:
         if trains(request):
-            seconds[request.metadata.dst_node_id] = float(reply.content["metrics"]["seconds"])  # type: ignore[arg-type]
+            metrics = reply.content["metrics"]
+            said.append((float(metrics["seconds"]), float(metrics["seconds-computing"])))  # type: ignore[arg-type]
         return [reply]
 
-    play(note, **SMALL | CNN, local_epochs=4)
-    assert len(seconds) == 8
-    assert 0 < min(seconds.values()) < max(seconds.values()) < 8 * min(seconds.values())
+    with noted() as sizes:
+        play(note, **SMALL | CNN | {"partition": "dirichlet", "num_server_rounds": 1})
+    assert max(sizes) > 1
+    assert len(said) == 8
+    assert all(seconds >= computing > 0 for seconds, computing in said)
 
 
 def test_what_cannot_be_read_is_trained_with_nobody() -> None:

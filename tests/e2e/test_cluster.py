@@ -61,7 +61,11 @@ def wait_for(words: str, folder: Path) -> None:
 
 
 def fingerprint(folder: Path) -> str:
-    return sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    """The model's hash; printed, with what was said of nodes and workers (`pytest -s`)."""
+    found = sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    told = [line for line in said(folder).splitlines() if "cluster:" in line or "worker was lost" in line]
+    print(f"\n{folder.name}: {found}", *told, sep="\n  ")
+    return found
 
 
 def replies(folder: Path) -> list[int]:

@@ -61,7 +61,7 @@ def work(pipe: Connection, settings: str, victim: int, sent: int | None) -> None
             _die()
 
     def dying(
-        head: Mapping[str, Any], request: Message | None, context: Context, app: Any, attached: Attached
+        head: Mapping[str, Any], request: Message | Exception, context: Context, app: Any, attached: Attached
     ) -> bytes:
         if (head["node"], head["type"], head["group"]) != (address_of(victim), TRAIN, "1"):
             return answer(head, request, context, app, attached)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flotilla.flwr_compat import ray_ahead
+from flotilla.flwr_compat import app_process, ray_ahead
 from flotilla.superlink.processes import marked, sweep
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
@@ -117,3 +117,11 @@ def test_ray_is_what_it_is_taken_for() -> None:
     assert "if not ray.is_initialized():" in inspect.getsource(RayBackend.init_ray)  # else flwr would start another
     assert (Path(inspect.getfile(services)).parent / "workers" / "default_worker.py").is_file()
     assert ray_ahead._WORKER.is_file()
+
+
+def test_nothing_imports_ray_before_workers_are_offered() -> None:
+    """Else the head start is lost without a word: Ray's environment has to be set before it is imported."""
+    steps = inspect.getsource(app_process.main)
+    offered = steps.index("_is_up(ahead)")
+    for module in ("quick_simulation", "ray_arrays", "ray_backend"):
+        assert offered < steps.index(f'_beside("{module}")')

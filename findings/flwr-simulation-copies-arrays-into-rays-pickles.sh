@@ -3,8 +3,9 @@
 # which moves buffers beside the pickle (PEP 574), and does so for NumPy arrays; bytes are copied into the pickle. So each message's state
 # is copied into a pickle, from there into Ray's frame, into its store, and back in as many steps, in every request anew although all
 # carry one object. Told to pickle the same bytes as a buffer, Ray moves them once; they come back as bytes, equal to what was sent.
-# For our users: that is what runs through Ray do (flotilla/flwr_compat/ray_arrays.py); a message of 6.4 MB there and back took 33 ms as
-# it is and 12 ms so, on two cores with AVX-512.
+# Seen: of 6,400,000 bytes 6,400,505 are in a message's pickle and none beside; as a buffer 389 and all.
+# For our users: that is what runs through Ray do (flotilla/flwr_compat/ray_arrays.py). Timed by hand on two cores, which this does not
+# repeat: a message of 6.4 MB to an actor and back took 33 ms as it is and 12 ms so.
 # Exits with 0 while it is so, with 1 when it has changed.
 set -euo pipefail
 work=$(mktemp -d)

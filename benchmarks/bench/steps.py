@@ -22,6 +22,7 @@ from client_app.model_cache import LocalModel
 from client_app.side_by_side import most_of
 from client_app.training import train
 from data import Split, batches
+from flotilla.local.groups import divided
 from models.algebra.plans import Plan
 from models.networks.build import build_part, initial_state, part_of
 from models.networks.spec import NetworkSpec
@@ -83,13 +84,11 @@ def _train(share: Share, asked: Round) -> None:
                 tiers[groups[group][0] % len(tiers)].ours(together)
 
 
-def _groups(asked: Round, tiers: Sequence[TierSteps]) -> list[range]:
-    """Clients in groups, as the local engine hands them out (`flotilla.local.groups`)."""
-    found = []
+def _groups(asked: Round, tiers: Sequence[TierSteps]) -> list[Sequence[int]]:
+    """Clients in groups, as the local engine hands them out."""
+    found: list[Sequence[int]] = []
     for number, tier in enumerate(tiers):
-        members = range(number, asked.clients, len(tiers))
-        size = max(1, min(tier.most, -(-len(members) // asked.processes)))
-        found += [members[start : start + size] for start in range(0, len(members), size)]
+        found += divided(range(number, asked.clients, len(tiers)), tier.most, asked.processes)
     return sorted(found, key=lambda members: members[0])
 
 

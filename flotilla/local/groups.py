@@ -42,9 +42,14 @@ def _grouped(messages: Sequence[Message], processes: int, directory: Directory |
     found = [[place] for place in alike.pop(None, [])]
     for places in alike.values():
         most = 1 if len(places) == 1 else most_together(messages[places[0]].content)
-        size = min(most, -(-len(places) // processes))
-        if size > 1 and directory is not None:
+        if most > 1 and directory is not None:
             examples = [directory.examples[partition_of(messages[place].metadata.dst_node_id)] for place in places]
             places = [place for _, place in sorted(zip(examples, places, strict=True))]
-        found += [sorted(places[start : start + size]) for start in range(0, len(places), size)]
+        found += [sorted(group) for group in divided(places, most, processes)]
     return [[messages[place] for place in group] for group in sorted(found)]
+
+
+def divided(members: Sequence[int], most: int, processes: int) -> list[Sequence[int]]:
+    """Members in groups of at most so many, and no larger than lets each process have as many of them."""
+    size = max(1, min(most, -(-len(members) // processes)))
+    return [members[start : start + size] for start in range(0, len(members), size)]

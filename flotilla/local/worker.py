@@ -32,7 +32,13 @@ def framed(head: bytes, state: bytes, light: bytes) -> bytes:
 def unframed(frame: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     """Take apart what `framed` put together."""
     head, state = int.from_bytes(frame[:4], "little"), int.from_bytes(frame[4:8], "little")
-    return json.loads(frame[8 : 8 + head]), frame[8 + head : 8 + head + state], frame[8 + head + state :]
+    return head_of(frame), frame[8 + head : 8 + head + state], frame[8 + head + state :]
+
+
+def head_of(frame: bytes) -> dict[str, Any]:
+    """The head of a frame alone: the rest may be large, and is not copied."""
+    found: dict[str, Any] = json.loads(frame[8 : 8 + int.from_bytes(frame[:4], "little")])
+    return found
 
 
 def work(pipe: Connection, settings: str) -> None:
@@ -64,9 +70,9 @@ def work(pipe: Connection, settings: str) -> None:
 
 def _next_group(frames: SimpleQueue[bytes]) -> list[bytes]:
     """The next requests that belong together; none at the end."""
-    group = [frames.get()]
-    while all(group) and len(group) < unframed(group[0])[0]["together"]:
-        group.append(frames.get())
+    first = frames.get()
+    count = head_of(first)["together"] if first else 0
+    group = [first, *(frames.get() for _ in range(count - 1))]
     return group if all(group) else []
 
 

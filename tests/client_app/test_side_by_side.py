@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -19,11 +20,12 @@ from client_app.training import Trained
 from data import Split
 from flotilla.local import grid as local_grid
 from flotilla.local import pool
+from flotilla.local.groups import grouped
 from flotilla.local.pool import PoolGrid
 from models.fused.network import Pass
 from protocol import TRAIN, Scalar
 from server_app.run import Run
-from tests.support import Outcome, Player, configured, trains, without
+from tests.support import Outcome, Player, address_of, configured, trains, without
 
 CNN: dict[str, Scalar] = {"model": "cnn", "widths": "8, 12", "batch_size": 16}
 # What goes into a client's training, one by one.
@@ -212,17 +214,34 @@ def test_wide_networks_are_trained_alone(play: Player) -> None:
         assert set(sizes) == {1}
 
 
-def test_messages_are_grouped_where_the_first_of_them_stood() -> None:
-    from flotilla.local.groups import grouped
+def asked(number: int, said: int, kind: str = TRAIN) -> Message:
+    content = RecordDict({"request": ConfigRecord({"rate": said, "nonce": f"{number}"})})
+    one = Message(content, address_of(number), kind)
+    one.metadata.__dict__["_message_id"] = f"{number}"
+    return one
 
-    def message(number: int, said: int, kind: str = TRAIN) -> Message:
-        one = Message(RecordDict({"request": ConfigRecord({"rate": said, "nonce": f"{number}"})}), 1000, kind)
-        one.metadata.__dict__["_message_id"] = f"{number}"
-        return one
 
-    messages = [message(i, said) for i, said in enumerate([1, 2, 1, 1, 2, 1, 1])] + [message(7, 1, "evaluate.part")]
+def placed(messages: Sequence[Message], processes: int, examples: Sequence[int] | None = None) -> list[list[int]]:
+    """Groups of at most three, as places."""
+    directory: Any = None if examples is None else SimpleNamespace(examples=examples)
     with patch("flotilla.local.groups.most_together", lambda content: 3):
-        found = [[one.metadata.message_id for one in group] for group in grouped(messages, 2, None)]
-        whole = [[one.metadata.message_id for one in group] for group in grouped(messages, 1, None)]
-    assert found == [["0", "2", "3"], ["1"], ["4"], ["5", "6"], ["7"]]
-    assert whole == [["0", "2", "3"], ["1", "4"], ["5", "6"], ["7"]]
+        found = grouped(messages, processes, directory)
+    return [[int(one.metadata.message_id) for one in group] for group in found]
+
+
+def test_messages_are_grouped_where_the_first_of_them_stood() -> None:
+    messages = [asked(i, said) for i, said in enumerate([1, 2, 1, 1, 2, 1, 1])] + [asked(7, 1, "evaluate.part")]
+    assert placed(messages, 2) == [[0, 2, 3], [1], [4], [5, 6], [7]]
+    assert placed(messages, 1) == [[0, 2, 3], [1, 4], [5, 6], [7]]
+
+
+def test_those_with_about_as_many_examples_are_together() -> None:
+    assert placed([asked(i, 1) for i in range(6)], 1, [9, 90, 8, 80, 7, 70]) == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_a_group_spans_no_more_than_so_many_messages() -> None:
+    """However unlike their examples are: replies are taken in order, and those of a group come together."""
+    count = 4 * 16 * 3
+    groups = placed([asked(i, 1) for i in range(count)], 2, [i % 64 for i in range(count)])
+    assert max(max(group) - min(group) for group in groups) < 4 * 16
+    assert sorted(place for group in groups for place in group) == list(range(count))

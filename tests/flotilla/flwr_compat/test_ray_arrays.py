@@ -61,12 +61,11 @@ def test_a_state_is_put_into_the_store_once() -> None:
         put.append(data)
         return len(put) - 1
 
-    with patch("ray.put", store), patch("ray.get", put.__getitem__):
+    with patch("ray.put", store), patch("ray.get", _get):
         ray_arrays.once_in_store()
         state, other = Array(LARGE), Array(LARGE[::-1].copy())
         sent = [content(state, Array(LARGE[:5])), content(state), content(other), content(state)]
-        with patch("ray.get", _get):
-            frames = [pickled(one)[0] for one in sent]
+        frames = [pickled(one)[0] for one in sent]
         assert len(put) == 2
         assert all(len(frame) < len(LARGE) for frame in frames)
         _put[:] = put

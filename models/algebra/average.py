@@ -21,6 +21,7 @@ from torch import Tensor
 
 from models.algebra.axes import Kind, Layout
 from models.algebra.block_scatter import NEGATIVE_ZERO, BlockScatter, UnitView
+from models.algebra.division import divide
 from models.algebra.submodel import Block, Submodel, split
 from models.algebra.submodel_sum import Placed, SubmodelSum
 
@@ -180,8 +181,7 @@ class PartialAverage:
                 continue
             view, before = target.view(numerators.shape), previous[name].view(numerators.shape)
             # Where nothing was added the numerator is -0.0, so any positive divisor leaves the coordinate alone.
-            divisors = torch.clamp(self._denominators[name], min=1 / _LARGEST)
-            torch.addcdiv(before, numerators, divisors, value=scale, out=view)
+            divide(before, numerators, self._denominators[name], scale=scale, least=1 / _LARGEST, out=view)
             result[name] = target
         return result
 

@@ -8,6 +8,7 @@ nothing: a privacy that somebody believes in and that is not there.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial
 from logging import ERROR
@@ -21,9 +22,12 @@ from client_app.allowed import allowed
 from client_app.errors import told
 from models.registry import FOLLOWED
 from protocol.packing import PACKED, pack, unpack
+from protocol.reply_room import KeptRoom, replies_in
 
 Next = Callable[[Message, Context], Message]
 
+# In the environment of a process whose engine has copied a reply before it asks for the next (`ray_arrays`).
+KEEPS = "FLOTILLA_REPLIES_ARE_COPIED"
 # Those of flwr's that only look at what passes. Any other one of flwr's would change it, and does not find it.
 _LOOK = frozenset({"message_size_mod", "arrays_size_mod", "parameters_size_mod"})
 
@@ -37,6 +41,18 @@ def packed_on_demand(message: Message, context: Context, call_next: Next) -> Mes
     if reply.has_content():
         reply.content = pack(reply.content)
     return reply
+
+
+_KEPT = KeptRoom()
+
+
+def in_kept_memory(message: Message, context: Context, call_next: Next) -> Message:
+    """Write the reply into memory of the last one, where the engine says that it has copied that."""
+    if os.environ.get(KEEPS) is None:
+        return call_next(message, context)
+    _KEPT.clear()
+    with replies_in(_KEPT):
+        return call_next(message, context)
 
 
 def without_details(message: Message, context: Context, call_next: Next) -> Message:
@@ -57,7 +73,12 @@ def only_allowed(message: Message, context: Context, call_next: Next) -> Message
         FOLLOWED.reset(before)
 
 
-MODS: tuple[Callable[[Message, Context, Next], Message], ...] = (packed_on_demand, without_details, only_allowed)
+MODS: tuple[Callable[[Message, Context, Next], Message], ...] = (
+    packed_on_demand,
+    in_kept_memory,
+    without_details,
+    only_allowed,
+)
 
 
 def refuse_idle(app: ClientApp) -> ClientApp:

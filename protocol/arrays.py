@@ -17,6 +17,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
+from protocol.reply_room import ReplyRoom
 from protocol.text import quoted
 
 with (
@@ -38,10 +39,15 @@ class WireError(ValueError):
     """Something that crossed the wire is not what the protocol says."""
 
 
-def encode(flat: Tensor) -> Array:
-    """Put a contiguous CPU vector (float16, float32, float64 or uint32) into an `Array`; its bytes are copied once."""
+def encode(flat: Tensor, room: ReplyRoom | None = None) -> Array:
+    """Put a contiguous CPU vector (float16, float32, float64 or uint32) into an `Array`; its bytes are copied once.
+
+    Args:
+        flat: the vector.
+        room: where the bytes go, if they fit; otherwise they get memory of their own.
+    """
     array = flat.detach().numpy()
-    return _array(array.dtype, array.shape, [np.ascontiguousarray(array).data.cast("B")])
+    return _array(array.dtype, array.shape, [np.ascontiguousarray(array).data.cast("B")], room)
 
 
 def encode_bytes(pieces: Sequence[bytes]) -> Array:
@@ -49,11 +55,26 @@ def encode_bytes(pieces: Sequence[bytes]) -> Array:
     return _array(np.dtype(np.uint8), (sum(map(len, pieces)),), pieces)
 
 
-def _array(dtype: np.dtype[Any], shape: tuple[int, ...], pieces: Sequence[bytes | memoryview]) -> Array:
+def _array(
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    pieces: Sequence[bytes | memoryview],
+    room: ReplyRoom | None = None,
+) -> Array:
     header = io.BytesIO()
     descr = dtype.newbyteorder("<").str
     np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
-    return Array(str(dtype), shape, "numpy.ndarray", b"".join((header.getvalue(), *pieces)))
+    pieces = [header.getvalue(), *pieces]
+    data = None if room is None else room.take(sum(map(len, pieces)))
+    if data is None:
+        return Array(str(dtype), shape, "numpy.ndarray", b"".join(pieces))
+    end = 0
+    for piece in pieces:
+        data[end : end + len(piece)] = piece
+        end += len(piece)
+    array = Array(str(dtype), shape, "numpy.ndarray", b"")
+    array.data = data  # type: ignore[assignment]  # any buffer reads like bytes
+    return array
 
 
 def decode(array: Array, length: int, dtype: str = "float32") -> Tensor:

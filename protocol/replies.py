@@ -158,7 +158,8 @@ class Reply:
         """As records; `name` is what the array is called."""
         content = RecordDict({CONFIG: to_config(_Answer(nonce=self.nonce)), METRICS: MetricRecord(dict(self.metrics))})
         if self.array is not None:
-            content[ARRAYS] = ArrayRecord({name: self.array})
+            arrays = content[ARRAYS] = ArrayRecord()
+            arrays[name] = self.array  # as it is: flwr's constructor takes none that lies in a reply's room
         return content
 
     @staticmethod

@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 Actor = TypeVar("Actor")
 Place = TypeVar("Place")
 PlaceIn = TypeVar("PlaceIn", contravariant=True)
+Done = TypeVar("Done")
 Result = TypeVar("Result")
 
 TRIES = 3  # of a message: one that ends its worker every time must not end all of them
@@ -74,8 +75,12 @@ class ActorPool(Generic[Actor, Place]):
         """How many workers there are; flwr's name for it."""
         return len(self._slots)
 
-    def run(self, work: Callable[[Actor], Result]) -> Result:
+    def run(self, work: Callable[[Actor], Done], fetch: Callable[[Done], Result]) -> Result:
         """Have a worker do something, once it is free; another one where it is lost.
+
+        Args:
+            work: has a worker do it, and waits until it is done.
+            fetch: makes a result of what that returned, while the worker does the next thing.
 
         Raises:
             NobodyLeft: no worker is left.
@@ -85,18 +90,23 @@ class ActorPool(Generic[Actor, Place]):
         while True:
             slot = self._take()
             try:
-                result = work(slot.actor)
+                done = work(slot.actor)
             except self._workshop.lost as loss:
                 tried += 1
                 self._replace(slot, loss)
                 if tried == TRIES:
                     raise
+                continue
             except BaseException:
                 self._give_back(slot)
                 raise
-            else:
-                self._give_back(slot)
-                return result
+            self._give_back(slot)
+            try:
+                return fetch(done)
+            except self._workshop.lost:  # with what was ready; if the worker is lost, too, whoever has it next notices
+                tried += 1
+                if tried == TRIES:
+                    raise
 
     def stop(self) -> None:
         """End all workers."""

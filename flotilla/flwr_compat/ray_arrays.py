@@ -11,6 +11,7 @@ Requests often carry the same state, as one object: whoever sends them puts it i
 from __future__ import annotations
 
 import copyreg
+import os
 from collections import OrderedDict
 from pickle import PickleBuffer
 from threading import Lock
@@ -21,6 +22,7 @@ from flwr.app import Array
 from ray import cloudpickle
 
 LEAST = 1 << 16  # bytes; fewer are copied sooner than accounted for
+COPIED = "FLOTILLA_REPLIES_ARE_COPIED"  # tells the ClientApp so
 _MOST = 1 << 26  # bytes of states that stay in the store for the next request
 
 
@@ -35,6 +37,19 @@ class _Beside:
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """As a call of `bytes`; protocols before 5 know nothing beside a pickle."""
         return bytes, (PickleBuffer(self._data) if protocol >= 5 else self._data,)
+
+
+class _View:
+    """A view of bytes, which lie beside the rest and are looked at where they come to lie: nothing is copied there."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """As a call of `memoryview`."""
+        return memoryview, (PickleBuffer(self._data) if protocol >= 5 else bytes(self._data),)
 
 
 class _InStore:
@@ -69,7 +84,12 @@ class _Store:
 
 
 def beside_pickles() -> None:
-    """Let Ray pickle arrays so from now on, in this process: for a worker, each of whose replies is another."""
+    """Let Ray pickle arrays so from now on, in this process: for a worker, each of whose replies is another.
+
+    A reply is in Ray's store before the worker is asked for the next, so its arrays may be views of memory that is used
+    again (`client_app.mods`).
+    """
+    os.environ[COPIED] = "1"
     cloudpickle.CloudPickler.dispatch[Array] = lambda array: _reduced(array, _Beside)
 
 
@@ -81,6 +101,9 @@ def once_in_store() -> None:
 
 def _reduced(array: Array, moved: Any) -> tuple[Any, ...]:
     said = dict(array.__dict__)
-    if isinstance(array.data, bytes) and len(array.data) >= LEAST:
-        said["data"] = moved(array.data)
+    data: Any = array.data
+    if isinstance(data, memoryview):
+        said["data"] = _View(data)
+    elif isinstance(data, bytes) and len(data) >= LEAST:
+        said["data"] = moved(data)
     return copyreg.__newobj__, (Array,), said  # type: ignore[attr-defined]

@@ -111,16 +111,20 @@ def survive() -> None:
 
         @property
         def num_workers(self) -> int:
-            return self.survivors.num_actors if self.survivors else 0
+            # flwr has a thread for each. One waits for an actor; another, whose actor is at the next message already,
+            # reads the reply, which is not small.
+            return 2 * self.survivors.num_actors if self.survivors else 0
 
         def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
             partition = str(context.node_config[PARTITION_ID_KEY])
 
-            def answer(actor: Any) -> Any:
-                return ray.get(actor.run.remote(self.loader, message, partition, context))
+            def answered(actor: Any) -> Any:
+                done, *answer = actor.run.options(num_returns=3).remote(self.loader, message, partition, context)
+                ray.get(done)  # the partition's name, or what went wrong
+                return answer
 
             assert self.survivors is not None  # made by `build`
-            _, reply, updated = self.survivors.run(answer)
+            reply, updated = self.survivors.run(answered, ray.get)
             return reply, updated
 
         def terminate(self) -> None:

@@ -19,6 +19,7 @@ from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from flotilla.local.output import no_colours_into_pipes
 from flotilla.local.shared import Attached, attach, detach
 from flotilla.user_code import make_importable
+from protocol.reply_room import ReplyRoom, replies_in
 
 # First byte of where a reply goes, as long as nobody has begun to write it there.
 WANTED, WITHDRAWN = 0, 1
@@ -118,13 +119,18 @@ def _answer(
             raise request
         if attached.buffer(head["up"])[0] == WITHDRAWN:
             raise TimeoutError("withdrawn before it was begun")
-        answer, arrays = detach(app(request, context).content)
-        up, places, end = attached.buffer(head["up"]), {}, 0
+        room, places = ReplyRoom(attached.buffer(head["up"])), {}
+        with replies_in(room):
+            answer, arrays = detach(app(request, context).content)
         for path, array in arrays.items():
-            up[end : end + len(array.data)] = array.data
-            places[path] = (end, end + len(array.data))
-            end += len(array.data)
+            start, length = room.start_of(array.data), len(array.data)
+            if start is None:
+                start, place = room.used, room.take(length)
+                if place is None:
+                    raise ValueError(f"a reply of {length:,} bytes and more is larger than what was asked for")
+                place[:] = array.data
+            places[path] = (start, start + length)
     except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
         return framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b"")
     new_state = to_bytes(context.state)
-    return framed(json.dumps({"up": places, "length": end}).encode(), new_state, answer)
+    return framed(json.dumps({"up": places, "length": room.used}).encode(), new_state, answer)

@@ -31,7 +31,8 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 # Sent if they are set. What keeps runs on one machine apart (FLWR_HOME, RAY_*) has no meaning elsewhere.
 _ALONG = ("FLOTILLA_DATA", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY")
 _ALSO = ("FLWR_DISABLE_UPDATE_CHECK", "FLWR_TELEMETRY_ENABLED")
-_CLUSTERS = ("RAY_TMPDIR", "RAY_max_direct_call_object_size")  # not sent, and not ours to set
+# Not sent, and not ours to set.
+_CLUSTERS = ("RAY_TMPDIR", "RAY_max_direct_call_object_size", "RAY_free_objects_batch_size")
 _PATIENCE = 300.0  # seconds for a node to fetch the bundle, import PyTorch and read the data
 
 

@@ -51,6 +51,9 @@ def environment(home: Path) -> dict[str, str]:
         # Messages up to this size go from process to process: Ray's object store, which takes what is above 100 KB
         # otherwise, costs more than the copies that it saves (docs/flower.md).
         "RAY_max_direct_call_object_size": str(4 << 20),
+        # Ray takes back what nobody needs once a second, or a hundred at a time. Until then each reply of megabytes
+        # lies on pages that its worker has not touched yet, which costs as much as copying it (docs/flower.md).
+        "RAY_free_objects_batch_size": "1",
         **os.environ,
         "FLWR_HOME": str(home / "flwr"),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",

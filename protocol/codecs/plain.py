@@ -12,6 +12,7 @@ from torch import Tensor
 from protocol.arrays import decode, encode
 from protocol.codecs.base import Codec, Decoded, Remembering
 from protocol.codecs.bits import Octets
+from protocol.reply_room import REPLY_ROOM
 
 
 def floats(values: Tensor) -> bytes:
@@ -34,9 +35,9 @@ class Plain(Codec):
     def encode(
         self, flat: Tensor, sizes: Sequence[int], draws: np.random.Generator, memory: Remembering, base: int = 0
     ) -> Array:
-        """Copy the bytes; see `Codec.encode`."""
+        """Copy the bytes, to where the reply goes if that is known; see `Codec.encode`."""
         del sizes, draws, memory, base
-        return encode(flat)
+        return encode(flat, REPLY_ROOM.get())
 
     def decode(self, array: Array, sizes: Sequence[int], memory: Remembering) -> Decoded:
         """A view of the bytes; see `Codec.decode`."""

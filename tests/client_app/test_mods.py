@@ -17,10 +17,11 @@ from flwr.clientapp.mod import (
     message_size_mod,
 )
 
-from client_app.mods import packed_on_demand, refuse_idle
+from client_app.mods import KEEPS, in_kept_memory, packed_on_demand, refuse_idle
 from client_app.serve import serve
 from flotilla.flwr_compat.identity import assume_identity
 from protocol.packing import PACKED, Packer, unpack
+from protocol.reply_room import REPLY_ROOM, ReplyRoom
 
 IDLE: list[Any] = [secaggplus_mod, fixedclipping_mod, adaptiveclipping_mod, LocalDpMod(1.0, 1.0, 1.0, 1e-5)]
 
@@ -64,3 +65,28 @@ def test_a_packed_request_has_a_packed_reply() -> None:
         plain = unpack(answer.content) if packed else answer.content
         assert plain == RecordDict({**arrays, "reply": ConfigRecord({"n": 1})})
     assert seen[0] == seen[1]
+
+
+def test_replies_lie_in_kept_memory_only_where_the_engine_copies_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assume_identity()
+    context = Context(run_id=1, node_id=2, node_config={}, state=RecordDict(), run_config={})
+    rooms: list[ReplyRoom | None] = []
+
+    def handler(message: Message, _: Context) -> Message:
+        rooms.append(REPLY_ROOM.get())
+        if rooms[-1] is not None:
+            assert rooms[-1].used == 0
+            rooms[-1].take(10)
+        return Message(RecordDict(), reply_to=message)
+
+    def ask() -> None:
+        in_kept_memory(Message(RecordDict(), dst_node_id=1, message_type="train.part"), context, handler)
+
+    monkeypatch.delenv(KEEPS, raising=False)
+    ask()
+    monkeypatch.setenv(KEEPS, "1")
+    ask()
+    ask()
+    assert rooms[0] is None
+    assert rooms[1] is rooms[2] is not None
+    assert REPLY_ROOM.get() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -11,6 +12,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from ray import cloudpickle
 
+from client_app.mods import KEEPS
 from flotilla.flwr_compat import ray_arrays
 
 _dumps: Any = cloudpickle.dumps
@@ -19,7 +21,7 @@ LARGE = np.arange(ray_arrays.LEAST, dtype=np.uint8)
 
 @pytest.fixture(autouse=True)
 def as_it_was() -> Iterator[None]:
-    with patch.dict(cloudpickle.CloudPickler.dispatch):
+    with patch.dict(cloudpickle.CloudPickler.dispatch), patch.dict(os.environ):
         yield
 
 
@@ -45,6 +47,30 @@ def test_large_data_lie_beside_the_pickle_and_come_back_as_bytes() -> None:
     assert found == sent
     assert [type(array.data) for array in found["arrays"].values()] == [bytes, bytes]
     assert np.array_equal(found["arrays"]["0"].numpy(), LARGE)
+
+
+def test_a_view_is_a_view_of_what_arrived() -> None:
+    ray_arrays.beside_pickles()
+    kept = bytearray(LARGE.tobytes())
+    array = Array(LARGE)
+    array.data = memoryview(kept)[:5]  # type: ignore[assignment]
+    record = ArrayRecord()
+    record["0"] = array
+    sent = RecordDict({"arrays": record})
+    small, beside = pickled(sent)
+    (arrived,) = [one.raw().tobytes() for one in beside]
+    kept[:] = bytes(len(kept))  # the next reply is written there
+    data = cloudpickle.loads(small, buffers=[arrived])["arrays"]["0"].data
+    assert (type(data), data.obj, bytes(data)) == (memoryview, arrived, LARGE.tobytes()[:5])
+    kept[:5] = LARGE.tobytes()[:5]
+    assert bytes(cloudpickle.loads(_dumps(sent, protocol=4))["arrays"]["0"].data) == LARGE.tobytes()[:5]
+
+
+def test_a_worker_tells_its_client_app_that_replies_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ray_arrays.COPIED, raising=False)
+    ray_arrays.beside_pickles()
+    assert ray_arrays.COPIED == KEEPS
+    assert KEEPS in os.environ
 
 
 def test_without_a_place_beside_they_are_in_it() -> None:

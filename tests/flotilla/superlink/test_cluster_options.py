@@ -100,10 +100,14 @@ def test_a_cluster_of_the_environment_is_not_joined(tmp_path: Path, monkeypatch:
     assert asked(Cluster("ours:1").environment(here, processes=None, gpus_per_client=None)).address == "ours:1"
 
 
-def test_messages_pass_by_rays_store_unless_told_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "RAY_max_direct_call_object_size"
+@pytest.mark.parametrize(
+    ("name", "value"), [("RAY_max_direct_call_object_size", str(4 * 2**20)), ("RAY_free_objects_batch_size", "1")]
+)
+def test_rays_store_is_used_as_we_like_it_unless_told_otherwise(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = environment(tmp_path)
-    assert here[name] == str(4 * 2**20)
+    assert here[name] == value
     there = Cluster("ours:1").environment(here, processes=None, gpus_per_client=None)
     assert name not in there  # the cluster was started with what it has
     monkeypatch.setenv(name, "7")

@@ -36,6 +36,7 @@ from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, Scalar, StatisticsRequest, TrainRequest, WireError, encode
 from protocol.codecs import OfPart, codec_from
 from protocol.memory_format import memory_format
+from protocol.reply_room import REPLY_ROOM
 from protocol.training_way import steps_in_layers, why_loop
 
 
@@ -103,7 +104,8 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
             measured["began-anew"] = max(measured.get("began-anew", 0.0), float(own.began_anew))
         if trained.loss_square is not None:
             measured["loss-square"] = trained.loss_square
-        difference = model.difference()
+        room = REPLY_ROOM.get() if request.secure is None else None  # what is masked is not sent as it is
+        difference = model.difference(None if room is None else codec.place(room, model.flat.numel()))
         if request.work.measure.norm:
             measured["norm"] = model.parameter_norm(difference)
         scores = {"loss": trained.loss, "accuracy": trained.accuracy}

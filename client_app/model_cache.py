@@ -155,10 +155,15 @@ class LocalModel:
                 view.copy_(found[name])
                 _point_at(self.module, name, view)
 
-    def difference(self) -> Tensor:
-        """Trained minus loaded state, flat, on the CPU, in a buffer that is used again; to be asked once per load."""
-        self.start = torch.sub(self.flat.cpu(), self.start, out=self._buffer)
-        return self.start
+    def difference(self, out: Tensor | None = None) -> Tensor:
+        """Trained minus loaded state, flat, on the CPU; to be asked once per load.
+
+        Args:
+            out: where it is written, or None: in a buffer that is used again.
+        """
+        difference = torch.sub(self.flat.cpu(), self.start, out=self._buffer if out is None else out)
+        self.start = self._buffer  # not somebody else's memory, which is kept then
+        return difference
 
     def parameter_norm(self, vector: Tensor) -> float:
         """L2 norm of a vector of this part over all parameters together, in float64; without running statistics."""

@@ -47,7 +47,25 @@ def encode(flat: Tensor, room: ReplyRoom | None = None) -> Array:
         room: where the bytes go, if they fit; otherwise they get memory of their own.
     """
     array = flat.detach().numpy()
+    written = None if room is None else room.written_by(array)
+    if written is not None:
+        return _array_over(array.dtype, array.shape, written)
     return _array(array.dtype, array.shape, [np.ascontiguousarray(array).data.cast("B")], room)
+
+
+def vector_in(room: ReplyRoom, coordinates: int) -> Tensor | None:
+    """A float32 vector [coordinates] in a reply's room, which `encode` takes as it lies there; None if it does not fit.
+
+    What is in it at first is not said: it is to be written.
+    """
+    header = _header(np.dtype(np.float32), (coordinates,))
+    place = room.take(len(header) + 4 * coordinates)
+    if place is None:
+        return None
+    place[: len(header)] = header
+    vector = np.frombuffer(place, dtype=np.float32, offset=len(header))
+    room.expect(vector, place)
+    return torch.from_numpy(vector)
 
 
 def encode_bytes(pieces: Sequence[bytes]) -> Array:
@@ -61,10 +79,7 @@ def _array(
     pieces: Sequence[bytes | memoryview],
     room: ReplyRoom | None = None,
 ) -> Array:
-    header = io.BytesIO()
-    descr = dtype.newbyteorder("<").str
-    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
-    pieces = [header.getvalue(), *pieces]
+    pieces = [_header(dtype, shape), *pieces]
     data = None if room is None else room.take(sum(map(len, pieces)))
     if data is None:
         return Array(str(dtype), shape, "numpy.ndarray", b"".join(pieces))
@@ -72,6 +87,17 @@ def _array(
     for piece in pieces:
         data[end : end + len(piece)] = piece
         end += len(piece)
+    return _array_over(dtype, shape, data)
+
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    descr = dtype.newbyteorder("<").str
+    np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+    return header.getvalue()
+
+
+def _array_over(dtype: np.dtype[Any], shape: tuple[int, ...], data: memoryview) -> Array:
     array = Array(str(dtype), shape, "numpy.ndarray", b"")
     array.data = data  # type: ignore[assignment]  # any buffer reads like bytes
     return array

@@ -11,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class ReplyRoom:
@@ -26,6 +30,7 @@ class ReplyRoom:
     def __init__(self, buffer: memoryview) -> None:
         self._buffer, self.used = buffer, 0
         self._taken: list[tuple[memoryview, int]] = []
+        self._vector: tuple[NDArray[np.float32], memoryview] | None = None
 
     def take(self, length: int) -> memoryview | None:
         """So many bytes; None if fewer are left."""
@@ -35,6 +40,18 @@ class ReplyRoom:
         self._taken.append((place, self.used))
         self.used += length
         return place
+
+    def expect(self, vector: NDArray[np.float32], place: memoryview) -> None:
+        """Say what a place is for: a vector in it, that is to be written."""
+        self._vector = vector, place
+
+    def written_by(self, array: NDArray[Any]) -> memoryview | None:
+        """The place of the vector that was expected last, if this is it; else None."""
+        if self._vector is None:
+            return None
+        vector, place = self._vector
+        same = (array.ctypes.data, array.dtype, array.shape) == (vector.ctypes.data, vector.dtype, vector.shape)
+        return place if same else None
 
     def start_of(self, data: object) -> int | None:
         """Where bytes begin that were taken here; None for others."""
@@ -59,6 +76,7 @@ class KeptRoom(ReplyRoom):
         """Begin anew: nobody looks at what was taken any more."""
         self.used = 0
         self._taken.clear()
+        self._vector = None
 
 
 REPLY_ROOM: ContextVar[ReplyRoom | None] = ContextVar("where a reply's arrays go", default=None)

@@ -15,6 +15,7 @@ from torch import Tensor
 from protocol.codecs import frame
 from protocol.codecs.bits import Octets
 from protocol.codecs.settings import CodecSettings
+from protocol.reply_room import ReplyRoom
 
 
 class Remembering(Protocol):
@@ -101,6 +102,14 @@ class Codec(ABC):
         Raises:
             ValueError: the difference is not finite, or does not fit the codec's range.
         """
+
+    def place(self, room: ReplyRoom, coordinates: int) -> Tensor | None:
+        """Where in a reply's room `encode` would have a difference of so many float32 coordinates: it copies no other.
+
+        None if it makes something else of it, or if there is too little room.
+        """
+        del room, coordinates
+        return None
 
     @abstractmethod
     def decode(self, array: Array, sizes: Sequence[int], memory: Remembering) -> Decoded:

@@ -9,10 +9,10 @@ import torch
 from flwr.app import Array
 from torch import Tensor
 
-from protocol.arrays import decode, encode
+from protocol.arrays import decode, encode, vector_in
 from protocol.codecs.base import Codec, Decoded, Remembering
 from protocol.codecs.bits import Octets
-from protocol.reply_room import REPLY_ROOM
+from protocol.reply_room import REPLY_ROOM, ReplyRoom
 
 
 def floats(values: Tensor) -> bytes:
@@ -38,6 +38,10 @@ class Plain(Codec):
         """Copy the bytes, to where the reply goes if that is known; see `Codec.encode`."""
         del sizes, draws, memory, base
         return encode(flat, REPLY_ROOM.get())
+
+    def place(self, room: ReplyRoom, coordinates: int) -> Tensor | None:
+        """Behind its array's header; see `Codec.place`."""
+        return vector_in(room, coordinates)
 
     def decode(self, array: Array, sizes: Sequence[int], memory: Remembering) -> Decoded:
         """A view of the bytes; see `Codec.decode`."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from models.randomness import generator
 from protocol import decode, encode
+from protocol.arrays import vector_in
 from protocol.codecs import CodecSettings, codec_of
 from protocol.codecs.base import NOTHING
 from protocol.reply_room import REPLY_ROOM, KeptRoom, ReplyRoom, replies_in
@@ -34,6 +35,33 @@ def test_a_reply_is_written_where_the_engine_has_room() -> None:
     assert torch.equal(decode(first, 1000), FLAT)
     assert torch.equal(decode(second, 1000), -FLAT)
     assert (alone.dtype, alone.shape, alone.stype) == (first.dtype, first.shape, first.stype)
+
+
+def test_a_vector_in_the_room_is_not_copied() -> None:
+    room = ReplyRoom(memoryview(bytearray(2 * 4200)))
+    codec, expected = codec_of(CodecSettings(name="float32")), reply(FLAT)
+    with replies_in(room):
+        place = codec.place(room, 1000)
+        assert place is not None
+        torch.mul(FLAT, 1.0, out=place)
+        used = room.used
+        found, copied = reply(place), reply(FLAT.clone())
+        assert codec.place(room, 3000) is None  # it does not fit any more
+        assert codec_of(CodecSettings(name="float16")).place(room, 10) is None
+    assert (room.start_of(found.data), used) == (0, len(expected.data))
+    assert room.start_of(copied.data) == used
+    assert (bytes(found.data), bytes(copied.data)) == (expected.data, expected.data)
+    assert (found.dtype, found.shape, found.stype) == (expected.dtype, expected.shape, expected.stype)
+
+
+def test_a_part_of_such_a_vector_is_another() -> None:
+    room = ReplyRoom(memoryview(bytearray(9000)))
+    with replies_in(room):
+        place = vector_in(room, 1000)
+        assert place is not None
+        place.copy_(FLAT)
+        found = reply(place[:10])
+    assert torch.equal(decode(found, 10), FLAT[:10])
 
 
 def test_what_does_not_fit_has_memory_of_its_own() -> None:

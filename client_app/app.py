@@ -8,7 +8,7 @@ from flwr.clientapp import ClientApp
 from client_app.allowed import check_names
 from client_app.device import data_reply, hello
 from client_app.handlers import answer_evaluate, answer_gradients, answer_losses, answer_statistics, answer_train
-from client_app.mods import MODS, refuse_idle
+from client_app.mods import MODS, OURS, refuse_idle
 from client_app.secure.masked import or_refusal
 from client_app.secure.stages import add_stages
 from protocol import (
@@ -25,7 +25,7 @@ from protocol import (
 
 keep_large_buffers()
 
-app = refuse_idle(ClientApp(mods=[*MODS]))
+app = refuse_idle(ClientApp(mods=[*OURS, *MODS]))
 
 
 @app.query("hello")

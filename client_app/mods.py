@@ -73,12 +73,9 @@ def only_allowed(message: Message, context: Context, call_next: Next) -> Message
         FOLLOWED.reset(before)
 
 
-MODS: tuple[Callable[[Message, Context, Next], Message], ...] = (
-    packed_on_demand,
-    in_kept_memory,
-    without_details,
-    only_allowed,
-)
+# Not of an app that is somebody else's (`serve`), whose own mods may want bytes, or keep a reply.
+OURS: tuple[Callable[[Message, Context, Next], Message], ...] = (in_kept_memory,)
+MODS: tuple[Callable[[Message, Context, Next], Message], ...] = (packed_on_demand, without_details, only_allowed)
 
 
 def refuse_idle(app: ClientApp) -> ClientApp:

@@ -59,22 +59,22 @@ class ReplyRoom:
 
 
 class KeptRoom(ReplyRoom):
-    """Memory that is kept from reply to reply, and grows as it must."""
+    """Memory that is kept from reply to reply, and is of the largest one's size from the next one on."""
 
     def __init__(self) -> None:
         super().__init__(memoryview(b""))
+        self._wanted = 0
 
-    def take(self, length: int) -> memoryview:
-        """So many bytes."""
-        place = super().take(length)
-        if place is None:  # what was taken before stays where it is
-            self._buffer, self.used = memoryview(bytearray(length)), length
-            place = self._buffer
-        return place
+    def take(self, length: int) -> memoryview | None:
+        """So many bytes; None if fewer are left, which is remembered."""
+        self._wanted += length
+        return super().take(length)
 
     def clear(self) -> None:
         """Begin anew: nobody looks at what was taken any more."""
-        self.used = 0
+        if self._wanted > len(self._buffer):
+            self._buffer = memoryview(bytearray(self._wanted))
+        self.used = self._wanted = 0
         self._taken.clear()
         self._vector = None
 

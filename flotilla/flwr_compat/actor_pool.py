@@ -15,7 +15,6 @@ from typing import Generic, Protocol, TypeVar
 Actor = TypeVar("Actor")
 Place = TypeVar("Place")
 PlaceIn = TypeVar("PlaceIn", contravariant=True)
-Done = TypeVar("Done")
 Result = TypeVar("Result")
 
 TRIES = 3  # of a message: one that ends its worker every time must not end all of them
@@ -75,12 +74,8 @@ class ActorPool(Generic[Actor, Place]):
         """How many workers there are; flwr's name for it."""
         return len(self._slots)
 
-    def run(self, work: Callable[[Actor], Done], fetch: Callable[[Done], Result]) -> Result:
+    def run(self, work: Callable[[Actor], Result]) -> Result:
         """Have a worker do something, once it is free; another one where it is lost.
-
-        Args:
-            work: has a worker do it, and waits until it is done.
-            fetch: makes a result of what that returned, while the worker does the next thing.
 
         Raises:
             NobodyLeft: no worker is left.
@@ -90,23 +85,18 @@ class ActorPool(Generic[Actor, Place]):
         while True:
             slot = self._take()
             try:
-                done = work(slot.actor)
+                result = work(slot.actor)
             except self._workshop.lost as loss:
                 tried += 1
                 self._replace(slot, loss)
                 if tried == TRIES:
                     raise
-                continue
             except BaseException:
                 self._give_back(slot)
                 raise
-            self._give_back(slot)
-            try:
-                return fetch(done)
-            except self._workshop.lost:  # with what was ready; if the worker is lost, too, whoever has it next notices
-                tried += 1
-                if tried == TRIES:
-                    raise
+            else:
+                self._give_back(slot)
+                return result
 
     def stop(self) -> None:
         """End all workers."""

@@ -2,8 +2,9 @@
 
 flwr's messages hold arrays as bytes. Bytes are copied into the pickle, the pickle into a frame, the frame into Ray's
 store, and so back on the other side; what lies beside a pickle (PEP 574) is copied into the store once and out of it
-once. It comes back as the bytes that it was, by Python's own means: whoever reads a message notices nothing, and a
-process that lacks this module reads what one that has it sends.
+once. It comes back as the bytes that it was, by Python's own means, so that a process that lacks this module reads what
+one that has it sends. What our ClientApp sends as views of memory that it uses again (`client_app.mods`) comes back as
+views of Ray's store, and is not copied out of it.
 
 Requests often carry the same state, as one object: whoever sends them puts it into the store once.
 """
@@ -12,17 +13,21 @@ from __future__ import annotations
 
 import copyreg
 import os
+import weakref
 from collections import OrderedDict
 from pickle import PickleBuffer
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
+import numpy as np
 import ray
-from flwr.app import Array
+from flwr.app import Array, ArrayRecord, RecordDict
+from numpy.typing import NDArray
 from ray import cloudpickle
 
 LEAST = 1 << 16  # bytes; fewer are copied sooner than accounted for
 COPIED = "FLOTILLA_REPLIES_ARE_COPIED"  # tells the ClientApp so
+_VIEWED = 1 << 28  # bytes of replies that are looked at where they came to lie
 _MOST = 1 << 26  # bytes of states that stay in the store for the next request
 
 
@@ -83,14 +88,51 @@ class _Store:
             return _InStore(self._known[id(data)][1])
 
 
+class _Weak(np.ndarray):
+    """An array that notices when it goes away."""
+
+
+class ViewsOfStore:
+    """What is looked at where it lies in Ray's store, which cannot take it back then: no more than so many bytes."""
+
+    def __init__(self, most: int = _VIEWED) -> None:
+        self._most, self._bytes, self._lock = most, 0, RLock()  # a view may end while one is admitted
+
+    def admit(self, content: RecordDict) -> None:
+        """Let a message's arrays be looked at there as long as anybody does; copy those that would be too much."""
+        for record in content.values():
+            if isinstance(record, ArrayRecord):
+                for array in record.values():
+                    self._admit(array)
+
+    def _admit(self, array: Array) -> None:
+        data: Any = array.data
+        if not isinstance(data, memoryview):
+            return
+        with self._lock:
+            fits = self._bytes + len(data) <= self._most
+            self._bytes += len(data) if fits else 0
+        if not fits:
+            array.data = bytes(data)
+            return
+        # Whoever looks at a view's memory holds what that is of, not the view.
+        owner: NDArray[np.uint8] = np.frombuffer(data, dtype=np.uint8).view(_Weak)
+        weakref.finalize(owner, self._released, len(data)).atexit = False
+        array.data = owner.data  # type: ignore[assignment]
+
+    def _released(self, count: int) -> None:
+        with self._lock:
+            self._bytes -= count
+
+
 def beside_pickles() -> None:
     """Let Ray pickle arrays so from now on, in this process: for a worker, each of whose replies is another.
 
     A reply is in Ray's store before the worker is asked for the next, so its arrays may be views of memory that is used
     again (`client_app.mods`).
     """
-    os.environ[COPIED] = "1"
     cloudpickle.CloudPickler.dispatch[Array] = lambda array: _reduced(array, _Beside)
+    os.environ[COPIED] = "1"
 
 
 def once_in_store() -> None:

@@ -26,6 +26,7 @@ from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 from flwr.simulation.ray_transport.ray_actor import ClientAppActor, pool_size_from_resources
 
 from .actor_pool import ActorPool
+from .ray_arrays import ViewsOfStore
 from .ray_cluster import ANNOUNCED, LOST, Asked, Cluster
 from .readiness import reason_of
 
@@ -78,6 +79,7 @@ def survive() -> None:
     told: dict[str, Any] = {}
     start_vce = vce.start_vce
     asked = Asked.read(os.environ.get(ANNOUNCED, ""))
+    viewed = ViewsOfStore()
 
     def start_and_note(*arguments: Any, **options: Any) -> None:
         told.update(options)
@@ -111,20 +113,18 @@ def survive() -> None:
 
         @property
         def num_workers(self) -> int:
-            # flwr has a thread for each. One waits for an actor; another, whose actor is at the next message already,
-            # reads the reply, which is not small.
-            return 2 * self.survivors.num_actors if self.survivors else 0
+            return self.survivors.num_actors if self.survivors else 0
 
         def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
             partition = str(context.node_config[PARTITION_ID_KEY])
 
-            def answered(actor: Any) -> Any:
-                done, *answer = actor.run.options(num_returns=3).remote(self.loader, message, partition, context)
-                ray.get(done)  # the partition's name, or what went wrong
-                return answer
+            def answer(actor: Any) -> Any:
+                return ray.get(actor.run.remote(self.loader, message, partition, context))
 
             assert self.survivors is not None  # made by `build`
-            reply, updated = self.survivors.run(answered, ray.get)
+            _, reply, updated = self.survivors.run(answer)
+            if reply.has_content():
+                viewed.admit(reply.content)
             return reply, updated
 
         def terminate(self) -> None:

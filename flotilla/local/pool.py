@@ -201,7 +201,8 @@ class PoolGrid(EngineGrid):
             shared = self._share(array)
             down.append(shared)
             places[path] = (shared.segment.name, len(array.data))
-        # A reply is never larger than what was sent plus a little (float64 moments of a part, for one).
+        # A reply is seldom larger than what was sent and a little (float64 moments of a part, for one), unless a state
+        # is sent compressed; one that does not fit comes through the pipe.
         up = self._slots.take(2 * max((len(array.data) for array in arrays.values()), default=0) + 4096)
         assert up.buf is not None  # open
         up.buf[0] = WANTED

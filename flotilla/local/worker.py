@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Array, Context, Message, RecordDict
 
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
@@ -111,6 +111,27 @@ def _asked(
     return head, request, context
 
 
+def _placed(content: RecordDict, room: ReplyRoom) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """A reply without its arrays' data, and where in its room those are; if they do not fit, all in one."""
+    light, arrays = detach(content)
+    places = {}
+    for path, array in arrays.items():
+        start, length = room.start_of(array.data), len(array.data)
+        if start is None:
+            start, place = room.used, room.take(length)
+            if place is None:
+                return _whole(arrays, content), {}
+            place[:] = array.data
+        places[path] = (start, start + length)
+    return light, places
+
+
+def _whole(arrays: Mapping[str, Array], content: RecordDict) -> bytes:
+    for array in arrays.values():
+        array.data = bytes(array.data)  # which protobuf wants
+    return to_bytes(content)
+
+
 def _answer(
     head: Mapping[str, Any], request: Message | Exception, context: Context, app: Any, attached: Attached
 ) -> bytes:
@@ -119,17 +140,10 @@ def _answer(
             raise request
         if attached.buffer(head["up"])[0] == WITHDRAWN:
             raise TimeoutError("withdrawn before it was begun")
-        room, places = ReplyRoom(attached.buffer(head["up"])), {}
+        room = ReplyRoom(attached.buffer(head["up"]))
         with replies_in(room):
-            answer, arrays = detach(app(request, context).content)
-        for path, array in arrays.items():
-            start, length = room.start_of(array.data), len(array.data)
-            if start is None:
-                start, place = room.used, room.take(length)
-                if place is None:
-                    raise ValueError(f"a reply of {length:,} bytes and more is larger than what was asked for")
-                place[:] = array.data
-            places[path] = (start, start + length)
+            content = app(request, context).content
+        answer, places = _placed(content, room)
     except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
         return framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b"")
     new_state = to_bytes(context.state)

@@ -62,22 +62,18 @@ def losing(*lost: int) -> Callable[[int], int]:
     return work
 
 
-def same(done: int) -> int:
-    return done
-
-
 def test_a_lost_worker_is_replaced_in_its_place_and_the_work_done_again() -> None:
     fakes, pool, said = pool_of("a")
-    assert pool.run(losing(0), same) == 101
+    assert pool.run(losing(0)) == 101
     assert (fakes.begun, fakes.stopped, pool.num_actors) == (["a"], [0], 1)
     assert said == ["a worker was lost (killed for memory); there is another in its place"]
-    assert pool.run(losing(0), same) == 101  # the one that was lost gets nothing more
+    assert pool.run(losing(0)) == 101  # the one that was lost gets nothing more
 
 
 def test_where_the_place_is_gone_the_others_do_it() -> None:
     fakes, pool, said = pool_of("a", "b")
     fakes.closed.add("b")
-    assert pool.run(losing(1), same) == 0
+    assert pool.run(losing(1)) == 0
     assert (fakes.begun, pool.num_actors) == ([], 1)
     assert said == ["a worker was lost (killed for memory); workers left: 1"]
 
@@ -85,7 +81,7 @@ def test_where_the_place_is_gone_the_others_do_it() -> None:
 def test_a_worker_that_does_not_come_up_costs_no_try_of_the_work() -> None:
     fakes, pool, said = pool_of("a", "b")
     fakes.broken.add("b")
-    assert pool.run(losing(1), same) == 0
+    assert pool.run(losing(1)) == 0
     assert fakes.begun == ["b"] * 3
     assert said == ["a worker was lost (does not answer); workers left: 1"]
 
@@ -97,10 +93,10 @@ def test_work_that_nobody_survives_ends_and_leaves_the_pool_whole() -> None:
         raise Gone(f"{actor} was killed")
 
     with pytest.raises(Gone):
-        pool.run(deadly, same)
+        pool.run(deadly)
     assert len(fakes.stopped) == TRIES
     assert pool.num_actors == 2
-    assert pool.run(losing(), same) > 100
+    assert pool.run(losing()) > 100
 
 
 def test_an_error_of_the_work_is_no_loss() -> None:
@@ -110,8 +106,8 @@ def test_an_error_of_the_work_is_no_loss() -> None:
         raise ValueError("boom")
 
     with pytest.raises(ValueError, match="boom"):
-        pool.run(wrong, same)
-    assert (fakes.stopped, said, pool.run(losing(), same)) == ([], [], 0)
+        pool.run(wrong)
+    assert (fakes.stopped, said, pool.run(losing())) == ([], [], 0)
 
 
 def test_without_any_worker_nobody_waits() -> None:
@@ -125,9 +121,9 @@ def test_without_any_worker_nobody_waits() -> None:
         raise Gone("its machine is gone")
 
     with ThreadPoolExecutor() as threads:
-        first = threads.submit(pool.run, dies_slowly, same)
+        first = threads.submit(pool.run, dies_slowly)
         assert entered.wait(30)
-        second = threads.submit(pool.run, losing(), same)  # waits for the only one
+        second = threads.submit(pool.run, losing())  # waits for the only one
         go.set()
         for waiting in (first, second):
             with pytest.raises(NobodyLeft):
@@ -140,7 +136,7 @@ def test_where_the_cluster_does_not_answer_nobody_waits(question: str) -> None:
     fakes.silent.add(question)
     for _ in range(2):
         with pytest.raises(NobodyLeft):
-            pool.run(losing(0), same)
+            pool.run(losing(0))
     assert (len(fakes.begun), pool.num_actors) == (int(question == "start"), 0)
     assert said == ["a worker was lost (the head does not answer); workers left: 0"]
 
@@ -160,7 +156,7 @@ def test_more_threads_than_workers_take_turns() -> None:
         return actor
 
     with ThreadPoolExecutor(8) as threads:
-        done = list(threads.map(lambda _: pool.run(work, same), range(24)))
+        done = list(threads.map(lambda _: pool.run(work), range(24)))
     assert most <= 2
     assert set(done) == {0, 1}
 
@@ -170,48 +166,4 @@ def test_stopped_it_has_nobody() -> None:
     pool.stop()
     assert sorted(fakes.stopped) == [0, 1]
     with pytest.raises(NobodyLeft):
-        pool.run(losing(), same)
-
-
-def test_while_a_result_is_fetched_its_worker_does_the_next_thing() -> None:
-    _, pool, _ = pool_of("a")
-    fetched: list[int] = []
-
-    def fetch(done: int) -> int:
-        fetched.append(pool.run(losing(), same))  # waits for nobody
-        return done + 1
-
-    assert pool.run(losing(), fetch) == 1
-    assert fetched == [0]
-
-
-@pytest.mark.parametrize("losses", [1, TRIES])
-def test_a_result_that_is_lost_is_asked_for_again(losses: int) -> None:
-    fakes, pool, said = pool_of("a")
-    asked: list[int] = []
-
-    def fetch(done: int) -> int:
-        asked.append(done)
-        if len(asked) <= losses:
-            raise Gone("its machine is gone")
-        return done
-
-    if losses < TRIES:
-        assert pool.run(losing(), fetch) == 0
-    else:
-        with pytest.raises(Gone):
-            pool.run(losing(), fetch)
-    assert len(asked) == min(losses + 1, TRIES)
-    assert (fakes.stopped, said) == ([], [])  # the worker may well be there
-    assert pool.run(losing(), same) == 0
-
-
-def test_a_result_that_cannot_be_read_is_no_loss() -> None:
-    _, pool, _ = pool_of("a")
-
-    def fetch(done: int) -> int:
-        raise ValueError("boom")
-
-    with pytest.raises(ValueError, match="boom"):
-        pool.run(losing(), fetch)
-    assert pool.run(losing(), same) == 0
+        pool.run(losing())

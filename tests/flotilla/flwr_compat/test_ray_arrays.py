@@ -31,6 +31,16 @@ def content(*arrays: Array) -> RecordDict:
     )
 
 
+def array_of(received: RecordDict) -> Array:
+    record = received["arrays"]
+    assert isinstance(record, ArrayRecord)
+    return record["0"]
+
+
+def data_of(received: RecordDict) -> Any:
+    return array_of(received).data
+
+
 def pickled(value: object) -> tuple[bytes, list[Any]]:
     beside: list[Any] = []
     return _dumps(value, protocol=5, buffer_callback=beside.append), beside
@@ -61,9 +71,32 @@ def test_a_view_is_a_view_of_what_arrived() -> None:
     (arrived,) = [one.raw().tobytes() for one in beside]
     kept[:] = bytes(len(kept))  # the next reply is written there
     data = cloudpickle.loads(small, buffers=[arrived])["arrays"]["0"].data
-    assert (type(data), data.obj, bytes(data)) == (memoryview, arrived, LARGE.tobytes()[:5])
+    assert (type(data), bytes(data)) == (memoryview, LARGE.tobytes()[:5])
+    assert data.obj is arrived
     kept[:5] = LARGE.tobytes()[:5]
     assert bytes(cloudpickle.loads(_dumps(sent, protocol=4))["arrays"]["0"].data) == LARGE.tobytes()[:5]
+
+
+def test_views_of_the_store_are_copied_where_they_become_many() -> None:
+    views = ray_arrays.ViewsOfStore(most=250)
+
+    def received() -> RecordDict:
+        found = content(Array(LARGE))
+        array_of(found).data = memoryview(bytes(100))  # type: ignore[assignment]
+        views.admit(found)
+        return found
+
+    held = [received() for _ in range(3)]
+    assert [type(data_of(one)) for one in held] == [memoryview, memoryview, bytes]
+    looked_at = np.frombuffer(data_of(held[0]), dtype=np.uint8)
+    held.clear()
+    assert views._bytes == 100  # whoever looks at it may do so longer than there is a message
+    del looked_at
+    assert views._bytes == 0
+    assert isinstance(data_of(received()), memoryview)
+    whole = content(Array(LARGE))
+    views.admit(whole)
+    assert isinstance(data_of(whole), bytes)
 
 
 def test_a_worker_tells_its_client_app_that_replies_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:

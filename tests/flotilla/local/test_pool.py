@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from threading import Timer
 from time import sleep
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
+from client_app.app import app
 from flotilla.flwr_compat.messages import to_bytes
+from flotilla.local import worker as workers
 from flotilla.local.base import address_of
+from flotilla.local.grid import LocalGrid, contexts
 from flotilla.local.pool import PoolGrid
-from protocol import HelloRequest
+from flotilla.local.shared import attach
+from protocol import DIFFERENCE, HelloRequest, Reply
+from protocol.codecs import NOTHING, CodecSettings, codec_of
+from protocol.reply_room import ReplyRoom, replies_in
 from strategies.exchange.messaging import exchange
 from tests.support import configured
 
@@ -108,3 +117,54 @@ def test_states_larger_than_a_pipe_do_not_block() -> None:
             watchdog.cancel()
         assert not any(reply.has_error() for reply in replies)
         assert all(len(grid._states[address_of(i)]) >= len(blob) for i in range(4))
+
+
+def answer_with(*sizes: int, room: int) -> tuple[RecordDict, dict[str, tuple[int, int]], ReplyRoom]:
+    """What arrives of a reply that has arrays of its own, and one that lies in the room already."""
+    kept = ReplyRoom(memoryview(bytearray(room)))
+    with replies_in(kept):
+        written = codec_of(CodecSettings()).encode(torch.arange(8.0), [8], np.random.default_rng(1), NOTHING)
+    record = ArrayRecord({f"{i}": Array(np.full(size, i, np.uint8)) for i, size in enumerate(sizes)})
+    record["written"] = written
+    light, places = workers._placed(RecordDict({"arrays": record, "said": ConfigRecord({"n": 1})}), kept)
+    data = {path: kept._buffer[start:end] for path, (start, end) in places.items()}
+    return attach(light, data), places, kept
+
+
+@pytest.mark.parametrize("room", [1000, 300, 0], ids=["all", "some", "none"])
+def test_a_reply_that_does_not_fit_arrives_all_the_same(room: int) -> None:
+    found, places, kept = answer_with(20, 50, room=room)
+    record, said = found["arrays"], found["said"]
+    assert isinstance(record, ArrayRecord)
+    assert isinstance(said, ConfigRecord)
+    assert [record[name].numpy().tolist() for name in ("0", "1")] == [[0] * 20, [1] * 50]
+    assert record["written"].numpy().tolist() == list(range(8))
+    assert said["n"] == 1
+    assert len(places) == (3 if room == 1000 else 0)
+    if places:
+        starts = sorted(places.values())
+        assert starts[0][0] == 0
+        assert all(end == start for (_, end), (start, _) in pairwise(starts))
+        assert starts[-1][1] == kept.used
+
+
+def test_a_difference_is_computed_in_the_room_of_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, as a worker does it: nothing of the reply has memory of its own."""
+    config = configured(num_clients=1)
+    grid, room = LocalGrid(app, contexts(config.flat, 1)), ReplyRoom(memoryview(bytearray(1 << 22)))
+    arrays: list[Array] = []
+    to_record = Reply.to_record
+
+    def noted(reply: Reply, name: str = DIFFERENCE) -> RecordDict:
+        if reply.array is not None and room.used:
+            arrays.append(reply.array)
+            reply = replace(
+                reply, array=Array(reply.array.dtype, reply.array.shape, "numpy.ndarray", bytes(reply.array.data))
+            )
+        return to_record(reply, name)
+
+    monkeypatch.setattr(Reply, "to_record", noted)
+    with replies_in(room):
+        report = config.strategy().run_round(grid, 1)
+    assert not report.rejected
+    assert [room.start_of(one.data) for one in arrays] == [0]

@@ -3,7 +3,8 @@
 The steps of a round of the default job, of five tiers on 28x28 images, and of five tiers of the ResNet, also with mixed
 precision, in two processes (`benchmarks.bench.steps`); the bare loop computes in float32.
 Then, through the ClientApp itself, from the bytes of a request to the bytes of its reply (one thread, the ResNet, 50
-images): how much of it is forward, backward and optimiser, and how many models a process makes.
+images): how much of it is forward, backward and optimiser, and how many models a process makes; and of a client of the
+default job, what it and its messages take beside those.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.shapes import RESNET_18
@@ -25,6 +26,7 @@ from data import node_data
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from flotilla.local.grid import contexts
+from flotilla.local.shared import attach, detach
 from models.algebra.rates import single
 from models.networks.build import initial_state
 from models.networks.complete import completed
@@ -58,7 +60,7 @@ def training(
     torch.set_num_threads(1)
     assume_identity()
     try:
-        rows = _step_rows(say, step_turns) if step_turns else []
+        rows = [*_step_rows(say, step_turns), _beside_row(say, _Client({}), step_turns)] if step_turns else []
         with images() as found:
             keys = _keys(found, clients) if not changes else {**changes, "num-clients": clients}
             return rows + _rows(say, _Client(keys), turns, found.what if not changes else str(changes.get("dataset")))
@@ -90,6 +92,23 @@ def _step_rows(say: Say, turns: int) -> list[Row]:
             row_of_turns(NAME, f"{what} / the same steps in a bare loop", times, unit="s", limit=limit, note=note)
         )
     return rows
+
+
+def _beside_row(say: Say, client: _Client, turns: int) -> Row:
+    """What a client of the default job takes beside forward, backward and optimiser: the mean of the five tiers."""
+    say("training: a client of the default job, beside its steps")
+    beside = []
+    for _ in range(turns + 2):  # the first two make models and read data
+        timed = [client.train(tier, i) for i, tier in enumerate(HALVING)]
+        beside.append(1e3 * sum(one.with_shared - one.computing for one in timed) / len(timed))
+    return row_of_turns(
+        NAME,
+        "default job, a client beside its steps: ClientApp, request and reply from process to process / 1.5 ms",
+        [(took, 1.5) for took in beside[2:]],
+        unit="ms",
+        limit=1.0,
+        note="mean of five tiers, one thread, its data at hand; messages as the local engine's processes exchange them",
+    )
 
 
 def round_of(network: NetworkSpec, clients: int, examples: int, work: Work) -> Round:
@@ -165,11 +184,19 @@ def _rows(say: Say, client: _Client, turns: int, data: str) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class _Timed:
-    """Wall seconds of a client: in forward, backward, optimiser; in the ClientApp; also with flwr's serialising."""
+    """Wall seconds of a client.
+
+    Attributes:
+        computing: in forward, backward, optimiser.
+        client: in the ClientApp.
+        with_wire: that and flwr's serialising.
+        with_shared: that and both ends' taking apart and putting together, where arrays stand in shared memory.
+    """
 
     computing: float
     client: float
     with_wire: float
+    with_shared: float
 
 
 class _Client:
@@ -200,6 +227,7 @@ class _Client:
             nodes=[somebody],
         )
         asked, _ = train_request(self._context, assignment, self._states)
+        shared = _seconds_shared(asked.content)
         data = to_bytes(asked.content)
         marks = [perf_counter()]
         content = from_bytes(data)
@@ -211,4 +239,13 @@ class _Client:
         marks.append(perf_counter())
         metrics = Reply.from_record(answer.content).metrics
         self.examples = int(metrics["num-examples"])
-        return _Timed(metrics["seconds-computing"], marks[2] - marks[1], marks[3] - marks[0])
+        client, wire = marks[2] - marks[1], marks[3] - marks[0]
+        return _Timed(metrics["seconds-computing"], client, wire, client + shared + _seconds_shared(answer.content))
+
+
+def _seconds_shared(content: RecordDict) -> float:
+    """Wall seconds of a message between processes that share memory, but for the pipe."""
+    began = perf_counter()
+    light, arrays = detach(content)
+    attach(light, {path: memoryview(array.data) for path, array in arrays.items()})
+    return perf_counter() - began

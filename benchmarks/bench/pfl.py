@@ -14,6 +14,7 @@ from time import perf_counter
 
 from benchmarks.bench.floor import Steps, bare_loop
 from benchmarks.bench.flower_overhead.driver import Pause, Round, probed_run
+from benchmarks.bench.ray_shares import RayShares
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.workers import Workers, workers
 from benchmarks.document import Say
@@ -66,8 +67,9 @@ def pfl(
             rows.append(_row("in-process engine, bfloat16 / the same steps in a bare loop, float32", turns, 0.85, note))
             if ray_rounds:
                 say("pfl: the Ray simulation in turns with the bare loop")
-                turns = _under_ray(keys, bare, ray_rounds)
-                rows.append(_row("`flotilla run` (Ray) / the same steps in a bare loop", turns, 1.05, note))
+                turns, shares = _under_ray(keys, bare, ray_rounds)
+                what = "`flotilla run` (Ray) / the same steps in a bare loop"
+                rows.append(_row(what, turns, 1.05, f"{note}; {shares}"))
     return rows
 
 
@@ -134,12 +136,15 @@ def _in_process(config: RunConfig, bare: Workers, rounds: int, processes: int) -
     return turns
 
 
-def _under_ray(keys: dict[str, Scalar], bare: Workers, rounds: int) -> list[tuple[float, float]]:
-    """Do the same through the simulation."""
+def _under_ray(keys: dict[str, Scalar], bare: Workers, rounds: int) -> tuple[list[tuple[float, float]], RayShares]:
+    """Do the same through the simulation, and see who uses the cores meanwhile."""
     turns: list[tuple[float, float]] = []
+    shares = RayShares()
 
     def pause(ended: Round, _: Pause) -> None:
+        shares.end()
         turns.append((sum(ended.phases[phase] for phase in PHASES), bare.round()))
+        shares.begin()
 
     probed_run(keys, rounds, pause)
-    return turns
+    return turns, shares

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks.bench import ray_shares
 from benchmarks.bench.averaging import averaging
 from benchmarks.bench.clients import clients
 from benchmarks.bench.codecs import codecs
@@ -18,6 +22,7 @@ from benchmarks.bench.memory import memory
 from benchmarks.bench.meshgrid import meshgrid_average
 from benchmarks.bench.pfl import pfl
 from benchmarks.bench.ranks import ranks
+from benchmarks.bench.ray_shares import RayShares
 from benchmarks.bench.rounds import rounds, taken_out
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.selection import selection
@@ -147,3 +152,30 @@ def test_the_probe_is_our_app_with_other_components(tmp_path: Path) -> None:
     text = (folder / "pyproject.toml").read_text()
     assert 'serverapp = "probe.server:app"' in text
     assert (folder / "probe" / "client.py").is_file()
+
+
+def test_shares_of_a_run_through_ray_are_of_its_processes_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: dict[int, tuple[str, float]] = {1: ("workers", 5.0), 2: ("workers", 1.0), 3: ("raylet", 0.5)}
+    monkeypatch.setattr(ray_shares, "_processes", lambda: dict(used))
+    shares = RayShares()
+    shares.end()  # none has begun
+    assert shares.stretches == 0
+    for more in (1.0, 2.0):
+        shares.begin()
+        used |= {1: ("workers", used[1][1] + more), 3: ("raylet", used[3][1] + 0.1), 4: ("workers", 100.0)}
+        shares.end()
+        del used[4]
+    assert str(shares) == (
+        "CPU seconds a round: workers 1.50, the server's process 0.00, raylet 0.10, Ray's others 0.00"
+    )
+
+
+def test_rays_processes_are_known_by_their_titles() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", "input()", "ray::Actor"], stdin=subprocess.PIPE)
+    try:
+        kind, seconds = ray_shares._processes()[worker.pid]
+    finally:
+        worker.communicate(b"\n")
+    assert kind == "workers"
+    assert seconds >= 0
+    assert os.getpid() not in ray_shares._processes()

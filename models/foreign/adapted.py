@@ -68,7 +68,7 @@ def add_pairs_to_graphs(
                     adapter=adapter,
                     sizes=sizes,
                     place=places[name],
-                    transposed=_is(node, "addmm"),
+                    transposed=performs(node, "addmm"),
                     named_by=named,
                 )
                 setattr(module, GEOMETRY, _geometry(node, path))
@@ -136,7 +136,7 @@ def _geometry(node: fx.Node, path: str) -> str:
         return ""
     dilation = node.args[_DILATION] if len(node.args) > _DILATION else ()
     before, mode = node.args[0], "zeros"
-    if isinstance(before, fx.Node) and _is(before, "pad") and len(before.args) > 2:
+    if isinstance(before, fx.Node) and performs(before, "pad") and len(before.args) > 2:
         stack = [module for module, *_ in (before.meta.get("nn_module_stack") or {}).values()]
         mode = str(before.args[2]) if not stack or stack[-1] == path else mode
     return geometry(dilation if isinstance(dilation, list | tuple) else (dilation,), mode)
@@ -171,7 +171,7 @@ def _of_attention(graph: fx.Graph) -> set[fx.Node]:
     """Linear layers that lie next to an attention: the last before its inputs, the first after its output."""
     found = set[fx.Node]()
     for node in graph.nodes:
-        if _is(node, _MIXES):
+        if performs(node, _MIXES):
             found |= _nearest(node, lambda one: one.all_input_nodes) | _nearest(node, lambda one: list(one.users))
     return found
 
@@ -190,5 +190,6 @@ def _nearest(start: fx.Node, step: Callable[[fx.Node], list[fx.Node]]) -> set[fx
     return found
 
 
-def _is(node: fx.Node, operation: str) -> bool:
+def performs(node: fx.Node, operation: str) -> bool:
+    """Whether a node is this operation of ATen's, in any of its forms."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name == f"aten::{operation}"

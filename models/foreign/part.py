@@ -17,7 +17,7 @@ from models.adapters.adapter import Adapter
 from models.adapters.low_rank import names_of_pairs, weights_beside
 from models.algebra.axes import declare
 from models.algebra.precisions import FLOAT32
-from models.foreign.adapted import add_pairs_to_graphs
+from models.foreign.adapted import add_pairs_to_graphs, performs
 from models.foreign.atoms import atoms_of, size_of
 from models.foreign.axes import Found
 from models.foreign.batch_norms import MakeNorm, replace_norm
@@ -88,7 +88,7 @@ def build_part(
             shorten(graph, nodes, stages, stages.graphs[training], length)
         if make_norm is not None:
             for node in list(graph.nodes):
-                if _is(node, "batch_norm"):
+                if performs(node, "batch_norm"):
                     gone |= replace_norm(found, graph, node, (kept, make_norm, norms))
         _clean(graph)
     places = {name: length.placed(stages.places[name]) for name in held}
@@ -191,16 +191,12 @@ def _set(node: fx.Node, name: str, place: int | None, value: Any) -> None:
         node.args = (*node.args[:place], value, *node.args[place + 1 :])
 
 
-def _is(node: fx.Node, operation: str) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name == f"aten::{operation}"
-
-
 def _clean(graph: fx.Graph) -> None:
     """Leave out what only checks or counts, and make new tensors where the inputs are."""
     inputs = next(node for node in graph.nodes if node.op == "placeholder")
     device: fx.Node | None = None
     for node in list(graph.nodes):
-        if _is(node, "_assert_tensor_metadata") or node.target is torch._check or _counts_batches(node):
+        if performs(node, "_assert_tensor_metadata") or node.target is torch._check or _counts_batches(node):
             graph.erase_node(node)
         elif isinstance(node.kwargs.get("device"), torch.device) or _moves(node):
             if device is None:
@@ -216,7 +212,7 @@ def _clean(graph: fx.Graph) -> None:
 
 def _counts_batches(node: fx.Node) -> bool:
     """Whether a node adds to an integer of the module, such as the number of batches that a norm has seen."""
-    if not _is(node, "add_") or node.users:
+    if not performs(node, "add_") or node.users:
         return False
     target = node.args[0]
     value = target.meta.get("val") if isinstance(target, fx.Node) and target.op == "get_attr" else None
@@ -229,7 +225,7 @@ def _changes(node: fx.Node) -> bool:
 
 
 def _moves(node: fx.Node) -> bool:
-    return _is(node, "to") and isinstance(_argument(node, "device")[1], torch.device)
+    return performs(node, "to") and isinstance(_argument(node, "device")[1], torch.device)
 
 
 def _cut_constant(constant: Tensor, found: Found, name: str, kept: Sizes) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
+from statistics import median
 
 import psutil
 
@@ -20,13 +21,12 @@ class RayShares:
     """CPU seconds by kind of process, of stretches of time; of every run through Ray on this machine.
 
     Attributes:
-        stretches: how many there were.
+        stretches: what each of them took, by kind.
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
         self._began: dict[int, float] = {}
-        self.stretches = 0
+        self.stretches: list[Mapping[str, float]] = []
 
     def begin(self) -> None:
         """A stretch begins."""
@@ -36,15 +36,15 @@ class RayShares:
         """It ends, if one had begun; what a process that is new has used is not known to be of it."""
         if not self._began:
             return
-        self.stretches += 1
+        took = dict.fromkeys(_KINDS.values(), 0.0)
         for pid, (kind, used) in _processes().items():
             if pid in self._began:
-                self._sums[kind] += used - self._began[pid]
+                took[kind] += used - self._began[pid]
+        self.stretches.append(took)
 
     def __str__(self) -> str:
-        kinds = dict.fromkeys(_KINDS.values())
-        means = ", ".join(f"{kind} {self._sums[kind] / max(1, self.stretches):.2f}" for kind in kinds)
-        return f"CPU seconds a round: {means}"
+        found = {kind: median([took[kind] for took in self.stretches] or [0.0]) for kind in _KINDS.values()}
+        return "CPU seconds a round, medians: " + ", ".join(f"{kind} {used:.2f}" for kind, used in found.items())
 
 
 def _processes() -> dict[int, tuple[str, float]]:

@@ -159,14 +159,14 @@ def test_shares_of_a_run_through_ray_are_of_its_processes_between_two_looks(monk
     monkeypatch.setattr(ray_shares, "_processes", lambda: dict(used))
     shares = RayShares()
     shares.end()  # none has begun
-    assert shares.stretches == 0
-    for more in (1.0, 2.0):
+    assert shares.stretches == []
+    for more in (1.0, 1.5, 90.0):
         shares.begin()
         used |= {1: ("workers", used[1][1] + more), 3: ("raylet", used[3][1] + 0.1), 4: ("workers", 100.0)}
         shares.end()
         del used[4]
     assert str(shares) == (
-        "CPU seconds a round: workers 1.50, the server's process 0.00, raylet 0.10, Ray's others 0.00"
+        "CPU seconds a round, medians: workers 1.50, the server's process 0.00, raylet 0.10, Ray's others 0.00"
     )
 
 

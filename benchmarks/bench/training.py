@@ -182,7 +182,7 @@ def _rows(say: Say, client: _Client, turns: int, data: str) -> list[Row]:
     return rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Timed:
     """Wall seconds of a client.
 
@@ -239,8 +239,13 @@ class _Client:
         marks.append(perf_counter())
         metrics = Reply.from_record(answer.content).metrics
         self.examples = int(metrics["num-examples"])
-        client, wire = marks[2] - marks[1], marks[3] - marks[0]
-        return _Timed(metrics["seconds-computing"], client, wire, client + shared + _seconds_shared(answer.content))
+        client = marks[2] - marks[1]
+        return _Timed(
+            computing=metrics["seconds-computing"],
+            client=client,
+            with_wire=marks[3] - marks[0],
+            with_shared=client + shared + _seconds_shared(answer.content),
+        )
 
 
 def _seconds_shared(content: RecordDict) -> float:

@@ -27,7 +27,7 @@ from protocol.reply_room import KeptRoom, replies_in
 Next = Callable[[Message, Context], Message]
 
 # In the environment of a process whose engine has copied a reply before it asks for the next (`ray_arrays`).
-KEEPS = "FLOTILLA_REPLIES_ARE_COPIED"
+REPLIES_ARE_COPIED = "FLOTILLA_REPLIES_ARE_COPIED"
 # Those of flwr's that only look at what passes. Any other one of flwr's would change it, and does not find it.
 _LOOK = frozenset({"message_size_mod", "arrays_size_mod", "parameters_size_mod"})
 
@@ -48,7 +48,7 @@ _KEPT = KeptRoom()
 
 def in_kept_memory(message: Message, context: Context, call_next: Next) -> Message:
     """Write the reply into memory of the last one, where the engine says that it has copied that."""
-    if os.environ.get(KEEPS) is None:
+    if os.environ.get(REPLIES_ARE_COPIED) is None:
         return call_next(message, context)
     _KEPT.clear()
     with replies_in(_KEPT):

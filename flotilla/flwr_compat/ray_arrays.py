@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import copyreg
 import os
-import weakref
 from collections import OrderedDict
 from pickle import PickleBuffer
-from threading import Lock, RLock
+from threading import Lock
 from typing import Any
 
-import numpy as np
 import ray
-from flwr.app import Array, ArrayRecord, RecordDict
-from numpy.typing import NDArray
+from flwr.app import Array
 from ray import cloudpickle
 
 LEAST = 1 << 16  # bytes; fewer are copied sooner than accounted for
-COPIED = "FLOTILLA_REPLIES_ARE_COPIED"  # tells the ClientApp so
-_VIEWED = 1 << 28  # bytes of replies that are looked at where they came to lie
+REPLIES_ARE_COPIED = "FLOTILLA_REPLIES_ARE_COPIED"  # tells the ClientApp so
 _MOST = 1 << 26  # bytes of states that stay in the store for the next request
 
 
@@ -88,43 +84,6 @@ class _Store:
             return _InStore(self._known[id(data)][1])
 
 
-class _Weak(np.ndarray):
-    """An array that notices when it goes away."""
-
-
-class ViewsOfStore:
-    """What is looked at where it lies in Ray's store, which cannot take it back then: no more than so many bytes."""
-
-    def __init__(self, most: int = _VIEWED) -> None:
-        self._most, self._bytes, self._lock = most, 0, RLock()  # a view may end while one is admitted
-
-    def admit(self, content: RecordDict) -> None:
-        """Let a message's arrays be looked at there as long as anybody does; copy those that would be too much."""
-        for record in content.values():
-            if isinstance(record, ArrayRecord):
-                for array in record.values():
-                    self._admit(array)
-
-    def _admit(self, array: Array) -> None:
-        data: Any = array.data
-        if not isinstance(data, memoryview):
-            return
-        with self._lock:
-            fits = self._bytes + len(data) <= self._most
-            self._bytes += len(data) if fits else 0
-        if not fits:
-            array.data = bytes(data)
-            return
-        # Whoever looks at a view's memory holds what that is of, not the view.
-        owner: NDArray[np.uint8] = np.frombuffer(data, dtype=np.uint8).view(_Weak)
-        weakref.finalize(owner, self._released, len(data)).atexit = False
-        array.data = owner.data  # type: ignore[assignment]
-
-    def _released(self, count: int) -> None:
-        with self._lock:
-            self._bytes -= count
-
-
 def beside_pickles() -> None:
     """Let Ray pickle arrays so from now on, in this process: for a worker, each of whose replies is another.
 
@@ -132,7 +91,7 @@ def beside_pickles() -> None:
     again (`client_app.mods`).
     """
     cloudpickle.CloudPickler.dispatch[Array] = lambda array: _reduced(array, _Beside)
-    os.environ[COPIED] = "1"
+    os.environ[REPLIES_ARE_COPIED] = "1"
 
 
 def once_in_store() -> None:

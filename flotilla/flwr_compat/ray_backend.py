@@ -26,9 +26,9 @@ from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 from flwr.simulation.ray_transport.ray_actor import ClientAppActor, pool_size_from_resources
 
 from .actor_pool import ActorPool
-from .ray_arrays import ViewsOfStore
 from .ray_cluster import ANNOUNCED, LOST, Asked, Cluster
 from .readiness import reason_of
+from .views import ViewsOfStore
 
 _MOST = 4096  # threads, each made when there is an actor for it
 _UP = 600.0  # seconds for a new actor of this machine to import what it needs

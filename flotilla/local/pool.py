@@ -61,6 +61,15 @@ class _Down:
     users: int = 0
 
 
+def _room_for_reply(asked: Mapping[str, Array]) -> int:
+    """Bytes that are kept for the arrays of a reply; a larger one comes through the pipe.
+
+    It is seldom larger than what was sent and a little (float64 moments of a part, for one), unless a state is sent
+    compressed.
+    """
+    return 2 * max((len(array.data) for array in asked.values()), default=0) + 4096
+
+
 class PoolGrid(EngineGrid):
     """Runs clients in worker processes. Use as a context manager.
 
@@ -201,9 +210,7 @@ class PoolGrid(EngineGrid):
             shared = self._share(array)
             down.append(shared)
             places[path] = (shared.segment.name, len(array.data))
-        # A reply is seldom larger than what was sent and a little (float64 moments of a part, for one), unless a state
-        # is sent compressed; one that does not fit comes through the pipe.
-        up = self._slots.take(2 * max((len(array.data) for array in arrays.values()), default=0) + 4096)
+        up = self._slots.take(_room_for_reply(arrays))
         assert up.buf is not None  # open
         up.buf[0] = WANTED
         node = request.metadata.dst_node_id

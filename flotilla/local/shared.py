@@ -7,16 +7,14 @@ arrays' data taken out, and a note of where the data stands.
 from __future__ import annotations
 
 import json
-import weakref
 from collections import OrderedDict
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
-from numpy.typing import NDArray
 
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
+from flotilla.flwr_compat.views import noticed
 
 _KEPT = 32  # segments that a worker keeps open
 
@@ -78,9 +76,7 @@ class Slots:
     def view(self, segment: Segment, length: int) -> memoryview:
         """The bytes of a segment, which comes back by itself once neither this view nor anything made of it is left."""
         assert segment.buf is not None  # open
-        owner: NDArray[np.uint8] = np.frombuffer(segment.buf, dtype=np.uint8, count=length).view(_Weak)
-        weakref.finalize(owner, self.give, segment).atexit = False
-        return owner.data
+        return noticed(segment.buf, lambda: self.give(segment), length)
 
     def close(self) -> None:
         """Remove all segments."""
@@ -88,10 +84,6 @@ class Slots:
             segment.unlink()
             with suppress(BufferError):  # somebody still looks at it; the memory goes with the process
                 segment.close()
-
-
-class _Weak(np.ndarray):
-    """An array that notices when it goes away."""
 
 
 class Attached:

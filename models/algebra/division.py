@@ -46,8 +46,8 @@ def divide(
 
 def _changes(rows: Tensor) -> list[int] | None:
     """Where rows begin that differ from the row before; None if they are too short to be looked through by the word."""
-    words = rows.view(torch.int64) if rows.shape[1] % (2 * _BYTES) == 0 else None
-    if words is None:
+    if rows.shape[1] % (2 * _BYTES):
         return None
+    words = rows.view(torch.int64)
     unequal = words[1:].ne(words[:-1]).view(torch.int64).amax(1)  # bytes of 0 and 1, so that the largest says if any is
     return [0, *unequal.nonzero().flatten().add_(1).tolist()]

@@ -17,7 +17,7 @@ from flwr.clientapp.mod import (
     message_size_mod,
 )
 
-from client_app.mods import KEEPS, in_kept_memory, packed_on_demand, refuse_idle
+from client_app.mods import REPLIES_ARE_COPIED, in_kept_memory, packed_on_demand, refuse_idle
 from client_app.serve import serve
 from flotilla.flwr_compat.identity import assume_identity
 from protocol.packing import PACKED, Packer, unpack
@@ -82,9 +82,9 @@ def test_replies_lie_in_kept_memory_only_where_the_engine_copies_them(monkeypatc
     def ask() -> None:
         in_kept_memory(Message(RecordDict(), dst_node_id=1, message_type="train.part"), context, handler)
 
-    monkeypatch.delenv(KEEPS, raising=False)
+    monkeypatch.delenv(REPLIES_ARE_COPIED, raising=False)
     ask()
-    monkeypatch.setenv(KEEPS, "1")
+    monkeypatch.setenv(REPLIES_ARE_COPIED, "1")
     ask()
     ask()
     assert rooms[0] is None

@@ -12,8 +12,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from ray import cloudpickle
 
-from client_app.mods import KEEPS
+from client_app.mods import REPLIES_ARE_COPIED
 from flotilla.flwr_compat import ray_arrays
+from flotilla.flwr_compat.views import ViewsOfStore
 
 _dumps: Any = cloudpickle.dumps
 LARGE = np.arange(ray_arrays.LEAST, dtype=np.uint8)
@@ -78,7 +79,7 @@ def test_a_view_is_a_view_of_what_arrived() -> None:
 
 
 def test_views_of_the_store_are_copied_where_they_become_many() -> None:
-    views = ray_arrays.ViewsOfStore(most=250)
+    views = ViewsOfStore(most=250)
 
     def received() -> RecordDict:
         found = content(Array(LARGE))
@@ -100,10 +101,10 @@ def test_views_of_the_store_are_copied_where_they_become_many() -> None:
 
 
 def test_a_worker_tells_its_client_app_that_replies_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ray_arrays.COPIED, raising=False)
+    monkeypatch.delenv(ray_arrays.REPLIES_ARE_COPIED, raising=False)
     ray_arrays.beside_pickles()
-    assert ray_arrays.COPIED == KEEPS
-    assert KEEPS in os.environ
+    assert ray_arrays.REPLIES_ARE_COPIED == REPLIES_ARE_COPIED
+    assert REPLIES_ARE_COPIED in os.environ
 
 
 def test_without_a_place_beside_they_are_in_it() -> None:

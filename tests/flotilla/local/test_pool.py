@@ -17,6 +17,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from client_app.app import app
 from flotilla.flwr_compat.messages import to_bytes
+from flotilla.local import pool
 from flotilla.local import worker as workers
 from flotilla.local.base import address_of
 from flotilla.local.grid import LocalGrid, contexts
@@ -146,6 +147,25 @@ def test_a_reply_that_does_not_fit_arrives_all_the_same(room: int) -> None:
         assert starts[0][0] == 0
         assert all(end == start for (_, end), (start, _) in pairwise(starts))
         assert starts[-1][1] == kept.used
+
+
+@pytest.mark.parametrize("changes", [{}, {"codec_down": "qsgd"}], ids=["whole", "compressed"])
+def test_without_room_for_replies_a_round_comes_to_the_same(
+    changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(num_clients=3, **changes)
+    states = []
+    for room in (None, 1):
+        if room is not None:
+            monkeypatch.setattr(pool, "_room_for_reply", lambda _: 1)
+        strategy = config.strategy()
+        for tensor in strategy.state.values():
+            tensor.copy_(torch.linspace(-0.1, 0.1, tensor.numel()).view_as(tensor))
+        with PoolGrid(config.flat, 3, processes=1) as grid:
+            reports = [strategy.run_round(grid, number) for number in (1, 2)]
+        assert not any(report.rejected for report in reports)
+        states.append({name: tensor.clone() for name, tensor in strategy.state.items()})
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_a_difference_is_computed_in_the_room_of_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,13 @@ def test_what_is_learnt_is_the_same_to_rounding(name: str) -> None:
     assert said == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_wide_weight_has_no_gradient_and_moves_in_the_backward_pass() -> None:
+@pytest.mark.parametrize("has_onednn", [True, False])
+def test_a_wide_weight_has_no_gradient_and_moves_in_the_backward_pass(
+    monkeypatch: pytest.MonkeyPatch, *, has_onednn: bool
+) -> None:
+    if has_onednn and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        pytest.skip("this PyTorch has no oneDNN")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: has_onednn)
     layer, narrow = nn.Linear(520, 520), nn.Linear(520, 8)
     assert layer.weight.numel() > MOST_LINEAR >= narrow.weight.numel()
     x, before = torch.randn(10, 520, requires_grad=True), layer.weight.detach().clone()

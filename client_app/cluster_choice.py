@@ -6,13 +6,15 @@ norm takes its statistics from the same examples, never from what other clusters
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf, isnan
 
 import torch
 from flwr.app import Array
 from torch import Tensor
 
-from client_app.model_cache import LocalModel, full_shapes
+from client_app.cutting import full_shapes
+from client_app.model_cache import LocalModel
 from data import Split
 from models.algebra.submodel import flatten
 from models.evaluation import Score, batch_of, evaluate
@@ -30,7 +32,7 @@ def received_states(request: PartRequest, clusters: ClusterStates, state: Array)
     """
     if request.sliced:
         part = submodel(request.network, request.plan.holding)
-        shapes = {name: block.local_shape for name, block in part.items()}
+        shapes: Mapping[str, tuple[int, ...]] = {name: block.local_shape for name, block in part.items()}
         shared = shared_names(part, trunk(layout(request.network))) if clusters.shared else []
     else:
         shapes = full_shapes(request.network)

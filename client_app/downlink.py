@@ -7,7 +7,7 @@ from math import prod
 from flwr.app import Array
 
 from client_app.client_state import ClientState
-from client_app.model_cache import full_shapes
+from client_app.cutting import full_shapes
 from models.networks.spec import NetworkSpec
 from protocol import CompressedState, WireError, decode, encode
 from protocol.codecs import checksum, codec_from

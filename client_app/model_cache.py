@@ -7,13 +7,13 @@ and encoding it are then one operation each, and nothing is allocated per client
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import lru_cache
 from math import sqrt
 
 import torch
 from flwr.app import Array
 from torch import Tensor, nn
 
+from client_app.cutting import cut, full_shapes, is_whole
 from models.adapters.frozen import written_tensors
 from models.adapters.own import begin_own, own_tensors
 from models.algebra.plans import Plan
@@ -115,8 +115,10 @@ class LocalModel:
             held = holding.split(received) if sliced else holding.gather(split(received, self.full_shapes))
             load_frozen(self.module, plan, held)
             received = flatten({name: held[name] for name in self.part}, out=self._buffer)
-        elif plan.keep != 1 or not (sliced or _is_whole(spec, plan)):
+        elif plan.keep != 1:
             received = flatten(self.part.gather(split(received, self.full_shapes)), out=self._buffer)
+        elif not (sliced or is_whole(spec, plan)):
+            received = cut(spec, plan, received, self._buffer)
         if received.shape != self._buffer.shape:
             raise ValueError(f"expected a part of {self._buffer.numel()} coordinates, got {tuple(received.shape)}")
         self.start = received
@@ -131,10 +133,10 @@ class LocalModel:
             WireError, ValueError: as `load`.
         """
         received = decode(state, self._held if sliced else self._full)
-        if sliced or _is_whole(spec, plan):
+        if sliced or is_whole(spec, plan):
             out.copy_(received)
         else:
-            flatten(submodel(spec, plan).gather(split(received, self.full_shapes)), out=out)
+            cut(spec, plan, received, out)
 
     @torch.no_grad()
     def _restore(self) -> None:
@@ -170,19 +172,6 @@ class LocalModel:
         names = dict(self.module.named_parameters()).keys()
         pieces = [piece for name, piece in self.part.split(vector).items() if name in names]
         return sqrt(sum(float(torch.linalg.vector_norm(p, dtype=torch.float64)) ** 2 for p in pieces))
-
-
-def full_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
-    """Shapes of the full state by name."""
-    return {name: tensor.shape for name, tensor in layout(spec).tensors.items()}
-
-
-@lru_cache(maxsize=128)
-def _is_whole(spec: NetworkSpec, plan: Plan) -> bool:
-    """Whether a part is the whole state in its own order, so that there is nothing to gather."""
-    blocks = submodel(spec, plan).values()
-    complete = all(block.runs == tuple(((0, size),) for size in block.shape) for block in blocks)
-    return complete and [block.source for block in blocks] == list(layout(spec).tensors)
 
 
 def local_model(spec: NetworkSpec, plan: Plan, device: torch.device) -> LocalModel:

@@ -15,11 +15,12 @@ from client_app.allowed import known_codecs
 from client_app.base import digest_of_base, require_base
 from client_app.client_state import ClientState
 from client_app.cluster_choice import load_fitting, received_states
+from client_app.cutting import full_shapes
 from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
 from client_app.initial_loss import initial_gradient, initial_loss
 from client_app.local_scores import local_scores
-from client_app.model_cache import LocalModel, check_size, full_shapes, local_model
+from client_app.model_cache import LocalModel, check_size, local_model
 from client_app.objectives import ObjectiveContext, Settles, objective
 from client_app.secure.masked import joined, masked
 from client_app.statistics import moments_of

@@ -3,8 +3,8 @@
 The steps of a round of the default job, of five tiers on 28x28 images, and of five tiers of the ResNet, also with mixed
 precision, in two processes (`benchmarks.bench.steps`); the bare loop computes in float32.
 Then, through the ClientApp itself, from the bytes of a request to the bytes of its reply (one thread, the ResNet, 50
-images): how much of it is forward, backward and optimiser, and how many models a process makes; and of a client of the
-default job, what it and its messages take beside those.
+images): how much of it is forward, backward and optimiser, and how many models a process makes. And of a client of the
+default job, what it and its messages take beside those, in rounds of one process and asked alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from time import perf_counter
 import torch
 from flwr.app import Context, Message, RecordDict
 
+from benchmarks.bench.pfl import started
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.shapes import RESNET_18
 from benchmarks.bench.steps import Round, in_turns
@@ -26,6 +27,7 @@ from data import node_data
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from flotilla.local.grid import contexts
+from flotilla.local.pool import PoolGrid
 from flotilla.local.shared import attach, detach
 from models.algebra.rates import single
 from models.networks.build import initial_state
@@ -60,7 +62,7 @@ def training(
     torch.set_num_threads(1)
     assume_identity()
     try:
-        rows = [*_step_rows(say, step_turns), _beside_row(say, _Client({}), step_turns)] if step_turns else []
+        rows = [*_step_rows(say, step_turns), *_beside_rows(say, _Client({}), step_turns)] if step_turns else []
         with images() as found:
             keys = _keys(found, clients) if not changes else {**changes, "num-clients": clients}
             return rows + _rows(say, _Client(keys), turns, found.what if not changes else str(changes.get("dataset")))
@@ -94,21 +96,41 @@ def _step_rows(say: Say, turns: int) -> list[Row]:
     return rows
 
 
-def _beside_row(say: Say, client: _Client, turns: int) -> Row:
-    """What a client of the default job takes beside forward, backward and optimiser: the mean of the five tiers."""
+def _beside_rows(say: Say, client: _Client, turns: int) -> list[Row]:
+    """What a client of the default job takes beside forward, backward and optimiser: in a run, and asked alone."""
     say("training: a client of the default job, beside its steps")
-    beside = []
+    what = "default job, a client beside its steps: ClientApp, request and reply from process to process"
+    alone = []
     for _ in range(turns + 2):  # the first two make models and read data
         timed = [client.train(tier, i) for i, tier in enumerate(HALVING)]
-        beside.append(1e3 * sum(one.with_shared - one.computing for one in timed) / len(timed))
-    return row_of_turns(
-        NAME,
-        "default job, a client beside its steps: ClientApp, request and reply from process to process / 1.5 ms",
-        [(took, 1.5) for took in beside[2:]],
-        unit="ms",
-        limit=1.0,
-        note="mean of five tiers, one thread, its data at hand; messages as the local engine's processes exchange them",
-    )
+        alone.append(1e3 * sum(one.with_shared - one.computing for one in timed) / len(timed))
+    return [
+        row_of_turns(
+            NAME,
+            f"{what} / 1.5 ms",
+            [(1e3 * took, 1.5) for took in _beside_in_rounds(client.config, turns)],
+            unit="ms",
+            limit=1.0,
+            note="a round's time of training in a process of one thread, less what its 20 clients computed, by client",
+        ),
+        row_of_turns(
+            NAME,
+            "the same of a client that is asked alone / 1.5 ms",
+            [(took, 1.5) for took in alone[2:]],
+            unit="ms",
+            note="mean of five tiers; in a round, clients of a tier that a process has in hand share some of it",
+        ),
+    ]
+
+
+def _beside_in_rounds(config: RunConfig, turns: int) -> list[float]:
+    """Seconds that a client takes beside its steps, of each of some rounds."""
+    strategy, beside = started(config), []
+    with PoolGrid(config.flat, config.num_clients, processes=1) as grid:
+        for number in range(1, turns + 3):  # the first two make models and read data
+            report = strategy.run_round(grid, number)
+            beside.append(report.seconds["train"] / report.accepted - report.client_seconds["computing"])
+    return beside[2:]
 
 
 def round_of(network: NetworkSpec, clients: int, examples: int, work: Work) -> Round:

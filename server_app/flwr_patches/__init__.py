@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from server_app.flwr_patches.elsewhere import say_where_nodes_compute
 from server_app.flwr_patches.packed import pack_messages
-from server_app.flwr_patches.simulation import ask_waiting_nodes_only
+from server_app.flwr_patches.simulation import ask_waiting_nodes_only, tell_of_replies
 from server_app.flwr_patches.transport import look_again_soon
 from server_app.flwr_patches.unreadable import refuse_unreadable
 
@@ -17,6 +17,7 @@ from server_app.flwr_patches.unreadable import refuse_unreadable
 def apply(grid: Grid) -> None:
     """Apply every patch to this process and to the grid of its run."""
     ask_waiting_nodes_only(grid)
+    tell_of_replies(grid)
     pack_messages(grid)
     say_where_nodes_compute(grid)
     look_again_soon()

@@ -46,6 +46,14 @@ class Withdrawing(Protocol):
         """Take back requests, and forget the replies to those that have begun."""
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A grid that says when a reply comes, so that nobody has to look again and again."""
+
+    def wait(self, seconds: float) -> None:
+        """Return as soon as a reply has come since this last returned, or after so many seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Where time comes from, so that tests need none.
@@ -292,10 +300,15 @@ class _Exchange:
         self._taken()
 
     def _sleep(self, *, something: bool, until: float) -> None:
-        """Sleep, longer and longer while nothing comes, but not beyond a point in time."""
+        """Sleep until the grid says that a reply came, or longer and longer; not beyond a point in time."""
         if something:
             self._pause, self._slept = _FIRST_PAUSE, 0.0
             return
-        self._slept = min(self._pause, max(until - self._clock.now(), 0.0))
+        left = max(until - self._clock.now(), 0.0)
+        if isinstance(self._grid, Telling):
+            self._slept = min(LONGEST_PAUSE, left)
+            self._grid.wait(self._slept)
+            return
+        self._slept = min(self._pause, left)
         self._clock.sleep(self._slept)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

@@ -224,10 +224,13 @@ def test_rests_of_a_transfer_can_be_set(name: str) -> None:
 
 
 def test_the_simulations_grid_and_store_are_what_is_patched() -> None:
+    from flwr.server.superlink.fleet.vce import vce_api
     from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
     from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
     assert "self.state = " in inspect.getsource(InMemoryGrid.__init__)
+    assert list(inspect.signature(InMemoryLinkState.store_message_res).parameters) == ["self", "message"]
+    assert "state.store_message_res(message_reply)" in inspect.getsource(vce_api.put_message_into_state)
     assert list(inspect.signature(InMemoryLinkState.get_message_ins).parameters)[:2] == ["self", "node_id"]
     assert list(inspect.signature(InMemoryLinkState.store_message_ins).parameters) == ["self", "message"]
 

@@ -163,3 +163,36 @@ def test_a_reply_is_gone_when_its_taking_is_told(options: dict[str, Any]) -> Non
     taken, _ = run(FakeGrid(arrivals), 5, taken=told, **options)
     assert taken == in_place(5)
     assert alive == [0] * 5
+
+
+class TellingGrid(FakeGrid):
+    """It says when replies come: one at every other wait, which is as long as it is in `waits`."""
+
+    def __init__(self, time: Time) -> None:
+        self.come, self.waits, self._time = set[str](), list[float](), time
+        super().__init__(lambda grid, asked: [grid.reply(one) for one in asked if one in self.come])
+
+    def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        if len(self.waits) % 2:
+            self._time.sleep(seconds)
+        else:
+            self.come.add(f"m{len(self.come)}")
+
+
+def test_nobody_looks_where_the_grid_says_that_a_reply_came() -> None:
+    time = Time()
+    grid = TellingGrid(time)
+    assert run(grid, 6, clock=time.clock) == (in_place(6), [])
+    assert grid.waits == [LONGEST_PAUSE] * 12
+    assert len(grid.asked) == 3 * 6  # after a wait in vain, after one that was told, and for what came with that
+    assert time.seconds == pytest.approx(6 * LONGEST_PAUSE)
+
+
+def test_the_deadline_holds_where_the_grid_says_nothing() -> None:
+    time = Time()
+    grid = TellingGrid(time)
+    grid.wait = time.sleep  # type: ignore[method-assign]
+    taken, _ = run(grid, 3, seconds=0.25, clock=time.clock)
+    assert taken == [(i, None) for i in range(3)]
+    assert time.seconds == pytest.approx(0.25)

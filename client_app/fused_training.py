@@ -209,10 +209,8 @@ def _batches(
         x = held.index_select(0, every)
         inputs = (x if augmentation is None else augmentation(x, draws)).movedim(0, -1)
         classes = wanted.index_select(0, every).t().contiguous()
-        end = 0
-        for rows in group:
-            begin, end = end, end + len(rows)
-            yield inputs[..., begin:end], classes[:, begin:end]
+        sizes = [len(rows) for rows in group]
+        yield from zip(inputs.split_with_sizes(sizes, -1), classes.split_with_sizes(sizes, -1), strict=True)
 
 
 def _absent(some: Sequence[_Client], classes: int) -> Tensor | None:
@@ -257,7 +255,7 @@ class _Said:
         if not self._steps:
             square = 0.0 if self._squared else None
             return Trained(loss=0.0, accuracy=0.0, steps=0, seconds_computing=0.0, loss_square=square)
-        losses, right = torch.cat(self._losses), torch.cat(self._right)
+        losses, right = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (self._losses, self._right))
         return Trained(
             loss=losses.mean(dtype=torch.float64).item(),
             accuracy=right.double().mean().item(),

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 
-def _words(seed: int, round_number: int, node: str | int, purpose: str) -> list[int]:
+def _words(seed: int, round_number: int, node: str | int, purpose: str) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     """Hash the key into four 32-bit words; text and numbers cannot collide because each part is length-prefixed."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (str(seed), str(round_number), str(node), purpose):
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(4, "little") + encoded)
-    return [int(word) for word in np.frombuffer(digest.digest(), dtype="<u4")]
+    return np.frombuffer(digest.digest(), dtype="<u4")
 
 
 def generator(seed: int, round_number: int, node: str | int, purpose: str) -> np.random.Generator:
@@ -38,7 +38,7 @@ def generator(seed: int, round_number: int, node: str | int, purpose: str) -> np
 
 def torch_generator(seed: int, round_number: int, node: str | int, purpose: str) -> torch.Generator:
     """Return a CPU `torch.Generator` under the same key (see `generator`)."""
-    low, high = _words(seed, round_number, node, purpose)[:2]
+    low, high = (int(word) for word in _words(seed, round_number, node, purpose)[:2])
     return torch.Generator().manual_seed((high << 32 | low) & (2**63 - 1))
 
 

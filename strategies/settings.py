@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import cos, inf, pi
 
+from models.algebra.rates import share_of
 from models.errors import SettingError
 from models.settings import Names, at_least, between, check, more_than, setting
 from protocol import Measurements, Optimiser, Work
@@ -17,7 +18,7 @@ from strategies.clustering.options import ClusterOptions
 from strategies.robustness.options import GuardOptions
 from strategies.secure.options import SecureOptions
 from strategies.selection import Selector, Uniform
-from strategies.tiers.tier import ASSIGNMENTS, HALVING, Tier, share_of
+from strategies.tiers.tier import ASSIGNMENTS, HALVING, Tier
 from strategies.virtual.devices import VirtualFleet
 
 SCHEDULES = ("constant", "step", "cosine", "exponential")

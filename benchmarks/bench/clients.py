@@ -28,7 +28,7 @@ _MOST_MEMORY = 300e6  # bytes above the run among few
 
 
 def clients(
-    say: Say = print, clients: int = 1_000_000, few: int = 1000, chosen: int = 100, rounds: int = 6, turns: int = 3
+    say: Say = print, clients: int = 1_000_000, few: int = 1000, chosen: int = 100, rounds: int = 6, turns: int = 9
 ) -> list[Row]:
     """Measure seconds a round, and memory.
 

@@ -67,7 +67,11 @@ def _run(options: Options) -> int:
     if options.operations:
         return _profile(options)
     if options.rows:
-        made_on, rows = read(options.rows)
+        try:
+            made_on, rows = read(options.rows)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            _say(f"bench: --rows {options.rows}: a file that --json wrote is wanted; {type(error).__name__}: {error}")
+            return 2
     else:
         made_on, rows = machine(), []
         for name in options.parts:

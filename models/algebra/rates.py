@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 
 FULL = Fraction(1)
 MOST_GROUPS = 16
@@ -168,3 +169,8 @@ def _fraction(text: str) -> Fraction:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"share {text!r}: allowed is a fraction such as 1/2") from None
+
+
+def share_of(share: float, count: int) -> int:
+    """A share of a whole number, rounded up; 0.07 of 100 is 7, which it is not in floating point."""
+    return ceil(Fraction(str(share)) * count)

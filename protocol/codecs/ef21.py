@@ -24,9 +24,10 @@ import torch
 from flwr.app import Array
 from torch import Tensor
 
+from models.algebra.rates import share_of
 from protocol.arrays import WireError
 from protocol.codecs.base import Decoded, Remembering, checksum
-from protocol.codecs.sparse import kept, largest
+from protocol.codecs.sparse import largest
 from protocol.codecs.topk import Sparse
 
 STATE = "ef21"
@@ -47,7 +48,7 @@ class EF21(Sparse):
             known, base = None, 0
         values = layout.take(flat, layout.large)
         stale = values if known is None else values - layout.take(known, layout.large)
-        indices = largest(stale, kept(self.settings.share, layout.encoded))
+        indices = largest(stale, share_of(self.settings.share, layout.encoded))
         array = self._frame(sizes, self._payload(flat, layout, values, indices), base)
         memory.write(STATE, self._moved(known, layout.take(flat, layout.small), values[indices], indices, sizes))
         return array

@@ -8,8 +8,7 @@ Top-k is a contraction (Stich et al., NeurIPS 2018, Lemma A.1): ‖C(v) - v‖²
 
 from __future__ import annotations
 
-from fractions import Fraction
-from math import ceil, lgamma, log
+from math import lgamma, log
 
 import numpy as np
 import torch
@@ -17,11 +16,6 @@ from torch import Tensor
 
 from protocol.arrays import WireError
 from protocol.codecs.bits import Octets, pack, packed_length, unpack
-
-
-def kept(share: float, count: int) -> int:
-    """k: so many of `count` coordinates; 0.07 of 100 is 7, which it is not in floating point."""
-    return ceil(Fraction(str(share)) * count)
 
 
 def largest(values: Tensor, k: int) -> Tensor:

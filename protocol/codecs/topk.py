@@ -18,11 +18,12 @@ import torch
 from flwr.app import Array
 from torch import Tensor
 
+from models.algebra.rates import share_of
 from protocol.codecs.base import Codec, Decoded, Remembering
 from protocol.codecs.layout import Layout, layout_of
 from protocol.codecs.plain import floats, floats_of
 from protocol.codecs.settings import SPARSE
-from protocol.codecs.sparse import indices_entropy, indices_length, kept, largest, read_indices, write_indices
+from protocol.codecs.sparse import indices_entropy, indices_length, largest, read_indices, write_indices
 
 RESIDUAL = "residual"
 
@@ -47,7 +48,7 @@ class Sparse(Codec):
     def _parts(self, array: Array, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, int, float]:
         """Small coordinates, kept values, their indices, the base and the entropy in bytes."""
         layout = self._layout(sizes)
-        k = kept(self.settings.share, layout.encoded)
+        k = share_of(self.settings.share, layout.encoded)
         raw = 4 * (layout.plain + k)
         length = raw + indices_length(k, layout.encoded)
         payload, base = self._open(array, sizes, length, length)
@@ -68,7 +69,7 @@ class TopK(Sparse):
         total = layout.take(flat, layout.large)
         if held is not None:
             total = total + layout.take(held, layout.large)
-        indices = largest(total, kept(self.settings.share, layout.encoded))
+        indices = largest(total, share_of(self.settings.share, layout.encoded))
         array = self._frame(sizes, self._payload(flat, layout, total, indices))
         residual = torch.zeros_like(flat)
         layout.put(total.index_fill(0, indices, 0.0), layout.large, residual)

@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from models.algebra.rates import share_of
 from models.randomness import generator
 from protocol import EVALUATE, NodeId, bytes_in
 from strategies.context import RoundContext
@@ -23,7 +24,7 @@ from strategies.robustness.options import GuardOptions
 from strategies.round.parts import kept_part
 from strategies.round.requests import StateCache, part_request
 from strategies.selection.comparable import believed
-from strategies.tiers.tier import Tier, share_of
+from strategies.tiers.tier import Tier
 
 SCORES = ("loss", "accuracy", "accuracy-own-labels")
 # Of a node that was sent several states, to choose from or that its cluster went through.

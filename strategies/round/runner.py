@@ -15,6 +15,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import Tensor
 
+from models.algebra.rates import share_of
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
 from protocol import NodeId
@@ -36,7 +37,7 @@ from strategies.round.secure_sums import SecureSums
 from strategies.round.server_step import ServerStep
 from strategies.round.training import ask_training
 from strategies.settings import Settings
-from strategies.tiers.tier import Tier, share_of
+from strategies.tiers.tier import Tier
 
 Amend = Callable[[list[Message]], list[Message]]
 

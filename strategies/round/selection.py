@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.algebra.axes import Layout
+from models.algebra.rates import share_of
 from models.errors import SettingError
 from models.randomness import generator
 from protocol import NodeId
@@ -32,7 +33,7 @@ from strategies.round.requests import StateCache
 from strategies.selection import Candidates
 from strategies.selection.update_sketch import UpdateSketcher
 from strategies.settings import Settings
-from strategies.tiers.tier import Tier, common_tier, share_of
+from strategies.tiers.tier import Tier, common_tier
 
 MOST_VECTOR_BYTES = 2 << 30
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from fractions import Fraction
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -250,8 +249,3 @@ def apportion(proportions: Sequence[Fraction], total: int) -> list[int]:
     for i in by_remainder[: total - sum(counts)]:
         counts[i] += 1
     return counts
-
-
-def share_of(share: float, count: int) -> int:
-    """A share of a whole number, rounded up; 0.07 of 100 is 7, which it is not in floating point."""
-    return ceil(Fraction(str(share)) * count)

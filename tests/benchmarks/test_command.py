@@ -101,3 +101,16 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     assert "old" not in text
     with pytest.raises(ValueError, match="markers"):
         replace_part(document, "other", "")
+
+
+@pytest.mark.parametrize(
+    "text", [None, "no JSON", "[]", '{"machine": "this one"}', '{"machine": "", "rows": [{"what": 1}]}']
+)
+def test_rows_that_cannot_be_read_are_refused_in_one_line(
+    text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "rows.json"
+    if text is not None:
+        place.write_text(text)
+    assert main(["bench", "--rows", str(place)]) == 2
+    assert capsys.readouterr().err.startswith(f"bench: --rows {place}: a file that --json wrote is wanted; ")

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from flwr.app import Array
 
+from models.algebra.rates import share_of
 from protocol import WireError
 from protocol.codecs import Codec, CodecSettings, codec_of
 from protocol.codecs.frame import HEADER
 from protocol.codecs.layout import layout_of
 from protocol.codecs.levels import CODINGS
-from protocol.codecs.sparse import kept, read_indices, write_indices
+from protocol.codecs.sparse import read_indices, write_indices
 from protocol.codecs.topk import Sparse
 from tests.protocol import fuzz_messages
 from tests.protocol.cases import EVERY, Kept, difference, draws, named
@@ -95,7 +96,7 @@ class Target:
             numbers = CODINGS[s.entropy].decode(data[raw:], layout.encoded, s.levels)
             return payload[:raw] + b"".join(CODINGS[s.entropy].encode(numbers, s.levels))
         if isinstance(self.codec, Sparse):
-            k = kept(s.share, layout.encoded)
+            k = share_of(s.share, layout.encoded)
             raw = 4 * (layout.plain + k)
             return payload[:raw] + write_indices(read_indices(data[raw:], k, layout.encoded), layout.encoded)
         return payload

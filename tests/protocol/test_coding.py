@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.algebra.rates import share_of
 from protocol import WireError
 from protocol.codecs import elias, ranges
 from protocol.codecs.bits import dtype_for, pack, packed_length, unpack
 from protocol.codecs.levels import CODINGS, entropy_bytes, width
-from protocol.codecs.sparse import indices_length, kept, largest, read_indices, write_indices
+from protocol.codecs.sparse import indices_length, largest, read_indices, write_indices
 from tests.protocol.cases import difference
 
 
@@ -113,7 +114,7 @@ def test_the_entropy_is_that_of_the_histogram() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 3000), st.floats(0.0005, 1), st.integers(0, 2**32))
 def test_a_set_of_indices_comes_back(count: int, share: float, seed: int) -> None:
-    k = kept(share, count)
+    k = share_of(share, count)
     indices = torch.from_numpy(np.sort(np.random.default_rng(seed).choice(count, k, replace=False)))
     data = write_indices(indices, count)
     assert len(data) == indices_length(k, count) <= min(ceil(count / 8), ceil(k * max(1, ceil(log2(count))) / 8))
@@ -133,7 +134,7 @@ def test_a_bitmap_of_another_number_is_refused() -> None:
 
 
 def test_k_is_a_share_of_whole_numbers() -> None:
-    assert (kept(0.07, 100), kept(0.01, 1), kept(1.0, 10), kept(0.1, 0)) == (7, 1, 10, 0)
+    assert (share_of(0.07, 100), share_of(0.01, 1), share_of(1.0, 10), share_of(0.1, 0)) == (7, 1, 10, 0)
 
 
 @pytest.mark.parametrize("k", [1, 15, 700, 1500])
@@ -148,6 +149,6 @@ def test_the_largest_are_the_first_of_a_sorted_list(k: int) -> None:
 def test_top_k_is_a_contraction(share: float) -> None:
     for seed in range(5):
         v = difference([1500], seed)
-        k = kept(share, 1500)
+        k = share_of(share, 1500)
         rest = v.double().index_fill(0, largest(v, k), 0.0)
         assert rest.square().sum() <= (1 - k / 1500) * v.double().square().sum() * (1 + 1e-12)

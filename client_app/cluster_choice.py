@@ -13,7 +13,6 @@ import torch
 from flwr.app import Array
 from torch import Tensor
 
-from client_app.cutting import full_shapes
 from client_app.model_cache import LocalModel
 from data import Split
 from models.algebra.submodel import flatten
@@ -35,7 +34,7 @@ def received_states(request: PartRequest, clusters: ClusterStates, state: Array)
         shapes: Mapping[str, tuple[int, ...]] = {name: block.local_shape for name, block in part.items()}
         shared = shared_names(part, trunk(layout(request.network))) if clusters.shared else []
     else:
-        shapes = full_shapes(request.network)
+        shapes = layout(request.network).shapes
         shared = list(trunk(layout(request.network))) if clusters.shared else []
     flat = decode(state, packed_length(shapes, clusters.count, shared))
     if clusters.count == 1 or not shared:

@@ -1,27 +1,29 @@
 """A part, cut out of the flat vector of the whole state.
 
 By the boxes of its tensors; and a small part that is asked for again, as a tier's is by each of its clients, by its
-places in the vector. That is one operation for all of its tensors, which take some microseconds each, however few their
-numbers are: 5 to 50 µs for 170 to 310 of the default network's smaller tiers.
+places in the vector. By boxes every tensor costs some microseconds, however small it is: the smaller tiers of the
+default network, of 14 tensors, take 170 to 310 µs so, and 2 to 55 by places (one core of an AMD EPYC).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import torch
 from torch import Tensor
 
+from models.algebra.axes import Layout
 from models.algebra.plans import Plan
-from models.algebra.submodel import flatten, split
+from models.algebra.submodel import Submodel, flatten, split
 from models.networks.build import layout, submodel
 from models.networks.spec import NetworkSpec
 from models.recent import Recent
 
-# Coordinates of a part up to which places are faster than boxes, on a CPU with AVX-512; they take 8 bytes each.
+# Coordinates of a part up to which places were faster in the network above.
 MOST = 1 << 17
+_KEPT = 32  # parts whose places a process keeps: at most 32 MiB of them
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ class _Known:
     places: Tensor | None = None
 
 
-_known = Recent[tuple[NetworkSpec, Plan], _Known](32)
+_known = Recent[tuple[NetworkSpec, Plan], _Known](_KEPT)
 
 
 def cut(spec: NetworkSpec, plan: Plan, full: Tensor, out: Tensor) -> Tensor:
@@ -43,31 +45,30 @@ def cut(spec: NetworkSpec, plan: Plan, full: Tensor, out: Tensor) -> Tensor:
         out: of the part's length.
 
     Raises:
-        ValueError: the state is of another size.
+        ValueError: one of the two is of another length.
     """
-    part = submodel(spec, plan)
-    if part.numel > MOST:
-        return _by_boxes(spec, plan, full, out)
+    part, whole = submodel(spec, plan), layout(spec)
+    if part.numel > MOST or full.shape != (whole.parameters,) or out.shape != (part.numel,):
+        return _by_boxes(part, whole, full, out)
     known = _known((spec, plan), _Known)
-    if known.places is None and known.asked:  # what a round draws for one client is asked for once
-        places = _by_boxes(
-            spec, plan, torch.arange(layout(spec).parameters), torch.empty(part.numel, dtype=torch.int64)
-        )
-        known.places = places
-    known.asked = True
-    if known.places is None or full.shape != (layout(spec).parameters,):
-        return _by_boxes(spec, plan, full, out)
+    if not known.asked:  # what a round draws for one client is asked for once
+        known.asked = True
+        return _by_boxes(part, whole, full, out)
+    if known.places is None:
+        known.places = _places(part, whole)
     return torch.index_select(full, 0, known.places, out=out)
 
 
-def _by_boxes(spec: NetworkSpec, plan: Plan, full: Tensor, out: Tensor) -> Tensor:
-    return flatten(submodel(spec, plan).gather(split(full, full_shapes(spec))), out=out)
+def _by_boxes(part: Submodel, whole: Layout, full: Tensor, out: Tensor) -> Tensor:
+    return flatten(part.gather(split(full, whole.shapes)), out=out)
 
 
-@lru_cache(maxsize=128)
-def full_shapes(spec: NetworkSpec) -> Mapping[str, tuple[int, ...]]:
-    """Shapes of the full state by name."""
-    return {name: tuple(tensor.shape) for name, tensor in layout(spec).tensors.items()}
+def _places(part: Submodel, whole: Layout) -> Tensor:
+    starts, end = dict[str, int](), 0
+    for name, tensor in whole.tensors.items():
+        starts[name] = end
+        end += prod(tensor.shape)
+    return torch.cat([starts[block.source] + block.places for block in part.values()])
 
 
 @lru_cache(maxsize=128)

@@ -7,7 +7,7 @@ from math import prod
 from flwr.app import Array
 
 from client_app.client_state import ClientState
-from client_app.cutting import full_shapes
+from models.networks.build import layout
 from models.networks.spec import NetworkSpec
 from protocol import CompressedState, WireError, decode, encode
 from protocol.codecs import checksum, codec_from
@@ -21,7 +21,7 @@ def whole_state(compressed: CompressedState, network: NetworkSpec, array: Array,
     Raises:
         WireError: it adds to a state that this device does not have, or no longer.
     """
-    sizes = [prod(shape) for shape in full_shapes(network).values()]
+    sizes = [prod(shape) for shape in layout(network).shapes.values()]
     if not compressed.base:
         memory.write(NAME, decode(array, sum(sizes)))
         return array

@@ -13,7 +13,7 @@ import torch
 from flwr.app import Array
 from torch import Tensor, nn
 
-from client_app.cutting import cut, full_shapes, is_whole
+from client_app.cutting import cut, is_whole
 from models.adapters.frozen import written_tensors
 from models.adapters.own import begin_own, own_tensors
 from models.algebra.plans import Plan
@@ -58,7 +58,7 @@ class LocalModel:
         self.module, self.device, self.task = build_part(spec, plan).to(device), device, spec.task
         state = self.module.state_dict()
         self.part, self._input_shape = submodel(spec, plan), spec.input_shape
-        self.full_shapes, self._full = full_shapes(spec), layout(spec).parameters
+        self.full_shapes, self._full = layout(spec).shapes, layout(spec).parameters
         self._held = submodel(spec, plan.holding).numel
         self.sizes = self.part.lengths
         expected = {name: block.local_shape for name, block in self.part.items()}

@@ -15,7 +15,6 @@ from client_app.allowed import known_codecs
 from client_app.base import digest_of_base, require_base
 from client_app.client_state import ClientState
 from client_app.cluster_choice import load_fitting, received_states
-from client_app.cutting import full_shapes
 from client_app.downlink import whole_state
 from client_app.feddyn import FedDynRegulariser
 from client_app.initial_loss import initial_gradient, initial_loss
@@ -28,7 +27,7 @@ from data import Split
 from models.adapters.dropout import dropping
 from models.device import device_named, threads
 from models.errors import SettingError
-from models.networks.build import own_layout
+from models.networks.build import layout, own_layout
 from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
 from protocol import (
@@ -183,7 +182,7 @@ class ServedDevice:
                 encoded = masked(request.secure, session, context, difference, numbers={"loss": loss}, draws=noise)
             else:
                 sizes = [block.numel for block in model.part.values()]
-                seen_by_codec = OfPart(memory, model.part, full_shapes(request.network))
+                seen_by_codec = OfPart(memory, model.part, layout(request.network).shapes)
                 encoded = codec.encode(difference, sizes, noise, seen_by_codec, request.codec_base)
                 measured["loss"] = loss
         measured |= {"steps": float(steps), "seconds": perf_counter() - began}

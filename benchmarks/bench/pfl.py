@@ -9,7 +9,6 @@ waits after each round until the floor has had its turn (`benchmarks.bench.flowe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 from time import perf_counter
 
 from benchmarks.bench.floor import Steps, bare_loop
@@ -21,6 +20,7 @@ from benchmarks.document import Say
 from benchmarks.images import Images, images
 from data import load
 from flotilla.local.pool import PoolGrid
+from models.algebra.rates import share_of
 from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import Scalar
@@ -103,7 +103,7 @@ def keys_of(found: Images, clients: int, fraction: float) -> dict[str, Scalar]:
 def steps_of(config: RunConfig) -> Steps:
     """Say how many steps of which size a round has; shards are of equal size here."""
     clients = config.num_clients
-    per_round = max(1, ceil(clients * config.settings.fraction_train))
+    per_round = max(1, share_of(config.settings.fraction_train, clients))
     examples = len(load(config.data).train_examples) // clients
     return Steps(
         network=config.network.to_json(),

@@ -69,7 +69,7 @@ def _run(options: Options) -> int:
     if options.rows:
         try:
             made_on, rows = read(options.rows)
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             _say(f"bench: --rows {options.rows}: a file that --json wrote is wanted; {type(error).__name__}: {error}")
             return 2
     else:

@@ -30,10 +30,8 @@ from flotilla.local.grid import contexts
 from flotilla.local.pool import PoolGrid
 from flotilla.local.shared import attach, detach
 from models.algebra.rates import single
-from models.networks.build import initial_state
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
-from models.randomness import torch_generator
 from protocol import TRAIN, Hello, Reply, Scalar, Work
 from server_app.config.resolve import RunConfig, resolve
 from strategies.exchange.assignment import Participant
@@ -107,11 +105,11 @@ def _beside_rows(say: Say, client: _Client, turns: int) -> list[Row]:
     return [
         row_of_turns(
             NAME,
-            f"{what} / 1.5 ms",
-            [(1e3 * took, 1.5) for took in _beside_in_rounds(client.config, turns)],
+            f"{what}, in rounds of 20 / 1.5 ms",
+            [(1e3 * took, 1.5) for took in beside_in_rounds(client.config, turns)],
             unit="ms",
             limit=1.0,
-            note="a round's time of training in a process of one thread, less what its 20 clients computed, by client",
+            note="until the last reply, less what clients computed; one process of one thread beside the server's",
         ),
         row_of_turns(
             NAME,
@@ -123,13 +121,16 @@ def _beside_rows(say: Say, client: _Client, turns: int) -> list[Row]:
     ]
 
 
-def _beside_in_rounds(config: RunConfig, turns: int) -> list[float]:
-    """Seconds that a client takes beside its steps, of each of some rounds."""
+def beside_in_rounds(config: RunConfig, turns: int) -> list[float]:
+    """Seconds that a client takes beside its steps, of each of some rounds: its process always has another at hand."""
     strategy, beside = started(config), []
     with PoolGrid(config.flat, config.num_clients, processes=1) as grid:
         for number in range(1, turns + 3):  # the first two make models and read data
             report = strategy.run_round(grid, number)
-            beside.append(report.seconds["train"] / report.accepted - report.client_seconds["computing"])
+            if report.rejected or report.abandoned:
+                raise RuntimeError(f"a benchmark round went wrong: {report.rejected[:3]}")
+            took = float(report.waiting["train"]["last"])
+            beside.append(took / report.accepted - report.client_seconds["computing"])
     return beside[2:]
 
 
@@ -228,10 +229,7 @@ class _Client:
         self.config: RunConfig = resolve(keys)
         self.examples = 0
         self._contexts: list[Context] = list(contexts(self.config.flat, self.config.num_clients).values())
-        self._strategy = self.config.strategy()
-        draws = torch_generator(1, 0, "server", "initial state")
-        for name, tensor in initial_state(self._strategy.network, draws).items():
-            self._strategy.state[name].copy_(tensor)
+        self._strategy = started(self.config)
         self._context = self._strategy.context(1)
         self._states = self._strategy.runner.states(self._context)
 

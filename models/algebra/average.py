@@ -55,7 +55,7 @@ class PartialAverage:
 
     def __init__(self, layout: Layout, *, per_coordinate: bool = False, apart: Collection[str] = ()) -> None:
         self.per_coordinate, self._apart = per_coordinate, frozenset(apart)
-        self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
+        self._shapes = layout.shapes
         self._units = {
             name: UnitView.of(tensor, layout, per_coordinate=per_coordinate) for name, tensor in layout.tensors.items()
         }

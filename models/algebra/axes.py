@@ -188,6 +188,11 @@ class Layout:
         return tuple(Pair(a[at], b[at], at.axis, weight=self.beside.get(at.axis, "")) for at in ranks if at in b)
 
     @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the full state, by name, in state order."""
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    @cached_property
     def parameters(self) -> int:
         """Number of coordinates of the full state."""
         return sum(prod(tensor.shape) for tensor in self.tensors.values())

@@ -162,6 +162,11 @@ def _names(rates: Iterable[Rate]) -> Iterator[str]:
     yield from sorted(frozenset().union(*map(groups_in, rates)))
 
 
+def share_of(share: float, count: int) -> int:
+    """A share of a whole number, rounded up; 0.07 of 100 is 7, which it is not in floating point."""
+    return ceil(Fraction(str(share)) * count)
+
+
 def _fraction(text: str) -> Fraction:
     if len(text) > _LONGEST or not text or "e" in text.lower():  # an exponent may stand for a number without end
         raise ValueError(f"share {text[:_LONGEST]!r}: allowed is a fraction such as 1/2")
@@ -169,8 +174,3 @@ def _fraction(text: str) -> Fraction:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"share {text!r}: allowed is a fraction such as 1/2") from None
-
-
-def share_of(share: float, count: int) -> int:
-    """A share of a whole number, rounded up; 0.07 of 100 is 7, which it is not in floating point."""
-    return ceil(Fraction(str(share)) * count)

@@ -75,6 +75,14 @@ class Block:
             for runs, size in zip(self.runs, self.shape, strict=True)
         )
 
+    @cached_property
+    def places(self) -> Tensor:
+        """Where the kept coordinates stand in the flattened source (int64), in local order."""
+        found = torch.zeros((), dtype=torch.int64)
+        for index, size in zip(self.indices, self.shape, strict=True):
+            found = found.unsqueeze(-1) * size + (torch.arange(size) if index is None else index)
+        return found.flatten()
+
     def gather(self, source: Tensor) -> Tensor:
         """Cut the block out of its source; a view where every dimension keeps one run, else a copy."""
         result = source

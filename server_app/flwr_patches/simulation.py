@@ -1,4 +1,4 @@
-"""Spare flwr's simulation two searches: look only at nodes that have a message, and for replies when one has come.
+"""Spare flwr's simulation two searches: ask only nodes that have a message, look for replies only when one has come.
 
 flwr 1.41 asks its message store for every node ten times a second, and each of these calls walks all stored messages:
 with 1,000 nodes and 50 messages this is a full core while a round runs, taken from the clients (docs/flower.md).
@@ -63,10 +63,10 @@ def tell_of_replies(grid: Grid) -> bool:
         finally:
             come.set()
 
-    def wait(seconds: float) -> None:
+    def wait_for_reply(seconds: float) -> None:
         come.wait(seconds)
         come.clear()
 
     store.store_message_res = store_message_res
-    setattr(grid, "wait", wait)  # noqa: B010 - flwr's class does not declare it
+    vars(grid).update(wait_for_reply=wait_for_reply)
     return True

@@ -88,7 +88,7 @@ def found_start(place: str, layout: Layout, *, new_heads: bool, classes: Sequenc
     except (SafetensorError, OSError, ValueError) as error:
         raise SettingError("start", place, f"a readable .safetensors file ({' '.join(str(error).split())})") from None
     shapes = {name: shape for name, shape in shapes.items() if name not in _clusters(path, shapes) and name != _MOMENTS}
-    wanted = {name: tensor.shape for name, tensor in layout.tensors.items()}
+    wanted = layout.shapes
     counting = heads(layout)
     rows = Rows.of(classes, path)
     drawn = {name for name in counting if shapes.get(name) != wanted[name] or rows.others} if new_heads else set()

@@ -40,7 +40,7 @@ class FedDynCorrection:
 
     def __init__(self, alpha: float, layout: Layout, nodes: int, scaling: str = "all") -> None:
         self._alpha, self._layout, self._nodes, self._scaling = alpha, layout, nodes, scaling
-        shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
+        shapes = layout.shapes
         self._flat = torch.zeros(layout.parameters)
         self.h = split(self._flat, shapes)
         self._able: dict[str, Tensor] = {}

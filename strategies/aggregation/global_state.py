@@ -40,7 +40,7 @@ class GlobalState:
         remembered: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.flat = torch.zeros(layout.parameters)
-        self.tensors = split(self.flat, {name: tensor.shape for name, tensor in layout.tensors.items()})
+        self.tensors = split(self.flat, layout.shapes)
         self.average = PartialAverage(layout) if average is None else average
         self.coverage = Coverage(self.average)
         self.dynamic = dynamic

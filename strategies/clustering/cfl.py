@@ -101,7 +101,7 @@ class CFL(Clustering):
     def past(self, number: int) -> tuple[Tensor, Tensors]:
         """The model of a cut."""
         flat = self.tree.splits[number].model
-        return flat, split(flat, {name: tensor.shape for name, tensor in self.basis.layout.tensors.items()})
+        return flat, split(flat, self.basis.layout.shapes)
 
     def begin(self, round_number: int, state: Tensor) -> None:
         """Forget what the round before was about."""

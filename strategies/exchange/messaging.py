@@ -50,7 +50,7 @@ class Withdrawing(Protocol):
 class Telling(Protocol):
     """A grid that says when a reply comes, so that nobody has to look again and again."""
 
-    def wait(self, seconds: float) -> None:
+    def wait_for_reply(self, seconds: float) -> None:
         """Return as soon as a reply has come since this last returned, or after so many seconds."""
 
 
@@ -306,8 +306,9 @@ class _Exchange:
             return
         left = max(until - self._clock.now(), 0.0)
         if isinstance(self._grid, Telling):
-            self._slept = min(LONGEST_PAUSE, left)
-            self._grid.wait(self._slept)
+            began = self._clock.now()
+            self._grid.wait_for_reply(min(LONGEST_PAUSE, left))
+            self._slept = self._clock.now() - began
             return
         self._slept = min(self._pause, left)
         self._clock.sleep(self._slept)

@@ -56,7 +56,7 @@ class UpdateSketcher:
             wanted = torch.cat([part.reshape(-1) for part in chosen])
             places = torch.where(wanted, wanted.cumsum(0), 0).to(torch.int32)
             self.size = int(wanted.sum())
-        self._places = split(places, {name: tensor.shape for name, tensor in layout.tensors.items()})
+        self._places = split(places, layout.shapes)
 
     def vector(self, part: Submodel, difference: Tensor) -> NDArray[np.float32]:
         """Vector of a difference.

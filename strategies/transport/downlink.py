@@ -50,7 +50,7 @@ class Downlink(Stateful):
         self.on = self.begins = settings.name != "float32"
         self.text = settings.to_text() if self.on else ""
         self._codec, self._seed = codec_of(settings), seed
-        shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
+        shapes = layout.shapes
         self._sizes = [prod(shape) for shape in shapes.values()]
         self._flat = torch.zeros(layout.parameters if self.on else 0)
         self.tensors = split(self._flat, shapes) if self.on else {}

@@ -47,7 +47,7 @@ class UplinkDecoder(Stateful):
         if self.remembers and 4 * layout.parameters * nodes > MOST_KEPT_BYTES:
             kept = f"{layout.parameters:,} parameters of each of {nodes:,} nodes do not fit in 2 GiB"
             raise SettingError("codec", settings.name, f"one that keeps nothing of a node at the server: {kept}")
-        self._shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
+        self._shapes = layout.shapes
         self._kept: dict[NodeId, dict[str, Tensor]] = {}
 
     def base(self, node: NodeId, part: Submodel) -> int:

@@ -104,7 +104,15 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "text", [None, "no JSON", "[]", '{"machine": "this one"}', '{"machine": "", "rows": [{"what": 1}]}']
+    "text",
+    [
+        None,
+        "no JSON",
+        "[]",
+        '{"machine": "", "rows": [1]}',
+        '{"machine": "this one"}',
+        '{"machine": "", "rows": [{"what": 1}]}',
+    ],
 )
 def test_rows_that_cannot_be_read_are_refused_in_one_line(
     text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]

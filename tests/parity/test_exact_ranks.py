@@ -166,7 +166,7 @@ def test_what_is_sent_is_the_scale_times_the_head() -> None:
     strategy = METHODS["ravan"](network, SETTINGS)
     plan = Plan(untrained=(2, 3))
     draws = torch.Generator().manual_seed(4)
-    shapes = {name: tensor.shape for name, tensor in strategy.runner.layout.tensors.items()}
+    shapes = strategy.runner.layout.shapes
     state = {name: torch.randn(shape, generator=draws) for name, shape in shapes.items()}
     x, y = torch.randn(8, 1, 4, 4, generator=draws), torch.randint(5, (8,), generator=draws)
     model = part_of(strategy.network, plan, state)

@@ -133,10 +133,6 @@ def test_a_bitmap_of_another_number_is_refused() -> None:
         read_indices(np.full(2, 255, np.uint8), 7, 16)
 
 
-def test_k_is_a_share_of_whole_numbers() -> None:
-    assert (share_of(0.07, 100), share_of(0.01, 1), share_of(1.0, 10), share_of(0.1, 0)) == (7, 1, 10, 0)
-
-
 @pytest.mark.parametrize("k", [1, 15, 700, 1500])
 def test_the_largest_are_the_first_of_a_sorted_list(k: int) -> None:
     """Values in steps, so there are many ties: among equals the first."""

@@ -18,7 +18,7 @@ from protocol.codecs.topk import RESIDUAL
 from tests.protocol.cases import Kept, draws
 
 SPEC = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(40, 25)))
-SHAPES = {name: tensor.shape for name, tensor in layout(SPEC).tensors.items()}
+SHAPES = layout(SPEC).shapes
 TOTAL = layout(SPEC).parameters
 PLANS = [
     Plan(),

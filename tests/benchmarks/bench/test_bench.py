@@ -27,7 +27,7 @@ from benchmarks.bench.rounds import rounds, taken_out
 from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.selection import selection
 from benchmarks.bench.shapes import TINY, fleet
-from benchmarks.bench.training import training
+from benchmarks.bench.training import beside_in_rounds, training
 from benchmarks.document import ROOT
 from benchmarks.images import images
 from data import DataSettings, load
@@ -35,6 +35,7 @@ from models.algebra.average import PartialAverage
 from models.networks.build import layout
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
+from server_app.config.resolve import resolve
 from tests.benchmarks.cases import SMALL
 
 
@@ -124,6 +125,11 @@ def test_training() -> None:
     rows = training(silent, clients=6, turns=1, step_turns=0, **SMALL)
     assert 0 < rows[0].ratio <= 1
     assert rows[2].passed
+
+
+def test_beside_the_steps_of_a_client() -> None:
+    (beside,) = beside_in_rounds(resolve(dict(SMALL)), 1)
+    assert 0 < beside < 1
 
 
 @pytest.mark.slow

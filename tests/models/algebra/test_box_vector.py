@@ -39,7 +39,7 @@ class Whole:
     """A full vector, of which a part is cut and to which it is written back."""
 
     def __init__(self, layout: Layout) -> None:
-        self.shapes = {name: tensor.shape for name, tensor in layout.tensors.items()}
+        self.shapes = layout.shapes
         self.values = torch.zeros(layout.parameters)
 
     def gather(self, part: Submodel) -> Tensor:

@@ -38,7 +38,7 @@ def test_masked_parts_average_over_those_who_hold_the_coordinate(
     data: st.DataObject, layout: Layout, count: int
 ) -> None:
     average, previous = PartialAverage(layout, per_coordinate=True), state_of(layout, 0)
-    shape = {name: tensor.shape for name, tensor in layout.tensors.items()}
+    shape = layout.shapes
     above, below = ({name: torch.zeros(s, dtype=torch.float64) for name, s in shape.items()} for _ in range(2))
     for i in range(count):
         part = _masked(submodel(layout, data.draw(plans(layout))), i)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models import Layout, NetworkSpec, Plan, build, build_part, completed, layout, submodel
 from models.algebra.plans import submodel as cut
-from models.algebra.rates import FULL, Rate, Rates, ascending, joined, met, rate_of, read_rate, single
+from models.algebra.rates import FULL, Rate, Rates, ascending, joined, met, rate_of, read_rate, share_of, single
 from models.norms.layers import BatchNormPerWidth
 from tests.models.generators import RATES, layouts, rates
 from tests.models.parts import loaded, rest_at_zero_of
@@ -139,3 +139,7 @@ def test_statistics_of_the_widths_inside() -> None:
 
 def _statistics(indices: list[int]) -> set[str]:
     return {f"{kind}_{i}" for kind in ("mean", "variance") for i in indices}
+
+
+def test_a_share_of_a_whole_number_is_rounded_up() -> None:
+    assert (share_of(0.07, 100), share_of(0.01, 1), share_of(1.0, 10), share_of(0.1, 0)) == (7, 1, 10, 0)

@@ -43,7 +43,7 @@ def test_a_wait_ends_when_a_reply_is_there(grid: Any) -> None:
 
     thread, began = Thread(target=later), monotonic()
     thread.start()
-    grid.wait(30.0)
+    grid.wait_for_reply(30.0)
     assert grid.state.stored == ["a reply"]
     assert 0.09 < monotonic() - began < 20.0
     thread.join()
@@ -52,10 +52,10 @@ def test_a_wait_ends_when_a_reply_is_there(grid: Any) -> None:
 def test_a_reply_that_came_before_is_told_once(grid: Any) -> None:
     grid.state.store_message_res("a reply")
     began = monotonic()
-    grid.wait(30.0)
+    grid.wait_for_reply(30.0)
     assert monotonic() - began < 20.0
     began = monotonic()
-    grid.wait(0.05)
+    grid.wait_for_reply(0.05)
     assert monotonic() - began >= 0.049
 
 
@@ -63,7 +63,7 @@ def test_one_that_could_not_be_stored_is_looked_for(grid: Any) -> None:
     with pytest.raises(ValueError, match="bad"):
         grid.state.store_message_res("bad")
     began = monotonic()
-    grid.wait(30.0)
+    grid.wait_for_reply(30.0)
     assert monotonic() - began < 20.0
 
 

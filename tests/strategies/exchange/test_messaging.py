@@ -172,7 +172,7 @@ class TellingGrid(FakeGrid):
         self.come, self.waits, self._time = set[str](), list[float](), time
         super().__init__(lambda grid, asked: [grid.reply(one) for one in asked if one in self.come])
 
-    def wait(self, seconds: float) -> None:
+    def wait_for_reply(self, seconds: float) -> None:
         self.waits.append(seconds)
         if len(self.waits) % 2:
             self._time.sleep(seconds)
@@ -192,7 +192,7 @@ def test_nobody_looks_where_the_grid_says_that_a_reply_came() -> None:
 def test_the_deadline_holds_where_the_grid_says_nothing() -> None:
     time = Time()
     grid = TellingGrid(time)
-    grid.wait = time.sleep  # type: ignore[method-assign]
+    grid.wait_for_reply = time.sleep  # type: ignore[method-assign]
     taken, _ = run(grid, 3, seconds=0.25, clock=time.clock)
     assert taken == [(i, None) for i in range(3)]
     assert time.seconds == pytest.approx(0.25)

@@ -136,7 +136,7 @@ def test_what_does_not_fit() -> None:
 def in_the_whole(plan: Plan, difference: torch.Tensor) -> torch.Tensor:
     """The same difference with the coordinates of the full network, 0 where the part has none."""
     declared = layout(SPEC)
-    shapes = {name: tensor.shape for name, tensor in declared.tensors.items()}
+    shapes = declared.shapes
     places = submodel(SPEC, plan).gather(split(torch.arange(declared.parameters), shapes))
     whole = torch.zeros(declared.parameters)
     whole[torch.cat([part.reshape(-1) for part in places.values()])] = difference

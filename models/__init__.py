@@ -4,7 +4,8 @@ Pure PyTorch: nothing else of Flotilla, no Flower, no files, no logging.
 """
 
 from models.algebra.average import PartialAverage
-from models.algebra.axes import Along, Axis, Kind, Layout, declare, layout_of
+from models.algebra.axes import Along, Axis, Kind, Layout
+from models.algebra.declarations import declare, layout_of
 from models.algebra.plans import Plan, kept_units
 from models.algebra.submodel import Block, Submodel, flatten, gather, split
 from models.errors import SettingError

@@ -26,8 +26,7 @@ SLICING = ("client", "server")
 MODES = ("rounds", "buffered")
 _BUFFERED = "aggregation-mode = buffered"
 _MEASURED = "tier-assignment = measured, node"
-_LONGEST_WAIT = 3600.0  # seconds
-_LONG_LAG = 5.0  # rounds
+_LONGEST_WAIT, _LONG_LAG = 3600.0, 5.0  # seconds, rounds
 DOWNLINK = ("float32", "float16", "bfloat16", "qsgd", "topk", "eden")
 
 

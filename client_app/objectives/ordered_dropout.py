@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from client_app.objectives.base import ObjectiveContext
 from models.adapters.dropout import draws_of, dropping
 from models.adapters.frozen import frozen_tensors
-from models.algebra.axes import Kind, Layout, layout_of
+from models.algebra.axes import Kind, Layout
+from models.algebra.declarations import layout_of
 from models.algebra.groups import RANK
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from models.adapters.adapter import Adapter
 from models.adapters.frozen import hold
 from models.adapters.own import own
-from models.algebra.axes import Dim, Place, declare
+from models.algebra.axes import Dim, Place
+from models.algebra.declarations import declare
 from models.randomness import torch_generator
 
 CORE, HEADS = "lora_core", "lora_heads"

@@ -25,7 +25,8 @@ from models.adapters.adapter import SHARED_A, Adapter
 from models.adapters.cores import CORE, HEADS, add_core, add_heads, between, hold_factors
 from models.adapters.dropout import DROPOUT, Dropout
 from models.adapters.own import own
-from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Place, declare, declared_dims, heads
+from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Place, heads
+from models.algebra.declarations import declare, declared_dims
 from models.algebra.groups import RANK
 
 A, B = "lora_A", "lora_B"

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from models.adapters.adapter import Adapter
 from models.adapters.low_rank import names_of_pairs, weights_beside
-from models.algebra.axes import declare
+from models.algebra.declarations import declare
 from models.algebra.precisions import FLOAT32
 from models.foreign.adapted import add_pairs_to_graphs, performs
 from models.foreign.atoms import atoms_of, size_of

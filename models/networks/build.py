@@ -14,7 +14,8 @@ from models.adapters.adapter import PAIR, SHARED_A, Adapter
 from models.adapters.frozen import freeze, frozen_tensors
 from models.adapters.low_rank import add_pairs, axes_with_ranks, first_a, names_of_pairs, weights_beside
 from models.adapters.precision import can_be_lower, hold_lower, lowered
-from models.algebra.axes import Along, Kind, Layout, heads, layout_of
+from models.algebra.axes import Along, Kind, Layout, heads
+from models.algebra.declarations import layout_of
 from models.algebra.plans import Plan
 from models.algebra.plans import submodel as cut
 from models.algebra.precisions import FLOAT32

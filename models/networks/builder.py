@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from models.algebra.axes import Along, Axis, Kind, declare
+from models.algebra.axes import Along, Axis, Kind
+from models.algebra.declarations import declare
 from models.algebra.plans import Plan, kept_units
 from models.algebra.rates import Rate, rate_of
 from models.networks.memory_order import is_narrow, turned

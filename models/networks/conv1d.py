@@ -9,7 +9,8 @@ from functools import partial
 
 from torch import nn
 
-from models.algebra.axes import Axis, declare
+from models.algebra.axes import Axis
+from models.algebra.declarations import declare
 from models.algebra.groups import CHANNELS
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import Network

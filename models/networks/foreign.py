@@ -14,7 +14,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from models.algebra.axes import Along, Axis, Dim, declare, length_of, stretches_of
+from models.algebra.axes import Along, Axis, Dim, length_of, stretches_of
+from models.algebra.declarations import declare
 from models.algebra.plans import Plan, kept_units
 from models.algebra.rates import Rate, rate_of
 from models.errors import SettingError

@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from models.algebra.axes import declare
+from models.algebra.declarations import declare
 from models.algebra.rates import Rate
 from models.errors import SettingError
 from models.foreign.axes import CLASSES, Found

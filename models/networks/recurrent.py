@@ -16,7 +16,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.algebra.axes import Along, Axis, Kind, declare
+from models.algebra.axes import Along, Axis, Kind
+from models.algebra.declarations import declare
 from models.algebra.groups import FEATURES
 from models.errors import SettingError
 from models.networks.builder import IMAGE, Builder, ends

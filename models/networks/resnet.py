@@ -17,7 +17,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.algebra.axes import Axis, declare
+from models.algebra.axes import Axis
+from models.algebra.declarations import declare
 from models.algebra.groups import INNER, STREAM
 from models.networks.builder import IMAGE, Builder, ends
 from models.networks.network import Network

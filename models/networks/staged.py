@@ -21,7 +21,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.algebra.axes import SHARED, declare
+from models.algebra.axes import SHARED
+from models.algebra.declarations import declare
 from models.errors import SettingError
 from models.networks.bottleneck import Bottleneck
 from models.networks.builder import Builder

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.algebra import groups
-from models.algebra.axes import Axis, Kind, declare
+from models.algebra.axes import Axis, Kind
+from models.algebra.declarations import declare
 from models.errors import SettingError
 from models.networks.attention import Layer, Tokens, width_axes
 from models.networks.builder import CLASSES, IMAGE, Builder, ends

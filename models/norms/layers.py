@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.algebra.axes import Dim, declare
+from models.algebra.axes import Dim
+from models.algebra.declarations import declare
 from models.algebra.rates import Rate
 
 EPSILON = 1e-5

@@ -68,7 +68,7 @@ def _places(part: Submodel, whole: Layout) -> Tensor:
     for name, tensor in whole.tensors.items():
         starts[name] = end
         end += prod(tensor.shape)
-    return torch.cat([starts[block.source] + block.places for block in part.values()])
+    return torch.cat([starts[block.source] + block.places() for block in part.values()])
 
 
 @lru_cache(maxsize=128)

@@ -49,7 +49,7 @@ docker run --detach --privileged --name "$device" --hostname pi --memory 1g --me
   --add-host sea.example.org:host-gateway "${given[@]}" $image /sbin/init >/dev/null
 address=$(docker inspect --format '{{.NetworkSettings.IPAddress}}' "$device")
 ssh-keygen -q -t ed25519 -N '' -f "$work/key"
-docker exec -i "$device" sh -c 'install -d -m 700 /root/.ssh && cat > /root/.ssh/authorized_keys' <"$work/key.pub"
+docker exec -i "$device" sh -c 'install -d -m 700 ~root/.ssh && cat > ~root/.ssh/authorized_keys' <"$work/key.pub"
 tr ' ' '\n' <<<"$environment" | docker exec -i "$device" sh -c 'cat >> /etc/environment'
 printf 'Host pi\n HostName %s\n IdentityFile %s\n UserKnownHostsFile %s\n StrictHostKeyChecking no\n LogLevel ERROR\n' \
   "$address" "$work/key" "$work/known" >"$work/ssh"

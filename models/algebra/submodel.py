@@ -75,9 +75,8 @@ class Block:
             for runs, size in zip(self.runs, self.shape, strict=True)
         )
 
-    @cached_property
     def places(self) -> Tensor:
-        """Where the kept coordinates stand in the flattened source (int64), in local order."""
+        """Where the kept coordinates stand in the flattened source (int64 [numel]), in local order; not kept."""
         found = torch.zeros((), dtype=torch.int64)
         for index, size in zip(self.indices, self.shape, strict=True):
             found = found.unsqueeze(-1) * size + (torch.arange(size) if index is None else index)

@@ -118,6 +118,18 @@ def test_a_wide_weight_has_no_gradient_and_moves_in_the_backward_pass(
     torch.testing.assert_close(y.detach(), F.linear(x, before, layer.bias).detach())
 
 
+def test_gradients_that_stand_in_one_place() -> None:
+    """A sum's gradient is one number for all: nothing that lies in memory as a matrix does."""
+    layer = nn.Linear(520, 600)
+    x, before = torch.randn(520, 10).t().requires_grad_(), layer.weight.detach().clone()
+    with stepped_layers(layer, 0.1) as layers:
+        layers.begin()
+        layer(x).sum().backward()
+    dy = torch.ones(10, 600)
+    torch.testing.assert_close(layer.weight.detach(), before - 0.1 * dy.t() @ x.detach())
+    torch.testing.assert_close(x.grad, dy @ before)
+
+
 def test_layers_that_somebody_watches_or_holds_are_left_alone() -> None:
     watched, held = nn.Linear(520, 520), nn.Linear(520, 520)
     masked = nn.Linear(520, 520)

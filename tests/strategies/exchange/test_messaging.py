@@ -189,6 +189,14 @@ def test_nobody_looks_where_the_grid_says_that_a_reply_came() -> None:
     assert time.seconds == pytest.approx(6 * LONGEST_PAUSE)
 
 
+def test_a_wait_that_is_told_of_a_reply_is_as_long_as_it_was() -> None:
+    time = Time()
+    grid, clock = TellingGrid(time), time.clock
+    waited = exchange(cast(Grid, grid), requests(2), lambda i, reply: None, seconds=60.0, clock=clock)
+    assert waited.replies == 2
+    assert waited.max_sleep == 0.0  # not the tenth of a second that it might have been
+
+
 def test_the_deadline_holds_where_the_grid_says_nothing() -> None:
     time = Time()
     grid = TellingGrid(time)

@@ -27,6 +27,7 @@ from protocol import Optimiser, Work
 
 Networks = Callable[[int], FusedNetwork]  # one network of so many clients, in one memory
 _AT_ONCE = 1 << 20  # numbers of the inputs that are picked at once
+_UNSEEN = 1 << 17  # numbers that steps came to, of a client, before they are looked at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,26 +48,28 @@ class Learner:
 @torch.inference_mode()
 def train_fused(
     networks: Networks,
-    flats: Tensor,
+    starts: Tensor,
     learners: Sequence[Learner],
     optimiser: Optimiser,
     work: Work,
     *,
+    into: Tensor,
     augmentation: Augmentation | None = None,
 ) -> list[Trained]:
-    """Train a network of some clients in place.
+    """Train a network of some clients.
 
     Args:
         networks: of as many clients, and of fewer where they have not the same number of examples.
-        flats: their parameters, a flat vector each [K, P]: what they begin from, and then what they have learnt.
+        starts: their parameters, a flat vector each [K, P].
         learners: the clients.
         optimiser: settings of this round's SGD.
         work: epochs or steps, batch size.
+        into: where what they have learnt goes [K, P]: `starts` themselves, or others.
         augmentation: what happens to the images of a batch; None is nothing.
     """
     network = networks(len(learners))
     own = network.coordinates
-    own.read(flats)
+    own.read(starts)
     clients = [
         _Client(
             weights,
@@ -86,9 +89,9 @@ def train_fused(
         for client in some:
             client.computing += share
             client.advance()
-    for row, client in zip(flats, clients, strict=True):
-        row.mul_(client.rule.untouched)
-    own.write(own.weights, flats)
+    own.write_others(starts, [client.rule.untouched for client in clients], into)
+    own.write(own.weights, into)
+    _look([client.said for client in clients])
     return [client.said.trained(client.computing) for client in clients]
 
 
@@ -99,7 +102,8 @@ class _Client:
         weights: its parameters, of those coordinates that a step moves [P'].
         rule: its optimiser.
         absent: bool [classes, 1], classes whose logits count as 0; None is none.
-        x, y: the next batch [..., B] and its one-hot labels [classes, B].
+        x: inputs of the next batch [..., B].
+        y, labels: its labels, one-hot [classes, B] and as they are [B].
         size: B; 0 after the last one.
         said: what its steps came to.
         computing: seconds.
@@ -110,7 +114,7 @@ class _Client:
         weights: Tensor,
         rule: FlatSGD,
         learner: Learner,
-        batches_of_its_own: Iterator[tuple[Tensor, Tensor]],
+        batches_of_its_own: Iterator[tuple[Tensor, Tensor, Tensor]],
         *,
         squared: bool,
     ) -> None:
@@ -128,7 +132,7 @@ class _Client:
             gradient: of the weights, written over.
         """
         self.rule.step(gradient)
-        self.said.add(logs, self.y)
+        self.said.add(logs, self.labels)
 
     def advance(self) -> None:
         """Turn to the next batch."""
@@ -136,8 +140,8 @@ class _Client:
         if following is None:
             self.size = 0
         else:
-            self.x, self.y = following
-            self.size = self.y.shape[1]
+            self.x, self.y, self.labels = following
+            self.size = len(self.labels)
 
 
 def _next(clients: Sequence[_Client], usual: int) -> list[_Client]:
@@ -194,13 +198,12 @@ def _gradients(network: FusedNetwork, some: Sequence[_Client]) -> tuple[Tensor, 
 
 def _batches(
     network: FusedNetwork, learner: Learner, work: Work, augmentation: Augmentation | None
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs [..., B] and one-hot labels [classes, B] of every step.
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Inputs [..., B], one-hot labels [classes, B] and labels [B] of every step.
 
     Without augmentation the examples of many steps are picked at once: picking costs as much for a few as for many.
     """
     labels, held, draws = learner.examples.labels, learner.examples.held, learner.draws
-    wanted = one_hot(labels, network.classes, network.coordinates.weights)
     steps = batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps)
     largest = max(1, min(work.batch_size, len(labels)))
     at_once = 1 if augmentation is not None else max(1, _AT_ONCE // prod(network.input_shape) // largest)
@@ -208,9 +211,10 @@ def _batches(
         every = torch.cat(group)
         x = held.index_select(0, every)
         inputs = (x if augmentation is None else augmentation(x, draws)).movedim(0, -1)
-        classes = wanted.index_select(0, every).t().contiguous()
+        picked = labels.index_select(0, every)
+        wanted = one_hot(picked, network.classes, network.coordinates.weights)
         sizes = [len(rows) for rows in group]
-        yield from zip(inputs.split_with_sizes(sizes, -1), classes.split_with_sizes(sizes, -1), strict=True)
+        yield from zip(*(one.split_with_sizes(sizes, -1) for one in (inputs, wanted, picked)), strict=True)
 
 
 def _absent(some: Sequence[_Client], classes: int) -> Tensor | None:
@@ -226,40 +230,55 @@ class _Said:
 
     Args:
         squared: whether the mean of squared losses is asked for.
+
+    Attributes:
+        new: logarithms of the probabilities [classes, B] and labels [B] of steps that were not looked at.
+        examples: of those steps.
     """
 
     def __init__(self, squared: bool) -> None:
         self._squared, self._steps, self._numbers = squared, 0, 0
-        self._new: list[tuple[Tensor, Tensor]] = []
+        self.new, self.examples = list[tuple[Tensor, Tensor]](), 0
         self._losses: list[Tensor] = []
         self._right: list[Tensor] = []
 
-    def add(self, logs: Tensor, wanted: Tensor) -> None:
-        """Take a step: logarithms of the probabilities and one-hot labels [classes, B]."""
-        self._new.append((logs, wanted))
+    def add(self, logs: Tensor, labels: Tensor) -> None:
+        """Take a step: logarithms of the probabilities [classes, B] and labels [B]."""
+        self.new.append((logs, labels))
         self._steps += 1
+        self.examples += len(labels)
         self._numbers += logs.numel()
-        if self._numbers > _AT_ONCE:
-            self._look()
+        if self._numbers > _UNSEEN:
+            _look([self])
 
-    def _look(self) -> None:
-        logs, wanted = (torch.cat(parts, 1) for parts in zip(*self._new, strict=True))
-        self._losses.append(logs.mul(wanted).sum(0).neg_())
-        self._right.append(logs.argmax(0) == wanted.argmax(0))
-        self._new, self._numbers = [], 0
+    def looked_at(self, losses: Tensor, right: Tensor) -> None:
+        """Take what the new steps came to: loss, and whether the largest was the right one, of each example."""
+        self._losses.append(losses)
+        self._right.append(right)
+        self.new, self.examples, self._numbers = [], 0, 0
 
     def trained(self, computing: float) -> Trained:
         """What they came to, in so many seconds."""
-        if self._new:
-            self._look()
         if not self._steps:
             square = 0.0 if self._squared else None
             return Trained(loss=0.0, accuracy=0.0, steps=0, seconds_computing=0.0, loss_square=square)
         losses, right = (parts[0] if len(parts) == 1 else torch.cat(parts) for parts in (self._losses, self._right))
         return Trained(
             loss=losses.mean(dtype=torch.float64).item(),
-            accuracy=right.double().mean().item(),
+            accuracy=int(right.count_nonzero()) / len(right),
             steps=self._steps,
             seconds_computing=computing,
             loss_square=losses.square().mean().item() if self._squared else None,
         )
+
+
+def _look(some: Sequence[_Said]) -> None:
+    """See what the steps of some clients came to that were not looked at, all at once."""
+    some = [one for one in some if one.new]
+    if not some:
+        return
+    logs, labels = (torch.cat(parts, -1) for parts in zip(*(step for one in some for step in one.new), strict=True))
+    losses, right = logs.gather(0, labels[None])[0].neg_(), logs.max(0).indices == labels  # argmax takes longer
+    sizes = [one.examples for one in some]
+    for one, own, well in zip(some, losses.split_with_sizes(sizes), right.split_with_sizes(sizes), strict=True):
+        one.looked_at(own, well)

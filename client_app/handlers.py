@@ -34,7 +34,7 @@ from models.norms.dual_norm import noise_share
 from models.randomness import generator, torch_generator
 from models.statistics import needs_statistics, set_statistics
 from protocol import LossRequest, PartRequest, Reply, Scalar, StatisticsRequest, TrainRequest, WireError, encode
-from protocol.codecs import OfPart, codec_from
+from protocol.codecs import NO_DRAWS, OfPart, codec_from
 from protocol.memory_format import memory_format
 from protocol.reply_room import REPLY_ROOM
 from protocol.training_way import steps_in_layers, why_loop
@@ -56,11 +56,13 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
     if request.compressed is not None:
         state = whole_state(request.compressed, request.network, state, kept)
     with threads(request.work.threads):
-        model, measured = _load(request, state, examples, context)
+        early = side_by_side.trained_early(request)
+        model, measured = _load(request, state, examples, context, early=early)
         # Made anew by whoever needs it: the draws of each begin anew, so the first loss takes none from the training.
         about = partial(_objective_context, request, model, data.labels, kept, request.objective.settings)
         own = None if request.network.adapter is None else own_factors(model, request.network, request.plan, kept)
-        noise = generator(seed, number, node, "codec")
+        draws = codec.DRAWS or request.secure is not None
+        noise = generator(seed, number, node, "codec") if draws else NO_DRAWS
         if request.work.measure.initial_loss:
             measured["loss-before"] = initial_loss(request.objective.name, about(), examples, model.device)
         regulariser = None
@@ -70,8 +72,11 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         augmentation, elsewhere = AUGMENTATIONS[settings.augment], 0.0
         regularised, name = regulariser is not None, request.objective.name
         why = why_loop(request.network, request.plan, request.work, name, regularised=regularised)
-        if model.device.type == "cpu" and not why:  # on other devices backward passes are PyTorch's
-            trained, elsewhere = side_by_side.train(model, request, data, node, augmentation=augmentation)
+        if early is not None:
+            trained, elsewhere = early.trained, early.seconds
+        elif model.device.type == "cpu" and not why:  # on other devices backward passes are PyTorch's
+            learner = side_by_side.learner_of(request, data, node)
+            trained, elsewhere = side_by_side.train(model, request, state, learner, augmentation=augmentation)
         else:
             setting = about()
             if training is not None:
@@ -198,10 +203,18 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
     return Reply(request.nonce, None, {"num-examples": float(len(test))} | scores | measured)
 
 
-def _load(request: PartRequest, state: Array, examples: Split, context: Context) -> tuple[LocalModel, dict[str, float]]:
+def _load(
+    request: PartRequest,
+    state: Array,
+    examples: Split,
+    context: Context,
+    *,
+    early: side_by_side.Early | None = None,
+) -> tuple[LocalModel, dict[str, float]]:
     """The process's model of this shape with the requested part in it, and what the reply has to say of that.
 
-    Of the states of several clusters the one that fits the examples best is loaded, and the reply says which.
+    Of the states of several clusters the one that fits the examples best is loaded, and the reply says which. What was
+    trained before its turn is there as it was learnt.
 
     Raises:
         WireError: a network that this client does not know, or whose base it has not, a plan that does not fit it, a
@@ -218,6 +231,9 @@ def _load(request: PartRequest, state: Array, examples: Split, context: Context)
         raise WireError(f"this client: {error}") from None
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
+    if early is not None:
+        model.take_over(request.network, request.plan, start=early.start, learnt=early.learnt)
+        return model, {}
     received: Array | torch.Tensor = state
     if request.clusters is not None:
         states = received_states(request, request.clusters, state)

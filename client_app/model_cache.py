@@ -50,6 +50,7 @@ class LocalModel:
         sizes: coordinates of the part's tensors, in order.
         flat: its state (float32, on the device), which training changes in place.
         start: the state that was loaded last (float32, on the CPU).
+        learnt: what has become of it: `flat`, unless it was trained elsewhere.
         part: what was loaded last, as blocks; with element masks if the plan keeps only a share of the weights.
         by_path: whether its network is named by an import path, which not everybody may follow.
     """
@@ -66,7 +67,7 @@ class LocalModel:
             raise RuntimeError(f"{spec.name!r} built for {plan} does not have the shapes of its declaration")
         self.flat = torch.zeros(sum(tensor.numel() for tensor in state.values()), device=device)
         self._buffer = torch.zeros(self.flat.numel())
-        self.start = self._buffer
+        self.start, self.learnt = self._buffer, self.flat
         for name, view in split(self.flat, expected).items():
             _point_at(self.module, name, view)
         self._norms = list(static_norms(self.module).values())
@@ -121,10 +122,8 @@ class LocalModel:
             received = cut(spec, plan, received, self._buffer)
         if received.shape != self._buffer.shape:
             raise ValueError(f"expected a part of {self._buffer.numel()} coordinates, got {tuple(received.shape)}")
-        self.start = received
+        self.start, self.learnt = received, self.flat
         self.flat.copy_(self.start)
-        for layer in self._norms:
-            layer.statistics = None  # they belonged to other weights
 
     def cut(self, spec: NetworkSpec, plan: Plan, state: Array, *, sliced: bool, out: Tensor) -> None:
         """Write a part into a flat vector of one's own, as `load` would have it; of one that is held as it is trained.
@@ -138,13 +137,32 @@ class LocalModel:
         else:
             cut(spec, plan, received, out)
 
-    @torch.no_grad()
+    def take_over(self, spec: NetworkSpec, plan: Plan, *, start: Tensor, learnt: Tensor) -> None:
+        """Have a part that was trained elsewhere, for `difference` and what encodes it.
+
+        Args:
+            spec: the full network.
+            plan: the part, of this object's shape, held as it is trained.
+            start: what it began from; it must stay as it is until `difference` has been asked.
+            learnt: what became of it; likewise.
+        """
+        self.part, self.start, self.learnt = submodel(spec, plan), start, learnt
+
+    def start_to_keep(self) -> Tensor:
+        """What was loaded last, in memory that is not written to when the next part is loaded."""
+        return self.start.clone() if self.start is self._buffer else self.start
+
     def _restore(self) -> None:
         """Give what is trained beside the state, and what layers write to of a base, its first values again."""
-        if self._has_own:
-            begin_own(self.module)
-        if self._begun:
-            for name, tensor in written_tensors(self.module).items():
+        for layer in self._norms:
+            if layer.statistics is not None:  # a module's attributes take long to be set
+                layer.statistics = None  # they belonged to other weights
+        if not (self._has_own or self._begun):
+            return
+        with torch.no_grad():
+            if self._has_own:
+                begin_own(self.module)
+            for name, tensor in written_tensors(self.module).items() if self._begun else ():
                 tensor.copy_(self._begun[name])
 
     @torch.no_grad()
@@ -163,8 +181,8 @@ class LocalModel:
         Args:
             out: where it is written, or None: in a buffer that is used again.
         """
-        difference = torch.sub(self.flat.cpu(), self.start, out=self._buffer if out is None else out)
-        self.start = self._buffer  # not somebody else's memory, which is kept then
+        difference = torch.sub(self.learnt.cpu(), self.start, out=self._buffer if out is None else out)
+        self.start, self.learnt = self._buffer, self.flat  # not somebody else's memory, which is kept then
         return difference
 
     def parameter_norm(self, vector: Tensor) -> float:

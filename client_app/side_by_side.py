@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from logging import DEBUG, WARNING
 from time import perf_counter
 
@@ -33,7 +33,8 @@ from models.fused.structure import layers_of
 from models.networks.build import build_part, shape_of, submodel
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
-from protocol import REQUEST, TrainRequest, read_request
+from protocol import REQUEST, PartRequest, TrainRequest, read_request
+from protocol.arrays import same_memory
 from protocol.training_way import why_loop
 
 MOST = 8  # clients; more gain little
@@ -50,12 +51,28 @@ class _Asked:
     context: Context
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Early:
+    """What a client that was trained before its turn began from and has learnt.
+
+    Attributes:
+        start, learnt: its part, flat.
+        trained: what it came to.
+        seconds: of it.
+    """
+
+    start: Tensor
+    learnt: Tensor
+    trained: Trained
+    seconds: float
+
+
 @dataclass(slots=True)
 class _Expected:
-    """Who will be asked, and what those who were trained before their turn have learnt, by nonce."""
+    """Who will be asked, and those who were trained before their turn, by nonce."""
 
     asked: dict[str, _Asked] = field(default_factory=dict)
-    trained: dict[str, tuple[Tensor, Trained, float]] = field(default_factory=dict)
+    trained: dict[str, Early] = field(default_factory=dict)
 
 
 _expected = _Expected()
@@ -122,16 +139,21 @@ def learner_of(request: TrainRequest, data: NodeData, node: int) -> Learner:
     )
 
 
+def trained_early(request: PartRequest) -> Early | None:
+    """What the client of a request has learnt, if that was before its turn; to be asked once."""
+    return _expected.trained.pop(request.nonce, None)
+
+
 def train(
-    model: LocalModel, request: TrainRequest, data: NodeData, node: int, *, augmentation: Augmentation | None
+    model: LocalModel, request: TrainRequest, state: Array, learner: Learner, *, augmentation: Augmentation | None
 ) -> tuple[Trained, float]:
     """Train what is loaded, and with it those who are expected and are like it.
 
     Args:
         model: with the client's part in it; then with what it has learnt.
         request: what is asked.
-        data: its examples.
-        node: its id.
+        state: what came with it.
+        learner: what the client brings.
         augmentation: what happens to the images of a batch.
 
     Returns:
@@ -139,31 +161,29 @@ def train(
         spent on others.
     """
     _expected.asked.pop(request.nonce, None)
-    if request.nonce in _expected.trained:
-        learnt, trained, seconds = _expected.trained.pop(request.nonce)
-        model.flat.copy_(learnt)
-        return trained, seconds
-    others = _others(model, request) if _expected.asked and _plain(request) else []
+    steps = partial(train_fused, model.fused, optimiser=request.optimiser, work=request.work, augmentation=augmentation)
+    own, others = model.start, list[_Other]()
+    if _expected.asked and _plain(request):
+        own = model.start_to_keep()
+        others = _others(model, request, state, own)
     if others:
-        began = perf_counter()
-        flats = torch.stack([model.flat, *(other.start for other in others)])
-        learners = [learner_of(request, data, node), *(other.learner for other in others)]
+        began, drawn = perf_counter(), learner.draws.get_state()
+        learners, starts = [learner, *(other.learner for other in others)], _rows(own, others)
+        flats = starts.new_empty(starts.shape)
         try:
-            found = train_fused(
-                model.fused, flats, learners, request.optimiser, request.work, augmentation=augmentation
-            )
+            found = steps(starts=starts, learners=learners, into=flats)
         except Exception as error:  # whose it is, each one's own turn will show
             log(WARNING, "clients are trained alone: %s", error)
+            learner.draws.set_state(drawn)
         else:
             took = _seconds(found, perf_counter() - began)
-            for other, learnt, trained, seconds in zip(others, flats[1:], found[1:], took[1:], strict=True):
-                _expected.trained[other.nonce] = learnt, trained, seconds
-            model.flat.copy_(flats[0])
+            each = list(zip(starts, flats, found, took, strict=True))
+            for other, (start, learnt, trained, seconds) in zip(others, each[1:], strict=True):
+                early = Early(start=start, learnt=learnt, trained=trained, seconds=seconds)
+                _expected.trained[other.nonce] = early
+            model.take_over(request.network, request.plan, start=own, learnt=flats[0])
             return found[0], -sum(took[1:])
-    learner = learner_of(request, data, node)
-    (trained,) = train_fused(
-        model.fused, model.flat[None], [learner], request.optimiser, request.work, augmentation=augmentation
-    )
+    (trained,) = steps(starts=model.flat[None], learners=[learner], into=model.flat[None])
     return trained, 0.0
 
 
@@ -189,20 +209,37 @@ class _Other:
     learner: Learner
 
 
-def _others(model: LocalModel, request: TrainRequest) -> list[_Other]:
-    """Those that can be trained with a client: asked for the same part, by the same rule; they are expected no more."""
+def _rows(own: Tensor, others: Sequence[_Other]) -> Tensor:
+    """What clients begin from, a row each [K, P]; the same memory K times where they all begin from that."""
+    if all(other.start is own for other in others):
+        return own.expand(len(others) + 1, -1)
+    return torch.stack([own, *(other.start for other in others)])
+
+
+def _others(model: LocalModel, request: TrainRequest, state: Array, own: Tensor) -> list[_Other]:
+    """Those that can be trained with a client: asked for the same part, by the same rule; they are expected no more.
+
+    Args:
+        model: with the client's part in it.
+        request: what it is asked.
+        state: what came with that.
+        own: its part, flat.
+    """
     found, wanted, most = list[_Other](), _same(request), _most(request)
     for nonce, asked in list(_expected.asked.items()):
         if len(found) == most - 1:
             break
         try:
-            own = asked.request
-            if _same(own) != wanted:
+            said = asked.request
+            if _same(said) != wanted:
                 continue
-            start = torch.empty_like(model.flat)
-            model.cut(own.network, own.plan, asked.state, sliced=own.sliced, out=start)
-            data = data_of(asked.context, own.facts)
-            found.append(_Other(nonce=nonce, start=start, learner=learner_of(own, data, node_id(asked.context))))
+            data = data_of(asked.context, said.facts)
+            start = own
+            part, wished = (said.network, said.plan, said.sliced), (request.network, request.plan, request.sliced)
+            if part != wished or not same_memory(asked.state, state):
+                start = torch.empty_like(own)
+                model.cut(said.network, said.plan, asked.state, sliced=said.sliced, out=start)
+            found.append(_Other(nonce=nonce, start=start, learner=learner_of(said, data, node_id(asked.context))))
         except Exception:  # whatever is wrong is said in its own turn
             log(DEBUG, "a client is trained alone", exc_info=True)
         del _expected.asked[nonce]

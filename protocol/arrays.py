@@ -103,6 +103,16 @@ def _array_over(dtype: np.dtype[Any], shape: tuple[int, ...], data: memoryview) 
     return array
 
 
+def same_memory(one: Array, other: Array) -> bool:
+    """Whether two arrays are the same bytes in memory, not only bytes that are equal."""
+    return one is other or _span(one) == _span(other)
+
+
+def _span(array: Array) -> tuple[int, int]:
+    octets = np.frombuffer(array.data, dtype=np.uint8)
+    return octets.ctypes.data, len(octets)
+
+
 def decode(array: Array, length: int, dtype: str = "float32") -> Tensor:
     """Read a vector of known length without copying; the tensor must not be written to.
 

@@ -7,6 +7,7 @@ and of biases that a norm takes off again. Their gradient is 0.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -17,7 +18,24 @@ from models.fused.structure import Affine, Convolution, Layer, Norm
 from models.fused.taps import Taps
 
 LINE = 16  # numbers in a cache line, where a tensor begins
+_FEW = 16  # if fewer than one in so many coordinates is not used, those are copied one by one
 _ALL = slice(None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Own:
+    """What is used of a parameter.
+
+    Attributes:
+        begin: where it stands in a client's row.
+        shape: its own.
+        place, strides: where it begins in a client's flat vector, and how its numbers lie there.
+    """
+
+    begin: int
+    shape: tuple[int, ...]
+    place: int
+    strides: tuple[int, ...]
 
 
 class Coordinates:
@@ -43,16 +61,19 @@ class Coordinates:
         clients: int,
         like: Tensor,
     ) -> None:
-        self._places, self._own = places, dict[Tensor, tuple[int, tuple[int, ...], tuple[slice, ...]]]()
+        self._places, self._own = places, dict[Tensor, _Own]()
         self._last: tuple[Tensor, list[Tensor]] | None = None
+        self._unreached: Tensor | None = None
         end = 0
         for parameter, used in _used(layers, input_shape):
-            shape = tuple(parameter.detach()[used].shape)
-            self._own[parameter] = end, shape, used
-            end += prod(shape)
+            view = torch.empty(parameter.shape, device="meta")[used]
+            place = places[parameter] + int(view.storage_offset())
+            self._own[parameter] = _Own(begin=end, shape=tuple(view.shape), place=place, strides=view.stride())
+            end += view.numel()
         # Every client's begin where those of one alone do, to a cache line: products' sums may depend on it.
         apart = -(-end // LINE) * LINE
         self.weights, self.gradients = (torch.zeros(clients, apart, dtype=like.dtype)[:, :end] for _ in range(2))
+        self._weights = [self.weight(parameter) for parameter in self._own]
 
     def weight(self, parameter: Tensor) -> Tensor:
         """What is used of a parameter, of every client, [K, ...]: a view."""
@@ -64,28 +85,53 @@ class Coordinates:
 
     def read(self, flats: Tensor) -> None:
         """Take the weights from the clients' flat vectors [K, P]."""
-        torch._foreach_copy_([self.weight(parameter) for parameter in self._own], self._in(flats))
+        torch._foreach_copy_(self._weights, self._in(flats))
 
     def write(self, rows: Tensor, flats: Tensor) -> None:
         """Put weights or gradients where they belong in flat vectors [K, P]; what is not used stays."""
-        torch._foreach_copy_(self._in(flats), [self._of(rows, parameter) for parameter in self._own])
+        own = self._weights if rows is self.weights else [self._of(rows, parameter) for parameter in self._own]
+        torch._foreach_copy_(self._in(flats), own)
+
+    def write_others(self, starts: Tensor, factors: Sequence[float], flats: Tensor) -> None:
+        """Put what is not used into flat vectors.
+
+        Args:
+            starts: what it was [K, P].
+            factors: by which it is multiplied, of each client.
+            flats: where it goes [K, P]; `starts` themselves, or others. Of these, what is used may be written to.
+        """
+        if self._unreached is None:
+            self._unreached = self._complement(flats.shape[1])
+        unreached, factor = self._unreached, torch.tensor(factors, dtype=flats.dtype).unsqueeze(1)
+        if unreached.numel() * _FEW > flats.shape[1]:
+            torch.mul(starts, factor, out=flats)
+        elif unreached.numel():
+            flats.index_copy_(1, unreached, starts.index_select(1, unreached).mul_(factor))
+
+    def _complement(self, parameters: int) -> Tensor:
+        """Which of a flat vector's coordinates are not used."""
+        used = torch.zeros(1, parameters)
+        for place in self._in(used):
+            place.fill_(1.0)
+        self._last = None
+        return (used[0] == 0).nonzero().flatten()
 
     def _of(self, rows: Tensor, parameter: Tensor) -> Tensor:
-        begin, shape, _ = self._own[parameter]
-        return rows[:, begin : begin + prod(shape)].view(len(rows), *shape)
+        own = self._own[parameter]
+        return rows[:, own.begin : own.begin + prod(own.shape)].view(len(rows), *own.shape)
 
     def _in(self, flats: Tensor) -> list[Tensor]:
         """Where these coordinates are in flat vectors [K, P]: views, by parameter."""
-        if self._last is None or self._last[0].data_ptr() != flats.data_ptr():  # a client's vector is always the same
-            found = []
-            for parameter, (_, _, used) in self._own.items():
-                begin = self._places[parameter]
-                whole = flats[:, begin : begin + parameter.numel()].view(len(flats), *parameter.shape)
-                found.append(whole[(_ALL, *used)])
-            if len(flats) > 1:  # made anew for every group
-                return found
+        if self._last is not None and self._last[0].data_ptr() == flats.data_ptr() and len(flats) == 1:
+            return self._last[1]  # a client's vector is always the same
+        clients, apart, begin = len(flats), flats.stride(0), flats.storage_offset()
+        found = [
+            flats.as_strided((clients, *own.shape), (apart, *own.strides), begin + own.place)
+            for own in self._own.values()
+        ]
+        if clients == 1:  # of several they are made anew for every group
             self._last = flats, found
-        return self._last[1]
+        return found
 
 
 def _used(layers: Sequence[Layer], input_shape: Sequence[int]) -> list[tuple[Tensor, tuple[slice, ...]]]:

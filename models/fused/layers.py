@@ -221,8 +221,8 @@ def _images(x: Tensor) -> Tensor:
 
 
 def one_hot(labels: Tensor, classes: int, like: Tensor) -> Tensor:
-    """Labels [N] as rows [N, classes] of 0 and one 1."""
-    return torch.zeros(len(labels), classes, dtype=like.dtype).scatter_(1, labels.unsqueeze(1), 1.0)
+    """Labels [N] as columns [classes, N] of 0 and one 1."""
+    return torch.zeros(classes, len(labels), dtype=like.dtype).scatter_(0, labels.unsqueeze(0), 1.0)
 
 
 def log_probabilities(logits_KCB: Tensor, absent_KC1: Tensor | None) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import cast
 
 from protocol.arrays import WireError
-from protocol.codecs.base import NOTHING, Codec, Decoded, Remembering, checksum
+from protocol.codecs.base import NO_DRAWS, NOTHING, Codec, Decoded, Remembering, checksum
 from protocol.codecs.eden import Eden
 from protocol.codecs.ef21 import EF21
 from protocol.codecs.memory import OfPart
@@ -25,6 +25,7 @@ from protocol.codecs.topk import TopK
 __all__ = [
     "CODECS",
     "NOTHING",
+    "NO_DRAWS",
     "Codec",
     "CodecSettings",
     "Decoded",

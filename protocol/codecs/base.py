@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import Array
 from torch import Tensor
 
+from models.randomness import generator
 from protocol.codecs import frame
 from protocol.codecs.bits import Octets
 from protocol.codecs.settings import CodecSettings
@@ -40,6 +41,7 @@ class _Nothing:
 
 
 NOTHING: Remembering = _Nothing()  # a memory that forgets, for codecs that need none
+NO_DRAWS = generator(0, 0, "nobody", "codec")  # for codecs that draw nothing
 
 
 def checksum(vector: Tensor | None) -> int:
@@ -79,6 +81,7 @@ class Codec(ABC):
     REMEMBERS: ClassVar[bool] = False  # whether the server, too, has to keep something of each client
     # Whether what arrives may be much longer or shorter than the difference; rounding to 16 bits hardly is.
     LOSSY: ClassVar[bool] = True
+    DRAWS: ClassVar[bool] = True  # whether `encode` draws; where it does not, `NO_DRAWS` will do
     NOISY: ClassVar[bool] = False  # whether it is the difference and noise of mean zero, which is each client's own
 
     def __init__(self, settings: CodecSettings) -> None:

@@ -37,6 +37,7 @@ class EF21(Sparse):
     """Codec "ef21"."""
 
     REMEMBERS = True
+    DRAWS = False
 
     def encode(
         self, flat: Tensor, sizes: Sequence[int], draws: np.random.Generator, memory: Remembering, base: int = 0

@@ -31,6 +31,7 @@ class Plain(Codec):
     """Codec "float32": the vector as an ordinary array, not framed, so that any Flower app can read it."""
 
     LOSSY = False
+    DRAWS = False
 
     def encode(
         self, flat: Tensor, sizes: Sequence[int], draws: np.random.Generator, memory: Remembering, base: int = 0
@@ -53,6 +54,7 @@ class Half(Codec):
     """Codecs "float16" and "bfloat16": two bytes a coordinate, rounded to nearest, whatever its tensor."""
 
     LOSSY = False
+    DRAWS = False
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -60,6 +60,8 @@ class Sparse(Codec):
 class TopK(Sparse):
     """Codec "topk"."""
 
+    DRAWS = False
+
     def encode(
         self, flat: Tensor, sizes: Sequence[int], draws: np.random.Generator, memory: Remembering, base: int = 0
     ) -> Array:

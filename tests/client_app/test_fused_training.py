@@ -58,7 +58,8 @@ def _in_both_ways(
         augmentation = AUGMENTATIONS[augment]
         if by_hand:
             learner = Learner(examples=examples, draws=draws, absent=absent)
-            (trained,) = train_fused(model.fused, model.flat[None], [learner], rule, work, augmentation=augmentation)
+            flats = model.flat[None]
+            (trained,) = train_fused(model.fused, flats, [learner], rule, work, into=flats, augmentation=augmentation)
         else:
 
             def loss(x: Tensor, y: Tensor, network: Callable[..., Any] = model.module) -> tuple[Tensor, Tensor]:
@@ -105,7 +106,7 @@ def test_the_same_again_is_the_same_bit_for_bit_whatever_was_trained_before() ->
     for count in (29, 17, 29):
         model.flat.copy_(start)
         learner = Learner(examples=_examples(count), draws=torch_generator(3, 0, "test", "batches"))
-        train_fused(model.fused, model.flat[None], [learner], RULE, WORK)
+        train_fused(model.fused, model.flat[None], [learner], RULE, WORK, into=model.flat[None])
         found.append(model.flat.clone())
     assert torch.equal(found[0], found[2])
     assert not torch.equal(found[0], found[1])

@@ -38,6 +38,8 @@ CASES: dict[str, dict[str, Scalar]] = {
     "steps": {"local_steps": 3},
     "FedProx": {"method": "fedprox", "fedprox_mu": 0.1},
     "windows that move": {"method": "fedrolex"},
+    "parts that are drawn for each": {"method": "dropout"},
+    "parts that come sliced": {"method": "fedrolex", "slice_at": "server"},
     "utility, which asks for losses": {"selection": "utility"},
     "secure sums": {"secure_aggregation": True, "tiers": "a:1", "min_cover": 3, "heterofl_label_rows": False},
     "a codec that draws": {"codec": "qsgd"},
@@ -57,9 +59,9 @@ def noted() -> Iterator[list[int]]:
     """How many clients each training was of."""
     sizes, train = list[int](), fused_training.train_fused
 
-    def note(network: Any, flats: Any, *args: Any, **named: Any) -> Any:
-        sizes.append(len(flats))
-        return train(network, flats, *args, **named)
+    def note(network: Any, *, starts: Any, **named: Any) -> Any:
+        sizes.append(len(starts))
+        return train(network, starts, **named)
 
     with patch.object(side_by_side, "train_fused", note):
         yield sizes

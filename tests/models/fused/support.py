@@ -67,7 +67,7 @@ def by_hand(
     step = of.of(len(batches[0][1]))
     for number, (x, _) in enumerate(batches):
         step.inputs[number].copy_(x.movedim(0, -1))
-    wanted = torch.stack([one_hot(y, of.classes, flats).t() for _, y in batches])
+    wanted = torch.stack([one_hot(y, of.classes, flats) for _, y in batches])
     logs = step.differentiate(wanted, absent)
     gradients = torch.zeros_like(flats)
     of.coordinates.write(of.coordinates.gradients, gradients)

@@ -75,8 +75,9 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         if early is not None:
             trained, elsewhere = early.trained, early.seconds
         elif model.device.type == "cpu" and not why:  # on other devices backward passes are PyTorch's
-            learner = side_by_side.learner_of(request, data, node)
-            trained, elsewhere = side_by_side.train(model, request, state, learner, augmentation=augmentation)
+            trained, elsewhere = side_by_side.train(
+                model, request, state, data=data, node=node, augmentation=augmentation
+            )
         else:
             setting = about()
             if training is not None:

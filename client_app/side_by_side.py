@@ -145,7 +145,13 @@ def trained_early(request: PartRequest) -> Early | None:
 
 
 def train(
-    model: LocalModel, request: TrainRequest, state: Array, learner: Learner, *, augmentation: Augmentation | None
+    model: LocalModel,
+    request: TrainRequest,
+    state: Array,
+    *,
+    data: NodeData,
+    node: int,
+    augmentation: Augmentation | None,
 ) -> tuple[Trained, float]:
     """Train what is loaded, and with it those who are expected and are like it.
 
@@ -153,7 +159,8 @@ def train(
         model: with the client's part in it; then with what it has learnt.
         request: what is asked.
         state: what came with it.
-        learner: what the client brings.
+        data: the client's examples.
+        node: its id.
         augmentation: what happens to the images of a batch.
 
     Returns:
@@ -167,14 +174,13 @@ def train(
         own = model.start_to_keep()
         others = _others(model, request, state, own)
     if others:
-        began, drawn = perf_counter(), learner.draws.get_state()
-        learners, starts = [learner, *(other.learner for other in others)], _rows(own, others)
+        began, starts = perf_counter(), _rows(own, others)
+        learners = [learner_of(request, data, node), *(other.learner for other in others)]
         flats = starts.new_empty(starts.shape)
         try:
             found = steps(starts=starts, learners=learners, into=flats)
         except Exception as error:  # whose it is, each one's own turn will show
             log(WARNING, "clients are trained alone: %s", error)
-            learner.draws.set_state(drawn)
         else:
             took = _seconds(found, perf_counter() - began)
             each = list(zip(starts, flats, found, took, strict=True))
@@ -183,7 +189,8 @@ def train(
                 _expected.trained[other.nonce] = early
             model.take_over(request.network, request.plan, start=own, learnt=flats[0])
             return found[0], -sum(took[1:])
-    (trained,) = steps(starts=model.flat[None], learners=[learner], into=model.flat[None])
+    flats, learner = model.flat[None], learner_of(request, data, node)
+    (trained,) = steps(starts=flats, learners=[learner], into=flats)
     return trained, 0.0
 
 

@@ -14,12 +14,13 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flotilla.nearest import either, nearest
 from flotilla.own_app import chosen_app
+from flotilla.refusal import refuse
 from flotilla.settings import SettingsError, app_defaults, values_in
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def keys(
     known = _catalogue()
     found = [key for key in known if _about(key, word)]
     if not found:
-        _fail(f"{word}: no key has this in its name or meaning; {_did_you_mean(word, known)}")
+        refuse(f"{word}: no key has this in its name or meaning; {_did_you_mean(word, known)}")
     _print_table(("KEY", "DEFAULT", "MEANING"), [(key.name, _toml(key.default), _plain(key.words)) for key in found])
 
 
@@ -98,11 +99,11 @@ def explain(
     try:
         values, where = _values(run)
     except SettingsError as error:
-        _fail(str(error))
+        refuse(error)
     known = _catalogue(values)
     found = next((one for one in known if one.name == key), None)
     if found is None:
-        _fail(f"{key}: no such setting; {_did_you_mean(key, known)}")
+        refuse(f"{key}: no such setting; {_did_you_mean(key, known)}")
     value = values.get(key, found.default)
     lines = {
         "value": f"{_toml(value)}  ({where})",
@@ -211,8 +212,3 @@ def _print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
-
-
-def _fail(text: str) -> NoReturn:
-    print(f"flotilla: {text}", file=sys.stderr)
-    raise typer.Exit(2)

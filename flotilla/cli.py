@@ -21,6 +21,7 @@ from flotilla.deploy import commands as deploy_commands
 from flotilla.ending import ends_at_once
 from flotilla.networks import commands as network_commands
 from flotilla.own_app import APP_DIR, WITH, chosen_app
+from flotilla.refusal import refuse
 from flotilla.serving import commands as serving_commands
 from flotilla.settings import Settings, SettingsError, prepare
 from flotilla.studies import commands as study_commands
@@ -127,8 +128,7 @@ def run(
     try:
         on = None if cluster is None and not cluster_env else cluster_of(cluster, cluster_env or (), engine=engine)
     except ClusterError as error:
-        print(f"flotilla: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        refuse(error)
     found: list[Settings] = []
 
     def checked() -> Settings:
@@ -191,12 +191,10 @@ def _checked(
             one_machine=one_machine,
         )
     except SettingsError as error:
-        print(f"flotilla: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        refuse(error)
     if settings.config.get("tier-assignment") == "node":
         allowed = "fixed, dynamic or measured in a simulation, whose nodes have no node config to tell their tier"
-        print(f"flotilla: tier-assignment = 'node': allowed is {allowed}", file=sys.stderr)
-        raise typer.Exit(2)
+        refuse(f"tier-assignment = 'node': allowed is {allowed}")
     if warning := settings.code.warning():
         print(f"flotilla: {warning}", file=sys.stderr)
     return settings
@@ -223,8 +221,7 @@ def report(
 
     for place in (folder, *(beside or ())):
         if not (place / "config.json").is_file():
-            print(f"flotilla: {place}: no run folder: it has no config.json", file=sys.stderr)
-            raise typer.Exit(2)
+            refuse(f"{place}: no run folder: it has no config.json")
     try:
         for line in settle_ended(folder):
             print(line)
@@ -276,8 +273,7 @@ def profile(
     try:
         found = measured(chosen_app(app_dir), run_config or [], examples=examples, server=server, root=root)
     except SettingsError as error:
-        print(f"flotilla: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        refuse(error)
     if json_file is not None:
         json_file.write_text(found.to_json(), encoding="utf-8")
     print(found.text())

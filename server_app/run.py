@@ -214,11 +214,11 @@ class Run:
             few = "every coordinate had too few holders (min-cover, guard-mean), or no reply was left"
             _warn(f"round {number} changed nothing: {few}")
         self._moments = Moments()
-        if last or number % self.config.evaluate_every == 0:
+        if self.config.is_scored(number):
             self._moments = survey(self.strategy, self.grid, report, last=last)
         reaches = self.strategy.runner.pieces.norm_bounds.reaches()
         if self._ahead and not last and self._in_vain < PATIENCE:
-            saved = as_it_ended(self.strategy) if number % self.config.checkpoint_every == 0 else None
+            saved = as_it_ended(self.strategy) if self.config.is_saved(number) else None
             return partial(self._close, report, reaches, saved)
         self._close(report, reaches)
         return None
@@ -227,7 +227,7 @@ class Run:
         """Evaluate, save, and write the round's line; `saved` is the strategy as it was, if it has gone on since."""
         number, last = report.number, report.number >= self.config.rounds
         scores: Row = {}
-        if last or number % self.config.evaluate_every == 0:
+        if self.config.is_scored(number):
             evaluator, headline = self._evaluator, self.config.headline
             scores = evaluate(self.strategy, self._moments, report, evaluator=evaluator, headline=headline)
         self._good = self._watch.see(number, scores, reaches)
@@ -241,7 +241,7 @@ class Run:
         if report.clusters and report.scores:
             row["clusters"]["local"] = self.strategy.runner.pieces.clusters.local(report.scores)
         began = perf_counter()
-        if last or number % self.config.checkpoint_every == 0:
+        if last or self.config.is_saved(number):
             self._save(number, row, saved or self.strategy.runner.checkpoint())
         row["seconds"]["checkpoint"] = perf_counter() - began
         row["resident_bytes"] = psutil.Process().memory_info().rss

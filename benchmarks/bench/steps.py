@@ -146,9 +146,10 @@ class TierSteps:
                 self.model.flat.copy_(self.start)
                 self._by_loop(examples, draws)
             return
-        flats = self.start.repeat(len(clients), 1)
+        starts = self.start.expand(len(clients), -1)  # they all have the same part
+        flats = torch.empty(starts.shape)
         learners = [Learner(examples=examples, draws=draws) for examples, draws in clients]
-        train_fused(self.model.fused, flats, learners, self._asked.optimiser, self._asked.work)
+        train_fused(self.model.fused, starts, learners, self._asked.optimiser, self._asked.work, into=flats)
         self.model.flat.copy_(flats[-1])
 
     def _by_loop(self, examples: Split, draws: torch.Generator) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from flotilla.aftermath import aftermath
 from flotilla.own_app import APP_DIR, WITH, chosen_app
+from flotilla.refusal import refuse
 from flotilla.settings import SettingsError
 
 _KEYS = typer.Option("--keys", help="Folder of keys, made where missing; default: keys that go with the run.")
@@ -54,8 +55,7 @@ def federation(
             chosen_app(app_dir), run_config or [], nodes=nodes, run_dir=run_dir, resume=resume, code=own_code or ()
         )
     except SettingsError as error:
-        print(f"flotilla: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        refuse(error)
     if warning := settings.code.warning():
         print(f"flotilla: {warning}", file=sys.stderr)
     code = run_federation(settings, keys, insecure=insecure, verbose=verbose, allow=allow, data=node_data)
@@ -128,8 +128,7 @@ def access(
 
     root = None if insecure else folder / "ca.crt"
     if root is not None and not root.is_file():
-        print(f"flotilla: --keys {folder}: there is no ca.crt", file=sys.stderr)
-        raise typer.Exit(2)
+        refuse(f"--keys {folder}: there is no ca.crt")
     within, outside = try_calls(local, root), try_calls(public, root)
     print(f"{'':25}{'local ' + local:25}public {public}")
     for call in CALLS:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flotilla.own_app import WITH, own_app
+from flotilla.refusal import refuse
 from flotilla.user_code import UserCodeError, make_importable, packages_of
 
 
@@ -42,8 +42,7 @@ def inspect(
         spec = NetworkSpec(network, _sides(shape), classes, norm=norm, vocabulary=vocabulary)
         found = inspected(spec, parse_tiers(tiers), batch_size)
     except (UserCodeError, ValueError) as error:
-        print(f"flotilla: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        refuse(error)
     print(text(found))
     if picture is not None:
         picture.write_text(standalone(found), encoding="utf-8")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
+
+from flotilla.refusal import refuse
 
 _ALLOW = typer.Option(
     "--allow", metavar="'PACKAGE.*'", help="Import the network's code from there, if it is not built in; repeatable."
@@ -47,7 +48,7 @@ def predict(
         for one in predictions(model, files):
             print(one.to_json(model.classes) if as_json else "  ".join(one.columns()))
     except (CannotLoad, UnusableInput) as error:
-        _fail(str(error))
+        refuse(error)
 
 
 def export(
@@ -90,11 +91,11 @@ def export(
     from flotilla.serving.peft_folder import export_peft
 
     if (calibrate or force) and not int8:
-        _fail("--calibrate and --force: with --int8 only")
+        refuse("--calibrate and --force: with --int8 only")
     if train and (int8 or to is not Format.executorch):
-        _fail("--train: for --to executorch only, and without --int8")
+        refuse("--train: for --to executorch only, and without --int8")
     if cluster is not None and (train or to is Format.peft):
-        _fail("--cluster: without --train, and not for --to peft")
+        refuse("--cluster: without --train, and not for --to peft")
     wanted = Int8(inputs=tuple(calibrate or ()), force=force) if int8 else None
     try:
         if train:
@@ -105,15 +106,10 @@ def export(
             return
         print(table(exported(run, tier, to.value, out, check=check, int8=wanted, cluster=cluster, allow=allow or ())))
     except (CannotLoad, CannotExport, UnusableInput, OSError) as error:
-        _fail(str(error))
+        refuse(error)
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     for command in (predict, export):
         app.command()(command)
-
-
-def _fail(text: str) -> NoReturn:
-    print(f"flotilla: {text}", file=sys.stderr)
-    raise typer.Exit(2)

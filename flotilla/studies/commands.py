@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flotilla.own_app import APP_DIR, WITH, chosen_app
+from flotilla.refusal import refuse
 from flotilla.settings import SettingsError
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ def _sweep(
                 report=screen.show,
             )
     except SettingsError as error:
-        print(f"flotilla: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        refuse(error)
     except KeyboardInterrupt:
         print("flotilla: SIGINT: stopped; the same command goes on", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -160,8 +160,7 @@ def _compare(
         if base not in rows:
             raise SettingsError(f"--against {base!r}: allowed is one of {', '.join(rows)}")
     except (SettingsError, ValueError) as error:
-        print(f"flotilla: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        refuse(error)
     swept = len(places) == 1 and (places[0] / SWEEP).is_file()
     own = places[0].resolve() if swept else Path.cwd()
     target = folder or own / "comparison"

@@ -117,6 +117,14 @@ class RunConfig:
             return f"by its options {self.flat['method']} trains by shares of the whole run; {anew}"
         return ""
 
+    def is_scored(self, number: int) -> bool:
+        """Whether a round is evaluated."""
+        return number >= self.rounds or number % self.evaluate_every == 0
+
+    def is_saved(self, number: int) -> bool:
+        """Whether a round is saved, wherever the run ends."""
+        return number >= self.rounds or number % self.checkpoint_every == 0
+
     def found_start(self, layout: Layout) -> Start | AdaptedStart | None:
         """The file that a new run begins from, held against its network; None where it is drawn.
 

@@ -6,26 +6,35 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from torch import Tensor
 
 from client_app import fused_training, model_cache, side_by_side
+from client_app.handlers import answer_evaluate, answer_train
+from client_app.model_cache import LocalModel
 from client_app.training import Trained
 from data import Split
 from flotilla.local import grid as local_grid
 from flotilla.local import pool
+from flotilla.local.grid import contexts
 from flotilla.local.groups import grouped
 from flotilla.local.pool import PoolGrid
+from models.algebra.plans import Plan
+from models.algebra.submodel import flatten
 from models.fused.network import Pass
-from protocol import TRAIN, Scalar
+from models.networks.build import initial_state, layout, submodel
+from models.randomness import torch_generator
+from protocol import STATE, TRAIN, Scalar, TrainRequest, Work, decode, encode
 from server_app.run import Run
-from tests.support import Outcome, Player, address_of, configured, trains, without
+from tests.support import Outcome, Player, address_of, configured, keys_of, trains, without
 
 CNN: dict[str, Scalar] = {"model": "cnn", "widths": "8, 12", "batch_size": 16}
 # What goes into a client's training, one by one.
@@ -104,6 +113,52 @@ def test_over_processes_too(tmp_path: Path, play: Player) -> None:
     found = Outcome(tmp_path / "pool", {}, [])
     with alone():
         assert found.hash == play(**keys).hash
+
+
+def test_steps_are_looked_at_in_pieces(play: Player) -> None:
+    keys = SMALL | {"partition": "dirichlet", "dirichlet_alpha": 0.5, "local_epochs": 2}
+    wanted = play(**keys)
+    with patch.object(fused_training, "_UNSEEN", 200):
+        found = play(**keys)
+    assert found.hash == wanted.hash
+    assert told(found) == told(wanted)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one state in memory", "a state each"])
+def test_other_messages_between_clients_of_a_group_change_nothing(shared: bool) -> None:
+    """The model that all of them use is scored, and trained by somebody who has another part of the same shape.
+
+    What lies in memory once is cut once, too.
+    """
+    network = configured(**SMALL).network
+    asked = TrainRequest(
+        round_number=1, nonce="0", seed=1, network=network, plan=Plan(Fraction(1, 2)), work=Work(batch_size=16)
+    )
+    state = encode(flatten(initial_state(network, torch_generator(1, 0, "server", "initial state"))))
+    states = [state if shared else encode(decode(state, layout(network).parameters).clone()) for _ in range(4)]
+    devices = [contexts(keys_of(num_clients=8), 8)[address_of(node)] for node in range(4)]
+    requests = [replace(asked, nonce=str(node)) for node in range(4)]
+
+    def answered(node: int) -> Tensor:
+        array = answer_train(requests[node], states[node], devices[node]).array
+        assert array is not None
+        return decode(array, submodel(network, asked.plan).numel).clone()
+
+    wanted = [answered(node) for node in range(4)]
+    records = [one.to_record(ArrayRecord({STATE: own})) for one, own in zip(requests, states, strict=True)]
+    side_by_side.expect(list(zip(records, devices, strict=True)))
+    try:
+        with noted() as sizes, patch.object(LocalModel, "cut", autospec=True, side_effect=LocalModel.cut) as cut:
+            found = [answered(0)]
+            answer_evaluate(asked, state, devices[3])
+            found.append(answered(1))
+            answer_train(replace(asked, nonce="another", plan=Plan(Fraction(1, 2), shift=1)), state, devices[2])
+            found += [answered(2), answered(3)]
+    finally:
+        side_by_side.expect_nobody()
+    assert sizes == [4, 1]
+    assert cut.call_count == (0 if shared else 3)
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 def test_where_sums_differ_everybody_is_computed_alone(play: Player) -> None:

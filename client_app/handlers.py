@@ -233,6 +233,8 @@ def _load(
     except (ValueError, KeyError) as error:
         raise WireError(f"the plan does not fit the network: {error}") from None
     if early is not None:
+        if request.work.measure.initial_loss:  # of what it began from, which is not in the model
+            model.flat.copy_(early.start)
         model.take_over(request.network, request.plan, start=early.start, learnt=early.learnt)
         return model, {}
     received: Array | torch.Tensor = state

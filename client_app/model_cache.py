@@ -48,9 +48,9 @@ class LocalModel:
         task: what its outputs are asked for.
         full_shapes: of the full state, by name.
         sizes: coordinates of the part's tensors, in order.
-        flat: its state (float32, on the device), which training changes in place.
-        start: the state that was loaded last (float32, on the CPU).
-        learnt: what has become of it: `flat`, unless it was trained elsewhere.
+        flat: its state (float32, on the device), which training changes in place, unless it trains several at once.
+        start: the state that was loaded or taken over last (float32, on the CPU).
+        learnt: what has become of it: `flat`, unless it was taken over.
         part: what was loaded last, as blocks; with element masks if the plan keeps only a share of the weights.
         by_path: whether its network is named by an import path, which not everybody may follow.
     """
@@ -176,7 +176,7 @@ class LocalModel:
                 _point_at(self.module, name, view)
 
     def difference(self, out: Tensor | None = None) -> Tensor:
-        """Trained minus loaded state, flat, on the CPU; to be asked once per load.
+        """Trained minus loaded state, flat, on the CPU; to be asked once per `load` or `take_over`.
 
         Args:
             out: where it is written, or None: in a buffer that is used again.

@@ -45,7 +45,7 @@ from protocol import (
     encode,
     id_of_address,
 )
-from protocol.codecs import OfPart, codec_from
+from protocol.codecs import NO_DRAWS, OfPart, codec_from
 
 # Objectives that are no more than what a plain training loop does.
 _PLAIN = ("cross-entropy", "masked-cross-entropy")
@@ -177,7 +177,7 @@ class ServedDevice:
             difference = model.difference()
             if work.measure.norm:
                 measured["norm"] = model.parameter_norm(difference)
-            noise = generator(request.seed, request.round_number, node, "codec")
+            noise = generator(request.seed, request.round_number, node, "codec") if codec.DRAWS else NO_DRAWS
             if request.secure is not None and session is not None:  # the loss goes into the sum, too
                 encoded = masked(request.secure, session, context, difference, numbers={"loss": loss}, draws=noise)
             else:

@@ -33,7 +33,7 @@ from models.fused.structure import layers_of
 from models.networks.build import build_part, shape_of, submodel
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
-from protocol import REQUEST, PartRequest, TrainRequest, read_request
+from protocol import REQUEST, TrainRequest, read_request
 from protocol.arrays import same_memory
 from protocol.training_way import why_loop
 
@@ -41,7 +41,7 @@ MOST = 8  # clients; more gain little
 _FOR_ONE_DEVICE = frozenset({"nonce", "counted", "codec_base", "secure"})  # fields of a request to train
 # Numbers of the largest layer's outputs, of all clients together: what a core's own cache holds of float32.
 _NUMBERS = 1 << 18
-_PARAMETERS = 1 << 20  # of all clients together: what was learnt before its turn is kept until then
+_PARAMETERS = 1 << 20  # of all clients together: what was learnt before its turn, and from what, is kept until then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ def learner_of(request: TrainRequest, data: NodeData, node: int) -> Learner:
     )
 
 
-def trained_early(request: PartRequest) -> Early | None:
+def trained_early(request: TrainRequest) -> Early | None:
     """What the client of a request has learnt, if that was before its turn; to be asked once."""
     return _expected.trained.pop(request.nonce, None)
 
@@ -167,7 +167,8 @@ def train(
         What it came to, and the seconds of it that were not spent in this call: less than 0 where some of them were
         spent on others.
     """
-    _expected.asked.pop(request.nonce, None)
+    asked = _expected.asked.pop(request.nonce, None)
+    state = state if asked is None else asked.state  # where an engine copies what it hands over, that is shared no more
     steps = partial(train_fused, model.fused, optimiser=request.optimiser, work=request.work, augmentation=augmentation)
     own, others = model.start, list[_Other]()
     if _expected.asked and _plain(request):

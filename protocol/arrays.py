@@ -104,13 +104,13 @@ def _array_over(dtype: np.dtype[Any], shape: tuple[int, ...], data: memoryview) 
 
 
 def same_memory(one: Array, other: Array) -> bool:
-    """Whether two arrays are the same bytes in memory, not only bytes that are equal."""
-    return one is other or _span(one) == _span(other)
+    """Whether two arrays are the same bytes in memory, not only bytes that are equal, and say the same of them."""
+    return one is other or _place(one) == _place(other)
 
 
-def _span(array: Array) -> tuple[int, int]:
+def _place(array: Array) -> tuple[object, ...]:
     octets = np.frombuffer(array.data, dtype=np.uint8)
-    return octets.ctypes.data, len(octets)
+    return array.dtype, tuple(array.shape), array.stype, octets.ctypes.data, len(octets)
 
 
 def decode(array: Array, length: int, dtype: str = "float32") -> Tensor:

@@ -64,6 +64,7 @@ class Coordinates:
         self._places, self._own = places, dict[Tensor, _Own]()
         self._last: tuple[Tensor, list[Tensor]] | None = None
         self._unreached: Tensor | None = None
+        self._looked = False  # for them
         end = 0
         for parameter, used in _used(layers, input_shape):
             view = torch.empty(parameter.shape, device="meta")[used]
@@ -100,21 +101,22 @@ class Coordinates:
             factors: by which it is multiplied, of each client.
             flats: where it goes [K, P]; `starts` themselves, or others. Of these, what is used may be written to.
         """
-        if self._unreached is None:
-            self._unreached = self._complement(flats.shape[1])
+        if not self._looked:
+            self._looked, self._unreached = True, self._few_unreached(flats.shape[1])
         unreached, factor = self._unreached, torch.tensor(factors, dtype=flats.dtype).unsqueeze(1)
-        if unreached.numel() * _FEW > flats.shape[1]:
+        if unreached is None:
             torch.mul(starts, factor, out=flats)
-        elif unreached.numel():
+        elif len(unreached):
             flats.index_copy_(1, unreached, starts.index_select(1, unreached).mul_(factor))
 
-    def _complement(self, parameters: int) -> Tensor:
-        """Which of a flat vector's coordinates are not used."""
+    def _few_unreached(self, parameters: int) -> Tensor | None:
+        """Which of a flat vector's coordinates are not used; None if they are many."""
         used = torch.zeros(1, parameters)
         for place in self._in(used):
             place.fill_(1.0)
         self._last = None
-        return (used[0] == 0).nonzero().flatten()
+        unreached = (used[0] == 0).nonzero().flatten()
+        return unreached if len(unreached) * _FEW <= parameters else None
 
     def _of(self, rows: Tensor, parameter: Tensor) -> Tensor:
         own = self._own[parameter]

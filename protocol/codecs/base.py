@@ -6,13 +6,12 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, NoReturn, Protocol, cast
 
 import numpy as np
 from flwr.app import Array
 from torch import Tensor
 
-from models.randomness import generator
 from protocol.codecs import frame
 from protocol.codecs.bits import Octets
 from protocol.codecs.settings import CodecSettings
@@ -41,7 +40,14 @@ class _Nothing:
 
 
 NOTHING: Remembering = _Nothing()  # a memory that forgets, for codecs that need none
-NO_DRAWS = generator(0, 0, "nobody", "codec")  # for codecs that draw nothing
+
+
+class _NoDraws:
+    def __getattr__(self, name: str) -> NoReturn:
+        raise TypeError(f"a codec with DRAWS = False asked for draws ({name}): they would be the same for all clients")
+
+
+NO_DRAWS = cast(np.random.Generator, _NoDraws())  # for codecs that draw nothing
 
 
 def checksum(vector: Tensor | None) -> int:
@@ -97,8 +103,8 @@ class Codec(ABC):
         Args:
             flat: float32 vector on the CPU; it is not written to.
             sizes: coordinates of its tensors, in order.
-            draws: this client's own generator of this round and the purpose "codec". One generator for all would give
-                all clients the same errors, and averaging would no longer shrink them.
+            draws: this client's own generator of this round and the purpose "codec"; `NO_DRAWS` where `DRAWS` is False.
+                One generator for all would give all clients the same errors, and averaging would no longer shrink them.
             memory: what this client remembers.
             base: what `base` gave at the server.
 

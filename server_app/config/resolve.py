@@ -122,7 +122,7 @@ class RunConfig:
         return number >= self.rounds or number % self.evaluate_every == 0
 
     def is_saved(self, number: int) -> bool:
-        """Whether a round is saved, wherever the run ends."""
+        """Whether a round is saved; where a run ends before its last round, the one that ends it is saved too."""
         return number >= self.rounds or number % self.checkpoint_every == 0
 
     def found_start(self, layout: Layout) -> Start | AdaptedStart | None:

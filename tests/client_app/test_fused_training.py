@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from client_app import fused_training
 from client_app.flat_sgd import FlatSGD
 from client_app.fused_training import Learner, train_fused
 from client_app.model_cache import LocalModel
@@ -88,6 +89,16 @@ def test_a_round_is_the_loop_s(name: str, rule: Optimiser, work: Work, count: in
     assert said.steps == wanted.steps
     assert (said.loss, said.accuracy) == pytest.approx((wanted.loss, wanted.accuracy), rel=1e-4)
     assert said.loss_square == pytest.approx(wanted.loss_square, rel=1e-4)
+
+
+def test_what_steps_came_to() -> None:
+    """The loss is the right class's alone, whatever the others' are; of equal probabilities the first is the answer."""
+    one, other = fused_training._Said(squared=False), fused_training._Said(squared=False)
+    one.add(torch.tensor([[-0.5, -1.0], [-torch.inf, -1.0], [-3.0, -2.0]]), torch.tensor([0, 1]))
+    other.add(torch.tensor([[-2.0], [-1.0], [-1.0]]), torch.tensor([1]))
+    fused_training._look([one, fused_training._Said(squared=False), other])
+    assert (one.trained(0.0).loss, one.trained(0.0).accuracy) == (0.75, 0.5)
+    assert (other.trained(0.0).loss, other.trained(0.0).accuracy) == (1.0, 1.0)
 
 
 def test_absent_classes_and_augmentation() -> None:

@@ -4,37 +4,26 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
-import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor
 
 from client_app import fused_training, model_cache, side_by_side
-from client_app.handlers import answer_evaluate, answer_train
-from client_app.model_cache import LocalModel
 from client_app.training import Trained
 from data import Split
-from flotilla.local import grid as local_grid
-from flotilla.local import pool
-from flotilla.local.grid import contexts
 from flotilla.local.groups import grouped
 from flotilla.local.pool import PoolGrid
-from models.algebra.plans import Plan
-from models.algebra.submodel import flatten
 from models.fused.network import Pass
-from models.networks.build import initial_state, layout, submodel
-from models.randomness import torch_generator
-from protocol import STATE, TRAIN, Scalar, TrainRequest, Work, decode, encode
+from protocol import TRAIN, Scalar
 from server_app.run import Run
-from tests.support import Outcome, Player, address_of, configured, keys_of, trains, without
+from tests.client_app.groups import SMALL, alone, noted
+from tests.support import Outcome, Player, address_of, configured, trains, without
 
 CNN: dict[str, Scalar] = {"model": "cnn", "widths": "8, 12", "batch_size": 16}
 # What goes into a client's training, one by one.
@@ -50,41 +39,16 @@ CASES: dict[str, dict[str, Scalar]] = {
     "parts that are drawn for each": {"method": "dropout"},
     "parts that come sliced": {"method": "fedrolex", "slice_at": "server"},
     "utility, which asks for losses": {"selection": "utility"},
+    "q-FedAvg, whose weights are losses": {"method": "fedavg", "aggregation": "q-fedavg"},
     "secure sums": {"secure_aggregation": True, "tiers": "a:1", "min_cover": 3, "heterofl_label_rows": False},
     "a codec that draws": {"codec": "qsgd"},
 }
-SMALL: dict[str, Any] = {"batch_size": 16, "num_clients": 8, "tiers": "a:1, b:1/2"}
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_known() -> Iterator[None]:
     """Of no shape it is known whether its sums differ, neither before a test nor after it."""
     with patch.object(model_cache, "_models", OrderedDict()):
-        yield
-
-
-@contextmanager
-def noted() -> Iterator[list[int]]:
-    """How many clients each training was of."""
-    sizes, train = list[int](), fused_training.train_fused
-
-    def note(network: Any, *, starts: Any, **named: Any) -> Any:
-        sizes.append(len(starts))
-        return train(network, starts, **named)
-
-    with patch.object(side_by_side, "train_fused", note):
-        yield sizes
-
-
-def singly(messages: Sequence[Message], *_: object) -> list[list[Message]]:
-    """Every message by itself."""
-    return [[message] for message in messages]
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Every client is trained by itself."""
-    with patch.object(local_grid, "grouped", singly), patch.object(pool, "grouped", singly):
         yield
 
 
@@ -95,12 +59,14 @@ def told(outcome: Outcome) -> list[object]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_is_the_same_bit_for_bit(case: str, play: Player) -> None:
-    keys = SMALL | CASES[case]
-    with noted() as sizes:
+    keys, shared = SMALL | CASES[case], list[bool]()
+    with noted(shared) as sizes:
         found = play(**keys)
     with noted() as singles, alone():
         wanted = play(**keys)
     assert max(sizes) > 1 == max(singles)
+    assert shared
+    assert all(shared)  # one state in memory, and one part of it
     assert found.hash == wanted.hash
     assert told(found) == told(wanted)
 
@@ -122,43 +88,6 @@ def test_steps_are_looked_at_in_pieces(play: Player) -> None:
         found = play(**keys)
     assert found.hash == wanted.hash
     assert told(found) == told(wanted)
-
-
-@pytest.mark.parametrize("shared", [True, False], ids=["one state in memory", "a state each"])
-def test_other_messages_between_clients_of_a_group_change_nothing(shared: bool) -> None:
-    """The model that all of them use is scored, and trained by somebody who has another part of the same shape.
-
-    What lies in memory once is cut once, too.
-    """
-    network = configured(**SMALL).network
-    asked = TrainRequest(
-        round_number=1, nonce="0", seed=1, network=network, plan=Plan(Fraction(1, 2)), work=Work(batch_size=16)
-    )
-    state = encode(flatten(initial_state(network, torch_generator(1, 0, "server", "initial state"))))
-    states = [state if shared else encode(decode(state, layout(network).parameters).clone()) for _ in range(4)]
-    devices = [contexts(keys_of(num_clients=8), 8)[address_of(node)] for node in range(4)]
-    requests = [replace(asked, nonce=str(node)) for node in range(4)]
-
-    def answered(node: int) -> Tensor:
-        array = answer_train(requests[node], states[node], devices[node]).array
-        assert array is not None
-        return decode(array, submodel(network, asked.plan).numel).clone()
-
-    wanted = [answered(node) for node in range(4)]
-    records = [one.to_record(ArrayRecord({STATE: own})) for one, own in zip(requests, states, strict=True)]
-    side_by_side.expect(list(zip(records, devices, strict=True)))
-    try:
-        with noted() as sizes, patch.object(LocalModel, "cut", autospec=True, side_effect=LocalModel.cut) as cut:
-            found = [answered(0)]
-            answer_evaluate(asked, state, devices[3])
-            found.append(answered(1))
-            answer_train(replace(asked, nonce="another", plan=Plan(Fraction(1, 2), shift=1)), state, devices[2])
-            found += [answered(2), answered(3)]
-    finally:
-        side_by_side.expect_nobody()
-    assert sizes == [4, 1]
-    assert cut.call_count == (0 if shared else 3)
-    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 def test_where_sums_differ_everybody_is_computed_alone(play: Player) -> None:

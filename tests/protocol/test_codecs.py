@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from models.errors import SettingError
 from protocol import WireError, decode
-from protocol.codecs import CODECS, CodecSettings, codec_from, codec_of
+from protocol.codecs import CODECS, NO_DRAWS, CodecSettings, codec_from, codec_of
 from protocol.codecs.ef21 import STATE
 from protocol.codecs.topk import RESIDUAL
 from tests.protocol.cases import EVERY, SIZES, SMALL, Kept, difference, draws, named
@@ -28,7 +28,18 @@ def test_the_same_draws_give_the_same_bytes_and_others_other(settings: CodecSett
     a, b, c = (codec.encode(difference(), SIZES, draws(seed), Kept()) for seed in (1, 1, 2))
     assert a.data == b.data
     assert a.dtype == ("float32" if settings.name == "float32" else "uint8")
-    assert (a.data != c.data) == codec.DRAWS  # those that draw nothing get one generator for all clients
+    assert (a.data != c.data) == codec.DRAWS
+
+
+@each
+def test_what_draws_nothing_says_so(settings: CodecSettings) -> None:
+    """Who says that it draws nothing cannot draw all the same: it would draw the same for every client."""
+    codec = codec_of(settings)
+    if codec.DRAWS:
+        with pytest.raises(TypeError, match="the same for all clients"):
+            codec.encode(difference(), SIZES, NO_DRAWS, Kept())
+    else:
+        assert codec.encode(difference(), SIZES, NO_DRAWS, Kept()).data
 
 
 @each

@@ -42,6 +42,8 @@ def test_what_no_gradient_reaches_is_what_it_was_times_a_factor(name: str, share
     wanted = torch.stack([torch.where(row == 1, start, start * factor) for row, start, factor in each])
     assert torch.equal(into, wanted)
     assert torch.equal(starts, before)
+    kept = [value for value in vars(own).values() if isinstance(value, Tensor) and value.dtype == torch.int64]
+    assert len(kept) == (name == "few are not reached")  # where they are many, their places would be a second state
 
 
 @pytest.mark.parametrize("name", SPECS)

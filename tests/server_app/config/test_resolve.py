@@ -354,3 +354,10 @@ def test_nothing_is_started_when_data_are_missing(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="data-root"):
         run_of(tmp_path / "run", dataset="image-folder", data_root=str(tmp_path / "nothing"))
     assert not (tmp_path / "run").exists()
+
+
+def test_which_rounds_are_scored_and_saved() -> None:
+    """The last one always."""
+    config = resolve({"num-server-rounds": 5, "evaluate-every": 2, "checkpoint-every": 3})
+    assert [number for number in range(1, 6) if config.is_scored(number)] == [2, 4, 5]
+    assert [number for number in range(1, 6) if config.is_saved(number)] == [3, 5]

@@ -76,6 +76,7 @@ TASKS: Mapping[str, Mapping[str, tuple[str, str]]] = {
             "tables, texts, pictures by configuration alone: result, seconds, memory (docs/data.md)",
         ),
         "phases": ("phases", "where the seconds of a deployed round go (docs/deploy.md)"),
+        "rounding": ("rounding", "float32's rounding by each way of training, against float64 (docs/results.md)"),
         "secure": ("secure", "what secure aggregation costs in bytes and seconds (docs/deploy.md)"),
         "superlink": ("superlink", "what one SuperLink bears, by number of deployed nodes (docs/scale.md)"),
         "stragglers": ("stragglers", "what late and silent nodes cost, and what over-selection saves (docs/deploy.md)"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ def _array(
     return _array_over(dtype, shape, data)
 
 
+@lru_cache(maxsize=256)  # of few sizes; made anew, one takes longer than a small part's numbers
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
     descr = dtype.newbyteorder("<").str

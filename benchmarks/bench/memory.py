@@ -17,7 +17,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from benchmarks.bench.resident import held, in_a_process, peak
-from benchmarks.bench.rows import Row
+from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.shapes import RESNET_18, TINY
 from benchmarks.document import Say
 from flotilla.flwr_compat.messages import give_id
@@ -38,6 +38,7 @@ def memory(
     few: int = 20,
     many: int = 100,
     methods: Sequence[str] = ("heterofl", "fedavg"),
+    turns: int = 3,
 ) -> list[Row]:
     """Measure the growth of the server's resident memory.
 
@@ -47,35 +48,33 @@ def memory(
         few: number of clients.
         many: another number of clients.
         methods: names in `_METHODS`.
+        turns: processes of each; what the C library keeps differs from one to the next.
     """
     size = 4 * layout(RESNET_18 if shape == "resnet-18" else TINY).parameters
     rows = []
     for method in methods:
         what = _WHAT[method]
-        grown = {}
-        for clients in (few, many):
-            say(f"memory: {clients} clients, {what}")
-            grown[clients] = in_a_process("benchmarks.bench.memory", shape, clients, method)
+        pairs = []
+        for _ in range(turns):
+            say(f"memory: {few} and {many} clients, {what}")
+            grown = [in_a_process("benchmarks.bench.memory", shape, clients, method) for clients in (few, many)]
+            pairs.append((grown[0] / 1e6, grown[1] / 1e6))
         rows.append(
-            Row(
-                benchmark=NAME,
-                what=f"{many} clients, {what}: peak growth / one global state",
-                measured=grown[many] / 1e6,
-                reference=size / 1e6,
+            row_of_turns(
+                NAME,
+                f"{many} clients, {what}: peak growth / one global state",
+                [(large, size / 1e6) for _, large in pairs],
                 unit="MB",
-                ratio=grown[many] / size,
                 limit=1.75,
                 note="growth of the resident peak over the server before its first round",
             )
         )
         rows.append(
-            Row(
-                benchmark=NAME,
-                what=f"{many} clients / {few} clients, {what}: peak growth",
-                measured=grown[many] / 1e6,
-                reference=grown[few] / 1e6,
+            row_of_turns(
+                NAME,
+                f"{many} clients / {few} clients, {what}: peak growth",
+                [(large, max(small, 1e-6)) for small, large in pairs],
                 unit="MB",
-                ratio=grown[many] / max(1, grown[few]),
                 limit=1.1,
             )
         )

@@ -10,6 +10,7 @@ default job, what it and its messages take beside those, in rounds of one proces
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -42,6 +43,7 @@ from strategies.tiers.tier import HALVING, Tier
 
 NAME = "training"
 PROCESSES = 2
+_ROUNDS = 5  # of a turn: one takes a tenth of a second, in which others of the machine can be at work
 
 
 def training(
@@ -109,7 +111,8 @@ def _beside_rows(say: Say, client: _Client, turns: int) -> list[Row]:
             [(1e3 * took, 1.5) for took in beside_in_rounds(client.config, turns)],
             unit="ms",
             limit=1.0,
-            note="until the last reply, less what clients computed; one process of one thread beside the server's",
+            note="until the last reply, less what clients computed; one process of one thread beside the server's; "
+            f"a turn is the median of {_ROUNDS} rounds",
         ),
         row_of_turns(
             NAME,
@@ -122,16 +125,16 @@ def _beside_rows(say: Say, client: _Client, turns: int) -> list[Row]:
 
 
 def beside_in_rounds(config: RunConfig, turns: int) -> list[float]:
-    """Seconds that a client takes beside its steps, of each of some rounds: its process always has another at hand."""
+    """Seconds that a client takes beside its steps, medians of each turn's rounds: its process always has another."""
     strategy, beside = started(config), []
     with PoolGrid(config.flat, config.num_clients, processes=1) as grid:
-        for number in range(1, turns + 3):  # the first two make models and read data
+        for number in range(1, turns * _ROUNDS + 3):  # the first two make models and read data
             report = strategy.run_round(grid, number)
             if report.rejected or report.abandoned:
                 raise RuntimeError(f"a benchmark round went wrong: {report.rejected[:3]}")
             took = float(report.waiting["train"]["last"])
             beside.append(took / report.accepted - report.client_seconds["computing"])
-    return beside[2:]
+    return [median(beside[begin : begin + _ROUNDS]) for begin in range(2, len(beside), _ROUNDS)]
 
 
 def round_of(network: NetworkSpec, clients: int, examples: int, work: Work) -> Round:

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 
 from models.adapters.adapter import Adapter
 from models.algebra.rates import FULL, Rate, read_rate
+from models.hashed import HashedOnce
 from models.losses import CLASSIFICATION, TASKS
 from models.settings import Scalar
 
@@ -22,7 +23,7 @@ PADDING = 0  # the token that fills a short text up, at its end
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkSpec:
+class NetworkSpec(HashedOnce):
     """Everything that a network's shape depends on.
 
     Attributes:
@@ -86,6 +87,8 @@ class NetworkSpec:
     ends: tuple[str, ...] = ()
     adapter: Adapter | None = None
     base: str = ""
+
+    __hash__ = HashedOnce.hash_of_fields
 
     def __post_init__(self) -> None:
         for what, sizes, most in (

@@ -97,7 +97,7 @@ def test_the_authors_way_gives_the_same() -> None:
 
 @pytest.mark.slow
 def test_memory() -> None:
-    rows = memory(silent, "tiny", few=2, many=4, methods=("heterofl",))
+    rows = memory(silent, "tiny", few=2, many=4, methods=("heterofl",), turns=1)
     assert [row.limit for row in rows] == [1.75, 1.1]
     assert all(row.measured >= 0 for row in rows)
 

@@ -96,7 +96,7 @@ def _asked(
         run_id=1,
         node_id=head["node"],
         node_config={"partition-id": head["partition"], "num-partitions": common["nodes"], "allow": "*"},
-        state=from_bytes(state),
+        state=from_bytes(state) if state else RecordDict(),
         run_config=common["run_config"],
     )
     try:
@@ -146,5 +146,5 @@ def _answer(
         answer, places = _placed(content, room)
     except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
         return framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b"")
-    new_state = to_bytes(context.state)
+    new_state = to_bytes(context.state) if context.state else b""  # most devices keep nothing
     return framed(json.dumps({"up": places, "length": room.used}).encode(), new_state, answer)

@@ -16,11 +16,10 @@ from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Runs, Te
 from models.algebra.precisions import PRECISIONS
 from models.algebra.rates import FULL, Rate, groups_in, rate_of, read_rate
 from models.algebra.submodel import Block, Submodel, merged
-from models.hashed import HashedOnce
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(HashedOnce):
+class Plan:
     """Which part of the network a device holds.
 
     Attributes:
@@ -56,8 +55,6 @@ class Plan(HashedOnce):
     fixed: bool = False
     untrained: tuple[int, ...] = ()
     precision: str = ""
-
-    __hash__ = HashedOnce.hash_of_fields
 
     def __post_init__(self) -> None:
         for name, share in (("rate", self.rate), ("keep", self.keep)):

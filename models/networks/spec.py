@@ -11,7 +11,6 @@ from dataclasses import KW_ONLY, asdict, dataclass
 
 from models.adapters.adapter import Adapter
 from models.algebra.rates import FULL, Rate, read_rate
-from models.hashed import HashedOnce
 from models.losses import CLASSIFICATION, TASKS
 from models.settings import Scalar
 
@@ -23,7 +22,7 @@ PADDING = 0  # the token that fills a short text up, at its end
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkSpec(HashedOnce):
+class NetworkSpec:
     """Everything that a network's shape depends on.
 
     Attributes:
@@ -87,8 +86,6 @@ class NetworkSpec(HashedOnce):
     ends: tuple[str, ...] = ()
     adapter: Adapter | None = None
     base: str = ""
-
-    __hash__ = HashedOnce.hash_of_fields
 
     def __post_init__(self) -> None:
         for what, sizes, most in (

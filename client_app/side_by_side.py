@@ -58,7 +58,7 @@ class Early:
     Attributes:
         start, learnt: its part, flat.
         trained: what it came to.
-        seconds: of it.
+        seconds: that its training took, with its share of what was done for the group.
     """
 
     start: Tensor

@@ -61,7 +61,7 @@ class Coordinates:
         clients: int,
         like: Tensor,
     ) -> None:
-        self._places, self._own = places, dict[Tensor, _Own]()
+        self._own = dict[Tensor, _Own]()
         self._last: tuple[Tensor, list[Tensor]] | None = None
         self._unreached: Tensor | None = None
         self._looked = False  # for them

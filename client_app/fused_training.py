@@ -141,7 +141,7 @@ class _Client:
             self.size = 0
         else:
             self.x, self.y, self.labels = following
-            self.size = len(self.labels)
+            self.size = self.labels.numel()
 
 
 def _next(clients: Sequence[_Client], usual: int) -> list[_Client]:
@@ -149,9 +149,9 @@ def _next(clients: Sequence[_Client], usual: int) -> list[_Client]:
 
     None is left at the end.
     """
-    sizes = [client.size for client in clients]
+    sizes = dict.fromkeys(client.size for client in clients)
     size = next((size for size in sizes if size not in (0, usual)), usual)
-    return [client for client, own in zip(clients, sizes, strict=True) if own == size]
+    return [client for client in clients if client.size == size]
 
 
 def _differentiated(
@@ -213,7 +213,7 @@ def _batches(
         inputs = (x if augmentation is None else augmentation(x, draws)).movedim(0, -1)
         picked = labels.index_select(0, every)
         wanted = one_hot(picked, network.classes, network.coordinates.weights)
-        sizes = [len(rows) for rows in group]
+        sizes = [rows.numel() for rows in group]
         yield from zip(*(one.split_with_sizes(sizes, -1) for one in (inputs, wanted, picked)), strict=True)
 
 
@@ -246,7 +246,7 @@ class _Said:
         """Take a step: logarithms of the probabilities [classes, B] and labels [B]."""
         self.new.append((logs, labels))
         self._steps += 1
-        self.examples += len(labels)
+        self.examples += labels.numel()
         self._numbers += logs.numel()
         if self._numbers > _UNSEEN:
             _look([self])

@@ -275,5 +275,5 @@ def _seconds_shared(content: RecordDict) -> float:
     """Wall seconds of a message between processes that share memory, but for the pipe."""
     began = perf_counter()
     light, arrays = detach(content)
-    attach(light, {path: memoryview(array.data) for path, array in arrays.items()})
+    attach(light, [memoryview(array.data) for array in arrays])
     return perf_counter() - began

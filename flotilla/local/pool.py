@@ -1,7 +1,7 @@
 """The local engine over a pool of processes: the same records, the same numbers, all cores.
 
 Every worker (`flotilla.local.worker`) is a process of its own that takes the next client as soon as it is done with
-one. Array data stand in shared memory (`flotilla.local.shared`); everything else goes through pipes as protobuf.
+one. Array data stand in shared memory (`flotilla.local.shared`); everything else goes through pipes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -25,7 +25,7 @@ from flotilla.local.base import EngineGrid, addresses_of, partition_of
 from flotilla.local.groups import grouped
 from flotilla.local.shared import Segment, Slots, attach, detach
 from flotilla.local.start import prepare_workers
-from flotilla.local.worker import WANTED, WITHDRAWN, framed, unframed, work
+from flotilla.local.worker import WANTED, WITHDRAWN, framed, joined, unframed, work
 from protocol import Scalar
 
 if TYPE_CHECKING:
@@ -61,13 +61,13 @@ class _Down:
     users: int = 0
 
 
-def _room_for_reply(asked: Mapping[str, Array]) -> int:
+def _room_for_reply(asked: Sequence[Array]) -> int:
     """Bytes that are kept for the arrays of a reply; a larger one comes through the pipe.
 
     It is seldom larger than what was sent and a little (float64 moments of a part, for one), unless a state is sent
     compressed.
     """
-    return 2 * max((len(array.data) for array in asked.values()), default=0) + 4096
+    return 2 * max((len(array.data) for array in asked), default=0) + 4096
 
 
 class PoolGrid(EngineGrid):
@@ -192,43 +192,42 @@ class PoolGrid(EngineGrid):
             for worker in workers:
                 if len(self._queue) > depth * len(workers) and sum(task.ends for task in worker.tasks) <= depth:
                     group = self._queue.popleft()
-                    for number, request in enumerate(group):
-                        self._send(worker, request, together=0 if number else len(group), ends=request is group[-1])
+                    self._hand_out(group, worker)
 
-    def _send(self, worker: _Worker, request: Message, *, together: int, ends: bool) -> None:
-        """Hand a request out.
+    def _hand_out(self, group: Sequence[Message], worker: _Worker) -> None:
+        """Give a group of requests to a worker, all at once: each time it wakes takes longer than what it reads."""
+        frames = list[bytes]()
+        for number, request in enumerate(group):
+            task, frame = self._begun(request, together=0 if number else len(group), ends=request is group[-1])
+            worker.tasks.append(task)
+            frames.append(frame)
+        with suppress(OSError):  # it died while it had nothing to do; `_receive` finds the pipe closed and buries it
+            worker.pipe.send_bytes(joined(frames))
+
+    def _begun(self, request: Message, *, together: int, ends: bool) -> tuple[_Task, bytes]:
+        """What is remembered of a request that is handed out, and its frame.
 
         Args:
-            worker: to whom.
             request: what.
             together: of the first of a group, how many are in it.
             ends: whether it is the last of its group.
         """
         light, arrays = detach(request.content)
-        places, down = {}, []
-        for path, array in arrays.items():
-            shared = self._share(array)
-            down.append(shared)
-            places[path] = (shared.segment.name, len(array.data))
+        down = [self._share(array) for array in arrays]
         up = self._slots.take(_room_for_reply(arrays))
         assert up.buf is not None  # open
         up.buf[0] = WANTED
         node = request.metadata.dst_node_id
-        state = self._states.get(node, b"")
-        head = json.dumps(
-            {
-                "partition": partition_of(node),
-                "node": node,
-                "type": request.metadata.message_type,
-                "group": request.metadata.group_id,
-                "down": places,
-                "up": up.name,
-                "together": together,
-            }
-        ).encode()
-        worker.tasks.append(_Task(request=request, up=up, down=down, together=together, ends=ends))
-        with suppress(OSError):  # it died while it had nothing to do; `_receive` finds the pipe closed and buries it
-            worker.pipe.send_bytes(framed(head, state, light))
+        head = {
+            "partition": partition_of(node),
+            "node": node,
+            "type": request.metadata.message_type,
+            "group": request.metadata.group_id,
+            "down": [(shared.segment.name, len(shared.array.data)) for shared in down],
+            "up": up.name,
+        }
+        frame = framed(json.dumps(head).encode(), self._states.get(node, b""), light)
+        return _Task(request=request, up=up, down=down, together=together, ends=ends), frame
 
     def _share(self, array: Array) -> _Down:
         """Put an array's data where workers can see them, once for all requests that carry it."""
@@ -269,8 +268,7 @@ class PoolGrid(EngineGrid):
         else:
             self._states[node] = state
             view = self._slots.view(task.up, head["length"])
-            data = {path: view[start:end] for path, (start, end) in head["up"].items()}
-            reply = Message(attach(light, data), reply_to=task.request)
+            reply = Message(attach(light, [view[start:end] for start, end in head["up"]]), reply_to=task.request)
         self._replies[task.request.metadata.message_id] = reply
 
     def _bury(self, worker: _Worker) -> None:

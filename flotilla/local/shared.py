@@ -1,22 +1,23 @@
 """Array bytes in shared memory, so that a pool of processes moves megabytes without copying them through pipes.
 
-The bytes are those of the serialised records; only where they stand differs. A record travels as its protobuf with the
-arrays' data taken out, and a note of where the data stands.
+The bytes are those of the serialised records; only where they stand differs. A record travels with the arrays' data
+taken out, and a note of where the data stands: as JSON where that says what protobuf would, as protobuf else.
 """
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.shared_memory import SharedMemory
 
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from flotilla.flwr_compat.messages import from_bytes, to_bytes
+from flotilla.flwr_compat.messages import from_bytes, from_json, to_bytes, to_json
 from flotilla.flwr_compat.views import noticed
 
 _KEPT = 32  # segments that a worker keeps open
+_JSON, _PROTOBUF = b"j", b"p"  # what follows
 
 
 class Segment(SharedMemory):
@@ -27,30 +28,44 @@ class Segment(SharedMemory):
             super().__del__()
 
 
-def detach(content: RecordDict) -> tuple[bytes, dict[str, Array]]:
-    """Split a record into its protobuf without array data, and the arrays by "record/name"."""
-    light, arrays = RecordDict(), dict[str, Array]()
+def detach(content: RecordDict) -> tuple[bytes, list[Array]]:
+    """Split a record into all but its arrays' data, and its arrays in their order."""
+    arrays = [array for record in content.values() if isinstance(record, ArrayRecord) for array in record.values()]
+    said = to_json(content)
+    return (_PROTOBUF + to_bytes(_hollow(content)) if said is None else _JSON + said), arrays
+
+
+def whole(content: RecordDict) -> bytes:
+    """A record with its arrays' data, for `attach`."""
+    return _PROTOBUF + to_bytes(content)
+
+
+def attach(light: bytes, data: Sequence[memoryview]) -> RecordDict:
+    """Put a record together again.
+
+    Args:
+        light: what `detach` or `whole` made.
+        data: of its arrays, in their order; they are looked at where they are. None where `light` has them.
+    """
+    content = from_json(light[1:]) if light[:1] == _JSON else from_bytes(light[1:])
+    if data:
+        arrays = (one for record in content.values() if isinstance(record, ArrayRecord) for one in record.values())
+        for array, view in zip(arrays, data, strict=True):
+            array.data = view  # type: ignore[assignment]  # any buffer reads like bytes
+    return content
+
+
+def _hollow(content: RecordDict) -> RecordDict:
+    """A record without its arrays' data."""
+    light = RecordDict()
     for key, record in content.items():
         if isinstance(record, ArrayRecord):
-            hollow = ArrayRecord()
+            hollow = light[key] = ArrayRecord()
             for name, array in record.items():
-                arrays[json.dumps([key, name])] = array
                 hollow[name] = Array(array.dtype, tuple(array.shape), array.stype, b"")
-            light[key] = hollow
         else:
             light[key] = record
-    return to_bytes(light), arrays
-
-
-def attach(light: bytes, data: dict[str, memoryview]) -> RecordDict:
-    """Put a record together again; the arrays' data are views, not copies."""
-    content = from_bytes(light)
-    for path, view in data.items():
-        key, name = json.loads(path)
-        record = content[key]  # not `content.array_records`, whose views are cycles that keep the data alive
-        assert isinstance(record, ArrayRecord)  # as `detach` found it
-        record[name].data = view  # type: ignore[assignment]  # any buffer reads like bytes
-    return content
+    return light
 
 
 class Slots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -17,7 +17,7 @@ from flwr.app import Array, Context, Message, RecordDict
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
 from flotilla.local.output import no_colours_into_pipes
-from flotilla.local.shared import Attached, attach, detach
+from flotilla.local.shared import Attached, attach, detach, whole
 from flotilla.user_code import make_importable
 from protocol.reply_room import ReplyRoom, replies_in
 
@@ -33,12 +33,21 @@ def framed(head: bytes, state: bytes, light: bytes) -> bytes:
 def unframed(frame: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     """Take apart what `framed` put together."""
     head, state = int.from_bytes(frame[:4], "little"), int.from_bytes(frame[4:8], "little")
-    return head_of(frame), frame[8 + head : 8 + head + state], frame[8 + head + state :]
+    return json.loads(frame[8 : 8 + head]), frame[8 + head : 8 + head + state], frame[8 + head + state :]
 
 
-def head_of(frame: bytes) -> dict[str, Any]:
-    """The head of a frame alone: the rest may be large, and is not copied."""
-    found: dict[str, Any] = json.loads(frame[8 : 8 + int.from_bytes(frame[:4], "little")])
+def joined(frames: Sequence[bytes]) -> bytes:
+    """Frames as one, each behind its length."""
+    return b"".join(part for frame in frames for part in (len(frame).to_bytes(8, "little"), frame))
+
+
+def apart(frames: bytes) -> list[bytes]:
+    """Take apart what `joined` put together."""
+    found, at = list[bytes](), 0
+    while at < len(frames):
+        end = at + 8 + int.from_bytes(frames[at : at + 8], "little")
+        found.append(frames[at + 8 : end])
+        at = end
     return found
 
 
@@ -57,11 +66,11 @@ def work(pipe: Connection, settings: str) -> None:
     torch.set_num_threads(1)
     no_colours_into_pipes()
     assume_identity()
-    frames: SimpleQueue[bytes] = SimpleQueue()
+    groups: SimpleQueue[bytes] = SimpleQueue()
     # What comes in is always read: if the parent and a worker both wrote more than a pipe holds, both would wait.
-    Thread(target=_read, args=(pipe, frames), daemon=True).start()
-    while group := _next_group(frames):
-        asked = [_asked(frame, common, attached) for frame in group]
+    Thread(target=_read, args=(pipe, groups), daemon=True).start()
+    while group := groups.get():
+        asked = [_asked(frame, common, attached) for frame in apart(group)]
         if len(asked) > 1:
             expect([(one.content, context) for _, one, context in asked if isinstance(one, Message)])
         for one in asked:
@@ -69,22 +78,14 @@ def work(pipe: Connection, settings: str) -> None:
         expect_nobody()
 
 
-def _next_group(frames: SimpleQueue[bytes]) -> list[bytes]:
-    """The next requests that belong together; none at the end."""
-    first = frames.get()
-    count = head_of(first)["together"] if first else 0
-    group = [first, *(frames.get() for _ in range(count - 1))]
-    return group if all(group) else []
-
-
-def _read(pipe: Connection, frames: SimpleQueue[bytes]) -> None:
-    """Pass on what comes in; an empty frame is the end."""
+def _read(pipe: Connection, groups: SimpleQueue[bytes]) -> None:
+    """Pass on what comes in: frames of requests that belong together, none at the end."""
     try:
-        while frame := pipe.recv_bytes():
-            frames.put(frame)
+        while group := pipe.recv_bytes():
+            groups.put(group)
     except (EOFError, OSError):
         pass
-    frames.put(b"")
+    groups.put(b"")
 
 
 def _asked(
@@ -102,7 +103,7 @@ def _asked(
     try:
         if attached.buffer(head["up"])[0] == WITHDRAWN:
             raise TimeoutError("withdrawn before it was begun")
-        data = {path: attached.buffer(name)[:length] for path, (name, length) in head["down"].items()}
+        data = [attached.buffer(name)[:length] for name, length in head["down"]]
         request = Message(
             content=attach(light, data), dst_node_id=head["node"], message_type=head["type"], group_id=head["group"]
         )
@@ -111,25 +112,25 @@ def _asked(
     return head, request, context
 
 
-def _placed(content: RecordDict, room: ReplyRoom) -> tuple[bytes, dict[str, tuple[int, int]]]:
+def _placed(content: RecordDict, room: ReplyRoom) -> tuple[bytes, list[tuple[int, int]]]:
     """A reply without its arrays' data, and where in its room those are; if they do not fit, all in one."""
     light, arrays = detach(content)
-    places = {}
-    for path, array in arrays.items():
+    places = []
+    for array in arrays:
         start, length = room.start_of(array.data), len(array.data)
         if start is None:
             start, place = room.used, room.take(length)
             if place is None:
-                return _whole(arrays, content), {}
+                return _whole(arrays, content), []
             place[:] = array.data
-        places[path] = (start, start + length)
+        places.append((start, start + length))
     return light, places
 
 
-def _whole(arrays: Mapping[str, Array], content: RecordDict) -> bytes:
-    for array in arrays.values():
+def _whole(arrays: Sequence[Array], content: RecordDict) -> bytes:
+    for array in arrays:
         array.data = bytes(array.data)  # which protobuf wants
-    return to_bytes(content)
+    return whole(content)
 
 
 def _answer(

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from flotilla.flwr_compat.bundle import BundleError, build_bundle
 from flotilla.flwr_compat.control import Control
 from flotilla.flwr_compat.identity import assume_identity
-from flotilla.flwr_compat.messages import from_bytes, give_id, through_the_wire, to_bytes
+from flotilla.flwr_compat.messages import from_bytes, from_json, give_id, through_the_wire, to_bytes, to_json
+from flotilla.local.shared import attach, detach
 
 APP = """
 [project]
@@ -190,24 +191,63 @@ _VALUES = _SCALARS | st.sampled_from([st.integers(), st.floats(), st.booleans(),
 )
 
 
+def assert_alike(arrived: RecordDict, expected: RecordDict) -> None:
+    """Assert that two records are the same, to the types of their values."""
+    assert to_bytes(arrived) == to_bytes(expected)
+    assert list(arrived) == list(expected)
+    for ours, theirs in zip(arrived.values(), expected.values(), strict=True):
+        assert type(ours) is type(theirs)
+        assert [*map(type, ours.values())] == [*map(type, theirs.values())]
+
+
 @given(st.dictionaries(st.text(max_size=3), _VALUES, max_size=3), st.text(max_size=2))
 def test_what_arrives_is_what_protobuf_has(values: dict[str, Any], name: str) -> None:
     name = f"a{name}"
     sent = RecordDict({name: ConfigRecord(values), "b": MetricRecord({"m": [1, 2], "n": 0.5})})
+    said = to_json(sent)
     try:
         expected = from_bytes(to_bytes(sent))
     except (ValueError, TypeError) as error:
+        assert said is None
         with pytest.raises(type(error)):
             through_the_wire(sent)
         return
+    if said is not None:
+        assert_alike(from_json(said), expected)
     arrived = through_the_wire(sent)
-    assert to_bytes(arrived) == to_bytes(expected)
-    assert [type(one) for one in arrived.values()] == [type(one) for one in expected.values()]
-    assert list(map(type, arrived[name].values())) == list(map(type, expected[name].values()))
+    assert_alike(arrived, expected)
     for key, value in arrived[name].items():
         assert not isinstance(value, list) or value is not sent.config_records[name][key]  # nobody else's
     arrived.metric_records["b"]["m"] = 3
     assert sent.metric_records["b"]["m"] == [1, 2]
+
+
+def test_json_says_all_but_the_data_of_arrays() -> None:
+    said = ConfigRecord({"x": 1, "y": [0.1, -0.0], "z": "a", "t": True, "n": float("nan"), "i": float("inf")})
+    array = Array(np.arange(6, dtype="f4").reshape(2, 3))
+    content = RecordDict({"arrays": ArrayRecord({"b": array}), "said": said, "measured": MetricRecord({"m": [1, 2]})})
+    sent = to_json(content)
+    assert sent is not None
+    arrived = from_json(sent)
+    hollow = Array(array.dtype, array.shape, array.stype, b"")
+    assert_alike(arrived, RecordDict({**content, "arrays": ArrayRecord({"b": hollow})}))
+    arrived.config_records["said"]["another"] = 2  # a record as any
+    with pytest.raises(TypeError):
+        arrived.config_records["said"]["wrong"] = None  # type: ignore[assignment]
+
+
+class _Own(ConfigRecord):
+    """A record of somebody's own."""
+
+
+@pytest.mark.parametrize(
+    "record", [ConfigRecord({"b": b"x"}), ConfigRecord({"ä": 1}), ConfigRecord({"l": []}), _Own({"a": 1})], ids=str
+)
+def test_what_json_might_say_otherwise_is_left_to_protobuf(record: ConfigRecord) -> None:
+    content = RecordDict({"said": record, "fields": ConfigRecord({"a": 1})})
+    assert to_json(content) is None
+    light, _ = detach(content)
+    assert_alike(attach(light, []), from_bytes(to_bytes(content)))
 
 
 @pytest.mark.parametrize("change", [{"data": 3}, {"data": [1, 2]}, {"dtype": 5}, {"shape": ("x",)}])

@@ -120,7 +120,7 @@ def test_states_larger_than_a_pipe_do_not_block() -> None:
         assert all(len(grid._states[address_of(i)]) >= len(blob) for i in range(4))
 
 
-def answer_with(*sizes: int, room: int) -> tuple[RecordDict, dict[str, tuple[int, int]], ReplyRoom]:
+def answer_with(*sizes: int, room: int) -> tuple[RecordDict, list[tuple[int, int]], ReplyRoom]:
     """What arrives of a reply that has arrays of its own, and one that lies in the room already."""
     kept = ReplyRoom(memoryview(bytearray(room)))
     with replies_in(kept):
@@ -128,7 +128,7 @@ def answer_with(*sizes: int, room: int) -> tuple[RecordDict, dict[str, tuple[int
     record = ArrayRecord({f"{i}": Array(np.full(size, i, np.uint8)) for i, size in enumerate(sizes)})
     record["written"] = written
     light, places = workers._placed(RecordDict({"arrays": record, "said": ConfigRecord({"n": 1})}), kept)
-    data = {path: kept._buffer[start:end] for path, (start, end) in places.items()}
+    data = [kept._buffer[start:end] for start, end in places]
     return attach(light, data), places, kept
 
 
@@ -143,7 +143,7 @@ def test_a_reply_that_does_not_fit_arrives_all_the_same(room: int) -> None:
     assert said["n"] == 1
     assert len(places) == (3 if room == 1000 else 0)
     if places:
-        starts = sorted(places.values())
+        starts = sorted(places)
         assert starts[0][0] == 0
         assert all(end == start for (_, end), (start, _) in pairwise(starts))
         assert starts[-1][1] == kept.used

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from math import prod
 from time import perf_counter
 
@@ -20,13 +19,12 @@ from torch import Tensor
 
 from client_app.flat_sgd import FlatSGD
 from client_app.training import Trained
-from data import Augmentation, Split, batches
+from data import Augmentation, Split, batches, grouped
 from models.fused.layers import one_hot
 from models.fused.network import FusedNetwork
 from protocol import Optimiser, Work
 
 Networks = Callable[[int], FusedNetwork]  # one network of so many clients, in one memory
-_AT_ONCE = 1 << 20  # numbers of the inputs that are picked at once
 _UNSEEN = 1 << 17  # numbers that steps came to, of a client, before they are looked at
 
 
@@ -199,21 +197,14 @@ def _gradients(network: FusedNetwork, some: Sequence[_Client]) -> tuple[Tensor, 
 def _batches(
     network: FusedNetwork, learner: Learner, work: Work, augmentation: Augmentation | None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Inputs [..., B], one-hot labels [classes, B] and labels [B] of every step.
-
-    Without augmentation the examples of many steps are picked at once: picking costs as much for a few as for many.
-    """
+    """Inputs [..., B], one-hot labels [classes, B] and labels [B] of every step."""
     labels, held, draws = learner.examples.labels, learner.examples.held, learner.draws
     steps = batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps)
-    largest = max(1, min(work.batch_size, len(labels)))
-    at_once = 1 if augmentation is not None else max(1, _AT_ONCE // prod(network.input_shape) // largest)
-    while group := list(islice(steps, at_once)):
-        every = torch.cat(group)
+    for every, sizes in grouped(steps, prod(network.input_shape), singly=augmentation is not None):
         x = held.index_select(0, every)
         inputs = (x if augmentation is None else augmentation(x, draws)).movedim(0, -1)
         picked = labels.index_select(0, every)
         wanted = one_hot(picked, network.classes, network.coordinates.weights)
-        sizes = [rows.numel() for rows in group]
         yield from zip(*(one.split_with_sizes(sizes, -1) for one in (inputs, wanted, picked)), strict=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import prod
 from time import perf_counter
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from client_app.stepped_layers import stepped_layers
-from data import Augmentation, Split, batches
+from data import Augmentation, Split, batches, grouped
 from models.adapters.own import own_tensors
 from models.losses import CLASSIFICATION, loss_of, right
 from models.variants.base_nets import independent
@@ -86,31 +87,32 @@ def train(
         sgd.zero_grad()
     stepping = stepped_layers(module, optimiser.learning_rate) if in_layers else nullcontext()
     with stepping as layers:
-        for index in batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps):
-            rows = index.to(device)
+        steps_to_do = batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps)
+        for rows, sizes in grouped(steps_to_do, prod(inputs.shape[1:]), singly=augmentation is not None):
+            there = rows.to(device)
             # What is stored is on the CPU, and rows that come back from the device would wait for it.
-            x = inputs.index_select(0, rows if isinstance(inputs, torch.Tensor) else index)
-            y = labels.index_select(0, rows)
+            picked = inputs.index_select(0, there if isinstance(inputs, torch.Tensor) else rows)
             if augmentation is not None:
-                x = augmentation(x, draws)
-            x = x.contiguous(memory_format=memory_format)
-            began = perf_counter()
-            if layers is not None:
-                layers.begin()
-            with precision:
-                loss, logits = objective(x, y)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if adjust is not None:
-                adjust()
-            for sgd in optimisers:
-                sgd.step()
-                sgd.zero_grad()
-            loss_sum += loss.detach() * len(y)
-            correct += right(task, logits.detach(), y)
-            if work.measure.squared_loss:
-                squares += loss_of(task, logits.detach().float(), y, "none").square().sum()
-            computing += perf_counter() - began
-            steps, seen = steps + 1, seen + len(y)
+                picked = augmentation(picked, draws)
+            picked, wanted = picked.contiguous(memory_format=memory_format), labels.index_select(0, there)
+            for x, y in zip(*(one.split_with_sizes(sizes) for one in (picked, wanted)), strict=True):
+                began = perf_counter()
+                if layers is not None:
+                    layers.begin()
+                with precision:
+                    loss, logits = objective(x, y)
+                loss.backward()  # type: ignore[no-untyped-call]
+                if adjust is not None:
+                    adjust()
+                for sgd in optimisers:
+                    sgd.step()
+                    sgd.zero_grad()
+                loss_sum += loss.detach() * len(y)
+                correct += right(task, logits.detach(), y)
+                if work.measure.squared_loss:
+                    squares += loss_of(task, logits.detach().float(), y, "none").square().sum()
+                computing += perf_counter() - began
+                steps, seen = steps + 1, seen + len(y)
     square = squares.item() / max(1, seen) if work.measure.squared_loss else None
     return Trained(
         loss=loss_sum.item() / max(1, seen),

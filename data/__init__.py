@@ -7,7 +7,7 @@ settings' seed.
 
 from data.agreed import agreed
 from data.augment import AUGMENTATIONS, Augmentation, augment
-from data.batches import batches
+from data.batches import batches, grouped
 from data.data_error import DataError
 from data.examples import DataSet, Examples, Split, Task
 from data.files import Files
@@ -45,6 +45,7 @@ __all__ = [
     "batches",
     "evaluated_on",
     "facts_from",
+    "grouped",
     "input_facts",
     "inspect",
     "is_local",

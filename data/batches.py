@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from models.errors import SettingError
+
+_AT_ONCE = 1 << 20  # numbers of the inputs that are picked at once
 
 
 def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int, steps: int = 0) -> Iterator[Tensor]:
@@ -39,3 +41,24 @@ def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int
         for start, end in list(zip(starts, ends, strict=False))[:left]:
             yield order[start:end]
         left -= len(starts)
+
+
+def grouped(steps: Iterable[Tensor], numbers: int, *, singly: bool = False) -> Iterator[tuple[Tensor, list[int]]]:
+    """Yield the rows of some batches in a row, int64, and how many are of each.
+
+    Picking examples costs as much for a few as for many.
+
+    Args:
+        steps: the rows of each batch.
+        numbers: of an example's inputs, which bound how many are together.
+        singly: each batch by itself, where what happens to it draws from the generator of the next one's rows.
+    """
+    together, examples = list[Tensor](), 0
+    for rows in steps:
+        together.append(rows)
+        examples += rows.numel()
+        if singly or examples * numbers >= _AT_ONCE:
+            yield torch.cat(together), [one.numel() for one in together]
+            together, examples = [], 0
+    if together:
+        yield torch.cat(together), [one.numel() for one in together]

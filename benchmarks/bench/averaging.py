@@ -8,7 +8,8 @@ Everything with one thread, as a run folds: simulated clients have the other cor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from benchmarks.bench.shapes import RESNET_18, Fleet, fleet
 from benchmarks.clock import seconds
 from benchmarks.document import Say
 from models.algebra.average import PartialAverage
-from models.algebra.submodel import flatten
+from models.algebra.submodel import Submodel, flatten
 from models.networks.build import layout
 from models.networks.spec import NetworkSpec
 
@@ -59,7 +60,10 @@ def _rows(say: Say, spec: NetworkSpec, clients: int, turns: int, stream: int) ->
 
     say("averaging: in turns with a bandwidth measurement")
     pairs = [(seconds(prefixes), bandwidth.seconds_for(moved)) for _ in range(turns)]
-    rows = [_row(f"{case} / memory bandwidth", pairs, limit=limit, note=stated)]
+    rows = [
+        _row(f"{case} / memory bandwidth", pairs, limit=limit, note=stated),
+        *_phases(say, spec, leading, bandwidth, turns),
+    ]
     say("averaging: rolling windows in turns with leading ones")
     pairs = [(seconds(windows), seconds(prefixes)) for _ in range(turns)]
     rows.append(_row("rolling windows that wrap / leading windows", pairs, limit=2.0))
@@ -74,6 +78,35 @@ def _rows(say: Say, spec: NetworkSpec, clients: int, turns: int, stream: int) ->
     pairs = [(seconds(gather), bandwidth.seconds_for(8 * uploads)) for _ in range(turns)]
     rows.append(_row(f"gather of {clients} parts / memory bandwidth", pairs, note="reported only"))
     return rows
+
+
+def _phases(say: Say, spec: NetworkSpec, case: Fleet, bandwidth: _Bandwidth, turns: int) -> list[Row]:
+    """What the phases of a round take, each against the bytes that the floor counts for it."""
+    say("averaging: its phases in turns with the bandwidth")
+    average, whole = PartialAverage(layout(spec)), layout(spec).parameters
+    state = {name: tensor.clone() for name, tensor in case.state.items()}
+    replies = list(zip(case.parts, case.differences, strict=True))
+    kinds = [[one for one in replies if (one[0].numel == whole) is full] for full in (True, False)]
+    names = [f"its {len(kinds[0])} full replies, looked through and added"]
+    names += [f"its {len(kinds[1])} smaller replies", "its end: sums to their places, division, the new state"]
+    counted = [12 * sum(part.numel for part, _ in some) for some in kinds] + [16 * whole]
+
+    def add(some: Sequence[tuple[Submodel, Tensor]]) -> None:
+        for part, difference in some:
+            average.add(part, difference)
+
+    def end() -> None:
+        average.finish(state, out=state)
+
+    pairs = list[list[tuple[float, float]]]()
+    for _ in range(turns + 1):  # the first finds the places
+        average.reset()
+        took = [seconds(partial(add, some)) for some in kinds] + [seconds(end)]
+        pairs.append([(one, bandwidth.seconds_for(moved)) for one, moved in zip(took, counted, strict=True)])
+    return [
+        _row(f"{name} / the bytes counted for that", list(found), note="reported only")
+        for name, found in zip(names, zip(*pairs[1:], strict=True), strict=True)
+    ]
 
 
 def _row(

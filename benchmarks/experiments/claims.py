@@ -6,7 +6,7 @@
   subject.
 - fedpaq: test loss against bytes sent up (Reisizadeh et al., AISTATS 2020), with error against bits of one difference.
 
-- eden: a ResNet whose differences cross in half a bit a coordinate (Vargaftik et al., ICML 2022).
+- eden: a ResNet-18 whose differences cross in half a bit a coordinate (Vargaftik et al., ICML 2022).
 
 Tables and the plot go into docs/claims.md.
 """
@@ -105,8 +105,8 @@ EDEN: Keys = {
     "method": "fedavg",
     "tiers": "a:1",
     "model": "resnet",
-    "widths": "32, 64, 128, 256",
-    "blocks": "1, 1, 1, 1",
+    "widths": "64, 128, 256, 512",
+    "blocks": "2, 2, 2, 2",
     "fraction-train": 0.25,
     "num-server-rounds": 20,
     "evaluate-every": 5,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -18,6 +18,8 @@ _INTEGERS, _SIZES = 1 << 63, 1 << 31  # of protobuf's integers, from -2^63, and 
 _Record: TypeAlias = ArrayRecord | ConfigRecord | MetricRecord
 _OF_VALUES: dict[str, type[ConfigRecord | MetricRecord]] = {"config": ConfigRecord, "metrics": MetricRecord}
 _OF_ARRAYS = "arrays"
+_NUMBERS = frozenset({int, float})
+_SCALARS = _NUMBERS | {bool, str, bytes}
 
 
 def to_bytes(content: RecordDict) -> bytes:
@@ -50,8 +52,8 @@ def to_json(content: RecordDict) -> bytes | None:
         else:
             return None
     try:
-        return json.dumps(said, separators=(",", ":")).encode()
-    except TypeError:  # bytes
+        return json.dumps(said, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError):  # bytes; infinity, and NaN, of which JSON knows only one
         return None
 
 
@@ -112,7 +114,7 @@ def _kind_of(record: _Record) -> str | None:
 
 
 def _filled(kind: type[ConfigRecord | MetricRecord], values: dict[str, Any]) -> ConfigRecord | MetricRecord:
-    """A record of values that one of its kind has had: flwr takes 2 µs to check each, and has no other public way."""
+    """A record of values that one of its kind may have: flwr takes 2 µs to check each, and there is no way around."""
     record = kind()
     vars(record)["_data"].update(values)
     return record
@@ -129,20 +131,25 @@ def _is_described(array: Array) -> bool:
     return words and all(type(size) is int and 0 <= size < _SIZES for size in array.shape)
 
 
-def _holds_values(record: Mapping[str, object]) -> bool:
-    """Whether protobuf holds all that a record says as it is."""
-    return all(key.isascii() and _is_value(value) for key, value in record.items())
+def _holds_values(record: _Record) -> bool:
+    """Whether protobuf holds all that a record says as it is; its lists may have been changed since it took them."""
+    scalars = _NUMBERS if type(record) is MetricRecord else _SCALARS
+    return all(key.isascii() and _is_value(value, scalars) for key, value in record.items())
 
 
-def _is_value(value: object) -> bool:
+def _is_value(value: object, scalars: Collection[type]) -> bool:
     """Whether protobuf holds a record's value as it is."""
     if type(value) is list:  # of one kind; an empty one has none
-        return len({type(one) for one in value}) == 1 and type(value[0]) is not list and all(map(_is_value, value))
-    if type(value) is int:
+        return len({type(one) for one in value}) == 1 and all(_is_scalar(one, scalars) for one in value)
+    return _is_scalar(value, scalars)
+
+
+def _is_scalar(value: object, scalars: Collection[type]) -> bool:
+    if type(value) not in scalars:
+        return False
+    if isinstance(value, int):
         return -_INTEGERS <= value < _INTEGERS
-    if type(value) is str:
-        return value.isascii()
-    return type(value) in (bool, float, bytes)
+    return not isinstance(value, str) or value.isascii()
 
 
 def _by_protobuf(content: RecordDict) -> RecordDict:

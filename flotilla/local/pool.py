@@ -196,15 +196,20 @@ class PoolGrid(EngineGrid):
 
     def _hand_out(self, group: Sequence[Message], worker: _Worker) -> None:
         """Give a group of requests to a worker, all at once: each time it wakes takes longer than what it reads."""
-        frames = list[bytes]()
-        for number, request in enumerate(group):
-            task, frame = self._begun(request, together=0 if number else len(group), ends=request is group[-1])
-            worker.tasks.append(task)
-            frames.append(frame)
+        begun = list[tuple[_Task, list[bytes]]]()
+        try:
+            for number, request in enumerate(group):
+                begun.append(self._begun(request, together=0 if number else len(group), ends=request is group[-1]))
+        except Exception:  # nobody has been asked anything
+            for task, _ in begun:
+                self._release(task)
+                self._slots.give(task.up)
+            raise
+        worker.tasks += [task for task, _ in begun]
         with suppress(OSError):  # it died while it had nothing to do; `_receive` finds the pipe closed and buries it
-            worker.pipe.send_bytes(joined(frames))
+            worker.pipe.send_bytes(joined([frame for _, frame in begun]))
 
-    def _begun(self, request: Message, *, together: int, ends: bool) -> tuple[_Task, bytes]:
+    def _begun(self, request: Message, *, together: int, ends: bool) -> tuple[_Task, list[bytes]]:
         """What is remembered of a request that is handed out, and its frame.
 
         Args:

@@ -45,7 +45,7 @@ def attach(light: bytes, data: Sequence[memoryview]) -> RecordDict:
 
     Args:
         light: what `detach` or `whole` made.
-        data: of its arrays, in their order; they are looked at where they are. None where `light` has them.
+        data: of its arrays, in their order; they are looked at where they are. Empty where `light` has them.
     """
     content = from_json(light[1:]) if light[:1] == _JSON else from_bytes(light[1:])
     if data:

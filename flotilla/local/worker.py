@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,30 +25,30 @@ from protocol.reply_room import ReplyRoom, replies_in
 WANTED, WITHDRAWN = 0, 1
 
 
-def framed(head: bytes, state: bytes, light: bytes) -> bytes:
-    """What goes through a pipe: lengths, a head in JSON, a client's state, a record without its arrays' data."""
-    return b"".join((len(head).to_bytes(4, "little"), len(state).to_bytes(4, "little"), head, state, light))
+def framed(head: bytes, state: bytes, light: bytes) -> list[bytes]:
+    """A message in pieces: lengths, a head in JSON, a client's state, a record without its arrays' data."""
+    return [len(head).to_bytes(8, "little"), len(state).to_bytes(8, "little"), head, state, light]
 
 
-def unframed(frame: bytes) -> tuple[dict[str, Any], bytes, bytes]:
-    """Take apart what `framed` put together."""
-    head, state = int.from_bytes(frame[:4], "little"), int.from_bytes(frame[4:8], "little")
-    return json.loads(frame[8 : 8 + head]), frame[8 + head : 8 + head + state], frame[8 + head + state :]
+def unframed(frame: bytes | memoryview) -> tuple[dict[str, Any], bytes, bytes]:
+    """Take apart what `framed` has put together."""
+    view = memoryview(frame)
+    head, state = 16 + int.from_bytes(view[:8], "little"), int.from_bytes(view[8:16], "little")
+    return json.loads(bytes(view[16:head])), bytes(view[head : head + state]), bytes(view[head + state :])
 
 
-def joined(frames: Sequence[bytes]) -> bytes:
-    """Frames as one, each behind its length."""
-    return b"".join(part for frame in frames for part in (len(frame).to_bytes(8, "little"), frame))
+def joined(frames: Sequence[Sequence[bytes]]) -> bytes:
+    """What goes through a pipe to a worker: frames, each behind its length."""
+    return b"".join(piece for frame in frames for piece in (sum(map(len, frame)).to_bytes(8, "little"), *frame))
 
 
-def apart(frames: bytes) -> list[bytes]:
-    """Take apart what `joined` put together."""
-    found, at = list[bytes](), 0
-    while at < len(frames):
-        end = at + 8 + int.from_bytes(frames[at : at + 8], "little")
-        found.append(frames[at + 8 : end])
+def apart(frames: bytes) -> Iterator[memoryview]:
+    """Take apart what `joined` put together; nothing is copied."""
+    view, at = memoryview(frames), 0
+    while at < len(view):
+        end = at + 8 + int.from_bytes(view[at : at + 8], "little")
+        yield view[at + 8 : end]
         at = end
-    return found
 
 
 def work(pipe: Connection, settings: str) -> None:
@@ -89,7 +89,7 @@ def _read(pipe: Connection, groups: SimpleQueue[bytes]) -> None:
 
 
 def _asked(
-    frame: bytes, common: Mapping[str, Any], attached: Attached
+    frame: bytes | memoryview, common: Mapping[str, Any], attached: Attached
 ) -> tuple[dict[str, Any], Message | Exception, Context]:
     """What a frame says, the request in it, or why there is none, and of whom it asks."""
     head, state, light = unframed(frame)
@@ -146,6 +146,6 @@ def _answer(
             content = app(request, context).content
         answer, places = _placed(content, room)
     except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
-        return framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b"")
+        return b"".join(framed(json.dumps({"error": f"{type(error)}:<'{error}'>"}).encode(), b"", b""))
     new_state = to_bytes(context.state) if context.state else b""  # most devices keep nothing
-    return framed(json.dumps({"up": places, "length": room.used}).encode(), new_state, answer)
+    return b"".join(framed(json.dumps({"up": places, "length": room.used}).encode(), new_state, answer))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import batches
+from data import batches, grouped
 from models.errors import SettingError
 
 
@@ -33,6 +33,35 @@ def test_steps_are_the_first_batches_of_as_many_epochs_as_they_need(count: int, 
     taken, epochs = list(batches(count, size, _seeded(), 7, steps)), batches(count, size, _seeded(), steps)
     assert len(taken) == steps
     assert all(torch.equal(one, other) for one, other in zip(taken, epochs, strict=False))
+
+
+@given(
+    count=st.integers(0, 60),
+    size=st.integers(1, 20),
+    epochs=st.integers(0, 3),
+    numbers=st.integers(1, 2**20),
+    singly=st.booleans(),
+)
+def test_groups_are_the_same_batches(count: int, size: int, epochs: int, numbers: int, singly: bool) -> None:
+    alone = list(batches(count, size, _seeded(), epochs))
+    found = list(grouped(batches(count, size, _seeded(), epochs), numbers, singly=singly))
+    together = [rows for every, sizes in found for rows in every.split_with_sizes(sizes)]
+    assert len(together) == len(alone)
+    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
+    largest = max(map(len, alone), default=0)
+    for every, sizes in found:
+        assert singly <= (len(sizes) == 1)
+        assert (len(every) - largest) * numbers < 2**20
+
+
+def test_rows_are_drawn_no_earlier_than_they_are_asked_for() -> None:
+    draws = _seeded()
+    first = next(grouped(batches(4, 4, draws, 2), 1, singly=True))
+    between = torch.rand(1, generator=draws)
+    assert first[1] == [4]
+    expected = _seeded()
+    torch.randperm(4, generator=expected)
+    assert torch.equal(between, torch.rand(1, generator=expected))
 
 
 def test_steps_without_examples() -> None:

@@ -14,7 +14,7 @@ from benchmarks.experiments.lies import times
 from models.errors import SettingError
 from server_app.folder import checkpoint
 from server_app.loss_watch import LossExploded
-from tests.support import Player, failed, run_of, trains, without
+from tests.support import Player, failed, trains, without
 from tests.support import play as play_in
 
 VICTIM = 2
@@ -101,5 +101,5 @@ def test_another_runs_checkpoint_is_refused_by_name(play: Player) -> None:
         if "000002" in file.name:
             shutil.copy(file, mine.path / "checkpoints" / file.name)
     with pytest.raises(SettingError, match=f"round-000002.json is of run {ids[1]}"):
-        run_of(Path(), resume=str(mine.path), num_server_rounds=2, **TWO)
+        play_in(mine.path, resume=str(mine.path), num_server_rounds=2, **TWO)
     assert checkpoint.newest(mine.path / "checkpoints", run=ids[0]).round_number == 1  # type: ignore[union-attr]

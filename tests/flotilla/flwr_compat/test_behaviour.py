@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -223,7 +225,7 @@ def test_what_arrives_is_what_protobuf_has(values: dict[str, Any], name: str) ->
 
 
 def test_json_says_all_but_the_data_of_arrays() -> None:
-    said = ConfigRecord({"x": 1, "y": [0.1, -0.0], "z": "a", "t": True, "n": float("nan"), "i": float("inf")})
+    said = ConfigRecord({"x": 1, "y": [0.1, -0.0], "z": "a", "t": True, "n": [False, True]})
     array = Array(np.arange(6, dtype="f4").reshape(2, 3))
     content = RecordDict({"arrays": ArrayRecord({"b": array}), "said": said, "measured": MetricRecord({"m": [1, 2]})})
     sent = to_json(content)
@@ -241,13 +243,39 @@ class _Own(ConfigRecord):
 
 
 @pytest.mark.parametrize(
-    "record", [ConfigRecord({"b": b"x"}), ConfigRecord({"ä": 1}), ConfigRecord({"l": []}), _Own({"a": 1})], ids=str
+    "record",
+    [
+        ConfigRecord({"b": b"x"}),
+        ConfigRecord({"ä": 1}),
+        ConfigRecord({"l": []}),
+        MetricRecord({"n": inf - inf}),
+        MetricRecord({"i": [0.5, -inf]}),
+        _Own({"a": 1}),
+    ],
+    ids=str,
 )
-def test_what_json_might_say_otherwise_is_left_to_protobuf(record: ConfigRecord) -> None:
+def test_what_json_might_say_otherwise_is_left_to_protobuf(record: ConfigRecord | MetricRecord) -> None:
     content = RecordDict({"said": record, "fields": ConfigRecord({"a": 1})})
     assert to_json(content) is None
     light, _ = detach(content)
     assert_alike(attach(light, []), from_bytes(to_bytes(content)))
+
+
+@pytest.mark.parametrize("value", ["x", b"x", True, 1.5, None, [1]])
+def test_lists_that_were_changed_in_place_arrive_as_by_protobuf_or_not_at_all(value: Any) -> None:
+    record = MetricRecord({"m": [1, 2]})
+    record["m"][1] = value  # type: ignore[index]
+    content = RecordDict({"said": record})
+
+    def arrived(way: Callable[[], RecordDict]) -> object:
+        try:
+            return [(type(one), one) for one in way()["said"]["m"]]  # type: ignore[union-attr]
+        except (TypeError, ValueError):
+            return "not at all"
+
+    expected = arrived(lambda: from_bytes(to_bytes(content)))
+    assert to_json(content) is None
+    assert arrived(lambda: through_the_wire(content)) == expected
 
 
 @pytest.mark.parametrize("change", [{"data": 3}, {"data": [1, 2]}, {"dtype": 5}, {"shape": ("x",)}])

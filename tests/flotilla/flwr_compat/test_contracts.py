@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, MetricRecord
 
 from flotilla.flwr_compat import app_process
 from tests.flotilla.flwr_compat.borrowed import private_imports
@@ -310,3 +311,14 @@ def test_a_client_app_says_which_mods_it_has() -> None:
 
     assert ClientApp(mods=[message_size_mod])._mods == [message_size_mod]
     assert ClientApp()._mods == []
+
+
+@pytest.mark.parametrize("kind", [ConfigRecord, MetricRecord])
+def test_a_record_has_its_values_in_one_dictionary(kind: type[ConfigRecord | MetricRecord]) -> None:
+    """Which is written to where they have been checked; what is set afterwards is checked as ever."""
+    assert vars(kind({"a": 1}))["_data"] == {"a": 1}
+    record = kind()
+    vars(record)["_data"].update({"a": 1})
+    assert record == kind({"a": 1})
+    with pytest.raises(TypeError):
+        record["b"] = None  # type: ignore[assignment]

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
 
 from client_app.app import app
 from flotilla.flwr_compat.messages import to_bytes
@@ -188,3 +190,50 @@ def test_a_difference_is_computed_in_the_room_of_its_reply(monkeypatch: pytest.M
         report = config.strategy().run_round(grid, 1)
     assert not report.rejected
     assert [room.start_of(one.data) for one in arrays] == [0]
+
+
+def test_requests_go_as_json_and_arrive_as_they_were() -> None:
+    """What is sent most must not fall back to protobuf unnoticed."""
+    config = configured(num_clients=2)
+    sent = list[bytes]()
+    with PoolGrid(config.flat, 2, processes=1) as grid:
+        pipe = grid._workers[0].pipe
+        send = pipe.send_bytes
+
+        class Pipe:
+            def send_bytes(self, data: bytes) -> None:
+                sent.append(data)
+                send(data)
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(pipe, name)
+
+        strategy = config.strategy()
+        for tensor in strategy.state.values():
+            tensor.copy_(torch.linspace(-0.1, 0.1, tensor.numel()).view_as(tensor))
+        grid._workers[0].pipe = Pipe()  # type: ignore[assignment]
+        assert not strategy.run_round(grid, 1).rejected
+        grid._workers[0].pipe = pipe
+    frames = [workers.unframed(frame) for group in sent for frame in workers.apart(group)]
+    trained = [(head, light) for head, _, light in frames if head["type"] == "train.part"]
+    assert len(trained) == 2
+    assert all(light.startswith(b"j[") and head["down"] for head, light in trained)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9)), max_size=4))
+def test_frames_come_apart_as_they_were_joined(pairs: list[tuple[bytes, bytes]]) -> None:
+    together = workers.joined([workers.framed(b'{"n": 1}', state, light) for state, light in pairs])
+    assert [workers.unframed(frame) for frame in workers.apart(together)] == [({"n": 1}, *pair) for pair in pairs]
+
+
+def test_a_request_that_cannot_be_sent_leaves_nothing_behind() -> None:
+    config = configured(num_clients=2)
+    with PoolGrid(config.flat, 2, processes=1) as grid:
+        unsayable = hello(1)
+        unsayable.content["wrong"] = ConfigRecord({"a": "\ud800"})
+        with pytest.raises(UnicodeEncodeError):
+            grid._hand_out([hello(0), unsayable], grid._workers[0])
+        assert not grid._workers[0].tasks
+        assert not grid._down
+        (reply,) = grid.send_and_receive([hello(1)])
+        assert not reply.has_error()

@@ -34,7 +34,7 @@ def from_bytes(data: bytes) -> RecordDict:
 
 
 def to_json(content: RecordDict) -> bytes | None:
-    """Serialise all but the data of arrays, in a fifth of the time that `to_bytes` takes.
+    """Serialise all but the data of arrays, in a quarter of the time that `to_bytes` takes.
 
     Returns:
         None where something might arrive otherwise than by protobuf, or not at all.

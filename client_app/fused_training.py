@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from time import perf_counter
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from client_app.flat_sgd import FlatSGD
 from client_app.training import Trained
-from data import Augmentation, Split, batches, grouped
+from data import Augmentation, Split, batches, most_together
 from models.fused.layers import one_hot
 from models.fused.network import FusedNetwork
 from protocol import Optimiser, Work
@@ -200,7 +201,9 @@ def _batches(
     """Inputs [..., B], one-hot labels [classes, B] and labels [B] of every step."""
     labels, held, draws = learner.examples.labels, learner.examples.held, learner.draws
     steps = batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps)
-    for every, sizes in grouped(steps, prod(network.input_shape), singly=augmentation is not None):
+    many = 1 if augmentation is not None else most_together(work.batch_size, len(labels), prod(network.input_shape))
+    while group := list(islice(steps, many)):
+        every, sizes = torch.cat(group), [rows.numel() for rows in group]
         x = held.index_select(0, every)
         inputs = (x if augmentation is None else augmentation(x, draws)).movedim(0, -1)
         picked = labels.index_select(0, every)

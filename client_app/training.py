@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from time import perf_counter
 
@@ -14,7 +15,7 @@ from torch import nn
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from client_app.stepped_layers import stepped_layers
-from data import Augmentation, Split, batches, grouped
+from data import Augmentation, Split, batches, most_together
 from models.adapters.own import own_tensors
 from models.losses import CLASSIFICATION, loss_of, right
 from models.variants.base_nets import independent
@@ -88,7 +89,9 @@ def train(
     stepping = stepped_layers(module, optimiser.learning_rate) if in_layers else nullcontext()
     with stepping as layers:
         steps_to_do = batches(len(labels), work.batch_size, draws, work.local_epochs, work.local_steps)
-        for rows, sizes in grouped(steps_to_do, prod(inputs.shape[1:]), singly=augmentation is not None):
+        many = 1 if augmentation is not None else most_together(work.batch_size, len(labels), prod(inputs.shape[1:]))
+        while group := list(islice(steps_to_do, many)):
+            rows, sizes = torch.cat(group), [one.numel() for one in group]
             there = rows.to(device)
             # What is stored is on the CPU, and rows that come back from the device would wait for it.
             picked = inputs.index_select(0, there if isinstance(inputs, torch.Tensor) else rows)

@@ -7,7 +7,7 @@ settings' seed.
 
 from data.agreed import agreed
 from data.augment import AUGMENTATIONS, Augmentation, augment
-from data.batches import batches, grouped
+from data.batches import batches, most_together
 from data.data_error import DataError
 from data.examples import DataSet, Examples, Split, Task
 from data.files import Files
@@ -45,12 +45,12 @@ __all__ = [
     "batches",
     "evaluated_on",
     "facts_from",
-    "grouped",
     "input_facts",
     "inspect",
     "is_local",
     "labels_of",
     "load",
+    "most_together",
     "node_data",
     "partition",
     "shards",

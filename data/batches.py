@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -43,22 +43,14 @@ def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int
         left -= len(starts)
 
 
-def grouped(steps: Iterable[Tensor], numbers: int, *, singly: bool = False) -> Iterator[tuple[Tensor, list[int]]]:
-    """Yield the rows of some batches in a row, int64, and how many are of each.
+def most_together(batch_size: int, count: int, numbers: int) -> int:
+    """How many batches' examples are to be picked at once: picking costs as much for a few as for many.
 
-    Picking examples costs as much for a few as for many.
+    Not where what happens to a batch draws from the generator of the next one's rows.
 
     Args:
-        steps: the rows of each batch.
-        numbers: of an example's inputs, which bound how many are together.
-        singly: each batch by itself, where what happens to it draws from the generator of the next one's rows.
+        batch_size: of a batch.
+        count: number of examples.
+        numbers: of an example's inputs.
     """
-    together, examples = list[Tensor](), 0
-    for rows in steps:
-        together.append(rows)
-        examples += rows.numel()
-        if singly or examples * numbers >= _AT_ONCE:
-            yield torch.cat(together), [one.numel() for one in together]
-            together, examples = [], 0
-    if together:
-        yield torch.cat(together), [one.numel() for one in together]
+    return max(1, _AT_ONCE // max(1, numbers) // max(1, min(batch_size, count)))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import batches, grouped
+from data import batches, most_together
 from models.errors import SettingError
 
 
@@ -35,33 +35,12 @@ def test_steps_are_the_first_batches_of_as_many_epochs_as_they_need(count: int, 
     assert all(torch.equal(one, other) for one, other in zip(taken, epochs, strict=False))
 
 
-@given(
-    count=st.integers(0, 60),
-    size=st.integers(1, 20),
-    epochs=st.integers(0, 3),
-    numbers=st.integers(1, 2**20),
-    singly=st.booleans(),
-)
-def test_groups_are_the_same_batches(count: int, size: int, epochs: int, numbers: int, singly: bool) -> None:
-    alone = list(batches(count, size, _seeded(), epochs))
-    found = list(grouped(batches(count, size, _seeded(), epochs), numbers, singly=singly))
-    together = [rows for every, sizes in found for rows in every.split_with_sizes(sizes)]
-    assert len(together) == len(alone)
-    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
-    largest = max(map(len, alone), default=0)
-    for every, sizes in found:
-        assert singly <= (len(sizes) == 1)
-        assert (len(every) - largest) * numbers < 2**20
-
-
-def test_rows_are_drawn_no_earlier_than_they_are_asked_for() -> None:
-    draws = _seeded()
-    first = next(grouped(batches(4, 4, draws, 2), 1, singly=True))
-    between = torch.rand(1, generator=draws)
-    assert first[1] == [4]
-    expected = _seeded()
-    torch.randperm(4, generator=expected)
-    assert torch.equal(between, torch.rand(1, generator=expected))
+@given(size=st.integers(1, 10**6), count=st.integers(0, 10**6), numbers=st.integers(0, 10**7))
+def test_what_is_picked_at_once_is_bounded(size: int, count: int, numbers: int) -> None:
+    many, largest = most_together(size, count, numbers), min(size, count)
+    assert many >= 1
+    assert many == 1 or many * largest * numbers <= 2**20
+    assert (many + 1) * max(1, largest) * max(1, numbers) > 2**20
 
 
 def test_steps_without_examples() -> None:

@@ -46,7 +46,7 @@ def batches(count: int, batch_size: int, generator: torch.Generator, epochs: int
 def most_together(batch_size: int, count: int, numbers: int) -> int:
     """How many batches' examples are to be picked at once: picking costs as much for a few as for many.
 
-    Not where what happens to a batch draws from the generator of the next one's rows.
+    Where a batch is augmented it is one: what is done to it draws from the generator of the next one's rows.
 
     Args:
         batch_size: of a batch.

@@ -154,10 +154,10 @@ def _is_scalar(value: object, scalars: Collection[type]) -> bool:
 
 def _by_protobuf(content: RecordDict) -> RecordDict:
     """The bytes of arrays are copied once, where protobuf copies them half a dozen times."""
-    light = RecordDict(
-        {name: _without_bytes(one) if isinstance(one, ArrayRecord) else one for name, one in content.items()}
-    )
-    arrived = from_bytes(to_bytes(light))
+    arrays = (one for record in content.values() if isinstance(record, ArrayRecord) for one in record.values())
+    if wrong := [one.data for one in arrays if not isinstance(one.data, bytes)]:
+        raise TypeError(f"an array's data must be bytes, not {type(wrong[0]).__name__}")
+    arrived = from_bytes(to_bytes(hollow(content)))
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
             for key, array in arrived.array_records[name].items():
@@ -165,11 +165,16 @@ def _by_protobuf(content: RecordDict) -> RecordDict:
     return arrived
 
 
-def _without_bytes(record: ArrayRecord) -> ArrayRecord:
-    """What is said of arrays, without what is in them."""
-    if wrong := [array.data for array in record.values() if not isinstance(array.data, bytes)]:
-        raise TypeError(f"an array's data must be bytes, not {type(wrong[0]).__name__}")
-    return ArrayRecord({key: Array(one.dtype, one.shape, one.stype, b"") for key, one in record.items()})
+def hollow(content: RecordDict) -> RecordDict:
+    """What is said, without what is in arrays."""
+    light = RecordDict()
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            said = {key: Array(one.dtype, tuple(one.shape), one.stype, b"") for key, one in record.items()}
+            light[name] = ArrayRecord(said)
+        else:
+            light[name] = record
+    return light
 
 
 def give_id(message: Message, name: str) -> None:

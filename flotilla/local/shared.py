@@ -13,7 +13,7 @@ from multiprocessing.shared_memory import SharedMemory
 
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from flotilla.flwr_compat.messages import from_bytes, from_json, to_bytes, to_json
+from flotilla.flwr_compat.messages import from_bytes, from_json, hollow, to_bytes, to_json
 from flotilla.flwr_compat.views import noticed
 
 _KEPT = 32  # segments that a worker keeps open
@@ -32,7 +32,7 @@ def detach(content: RecordDict) -> tuple[bytes, list[Array]]:
     """Split a record into all but its arrays' data, and its arrays in their order."""
     arrays = [array for record in content.values() if isinstance(record, ArrayRecord) for array in record.values()]
     said = to_json(content)
-    return (_PROTOBUF + to_bytes(_hollow(content)) if said is None else _JSON + said), arrays
+    return (_PROTOBUF + to_bytes(hollow(content)) if said is None else _JSON + said), arrays
 
 
 def whole(content: RecordDict) -> bytes:
@@ -53,19 +53,6 @@ def attach(light: bytes, data: Sequence[memoryview]) -> RecordDict:
         for array, view in zip(arrays, data, strict=True):
             array.data = view  # type: ignore[assignment]  # any buffer reads like bytes
     return content
-
-
-def _hollow(content: RecordDict) -> RecordDict:
-    """A record without its arrays' data."""
-    light = RecordDict()
-    for key, record in content.items():
-        if isinstance(record, ArrayRecord):
-            hollow = light[key] = ArrayRecord()
-            for name, array in record.items():
-                hollow[name] = Array(array.dtype, tuple(array.shape), array.stype, b"")
-        else:
-            light[key] = record
-    return light
 
 
 class Slots:

@@ -192,10 +192,10 @@ def test_a_difference_is_computed_in_the_room_of_its_reply(monkeypatch: pytest.M
     assert [room.start_of(one.data) for one in arrays] == [0]
 
 
-def test_requests_go_as_json_and_arrive_as_they_were() -> None:
+def test_requests_and_replies_go_as_json() -> None:
     """What is sent most must not fall back to protobuf unnoticed."""
     config = configured(num_clients=2)
-    sent = list[bytes]()
+    sent, came = list[bytes](), list[bytes]()
     with PoolGrid(config.flat, 2, processes=1) as grid:
         pipe = grid._workers[0].pipe
         send = pipe.send_bytes
@@ -204,6 +204,10 @@ def test_requests_go_as_json_and_arrive_as_they_were() -> None:
             def send_bytes(self, data: bytes) -> None:
                 sent.append(data)
                 send(data)
+
+            def recv_bytes(self) -> bytes:
+                came.append(pipe.recv_bytes())
+                return came[-1]
 
             def __getattr__(self, name: str) -> object:
                 return getattr(pipe, name)
@@ -218,6 +222,9 @@ def test_requests_go_as_json_and_arrive_as_they_were() -> None:
     trained = [(head, light) for head, _, light in frames if head["type"] == "train.part"]
     assert len(trained) == 2
     assert all(light.startswith(b"j[") and head["down"] for head, light in trained)
+    replies = [(head, light) for head, _, light in map(workers.unframed, came) if head["up"]]
+    assert len(replies) == 2
+    assert all(light.startswith(b"j[") for _, light in replies)
 
 
 @given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9)), max_size=4))

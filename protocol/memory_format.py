@@ -15,7 +15,8 @@ from torch import nn
 
 from models.algebra.plans import Plan
 from models.networks.build import build_part, shape_of
-from models.networks.memory_order import MOST_CHANNELS, is_narrow
+from models.networks.builder import Conv2d
+from models.networks.memory_order import MOST_CHANNELS, is_narrow, skips_unsafely
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.recent import Recent
@@ -56,8 +57,12 @@ def channels_last(network: NetworkSpec, plan: Plan, work: Work) -> bool:
 
 
 def _begins_narrow(network: NetworkSpec, plan: Plan) -> bool:
-    """Whether the first convolutions are narrow, and none that follow wide ones are again: features turn once."""
+    """Whether the first convolutions are narrow, and none that follow wide ones are again: features turn once.
+
+    Nor may there be a convolution of somebody's own that is not to meet this order (`skips_unsafely`).
+    """
     with torch.device("meta"):  # its numbers are of no interest
         found = [one for one in build_part(network, plan).modules() if isinstance(one, nn.Conv2d)]
     back = any(one.in_channels > MOST_CHANNELS >= one.out_channels for one in found)
-    return bool(found) and is_narrow(found[0]) and not back
+    unsafe = any(skips_unsafely(one) for one in found if not isinstance(one, Conv2d))  # ours know what to do
+    return bool(found) and is_narrow(found[0]) and not back and not unsafe

@@ -11,7 +11,7 @@ from models.algebra.axes import Along, Axis, Kind
 from models.algebra.declarations import declare
 from models.algebra.plans import Plan, kept_units
 from models.algebra.rates import Rate, rate_of
-from models.networks.memory_order import is_narrow, turned
+from models.networks.memory_order import is_narrow, skips_unsafely, turned, without_stride
 from models.networks.spec import NetworkSpec
 from models.norms import layers as norm
 from models.norms.dual_norm import DualNorm
@@ -38,6 +38,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) → (N, out, H', W')."""
+        if skips_unsafely(self) and (found := without_stride(self, x)) is not None:
+            return found
         return super().forward(x if is_narrow(self) else turned(x))
 
 

@@ -12,10 +12,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Channels up to which a convolution is narrow. A constant, as whoever decides must not depend on a machine.
 MOST_CHANNELS = 128
+
+
+# Channels of oneDNN's blocks, with the widest vectors that it has.
+_BLOCK = 16
 
 
 def is_narrow(convolution: nn.Conv2d) -> bool:
@@ -37,6 +42,30 @@ def turned(x: Tensor) -> Tensor:
 def is_traced(x: Tensor) -> bool:
     """Whether somebody writes down what is done, to read ordinary layers; or computes elsewhere than on a CPU."""
     return type(x) is not Tensor or not x.is_cpu or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
+def skips_unsafely(convolution: nn.Conv2d) -> bool:
+    """Whether the gradient of a convolution's weights may be written past its memory, with channels innermost.
+
+    Of a 1x1 convolution with a stride and fewer channels than a block has, oneDNN copies the positions that are read
+    to where there is too little room: the process dies, or goes on with wrong numbers (3.12, as in PyTorch 2.13; seen
+    with AVX2 and fewer than 8 channels). https://github.com/uxlfoundation/oneDNN/issues/6035
+    """
+    one = convolution.kernel_size == (1, 1) and convolution.stride != (1, 1) and convolution.padding == (0, 0)
+    return one and convolution.groups == 1 and convolution.in_channels < _BLOCK
+
+
+def without_stride(convolution: nn.Conv2d, x: Tensor) -> Tensor | None:
+    """What a 1x1 convolution makes of x, by one without stride of the positions that are read; None of other orders.
+
+    Args:
+        convolution: one of which `skips_unsafely`.
+        x: features (N, C, H, W); of a single channel both orders may be the same.
+    """
+    if is_traced(x) or x.ndim != 4 or x.stride(1) != 1:
+        return None
+    down, right = convolution.stride
+    return F.conv2d(x[:, :, ::down, ::right], convolution.weight, convolution.bias)
 
 
 class PositionsInnermost(nn.Module):

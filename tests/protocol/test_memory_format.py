@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.adapters.adapter import Adapter
 from models.algebra.plans import Plan
@@ -119,6 +123,80 @@ def test_features_have_positions_innermost_from_the_first_wide_convolution_on(na
     after.clear()
     network(inputs)
     assert all(positions for _, positions in after)  # nobody asked for another order
+
+
+class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the convolutions of which gradients of weights are wanted: kernel, stride, channels, whether innermost."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[tuple[tuple[int, ...], tuple[int, ...], int, bool]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution_backward.default:
+            _, x, weight, _, stride = args[:5]
+            self.seen.append((tuple(weight.shape[2:]), tuple(stride), weight.shape[1], x.stride(1) == 1))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+@pytest.mark.parametrize("units", [1, 4, 8])
+def test_no_gradient_is_asked_for_that_onednn_writes_past_its_memory(name: str, units: int) -> None:
+    """A 1x1 convolution with a stride, of few channels that are innermost: on CPUs with AVX2 the process dies."""
+    widths = tuple(units << i for i in range(len(NETWORKS[name].widths)))
+    try:
+        spec = completed(NetworkSpec(name, (3, SIDE, SIDE), CLASSES, widths=widths))
+    except SettingError:
+        pytest.skip("no such network")
+    network = part_of(spec, Plan(), initial_state(spec, torch_generator(1, 0, "server", "initial state"))).train()
+    inputs = torch.randn(BATCH, 3, SIDE, SIDE, generator=torch_generator(1, 0, "server", "images"))
+    with _Convolutions() as convolutions:
+        _gradients(network, inputs.to(memory_format=torch.channels_last))
+    single = [one[1:] for one in convolutions.seen if one[0] == (1, 1)]
+    assert not [one for one in single if one[0] != (1, 1) and one[1] < 16 and one[2]]
+    if name.startswith("resnet") and units > 1:  # a single channel is not innermost
+        assert ((1, 1), (1, 1), units, True) in convolutions.seen  # the shortcut, of positions that were picked
+
+
+_ON_AVX2 = """
+import torch
+from tests.protocol.test_memory_format import gradients_of_a_part
+
+for units in (4, 8, 16):
+    usual, last = (gradients_of_a_part(units, order) for order in (torch.contiguous_format, torch.channels_last))
+    for own, other in zip(usual, last, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-4)
+"""
+
+
+def gradients_of_a_part(units: int, order: torch.memory_format) -> list[Tensor]:
+    """Of a ResNet's narrow part in float32, three times over, with images of 32x32."""
+    spec = completed(NetworkSpec("resnet", (3, 32, 32), CLASSES, widths=(units, 2 * units), blocks=(1, 1)))
+    network = part_of(spec, Plan(), initial_state(spec, torch_generator(1, 0, "server", "initial state"))).train()
+    inputs = torch.randn(10, 3, 32, 32, generator=torch_generator(1, 0, "server", "images"))
+    for _ in range(2):
+        _gradients(network, inputs.to(memory_format=order))
+    return _gradients(network, inputs.to(memory_format=order))
+
+
+def test_narrow_parts_train_on_a_cpu_with_avx2() -> None:
+    """As if this one had nothing better."""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_AVX2], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_convolution_of_ones_own_keeps_the_usual_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody picks positions for it."""
+    made = [nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 1, stride=2)]
+    monkeypatch.setattr(memory_format, "build_part", lambda spec, plan: nn.Sequential(*made))
+    monkeypatch.setattr(memory_format, "_known", Recent(8))
+    assert not channels_last(RESNET, Plan(), Work())
+    made[1] = nn.Conv2d(4, 8, 1)
+    monkeypatch.setattr(memory_format, "_known", Recent(8))
+    assert channels_last(RESNET, Plan(), Work())
 
 
 def _gradients(network: nn.Module, inputs: Tensor) -> list[Tensor]:

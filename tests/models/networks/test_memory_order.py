@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models.networks.builder import Conv2d
-from models.networks.memory_order import MOST_CHANNELS, PositionsInnermost, is_narrow, turned
+from models.networks.memory_order import (
+    MOST_CHANNELS,
+    PositionsInnermost,
+    is_narrow,
+    skips_unsafely,
+    turned,
+    without_stride,
+)
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -61,3 +70,34 @@ def test_who_writes_the_network_down_finds_a_convolution() -> None:
     x = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     graph = torch.export.export(layer, (x,)).graph
     assert [str(node.target) for node in graph.nodes if node.op == "call_function"] == ["aten.conv2d.default"]
+
+
+@pytest.mark.parametrize(("channels", "unsafe"), [(1, True), (3, True), (15, True), (16, False)])
+@pytest.mark.parametrize("stride", [2, 3, (1, 2)])
+def test_a_convolution_of_one_position_picks_what_it_reads(
+    channels: int, unsafe: bool, stride: int | tuple[int, int]
+) -> None:
+    layer = Conv2d(channels, 6, 1, stride=stride).double()
+    assert skips_unsafely(layer) is unsafe
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    x = torch.rand(2, channels, 7, 8, dtype=torch.float64)
+    last = x.to(memory_format=torch.channels_last)  # `contiguous` leaves a single channel as it is
+    found, usual = [], nn.functional.conv2d(x, layer.weight, layer.bias, stride)
+    for given in (x, last):
+        layer.zero_grad()
+        out = layer(given)
+        torch.testing.assert_close(out, usual)
+        (out**2).sum().backward()
+        assert layer.weight.grad is not None
+        found.append(layer.weight.grad.clone())
+    torch.testing.assert_close(*found)
+    assert without_stride(layer, last) is not None
+    assert without_stride(layer, x) is None
+
+
+@pytest.mark.parametrize(
+    "other", [{"stride": 1}, {"kernel_size": 3}, {"padding": 1}, {"groups": 2}], ids=lambda other: next(iter(other))
+)
+def test_other_convolutions_are_left_alone(other: dict[str, Any]) -> None:
+    assert not skips_unsafely(nn.Conv2d(4, 4, **{"kernel_size": 1, "stride": 2} | other))

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
+from logging import WARNING
 from math import prod
 from time import perf_counter
 
 import torch
+from flwr.common import log
 from torch import nn
 
+from client_app.hardware import has_bfloat16
 from client_app.objectives import LocalObjective
 from client_app.sgd import SGD
 from client_app.stepped_layers import stepped_layers
@@ -75,9 +79,11 @@ def train(
     module.train()
     # Each is clipped by itself.
     optimisers = [SGD([*net.parameters(), *own_tensors(net).values()], optimiser) for net in independent(module)]
-    precision: AbstractContextManager[object] = (
-        torch.autocast(device.type, dtype=torch.bfloat16) if work.mixed_precision else nullcontext()
-    )
+    precision: AbstractContextManager[object] = nullcontext()
+    if work.mixed_precision and has_bfloat16(device):
+        precision = torch.autocast(device.type, dtype=torch.bfloat16)
+    elif work.mixed_precision:
+        _say_without_bfloat16(device.type)
     # Kept on the device: reading a number there after every step would wait for it.
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.float64, device=device)
@@ -124,3 +130,8 @@ def train(
         seconds_computing=computing,
         loss_square=square,
     )
+
+
+@cache  # once a process
+def _say_without_bfloat16(device: str) -> None:
+    log(WARNING, "mixed-precision: this %s has no bfloat16 instructions and trains in float32, which is faster", device)

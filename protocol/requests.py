@@ -103,7 +103,7 @@ class Work:
     Attributes:
         local_epochs: passes over the client's training examples.
         batch_size: examples a step.
-        mixed_precision: forward and backward in bfloat16 where the device supports it.
+        mixed_precision: forward and backward in bfloat16 where the device has instructions for it; else in float32.
         threads: intra-op threads of a CPU client; part of the result, since float sums depend on it.
         device: "auto", "cpu" or "cuda".
         local_steps: optimiser steps a round in place of epochs, over and over the shuffled examples; 0 is off.

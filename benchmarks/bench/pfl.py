@@ -1,15 +1,17 @@
 """pfl-research's CIFAR-10 benchmark, against the same optimiser steps in a bare loop.
 
 1,000 clients of 50 images, 50 a round, one epoch, batches of 10, plain SGD, a CNN of 1,626,442 weights, two processes
-of one thread. The in-process engine and the floor take turns, round by round; once more with mixed precision, where
-the floor stays in float32. Under Ray they do so too: the run is an ordinary `flotilla run` of an app that is ours, but
-waits after each round until the floor has had its turn (`benchmarks.bench.flower_overhead`).
+of one thread. The in-process engine and the floor take turns, round by round; once more with mixed precision, if the
+CPU has bfloat16, where the floor stays in float32. Under Ray they do so too: the run is an ordinary `flotilla run` of
+an app that is ours, but waits after each round until the floor has had its turn (`benchmarks.bench.flower_overhead`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
+
+import torch
 
 from benchmarks.bench.floor import Steps, bare_loop
 from benchmarks.bench.flower_overhead.driver import Pause, Round, probed_run
@@ -18,6 +20,7 @@ from benchmarks.bench.rows import Row, row_of_turns
 from benchmarks.bench.workers import Workers, workers
 from benchmarks.document import Say
 from benchmarks.images import Images, images
+from client_app.hardware import has_bfloat16
 from data import load
 from flotilla.local.pool import PoolGrid
 from models.algebra.rates import share_of
@@ -62,9 +65,11 @@ def pfl(
             say("pfl: the in-process engine in turns with the bare loop")
             turns = _in_process(config, bare, rounds, processes)
             rows = [_row("in-process engine / the same steps in a bare loop", turns, 0.85, note)]
-            say("pfl: the in-process engine with mixed precision, in turns with the bare loop in float32")
-            turns = _in_process(resolve({**keys, "mixed-precision": True}), bare, rounds, processes)
-            rows.append(_row("in-process engine, bfloat16 / the same steps in a bare loop, float32", turns, 0.85, note))
+            if has_bfloat16(torch.device("cpu")):
+                say("pfl: the in-process engine with mixed precision, in turns with the bare loop in float32")
+                turns = _in_process(resolve({**keys, "mixed-precision": True}), bare, rounds, processes)
+                what = "in-process engine, bfloat16 / the same steps in a bare loop, float32"
+                rows.append(_row(what, turns, 0.85, note))
             if ray_rounds:
                 say("pfl: the Ray simulation in turns with the bare loop")
                 turns, shares = _under_ray(keys, bare, ray_rounds)

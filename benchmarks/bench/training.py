@@ -1,7 +1,7 @@
 """Training: local steps against a bare eager loop, and what a client's time goes to.
 
 The steps of a round of the default job, of five tiers on 28x28 images, and of five tiers of the ResNet, also with mixed
-precision, in two processes (`benchmarks.bench.steps`); the bare loop computes in float32.
+precision where the CPU has bfloat16, in two processes (`benchmarks.bench.steps`); the bare loop computes in float32.
 Then, through the ClientApp itself, from the bytes of a request to the bytes of its reply (one thread, the ResNet, 50
 images): how much of it is forward, backward and optimiser, and how many models a process makes. And of a client of the
 default job, what it and its messages take beside those, in rounds of one process and asked alone.
@@ -24,6 +24,7 @@ from benchmarks.document import Say
 from benchmarks.images import Images, images
 from client_app import model_cache as workspace
 from client_app.app import app
+from client_app.hardware import has_bfloat16
 from data import node_data
 from flotilla.flwr_compat.identity import assume_identity
 from flotilla.flwr_compat.messages import from_bytes, to_bytes
@@ -83,8 +84,9 @@ def _step_rows(say: Say, turns: int) -> list[Row]:
         ),
         "five tiers, 10 clients x 300 images of 28x28": (round_of(fashion, 10, 300, Work(batch_size=32)), 0.55),
         f"{resnet}, float32": (round_of(RESNET_18, 10, 50, Work(batch_size=10)), 0.95),
-        f"{resnet}, bfloat16": (round_of(RESNET_18, 10, 50, Work(batch_size=10, mixed_precision=True)), 0.7),
     }
+    if has_bfloat16(torch.device("cpu")):
+        cases[f"{resnet}, bfloat16"] = (round_of(RESNET_18, 10, 50, Work(batch_size=10, mixed_precision=True)), 0.7)
     rows = []
     for what, (asked, limit) in cases.items():
         say(f"training: {what}, in turns with the bare loop")

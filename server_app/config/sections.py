@@ -246,7 +246,11 @@ class Training(Checked):
     momentum: float = setting(0.9, "of SGD, fresh each round; 0 is none", Range(0, 1, below=True))
     weight_decay: float = setting(0.0005, "of SGD; 0 is none", at_least(0))
     clip_norm: float = setting(1.0, "L2 norm to which every step's gradient is clipped; 0 is off", at_least(0))
-    mixed_precision: bool = setting(False, "forward and backward in bfloat16 (its price: docs/results.md)")
+    mixed_precision: bool = setting(
+        False,
+        "forward and backward in bfloat16 on devices that have instructions for it, in float32 on others (its price:"
+        " docs/results.md)",
+    )
     train_as: str = setting(
         "auto",
         "`auto`: networks of convolutions, linear layers, static batch norm, ReLU and pools are trained on CPUs with"

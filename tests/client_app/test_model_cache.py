@@ -10,6 +10,7 @@ import pytest
 import torch
 from flwr.app import Context
 
+from client_app import training
 from client_app.device import data_of
 from client_app.handlers import answer_evaluate, answer_statistics, answer_train
 from client_app.model_cache import local_model
@@ -200,13 +201,22 @@ def test_the_threads_of_the_process_come_back() -> None:
         hook.remove()
 
 
-def test_mixed_precision_on_a_cpu() -> None:
+def test_mixed_precision_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: True)
     exact, mixed = (request(SPECS["cnn"], work=replace(WORK, mixed_precision=mixed)) for mixed in (False, True))
     a, b = difference(train(exact), exact), difference(train(mixed), mixed)
     assert b.isfinite().all()
     assert not torch.equal(a, b)
     assert (a - b).norm() < 0.5 * a.norm()
     assert torch.equal(difference(train(mixed), mixed), b)
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: False)
+    training._say_without_bfloat16.cache_clear()
+    said: list[str] = []
+    monkeypatch.setattr(training, "log", lambda _level, text, *values: said.append(text % values))
+    loop = request(SPECS["cnn"], work=replace(WORK, train_as="loop"))
+    for _ in range(2):
+        assert torch.equal(difference(train(mixed), mixed), difference(train(loop), loop))
+    assert said == ["mixed-precision: this cpu has no bfloat16 instructions and trains in float32, which is faster"]
 
 
 @EACH

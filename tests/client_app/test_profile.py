@@ -149,3 +149,25 @@ def test_of_an_ordinary_module_the_real_part_counts() -> None:
     assert 4 < macs["a"] / macs["b"] < 12
     for name, plan in plans.items():
         assert found[NEEDED + name] == training_bytes(edge, plan, WORK.batch_size)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx2": True, "avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+        ({"neon": True, "bf16": False}, False),
+    ],
+)
+def test_whether_a_cpu_has_bfloat16(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], has: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert hardware.has_bfloat16(CPU) is has
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_whether_a_gpu_has_bfloat16(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    """Emulation does not count."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has or including_emulation)
+    assert hardware.has_bfloat16(torch.device("cuda")) is has

@@ -1,4 +1,4 @@
-"""What this device has: memory and cores that this process may use, and how fast they multiply."""
+"""What this device has: memory and cores that this process may use, how fast they multiply, and whether bfloat16."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def cores(root: Path = _CGROUP, process: Path = Path("/proc/self/cgroup")) -> fl
 def has_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 numbers itself.
 
-    One that does not takes several times as long as in float32: 7 times for a CNN on a CPU with AVX2 (`bench pfl`).
+    With one that does not, PyTorch takes several times as long as in float32: 7 times for a CNN on a CPU with AVX2
+    (docs/results.md).
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -134,4 +134,5 @@ def train(
 
 @cache  # once a process
 def _say_without_bfloat16(device: str) -> None:
-    log(WARNING, "mixed-precision: this %s has no bfloat16 instructions and trains in float32, which is faster", device)
+    what = "mixed-precision: this %s has no bfloat16 instructions and trains in float32; it may be faster without"
+    log(WARNING, what, device)

@@ -16,7 +16,7 @@ from torch import nn
 from models.algebra.plans import Plan
 from models.networks.build import build_part, shape_of
 from models.networks.builder import Conv2d
-from models.networks.memory_order import MOST_CHANNELS, is_narrow, skips_unsafely
+from models.networks.memory_order import MOST_CHANNELS, is_narrow, skips_positions
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
 from models.recent import Recent
@@ -59,10 +59,11 @@ def channels_last(network: NetworkSpec, plan: Plan, work: Work) -> bool:
 def _begins_narrow(network: NetworkSpec, plan: Plan) -> bool:
     """Whether the first convolutions are narrow, and none that follow wide ones are again: features turn once.
 
-    Nor may there be a convolution of somebody's own that is not to meet this order (`skips_unsafely`).
+    Nor may there be a convolution of somebody's own that could meet this order in few channels, here or in a narrower
+    part that is trained in its place (`skips_positions`).
     """
     with torch.device("meta"):  # its numbers are of no interest
         found = [one for one in build_part(network, plan).modules() if isinstance(one, nn.Conv2d)]
     back = any(one.in_channels > MOST_CHANNELS >= one.out_channels for one in found)
-    unsafe = any(skips_unsafely(one) for one in found if not isinstance(one, Conv2d))  # ours know what to do
+    unsafe = any(skips_positions(one) for one in found if not isinstance(one, Conv2d))  # ours know what to do
     return bool(found) and is_narrow(found[0]) and not back and not unsafe

@@ -25,5 +25,6 @@ def training_ways(strategy: FlowerStrategy) -> dict[str, str]:
         steps = steps_in_layers(network, plan, work, objective, rule, regularised=regularised)
         stepped = "; wide layers step in the backward pass" if steps else ""
         last = "; channels last" if channels_last(network, plan, work) else ""
-        found[tier.name] = f"loop: {why}{last}{stepped}" if why else FUSED
+        without = "; in float32 on devices without bfloat16" if work.mixed_precision else ""
+        found[tier.name] = f"loop: {why}{without}{last}{stepped}" if why else FUSED
     return found

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.algebra.axes import Along, Axis, Kind
 from models.algebra.declarations import declare
 from models.algebra.plans import Plan, kept_units
 from models.algebra.rates import Rate, rate_of
-from models.networks.memory_order import is_narrow, skips_unsafely, turned, without_stride
+from models.networks.memory_order import is_narrow, is_unsafe, picked, turned
 from models.networks.spec import NetworkSpec
 from models.norms import layers as norm
 from models.norms.dual_norm import DualNorm
@@ -30,7 +31,11 @@ def ends(spec: NetworkSpec) -> dict[str, Axis]:
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution whose weights are drawn elsewhere; a wide one turns features that have channels innermost."""
+    """Convolution whose weights are drawn elsewhere.
+
+    Where features have channels innermost, a wide one turns them; a narrow one of 1x1 with a stride picks the positions
+    that it reads, first.
+    """
 
     def reset_parameters(self) -> None:
         """Begin at zero: a default draw would take numbers from the global generator, only to be overwritten."""
@@ -38,8 +43,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) → (N, out, H', W')."""
-        if skips_unsafely(self) and (found := without_stride(self, x)) is not None:
-            return found
+        if is_unsafe(self) and (read := picked(x, self.stride)) is not None:
+            return F.conv2d(read, self.weight, self.bias)
         return super().forward(x if is_narrow(self) else turned(x))
 
 

@@ -4,7 +4,7 @@ A training loop hands its inputs over with channels innermost where that is fast
 features stay so until a layer turns them. Narrow convolutions are faster so on CPUs: by 5 to 20 % with batches of 10
 and AVX-512. Wide ones are not: PyTorch 2.13 brings their weights into the features' order in every forward and backward
 pass, which with 256 channels costs what the order spares, and with 512 of 4x4 positions as much as the convolution
-(timed by hand).
+(timed by hand). And one kind of convolution is not to meet channels innermost in few of them (`skips_positions`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 # Channels up to which a convolution is narrow. A constant, as whoever decides must not depend on a machine.
 MOST_CHANNELS = 128
-
-
 # Channels of oneDNN's blocks, with the widest vectors that it has.
 _BLOCK = 16
 
@@ -44,28 +42,34 @@ def is_traced(x: Tensor) -> bool:
     return type(x) is not Tensor or not x.is_cpu or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
-def skips_unsafely(convolution: nn.Conv2d) -> bool:
-    """Whether the gradient of a convolution's weights may be written past its memory, with channels innermost.
+def skips_positions(convolution: nn.Conv2d) -> bool:
+    """Whether it is a 1x1 convolution with a stride, which does not read all positions.
 
-    Of a 1x1 convolution with a stride and fewer channels than a block has, oneDNN copies the positions that are read
-    to where there is too little room: the process dies, or goes on with wrong numbers (3.12, as in PyTorch 2.13; seen
-    with AVX2 and fewer than 8 channels). https://github.com/uxlfoundation/oneDNN/issues/6035
+    With channels innermost, and fewer of them than a block has (`is_unsafe`), the gradient of its weights is not to be
+    had from oneDNN (3.12, as in PyTorch 2.13), which copies the positions that are read to where there is too little
+    room: the process dies, never ends, or goes on with wrong numbers. Seen with AVX2 and 2 to 7 channels; the code for
+    AVX-512 has blocks of 16. https://github.com/uxlfoundation/oneDNN/issues/6035
     """
-    one = convolution.kernel_size == (1, 1) and convolution.stride != (1, 1) and convolution.padding == (0, 0)
-    return one and convolution.groups == 1 and convolution.in_channels < _BLOCK
+    one = convolution.kernel_size == (1, 1) and convolution.padding in ((0, 0), "valid")
+    return one and convolution.stride != (1, 1) and convolution.groups == 1
 
 
-def without_stride(convolution: nn.Conv2d, x: Tensor) -> Tensor | None:
-    """What a 1x1 convolution makes of x, by one without stride of the positions that are read; None of other orders.
+def is_unsafe(convolution: nn.Conv2d) -> bool:
+    """Whether features with channels innermost are to go through `picked` first."""
+    return convolution.in_channels < _BLOCK and skips_positions(convolution)
+
+
+def picked(x: Tensor, stride: tuple[int, ...]) -> Tensor | None:
+    """The positions that a 1x1 convolution with a stride reads, channels innermost; None where they are not.
 
     Args:
-        convolution: one of which `skips_unsafely`.
         x: features (N, C, H, W); of a single channel both orders may be the same.
+        stride: of the convolution.
     """
     if is_traced(x) or x.ndim != 4 or x.stride(1) != 1:
         return None
-    down, right = convolution.stride
-    return F.conv2d(x[:, :, ::down, ::right], convolution.weight, convolution.bias)
+    # A slice would keep the order neither of features of odd height nor of the gradient.
+    return F.avg_pool2d(x, 1, stride)
 
 
 class PositionsInnermost(nn.Module):

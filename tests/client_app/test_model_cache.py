@@ -216,7 +216,8 @@ def test_mixed_precision_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = request(SPECS["cnn"], work=replace(WORK, train_as="loop"))
     for _ in range(2):
         assert torch.equal(difference(train(mixed), mixed), difference(train(loop), loop))
-    assert said == ["mixed-precision: this cpu has no bfloat16 instructions and trains in float32, which is faster"]
+    (line,) = said
+    assert line.startswith("mixed-precision: this cpu has no bfloat16 instructions and trains in float32")
 
 
 @EACH

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from client_app import training
 from models.errors import SettingError
 from tests.corpora import write_har, write_shakespeare, write_sst2
 from tests.support import Outcome, configured, play
@@ -76,7 +77,8 @@ def test_a_run_of_another_width_or_depth_method(
     assert out.rows[-1]["loss"] > 0
 
 
-def test_mixed_precision(root: Path, tmp_path: Path) -> None:
+def test_mixed_precision(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "has_bfloat16", lambda device: True)
     for network in ("cnn1d", "gru"):
         out = play(tmp_path / network, mixed_precision=True, num_server_rounds=1, **_keys(root, "har", network))
         assert not out.rejected

@@ -140,9 +140,11 @@ def test_exported() -> None:
 
 
 @pytest.mark.slow
-def test_pfl() -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_pfl(monkeypatch: pytest.MonkeyPatch, bfloat16: bool) -> None:
+    monkeypatch.setattr("benchmarks.bench.pfl.has_bfloat16", lambda device: bfloat16)
     rows = pfl(silent, clients=10, fraction=0.2, rounds=1, ray_rounds=0, processes=1, **{**SMALL, "tiers": "a:1"})
-    assert [row.limit for row in rows] == [0.85, 0.85]
+    assert [row.limit for row in rows] == [0.85] * (1 + bfloat16)
     assert rows[0].turns == 1
 
 

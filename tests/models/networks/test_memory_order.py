@@ -13,9 +13,10 @@ from models.networks.memory_order import (
     MOST_CHANNELS,
     PositionsInnermost,
     is_narrow,
-    skips_unsafely,
+    is_unsafe,
+    picked,
+    skips_positions,
     turned,
-    without_stride,
 )
 
 
@@ -74,30 +75,55 @@ def test_who_writes_the_network_down_finds_a_convolution() -> None:
 
 @pytest.mark.parametrize(("channels", "unsafe"), [(1, True), (3, True), (15, True), (16, False)])
 @pytest.mark.parametrize("stride", [2, 3, (1, 2)])
-def test_a_convolution_of_one_position_picks_what_it_reads(
-    channels: int, unsafe: bool, stride: int | tuple[int, int]
+@pytest.mark.parametrize("sides", [(7, 8), (8, 7), (8, 8)])
+def test_a_convolution_of_single_positions_picks_what_it_reads(
+    channels: int, unsafe: bool, stride: int | tuple[int, int], sides: tuple[int, int]
 ) -> None:
     layer = Conv2d(channels, 6, 1, stride=stride).double()
-    assert skips_unsafely(layer) is unsafe
+    assert is_unsafe(layer) is unsafe
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
-    x = torch.rand(2, channels, 7, 8, dtype=torch.float64)
+    x = torch.rand(2, channels, *sides, dtype=torch.float64)
     last = x.to(memory_format=torch.channels_last)  # `contiguous` leaves a single channel as it is
     found, usual = [], nn.functional.conv2d(x, layer.weight, layer.bias, stride)
     for given in (x, last):
         layer.zero_grad()
-        out = layer(given)
+        features, gradients = given.clone().requires_grad_() * 1, list[Tensor]()
+        features.register_hook(gradients.append)  # type: ignore[no-untyped-call]
+        out = layer(features)
         torch.testing.assert_close(out, usual)
         (out**2).sum().backward()
         assert layer.weight.grad is not None
-        found.append(layer.weight.grad.clone())
+        found.append((layer.weight.grad.clone(), gradients[0]))
     torch.testing.assert_close(*found)
-    assert without_stride(layer, last) is not None
-    assert without_stride(layer, x) is None
+    if channels > 1:
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert gradients[0].is_contiguous(memory_format=torch.channels_last)
+    read = picked(last, layer.stride)
+    assert read is not None
+    assert torch.equal(read, x[:, :, :: layer.stride[0], :: layer.stride[1]])
+    assert picked(x, layer.stride) is None
 
 
 @pytest.mark.parametrize(
-    "other", [{"stride": 1}, {"kernel_size": 3}, {"padding": 1}, {"groups": 2}], ids=lambda other: next(iter(other))
+    ("other", "skips"),
+    [
+        ({"stride": 1}, False),
+        ({"kernel_size": 3}, False),
+        ({"padding": 1}, False),
+        ({"groups": 2}, False),
+        ({"padding": "valid"}, True),
+        ({"stride": (1, 2)}, True),
+    ],
 )
-def test_other_convolutions_are_left_alone(other: dict[str, Any]) -> None:
-    assert not skips_unsafely(nn.Conv2d(4, 4, **{"kernel_size": 1, "stride": 2} | other))
+def test_which_convolutions_skip_positions(other: dict[str, Any], skips: bool) -> None:
+    assert skips_positions(nn.Conv2d(4, 4, **{"kernel_size": 1, "stride": 2} | other)) is skips
+
+
+def test_who_writes_the_network_down_finds_the_stride() -> None:
+    layer = nn.Sequential(Conv2d(3, 4, 1, stride=2, bias=False))
+    x = torch.rand(2, 3, 4, 6).contiguous(memory_format=torch.channels_last)
+    graph = torch.export.export(layer, (x,)).graph
+    (found,) = [node for node in graph.nodes if node.op == "call_function"]
+    assert str(found.target) == "aten.conv2d.default"
+    assert found.args[3] == [2, 2]

@@ -47,8 +47,8 @@ def skips_positions(convolution: nn.Conv2d) -> bool:
 
     With channels innermost, and fewer of them than a block has (`is_unsafe`), the gradient of its weights is not to be
     had from oneDNN (3.12, as in PyTorch 2.13), which copies the positions that are read to where there is too little
-    room: the process dies, never ends, or goes on with wrong numbers. Seen with AVX2 and 2 to 7 channels; the code for
-    AVX-512 has blocks of 16. https://github.com/uxlfoundation/oneDNN/issues/6035
+    room: the process dies, never ends, or goes on with wrong numbers. Seen with AVX2 and fewer than 8 channels; the
+    code for AVX-512 has blocks of 16. https://github.com/uxlfoundation/oneDNN/issues/6035
     """
     one = convolution.kernel_size == (1, 1) and convolution.padding in ((0, 0), "valid")
     return one and convolution.stride != (1, 1) and convolution.groups == 1

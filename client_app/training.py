@@ -134,5 +134,5 @@ def train(
 
 @cache  # once a process
 def _say_without_bfloat16(device: str) -> None:
-    what = "mixed-precision: this %s has no bfloat16 instructions and trains in float32; it may be faster without"
+    what = "mixed-precision: this %s has no bfloat16 instructions and trains in float32; false may be faster"
     log(WARNING, what, device)

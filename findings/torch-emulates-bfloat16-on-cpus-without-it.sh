@@ -2,7 +2,7 @@
 # torch 2.13.0, CPU: a convolution under torch.autocast("cpu", dtype=torch.bfloat16), forward and backward, on a CPU without bfloat16
 # instructions: it is computed by emulation and takes several times as long as in float32. ONEDNN_MAX_CPU_ISA=AVX2 is there for CPUs that have
 # them, on which this was not tried. There is no warning; torch.cpu.get_capabilities() says which instructions a CPU has ("avx512_bf16", "amx_bf16", on arm64 "bf16").
-# Seen: 10 times as long on an AMD EPYC with AVX2. So a setting that is to be faster makes just the smaller devices of a fleet slower.
+# Seen: 7 and 10 times as long on an AMD EPYC with AVX2. So a setting that is to be faster makes just the smaller devices of a fleet slower.
 # For our users: a device without them trains in float32 and says so (client_app/hardware.py).
 # Exits with 0 while it is so, with 1 when it has changed.
 set -euo pipefail

@@ -2,6 +2,11 @@
 
     minimise  loss(θ) - ⟨g, θ⟩ + α/2·‖θ - θ₀‖²        after training  g ← g - α·(θ - θ₀)
 
+The quadratic term is added after clipping, like FedProx's (`protocol.Optimiser.proximal`), and the linear one before,
+as in the released code (alpemreacar/FedDyn, commit 48a19fa), where the former is weight decay and gradients are clipped
+to a norm of 10, not of `clip-norm`. On a device that trains by a function of its own (`client_app.served_device`) both
+are added after whatever that function clips.
+
 g is the device's own and stays on it, in the coordinates of the full network, so that a device whose part changes keeps
 what it knows of the rest; it is kept for what the device ever held, not for what it never did
 (`models.algebra.box_vector`). A device
@@ -47,11 +52,18 @@ class FedDynRegulariser:
         ]
 
     @torch.no_grad()
-    def add_gradients(self) -> None:
-        """Add α·(θ - θ₀) - g to the gradient of every parameter that has one."""
-        for parameter, linear, start in self._terms:
+    def add_linear(self) -> None:
+        """Add -g to the gradient of every parameter that has one."""
+        for parameter, linear, _ in self._terms:
             if parameter.grad is not None:
-                parameter.grad.add_(parameter - start, alpha=self._alpha).sub_(linear)
+                parameter.grad.sub_(linear)
+
+    @torch.no_grad()
+    def add_quadratic(self) -> None:
+        """Add α·(θ - θ₀) to the gradient of every parameter that has one, where no optimiser does."""
+        for parameter, _, start in self._terms:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - start, alpha=self._alpha)
 
     @torch.no_grad()
     def keep(self) -> None:

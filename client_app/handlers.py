@@ -65,9 +65,11 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
         noise = generator(seed, number, node, "codec") if draws else NO_DRAWS
         if request.work.measure.initial_loss:
             measured["loss-before"] = initial_loss(request.objective.name, about(), examples, model.device)
-        regulariser = None
+        regulariser, optimiser = None, request.optimiser
         if request.dynamic_regulariser is not None:
-            regulariser = FedDynRegulariser(model, request.network, request.dynamic_regulariser.alpha, kept)
+            alpha = request.dynamic_regulariser.alpha
+            regulariser = FedDynRegulariser(model, request.network, alpha, kept)
+            optimiser = replace(optimiser, proximal=optimiser.proximal + alpha)
             measured["began-anew"] = float(regulariser.began_anew)
         augmentation, elsewhere = AUGMENTATIONS[settings.augment], 0.0
         regularised, name = regulariser is not None, request.objective.name
@@ -89,11 +91,11 @@ def answer_train(request: TrainRequest, state: Array, context: Context) -> Reply
                     model.module,
                     examples,
                     loss,
-                    request.optimiser,
+                    optimiser,
                     request.work,
                     draws=torch_generator(seed, number, node, "batches"),
                     augmentation=augmentation,
-                    adjust=None if regulariser is None else regulariser.add_gradients,
+                    adjust=None if regulariser is None else regulariser.add_linear,
                     task=request.network.task,
                     memory_format=memory_format(request.network, request.plan, request.work, model.device),
                     in_layers=steps_in_layers(
@@ -153,7 +155,7 @@ def answer_losses(request: LossRequest, state: Array, context: Context) -> Reply
         examples = examples.select(rows)
     with threads(request.work.threads):
         model, chosen = _load(request, state, examples, context)
-        kept = ClientState(context, node, request.round_number, checkpoint=0)
+        kept = ClientState(context, node, request.round_number, checkpoint=0, counted=request.counted)
         own_factors(model, request.network, request.plan, kept)
         about = _objective_context(request, model, data.labels, kept, {})
         loss = initial_loss(request.objective, about, examples, model.device)
@@ -166,7 +168,7 @@ def answer_gradients(request: LossRequest, state: Array, context: Context) -> Re
     examples = data.train
     with threads(request.work.threads):
         model, _ = _load(request, state, examples, context)
-        kept = ClientState(context, node, request.round_number, checkpoint=0)
+        kept = ClientState(context, node, request.round_number, checkpoint=0, counted=request.counted)
         own_factors(model, request.network, request.plan, kept)
         about = _objective_context(request, model, data.labels, kept, {})
         gradient = initial_gradient(request.objective, about, examples, model.device)
@@ -186,7 +188,7 @@ def answer_evaluate(request: PartRequest, state: Array, context: Context) -> Rep
     with threads(request.work.threads):
         model, measured = _load(request, state, examples.train, context)
         # A part is scored after the round that trained it.
-        kept = ClientState(context, node_id(context), request.round_number + 1, checkpoint=0)
+        kept = ClientState(context, node_id(context), request.round_number + 1, checkpoint=0, counted=request.counted)
         own_factors(model, request.network, request.plan, kept)
         if needs_statistics(model.module):
             set_statistics(model.module, moments_of(model.module, examples.train, request, context))

@@ -24,7 +24,9 @@ from client_app.objectives import ObjectiveContext, Settles, objective
 from client_app.secure.masked import joined, masked
 from client_app.statistics import moments_of
 from data import Split
+from models.adapters.cores import fold_scales
 from models.adapters.dropout import dropping
+from models.adapters.own import as_parameters
 from models.device import device_named, threads
 from models.errors import SettingError
 from models.networks.build import layout, own_layout
@@ -162,9 +164,8 @@ class ServedDevice:
             model, measured = self._loaded(request, state, context)
             setting = self._setting(request, request.objective.settings, model, memory, context)
             if work.measure.initial_loss:
-                measured["loss-before"] = initial_loss(
-                    request.objective.name, setting, self.examples(context), device_named(work.device)
-                )
+                examples = self.examples(context)
+                measured["loss-before"] = initial_loss(request.objective.name, setting, examples, model.device)
             regulariser = None
             if request.dynamic_regulariser is not None:
                 regulariser = FedDynRegulariser(model, request.network, request.dynamic_regulariser.alpha, memory)
@@ -208,7 +209,8 @@ class ServedDevice:
         def before_step(*_: object) -> None:
             steps[0] += 1
             if regulariser is not None:
-                regulariser.add_gradients()
+                regulariser.add_linear()
+                regulariser.add_quadratic()
 
         task = TrainTask(
             round_number=request.round_number,
@@ -225,9 +227,11 @@ class ServedDevice:
         )
         hook = register_optimizer_step_pre_hook(before_step)
         try:
-            said = float(function(model.module.train(), task, context))
+            with as_parameters(model.module):
+                said = float(function(model.module.train(), task, context))
         finally:
             hook.remove()
+        fold_scales(model.module)
         if request.objective.name not in _PLAIN and not used[0]:
             raise WireError(f"objective {request.objective.name!r}: the train function has to use task.loss")
         model.collect()
@@ -254,16 +258,15 @@ class ServedDevice:
             examples = examples.select(rows)
         with threads(request.work.threads):
             model, said = self._loaded(request, state, context)
-            setting = self._asked(request, model, context)
-            loss = initial_loss(request.objective, setting, examples, device_named(request.work.device))
+            loss = initial_loss(request.objective, self._asked(request, model, context), examples, model.device)
         return Reply(request.nonce, None, {"num-examples": float(len(examples)), "loss": loss, **said})
 
     def gradients(self, request: LossRequest, state: Array, context: Context) -> Reply:
         """Gradient of that loss."""
         examples = self.examples(context)
         with threads(request.work.threads):
-            setting = self._asked(request, self._loaded(request, state, context)[0], context)
-            found = initial_gradient(request.objective, setting, examples, device_named(request.work.device))
+            model, _ = self._loaded(request, state, context)
+            found = initial_gradient(request.objective, self._asked(request, model, context), examples, model.device)
         return Reply(request.nonce, encode(found), {"num-examples": float(len(examples))})
 
     def evaluate(self, request: PartRequest, state: Array, context: Context) -> Reply:
@@ -299,7 +302,7 @@ class ServedDevice:
         return model, {}
 
     def _asked(self, request: LossRequest, model: LocalModel, context: Context) -> ObjectiveContext:
-        memory = ClientState(context, node_of(context), request.round_number, checkpoint=0)
+        memory = ClientState(context, node_of(context), request.round_number, checkpoint=0, counted=request.counted)
         return self._setting(request, {}, model, memory, context)
 
     def _setting(

@@ -5,6 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+def refuse(rows: Iterable[tuple[str, object, bool, str]]) -> None:
+    """Raise for the first setting that does not fit.
+
+    Args:
+        rows: key, value, whether it fits, and what is allowed.
+
+    Raises:
+        SettingError: says these.
+    """
+    for key, value, fits, allowed in rows:
+        if not fits:
+            raise SettingError(key, value, allowed)
+
+
 class SettingError(ValueError):
     """A setting that cannot be used.
 

@@ -197,6 +197,8 @@ def _array(record: object, name: str) -> Array:
 def _numbers(record: object) -> dict[str, float]:
     if not isinstance(record, MetricRecord):
         raise WireError(f"expected metrics, got {type(record).__name__}")
+    if len(record) > _MOST_FIGURES or any(len(name) > MOST_OF_A_PEER for name in record):
+        raise WireError(f"allowed are {_MOST_FIGURES} numbers, with names of at most {MOST_OF_A_PEER} characters")
     found = {}
     for key, value in record.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):

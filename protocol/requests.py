@@ -191,6 +191,7 @@ class PartRequest:
         clusters: what states came along; None is one.
         facts: of the task, a `data.InputFacts` as JSON; "" says none, and the device goes by its own data.
         metric: what a request to score asks for besides loss and accuracy; "" is nothing.
+        counted: round of this device's last reply that counted; what it wrote to its state since then never was.
     """
 
     round_number: int
@@ -203,6 +204,7 @@ class PartRequest:
     clusters: ClusterStates | None = None
     facts: str = ""
     metric: str = ""
+    counted: int = 0
 
     def to_record(self, state: ArrayRecord) -> RecordDict:
         """The request with its state, which many requests may share."""
@@ -219,7 +221,6 @@ class TrainRequest(PartRequest):
         codec: how to encode the difference: text of a `codecs.CodecSettings`.
         codec_base: what the server keeps of this device for the codec (see `codecs.Codec.base`).
         checkpoint: newest round that the server can resume from; a device may forget what only earlier rounds needed.
-        counted: round of this device's last reply that counted; what it wrote to its state since then never was.
         compressed: how the state came, where it does not always come whole.
         dynamic_regulariser: FedDyn's regulariser; None is none.
         secure: how to mask the difference, so that only a sum of several can be read; None sends it as it is.
@@ -230,7 +231,6 @@ class TrainRequest(PartRequest):
     codec: str = "float32"
     codec_base: int = 0
     checkpoint: int = 0
-    counted: int = 0
     compressed: CompressedState | None = None
     dynamic_regulariser: FedDyn | None = None
     secure: SecureSum | None = None

@@ -118,10 +118,12 @@ class LossWatch:
 
     def to_json(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"good": self.good, "left_out": [list(one) for one in self.left_out.items()], "times": self.times}
+        left_out, reaches = ([list(one) for one in of.items()] for of in (self.left_out, self._reaches))
+        return {"good": self.good, "left_out": left_out, "times": self.times, "reaches": reaches}
 
     def restore(self, values: Mapping[str, Any], *, keep: bool) -> None:
         """Take up what `to_json` gave; where the run has just gone back, what it learnt by that stays (`keep`)."""
         self.good = values["good"]
         if not keep:
             self.left_out, self.times = dict(values["left_out"]), values["times"]
+            self._reaches = dict(values["reaches"])

@@ -24,6 +24,7 @@ from server_app.evaluation import Evaluator
 from server_app.folder import checkpoint
 from server_app.folder.kept import KeptRounds
 from server_app.folder.progress import Progress, final_table, print_line
+from server_app.folder.releases import keep_releases
 from server_app.folder.settle import settle
 from server_app.folder.tiers_file import TierRecords
 from server_app.folder.tracking import Tracking
@@ -175,6 +176,7 @@ class Run:
         strategy = self.strategy
         self._unwritten.clear()
         self._forget()
+        keep_releases(self.folder.path, strategy.runner.pieces.privacy, found.round_number if found else 0)
         if found is None:
             draws = torch_generator(self.config.data.seed, 0, "server", "initial state")
             for name, tensor in initial_state(strategy.network, draws).items():

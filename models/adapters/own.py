@@ -7,6 +7,7 @@ them to the network's parameters.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -29,6 +30,21 @@ def begin_own(network: nn.Module) -> None:
     for _, module, leaf, held in _own(network):
         first: Tensor = vars(module)[_MARK][leaf]
         module._buffers[leaf] = first.to(held.device, copy=True).requires_grad_()
+
+
+@contextmanager
+def as_parameters(network: nn.Module) -> Iterator[None]:
+    """Let whoever asks a network for its parameters find these tensors among them, for as long as this lasts."""
+    lent = [(module, leaf, nn.Parameter(held.detach()), held.device) for _, module, leaf, held in _own(network)]
+    for module, leaf, parameter, _ in lent:
+        delattr(module, leaf)
+        module.register_parameter(leaf, parameter)
+    try:
+        yield
+    finally:
+        for module, leaf, parameter, device in lent:
+            delattr(module, leaf)
+            module.register_buffer(leaf, parameter.detach().to(device).requires_grad_(), persistent=False)
 
 
 def _own(network: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:

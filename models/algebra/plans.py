@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Runs, TensorLayout, length_of, stretches_of
 from models.algebra.precisions import PRECISIONS
-from models.algebra.rates import FULL, Rate, groups_in, rate_of, read_rate
+from models.algebra.rates import FULL, Rate, groups_in, rate_of, read_rate, read_share
 from models.algebra.submodel import Block, Submodel, merged
 
 
@@ -127,7 +127,7 @@ class Plan:
             shift, floor = int(fields.get("shift", 0)), bool(fields.get("floor", False))
             own_exit, dropped = bool(fields.get("own_exit", False)), tuple(map(int, fields.get("dropped", ())))
             bases = None if fields.get("bases") is None else tuple(map(int, fields["bases"]))
-            keep, frozen = Fraction(fields.get("keep", "1")), int(fields.get("frozen", 0))
+            keep, frozen = read_share(fields.get("keep", "1")), int(fields.get("frozen", 0))
             fixed, untrained = bool(fields.get("fixed", False)), tuple(map(int, fields.get("untrained", ())))
         except (AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
             raise ValueError(f"not a plan: {text[:80]!r} ({error!r})") from None

@@ -99,9 +99,9 @@ def read_rate(text: str) -> Rate:
         if name in groups or (place and not named):
             raise ValueError(f"rate {text[:_LONGEST]!r}: allowed is such as '1/2 mlp=1/4', every group once")
         if named:
-            groups[name] = _fraction(share)
+            groups[name] = read_share(share)
         else:
-            rest = _fraction(share)
+            rest = read_share(share)
     return rates_of(rest, groups)
 
 
@@ -167,8 +167,13 @@ def share_of(share: float, count: int) -> int:
     return ceil(Fraction(str(share)) * count)
 
 
-def _fraction(text: str) -> Fraction:
-    if len(text) > _LONGEST or not text or "e" in text.lower():  # an exponent may stand for a number without end
+def read_share(text: str) -> Fraction:
+    """Read one share, such as "1/2" or "0.5".
+
+    Raises:
+        ValueError: unreadable, or with an exponent, which would make a few characters a number without end.
+    """
+    if len(text) > _LONGEST or not text or "e" in text.lower():
         raise ValueError(f"share {text[:_LONGEST]!r}: allowed is a fraction such as 1/2")
     try:
         return Fraction(text)

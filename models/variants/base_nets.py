@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.algebra.axes import Axis, Layout
+from models.algebra.rates import read_share
 from models.algebra.submodel import Block, Submodel
 from models.errors import SettingError
 
@@ -69,7 +70,7 @@ def nets_of(atom: str) -> int:
         SettingError: not 1 divided by a whole number.
     """
     try:
-        count = 1 / Fraction(atom.strip())
+        count = 1 / read_share(atom.strip())
     except (ValueError, ZeroDivisionError):
         count = Fraction(0)
     if count < 1 or count.denominator != 1:

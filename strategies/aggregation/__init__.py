@@ -44,6 +44,11 @@ def aggregation_named(name: str, q: float = 1.0) -> Aggregation:
     return rule(q) if issubclass(rule, QFedAvg) else rule()
 
 
+def name_of(rule: Aggregation) -> str:
+    """The name by which a run asks for a rule: that of its class where it is none of ours."""
+    return next((name for name, kind in AGGREGATIONS.items() if type(rule) is kind), type(rule).__name__)
+
+
 __all__ = [
     "AGGREGATIONS",
     "Aggregation",
@@ -55,6 +60,7 @@ __all__ = [
     "Unweighted",
     "Update",
     "aggregation_named",
+    "name_of",
     "parameter_norm",
     "parameter_share",
 ]

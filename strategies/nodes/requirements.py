@@ -16,6 +16,7 @@ from protocol import Measurements, Objective
 from protocol.codecs import NOTHING, codec_of
 from protocol.codecs.settings import CodecSettings
 from protocol.profile import ProfileRequest, TierWork
+from strategies.exchange.assignment import planned_steps
 from strategies.settings import Settings
 from strategies.tiers.adaptive import Demand, Rule
 from strategies.tiers.tier import Tier
@@ -69,10 +70,7 @@ class TierRequirements:
 
     def steps(self, examples: int) -> Sequence[float]:
         """Training steps of a round in each tier, of a device with so many examples."""
-        works = [one.work for one in self._tier_works]
-        return [
-            float(work.local_steps or work.local_epochs * max(1, -(-examples // work.batch_size))) for work in works
-        ]
+        return [float(planned_steps(one.work, max(1, examples))) for one in self._tier_works]
 
     def demand(self, figures: Mapping[str, float], examples: int, transfer_seconds: Sequence[float] = ()) -> Demand:
         """What the tiers ask of a device with these figures and so many examples.

@@ -65,7 +65,7 @@ class GuardOptions:
     guard_rollbacks: int = setting(
         3,
         "how often a run whose loss explodes goes back to the last good checkpoint and on without the node that came"
-        " furthest; once more, and it ends with an error. 0 goes on whatever happens",
+        " furthest; once more, and it ends with an error. 0 goes on whatever happens, and is what `dp-noise` needs",
         at_least(0),
     )
     guard_mean: str = setting(

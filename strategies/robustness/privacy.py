@@ -15,15 +15,19 @@ Epsilon is that of flwr's accountant, without amplification by sampling (it asks
 abandoned round releases nothing and costs nothing.
 
 Not covered: the metrics (losses, accuracies, who replied), and the moments of static batch norm, which are asked for to
-score. Noise comes from a key that the server draws itself, because clients are told the run's seed; it stands in the
-checkpoints, so that a resumed run draws the same noise. NumPy's generator is not made for cryptography, and
+score. Noise comes from a key that the server draws itself, because clients are told the run's seed, and from what it is
+added to. The key stands in the checkpoints, so a resumed run that gets the same replies releases the same states. From
+other replies it makes other means, and equal noise on two means would show their difference: these have noise of their
+own, and count as releases of their own. Going back (`guard-rollbacks`) is refused: whom a run then leaves out is chosen
+by differences without noise. NumPy's generator is not made for cryptography, and
 floating-point noise has known attacks (Mironov, CCS 2012): flwr's own noise has both limits as well.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -57,12 +61,17 @@ class Privacy(Stateful):
     Attributes:
         key: what the noise is drawn from; secret.
         releases: states that were released.
+        made: marks of what was released in rounds that are repeated, by round.
+        on_release: told of every release before it is made: the round, and a mark that shows nothing of it.
     """
+
+    on_release: Callable[[int, str], None] | None = None
 
     def __init__(self, options: GuardOptions, nodes: int) -> None:
         self._options, self._nodes = options, nodes
         self.key = secrets.randbits(128)
         self.releases = 0
+        self.made: Mapping[int, Collection[str]] = {}
 
     def add_noise(self, state: Mapping[str, Tensor], average: PartialAverage, factor: float, round_number: int) -> None:
         """Add noise to a state that was just averaged, wherever somebody was asked to train, and count the release.
@@ -76,10 +85,15 @@ class Privacy(Stateful):
         Raises:
             BudgetSpent: nothing has been added then.
         """
+        secret = self._secret(state)
+        mark = generator(secret, round_number, "server", "mark of a release").bytes(8).hex()
+        releases = self.releases + len({mark, *self.made.get(round_number, ())})
         limit = self._options.dp_epsilon
-        if limit and epsilon(self._options, self._nodes, self.releases + 1) > limit:
+        if limit and epsilon(self._options, self._nodes, releases) > limit:
             raise BudgetSpent(f"a release more than {self.releases} would cost more than dp-epsilon = {limit:g}")
-        draws = generator(self.key, round_number, "server", "privacy")
+        if self.on_release is not None:
+            self.on_release(round_number, mark)
+        draws = generator(secret, round_number, "server", "privacy")
         deviation = self._options.dp_noise * self._options.dp_clip * factor
         for name, asked in average.denominators().items():
             tensor = state[name]
@@ -87,7 +101,14 @@ class Privacy(Stateful):
             shape = unit_pairs(tensor.shape, asked.shape[::2])
             added = torch.where(asked > 0, noise.view(shape) * deviation / asked.clamp_min(1), -0.0)
             tensor.add_(added.view(tensor.shape))
-        self.releases += 1
+        self.releases = releases
+
+    def _secret(self, state: Mapping[str, Tensor]) -> int:
+        """A number of 128 bits that nobody without the key can work out, another one for every state."""
+        digest = blake2b(key=self.key.to_bytes(16, "little"), digest_size=16)
+        for name in sorted(state):
+            digest.update(state[name].reshape(-1).numpy().data)
+        return int.from_bytes(digest.digest(), "little")
 
     def report(self) -> dict[str, Any]:
         """What was spent so far."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.errors import SettingError
+from models.errors import SettingError, refuse
 from strategies.context import RoundContext
 from strategies.method import Method
 
@@ -31,7 +31,7 @@ def check_buffer(method: Method, context: RoundContext) -> None:
     size, most = settings.buffer_size, settings.trained_at_most
     clusters, down = settings.clustering.clustering, settings.codec_down.name
     secure = settings.secure.secure_aggregation
-    for key, value, fits, allowed in (
+    rows = (
         ("buffer-size", size, size <= most, f"1 to {most}, the number of nodes that train at a time"),
         ("over-selection", settings.over_selection, settings.over_selection == 1, f"1 {_ON}, which waits for nobody"),
         ("secure-aggregation", secure, not secure, f"false {_ON}: a sum is over replies to one state"),
@@ -50,6 +50,5 @@ def check_buffer(method: Method, context: RoundContext) -> None:
             not settings.dynamic_alpha,
             f"0 {_ON}: FedDyn's correction is one of differences to the present state",
         ),
-    ):
-        if not fits:
-            raise SettingError(key, value, allowed)
+    )
+    refuse(rows)

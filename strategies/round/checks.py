@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from models.errors import SettingError
+from models.errors import SettingError, refuse
 from models.networks.build import submodel
 from models.networks.complete import check_precision
-from strategies.aggregation import AGGREGATIONS, ByMethod, Unweighted
+from strategies.aggregation import ByMethod, Unweighted, name_of
 from strategies.context import RoundContext
 from strategies.method import Method
 from strategies.robustness.privacy import WHY_TOLD, affordable, epsilon
@@ -64,20 +64,17 @@ def check_factors(method: Method, context: RoundContext) -> None:
         SettingError: names the key, the value and the reason.
     """
     name, settings, guard = type(method).__name__, context.settings, context.settings.guard
-    for key, value, fits, allowed in (
-        (
-            "secure-aggregation",
-            settings.secure.secure_aggregation,
-            not settings.secure.secure_aggregation,
-            f"false for {name}, which needs the factors of every device: of a sum nobody sees them",
-        ),
-        ("guard-mean", guard.guard_mean, guard.guard_mean == "mean", f"mean for {name}: of products there is no other"),
-        ("min-cover", guard.min_cover, guard.min_cover <= 1, f"1 for {name}: directions have no holders"),
-        ("dp-noise", guard.dp_noise, not guard.dp_noise, f"0 for {name}: its bound is one on sums of differences"),
-        ("dynamic-alpha", settings.dynamic_alpha, not settings.dynamic_alpha, f"0 for {name}, whose pairs turn"),
-    ):
-        if not fits:
-            raise SettingError(key, value, allowed)
+    secure, mean, alpha = settings.secure.secure_aggregation, guard.guard_mean, settings.dynamic_alpha
+    unseen = f"false for {name}, which needs the factors of every device: of a sum nobody sees them"
+    refuse(
+        [
+            ("secure-aggregation", secure, not secure, unseen),
+            ("guard-mean", mean, mean == "mean", f"mean for {name}: of products there is no other"),
+            ("min-cover", guard.min_cover, guard.min_cover <= 1, f"1 for {name}: directions have no holders"),
+            ("dp-noise", guard.dp_noise, not guard.dp_noise, f"0 for {name}: its bound is one on sums of differences"),
+            ("dynamic-alpha", alpha, not alpha, f"0 for {name}, whose pairs turn"),
+        ]
+    )
 
 
 def check_privacy(settings: Settings, *, by_examples: bool, rows: Sequence[str], norm: str) -> None:
@@ -100,23 +97,26 @@ def check_privacy(settings: Settings, *, by_examples: bool, rows: Sequence[str],
         raise SettingError("dp-noise", options.dp_noise, allowed)
     rule = settings.aggregation
     if not isinstance(rule, ByMethod | Unweighted) or (by_examples and not isinstance(rule, Unweighted)):
-        named = next((name for name, kind in AGGREGATIONS.items() if type(rule) is kind), type(rule).__name__)
-        raise SettingError("aggregation", named, f"uniform {WHY}")
+        raise SettingError("aggregation", name_of(rule), f"uniform {WHY}")
     if rows:
         raise SettingError(rows[0], True, f"false {WHY}")
     if not isinstance(settings.selector, Uniform):
         raise SettingError("selection", type(settings.selector).__name__, f"uniform {WHY}")
     if settings.tier_assignment == "measured":
         raise SettingError("tier-assignment", "measured", f"fixed, dynamic or node {WHY_TOLD}")
-    for key, value, fits, allowed in (
-        ("clustering", settings.clustering.clustering, settings.clustering.clustering == "none", "none"),
-        ("dynamic-alpha", settings.dynamic_alpha, not settings.dynamic_alpha, "0"),
-        ("guard-mean", options.guard_mean, options.guard_mean == "mean", "mean"),
-        ("guard-norm", options.guard_norm, options.guard_norm in ("auto", "off"), "auto or off (dp-clip is the bound)"),
-        ("over-selection", settings.over_selection, settings.over_selection == 1, "1"),
-    ):
-        if not fits:
-            raise SettingError(key, value, f"{allowed} {WHY}")
+    clusters, alpha, over = settings.clustering.clustering, settings.dynamic_alpha, settings.over_selection
+    bound, mean, backs = options.guard_norm, options.guard_mean, options.guard_rollbacks
+    why = "a run that goes back leaves out a node that it chooses by differences without noise"
+    refuse(
+        [
+            ("clustering", clusters, clusters == "none", f"none {WHY}"),
+            ("dynamic-alpha", alpha, not alpha, f"0 {WHY}"),
+            ("guard-mean", mean, mean == "mean", f"mean {WHY}"),
+            ("guard-norm", bound, bound in ("auto", "off"), f"auto or off (dp-clip is the bound) {WHY}"),
+            ("over-selection", over, over == 1, f"1 {WHY}"),
+            ("guard-rollbacks", backs, not backs, f"0 with dp-noise: {why}"),
+        ]
+    )
     if norm == "batch-per-width":
         raise SettingError("norm", norm, "another norm with dp-noise: noise makes running variances negative")
     rounds, limit = settings.schedule.rounds, options.dp_epsilon

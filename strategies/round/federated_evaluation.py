@@ -17,6 +17,7 @@ from strategies.exchange.node import Node
 from strategies.exchange.report import LocalScore, RoundReport
 from strategies.exchange.update import MOST_EXAMPLES, content_of
 from strategies.method import Method
+from strategies.nodes.history import NodeHistory
 from strategies.nodes.patience import Patience
 from strategies.robustness.examples import most_examples
 from strategies.robustness.last_said import LEAST
@@ -53,7 +54,13 @@ class ScoreRequest:
 
 
 def score_requests(
-    context: RoundContext, *, method: Method, states: StateCache, nodes: Sequence[Node], tiers: Mapping[NodeId, Tier]
+    context: RoundContext,
+    *,
+    method: Method,
+    states: StateCache,
+    nodes: Sequence[Node],
+    tiers: Mapping[NodeId, Tier],
+    history: NodeHistory,
 ) -> list[ScoreRequest]:
     """Ask a share of the nodes to score the part that their tier keeps on their own test examples.
 
@@ -63,6 +70,7 @@ def score_requests(
         states: what the requests carry.
         nodes: who is there.
         tiers: tier by node; nodes without one are not asked.
+        history: knows which reply of a node was the last one that counted.
     """
     settings = context.settings
     able = nodes if len(tiers) == len(nodes) else [node for node in nodes if node.id in tiers]
@@ -74,7 +82,8 @@ def score_requests(
     asked = []
     for i in sorted(draws.choice(len(able), count, replace=False)):
         node, tier = able[i], tiers[able[i].id].name
-        nonce, message = part_request(context, EVALUATE, node, kept[tier], states=states, on_path=True)
+        counted = history.last_counted(node.id)
+        nonce, message = part_request(context, EVALUATE, node, kept[tier], states=states, counted=counted, on_path=True)
         asked.append(ScoreRequest(node=node.id, tier=tier, nonce=nonce, message=message, metric=settings.metric))
     return asked
 

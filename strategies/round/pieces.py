@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.algebra.average import PartialAverage
 from models.algebra.factor_average import FactorAverage
+from models.errors import SettingError
 from models.networks.build import initial_state
 from models.networks.spec import NetworkSpec
 from models.randomness import torch_generator
@@ -100,6 +101,9 @@ class Pieces:
         self.clusters: Clustering = clustering(settings.clustering, _basis(method, context))
         self.selection = SelectionRunner(settings, context.layout)
         self.uplink = UplinkDecoder(settings.codec, context.layout, settings.nodes)
+        if method.PER_COORDINATE and self.uplink.remembers and len(self.clusters.states) > 1:
+            why = "what is remembered of a node is seen through the mask of one state, and it chooses among several"
+            raise SettingError("codec", settings.codec.name, f"one that keeps nothing of a node at the server: {why}")
         self.downlink = Downlink(settings.codec_down, context.layout, settings.seed)
         single = not settings.secure.secure_aggregation  # of a sum nobody sees how long its terms were
         self.norm_bounds = NormBounds(settings.guard if single else NO_GUARD, settings.aggregation)

@@ -113,6 +113,7 @@ class GridProbe(Probe):
                 states=self.states,
                 objective=self.objective(i),
                 batch=batch,
+                counted=self.history.last_counted(self.nodes[i].id),
             )
             for i, plan in zip(whom, plans, strict=True)
         ]

@@ -155,7 +155,14 @@ def train_request(context: RoundContext, assignment: TrainAssignment, states: St
 
 
 def part_request(
-    context: RoundContext, kind: str, node: Node, plan: Plan, *, states: StateCache, on_path: bool = False
+    context: RoundContext,
+    kind: str,
+    node: Node,
+    plan: Plan,
+    *,
+    states: StateCache,
+    counted: int = 0,
+    on_path: bool = False,
 ) -> tuple[str, Message]:
     """Ask a node something about a part of the state.
 
@@ -165,6 +172,7 @@ def part_request(
         node: whom to ask.
         plan: which part.
         states: what the message carries.
+        counted: round of the node's last reply that counted.
         on_path: whether the states that the node's cluster came from go along.
 
     Returns:
@@ -173,7 +181,8 @@ def part_request(
     path = states.path(node.id) if on_path else ()
     clusters = path or states.clusters_for(node.id)
     metric = context.settings.metric if kind == EVALUATE else ""
-    request = PartRequest(**_common(context, plan, states.told(clusters, path=bool(path))), metric=metric)
+    common = _common(context, plan, states.told(clusters, path=bool(path)))
+    request = PartRequest(**common, metric=metric, counted=counted)
     return request.nonce, _message(request, kind, node, states=states, clusters=clusters)[0]
 
 
@@ -203,11 +212,12 @@ def loss_request(
     states: StateCache,
     objective: Objective,
     batch: int = 0,
+    counted: int = 0,
 ) -> tuple[str, Message]:
     """Ask a node about the loss of a part (kind `LOSSES` or `GRADIENTS`): the nonce and the message."""
     clusters = states.clusters_for(node.id)
     common = _common(context, plan, states.told(clusters))
-    request = LossRequest(**common, objective=objective.name, batch=batch)
+    request = LossRequest(**common, objective=objective.name, batch=batch, counted=counted)
     return request.nonce, _message(request, kind, node, states=states, clusters=clusters)[0]
 
 

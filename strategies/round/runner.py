@@ -250,7 +250,8 @@ class Runner:
             return []
         context = self.context(number)
         nodes, tiers = self.pieces.nodes.of(grid, number)
-        return score_requests(context, method=self.method, states=self.states(context), nodes=nodes, tiers=tiers)
+        states, history = self.states(context), self.pieces.selection.history
+        return score_requests(context, method=self.method, states=states, nodes=nodes, tiers=tiers, history=history)
 
     # ---- files -------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from models.algebra.submodel import Submodel
-from models.errors import SettingError
+from models.errors import SettingError, refuse
 from protocol import Hello
-from strategies.aggregation import AGGREGATIONS, ByExamples, ByMethod, Unweighted
+from strategies.aggregation import ByExamples, ByMethod, Unweighted, name_of
 from strategies.context import RoundContext
 from strategies.exchange.assignment import Participant, TrainAssignment
 from strategies.exchange.node import Node
@@ -63,11 +63,10 @@ def _check_settings(context: RoundContext) -> None:
     """Refuse the settings that look at single replies."""
     settings, guard, rule = context.settings, context.settings.guard, context.settings.aggregation
     least, clusters = settings.secure.secure_threshold, settings.clustering.clustering
-    named = next((name for name, kind in AGGREGATIONS.items() if type(rule) is kind), type(rule).__name__)
     plain, sizes = isinstance(rule, ByMethod | ByExamples | Unweighted), (Uniform, BySize, BySizeWithReplacement)
-    for key, value, fits, allowed in (
+    rows = (
         ("codec", settings.codec.name, settings.codec.name == "float32", "float32: masked numbers cannot be decoded"),
-        ("aggregation", named, plain, "method, examples or uniform: others weigh by what a reply says"),
+        ("aggregation", name_of(rule), plain, "method, examples or uniform: others weigh by what a reply says"),
         ("clustering", clusters, clusters == "none", "none: clusters look at single replies"),
         ("guard-mean", guard.guard_mean, guard.guard_mean == "mean", "mean: others need every reply"),
         ("guard-norm", guard.guard_norm, guard.guard_norm in ("auto", "off"), "auto or off: secure-clip is the bound"),
@@ -75,10 +74,10 @@ def _check_settings(context: RoundContext) -> None:
         ("over-selection", settings.over_selection, settings.over_selection == 1, "1: a sum is over all of its group"),
         ("selection", type(settings.selector).__name__, isinstance(settings.selector, sizes), "uniform or by size"),
         ("min-cover", guard.min_cover, guard.min_cover >= least, f"{least} (secure-threshold) or more"),
-    ):
-        if not fits:
-            head, colon, why = allowed.partition(":")
-            raise SettingError(key, value, f"{head} {_ON}{colon}{why}")
+    )
+    for key, value, fits, allowed in rows:
+        head, colon, why = allowed.partition(":")
+        refuse([(key, value, fits, f"{head} {_ON}{colon}{why}")])
 
 
 def same_part(method: Method, context: RoundContext, tier: Tier) -> bool:

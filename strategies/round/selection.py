@@ -152,7 +152,7 @@ class SelectionRunner(Stateful):
             return None
         pull = optimiser.learning_rate * (assignment.dynamic_alpha + optimiser.proximal)
         length = optimiser.learning_rate * effective_steps(steps, optimiser.momentum, pull)
-        return self._sketcher.vector(assignment.part, update.difference) / np.float32(-length)
+        return self._sketcher.vector(update.part or assignment.part, update.difference) / np.float32(-length)
 
     def learn(self, outcome: RoundOutcome) -> None:
         """Note what the accepted replies of a round that counts said of their nodes."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.algebra.groups import RANK
 from models.algebra.precisions import PRECISIONS
-from models.algebra.rates import Rate, groups_in, met, read_rate, single
+from models.algebra.rates import Rate, groups_in, met, read_rate, read_share, single
 from models.errors import SettingError
 from models.randomness import generator
 from protocol import NodeId
@@ -160,8 +160,8 @@ def parse_proportions(text: str, tiers: Sequence[Tier], key: str = "tier-proport
     if not text.strip():
         return tuple(Fraction(1, len(tiers)) for _ in tiers)
     try:
-        shares = [Fraction(part.strip()) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
+        shares = [read_share(part.strip()) for part in text.split(",")]
+    except ValueError:
         raise SettingError(key, text, 'numbers such as "1, 1, 2"') from None
     if len(shares) != len(tiers) or min(shares) < 0 or not sum(shares):
         raise SettingError(key, text, f"{len(tiers)} numbers (one per tier), none negative, not all 0")

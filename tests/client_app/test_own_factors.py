@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context
+from flwr.app import Context, Message, RecordDict
 from torch import Tensor
 
+from client_app.app import app
 from client_app.client_state import ClientState
 from client_app.model_cache import LocalModel
 from client_app.objectives import ObjectiveContext, objective
 from client_app.own_factors import OwnFactors, own_factors
 from client_app.training import train
 from data import Split
+from flotilla.local.base import address_of
 from models import NetworkSpec, base_store
 from models.adapters.adapter import PAIR, SHARED_A, Adapter
 from models.adapters.low_rank import product
@@ -26,8 +29,8 @@ from models.networks.bases import drawn_base, first_state
 from models.networks.build import layout, own_layout
 from models.networks.complete import completed
 from models.randomness import generator, torch_generator
-from protocol import Optimiser, Work
-from tests.support import Player, configured, context_of
+from protocol import EVALUATE, Optimiser, Reply, Work
+from tests.support import Player, configured, context_of, trains
 
 RANK = 4
 SPEC = NetworkSpec(
@@ -144,3 +147,24 @@ def test_nothing_of_b_travels_and_scores_on_devices_are_of_their_own_networks(pl
     resumed = play(method="fedsa-lora", fraction_evaluate=1.0, num_server_rounds=3, resume=str(again.path))
     assert resumed.hash == out.hash
     assert resumed.rows[-1]["local"] == row["local"]  # with what the devices had kept
+
+
+def test_a_device_whose_reply_never_counted_is_scored_without_what_it_learnt(play: Player) -> None:
+    """Its reply is lost after it has trained, round after round: the score is that of a device that keeps nothing."""
+    seen: list[tuple[float, float]] = []
+
+    def client(message: Message, context: Context) -> Message:
+        answer = app(message, context)
+        if trains(message, 1):
+            raise RuntimeError("lost on its way")
+        if message.metadata.message_type == EVALUATE and message.metadata.dst_node_id == address_of(1):
+            empty = replace(context, run_config={**context.run_config, "client-state": ""}, state=RecordDict())
+            scores = [Reply.from_record(one.content, None).metrics["loss"] for one in (answer, app(message, empty))]
+            seen.append((scores[0], scores[1]))
+        return answer
+
+    keys: dict[str, Any] = {"method": "fedsa-lora", "fraction_evaluate": 1.0, "num_server_rounds": 2}
+    out = play(client=client, **keys)
+    assert list((out.path / "clients/1").glob("own@*.safetensors"))  # it did learn, and keep that
+    assert len(seen) == 2
+    assert all(score == without for score, without in seen)

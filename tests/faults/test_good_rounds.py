@@ -12,8 +12,9 @@ from flwr.app import Message
 
 from benchmarks.experiments.lies import times
 from models.errors import SettingError
+from protocol import NodeId
 from server_app.folder import checkpoint
-from server_app.loss_watch import LossExploded
+from server_app.loss_watch import GoBack, LossExploded, LossWatch
 from tests.support import Player, failed, trains, without
 from tests.support import play as play_in
 
@@ -71,6 +72,24 @@ def test_a_run_that_went_back_can_be_resumed(play: Player) -> None:
     whole = play(far_off(3), num_server_rounds=5, **TWO)
     half = play(far_off(3), num_server_rounds=4, **TWO)
     assert play(resume=str(half.path), num_server_rounds=5, **TWO).hash == whole.hash
+
+
+@pytest.mark.parametrize("killed", [1, 2, 3, 4])
+def test_a_resumed_run_leaves_out_whom_the_uninterrupted_one_does(killed: int) -> None:
+    """Who came furthest is gathered from one evaluation to the next, and here every fourth round is evaluated."""
+    seen: dict[int, dict[NodeId, float]]
+    seen = {1: {1: 1.0, "hub": 1.1}, 2: {1: 50.0, "hub": 1.2}, 3: {1: 1.0, "hub": 1.5}, 4: {1: 1.0, "hub": 1.2}}
+    watch = LossWatch(guessing=2.3, most=3, good=2.0)
+    for number, reaches in seen.items():
+        if number == killed:
+            saved = json.loads(json.dumps(watch.to_json()))
+            watch = LossWatch(guessing=2.3, most=3)
+            watch.restore(saved, keep=False)
+        if number < 4:
+            watch.see(number, {}, reaches)
+    with pytest.raises(GoBack) as gone:
+        watch.see(4, {"loss": 1e6}, seen[4])
+    assert gone.value.row == {"round": 4, "loss": 1e6, "without": 1}
 
 
 def test_a_loss_that_explodes_again_and_again_ends_the_run(play: Player) -> None:

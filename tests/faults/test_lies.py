@@ -112,7 +112,7 @@ def test_losses_are_held_against_each_other(play: Player, monkeypatch: pytest.Mo
 
     def noted(self: Utility, *rest: Any) -> Any:
         found = told(self, *rest)
-        seen.append(float(found.max()))
+        seen.extend(found[np.isfinite(found)])  # of who has never trained it is infinite
         return found
 
     monkeypatch.setattr(Utility, "_losses", noted)
@@ -120,8 +120,8 @@ def test_losses_are_held_against_each_other(play: Player, monkeypatch: pytest.Mo
         seen.clear()
         out = play(lying(says(loss=1e308), kind=kind), selection=selection, fraction_train=0.3, **LAST)
         assert out.summary["status"] == "finished"
-        assert np.isfinite(seen[1:]).all() or selection == "rpow-d"
-        assert max((loss for loss in seen if np.isfinite(loss)), default=0.0) < 1e3
+        assert seen
+        assert max(seen) < 1e3
 
 
 def test_a_size_that_nobody_has_does_not_train_alone(play: Player) -> None:

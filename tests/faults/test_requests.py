@@ -74,6 +74,8 @@ IMPOSSIBLE: dict[str, Callable[[dict[str, Any]], None]] = {
     "classes without end": field("network", classes=2**50),
     "a network of no name": field("network", name="nothing"),
     "a rate of nothing": field("plan", rate="0"),
+    "a share of 10 to a power without end": field("plan", keep="1e20000000"),
+    "a variant's share of a power without end": field("network", variants=[json.dumps({"keep": "1e20000000"})]),
     "units that are not there": field("plan", units=[["hidden1", [10**9]]]),
     "depths that are not there": field("plan", depth=10**9),
     "no examples a batch": field("work", **{"batch-size": 0}),

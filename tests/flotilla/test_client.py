@@ -8,10 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from flwr.app import ArrayRecord, Context, RecordDict
+from flwr.clientapp import ClientApp
+from torch import nn
 
 from client_app.serve import TrainTask, serve
 from flotilla.flwr_compat.identity import assume_identity
@@ -286,8 +289,36 @@ def test_own_train_functions_take_part_in_rules_for_ranks_as_far_as_they_can() -
     ranks = pruned.runner.pieces.memory.values["ranks"]
     assert ranks
     assert set(ranks.values()) <= {1, 2}
-    started(with_pairs(Ravan), names["app"])
     refused = with_pairs(FedSALoRA)
     with pytest.raises(NothingLearnt):
         started(refused, names["app"])
     assert all("this device keeps none" in one.reason for one in refused.report.rejected)
+
+
+def test_own_train_functions_train_the_scales_of_heads_too() -> None:
+    """They are no part of the state, and what an optimiser is given are the module's parameters."""
+    data, seen = page("my_app/client_app.py")["data"], dict[str, list[torch.Tensor]]()
+
+    def train(module: nn.Module, task: TrainTask, context: Context) -> float:
+        before = dict(module.named_parameters())
+        optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
+        for _ in range(3):
+            optimiser.zero_grad()
+            loss, _ = task.loss(*data(context))
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        for name, parameter in before.items():
+            if name.endswith(".scale"):
+                seen.setdefault(name, []).append(parameter.detach().clone())
+        return float(loss.detach())
+
+    method = with_pairs(Ravan, heads=2)
+    started(method, serve(ClientApp(), train, data=data), rounds=1)
+    assert seen
+    assert any(float((one - 1).abs()) > 1e-3 for scales in seen.values() for one in scales)
+    assert not any("scale" in name for name in method.state)
+    # A run whose device keeps them as they came ends elsewhere: they were multiplied into what was sent.
+    fixed = with_pairs(Ravan, heads=2)
+    with patch("client_app.served_device.fold_scales"):
+        started(fixed, serve(ClientApp(), train, data=data), rounds=1)
+    assert any(not torch.equal(fixed.state[name], tensor) for name, tensor in method.state.items())

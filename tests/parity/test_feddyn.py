@@ -10,19 +10,24 @@ import torch
 from flwr.app import Context
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from client_app.client_state import ClientState
+from client_app.device import data_of
 from client_app.feddyn import NAME, FedDynRegulariser
+from client_app.handlers import answer_train
 from client_app.model_cache import LocalModel
-from models import NetworkSpec, PartialAverage, Plan, completed, layout, submodel
+from models import NetworkSpec, PartialAverage, Plan, build, completed, layout, submodel
 from models.algebra.box_vector import BoxVector
 from models.algebra.submodel import flatten, split
+from protocol import FedDyn, Optimiser, TrainRequest, Work, decode, encode
 from strategies.aggregation.feddyn import FedDynCorrection
 from tests.parity.rounds import state_of
-from tests.support import Player, configured, context_of, tier_of
+from tests.support import Player, configured, context_of, keys_of, tier_of
 
 SPEC = completed(NetworkSpec("cnn", (1, 8, 8), 5, widths=(4, 6), exits="plain", norm="none"))
+MLP = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(16, 8), norm="none"))
 ALPHA = 0.3
 
 
@@ -144,7 +149,8 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
     x, y = torch.randn(4, 1, 8, 8, generator=draws), torch.tensor([0, 1, 2, 3])
     F.cross_entropy(model.module(x), y).backward()  # type: ignore[no-untyped-call]
     plain = {name: p.grad.clone() for name, p in model.module.named_parameters() if p.grad is not None}
-    regulariser.add_gradients()
+    regulariser.add_linear()
+    regulariser.add_quadratic()
 
     linear = flatten(part.gather(split(known, {n: t.shape for n, t in layout(SPEC).tensors.items()})))
     theta = model.flat.detach().clone().requires_grad_()
@@ -169,6 +175,40 @@ def test_clients_gradient_is_that_of_the_papers_objective(plan: Plan) -> None:
     for block in part.values():
         block.scatter(torch.zeros(block.local_shape, dtype=torch.bool), split(everywhere, shapes)[block.source])
     assert torch.equal(kept[everywhere], known[everywhere])  # what is not held keeps its g
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.3])
+def test_a_device_clips_the_linear_term_and_not_the_quadratic_one(clip: float) -> None:
+    """As the released code, whose quadratic term is weight decay; two steps and more on all examples, transcribed."""
+    state, rate, steps = flatten(state_of(MLP)), 0.2, 6
+    linear = 0.05 * torch.randn(state.shape, generator=torch.Generator().manual_seed(1))
+    device = context_of(node_config={"partition-id": 0, "num-partitions": 6}, run_config=keys_of())
+    whole = submodel(MLP, Plan())
+    ClientState(device, 0, 1, checkpoint=0).write(NAME, BoxVector(layout(MLP), whole, linear).to_vector())
+    request = TrainRequest(
+        round_number=2,
+        nonce="n",
+        seed=1,
+        network=MLP,
+        plan=Plan(),
+        work=Work(local_steps=steps, batch_size=10**9),
+        optimiser=Optimiser(rate, clip_norm=clip),
+        dynamic_regulariser=FedDyn(alpha=2.0),
+        counted=1,
+    )
+    array = answer_train(request, encode(state), device).array
+    assert array is not None
+    examples, network, theta = data_of(device).train, build(MLP), state.clone()
+    clipped = 0
+    for _ in range(steps):
+        weights = {name: piece.clone().requires_grad_() for name, piece in whole.split(theta).items()}
+        loss = F.cross_entropy(functional_call(network, weights, (examples.inputs,)), examples.labels)
+        gradient = flatten(dict(zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True))) - linear
+        if clip and gradient.norm() > clip:
+            gradient, clipped = gradient * clip / gradient.norm(), clipped + 1
+        theta = theta - rate * (gradient + 2.0 * (theta - state))
+    assert clipped == (steps if clip else 0)
+    torch.testing.assert_close(decode(array, whole.numel), theta - state, rtol=1e-3, atol=1e-5)
 
 
 def test_a_device_that_lost_its_memory_begins_at_zero_and_says_so() -> None:

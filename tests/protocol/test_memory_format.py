@@ -101,7 +101,7 @@ def test_gradients_are_those_of_the_usual_order(
                 lambda _module, _given, out: seen.append(out.is_contiguous(memory_format=torch.channels_last))
             )
     found = _gradients(network, inputs.contiguous(memory_format=torch.channels_last))
-    assert not seen or any(seen)  # it does something
+    assert any(seen)  # it does something
     if name in ("cnn", "resnet") and later > most:
         assert not all(seen)
     for own, other in zip(usual, found, strict=True):

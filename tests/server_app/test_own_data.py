@@ -105,8 +105,9 @@ def test_facts_of_another_run_and_a_device_that_does_not_fit(
 
 
 def test_nobody_is_asked_for_sums_under_privacy(pictures: Path, play: Player) -> None:
+    private: dict[str, Any] = {"dp_noise": 1.0, "guard_rollbacks": 0, "method": "fedavg", "aggregation": "uniform"}
     with pytest.raises(SettingError, match="task-facts"):
-        play(nodes=devices(pictures), partition="own", dp_noise=1.0, method="fedavg", aggregation="uniform", **KEYS)
+        play(nodes=devices(pictures), partition="own", **KEYS, **private)
 
 
 def test_nobody_says_anything(play: Player, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from benchmarks.probes.structure import PACKAGES, ROOT, modules
 
 LONGEST = 320  # lines of a file
@@ -25,5 +27,7 @@ def test_no_merge_was_left_half_done() -> None:
     """Markers of a conflict do no harm to a formatter where a file is no Python."""
     marks = "|".join(f"{mark * 7} " for mark in "<>")  # in parts, or this line would count
     found = subprocess.run(["git", "grep", "-lE", f"^({marks})"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert found.returncode <= 1 or not (ROOT / ".git").exists(), found.stderr
+    if not (ROOT / ".git").exists():
+        pytest.skip("no repository")
+    assert found.returncode <= 1, found.stderr  # 1 is nothing found
     assert found.stdout.split() == []

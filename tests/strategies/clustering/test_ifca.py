@@ -10,16 +10,20 @@ from unittest.mock import patch
 import pytest
 import torch
 from flwr.app import Message
+from torch import Tensor
 
 from data.synthetic_groups import group_of
 from flotilla.local.grid import LocalGrid
 from models.algebra.axes import Layout
+from models.algebra.submodel import Submodel
+from models.errors import SettingError
 from models.networks.build import layout
 from models.variants.cluster_states import trunk
 from protocol import LOSSES, Objective
 from strategies.round.requests import loss_request
+from strategies.selection.update_sketch import UpdateSketcher
 from tests.strategies.clustering.ifca_states import after, drawn, members, same, started, states_of
-from tests.support import Player, failed, trains
+from tests.support import Player, configured, failed, trains
 
 # ---- what it has to equal --------------------------------------------------------------------------------------------
 
@@ -188,3 +192,38 @@ def test_a_reply_that_names_no_cluster_is_no_reply(play: Player, said: float | N
     assert lying.hash == lost.hash
     assert all("allowed is a whole number from 0 to 1" in one["reason"] for one in lying.rejected)
     assert len(lying.rejected) == 2
+
+
+def test_what_is_remembered_needs_one_mask() -> None:
+    """FIARSE's part is a mask of the state, so with several states nobody knows whose before the reply is there."""
+    keys: dict[str, Any] = {"method": "fiarse", "clustering": "ifca", "num_clients": 4}
+    with pytest.raises(SettingError, match=r"^codec = 'ef21'.*keeps nothing of a node"):
+        configured(codec="ef21", **keys).strategy()
+    configured(codec="qsgd", **keys).strategy()
+    configured(codec="ef21", **keys | {"method": "heterofl"}).strategy()
+    configured(codec="ef21", **keys | {"clustering": "cfl"}).strategy()
+
+
+def test_a_selector_sees_the_coordinates_of_the_chosen_state(play: Player) -> None:
+    """DivFL's sketch of a node that chose another state is made by that state's mask."""
+    masks: list[Tensor] = []
+    told = UpdateSketcher.vector
+
+    def noted(self: UpdateSketcher, part: Submodel, difference: Tensor) -> Any:
+        masks.append(torch.cat([block.mask.flatten() for block in part.values() if block.mask is not None]))
+        return told(self, part, difference)
+
+    with patch.object(UpdateSketcher, "vector", noted):
+        out = play(
+            method="fiarse",
+            clustering="ifca",
+            selection="divfl",
+            tiers="a:1/2",
+            num_clients=6,
+            fraction_train=1.0,
+            num_server_rounds=1,
+            seed=2,
+        )
+    assert len(masks) == 6
+    chosen = [nodes for nodes in out.rows[0]["clusters"]["assignments"].values() if nodes]
+    assert len({tuple(mask.tolist()) for mask in masks}) == len(chosen) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import erfc, exp, inf, sqrt
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from flwr.app import Message
 from flotilla.local.grid import contexts
 from models import NetworkSpec, PartialAverage, Plan, completed, layout
 from models.algebra.plans import submodel
+from models.algebra.submodel import flatten
 from models.errors import SettingError
+from server_app.folder.releases import FILE, keep_releases
 from strategies.robustness.options import GuardOptions
 from strategies.robustness.privacy import BudgetSpent, Privacy, affordable, epsilon
 from tests.strategies.robustness.test_runs import attacking
@@ -21,7 +24,13 @@ from tests.support import Player, address_of, configured, failed, keys_of, train
 
 pytest.importorskip("dp_accounting", reason="flwr's accountant needs it: pip install -e '.[privacy]'")
 
-ON: dict[str, Any] = {"num_clients": 4, "tiers": "a:1, b:1/2", "dp_noise": 1.0, "heterofl_label_rows": False}
+ON: dict[str, Any] = {
+    "num_clients": 4,
+    "tiers": "a:1, b:1/2",
+    "dp_noise": 1.0,
+    "heterofl_label_rows": False,
+    "guard_rollbacks": 0,
+}
 
 
 def exact_epsilon(multiplier: float, releases: int, delta: float) -> float:
@@ -104,6 +113,54 @@ def test_a_resumed_run_draws_the_same_noise_and_another_run_does_not(play: Playe
     assert again.rows[-1]["guard"]["releases"] == 2
 
 
+def averaged(privacy: Privacy, moved: float) -> dict[str, torch.Tensor]:
+    """A state that four nodes moved that far, with its noise."""
+    spec = completed(NetworkSpec("mlp", (1, 4, 4), 3, widths=(5,)))
+    average, whole = PartialAverage(layout(spec)), submodel(layout(spec), Plan())
+    for _ in range(4):
+        average.add(whole, torch.full((whole.numel,), moved))
+    state = {name: torch.zeros(tensor.shape) for name, tensor in layout(spec).tensors.items()}
+    average.finish(state, out=state)
+    privacy.add_noise(state, average, 1.0, 3)
+    return state
+
+
+def test_a_round_that_is_repeated_with_other_replies_has_noise_of_its_own(tmp_path: Path) -> None:
+    """Else the difference of the two states would be that of the means, without noise; and it counts as one more."""
+    first, states = Privacy(GuardOptions(dp_noise=1.0), 4), list[dict[str, torch.Tensor]]()
+    key, counted = first.key, list[int]()
+    keep_releases(tmp_path, first, 0)
+    states.append(averaged(first, 0.5))
+    for moved in (0.5, 0.25, 0.25, 0.75):
+        again = Privacy(GuardOptions(dp_noise=1.0), 4)
+        again.restore({}, {"key": hex(key), "releases": 0})  # killed after the release, before its checkpoint
+        keep_releases(tmp_path, again, 2)
+        states.append(averaged(again, moved))
+        counted.append(again.releases)
+    assert counted == [1, 2, 2, 3]
+    same, other = (flatten(states[i]) - flatten(states[0]) for i in (1, 2))
+    assert not same.any()
+    assert float(other.std()) > 0.1  # two draws of N(0, 1/4) and not one taken twice
+    assert "mark" in (tmp_path / FILE).read_text()
+    later = Privacy(GuardOptions(dp_noise=1.0), 4)
+    keep_releases(tmp_path, later, 3)
+    assert not later.made
+
+
+def test_a_release_is_on_the_disk_before_it_is_made() -> None:
+    privacy, told = Privacy(GuardOptions(dp_noise=1.0), 4), list[int]()
+
+    def full(round_number: int, mark: str) -> None:
+        told.append(round_number)
+        raise OSError("no space left")
+
+    privacy.on_release = full
+    with pytest.raises(OSError, match="no space"):
+        averaged(privacy, 0.5)
+    assert told == [3]
+    assert privacy.releases == 0
+
+
 def test_no_release_beyond_the_budget() -> None:
     spec = layout(completed(NetworkSpec("mlp", (1, 4, 4), 3, widths=(5,))))
     state = {name: torch.zeros(tensor.shape) for name, tensor in spec.tensors.items()}
@@ -128,6 +185,7 @@ def test_no_release_beyond_the_budget() -> None:
         ("guard-norm", {"guard_norm": "clip"}),
         ("guard-mean", {"guard_mean": "median"}),
         ("over-selection", {"over_selection": 1.3}),
+        ("guard-rollbacks", {"guard_rollbacks": 1}),
         ("norm", {"method": "fjord", "aggregation": "uniform", "norm": "batch-per-width"}),
     ],
 )

@@ -298,7 +298,7 @@ def test_every_selector(play: Player, fleets: dict[str, str], selection: str) ->
             {"secure_aggregation": True, "min_cover": 3, "secure_threshold": 3, "buffer_size": 5, **ONE},
             "one state",
         ),
-        ("dp-noise", {"dp_noise": 1.0, "dp_clip": 1.0, **ONE}, "how old"),
+        ("dp-noise", {"dp_noise": 1.0, "dp_clip": 1.0, "guard_rollbacks": 0, **ONE}, "how old"),
         ("guard-mean", {"guard_mean": "median", "guard_faulty": 0}, "ages"),
         ("clustering", {"clustering": "ifca"}, "clusters"),
         ("codec-down", {"codec_down": "qsgd"}, "few hold"),

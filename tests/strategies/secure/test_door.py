@@ -27,7 +27,7 @@ from tests.support import configured
         ("codec", {"codec": "ef21"}),
         ("guard-mean", {"guard_mean": "median"}),
         ("guard-norm", {"guard_norm": "clip"}),
-        ("dp-noise", {"dp_noise": 1.0}),
+        ("dp-noise", {"dp_noise": 1.0, "guard_rollbacks": 0}),
         ("over-selection", {"over_selection": 1.3}),
         ("selection", {"selection": "oort"}),
         ("selection", {"selection": "pow-d"}),

@@ -25,7 +25,7 @@ from flotilla.refusal import refuse
 from flotilla.serving import commands as serving_commands
 from flotilla.settings import Settings, SettingsError, prepare
 from flotilla.studies import commands as study_commands
-from flotilla.superlink.cluster import CLUSTER, CLUSTER_ENV, ClusterError, cluster_of, said_again
+from flotilla.superlink.cluster import CLUSTER, CLUSTER_ENV, ClusterError, answering, cluster_of, said_again
 
 app = typer.Typer(
     name="flotilla",
@@ -126,7 +126,8 @@ def run(
     Ctrl-C stops it and prints the command that goes on with it. No process and no temporary file is left behind.
     """
     try:
-        on = None if cluster is None and not cluster_env else cluster_of(cluster, cluster_env or (), engine=engine)
+        asked = cluster is not None or bool(cluster_env)
+        on = answering(cluster_of(cluster, cluster_env or (), engine=engine)) if asked else None
     except ClusterError as error:
         refuse(error)
     found: list[Settings] = []

@@ -157,7 +157,7 @@ class FlowerStrategy(Method, Strategy):
         Raises:
             WireError: the arrays do not fit the network.
             NotEnoughNodes: too few nodes came, or none of them answered hello.
-            NothingLearnt: no round had the replies it needed.
+            NothingLearnt: no round had the replies it needed, or none of them changed anything.
         """
         self._timeout = timeout
         self.load(initial_arrays)
@@ -169,7 +169,9 @@ class FlowerStrategy(Method, Strategy):
         rest: _Once | None = None
         for round_number in range(first_round, num_rounds + 1):
             report = self._next_round(grid, round_number, train_config, evaluate_config, rest)
-            learnt = learnt or (report.accepted > 0 and not report.abandoned)
+            learnt = learnt or (report.moved and not report.abandoned)
+            if after_round is None:
+                self._warn_of(report)
             if report.accepted:
                 result.train_metrics_clientapp[round_number] = self._train_metrics()
             if report.local:
@@ -181,10 +183,15 @@ class FlowerStrategy(Method, Strategy):
         if rest is not None:
             rest()
         if not learnt:
-            said = self.report.rejected[0].reason if self.report.rejected else "nobody replied"
-            raise NothingLearnt(f"no round had the replies it needed; in the last one, for example: {said}")
+            raise NothingLearnt(f"no round changed anything; in the last one, for example: {_what_came(self.report)}")
         result.arrays = record_of(self.state)
         return result
+
+    def _warn_of(self, report: RoundReport) -> None:
+        """Say so where a round left the model as it was; who gives `after_round` is told by that."""
+        why = f"abandoned, {report.accepted} of {report.wanted} replies were used" if report.abandoned else ""
+        if why := why or report.changed_nothing():
+            log(WARNING, "round %d changed nothing: %s; for example: %s", report.number, why, _what_came(report))
 
     def _next_round(
         self,
@@ -296,3 +303,10 @@ def _with_config(messages: list[Message], config: ConfigRecord | None) -> list[M
     for message in messages if config else ():
         message.content["config"] = ConfigRecord(dict(config or {}))
     return messages
+
+
+def _what_came(report: RoundReport) -> str:
+    """One of the reasons why a round changed nothing."""
+    if report.rejected:
+        return report.rejected[0].reason
+    return "differences of zero" if report.accepted else "nobody replied"

@@ -44,7 +44,10 @@ class EngineGrid(Grid):
 
     Attributes:
         directory: see above.
+        simulated: its nodes are the run's own, and are waited for while they start (`strategies.nodes.manager`).
     """
+
+    simulated = True
 
     def __init__(self, addresses: Collection[int], directory: Directory | None = None) -> None:
         assume_identity()

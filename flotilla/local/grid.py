@@ -16,6 +16,7 @@ from client_app.side_by_side import expect, expect_nobody
 from flotilla.flwr_compat.messages import CLIENT_APP_RAISED, error_as_sent, through_the_wire
 from flotilla.local.base import EngineGrid, address_of, addresses_of, partition_of
 from flotilla.local.groups import grouped
+from flotilla.local.stopped import Stopped
 from protocol import Scalar
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class LocalGrid(EngineGrid):
             if reply.has_error():
                 return Message(error_as_sent(reply.error.code, reply.error.reason or ""), reply_to=request)
             content = through_the_wire(reply.content)
-        except Exception as error:  # whatever a client raises becomes an error reply, as in flwr
+        except Stopped:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a client raises becomes an error reply, as in flwr
             return Message(error_as_sent(CLIENT_APP_RAISED, f"{type(error)}:<'{error}'>"), reply_to=request)
         return Message(content, reply_to=request)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -33,6 +34,7 @@ _ALONG = ("FLOTILLA_DATA", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "
 _ALSO = ("FLWR_DISABLE_UPDATE_CHECK", "FLWR_TELEMETRY_ENABLED")
 # Not sent, and not ours to set.
 _CLUSTERS = ("RAY_TMPDIR", "RAY_max_direct_call_object_size", "RAY_free_objects_batch_size")
+_LISTENS = 10.0  # seconds for a head to take a connection
 _PATIENCE = 300.0  # seconds for a node to fetch the bundle, import PyTorch and read the data
 
 
@@ -76,6 +78,23 @@ class Cluster:
         return kept | {ANNOUNCED: json.dumps(asked)}
 
 
+def answering(cluster: Cluster) -> Cluster:
+    """The same cluster, if somebody listens where its head is meant to be; to be asked before anything is started.
+
+    Raises:
+        ClusterError: nobody does. Ray itself looks for minutes.
+    """
+    host, _, port = cluster.address.rpartition(":")
+    if not host:
+        return cluster  # "auto", which Ray looks up in files of this machine
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _LISTENS).close()
+    except OSError as error:
+        why = f"nobody answers there ({error}); is `ray start --head` up?"
+        raise ClusterError(f"cluster = {cluster.address!r}: {why}") from None
+    return cluster
+
+
 def said_again(variables: Sequence[str]) -> list[str]:
     """The words that name `--cluster-env`'s variables once more, without their values."""
     return [word for text in variables for word in ("--cluster-env", text.partition("=")[0])]
@@ -101,6 +120,8 @@ def cluster_of(address: str | None, variables: Sequence[str] = (), *, engine: st
         allowed = "HOST:PORT of the cluster's head, as `ray start --head` says it, or auto"
         said = f"{address!r}" + (f" (RAY_ADDRESS is {meant!r})" if meant != address else "")
         raise ClusterError(f"cluster = {said}: allowed is {allowed}; ray:// is another protocol")
+    if meant != "auto" and not 0 < int(meant.rpartition(":")[2]) < 2**16:
+        raise ClusterError(f"cluster = {meant!r}: allowed is a port from 1 to 65535")
     found: dict[str, str] = {}
     for text in variables:
         name, told, value = text.partition("=")

@@ -265,8 +265,12 @@ def _check_task(config: RunConfig) -> None:
 
 def _flat(given: Mapping[str, Scalar], overrides: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Every key with its value, and what was overridden beside, each of its type and in its range."""
-    foreign = {key: one.setting for key, one in foreign_keys({**given, **overrides}).items()}
-    known = {**foreign, **settings_by_key()}
+    theirs, ours = foreign_keys({**given, **overrides}), settings_by_key()
+    for key in theirs.keys() & ours.keys():
+        why = f"{key!r} is a key of Flotilla's; another name of the class or of its option makes another key"
+        raise SettingError(theirs[key].named_by, theirs[key].name, f"one whose keys are its own; {why}")
+    foreign = {key: one.setting for key, one in theirs.items()}
+    known = {**foreign, **ours}
     found = defaults() | {key: setting.default for key, setting in foreign.items()}
     for key, value in (*given.items(), *overrides.items()):
         if key not in known or (known[key].advanced and key not in overrides):

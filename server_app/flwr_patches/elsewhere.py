@@ -1,6 +1,8 @@
-"""A deployment's grid says that its nodes compute elsewhere (`server_app.ahead`); flwr's own has no word for it.
+"""A deployment's grid says that its nodes compute elsewhere (`server_app.ahead`), any other that they are simulated.
 
-They may be on this machine all the same, as in `flotilla federation`: nobody can tell from a grid.
+flwr's own have no word for it. A simulation's nodes are the run's own, and are waited for while they start
+(`strategies.nodes.manager`). Those of a deployment may be on this machine all the same, as in `flotilla federation`:
+nobody can tell from a grid.
 """
 
 from __future__ import annotations
@@ -11,8 +13,7 @@ from server_app.flwr_patches.deployed import is_deployed
 
 
 def say_where_nodes_compute(grid: Grid) -> bool:
-    """Apply this to a deployment's grid; returns whether it did."""
-    if not is_deployed(grid):
-        return False
-    vars(grid).update(computes_elsewhere=True)
-    return True
+    """Apply this to a grid; returns whether it is a deployment's."""
+    deployed = is_deployed(grid)
+    vars(grid).update({"computes_elsewhere" if deployed else "simulated": True})
+    return deployed

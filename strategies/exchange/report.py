@@ -38,6 +38,7 @@ class RoundReport:
         selected_tiers: tier → how many of them.
         selected_ever: how many different nodes were selected in the rounds so far.
         accepted: replies that were added.
+        moved: whether any of them was more than zeros, and weighed more than nothing.
         rejected: replies that were not, and why.
         abandoned: whether the model was left as it was for want of replies.
         train_loss: mean training loss over accepted replies, weighted by examples; None without replies.
@@ -69,6 +70,7 @@ class RoundReport:
     selected_tiers: dict[str, int] = field(default_factory=dict)
     selected_ever: int = 0
     accepted: int = 0
+    moved: bool = False
     rejected: list[Rejection] = field(default_factory=list)
     abandoned: bool = False
     train_loss: float | None = None
@@ -92,3 +94,12 @@ class RoundReport:
     withdrawn: list[NodeId] = field(default_factory=list)
     resting: list[NodeId] = field(default_factory=list)
     waiting: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def changed_nothing(self) -> str:
+        """Why a round that was not abandoned left the model as it was; "" where it did not."""
+        if self.abandoned or not self.accepted:
+            return ""
+        if not self.moved:
+            return "every difference that came was zero, or weighed nothing"
+        few = "every coordinate had too few holders (min-cover, guard-mean), or no reply was left"
+        return "" if self.coverage["round"] else few

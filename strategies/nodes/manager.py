@@ -25,6 +25,7 @@ from strategies.nodes.claims import Claims
 from strategies.nodes.registration import Registration, Registrations
 
 _SETTLE = 3.0  # seconds without a new node after which we start with fewer than expected
+_STARTING = 900.0  # seconds for a process of a simulation to import PyTorch, prove itself and read its data
 _SILENT = "no answer in time"
 _DIGEST = 12  # characters of a base's digest that an error shows
 
@@ -185,7 +186,8 @@ class NodeManager:
 
         message = Message(content=self._question(), message_type=HELLO, dst_node_id=addresses[0])
         try:
-            self.waited = exchange(grid, [message], take, seconds=self.seconds, enough=lambda: False, patient=True)
+            seconds = self._patience(grid)
+            self.waited = exchange(grid, [message], take, seconds=seconds, enough=lambda: False, patient=True)
             told = hellos[0]
         except Exception:  # it is asked again with the others, and then somebody is told
             return None
@@ -193,6 +195,10 @@ class NodeManager:
         ids, examples = range(len(addresses)), directory.examples
         fleet = Fleet(told, ids, addresses=addresses, examples=examples, labels=labels)
         return fleet if fleet[0].hello == told else None
+
+    def _patience(self, grid: Grid) -> float:
+        """Seconds for a hello. A simulation's nodes are the run's own, so who is silent is still starting."""
+        return max(self.seconds, _STARTING) if getattr(grid, "simulated", False) else self.seconds
 
     def _question(self) -> RecordDict:
         return HelloRequest(
@@ -238,7 +244,8 @@ class NodeManager:
             came[i] = reply
             order.append(i)
 
-        self.waited = exchange(grid, messages, take, seconds=self.seconds, enough=lambda: False, patient=True)
+        seconds = self._patience(grid)
+        self.waited = exchange(grid, messages, take, seconds=seconds, enough=lambda: False, patient=True)
         refusals: dict[int, str | None] = {}
         for i in order:
             address = due[i]

@@ -213,6 +213,7 @@ class RoundAggregator:
             listen(assignment, update)
         if average is not None:
             average.add(part, difference, *weights, labels=update.rows, norm=update.norm)
+        self._report.moved |= update.norm * abs(update.numerator) > 0
         self.accepted.append(accepted)
         self._taken.add(i)
         self._count(update)
@@ -232,6 +233,7 @@ class RoundAggregator:
         """
         average, first = self._states[0].average, members[0][0]
         average.add_sum(first.part, difference, denominator, len(members))
+        self._report.moved |= bool(difference.any())
         for assignment, update in members:
             self.accepted.append(AcceptedUpdate(assignment=assignment, metrics=update.metrics))
             self._count(update)

@@ -322,3 +322,39 @@ def test_own_train_functions_train_the_scales_of_heads_too() -> None:
     with patch("client_app.served_device.fold_scales"):
         started(fixed, serve(ClientApp(), train, data=data), rounds=1)
     assert any(not torch.equal(fixed.state[name], tensor) for name, tensor in method.state.items())
+
+
+def idle(module: nn.Module, task: TrainTask, context: Context) -> float:
+    """As one that trains a copy of the module."""
+    del module, task, context
+    return 0.5
+
+
+def test_a_run_whose_devices_change_nothing_has_learnt_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    data = page("my_app/client_app.py")["data"]
+    with pytest.raises(NothingLearnt, match="differences of zero"):
+        started(strategy(), serve(ClientApp(), idle, data=data))
+    said = [line for line in caplog.messages if "changed nothing" in line]
+    assert [line.partition(" changed")[0] for line in said] == ["round 1", "round 2"]
+
+
+@pytest.mark.parametrize("end", [SystemExit(0), SystemExit(3), SystemExit("no"), RuntimeError("broken")])
+def test_a_client_that_ends_its_process_has_failed_and_the_run_goes_on(
+    end: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    names, rounds = page("my_app/client_app.py"), list[int]()
+
+    def train(module: nn.Module, task: TrainTask, context: Context) -> float:
+        rounds.append(task.round_number)
+        if task.round_number > 1:
+            raise end
+        return float(names["train"](module, task, context))
+
+    method = strategy()
+    started_with = LocalGrid(serve(ClientApp(), train, data=names["data"]), contexts({}, 4))
+    first = initial_state(method.network, torch_generator(1, 0, "server", "test"))
+    method.start(started_with, ArrayRecord(first), num_rounds=3)
+    assert set(rounds) == {1, 2, 3}
+    said = [line for line in caplog.messages if "changed nothing: abandoned, 0 of 4" in line]
+    assert len(said) == 2
+    assert type(end).__name__ in said[0]

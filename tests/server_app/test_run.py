@@ -163,3 +163,12 @@ def test_the_whole_folder_and_the_final_table(tmp_path: Path) -> None:
     text = "\n".join(lines)
     assert str(tmp_path / "run") in text
     assert "accuracy" in text.lower()
+
+
+def test_a_run_says_how_parts_are_trained_later_too(play: Player) -> None:
+    """Block-wise training freezes what it has trained, which only the loop over autograd does."""
+    keys: dict[str, Any] = {"method": "blockwise", "model": "cnn", "widths": "4, 4", "num_clients": 2}
+    for rounds in (1, 4):
+        out = play(num_server_rounds=rounds, **keys)
+        trained = json.loads((out.path / "config.json").read_text())["trained"]
+        assert set(trained.values()) == {"fused; later loop: a network that is frozen in part"}

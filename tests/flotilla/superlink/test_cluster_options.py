@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from flotilla import cli
 from flotilla.flwr_compat.ray_cluster import ANNOUNCED, Asked
 from flotilla.superlink import cluster
-from flotilla.superlink.cluster import Cluster, ClusterError, cluster_of
+from flotilla.superlink.cluster import Cluster, ClusterError, answering, cluster_of
 from flotilla.superlink.superlink import environment
 
 HERE = {"FLOTILLA_DATA": "/data", "FLWR_HOME": "/tmp/home", "RAY_TMPDIR": "/tmp/home", "SECRET": "x", "HOME": "/me"}
@@ -36,6 +37,21 @@ def test_addresses(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_addresses_are_refused(address: str) -> None:
     with pytest.raises(ClusterError, match=r"allowed is HOST:PORT .* or auto"):
         cluster_of(address)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+def test_ports_that_are_none_are_refused(port: str) -> None:
+    with pytest.raises(ClusterError, match="allowed is a port from 1 to 65535"):
+        cluster_of(f"head:{port}")
+
+
+def test_a_head_that_is_not_there_is_said_at_once() -> None:
+    """Ray itself looks for it for twelve minutes, and a run would lose its first rounds to that."""
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        here = cluster_of(f"127.0.0.1:{head.getsockname()[1]}")
+        assert answering(here) is here
+    with pytest.raises(ClusterError, match=r"nobody answers there .*ray start --head"):
+        answering(here)
 
 
 def test_chosen_variables_reach_the_nodes_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +100,7 @@ def test_the_command_that_goes_on_tells_no_value(monkeypatch: pytest.MonkeyPatch
     settings = SimpleNamespace(config={}, code=SimpleNamespace(warning=lambda: ""), folder=None)
     monkeypatch.setattr(cli, "prepare", lambda *_, **__: settings)
     monkeypatch.setattr(cli, "aftermath", kept)
+    monkeypatch.setattr(cli, "answering", lambda one: one)
     monkeypatch.setattr("flotilla.superlink.run.run_flower", lambda *_, **__: 1)
     words = ["--cluster", "h:1", "--cluster-env", "TOKEN=hush=hush", "--cluster-env", "PATH"]
     result = CliRunner().invoke(cli.app, ["run", *words])

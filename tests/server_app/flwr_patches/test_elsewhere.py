@@ -1,4 +1,4 @@
-"""A deployment says that its nodes compute elsewhere, and a simulation does not: flwr's own grids."""
+"""A deployment says that its nodes compute elsewhere, and a simulation that they are its own: flwr's own grids."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ def test_a_deployment_says_so() -> None:
     assert is_deployed(deployed)
     assert say_where_nodes_compute(deployed)
     assert deployed.computes_elsewhere is True
+    assert not hasattr(deployed, "simulated")
 
 
-def test_a_simulation_does_not() -> None:
+def test_a_simulation_says_the_other() -> None:
     simulated: Any = object.__new__(inmemory_grid.InMemoryGrid)
     assert not is_deployed(simulated)
     assert not say_where_nodes_compute(simulated)
     assert not hasattr(simulated, "computes_elsewhere")
+    assert simulated.simulated is True

@@ -203,6 +203,23 @@ def test_a_greeting_waits_for_nodes_that_have_left(
     assert "this round goes on without more" in caplog.text
 
 
+@pytest.mark.parametrize(("simulated", "answered"), [(True, 2), (False, 0)])
+def test_the_processes_of_a_simulation_are_waited_for_while_they_start(
+    own_time: Time, simulated: bool, answered: int
+) -> None:
+    """They import PyTorch, prove themselves to a cluster and read the data before their first answer: minutes."""
+
+    class Starting(People):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            return super().pull_messages(message_ids) if own_time.seconds > 400 else []
+
+    grid = Starting(by_address, [1000, 1001])
+    grid.simulated = simulated
+    nodes, silent = NodeManager().greet(grid, 1)
+    assert len(nodes) == answered
+    assert len(silent) == 2 - answered
+
+
 def test_codecs_come_back_as_they_went_and_need_not_be_said() -> None:
     hello = Hello(node="n", examples=3, codecs=("float32", "qsgd"))
     assert Hello.from_record(hello.to_record()) == hello

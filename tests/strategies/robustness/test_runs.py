@@ -15,6 +15,7 @@ from models.errors import SettingError
 from models.networks.build import initial_state, submodel
 from models.randomness import torch_generator
 from protocol import DIFFERENCE
+from strategies.flower_adapter import NothingLearnt
 from tests.support import Player, configured, trains, without
 
 VICTIM = 2
@@ -127,3 +128,17 @@ def test_a_round_that_changes_nothing_says_so(
     assert [row["coverage"]["round"] > 0 for row in out.rows] == [True, False]
     said = [line.strip() for line in caplog.messages if "changed nothing" in line]
     assert [line.split(" changed")[0] for line in said] == ["round 2"]
+
+
+def test_a_run_of_zeros_has_learnt_nothing(play: Player, caplog: pytest.LogCaptureFixture) -> None:
+    """As of a codec that decodes zeros, or a rule that weighs every reply with nothing."""
+
+    def faults(request: Message, reply: Message) -> list[Message]:
+        if trains(request):
+            scaled(reply.content, 0.0)
+        return [reply]
+
+    with pytest.raises(NothingLearnt, match="changed anything"):
+        play(faults, method="fedavg", num_clients=3, num_server_rounds=2)
+    said = [line for line in caplog.messages if "every difference that came was zero" in line]
+    assert len(said) == 2

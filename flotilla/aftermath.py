@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+
+_SIGNALLED = 128  # what the number of a signal that stopped a run is added to for the exit code
 
 
 def aftermath(folder: Path | None, code: int, command: Sequence[str]) -> None:
@@ -19,11 +22,12 @@ def aftermath(folder: Path | None, code: int, command: Sequence[str]) -> None:
     """
     if code == 0 or folder is None or not (folder / "config.json").is_file():
         return  # nothing was begun, or it is not an app of ours that was
-    from server_app.folder.settle import settle_ended
+    from server_app.folder.settle import settle_ended, stopped_by
     from server_app.report.page import write_report
 
     with suppress(OSError, ValueError):  # a full disk, or a file that somebody else damaged
-        if settle_ended(folder):  # the server was killed before it could write its summary
+        why = stopped_by(code - _SIGNALLED) if code - _SIGNALLED in set(signal.Signals) else ""
+        if settle_ended(folder, why):  # the server was killed before it could write its summary
             write_report(folder)
     if any((folder / "checkpoints").glob("round-*.json")):
         again = shlex.join([*command, "--resume", str(_short(folder))])

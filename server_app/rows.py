@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from math import isnan
 from typing import Any
 
 from models.evaluation import Scores
+from server_app.folder.settle import stopped_by
 from server_app.metrics import ClientFigure
 from strategies.exchange.report import RoundReport
 from strategies.round.fairness import fairness_by_tier
@@ -80,5 +82,7 @@ def row_of_scores(scores: Scores, headline: str = "accuracy") -> Row:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, for the summary."""
+    """What went wrong, for the summary; of an interrupt as `server_app.folder.settle` says it of a signal."""
+    if isinstance(error, KeyboardInterrupt):
+        return stopped_by(signal.SIGINT)
     return f"{type(error).__name__}: {error}".splitlines()[0]

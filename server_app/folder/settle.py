@@ -7,6 +7,7 @@ line is added to the metrics. The checkpoint holds that line and the model's has
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -48,11 +49,17 @@ def settle(folder: RunFolder, found: Checkpoint | None) -> list[str]:
     return said
 
 
-def settle_ended(path: Path) -> list[str]:
+def stopped_by(signum: int) -> str:
+    """What a summary says of a run that a signal ended."""
+    return f"stopped by {signal.Signals(signum).name}"
+
+
+def settle_ended(path: Path, why: str = "") -> list[str]:
     """Settle the folder of a run that no process works on any more and that left no summary.
 
     Args:
         path: the run folder. If a live process has it, or it is no run folder, nothing is done.
+        why: it ended, where that is known.
 
     Returns:
         As `settle`, and that a summary was written.
@@ -71,8 +78,8 @@ def settle_ended(path: Path) -> list[str]:
         if found and found.values["accepted"] and folder.model.round == _planned(path):
             folder.write_summary("finished", costs)
             return [*said, "no summary.json: the run was killed after its last round"]
-        folder.write_summary("stopped", costs, _ENDED)
-    return [*said, f"no summary.json: {_ENDED}"]
+        folder.write_summary("stopped", costs, why or _ENDED)
+    return [*said, f"no summary.json: {why or _ENDED}"]
 
 
 def _planned(path: Path) -> int:

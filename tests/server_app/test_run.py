@@ -15,6 +15,7 @@ import pytest
 import torch
 from flwr.app import Message
 
+from flotilla.aftermath import aftermath
 from server_app.folder import checkpoint, tensor_file
 from server_app.folder.run_folder import RunFolder
 from tests.support import Player, run_of, trains
@@ -172,3 +173,23 @@ def test_a_run_says_how_parts_are_trained_later_too(play: Player) -> None:
         out = play(num_server_rounds=rounds, **keys)
         trained = json.loads((out.path / "config.json").read_text())["trained"]
         assert set(trained.values()) == {"fused; later loop: a network that is frozen in part"}
+
+
+def test_an_interrupt_is_named_by_whoever_writes_the_summary(play: Player, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run itself, or the command where the server was gone before it could."""
+
+    def interrupted(request: Message, reply: Message) -> list[Message]:
+        if trains(request, rounds=[2]):
+            raise KeyboardInterrupt
+        return [reply]
+
+    folder = play.new_folder()
+    with pytest.raises(KeyboardInterrupt):
+        play_in(folder, interrupted, num_server_rounds=3)
+    for code, why in ((0, "stopped by SIGINT"), (130, "stopped by SIGINT"), (143, "stopped by SIGTERM"), (1, "killed")):
+        aftermath(folder, code, ["flotilla", "run"])
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["status"] == "stopped"
+        assert why in summary["error"]
+        (folder / "summary.json").unlink()
+    assert "go on with it: flotilla run --resume" in capsys.readouterr().err

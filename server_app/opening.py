@@ -19,8 +19,9 @@ from models.losses import CLASSIFICATION
 from models.networks.build import submodel
 from server_app.config.resolve import RunConfig
 from server_app.folder.files import replace_text
-from server_app.folder.run_folder import HOLDINGS, RunFolder
+from server_app.folder.run_folder import CONFIG, HOLDINGS, RunFolder
 from server_app.inspection import Part, inspected
+from server_app.own_code import own_code, warn_of_changes
 from server_app.tier_records import GLOBAL, kept_plans
 from server_app.training_ways import training_ways
 from strategies import FlowerStrategy
@@ -35,12 +36,13 @@ def opened(config: RunConfig, strategy: FlowerStrategy, facts: InputFacts) -> Ru
     Raises:
         SettingError: it cannot be used, or the run to resume is another one.
     """
-    trained = training_ways(strategy)
+    trained, code = training_ways(strategy), own_code(config.flat)
     if config.resume:
         folder = RunFolder.reopen(config.folder, config.flat, config.free, trained)
+        warn_of_changes(json.loads((folder.path / CONFIG).read_text(encoding="utf-8")).get("code", {}), code)
     else:
         folder = RunFolder.create(config.folder)
-        folder.write_config(config.flat, trained)
+        folder.write_config(config.flat, trained, code)
     config.keep_inputs(folder.path)
     known = {**_layers(strategy), "network": network_of(strategy), **_labels(config.data, facts)}
     _save_holdings(folder.path, known)

@@ -171,14 +171,21 @@ class RunFolder:
         self._lock.take("resume")
         self._drop_torn_line()
 
-    def write_config(self, config: Mapping[str, Any], trained: Mapping[str, str] | None = None) -> None:
+    def write_config(
+        self,
+        config: Mapping[str, Any],
+        trained: Mapping[str, str] | None = None,
+        code: Mapping[str, str] | None = None,
+    ) -> None:
         """Write the run's id and the resolved settings, and what else the results depend on.
 
         Args:
             config: the settings.
             trained: by tier, how its part is trained.
+            code: digests of the user's own packages.
         """
-        told = {"run": self.id, "config": config, **({"trained": trained} if trained else {}), **surroundings()}
+        known = {key: value for key, value in (("trained", trained), ("code", code)) if value}
+        told = {"run": self.id, "config": config, **known, **surroundings()}
         replace_text(self.path / CONFIG, dumps(told, indent=2) + "\n")
 
     def go_on(self, config: Mapping[str, Any], after_round: int) -> None:

@@ -62,9 +62,17 @@ class GlobalState:
         return tensors | ({} if self.dynamic is None else self.dynamic.checkpoint())
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up a `checkpoint`."""
+        """Take up a `checkpoint`.
+
+        Raises:
+            ValueError: it is of another network, as after a change of code of one's own.
+        """
         for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[f"state/{name}"])
+            found = tensors.get(f"state/{name}")
+            if found is None or found.shape != tensor.shape:
+                saved = "is not there" if found is None else f"has the shape {tuple(found.shape)}"
+                raise ValueError(f"the checkpoint is of another network: {name!r} {saved}, here {tuple(tensor.shape)}")
+            tensor.copy_(found)
         self.coverage.restore({name: tensors[f"coverage/{name}"] for name in self.coverage.ever})
         if self.dynamic is not None:
             self.dynamic.restore(tensors)

@@ -134,7 +134,7 @@ def packages_of(paths: Iterable[Path], app_dir: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for given in paths:
-        path = given.expanduser().resolve()
+        path = _named(given)
         if path.is_dir() and not any(path.glob("*.py")):
             several = _inside(path)
         else:
@@ -145,10 +145,16 @@ def packages_of(paths: Iterable[Path], app_dir: Path) -> dict[str, Path]:
             name = one.stem if one.is_file() else one.name
             if not name.isidentifier() or name in sys.stdlib_module_names or name == "flotilla":
                 raise UserCodeError(f"{one}: allowed is a name that can be imported and is not Python's or Flotilla's")
-            if (app_dir / name).is_dir() or found.get(name, one) != one:
+            if (app_dir / name).is_dir() or found.get(name, one).resolve() != one.resolve():
                 raise UserCodeError(f"{one}: there is another package named {name} in the app or beside it")
             found[name] = one
     return found
+
+
+def _named(given: Path) -> Path:
+    """An absolute path whose last part is what the user calls it: a link is imported by its own name."""
+    path = given.expanduser().absolute()
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -167,8 +173,13 @@ def _modules(folder: Path) -> list[Path]:
 def _files(package: Path) -> list[Path]:
     """The files of a package, without what is hidden and what is no code of the user's."""
     found: list[Path] = []
-    for place, folders, names in os.walk(package):
-        folders[:] = [name for name in folders if _is_own(Path(place, name))]
+    passed: dict[str, tuple[Path, ...]] = {str(package): (package.resolve(),)}  # real folders on the way to each
+    for place, folders, names in os.walk(package, followlinks=True):
+        way = passed.pop(place)
+        real = {name: Path(place, name).resolve() for name in folders if _is_own(Path(place, name))}
+        # A link to what it lies in would be walked without end.
+        folders[:] = [name for name in real if not any(one.is_relative_to(real[name]) for one in way)]
+        passed |= {os.path.join(place, name): (*way, real[name]) for name in folders}
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(file for file in found if file.is_file())
 

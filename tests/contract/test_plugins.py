@@ -16,7 +16,7 @@ from client_app.model_cache import local_model
 from client_app.objectives import OBJECTIVES
 from data import SOURCES
 from flotilla.local.grid import LocalGrid, contexts
-from flotilla.user_code import UserCode, UserCodeError, extension_of, make_importable, packages_of
+from flotilla.user_code import make_importable, packages_of
 from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.registry import NETWORKS
@@ -244,65 +244,3 @@ def test_one_device_that_does_not_allow_it_is_named(play: Player) -> None:
     assert [sorted(row["selected"]) for row in out.rows] == [[0, 2]] * 2
     assert all("owner allows" in one["reason"] and str(refusing) in one["reason"] for one in out.rejected)
     assert out.rejected
-
-
-# ---- the user's folder -----------------------------------------------------------------------------------------------
-
-
-def test_a_folder_that_says_what_differs(tmp_path: Path) -> None:
-    (tmp_path / "nets").mkdir()
-    (tmp_path / "nets/__init__.py").touch()
-    (tmp_path / "pyproject.toml").write_text('[tool.flotilla.config]\nmethod = "fedavg"\n')
-    found = extension_of(tmp_path)
-    assert found is not None
-    assert (found.config, list(found.packages)) == ({"method": "fedavg"}, [tmp_path / "nets"])
-    assert extension_of(ROOT) is None
-    (tmp_path / "pyproject.toml").write_text("[tool.flotilla]\nconfig = 3\n")
-    with pytest.raises(UserCodeError, match="packages"):
-        extension_of(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["models", "json", "flotilla", "not-a-name"])
-def test_names_that_cannot_be_used(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).mkdir()
-    (tmp_path / name / "x.py").touch()
-    with pytest.raises(UserCodeError):
-        packages_of([tmp_path / name], ROOT)
-
-
-def _written(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-
-
-def test_only_the_users_own_code_goes_along(tmp_path: Path) -> None:
-    _written(tmp_path, "nets/a.py", "nets/deep/b.py", "nets/.secret.json", "nets/.git/c.py", "nets/__pycache__/d.py")
-    _written(tmp_path, "nets/node_modules/e.json", "nets/own/pyvenv.cfg", "nets/own/f.py", "nets/build/g.py")
-    _written(tmp_path, "venv/lib/torch/x.py", ".venv/x.py", "env/pyvenv.cfg", "env/x.py", "build/x.py", "dist/x.py")
-    _written(tmp_path, "node_modules/x.py", "site-packages/x.py")
-    (tmp_path / "pyproject.toml").write_text('[tool.flotilla.config]\nmethod = "fedavg"\n')
-    found = extension_of(tmp_path)
-    assert found is not None
-    for packages in (packages_of(found.packages, ROOT), packages_of([tmp_path], ROOT)):
-        assert set(packages) == {"nets"}
-        assert set(UserCode(packages).files()) == {"nets/a.py", "nets/build/g.py", "nets/deep/b.py"}
-        assert UserCode(packages).warning() == ""
-
-
-def test_a_folder_of_modules_takes_them_along(tmp_path: Path) -> None:
-    _written(tmp_path, "fp.py", "setup.py", "test_fp.py")
-    (tmp_path / "pyproject.toml").write_text('[tool.flotilla.config]\nmethod = "fp:FedProx"\n')
-    found = extension_of(tmp_path)
-    assert found is not None
-    assert UserCode(packages_of(found.packages, ROOT)).files() == {"fp.py": tmp_path / "fp.py"}
-
-
-def test_files_that_a_bundle_cannot_carry_are_named(tmp_path: Path) -> None:
-    _written(
-        tmp_path, "nets/a.py", "nets/b.toml", "nets/c.npz", "nets/py.typed", *(f"nets/d/{i}.csv" for i in range(6))
-    )
-    code = UserCode(packages_of([tmp_path / "nets"], ROOT))
-    assert code.warning().startswith("7 files do not go along")
-    assert code.warning().endswith("nets/c.npz, nets/d/0.csv, nets/d/1.csv, nets/d/2.csv, nets/d/3.csv and 2 more")
-    assert set(code.files()) == {"nets/a.py", "nets/b.toml"}

@@ -4,7 +4,7 @@ Layers are made by the builder, which knows how many units a device keeps. Every
 that share a width share its name, so they are cut together. That is all that methods read.
 
     python examples/own_network.py                                   # what each tier holds of it
-    flotilla run --with examples --run-config 'model="own_network:make"'
+    flotilla run --with examples/own_network.py --run-config 'model="own_network:make"'
 """
 
 from __future__ import annotations

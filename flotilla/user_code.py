@@ -31,8 +31,9 @@ _KINDS = {".py", ".toml", ".md", ".yaml", ".yml", ".json", ".jsonl"}
 _NO_DATA = {".pyc", ".pyi", ".typed"}  # nobody reads them at run time
 # Folders of a user's that are no code of theirs: never, and only beside packages.
 _NEVER = {"__pycache__", "node_modules", "site-packages", "venv"}
-_NOT_BESIDE = {"build", "dist"}
+_NOT_BESIDE = {"build", "dist", "docs", "test", "tests"}
 _NO_MODULES = {"conftest.py", "setup.py"}
+_OF_PROJECTS = ("pyproject.toml", "setup.py", "setup.cfg")
 _NAMED = 5  # files that the warning names
 
 
@@ -126,7 +127,8 @@ def packages_of(paths: Iterable[Path], app_dir: Path) -> dict[str, Path]:
     """Find what is to go with a run: each path is a package, a module, or a folder of packages.
 
     Args:
-        paths: as the user gave them.
+        paths: as the user gave them. A folder without `__init__.py` that has no modules, or a file of a project's
+            such as pyproject.toml or setup.py, is a folder of packages if there are any in it.
         app_dir: of the app, whose own packages keep their names.
 
     Raises:
@@ -134,12 +136,7 @@ def packages_of(paths: Iterable[Path], app_dir: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for given in paths:
-        path = _named(given)
-        if path.is_dir() and not any(path.glob("*.py")):
-            several = _inside(path)
-        else:
-            several = [path] if path.is_dir() or (path.suffix == ".py" and path.is_file()) else []
-        if not several:
+        if not (several := _meant(_named(given))):
             raise UserCodeError(f"{given}: allowed is a folder with Python files, or one such file")
         for one in several:
             name = one.stem if one.is_file() else one.name
@@ -157,11 +154,28 @@ def _named(given: Path) -> Path:
     return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
 
 
+def _meant(path: Path) -> list[Path]:
+    """What a path stands for: a module, a package, or the packages in a folder, such as a project's."""
+    if path.is_file():
+        return [path] if path.suffix == ".py" else []
+    if not path.is_dir():
+        return []
+    project = not _modules(path) or any((path / name).is_file() for name in _OF_PROJECTS)
+    inside = _inside(path) if project and not (path / "__init__.py").is_file() else []
+    return inside or ([path] if any(path.glob("*.py")) else [])
+
+
 def _inside(folder: Path) -> list[Path]:
-    """The packages in a folder."""
+    """The packages in a folder, and those in a `src` of it that is no package itself."""
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.isidentifier())
     own = (path for path in inside if _is_own(path) and path.name not in _NOT_BESIDE)
-    return [path for path in own if any(file.suffix == ".py" for file in _files(path))]
+    found: list[Path] = []
+    for path in own:
+        if path.name == "src" and not any(path.glob("*.py")):
+            found += _inside(path)
+        elif any(file.suffix == ".py" for file in _files(path)):
+            found.append(path)
+    return found
 
 
 def _modules(folder: Path) -> list[Path]:
@@ -190,15 +204,19 @@ def _is_own(folder: Path) -> bool:
 
 
 class _Finder(MetaPathFinder):
-    """Finds these packages, before any installed one of the same name, as a process that unpacked the bundle does."""
+    """Finds these packages, before any installed one of the same name, as a process that unpacked the bundle does.
+
+    Attributes:
+        user_packages: what it finds; `models.registry` says it where an import path leads nowhere.
+    """
 
     def __init__(self, packages: Mapping[str, Path]) -> None:
-        self.packages = dict(packages)
+        self.user_packages = dict(packages)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        place = self.packages.get(fullname)
+        place = self.user_packages.get(fullname)
         return None if place is None else PathFinder.find_spec(fullname, [str(place.parent)], target)
 
 

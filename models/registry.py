@@ -146,8 +146,7 @@ class Registry(Mapping[str, T], Generic[T]):
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            where = "`flotilla run --with FOLDER` takes a folder of yours along"
-            raise SettingError(self.key, path, f"an import path that leads somewhere; {error}; {where}") from error
+            raise SettingError(self.key, path, f"an import path that leads somewhere; {error}; {_along()}") from error
         except Exception as error:  # whatever the module raises while it is imported
             raise SettingError(self.key, path, f"a module that can be imported; {_said(error)}") from error
         if not hasattr(module, attribute):
@@ -241,6 +240,13 @@ def _read(group: str, path: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
         if all(other.value != entry.value for other in same):
             same.append(entry)
     return found
+
+
+def _along() -> str:
+    """Which packages of the user's are found beside the installed ones, and how others are."""
+    found = [one for finder in sys.meta_path for one in getattr(finder, "user_packages", {}).items()]  # user_code's
+    looked = "of yours go along " + ", ".join(f"{name} ({place})" for name, place in found) + "; " if found else ""
+    return f"{looked}`flotilla run --with FOLDER` takes a folder of yours along"
 
 
 def _said(error: Exception) -> str:

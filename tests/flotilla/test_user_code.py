@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from flotilla.user_code import UserCode, UserCodeError, extension_of, make_importable, packages_of
+from models.errors import SettingError
+from strategies import METHODS
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +78,39 @@ def test_files_that_a_bundle_cannot_carry_are_named(tmp_path: Path) -> None:
     assert code.warning().startswith("7 files do not go along")
     assert code.warning().endswith("nets/c.npz, nets/d/0.csv, nets/d/1.csv, nets/d/2.csv, nets/d/3.csv and 2 more")
     assert set(code.files()) == {"nets/a.py", "nets/b.toml"}
+
+
+# ---- what a folder stands for ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["setup.py", "my_lab/__init__.py", "my_lab/m.py", "tests/test_m.py", "docs/conf.py"], {"my_lab"}),
+        (["conftest.py", "my_lab/m.py", "other_lab/m.py"], {"my_lab", "other_lab"}),
+        (["pyproject.toml", "train.py", "my_lab/__init__.py"], {"my_lab"}),
+        (["setup.cfg", "src/my_lab/__init__.py"], {"my_lab"}),
+        (["setup.py", "m.py"], {"given"}),  # as before: its modules are the folder's
+        (["m.py", "deep/n.py"], {"given"}),
+        (["__init__.py", "setup.py", "deep/n.py"], {"given"}),
+        (["src/m.py", "my_lab/m.py"], {"src", "my_lab"}),
+    ],
+)
+def test_a_projects_folder_is_a_folder_of_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: list[str], names: set[str]
+) -> None:
+    _written(tmp_path / "given", *files)
+    assert set(packages_of([tmp_path / "given"], ROOT)) == names
+    monkeypatch.chdir(tmp_path / "given")
+    assert set(packages_of([Path(".")], ROOT)) == names
+
+
+def test_what_went_along_is_said_where_nothing_is_found(tmp_path: Path) -> None:
+    _written(tmp_path, "given/m.py", "given/my_lab/m.py")
+    make_importable(packages_of([tmp_path / "given"], ROOT))
+    with pytest.raises(SettingError) as caught:
+        METHODS["my_lab.m:M"]
+    assert f"; of yours go along given ({tmp_path / 'given'}); `flotilla run --with" in str(caught.value)
 
 
 # ---- links -----------------------------------------------------------------------------------------------------------

@@ -132,7 +132,8 @@ def packages_of(paths: Iterable[Path], app_dir: Path) -> dict[str, Path]:
         app_dir: of the app, whose own packages keep their names.
 
     Raises:
-        UserCodeError: nothing is there, or a name that cannot be used.
+        UserCodeError: nothing is there, or a name that cannot be used: what Flotilla and its libraries import by that
+            name would be the user's.
     """
     found: dict[str, Path] = {}
     for given in paths:
@@ -144,8 +145,28 @@ def packages_of(paths: Iterable[Path], app_dir: Path) -> dict[str, Path]:
                 raise UserCodeError(f"{one}: allowed is a name that can be imported and is not Python's or Flotilla's")
             if (app_dir / name).is_dir() or found.get(name, one).resolve() != one.resolve():
                 raise UserCodeError(f"{one}: there is another package named {name} in the app or beside it")
+            if where := _installed(name, one):
+                raise UserCodeError(f"{one}: allowed is a name that nothing else has; {name} is installed in {where}")
             found[name] = one
     return found
+
+
+def _installed(name: str, one: Path) -> str:
+    """Where another module or package of this name can be imported from; "" where nothing is, or it is this one.
+
+    The working directory is passed over: `python -m` puts it on the path, and nothing is installed there.
+    """
+    path = [entry for entry in sys.path if entry and Path(entry).resolve() != Path.cwd()]
+    own = {one.resolve(), (one / "__init__.py").resolve()}
+    for finder in sys.meta_path:
+        if isinstance(finder, _Finder) or not hasattr(finder, "find_spec"):
+            continue
+        spec = PathFinder.find_spec(name, path) if finder == PathFinder else finder.find_spec(name, None)
+        if spec is None:
+            continue
+        places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+        return "" if own & {Path(place).resolve() for place in places} else places[0] if places else "Python itself"
+    return ""
 
 
 def _named(given: Path) -> Path:

@@ -34,12 +34,29 @@ def test_a_folder_that_says_what_differs(tmp_path: Path) -> None:
         extension_of(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["models", "json", "flotilla", "not-a-name"])
+@pytest.mark.parametrize("name", ["models", "json", "flotilla", "not-a-name", "torch", "numpy", "pytest"])
 def test_names_that_cannot_be_used(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "x.py").touch()
     with pytest.raises(UserCodeError):
         packages_of([tmp_path / name], ROOT)
+
+
+def test_installed_names_are_refused_with_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module, a package and one without `__init__.py`; the same place, as after `pip install -e`, is the user's."""
+    _written(tmp_path, "site/lab_a.py", "site/lab_b/__init__.py", "site/lab_c/x.py")
+    _written(tmp_path, "mine/lab_a/x.py", "mine/lab_b.py", "mine/lab_c/x.py", "lab_d/mine/lab_d/x.py")
+    (tmp_path / "linked").symlink_to(tmp_path / "site", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    for entry in (tmp_path, tmp_path / "linked"):
+        monkeypatch.syspath_prepend(str(entry))
+    for mine, installed in {"lab_a": "lab_a.py", "lab_b.py": "lab_b", "lab_c": "lab_c"}.items():
+        with pytest.raises(UserCodeError, match=rf"is installed in {tmp_path}/linked/{installed}$"):
+            packages_of([tmp_path / "mine" / mine], ROOT)
+        packages_of([tmp_path / "site" / installed], ROOT)
+    packages = packages_of([tmp_path / "lab_d/mine/lab_d"], ROOT)  # what lies in the working directory is not installed
+    make_importable(packages)
+    assert packages_of([tmp_path / "lab_d/mine/lab_d"], ROOT) == packages
 
 
 def _written(folder: Path, *names: str) -> None:

@@ -83,8 +83,9 @@ def prepare(
         now: time that an unnamed run folder is named after.
         preferred: what settings are where nobody says anything else, instead of the app's defaults.
         code: packages of the user's own that go with the run; see `flotilla.user_code`.
-        one_machine: all devices are simulated here, so that what they keep can be in a folder of the run; where they
-            are not it goes with their messages, unless `client-state` names a folder that they share.
+        one_machine: all devices are simulated here, so that they have what this machine has, and what they keep can be
+            in a folder of the run; where they are not it goes with their messages, unless `client-state` names a
+            folder that they share.
 
     Raises:
         SettingsError: one line saying what is wrong and what is allowed.
@@ -114,7 +115,7 @@ def prepare(
     if config.get("client-state") == "" and place and one_machine:  # so that a resumed run finds what its devices knew
         config["client-state"] = str(Path(str(place)) / "clients")
 
-    clients, resolved = _resolve(app_dir, config)
+    clients, resolved = _resolve(app_dir, config, trains_here=one_machine)
     own = {key: value for key, value in resolved.items() if key not in defaults}
     config |= own
     if nodes is not None and nodes > clients:
@@ -231,9 +232,11 @@ def _value(key: str, text: str) -> Value:
 
 
 def _scalar(key: str, value: Any) -> Value:
-    if isinstance(value, (bool, int, float, str)):
-        return value
-    raise SettingsError(f"{key} = {value!r}: allowed is an integer, a float, true or false, or a string")
+    if not isinstance(value, (bool, int, float, str)):
+        raise SettingsError(f"{key} = {value!r}: allowed is an integer, a float, true or false, or a string")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise SettingsError(f"{key} = {value!r}: allowed is an integer in 64 bits ({-(2**63)} to {2**63 - 1})")
+    return value
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
@@ -281,7 +284,7 @@ def free_name(parent: Path, name: str) -> Path:
     return path
 
 
-def _resolve(app_dir: Path, config: Mapping[str, Value]) -> tuple[int, Mapping[str, Value]]:
+def _resolve(app_dir: Path, config: Mapping[str, Value], *, trains_here: bool) -> tuple[int, Mapping[str, Value]]:
     """Let the app check its settings; return how many clients it wants, and every setting with its value."""
     if not runs_our_server(app_dir):  # some other Flower app: nothing to ask
         clients = config.get("num-clients", 2)
@@ -289,6 +292,8 @@ def _resolve(app_dir: Path, config: Mapping[str, Value]) -> tuple[int, Mapping[s
     resolve = _imported(app_dir, "server_app.config.resolve").resolve
     try:
         resolved = resolve(dict(config))
+        if trains_here:
+            _imported(app_dir, "models.device").device_named(resolved.settings.work.device)
     except ValueError as error:  # models.errors.SettingError is one
         raise SettingsError(" ".join(str(error).split())) from None
     return int(resolved.num_clients), resolved.flat

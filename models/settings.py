@@ -108,6 +108,7 @@ class Names:
         return "one of " + ", ".join(self) + (f", or {self.more}" if self.more else "")
 
 
+WHOLE = between(-(2**63), 2**63 - 1)  # whole numbers that a message can carry: 64 bits with a sign
 ELSEWHERE = "an entry point, or an import path such as my_lab.module:name"
 
 
@@ -164,10 +165,15 @@ class Setting:
         """Hold a value of the right type against what is allowed.
 
         Raises:
-            SettingError: it is something else.
+            SettingError: it is something else, or a whole number that no message can carry.
         """
         if self.allowed is not None and not self.allowed.holds(value):
             raise SettingError(key, value, self.phrase)
+        self._check_length(key, value)
+
+    def _check_length(self, key: str, value: object) -> None:
+        if type(value) is int and not WHOLE.holds(value):
+            raise SettingError(key, value, f"{self.phrase or self.kind}, in 64 bits ({WHOLE})")
 
     def read(self, key: str, value: object) -> Scalar:
         """A value as a configuration has it: a whole number will do for a number, true and false are no numbers.
@@ -176,6 +182,8 @@ class Setting:
             SettingError: another type, not finite, or not allowed.
         """
         kind, given = type(self.default), value
+        if type(value) is int and (kind is float or self.default == "auto"):
+            self._check_length(key, value)  # as it was given: so it crosses the wire, and a long one is no float
         if kind is float and type(value) is int:
             value = float(value)
         elif self.default == "auto" and type(value) in (int, float):

@@ -29,8 +29,8 @@ REQUEST, ARRAYS, STATE = "request", "arrays", "state"
 
 Scalar = bool | int | float | str
 
-# What a device can be asked for, whoever asks.
-_WORK = {"local_epochs": (0, 10**6), "local_steps": (0, 10**9), "batch_size": (1, 10**9), "threads": (1, 2**12)}
+# What a device can be asked for, whoever asks: least and most.
+WORK_RANGES = {"local_epochs": (0, 10**6), "local_steps": (0, 10**9), "batch_size": (1, 10**9), "threads": (1, 2**12)}
 _MOST_STATES = 2**12  # of clusters
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -126,7 +126,7 @@ class Work:
     train_as: str = "auto"
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _WORK.items():
+        for name, (least, most) in WORK_RANGES.items():
             if not least <= (value := getattr(self, name)) <= most:
                 raise ValueError(f"{name} = {value}: allowed is {least} to {most}")
         if self.device not in DEVICES:

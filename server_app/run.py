@@ -14,7 +14,7 @@ from flwr.common import log
 from flwr.serverapp import Grid
 
 from data import evaluated_on, load
-from models.device import device_named
+from models.device import device_like
 from models.networks.build import initial_state
 from models.randomness import torch_generator
 from protocol import NodeId, record_of
@@ -74,7 +74,7 @@ class Run:
         self._evaluator = Evaluator(
             self.strategy.network,
             test,
-            device_named(config.settings.work.device),
+            device_like(config.settings.work.device),  # devices may be other machines
             mix=robust.mix,
             attack=(lambda: robust.attack(load(config.data, facts))) if robust.examples else None,
             attacked=robust.rows(len(test)),

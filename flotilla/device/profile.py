@@ -147,6 +147,7 @@ def profile(
         SettingsError: one line saying what is wrong.
     """
     from flotilla.settings import app_defaults, check_keys, parse_run_config
+    from models.device import device_named
     from server_app.config.resolve import resolve
 
     if root is not None and server is None:
@@ -157,6 +158,7 @@ def profile(
         config = resolve({**defaults, **given}, check_files=False)
         count = _examples(config.data) if examples is None else examples
         strategy = config.strategy()
+        device_named(config.settings.work.device)
     except ValueError as error:  # models.errors.SettingError is one
         raise SettingsError(" ".join(str(error).split())) from None
 

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, asdict, dataclass
 
 from models.adapters.adapter import Adapter
 from models.algebra.rates import FULL, Rate, read_rate
+from models.errors import SettingError
 from models.losses import CLASSIFICATION, TASKS
 from models.settings import Scalar
 
@@ -57,7 +58,7 @@ class NetworkSpec:
         task: what its outputs are asked for, one of `models.losses.TASKS`; of the other tasks `classes` counts outputs.
 
     Raises:
-        ValueError: a size that no network has: a device is told what to build by whoever asks it.
+        SettingError: a size that no network has: a device is told what to build by whoever asks it.
     """
 
     name: str
@@ -92,12 +93,13 @@ class NetworkSpec:
             ("input_shape", self.input_shape, _MOST_UNITS),
             ("widths", self.widths, _MOST_UNITS),
             ("blocks", self.blocks, _MOST_BLOCKS),
-            ("classes, heads", (self.classes, self.heads), _MOST_UNITS),
+            ("classes", (self.classes,), _MOST_UNITS),
+            ("heads", (self.heads,), _MOST_UNITS),
             ("vocabulary", (self.vocabulary,), _MOST_UNITS),
             ("bases", (self.bases,), _MOST_BLOCKS),
         ):
             if len(sizes) > _MOST_STAGES or not all(0 <= size <= most for size in sizes):
-                raise ValueError(f"{what} = {sizes[:8]}: allowed are whole numbers up to {most}")
+                raise SettingError(what, sizes[0] if len(sizes) == 1 else sizes[:8], f"whole numbers up to {most}")
 
     def to_json(self) -> str:
         """Serialise."""

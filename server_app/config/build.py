@@ -14,9 +14,10 @@ from models.errors import SettingError
 from models.networks.complete import completed
 from models.networks.registry import NETWORKS
 from models.networks.spec import NetworkSpec
-from models.settings import Scalar, declared, read
+from models.settings import WHOLE, Scalar, declared, read
 from protocol import Work
 from protocol.codecs import CodecSettings
+from protocol.requests import WORK_RANGES
 from server_app.config.sections import Adapters, Aggregation, Down, Model, Rounds, Selection, Tiers, Training
 from strategies import FlowerStrategy, Preferences, Schedule, Settings, parse_proportions, parse_ranks, parse_tiers
 from strategies.aggregation import aggregation_named
@@ -29,13 +30,13 @@ from strategies.tiers.tier import cuts_base
 from strategies.virtual.devices import read_fleet
 
 
-def _numbers(key: str, text: str, least: int = 1) -> tuple[int, ...]:
+def _numbers(key: str, text: str, most: int = int(WHOLE.most)) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
         raise SettingError(key, text, 'whole numbers such as "64, 128"') from None
-    if any(number < least for number in numbers):
-        raise SettingError(key, text, f"whole numbers of at least {least}")
+    if not all(1 <= number <= most for number in numbers):
+        raise SettingError(key, text, f"whole numbers of at least 1 and at most {most}")
     return numbers
 
 
@@ -140,7 +141,7 @@ def build_settings(values: Mapping[str, Scalar], method: type[FlowerStrategy]) -
         selector=selector(read(Selection, values).selection, values),
         schedule=schedule,
         work=work,
-        tier_steps=_numbers("tier-steps", training.tier_steps),
+        tier_steps=_numbers("tier-steps", training.tier_steps, WORK_RANGES["local_steps"][1]),
         codec=codec,
         codec_down=replace(codec, name=read(Down, values).codec_down),  # another name, the same further settings
         aggregation=aggregation_named(counted.aggregation, counted.aggregation_q),

@@ -8,6 +8,7 @@ from models.algebra.precisions import FLOAT32, PRECISIONS
 from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
 from models.settings import ELSEWHERE, Names, Range, Text, at_least, between, check, more_than, setting
+from protocol.requests import WORK_RANGES
 from protocol.training_way import WAYS
 from server_app.folder.tracking import TRACKERS
 from server_app.metrics import AUTO, METRICS
@@ -17,6 +18,7 @@ from strategies.selection import SELECTORS
 from strategies.settings import DOWNLINK, SCHEDULES, AggregationRules, RoundRules, TierRules
 from strategies.tiers.tier import ALLOWED_TIERS
 
+_MOST = {name: most for name, (_, most) in WORK_RANGES.items()}  # that a device can be asked for
 _NUMBERS = Text('"", or whole numbers of at least 1, such as "64, 128"')
 
 
@@ -217,16 +219,20 @@ class Down(Checked):
 class Training(Checked):
     """What a device does with its part."""
 
-    local_epochs: int = setting(3, "passes over the client's training examples", at_least(1))
+    local_epochs: int = setting(3, "passes over the client's training examples", between(1, _MOST["local_epochs"]))
     local_steps: int = setting(
-        0, "steps a round in place of passes, over and over the shuffled examples; 0 is off", at_least(0)
+        0,
+        "steps a round in place of passes, over and over the shuffled examples; 0 is off",
+        between(0, _MOST["local_steps"]),
     )
     tier_steps: str = setting(
         "",
         'steps by tier in place of `local-steps`, such as `"8, 4, 2"`, widest first; empty is the same for all',
         Text('"", or a whole number of at least 1 for every tier'),
     )
-    batch_size: int = setting(16, "examples a step; a last batch of one joins the one before it", at_least(1))
+    batch_size: int = setting(
+        16, "examples a step; a last batch of one joins the one before it", between(1, _MOST["batch_size"])
+    )
     learning_rate: float = setting(0.1, "of SGD at round 1", more_than(0))
     learning_rate_schedule: str = setting(
         "cosine", "`constant`, `step`, `exponential`, `cosine` (to 0 over the run), by round", Names(SCHEDULES)
@@ -260,7 +266,9 @@ class Training(Checked):
         Names(WAYS),
     )
     device: str = setting("auto", "`auto` (CUDA where present), `cpu`, `cuda`", Names(("auto", "cpu", "cuda")))
-    threads: int = setting(1, "threads of a CPU client; part of the result, since float sums depend on it", at_least(1))
+    threads: int = setting(
+        1, "threads of a CPU client; part of the result, since float sums depend on it", between(1, _MOST["threads"])
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from flotilla.own_app import own_app
 from flotilla.settings import SettingsError, free_name, parse_run_config, prepare, run_name
+from models.device import device_like
 
 PYPROJECT = """
 [tool.flwr.app.config]
@@ -85,6 +87,22 @@ def test_prepare_overlays_and_names(app_dir: Path) -> None:
     assert settings.nodes == 7
     assert settings.log == app_dir / "runs" / "20261121-090807-fed_rolex-digits.log"
     assert prepare(app_dir, nodes=3).nodes == 3
+
+
+def test_numbers_are_what_a_message_can_carry(app_dir: Path) -> None:
+    assert prepare(app_dir, [f"deep.value={2**63 - 1}"]).config["deep.value"] == 2**63 - 1
+    for value in (2**63, -(2**63) - 1):
+        with pytest.raises(SettingsError, match=rf"^deep.value = {value}: allowed is an integer in 64 bits"):
+            prepare(app_dir, [f"deep.value={value}"])
+
+
+def test_the_device_is_one_that_the_machine_has_that_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = ['device="cuda" num-clients=2 model="mlp"']
+    with pytest.raises(SettingsError, match=r"^device = 'cuda': allowed is \"auto\" or \"cpu\" on this machine"):
+        prepare(own_app(), asked, run_dir=tmp_path / "run")
+    assert prepare(own_app(), asked, run_dir=tmp_path / "run", one_machine=False).config["device"] == "cuda"
+    assert device_like("cuda").type == "cpu"  # where a server scores such a run
 
 
 def test_resume_makes_no_new_run_folder(app_dir: Path) -> None:

@@ -15,6 +15,7 @@ from models.norms.layers import NORMS
 from protocol import Scalar
 from protocol.codecs import CODECS, CodecSettings
 from server_app.config import advanced, defaults, resolve
+from server_app.config.catalogue import keys as listed
 from strategies import METHODS
 from strategies.aggregation import AGGREGATIONS
 from strategies.selection import SELECTORS, Oort
@@ -128,6 +129,32 @@ def test_a_value_of_the_wrong_type_or_range(key: str, value: Scalar) -> None:
     assert error.key == key
     assert error.value == value or error.value != error.value or key in ("widths", "blocks")
     assert error.allowed
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400])
+def test_a_whole_number_that_no_message_can_carry(value: int) -> None:
+    for key in listed():
+        if key.type in (int, float):
+            assert refusal(**{key.name: value}).key == key.name
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("widths", "8, 99999999999999999"),
+        ("blocks", "1, 1, 1, 99999"),
+        ("heads", 2**25),
+        ("local-epochs", 10**7),
+        ("local-steps", 10**10),
+        ("tier-steps", "8, 4, 99999999999"),
+        ("batch-size", 10**10),
+        ("threads", 10**4),
+    ],
+)
+def test_more_than_a_device_would_do(key: str, value: Scalar) -> None:
+    error = refusal(**{key: value})
+    assert error.key == key
+    assert any(word in error.allowed for word in ("up to", " to ", "at most"))
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ SGD_KEYS: dict[str, Any] = {"aggregation": "q-fedsgd", "local_steps": 1, "clip_n
         ({"tier_steps": "3, 2"}, "tier-steps = '3, 2': allowed is \"\", or 3 whole numbers"),
         ({"tier_steps": "3, 2, 0"}, "tier-steps = '3, 2, 0': allowed is whole numbers of at least 1"),
         ({"tier_steps": "3; 2; 1"}, "tier-steps = '3; 2; 1': allowed is whole numbers such as"),
-        ({"local_steps": -1}, "local-steps = -1: allowed is a whole number of at least 0"),
+        ({"local_steps": -1}, "local-steps = -1: allowed is 0 to 1000000000"),
     ],
 )
 def test_what_cannot_be_is_one_line(keys: dict[str, str | int | float], line: str) -> None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from models.algebra.axes import Along, Axis, Beside, Dim, Kind, Layout, Runs, TensorLayout, length_of, stretches_of
 from models.algebra.precisions import PRECISIONS
-from models.algebra.rates import FULL, Rate, groups_in, rate_of, read_rate, read_share
+from models.algebra.rates import FULL, Rate, exact_rate, exact_share, groups_in, rate_of, read_rate, read_share
 from models.algebra.submodel import Block, Submodel, merged
 
 
@@ -23,7 +23,8 @@ class Plan:
     """Which part of the network a device holds.
 
     Attributes:
-        rate: share of the units kept on every width axis, in (0, 1], or one for every group of axes.
+        rate: share of the units kept on every width axis, in (0, 1], or one for every group of axes; made of a number
+            such as 0.5 or a text such as "1/2" as well, and always exact, like `keep`.
         shift: where the kept window starts, in units, modulo the size of each axis (it wraps). 0 is the leading part.
         depth: number of stages kept; None keeps all.
         units: explicit kept units per width axis instead of a window, for draws: ((axis, (unit, ...)), ...).
@@ -57,6 +58,8 @@ class Plan:
     precision: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", exact_rate("rate", self.rate))
+        object.__setattr__(self, "keep", exact_share("keep", self.keep))
         for name, share in (("rate", self.rate), ("keep", self.keep)):
             if not 0 < share <= 1:
                 raise ValueError(f"{name} = {share}: allowed is more than 0 and at most 1")

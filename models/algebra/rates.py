@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+from numbers import Real
+from typing import TypeVar
 
 FULL = Fraction(1)
 MOST_GROUPS = 16
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _LONGEST = 80  # characters of a share
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,37 @@ def read_rate(text: str) -> Rate:
         else:
             rest = read_share(share)
     return rates_of(rest, groups)
+
+
+def exact_rate(name: str, given: object) -> Rate:
+    """A rate as somebody writes it in Python: itself, a number such as 0.5, or a text as `read_rate` reads it.
+
+    Args:
+        name: of what it is a value of, for the error.
+        given: the value.
+
+    Raises:
+        ValueError: anything else.
+    """
+    return given if isinstance(given, Rates) else _exact(name, given, read_rate)
+
+
+def exact_share(name: str, given: object) -> Fraction:
+    """Likewise one share."""
+    return _exact(name, given, read_share)
+
+
+def _exact(name: str, given: object, read: Callable[[str], _Read]) -> Fraction | _Read:
+    if type(given) is Fraction:
+        return given
+    try:
+        if isinstance(given, str):
+            return read(given)
+        if isinstance(given, Real) and not isinstance(given, bool):
+            return Fraction(str(given))  # as it is written: 0.1 is a tenth, which it is not in floating point
+    except ValueError:
+        pass
+    raise ValueError(f"{name} = {given!r}: allowed is a share such as Fraction(1, 2), 0.5 or '1/2'")
 
 
 def without_group(rate: Rate, group: str) -> Rate:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from models.algebra.groups import RANK
 from models.algebra.precisions import PRECISIONS
-from models.algebra.rates import Rate, groups_in, met, read_rate, read_share, single
+from models.algebra.rates import Rate, exact_rate, groups_in, met, read_rate, read_share, single
 from models.errors import SettingError
 from models.randomness import generator
 from protocol import NodeId
@@ -29,7 +29,8 @@ class Tier:
 
     Attributes:
         name: what node configs and tables call it.
-        rate: share of the units of every width axis that it can carry, in (0, 1], or one for every group of axes.
+        rate: share of the units of every width axis that it can carry, in (0, 1], or one for every group of axes;
+            made of a number or a text as well.
         depth: number of stages that it can carry; None leaves that to the method.
         precision: in which it holds the linear layers of an adapted network's base; "" as the run says.
     """
@@ -39,6 +40,9 @@ class Tier:
     depth: int | None = None
     _: KW_ONLY
     precision: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate", exact_rate("rate", self.rate))
 
     def __str__(self) -> str:
         depth = "" if self.depth is None else f"@{self.depth}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import inf, nan
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -143,3 +146,31 @@ def _statistics(indices: list[int]) -> set[str]:
 
 def test_a_share_of_a_whole_number_is_rounded_up() -> None:
     assert (share_of(0.07, 100), share_of(0.01, 1), share_of(1.0, 10), share_of(0.1, 0)) == (7, 1, 10, 0)
+
+
+@pytest.mark.parametrize("half", [0.5, "1/2", "0.5", np.float32(0.5), Fraction(1, 2)])
+def test_a_share_in_python_is_exact_however_it_is_written(half: Any) -> None:
+    exact = Fraction(1, 2)
+    for plan, same in ((Plan(half), Plan(exact)), (Plan(keep=half), Plan(keep=exact))):
+        assert (plan, hash(plan), plan.to_json()) == (same, hash(same), same.to_json())
+    assert type(Plan(half).rate) is Fraction
+    network = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(16, 8)))
+    assert submodel(network, Plan(half)).numel == submodel(network, Plan(exact)).numel
+
+
+def test_shares_in_python() -> None:
+    one: Any
+    for one in (1, 1.0, "1"):
+        assert Plan(one) == Plan()
+    tenth: Any = 0.1
+    assert Plan(tenth).rate == Fraction(1, 10)
+    groups: Any = "1/2 mlp=1/4"
+    assert Plan(groups).rate == read_rate(groups)
+
+
+@pytest.mark.parametrize("share", ["half", "1/0", None, True, nan, inf, [0.5], 0, 1.5, -0.5])
+def test_what_is_no_share_in_python(share: Any) -> None:
+    with pytest.raises(ValueError, match=r"^rate = .*: allowed is"):
+        Plan(share)
+    with pytest.raises(ValueError, match=r"^keep = .*: allowed is"):
+        Plan(keep=share)

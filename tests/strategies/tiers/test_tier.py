@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 from math import sqrt
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -111,3 +112,10 @@ def test_told_by_the_node() -> None:
 def test_an_unknown_way_to_assign() -> None:
     with pytest.raises(SettingError, match="tier-assignment"):
         Assignment("random", HALVING, proportions=[Fraction(1, 5)] * 5, nodes=3, seed=1)
+
+
+@pytest.mark.parametrize("half", [0.5, "1/2"])
+def test_a_rate_in_python_is_exact_however_it_is_written(half: Any) -> None:
+    assert Tier("a", half) == Tier("a", Fraction(1, 2))
+    with pytest.raises(ValueError, match=r"^rate = 'half': allowed is"):
+        Tier("a", cast(Any, "half"))

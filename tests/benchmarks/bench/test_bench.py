@@ -62,6 +62,7 @@ def test_averaging() -> None:
     assert ["1 full" in rows[1].what, "4 smaller" in rows[2].what, "its end" in rows[3].what] == [True] * 3
 
 
+@pytest.mark.slow
 def test_clients() -> None:
     cpu, wall, memory = clients(silent, clients=20_000, few=10, chosen=3, rounds=3, turns=1)
     assert (cpu.limit, wall.limit, memory.limit) == (1.2, None, 1.0)
@@ -69,6 +70,7 @@ def test_clients() -> None:
     assert memory.passed
 
 
+@pytest.mark.slow
 def test_rounds(tmp_path: Path) -> None:
     cpu, wall = rounds(silent, count=2, turns=1, earlier=ROOT)
     assert (cpu.limit, wall.limit) == (0.35, 0.4)
@@ -109,6 +111,7 @@ def test_foreign() -> None:
     assert all(row.passed for row in rows[3:])
 
 
+@pytest.mark.slow
 def test_ranks() -> None:
     rows = ranks(silent, width=48, layers=1, clients=8, turns=1, rules=("flexlora",))
     assert [row.limit for row in rows] == [3.0, 4.0]
@@ -127,6 +130,7 @@ def test_training() -> None:
     assert rows[2].passed
 
 
+@pytest.mark.slow
 def test_beside_the_steps_of_a_client() -> None:
     (beside,) = beside_in_rounds(resolve(dict(SMALL)), 1)
     assert 0 < beside < 1

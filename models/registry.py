@@ -28,7 +28,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from models.errors import SettingError
-from models.settings import Setting
+from models.settings import Scalar, Setting
 
 T = TypeVar("T")
 
@@ -44,6 +44,10 @@ class UnknownName(SettingError, KeyError):
         return str(self.args[0])  # a KeyError would show its quotes
 
 
+class Unfit(ValueError):
+    """What a name leads to is not what it must be; the text is what is allowed, and what this is in place of it."""
+
+
 class Registry(Mapping[str, T], Generic[T]):
     """Things of one kind by name.
 
@@ -53,7 +57,8 @@ class Registry(Mapping[str, T], Generic[T]):
         key: of the setting that names one.
         group: of entry points.
         expected: what one must be, for errors.
-        check: makes one of what an entry point or an import path leads to; None if it is none.
+        check: makes one of what an entry point or an import path leads to; None if it is none, `Unfit` where there is
+            more to say.
         built_in: by name; more can be set later, as in a dictionary.
         families: first word → what makes one of the rest of a name such as "csv:heart.csv".
         libraries: name → import path of ours to what makes one with another library, which is loaded only then.
@@ -136,7 +141,15 @@ class Registry(Mapping[str, T], Generic[T]):
                 found = offers[0].load()
             except Exception as error:  # whatever the package raises while it is imported
                 raise SettingError(self.key, name, f"one that can be loaded; {_said(error)}") from error
-        one = self._check(found)
+        try:
+            one = self._check(found)
+            _check_options(found if one is None else one)
+        except Unfit as error:
+            raise SettingError(self.key, name, str(error)) from None
+        except SettingError:
+            raise
+        except Exception as error:  # whatever the user's code raises when one is made
+            raise SettingError(self.key, name, f"one that can be made; {_said(error)}") from error
         if one is None:
             raise SettingError(self.key, name, f"{self._expected}; this is {_described(found)}")
         return one
@@ -191,6 +204,20 @@ def option_keys(name: str, one: object) -> dict[str, tuple[str, Setting]]:
     """
     options: Mapping[str, Setting] = getattr(one, "OPTIONS", {})
     return {f"{prefix_of(name, one)}-{option}": (option, setting) for option, setting in options.items()}
+
+
+def _check_options(one: object) -> None:
+    options = getattr(one, "OPTIONS", {})
+    what = "one whose OPTIONS are a mapping of names to models.settings.Setting"
+    if not isinstance(options, Mapping):
+        raise Unfit(f"{what}; they are {_shown(options)}")
+    for option, told in options.items():
+        if not isinstance(option, str) or not isinstance(told, Setting):
+            raise Unfit(f"{what}; that of {option!r} is {_shown(told)}")
+        if not isinstance(told.default, Scalar):
+            raise Unfit(
+                f"{what} whose default is a number, a bool or a text; that of {option!r} is {_shown(told.default)}"
+            )
 
 
 @contextmanager
@@ -257,4 +284,8 @@ def _said(error: Exception) -> str:
 def _described(found: object) -> str:
     if isinstance(found, type):
         return f"the class {found.__name__}"
-    return f"the function {found.__name__}" if callable(found) and hasattr(found, "__name__") else repr(found)[:80]
+    return f"the function {found.__name__}" if callable(found) and hasattr(found, "__name__") else _shown(found)
+
+
+def _shown(found: object) -> str:
+    return " ".join(repr(found).split())[:80]

@@ -4,8 +4,10 @@ from flotilla.strategies import HeteroFL, NetworkSpec
 HeteroFL(NetworkSpec("cnn", (1, 28, 28), 10)).start(grid, arrays, num_rounds=20)
 """
 
+from collections.abc import Collection, Mapping
+
 from models.networks.spec import NetworkSpec
-from models.registry import Registry
+from models.registry import Registry, Unfit
 from strategies.flower_adapter import FlowerStrategy
 from strategies.method import Method, Preferences
 from strategies.methods.blockwise import Blockwise
@@ -74,7 +76,18 @@ _BUILT_IN: dict[str, type[FlowerStrategy]] = {
 
 
 def _method(found: object) -> type[FlowerStrategy] | None:
-    return found if isinstance(found, type) and issubclass(found, FlowerStrategy) else None
+    if not isinstance(found, type) or not issubclass(found, FlowerStrategy):
+        return None
+    for parent in found.__mro__[1:] if isinstance(found.OPTIONS, Mapping) else ():  # whose hooks read their own options
+        if lost := [one for one in _options(parent) if one not in _options(found)]:
+            wanted = f"OPTIONS = {{**{parent.__name__}.OPTIONS, …}}"
+            raise Unfit(f"a method that has its parents' options ({wanted}); {found.__name__} lacks {', '.join(lost)}")
+    return found
+
+
+def _options(kind: type) -> Collection[str]:
+    options = getattr(kind, "OPTIONS", {})
+    return options if isinstance(options, Mapping) else ()  # the registry says what is wrong with others
 
 
 METHODS: Registry[type[FlowerStrategy]] = Registry(

@@ -55,7 +55,7 @@ def takes_builder(make: Callable[..., object]) -> bool:
 
 def is_factory(make: Callable[..., object]) -> bool:
     """Whether this can be called with some of `TOLD` and its own options, by name, or with nothing."""
-    told = {*TOLD, *getattr(make, "OPTIONS", {})}
+    told = {*TOLD, *_own(make)}
     try:
         inspect.signature(make)
     except (TypeError, ValueError):
@@ -170,6 +170,12 @@ def _parameters(make: Callable[..., object]) -> list[inspect.Parameter]:
         return list(inspect.signature(make).parameters.values())
     except (TypeError, ValueError):
         return []
+
+
+def _own(make: Callable[..., object]) -> Mapping[str, object]:
+    """Its own options; whether they are built as options are, the registry says."""
+    options = getattr(make, "OPTIONS", {})
+    return options if isinstance(options, Mapping) else {}
 
 
 def _instance(make: Factory, spec: NetworkSpec, seed: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
@@ -21,9 +22,10 @@ from models.algebra.plans import Plan
 from models.errors import SettingError
 from models.networks.registry import NETWORKS
 from models.registry import Registry, following, prefix_of
+from models.settings import Setting
 from protocol.codecs import CODECS
 from server_app.config.catalogue import foreign
-from strategies import METHODS
+from strategies import METHODS, HeteroFL
 from strategies.aggregation import AGGREGATIONS
 from strategies.clustering.options import CLUSTERINGS
 from strategies.nodes.manager import NobodyAnswered
@@ -178,6 +180,38 @@ def test_options_are_keys() -> None:
 def test_options_are_checked_at_the_door(keys: dict[str, Any], line: str) -> None:
     with pytest.raises(SettingError, match=line):
         configured(**EVERYTHING | keys)
+
+
+PAIR: Any = (1, 2)
+NOT_OPTIONS: dict[str, tuple[Any, str]] = {
+    "a number": ({"mu": 0.1}, "; that of 'mu' is 0.1"),
+    "a list": (["mu"], "; they are ['mu']"),
+    "a pair": ({"mu": Setting(PAIR, "")}, " whose default is a number, a bool or a text; that of 'mu' is (1, 2)"),
+}
+
+
+@pytest.mark.parametrize("kind", ["networks", "datasets", "methods", "selectors"])
+@pytest.mark.parametrize("options", NOT_OPTIONS)
+def test_what_are_no_options_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str, options: str) -> None:
+    registry, path = REGISTRIES[kind]
+    path = "my_lab.networks:perceptron" if kind == "networks" else path
+    module, _, name = path.partition(":")
+    what, line = NOT_OPTIONS[options]
+    registry[path]
+    monkeypatch.setattr(registry, "_loaded", {})
+    monkeypatch.setattr(getattr(sys.modules[module], name), "OPTIONS", what)
+    with pytest.raises(SettingError) as caught:
+        registry[path]
+    allowed = "one whose OPTIONS are a mapping of names to models.settings.Setting"
+    assert str(caught.value) == f"{registry.key} = {path!r}: allowed is {allowed}{line}"
+
+
+def test_a_method_has_its_parents_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = type("Mine", (HeteroFL,), {"OPTIONS": {"mu": Setting(0.1, "strength")}})
+    METHODS["my_lab.methods:FromOffset"]
+    monkeypatch.setattr(sys.modules["my_lab.methods"], "Mine", mine, raising=False)
+    with pytest.raises(SettingError, match=r"\{\*\*HeteroFL.OPTIONS, …\}\); Mine lacks label-rows, token-rows$"):
+        METHODS["my_lab.methods:Mine"]
 
 
 # ---- what a device allows --------------------------------------------------------------------------------------------

@@ -194,15 +194,24 @@ def _instance(make: Factory, spec: NetworkSpec, seed: int) -> nn.Module:
     names = [one.name for one in _parameters(make)]
     if any(one.kind is one.VAR_KEYWORD for one in _parameters(make)) and "classes" not in names:
         names.append("num_classes")  # as torchvision's and timm's functions pass it on
+    with seeded_for_others(seed), torch.device("cpu"):
+        return called(make, spec, **{name: told[name] for name in names if name in told})
+
+
+def called(make: Callable[..., object], spec: NetworkSpec, *given: object, **told: object) -> nn.Module:
+    """Call what makes a module.
+
+    Raises:
+        SettingError: it raises, or gives no module.
+    """
     try:
-        with seeded_for_others(seed), torch.device("cpu"):
-            module = make(**{name: told[name] for name in names if name in told})
+        module = make(*given, **told)
     except SettingError:
         raise
     except Exception as error:  # whatever the user's code raises
-        raise SettingError(
-            "model", spec.name, f"one that can be made; {type(error).__name__}: {error}"[:300]
-        ) from error
+        how = " of a models.Builder, which it is taken to want" if given else ""
+        allowed = f"one that can be made{how}; {type(error).__name__}: {error}"[:300]
+        raise SettingError("model", spec.name, allowed) from error
     if not isinstance(module, nn.Module):
         raise SettingError("model", spec.name, f"one that gives a torch.nn.Module, not a {type(module).__name__}")
     return module

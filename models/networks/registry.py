@@ -12,10 +12,10 @@ from torch import nn
 from models.algebra.axes import Axis
 from models.algebra.plans import Plan
 from models.networks.builder import Builder, ends
-from models.networks.foreign import TOLD, is_factory, of_factory, takes_builder
+from models.networks.foreign import TOLD, called, is_factory, of_factory, takes_builder
 from models.networks.network import ROWS, Network
 from models.networks.spec import SPATIAL, NetworkSpec
-from models.registry import Registry
+from models.registry import Registry, Unfit
 
 
 def of_function(make: Callable[[Builder], nn.Module]) -> Network:
@@ -24,15 +24,21 @@ def of_function(make: Callable[[Builder], nn.Module]) -> Network:
     def axes(spec: NetworkSpec) -> dict[str, Axis]:
         builder = Builder(spec, ends(spec), {}, Plan())
         with torch.device("meta"):
-            make(builder)
+            build(builder)
         return builder.axes
 
-    return Network(axes=axes, build=make, dimensions=(ROWS, 1, 2, 3), OPTIONS=getattr(make, "OPTIONS", {}))
+    def build(builder: Builder) -> nn.Module:
+        return called(make, builder.spec, builder)
+
+    return Network(axes=axes, build=build, dimensions=(ROWS, 1, 2, 3), OPTIONS=getattr(make, "OPTIONS", {}))
 
 
 def _network(found: object) -> Network | None:
     if isinstance(found, Network):
         return found
+    if isinstance(found, nn.Module):  # which can be called, but with inputs
+        what = "such as a class or a function"
+        raise Unfit(f"what makes a module, {what}; this is one of {type(found).__name__} that is made already")
     if not callable(found):
         return None
     if takes_builder(found):

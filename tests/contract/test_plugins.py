@@ -214,6 +214,22 @@ def test_a_method_has_its_parents_options(monkeypatch: pytest.MonkeyPatch) -> No
         METHODS["my_lab.methods:Mine"]
 
 
+def test_an_object_that_is_a_module_and_a_function_of_no_builder_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    NETWORKS["my_lab.networks:perceptron"]
+    networks = sys.modules["my_lab.networks"]
+    monkeypatch.setattr(networks, "made", torch.nn.Sequential(torch.nn.Flatten()), raising=False)
+    with pytest.raises(SettingError, match=r"such as a class or a function; this is one of Sequential that is made"):
+        NETWORKS["my_lab.networks:made"]
+    for make, line in (
+        (lambda hidden: torch.nn.Linear(hidden, 2), "one that can be made of a models.Builder, .*; TypeError: "),
+        (lambda builder: builder.spec, "one that gives a torch.nn.Module, not a NetworkSpec"),
+    ):
+        monkeypatch.setattr(networks, "made", make)
+        monkeypatch.setattr(NETWORKS, "_loaded", {})
+        with pytest.raises(SettingError, match=f"^model = 'my_lab.networks:made': allowed is {line}"):
+            configured(model="my_lab.networks:made", widths="")
+
+
 # ---- what a device allows --------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ from strategies.round.known_candidates import KnownCandidates
 from strategies.round.parts import kept_part
 from strategies.round.probe import GridProbe
 from strategies.round.requests import StateCache
-from strategies.selection import Candidates
+from strategies.selection import Candidates, Selection
 from strategies.selection.update_sketch import UpdateSketcher
 from strategies.settings import Settings
 from strategies.tiers.tier import Tier, common_tier
@@ -104,6 +104,9 @@ class SelectionRunner(Stateful):
 
         Returns:
             Nodes, in the order in which their replies are added, and what numerator and denominator are multiplied by.
+
+        Raises:
+            SettingError: the selector gave something else than candidates, each once.
         """
         if not nodes:
             return []
@@ -131,8 +134,8 @@ class SelectionRunner(Stateful):
         candidates = self._candidates(index, number)
         draws = generator(self._settings.seed, number, "server", "select")
         selection = self._selector.select(candidates, asked, draws, probe)
+        chosen = self._chosen(selection, index)
         report.wanted = min(wanted, len(selection.nodes))
-        chosen = [index.position(node) for node in selection.nodes]
         report.selected = list(selection.nodes)
         report.selected_tiers = dict(Counter(tiers[node].name for node in selection.nodes))
         report.selected_ever = self.history.choose(self.history.rows(selection.nodes))
@@ -171,6 +174,25 @@ class SelectionRunner(Stateful):
         """Take up a `checkpoint`."""
         self.history.restore(tensors, values["nodes"])
         self.notes = dict(values["notes"])
+
+    def _chosen(self, selection: object, index: CandidateIndex) -> list[int]:
+        """Positions of what a selector gave, which may be somebody else's."""
+        if not isinstance(selection, Selection):
+            what = f"a Selection, as candidates.selection(positions) makes one, not a {type(selection).__name__}"
+            raise self._unfit(what)
+        chosen: dict[int, NodeId] = {}
+        for node in selection.nodes:
+            if (at := index.find(node)) is None:
+                raise self._unfit(f"ids of candidates; {node!r} is none")
+            if at in chosen:
+                raise self._unfit(f"every node once; {node!r} is there again, and weights say how much one counts")
+            chosen[at] = node
+        if selection.weights and len(selection.weights) != len(chosen):
+            raise self._unfit(f"a weight for every node; there are {len(selection.weights)} for {len(chosen)}")
+        return list(chosen)
+
+    def _unfit(self, allowed: str) -> SettingError:
+        return SettingError("selection", type(self._selector).__name__, f"a selector that gives {allowed}")
 
     def _count(self, nodes: int) -> int:
         return max(1, share_of(self._settings.fraction_train, nodes))

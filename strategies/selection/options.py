@@ -70,5 +70,11 @@ def selector(name: str, values: Values | None = None) -> Selector:
     if isinstance(kind, type):
         foreign: type[Selector] = kind
         own = {o.replace("-", "_"): values.get(key, told.default) for key, (o, told) in option_keys(name, kind).items()}
-        return foreign(**own)
+        try:
+            return foreign(**own)
+        except SettingError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            said = f"{type(error).__name__}: {error}"
+            raise SettingError("selection", name, f"one that its OPTIONS make, by keyword; {said}") from error
     return kind(values)

@@ -29,7 +29,7 @@ from strategies import METHODS, HeteroFL
 from strategies.aggregation import AGGREGATIONS
 from strategies.clustering.options import CLUSTERINGS
 from strategies.nodes.manager import NobodyAnswered
-from strategies.selection import SELECTORS
+from strategies.selection import SELECTORS, selector
 from tests.support import OF_ALL, Player, configured
 
 ROOT = Path(__file__).parents[2]
@@ -228,6 +228,15 @@ def test_an_object_that_is_a_module_and_a_function_of_no_builder_are_refused(mon
         monkeypatch.setattr(NETWORKS, "_loaded", {})
         with pytest.raises(SettingError, match=f"^model = 'my_lab.networks:made': allowed is {line}"):
             configured(model="my_lab.networks:made", widths="")
+
+
+def test_a_selector_takes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_turn = SELECTORS["my_lab.selectors:InTurn"]
+    monkeypatch.setattr(in_turn, "OPTIONS", {"steps": Setting(1, "no parameter of it")})
+    with pytest.raises(
+        SettingError, match=r"InTurn': allowed is one that its OPTIONS make, by keyword; TypeError: .*steps"
+    ):
+        selector("my_lab.selectors:InTurn")
 
 
 # ---- what a device allows --------------------------------------------------------------------------------------------

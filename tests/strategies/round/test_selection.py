@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from models.algebra.plans import Plan
+from models.errors import SettingError
 from models.networks.build import layout, submodel
 from models.networks.complete import completed
 from models.networks.spec import NetworkSpec
@@ -57,6 +58,33 @@ def choose(chooser: SelectionRunner, tiers: Mapping[int, Tier], round_number: in
     chooser.choose(
         NOBODY, context, method=Method({}), states=NOBODY, nodes=nodes, tiers=known, patience=NOBODY, report=report
     )
+
+
+@dataclass(frozen=True)
+class Giver(Selector):
+    """Gives whatever it was told to."""
+
+    gives: Any
+
+    def select(self, candidates: Candidates, count: int, draws: np.random.Generator, probe: Probe) -> Selection:
+        given: Selection = self.gives(candidates)
+        return given
+
+
+@pytest.mark.parametrize(
+    ("gives", "allowed"),
+    [
+        (lambda c: [c.nodes[0]], r"a Selection, as candidates.selection\(positions\) makes one, not a list"),
+        (lambda c: None, r"a Selection, .*, not a NoneType"),
+        (lambda c: c.selection([1, 0, -1]), "every node once; 1 is there again"),
+        (lambda c: Selection((*c.nodes, "nobody")), "ids of candidates; 'nobody' is none"),
+        (lambda c: c.selection([0, 1], [1.0]), "a weight for every node; there are 1 for 2"),
+    ],
+)
+def test_what_a_selector_gives_are_candidates_each_once(gives: Any, allowed: str) -> None:
+    chooser = SelectionRunner(settings_of(Giver(gives)), layout(SPEC))
+    with pytest.raises(SettingError, match=f"^selection = 'Giver': allowed is a selector that gives {allowed}"):
+        choose(chooser, {0: WIDE, 1: NARROW}, 1)
 
 
 def sent_to(node: int, tier: Tier, optimiser: Optimiser | None = None) -> TrainAssignment:

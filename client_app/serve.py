@@ -18,7 +18,8 @@ from flwr.clientapp import ClientApp
 from client_app.mods import MODS, refuse_idle
 from client_app.secure.masked import or_refusal
 from client_app.secure.stages import add_stages
-from client_app.served_device import Data, ServedDevice, TrainFunction, TrainTask
+from client_app.served_data import Data
+from client_app.served_device import ServedDevice, TrainFunction, TrainTask
 from protocol import (
     GRADIENT,
     MOMENTS,
@@ -50,7 +51,8 @@ def serve(
         train: trains a module in place, any way it likes, and returns the mean training loss. The module is ordinary,
             but a part of the network: it must be trained as it is.
         data: this device's training inputs and labels, as the network takes them: int64 [N], or float32 [N, outputs]
-            where the network's task is regression or multi-label.
+            where the network's task is regression or multi-label; at least one. NumPy arrays and other integer types
+            will do as well.
         test_data: likewise, of its own test; without it `evaluate.part` is refused.
         examples: their number, where `data` is not given.
         labels: those that this device has, where `data` is not given; asked for by methods that leave others alone.

@@ -22,8 +22,9 @@ from client_app.local_scores import local_scores
 from client_app.model_cache import LocalModel, check_size, local_model
 from client_app.objectives import ObjectiveContext, Settles, objective
 from client_app.secure.masked import joined, masked
+from client_app.served_data import ServedData
 from client_app.statistics import moments_of
-from data import Split
+from data.given import inputs_of, labels_of
 from models.adapters.cores import fold_scales
 from models.adapters.dropout import dropping
 from models.adapters.own import as_parameters
@@ -51,7 +52,6 @@ from protocol.codecs import NO_DRAWS, OfPart, codec_from
 
 # Objectives that are no more than what a plain training loop does.
 _PLAIN = ("cross-entropy", "masked-cross-entropy")
-Data = Callable[[Context], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +87,18 @@ class TrainTask:
 TrainFunction = Callable[[nn.Module, TrainTask, Context], float]
 
 
+def _batch(inputs: object, labels: object) -> tuple[Tensor, Tensor]:
+    """What a train function gives its loss.
+
+    Raises:
+        WireError: it is no batch of examples.
+    """
+    try:
+        return inputs_of(inputs), labels_of(labels)
+    except ValueError as error:
+        raise WireError(f"task.loss(inputs, labels): allowed is {error}") from None
+
+
 def node_of(context: Context) -> NodeId:
     """Stable id of a device: its partition where it has one, else flwr's node id, which a registered key keeps."""
     partition = context.node_config.get("partition-id")
@@ -95,41 +107,10 @@ def node_of(context: Context) -> NodeId:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedDevice:
-    """Somebody else's device: what it has, as functions of the context."""
+class ServedDevice(ServedData):
+    """Somebody else's device: what it answers of what it has."""
 
-    data: Data | None
-    test_data: Data | None
-    count: Callable[[Context], int] | None
-    known_labels: Callable[[Context], tuple[int, ...]] | None
-
-    def split(self, context: Context) -> Split | None:
-        """Its training examples, as far as it shows them."""
-        return None if self.data is None else Split(*self.data(context))
-
-    def examples(self, context: Context) -> Split:
-        """Its training examples.
-
-        Raises:
-            WireError: it does not show them.
-        """
-        if (found := self.split(context)) is None:
-            raise WireError("this ClientApp does not answer that: serve(…, data=…) does")
-        return found
-
-    def labels(self, context: Context) -> tuple[int, ...]:
-        """The labels that it has, ascending; all outputs where a label is no class; () if it does not tell."""
-        if self.known_labels is not None:
-            return tuple(sorted(set(self.known_labels(context))))
-        found = self.split(context)
-        if found is not None and found.labels.is_floating_point():
-            return tuple(range(found.labels.shape[1]))
-        return () if found is None else tuple(sorted(set(found.labels.tolist())))
-
-    def size(self, context: Context) -> int:
-        """Number of training examples."""
-        return self.count(context) if self.count is not None else len(self.examples(context))
+    __slots__ = ()
 
     def hello(self, request: HelloRequest, context: Context) -> Hello:
         """Say who this device is; the tier is what its node config says.
@@ -204,7 +185,7 @@ class ServedDevice:
 
         def loss(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             used[0] = True
-            return optimise(inputs, labels)
+            return optimise(*_batch(inputs, labels))
 
         def before_step(*_: object) -> None:
             steps[0] += 1
@@ -271,9 +252,7 @@ class ServedDevice:
 
     def evaluate(self, request: PartRequest, state: Array, context: Context) -> Reply:
         """Score the part on the device's own test examples; statistics are those of its training examples."""
-        if self.test_data is None:
-            raise WireError("this ClientApp has nothing to evaluate on: serve(…, test_data=…)")
-        held_out = Split(*self.test_data(context))
+        held_out = self.held_out(context)
         with threads(request.work.threads):
             model, said = self._loaded(request, state, context)
             if needs_statistics(model.module):

@@ -14,6 +14,7 @@ from data import synthetic_groups
 from data.data_error import DataError
 from data.examples import DataSet, Examples, Split, Task
 from data.files import Files
+from data.given import as_many, examples_of, labels_of, tensor_of
 from data.input_facts import InputFacts, SourceFacts
 from data.pooled import facts_of, summary_of
 from data.settings import DataSettings
@@ -21,6 +22,7 @@ from data.sources import SOURCES, is_local
 from data.summary import Summary
 from data.unsplit import with_test_part
 from models.errors import SettingError
+from models.losses import CLASSIFICATION
 
 
 def load(settings: DataSettings, facts: InputFacts | None = None) -> DataSet:
@@ -71,7 +73,7 @@ def inspect(settings: DataSettings, facts: InputFacts | None = None) -> Task:
     if facts is not None:
         task = Task(len(facts.classes), facts.input_shape, facts.vocabulary, kind=facts.task)
     elif settings.known:
-        task = source.inspect(settings.files)
+        task = _told(settings.dataset, source.inspect(settings.files), settings.files)
     else:
         task = cast(Any, source).provisional(settings.files)
     if facts is not None or settings.known:
@@ -160,17 +162,18 @@ def _as_data_error(root: object) -> Iterator[None]:
 @lru_cache(maxsize=2)
 def _load(name: str, files: Files) -> DataSet:
     source, facts = SOURCES[name], files.facts
-    train, test = source.read(files)
+    train, test = _parts(name, source.read(files), files)
     told = _said(source, files)
     if not len(train) + len(test):
         raise DataError(files.root, f"a folder with examples of {name!r}", "it has no examples")
     if facts is None:
-        task = source.inspect(files)
+        task = _told(name, source.inspect(files), files)
     else:
         task = Task(len(facts.classes), facts.input_shape, facts.vocabulary, kind=facts.task)
         numbers = {label: number for number, label in enumerate(facts.classes)}
         names = told.classes or tuple(map(str, range(len(numbers))))
         for part, examples in (("train", train), ("test", test)):
+            _check_kind(name, part, examples.labels, task, files)
             _check_labels(name, part, examples.labels, len(names), files)
         train, test = (_renumbered(part, names, numbers, files) for part in (train, test))
     for part, examples in (("train", train), ("test", test)):
@@ -188,6 +191,42 @@ def _normalised(data: DataSet, facts: InputFacts) -> DataSet:
 def _said(source: object, files: Files) -> SourceFacts:
     tell: Any = getattr(source, "facts", None)
     return SourceFacts() if tell is None else cast(SourceFacts, tell(files))
+
+
+def _told(name: str, given: object, files: Files) -> Task:
+    if not isinstance(given, Task):
+        allowed = f"{name!r} whose inspect(files) returns a data.Task; it returns a {type(given).__name__}"
+        raise DataError(files.root, allowed, "its task cannot be told; its log says why")
+    return given
+
+
+def _parts(name: str, given: object, files: Files) -> tuple[Examples, Examples]:
+    """What a source has read, in the form that everything here counts on."""
+    whole = "its examples cannot be used; its log says why"
+    if not isinstance(given, tuple | list) or len(given) != 2 or not all(isinstance(one, Examples) for one in given):
+        allowed = f"{name!r} whose read(files) returns two data.Examples, to train with and to test on"
+        kinds = ", ".join(type(one).__name__ for one in (given if isinstance(given, tuple | list) else (given,)))
+        raise DataError(files.root, f"{allowed}; it returns {kinds[:80] or 'nothing'}", whole)
+    parts = []
+    for part, examples in zip(("train", "test"), given, strict=True):
+        try:
+            parts.append(_in_form(examples))
+        except ValueError as error:
+            raise DataError(files.root, f"{name!r} whose {part} part has {error}", whole) from None
+    return parts[0], parts[1]
+
+
+def _in_form(examples: Examples) -> Examples:
+    """Examples whose tensors are what they have to be; what is decoded on demand has tensors of ours."""
+    if type(examples) is not Examples:
+        return examples.with_labels(as_many("labels", labels_of(examples.labels), len(examples)))
+    values, labels = examples_of(examples.values, examples.labels)
+    if examples.owners is None:
+        return Examples(values, labels)
+    owners = tensor_of("owners", examples.owners)
+    if owners.ndim != 1 or owners.is_floating_point():
+        raise ValueError("owners as whole numbers [N]")
+    return Examples(values, labels, as_many("owners", owners.to(torch.int64), len(values)))
 
 
 def _renumbered(examples: Examples, names: tuple[str, ...], numbers: Mapping[str, int], files: Files) -> Examples:
@@ -215,6 +254,7 @@ def _check(name: str, part: str, examples: Examples, task: Task, files: Files) -
             f"{name!r} with inputs of {_sides(task.input_shape)}; those of its {part} part are {_sides(examples.shape)}"
         )
         raise DataError(files.root, allowed, f"its inputs are {_sides(examples.shape)}, not {_sides(task.input_shape)}")
+    _check_kind(name, part, examples.labels, task, files)
     _check_labels(name, part, examples.labels, task.classes, files)
     if not examples.finite:
         row = int((~examples.values.isfinite().flatten(1).all(1)).nonzero()[0])
@@ -224,6 +264,18 @@ def _check(name: str, part: str, examples: Examples, task: Task, files: Files) -
 
 def _sides(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
+
+
+def _check_kind(name: str, part: str, labels: torch.Tensor, task: Task, files: Files) -> None:
+    """Refuse classes where numbers are wanted, and numbers where classes are."""
+    if not len(labels):
+        return
+    numbers, wanted = labels.ndim == 2, task.kind != CLASSIFICATION
+    if numbers != wanted or (wanted and labels.shape[1] != task.classes):
+        form = f"float32 [N, {task.classes}]" if wanted else "int64 [N]"
+        has = f"[N, {labels.shape[1]}]" if numbers else "whole numbers [N]"
+        allowed = f"{name!r} with labels {form} where the task is {task.kind}; those of its {part} part are {has}"
+        raise DataError(files.root, allowed, "its labels are not what the task wants; its log says why")
 
 
 def _check_labels(name: str, part: str, labels: torch.Tensor, classes: int, files: Files) -> None:

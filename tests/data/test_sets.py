@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import count
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from data import DataSet, DataSettings, Examples, Task, inspect, load
+from data import DataError, DataSet, DataSettings, Examples, Files, Split, Task, inspect, load
 
 
 def test_digits_are_all_there_once() -> None:
@@ -102,3 +105,81 @@ def _environment() -> dict[str, str]:
     import os
 
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+FOUR = Task(4, (1, 8, 8))
+NUMBERS = count()
+
+
+class Given:
+    """A source that returns what it is told to: pictures of 8 x 8 with four classes."""
+
+    images, owned = True, False
+
+    def __init__(self, examples: Any, task: Any = FOUR) -> None:
+        self.examples, self.task = examples, task
+
+    def inspect(self, files: Files) -> Any:
+        del files
+        return self.task
+
+    def read(self, files: Files) -> Any:
+        del files
+        return self.examples
+
+
+VALUES, LABELS = torch.rand(90, 1, 8, 8), torch.arange(90) % 4
+
+
+def loaded(monkeypatch: pytest.MonkeyPatch, source: Given) -> DataSet:
+    """Another name each time: what was read once is kept."""
+    given = ModuleType("given_examples")
+    name = f"source_{next(NUMBERS)}"
+    setattr(given, name, source)
+    monkeypatch.setitem(sys.modules, given.__name__, given)
+    return load(DataSettings(dataset=f"given_examples:{name}"))
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [(VALUES, LABELS.int()), (VALUES.numpy(), LABELS.to(torch.uint8).numpy()), (VALUES.double(), LABELS)],
+)
+def test_any_whole_numbers_and_arrays_are_examples(monkeypatch: pytest.MonkeyPatch, values: Any, labels: Any) -> None:
+    some = Examples(values, labels, np.arange(90, dtype=np.int32))  # type: ignore[arg-type]
+    found = loaded(monkeypatch, Given((some, some)))
+    assert (found.train.inputs.dtype, found.train.labels.dtype) == (torch.float32, torch.int64)
+    assert torch.equal(found.train.labels, LABELS)
+    assert found.train_examples.owners is not None
+    assert found.train_examples.owners.dtype == torch.int64
+
+
+GOOD = Examples(VALUES, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        ((Examples(VALUES, LABELS.float()), GOOD), r"train part has labels of an integer type .* float32 \[90\]"),
+        ((GOOD, Examples(VALUES, LABELS[:89])), "test part has as many labels as inputs; .* 90 inputs and 89 labels"),
+        ((Examples(VALUES, LABELS, LABELS[:3]), GOOD), "as many owners as inputs"),
+        ((Examples(VALUES, torch.rand(90, 4)), GOOD), r"labels int64 \[N\] where the task is classification"),
+        ((Examples(VALUES.tolist(), LABELS), GOOD), "inputs as a tensor or a NumPy array"),  # type: ignore[arg-type]
+        (((VALUES, LABELS), (VALUES, LABELS)), r"returns two data\.Examples, .*; it returns tuple, tuple"),
+        ((Split(VALUES, LABELS), Split(VALUES, LABELS)), "it returns Split, Split"),
+        (GOOD, "it returns Examples"),
+        (None, "it returns NoneType"),
+    ],
+)
+def test_what_are_no_examples_is_one_line(monkeypatch: pytest.MonkeyPatch, given: Any, allowed: str) -> None:
+    with pytest.raises(DataError, match=rf"allowed is 'given_examples:source_\d+' .*{allowed}") as caught:
+        loaded(monkeypatch, Given(given))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_and_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"inspect\(files\) returns a data\.Task; it returns a tuple"):
+        loaded(monkeypatch, Given((GOOD, GOOD), (4, (1, 8, 8))))
+    numbers = Task(2, (1, 8, 8), kind="regression")
+    for labels in (LABELS, torch.rand(90, 3)):
+        with pytest.raises(DataError, match=r"labels float32 \[N, 2\] where the task is regression"):
+            loaded(monkeypatch, Given((Examples(VALUES, labels), GOOD), numbers))

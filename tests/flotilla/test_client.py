@@ -194,6 +194,32 @@ def test_tensors_that_were_replaced_count() -> None:
     assert all(abs(by - 1.0) < 1e-3 for by in moved.values())
 
 
+def test_data_of_another_type_is_trained_on_or_refused_by_name() -> None:
+    names = page("my_app/client_app.py")
+
+    def arrays(context: Context) -> Any:
+        inputs, labels = names["data"](context)
+        return inputs.double().numpy(), labels.int().numpy()
+
+    trained = strategy(kind=Fjord)
+    patched = {**names}
+    exec(BLOCKS["my_app/client_app.py"].partition("app = ")[0], patched)  # a train function that has the arrays, too
+    patched["data"] = arrays
+    started(trained, serve(ClientApp(), patched["train"], data=arrays), 1)
+    assert trained.report.rejected == []
+
+    def floats(context: Context) -> Any:
+        inputs, labels = names["data"](context)
+        return inputs, labels.float()
+
+    for given, allowed in (
+        (floats, "labels of an integer type"),
+        (lambda context: (torch.zeros(0, 1, 8, 8), torch.zeros(0).long()), "at least one example"),
+    ):
+        with pytest.raises(NobodyAnswered, match=rf"serve\(…, data=…\): allowed is {allowed}"):
+            started(strategy(), serve(ClientApp(), names["train"], data=given), 1)
+
+
 def test_neither_data_nor_examples_is_refused() -> None:
     names = page("my_app/client_app.py")
     with pytest.raises(TypeError, match="data or examples"):

@@ -12,7 +12,7 @@ Whose vectors, and when (`refresh`):
 - "everyone": gradients of everybody, every round: all distances at the same state, as the bound wants it, for K parts
   down and K gradients up.
 
-Weights: "gamma" (default) is what the derivation implies; "plain" is the mean of the paper's algorithm; "size" are the
+Weights: "gamma" (default) is what the derivation implies; "plain" weighs all alike; "size" are the
 examples that the authors' code uses.
 
 Differences of unlike submodels are compared in the coordinates of the global state, 0 where a device holds nothing:

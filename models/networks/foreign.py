@@ -45,25 +45,32 @@ _NORMS = ("static-batch", "batch-per-width", "group")  # what may stand in place
 
 
 def takes_builder(make: Callable[..., object]) -> bool:
-    """Whether this is a function of a `Builder`: of one argument that is none of `TOLD`."""
+    """Whether this is a function of a `Builder`: of one argument that is none of `TOLD` and no option of its own."""
     parameters = _parameters(make)
     required = [one for one in parameters if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
     if parameters and parameters[0].name == "builder":
         return len(required) <= 1
-    return len(required) == 1 and required[0].kind is not required[0].KEYWORD_ONLY and required[0].name not in TOLD
+    told = {*TOLD, *_own(make)}
+    return len(required) == 1 and required[0].kind is not required[0].KEYWORD_ONLY and required[0].name not in told
 
 
 def is_factory(make: Callable[..., object]) -> bool:
     """Whether this can be called with some of `TOLD` and its own options, by name, or with nothing."""
-    told = {*TOLD, *_own(make)}
     try:
         inspect.signature(make)
     except (TypeError, ValueError):
         return False
-    return all(
-        one.name in told or one.default is not one.empty or one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    return not untold(make)
+
+
+def untold(make: Callable[..., object]) -> list[str]:
+    """Parameters that have to be told something and are neither of `TOLD` nor options of its own."""
+    told = {*TOLD, *_own(make)}
+    return [
+        one.name
         for one in _parameters(make)
-    )
+        if one.name not in told and one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+    ]
 
 
 def of_factory(make: Factory) -> Network:
@@ -140,15 +147,16 @@ def of_factory(make: Factory) -> Network:
 
 def _narrower(make: Factory, spec: NetworkSpec, count: int) -> NetworkSpec | None:
     """A factory's network with layers one `count`-th as wide, by the first of `WIDTHS` that it has and can divide."""
-    told = dict(spec.options)
+    told, own = dict(spec.options), _own(make)
     for one in _parameters(make):
-        full = told.get(one.name, one.default)
+        name = own.get(one.name, one.name)
+        full = told.get(name, one.default)
         if one.name not in WIDTHS or isinstance(full, bool) or not isinstance(full, int | float):
             continue
         if isinstance(full, float):
-            return replace(spec, options=tuple({**told, one.name: full / count}.items()))
+            return replace(spec, options=tuple({**told, name: full / count}.items()))
         if full % count == 0:
-            return replace(spec, options=tuple({**told, one.name: full // count}.items()))
+            return replace(spec, options=tuple({**told, name: full // count}.items()))
     return None
 
 
@@ -172,10 +180,12 @@ def _parameters(make: Callable[..., object]) -> list[inspect.Parameter]:
         return []
 
 
-def _own(make: Callable[..., object]) -> Mapping[str, object]:
-    """Its own options; whether they are built as options are, the registry says."""
+def _own(make: Callable[..., object]) -> dict[str, str]:
+    """Its own options, by the parameters that are told them: a hyphen of an option's name is an underscore there."""
     options = getattr(make, "OPTIONS", {})
-    return options if isinstance(options, Mapping) else {}
+    if not isinstance(options, Mapping):
+        return {}  # the registry says what is wrong
+    return {str(name).replace("-", "_"): str(name) for name in options}
 
 
 def _instance(make: Factory, spec: NetworkSpec, seed: int) -> nn.Module:
@@ -189,11 +199,13 @@ def _instance(make: Factory, spec: NetworkSpec, seed: int) -> nn.Module:
         "num_classes": spec.classes,
         "input_shape": spec.input_shape,
         "vocabulary": spec.vocabulary,
-        **dict(spec.options),
+        **{name.replace("-", "_"): value for name, value in spec.options},
     }
     names = [one.name for one in _parameters(make)]
-    if any(one.kind is one.VAR_KEYWORD for one in _parameters(make)) and "classes" not in names:
-        names.append("num_classes")  # as torchvision's and timm's functions pass it on
+    if any(one.kind is one.VAR_KEYWORD for one in _parameters(make)):
+        names += _own(make)
+        if "classes" not in names:
+            names.append("num_classes")  # as torchvision's and timm's functions pass it on
     with seeded_for_others(seed), torch.device("cpu"):
         return called(make, spec, **{name: told[name] for name in names if name in told})
 

@@ -12,7 +12,7 @@ from torch import nn
 from models.algebra.axes import Axis
 from models.algebra.plans import Plan
 from models.networks.builder import Builder, ends
-from models.networks.foreign import TOLD, called, is_factory, of_factory, takes_builder
+from models.networks.foreign import TOLD, called, is_factory, of_factory, takes_builder, untold
 from models.networks.network import ROWS, Network
 from models.networks.spec import SPATIAL, NetworkSpec
 from models.registry import Registry, Unfit
@@ -33,6 +33,12 @@ def of_function(make: Callable[[Builder], nn.Module]) -> Network:
     return Network(axes=axes, build=build, dimensions=(ROWS, 1, 2, 3), OPTIONS=getattr(make, "OPTIONS", {}))
 
 
+_EXPECTED = (
+    "a models.Network, a function that takes a models.Builder and gives a module, or one that gives an ordinary module "
+    f"and takes nothing, or some of {', '.join(TOLD)} and of its OPTIONS, whose hyphens are underscores there"
+)
+
+
 def _network(found: object) -> Network | None:
     if isinstance(found, Network):
         return found
@@ -43,7 +49,11 @@ def _network(found: object) -> Network | None:
         return None
     if takes_builder(found):
         return of_function(cast(Callable[[Builder], nn.Module], found))
-    return of_factory(cast(Callable[..., nn.Module], found)) if is_factory(found) else None
+    if is_factory(found):
+        return of_factory(cast(Callable[..., nn.Module], found))
+    if lost := untold(found):
+        raise Unfit(f"{_EXPECTED}; of this one's parameters there are also {', '.join(lost)}, without a default")
+    return None
 
 
 # Usual networks for small devices, as torchvision, timm and transformers have them.
@@ -62,8 +72,7 @@ LIBRARIES = {
 NETWORKS: Registry[Network] = Registry(
     "model",
     group="flotilla.networks",
-    expected="a models.Network, a function that takes a models.Builder and gives a module, or one that gives an "
-    f"ordinary module and takes nothing, or some of {', '.join(TOLD)}",
+    expected=_EXPECTED,
     check=_network,
     libraries=LIBRARIES,
 )

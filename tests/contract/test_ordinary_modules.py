@@ -20,6 +20,7 @@ from models import NetworkSpec, completed
 from models.errors import SettingError
 from models.evaluation import evaluate
 from models.networks.build import layout
+from models.networks.registry import NETWORKS
 from models.registry import following
 from strategies import METHODS
 from tests.support import OF_ALL, Player, configured
@@ -203,3 +204,27 @@ def test_networks_of_libraries_are_exported(play: Player, tmp_path: Path, model:
         rows = export(out.path, "all", to, tmp_path)
         wanted = {tier: told["accuracy"] for tier, told in out.summary["last"]["tiers"].items()}
         assert {row.tier: row.accuracy for row in rows} == wanted
+
+
+@pytest.mark.parametrize(("name", "key"), [("Hyphened", "hyphened-hidden-units"), ("loose", "loose-hidden-units")])
+def test_an_options_hyphens_are_underscores_of_parameters(name: str, key: str) -> None:
+    config = configured(**RUN | {"model": f"tests.models.foreign.nets:{name}", key.replace("-", "_"): 12})
+    assert config.flat[key] == 12
+    assert sorted(axis.size for axis in layout(config.network).axes.values() if axis.kind.cut) == [12]
+
+
+def test_a_width_by_an_option_of_two_words_is_divided() -> None:
+    name = "tests.models.foreign.nets:Hyphened"
+    spec = NetworkSpec(name, (1, 8, 8), 10, options=(("width-mult", 1.0), ("hidden-units", 8)))
+    network = NETWORKS[name]
+    assert network.narrower is not None
+    narrower = network.narrower(spec, 2)
+    assert narrower is not None
+    assert dict(narrower.options) == {"width-mult": 0.5, "hidden-units": 8}
+
+
+def test_a_parameter_that_nobody_tells_is_named() -> None:
+    with pytest.raises(
+        SettingError, match=r"of its OPTIONS, .*; of this one's parameters there are also depth, without"
+    ):
+        NETWORKS["tests.models.foreign.nets:tall"]

@@ -1,4 +1,4 @@
-"""Ordinary modules of somebody who knows nothing of this project, small enough to be traced in a test."""
+"""Ordinary modules of somebody who knows nothing of this project but options, small enough to be traced in a test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.settings import Setting
 
 
 class Edge(nn.Module):
@@ -29,6 +31,32 @@ class Edge(nn.Module):
         x = x + self.norm3(self.point(y))
         x = F.adaptive_avg_pool2d(self.wider(x) * self.scale, 2)
         return self.last(F.relu(self.hidden(x.flatten(1))))
+
+
+class Hyphened(nn.Module):
+    """Has an option of two words that its parameter is not called by, and an option alone to be told."""
+
+    OPTIONS: Any = {"width-mult": Setting(1.0, "times as wide"), "hidden-units": Setting(8, "units")}
+
+    def __init__(self, hidden_units: int, width_mult: float = 1.0, classes: int = 10) -> None:
+        super().__init__()
+        self.hidden, self.last = nn.Linear(64, int(hidden_units * width_mult)), nn.Linear(hidden_units, classes)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.last(F.relu(self.hidden(x.flatten(1))))
+
+
+def loose(**told: Any) -> nn.Module:
+    """Passes on what it is told."""
+    return Hyphened(told["hidden_units"], classes=told["num_classes"])
+
+
+loose.OPTIONS = {"hidden-units": Setting(8, "units")}  # type: ignore[attr-defined]
+
+
+def tall(classes: int, depth: int) -> nn.Module:
+    """Wants what nobody tells it."""
+    return nn.Sequential(*(nn.Linear(classes, classes) for _ in range(depth)))
 
 
 class Shifted(Edge):

@@ -173,8 +173,10 @@ class Registry(Mapping[str, T], Generic[T]):
         known = self.names()
         near = get_close_matches(name, known, 3, cutoff=0.5)
         nearest_first = [*near, *(other for other in known if other not in near)]
-        installed = len(known) - len(self._built_in)
-        looked = f"built in: {len(self._built_in)}; entry points of group {self.group}: {installed or 'none'}"
+        built_in, libraries = len(self._built_in), len(self._libraries)
+        by_libraries = f"by libraries: {libraries}; " if libraries else ""
+        installed = len(known) - built_in - libraries
+        looked = f"built in: {built_in}; {by_libraries}entry points of group {self.group}: {installed or 'none'}"
         ways = f"({looked}), or an import path such as my_lab.module:name"
         return UnknownName(self.key, name, f"one of {', '.join(nearest_first)} {ways}")
 

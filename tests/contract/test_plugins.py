@@ -20,7 +20,7 @@ from flotilla.local.grid import LocalGrid, contexts
 from flotilla.user_code import make_importable, packages_of
 from models.algebra.plans import Plan
 from models.errors import SettingError
-from models.networks.registry import NETWORKS
+from models.networks.registry import LIBRARIES, NETWORKS
 from models.registry import Registry, following, prefix_of
 from models.settings import Setting
 from protocol.codecs import CODECS
@@ -101,7 +101,11 @@ def test_an_unknown_name_says_where_it_was_looked_for(kind: str) -> None:
         registry[near + "x"]
     line = str(caught.value)
     assert line.startswith(f"{registry.key} = '{near}x': allowed is one of {near}, ")
-    assert f"entry points of group flotilla.{kind}: " in line
+    by_libraries = f"by libraries: {len(LIBRARIES)}; " if kind == "networks" else ""
+    offered = len(registry.names()) - len(registry) - (len(LIBRARIES) if kind == "networks" else 0)
+    assert (
+        f"(built in: {len(registry)}; {by_libraries}entry points of group flotilla.{kind}: {offered or 'none'})" in line
+    )
     assert "import path" in line
     assert "\n" not in line
     with pytest.raises(SettingError, match=r"No module named 'my_laboratory'.*--with"):

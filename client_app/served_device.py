@@ -94,7 +94,8 @@ def _batch(inputs: object, labels: object) -> tuple[Tensor, Tensor]:
         WireError: it is no batch of examples.
     """
     try:
-        return inputs_of(inputs), labels_of(labels)
+        # A tensor may be of another precision, as the module is then.
+        return inputs if isinstance(inputs, Tensor) else inputs_of(inputs), labels_of(labels)
     except ValueError as error:
         raise WireError(f"task.loss(inputs, labels): allowed is {error}") from None
 

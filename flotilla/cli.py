@@ -284,13 +284,16 @@ def _run_local(settings: Settings, processes: int | None) -> int:
     """Run in process, with the exit codes of a Flower run. A bug's traceback is for the user to see: 1."""
     from flotilla.local import run_local, run_other
     from flotilla.local.stopped import Stopped, signals_stop
-    from flotilla.own_app import runs_ours
+    from flotilla.own_app import AppError, runs_ours
 
     try:
         with signals_stop():
             if not runs_ours(settings.app_dir):
                 return run_other(settings.app_dir, dict(settings.config), settings.nodes)
             return run_local(dict(settings.config), settings.nodes, processes, settings.code.packages)
+    except AppError as error:
+        print(f"flotilla: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("flotilla: SIGINT: stopped the run", file=sys.stderr)
         return 130

@@ -28,6 +28,10 @@ _INSTALLED = _PACKAGE / "app_folder"  # made by build_hooks/wheel.py; a checkout
 _SERVER_APP, _CLIENT_APP = "flotilla.server_app.app:app", "flotilla.client_app.app:app"
 
 
+class AppError(ValueError):
+    """An app that cannot be run as it is; its text is one line for the user."""
+
+
 def own_app() -> Path:
     """Find the folder of Flotilla's own Flower app."""
     return _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent
@@ -62,7 +66,8 @@ def runs_our_server(app_dir: Path) -> bool:
 
 def runs_ours(app_dir: Path) -> bool:
     """Whether both halves of an app are Flotilla's."""
-    client = _flower(app_dir).get("components", {}).get("clientapp")
+    named = _flower(app_dir).get("components", {})
+    client = named.get("clientapp") if isinstance(named, dict) else None
     checkout = client == "client_app.app:app" and (app_dir / "client_app" / "handlers.py").is_file()
     return runs_our_server(app_dir) and (checkout or client == _CLIENT_APP)
 
@@ -71,10 +76,13 @@ def components(app_dir: Path) -> tuple[str, str]:
     """An app's server half and client half, each as `module:name`.
 
     Raises:
-        KeyError: it names none.
+        AppError: it names none.
     """
-    named = _flower(app_dir)["components"]
-    return str(named["serverapp"]), str(named["clientapp"])
+    named = _flower(app_dir).get("components")
+    if not isinstance(named, dict) or not all(isinstance(named.get(key), str) for key in ("serverapp", "clientapp")):
+        wanted = "[tool.flwr.app.components] with serverapp and clientapp, each as MODULE:NAME"
+        raise AppError(f"{app_dir / 'pyproject.toml'}: allowed is {wanted}")
+    return named["serverapp"], named["clientapp"]
 
 
 def code_beside(app_dir: Path) -> dict[str, Path]:

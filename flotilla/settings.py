@@ -165,9 +165,9 @@ def app_defaults(app_dir: Path) -> dict[str, Value]:
     path = app_dir / "pyproject.toml"
     try:
         project = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SettingsError(f"{app_dir}: no pyproject.toml there, so it is not a Flower app") from None
-    except tomllib.TOMLDecodeError as error:
+    except (FileNotFoundError, NotADirectoryError):
+        raise SettingsError(f"{app_dir}: no pyproject.toml there, so it is not the folder of a Flower app") from None
+    except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: {error}") from None
     flower = project.get("tool", {}).get("flwr", {}).get("app")
     if flower is None:

@@ -63,15 +63,18 @@ def run_other(app_dir: Path, run_config: Mapping[str, Scalar], nodes: int) -> in
     Returns:
         The exit code: 0, or that of the app's `sys.exit`, which is a failure where no node had trained. What else it
         raises goes through.
+
+    Raises:
+        AppError: it names no halves, or some that are not there.
     """
-    import importlib
     import sys
 
     from flwr.app import Context, Message, RecordDict
 
     from flotilla.local.grid import LocalGrid, contexts
+    from flotilla.local.halves import halves
+    from flotilla.local.output import no_colours_into_pipes
     from flotilla.local.stopped import Stopped, code_of
-    from flotilla.own_app import components
 
     trained = False
 
@@ -80,13 +83,10 @@ def run_other(app_dir: Path, run_config: Mapping[str, Scalar], nodes: int) -> in
         trained |= request.metadata.message_type.partition(".")[0] == "train" and not reply.has_error()
         return [reply]
 
+    no_colours_into_pipes()
     sys.path.insert(0, str(app_dir))
     try:
-        halves = []
-        for path in components(app_dir):
-            module, _, name = path.partition(":")
-            halves.append(getattr(importlib.import_module(module), name))
-        server, client = halves
+        server, client = halves(app_dir)
         grid = LocalGrid(client, contexts(run_config, nodes), watch)
         server(grid, Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config=dict(run_config)))
     except Stopped:

@@ -21,6 +21,7 @@ from flotilla.flwr_compat.identity import assume_identity
 from flotilla.local import run_other
 from flotilla.local.grid import LocalGrid, contexts
 from flotilla.local.stopped import code_of
+from flotilla.own_app import AppError
 from flotilla.user_code import make_importable, packages_of
 from models import base_store, initial_state
 from models.adapters.adapter import Adapter
@@ -236,6 +237,7 @@ def test_the_local_engine_runs_the_other_app(their_app: Path, tmp_path: Path) ->
     done = flotilla("run", str(their_app), "--engine", "local", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "HeteroFL on mlp" in done.stdout + done.stderr
+    assert "\x1b" not in done.stdout + done.stderr  # neither is a terminal
     assert not (tmp_path / "runs").exists()
     foreign = "from flwr.clientapp import ClientApp\n\napp = ClientApp()\n"  # as row 17: knows no hello
     (their_app / "my_app/client_app.py").write_text(foreign)
@@ -243,6 +245,33 @@ def test_the_local_engine_runs_the_other_app(their_app: Path, tmp_path: Path) ->
     assert done.returncode != 0
     assert "none of 4 nodes answered hello" in done.stderr
     assert "docs/clients.md" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ("", r"allowed is \[tool\.flwr\.app\.components\] with serverapp and clientapp"),
+        ('serverapp = "my_app.server_app:app"', r"allowed is \[tool\.flwr\.app\.components\]"),
+        ("serverapp = 1\nclientapp = 2", r"allowed is \[tool\.flwr\.app\.components\]"),
+        ('serverapp = "none.such:app"\nclientapp = "x:y"', "serverapp = .* a ServerApp; there is no module none"),
+        ('serverapp = "my_app"\nclientapp = "x:y"', "serverapp = 'my_app': allowed is MODULE:NAME of a ServerApp"),
+        ('serverapp = "my_app.server_app:application"\nclientapp = "x:y"', "there is no application in my_app"),
+        ('serverapp = "my_app.server_app:main"\nclientapp = "x:y"', "a ServerApp; that is a function"),
+        ('serverapp = "my_app.server_app:app"\nclientapp = "my_app.server_app:app"', "clientapp = .*; that is"),
+    ],
+)
+def test_an_app_without_its_halves_is_one_line(
+    their_app: Path, monkeypatch: pytest.MonkeyPatch, told: str, says: str
+) -> None:
+    head = (their_app / "pyproject.toml").read_text().partition("[tool.flwr.app.components]")[0]
+    named = f"[tool.flwr.app.components]\n{told}\n" if told else ""
+    (their_app / "pyproject.toml").write_text(head + named)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_app"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(AppError, match=says) as caught:
+        run_other(their_app, {}, 2)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,8 @@ def test_not_an_app(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no pyproject\.toml"):
         prepare(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    with pytest.raises(SettingsError, match=r"pyproject\.toml: no pyproject\.toml there, so it is not the folder of"):
+        prepare(tmp_path / "pyproject.toml")
     with pytest.raises(SettingsError, match=r"no \[tool\.flwr\.app\]"):
         prepare(tmp_path)
 

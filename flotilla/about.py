@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flotilla.nearest import either, nearest
-from flotilla.own_app import chosen_app
+from flotilla.own_app import chosen_app, extends_ours, runs_our_server
 from flotilla.refusal import refuse
 from flotilla.settings import SettingsError, app_defaults, values_in
 
@@ -69,9 +69,13 @@ def keys(
 ) -> None:
     """List the settings of a run: key, default, meaning; those that installed packages add come last.
 
-    Every key can be given to  flotilla run -c KEY=VALUE;  flotilla explain KEY  says all about one.
+    Every key can be given to  flotilla run -c KEY=VALUE;  flotilla explain KEY  says all about one. In the folder of an
+    app they are the app's own.
     """
-    known = _catalogue()
+    try:
+        known = _catalogue(_values(None)[0], others=_other_app())
+    except SettingsError as error:
+        refuse(error)
     found = [key for key in known if _about(key, word)]
     if not found:
         refuse(f"{word}: no key has this in its name or meaning; {_did_you_mean(word, known)}")
@@ -100,7 +104,7 @@ def explain(
         values, where = _values(run)
     except SettingsError as error:
         refuse(error)
-    known = _catalogue(values)
+    known = _catalogue(values, others=run is None and _other_app())
     found = next((one for one in known if one.name == key), None)
     if found is None:
         refuse(f"{key}: no such setting; {_did_you_mean(key, known)}")
@@ -149,11 +153,27 @@ def _first_sentence(method: type) -> str:
     return text.partition(". ")[0].rstrip(".")
 
 
-def _catalogue(values: Mapping[str, Any] | None = None) -> Sequence[Key]:
-    """Every key: ours, those of installed packages, and those of what these values name, if it can be found here."""
-    from server_app.config.catalogue import foreign
+def _other_app() -> bool:
+    """Whether the working directory holds an app of somebody else's, whose keys are not Flotilla's."""
+    app_dir = chosen_app(None)
+    return not extends_ours(app_dir) and not runs_our_server(app_dir)
+
+
+def _catalogue(values: Mapping[str, Any], *, others: bool) -> Sequence[Key]:
+    """Every key: ours, those of installed packages, and those of what these values name, if it can be found here.
+
+    Args:
+        values: of a run, or what an app's are where nobody says anything else.
+        others: they are those of somebody else's app, which says no more of its keys than that.
+    """
+    from server_app.config.catalogue import Key, foreign
     from server_app.config.catalogue import keys as ours
 
+    if others:
+        return [
+            Key(name=name, type=type(value), default=value, allowed="", words="", section="", read_by="this app")
+            for name, value in values.items()
+        ]
     try:
         return [*ours(), *foreign(values)]
     except ValueError:  # a run's values may name a package that went with it and is not here

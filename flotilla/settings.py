@@ -101,7 +101,7 @@ def prepare(
     recorded = _recorded(resume) if resume is not None else {}
     config = {**defaults, **preferred, **recorded, **given}
     own: Mapping[str, Any] = {} if config.keys() <= defaults.keys() else _foreign_keys(app_dir, config)
-    check_keys({**preferred, **given}, {**defaults, **own}, _moved if runs_our_server(app_dir) else None)
+    check_keys({**preferred, **given}, {**defaults, **own}, moved if runs_our_server(app_dir) else None)
     config = {key: value for key, value in config.items() if key in defaults or key in own}
     if "run-dir" in config and not config["run-dir"] and not config.get("resume"):
         config["run-dir"] = str(free_name(Path.cwd() / "runs", run_name(config, now or datetime.now())))
@@ -254,19 +254,20 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
 def check_keys(
     given: Mapping[str, Value], known: Mapping[str, Value], moved: Callable[[str], str] | None = None
 ) -> None:
-    """Refuse a key the app does not have, naming the likely ones, or where it went (`moved`, "" for nowhere)."""
+    """Refuse a key the app does not have, naming the likely ones, or where it is (`moved`; None: another app)."""
     for key, value in given.items():
         if key not in known:
-            went = moved(key) if moved else ""
             near = nearest(key, known)
-            meant = went or (f"did you mean {either(near)}? " if near else "") + "`flotilla keys` lists all"
+            there = "`flotilla keys` lists all" if moved else f"this app has {', '.join(known) or 'none'}"
+            meant = (moved(key) if moved else "") or (f"did you mean {either(near)}? " if near else "") + there
             raise SettingsError(f"{key} = {value!r}: no such setting; {meant}")
 
 
-def _moved(key: str) -> str:
-    from server_app.config.catalogue import moved
+def moved(key: str) -> str:
+    """Where one of Flotilla's keys is that a configuration does not have; see `server_app.config.catalogue`."""
+    from server_app.config.catalogue import moved as found
 
-    return moved(key)
+    return found(key)
 
 
 def run_name(config: Mapping[str, Value], now: datetime) -> str:

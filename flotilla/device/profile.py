@@ -146,14 +146,14 @@ def profile(
     Raises:
         SettingsError: one line saying what is wrong.
     """
-    from flotilla.settings import app_defaults, check_keys, parse_run_config
+    from flotilla.settings import app_defaults, check_keys, moved, parse_run_config
     from models.device import device_named
     from server_app.config.resolve import resolve
 
     if root is not None and server is None:
         raise SettingsError(f"root-certificates = {str(root)!r}: allowed is that with --server")
     defaults, given = app_defaults(app_dir.expanduser().resolve()), parse_run_config(run_config)
-    check_keys(given, defaults)
+    check_keys(given, defaults, moved)
     try:
         config = resolve({**defaults, **given}, check_files=False)
         count = _examples(config.data) if examples is None else examples

@@ -1,7 +1,8 @@
 """Every key of a run: the sections, what methods can be told, and the settings that are set in Python only.
 
 `keys()` is the closed set that a configuration may use, one `Key` each, in the order of pyproject.toml and of
-docs/configuration.md; `advanced()` are the settings beyond it; `moved(key)` says where a key went that there was once.
+docs/configuration.md; `advanced()` are the settings beyond it; `moved(key)` says where one is that a
+configuration does not have.
 """
 
 from __future__ import annotations
@@ -115,14 +116,18 @@ def defaults() -> dict[str, Scalar]:
 
 
 def moved(key: str) -> str:
-    """Where a key went that there was once, or that is set in Python only, as a phrase; "" for any other."""
+    """Where a key is that a configuration does not have, as a phrase; "" for one that is nowhere.
+
+    It was there once, is set in Python only, or belongs to what an installed package offers and nothing names.
+    """
     new = _RENAMED.get(key, key)
     if new != key and new in defaults():
         return f"{new}, as this key is called now"
     for one in advanced():
         if one.name == new:
             return f'set in Python only: {one.in_python}, or resolve(…, overrides={{"{new}": …}})'
-    return ""
+    offered = installed_keys().get(key)
+    return "" if offered is None else f'set with {offered.named_by} = "{offered.name}" only'
 
 
 def placed() -> Iterator[tuple[str, Placed]]:

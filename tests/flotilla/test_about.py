@@ -147,6 +147,19 @@ def test_what_installed_packages_offer_is_listed_and_explained(tmp_path: Path) -
     assert re.search(r"read by +model = perceptron", out)
     _, err = flotilla("explain", "stripes-nois", PYTHONPATH=path, code=2)
     assert "did you mean stripes-noise" in err
+    _, err = flotilla("run", "-c", "from-offset-offset=2", PYTHONPATH=path, cwd=tmp_path, code=2)
+    assert err == 'flotilla: from-offset-offset = 2: no such setting; set with method = "from-offset" only\n'
+
+
+def test_another_apps_keys_are_its_own(tmp_path: Path) -> None:
+    project = '[tool.flwr.app.components]\nserverapp = "x:y"\n[tool.flwr.app.config]\nrounds = 2\nname = "x"\n'
+    (tmp_path / "pyproject.toml").write_text(project)
+    out, _ = flotilla("keys", cwd=tmp_path)
+    assert [line.split() for line in out.splitlines()[1:]] == [["rounds", "2"], ["name", '"x"']]
+    out, _ = flotilla("explain", "rounds", cwd=tmp_path)
+    assert re.search(r"read by +this app", out)
+    _, err = flotilla("run", "-c", 'method="fedavg"', "--engine", "local", cwd=tmp_path, code=2)
+    assert err == "flotilla: method = 'fedavg': no such setting; this app has rounds, name\n"
 
 
 @pytest.mark.parametrize(

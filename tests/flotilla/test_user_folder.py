@@ -53,6 +53,7 @@ def test_its_settings_are_explained_in_it(folder: Path) -> None:
     assert re.search(r"value +12  ", out)
     assert re.search(r"default +32", out)
     assert "my_lab.networks:perceptron" in out
+    assert re.search(r"^perceptron-hidden +32 ", flotilla("keys", "perceptron", cwd=folder), re.M)
 
 
 def test_data_that_a_bundle_cannot_carry_are_said(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from logging import WARNING
 from pathlib import Path
 from typing import Any
 
-from flwr.common.logger import log
+from flwr.common import log
 
 from models.registry import is_path
 

@@ -114,7 +114,7 @@ class Run:
                 while not self._rounds_from(first):
                     first = self._go_back()
                 if first <= self.config.rounds and not self._accepted:  # nor before it was resumed
-                    raise NothingLearnt("no round had replies that changed anything; see rejected in metrics.jsonl")
+                    raise NothingLearnt("no round had the replies it needed; see rejected in metrics.jsonl")
                 if self.folder.model.round != self._ended:  # the last checkpoint could not be written, or there is none
                     self._write_model()
                 summary = self._summary("finished")  # last: who reads it finds the model
@@ -209,7 +209,7 @@ class Run:
         """Take in a round. What then asks nobody is done at once, or returned: while the next one's devices train."""
         number, last = report.number, report.number >= self.config.rounds
         self._ended = number
-        self._accepted += report.accepted if report.moved and not report.abandoned else 0
+        self._accepted += report.accepted if not report.abandoned else 0
         self._in_vain = self._in_vain + 1 if report.abandoned else 0
         self._traffic.update(report.traffic)
         if why := report.changed_nothing():

@@ -157,7 +157,7 @@ class FlowerStrategy(Method, Strategy):
         Raises:
             WireError: the arrays do not fit the network.
             NotEnoughNodes: too few nodes came, or none of them answered hello.
-            NothingLearnt: no round had the replies it needed, or none of them changed anything.
+            NothingLearnt: no round had the replies it needed, or, without `after_round`, none of them changed anything.
         """
         self._timeout = timeout
         self.load(initial_arrays)
@@ -169,9 +169,11 @@ class FlowerStrategy(Method, Strategy):
         rest: _Once | None = None
         for round_number in range(first_round, num_rounds + 1):
             report = self._next_round(grid, round_number, train_config, evaluate_config, rest)
-            learnt = learnt or (report.moved and not report.abandoned)
             if after_round is None:
                 self._warn_of(report)
+            # Who is told of every round may mean to change nothing, as by a learning rate near 0, to score a start.
+            counts = report.moved if after_round is None else report.accepted > 0
+            learnt = learnt or (counts and not report.abandoned)
             if report.accepted:
                 result.train_metrics_clientapp[round_number] = self._train_metrics()
             if report.local:

@@ -163,7 +163,7 @@ def test_wrong_setting_is_one_line_and_2(tiny: Path, tmp_path: Path) -> None:
     code, out, err = _run(tmp_path, tiny, "--run-config", "mod=1")
     assert code == 2
     assert out == ""
-    assert err == "flotilla: mod = 1: no such setting; did you mean mode? `flotilla keys` lists all\n"
+    assert err == "flotilla: mod = 1: no such setting; did you mean mode? this app has mode, num-clients, run-dir\n"
 
 
 @pytest.mark.e2e

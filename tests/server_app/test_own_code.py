@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from server_app.own_code import own_code
+from strategies import METHODS
 from tests.support import Player, configured
 
-NETWORK = """
-from torch import nn
+METHOD = """
+from strategies import HeteroFL
 
 
-def make():
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, {units}), nn.{function}(), nn.Linear({units}, 10))
+class Mine(HeteroFL):
+    VERSION = {version}
 """
 
 
@@ -41,29 +42,23 @@ def _forget() -> None:
     importlib.invalidate_caches()
 
 
-def _written(package: Path, **words: object) -> None:
-    (package / "nets.py").write_text(NETWORK.format(**words))
-    _forget()
-
-
 def test_a_run_that_goes_on_with_other_code_says_so(
-    play: Player, package: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    play: Player, package: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from models.networks.registry import NETWORKS
+    def write(version: int) -> None:
+        (package / "methods.py").write_text(METHOD.format(version=version))
+        _forget()
+        METHODS._loaded.pop("changing_lab.methods:Mine", None)
 
-    def again(**words: object) -> None:
-        _written(package, **words)
-        NETWORKS._loaded.pop("changing_lab.nets:make", None)
-
-    again(units=8, function="ReLU")
-    keys: dict[str, Any] = {"model": "changing_lab.nets:make", "widths": "", "tiers": "a:1, b:1/2", "num_clients": 2}
+    write(1)
+    keys: dict[str, Any] = {"method": "changing_lab.methods:Mine", "num_clients": 2}
     out = play(num_server_rounds=1, **keys)
     noted = json.loads((out.path / "config.json").read_text())["code"]
-    assert noted == own_code({"model": keys["model"]})
+    assert noted == own_code({"method": keys["method"]})
     resumed = {**keys, "resume": str(out.path)}
     play(num_server_rounds=2, **resumed)
     assert not [line for line in caplog.messages if "is not what it was" in line]
-    again(units=8, function="Tanh")
+    write(2)
     play(num_server_rounds=3, **resumed)
     (said,) = [line for line in caplog.messages if "is not what it was" in line]
     assert said.startswith("changing_lab is not what it was when this run began")

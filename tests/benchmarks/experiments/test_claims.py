@@ -33,6 +33,7 @@ def test_fewer_levels_send_less_and_err_more(monkeypatch: pytest.MonkeyPatch, tm
     assert (tmp_path / "curve.svg").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_eden(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"widths": "32, 64", "num-server-rounds": 1, "fraction-train": 0.1, "local-epochs": 1}
     monkeypatch.setattr(claims, "EDEN", {**claims.EDEN, **small, "blocks": "1, 1"})

@@ -15,6 +15,7 @@ from server_app.config.resolve import resolve
 from tests.benchmarks.cases import SMALL
 
 
+@pytest.mark.slow
 def test_results(tmp_path: Path) -> None:
     other: Keys = {"method": "depthfl", "tiers": "a:1@2, b:1@2, c:1@1, d:1@1, e:1@1"}  # a row with tiers of its own
     made: dict[str, Keys] = {"heterofl": {"method": "heterofl"}, "depthfl": other}

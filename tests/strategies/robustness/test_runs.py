@@ -15,7 +15,6 @@ from models.errors import SettingError
 from models.networks.build import initial_state, submodel
 from models.randomness import torch_generator
 from protocol import DIFFERENCE
-from strategies.flower_adapter import NothingLearnt
 from tests.support import Player, configured, trains, without
 
 VICTIM = 2
@@ -130,7 +129,7 @@ def test_a_round_that_changes_nothing_says_so(
     assert [line.split(" changed")[0] for line in said] == ["round 2"]
 
 
-def test_a_run_of_zeros_has_learnt_nothing(play: Player, caplog: pytest.LogCaptureFixture) -> None:
+def test_rounds_of_zeros_say_so(play: Player, caplog: pytest.LogCaptureFixture) -> None:
     """As of a codec that decodes zeros, or a rule that weighs every reply with nothing."""
 
     def faults(request: Message, reply: Message) -> list[Message]:
@@ -138,7 +137,6 @@ def test_a_run_of_zeros_has_learnt_nothing(play: Player, caplog: pytest.LogCaptu
             scaled(reply.content, 0.0)
         return [reply]
 
-    with pytest.raises(NothingLearnt, match="changed anything"):
-        play(faults, method="fedavg", num_clients=3, num_server_rounds=2)
+    play(faults, method="fedavg", num_clients=3, num_server_rounds=2)
     said = [line for line in caplog.messages if "every difference that came was zero" in line]
     assert len(said) == 2

@@ -72,9 +72,7 @@ def _tensor_bytes() -> int:
     return sum(storages.values())
 
 
-@pytest.mark.parametrize(
-    "kind", ["tiers", *(pytest.param(one, marks=pytest.mark.slow) for one in ("draws", "rolling"))]
-)
+@pytest.mark.parametrize("kind", ["tiers", "draws", "rolling"])
 def test_memory_does_not_grow_with_the_clients(kind: str) -> None:
     spec = completed(NetworkSpec("mlp", (1, 8, 8), 10, widths=(160, 160)))
     declared: Layout = layout(spec)

@@ -126,4 +126,4 @@ class LossWatch:
         self.good = values["good"]
         if not keep:
             self.left_out, self.times = dict(values["left_out"]), values["times"]
-            self._reaches = dict(values["reaches"])
+            self._reaches = dict(values.get("reaches", ()))  # of an older version there is none

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,11 +12,12 @@ from data import SCHEMES, SOURCES
 from models.errors import SettingError
 from models.networks.registry import NETWORKS
 from models.norms.layers import NORMS
+from models.settings import Setting
 from protocol import Scalar
 from protocol.codecs import CODECS, CodecSettings
 from server_app.config import advanced, defaults, resolve
 from server_app.config.catalogue import keys as listed
-from strategies import METHODS
+from strategies import METHODS, HeteroFL
 from strategies.aggregation import AGGREGATIONS
 from strategies.selection import SELECTORS, Oort
 from tests.support import TINY, configured, keys_of, run_of
@@ -388,3 +389,22 @@ def test_which_rounds_are_scored_and_saved() -> None:
     config = resolve({"num-server-rounds": 5, "evaluate-every": 2, "checkpoint-every": 3})
     assert [number for number in range(1, 6) if config.is_scored(number)] == [2, 4, 5]
     assert [number for number in range(1, 6) if config.is_saved(number)] == [3, 5]
+
+
+class Fedprox(HeteroFL):
+    """Whose option would be the key of the built-in method of that name."""
+
+    OPTIONS: ClassVar[dict[str, Setting]] = {**HeteroFL.OPTIONS, "mu": Setting(0.5, "μ")}
+
+
+class Local(HeteroFL):
+    """Whose option would be a setting of the run."""
+
+    OPTIONS: ClassVar[dict[str, Setting]] = {**HeteroFL.OPTIONS, "epochs": Setting(7, "passes")}
+
+
+@pytest.mark.parametrize(("name", "key"), [("Fedprox", "fedprox-mu"), ("Local", "local-epochs")])
+def test_a_plug_in_has_no_key_of_flotillas(name: str, key: str) -> None:
+    """It got that key's value, default and range in place of its own."""
+    with pytest.raises(SettingError, match=f"^method = .*{key}' is a key of Flotilla's"):
+        configured(method=f"{__name__}:{name}")
